@@ -1,0 +1,347 @@
+"""Recipes: one TOML file is one way to train, checked before anything else happens."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+
+
+class Settings(BaseModel):
+    """Base of every table in a recipe: unknown keys are refused, values do not change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataSettings(Settings):
+    """What is trained on, and what is held out for choices."""
+
+    val_fraction: float = Field(0.1, ge=0.0, le=0.5)
+    """Part of train held out, stratified by class, where the data has no validation split of its own."""
+    train_on: Literal["train", "all"] = "train"
+    """`all` adds the validation rows to training once every choice is fixed; needs `calibrate_from`."""
+    calibrate_from: str = ""
+    """Run directory of the twin that held validation out; gives temperature and threshold under `train_on = "all"`."""
+    image_size: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    """Side of the square the network sees, in pixels; `auto`: the data's own up to 32, else 32."""
+    resize: Literal["crop", "pad", "squash"] = "crop"
+    """How other shapes become that square: cut the centre, add borders, or change the aspect."""
+    limit_train: int = Field(0, ge=0)
+    """Train on this many rows (stratified, seeded); 0: all."""
+
+
+class AugmentSettings(Settings):
+    """What happens to training images, batched on the device."""
+
+    flip: Literal["none", "random", "alternating"] = "random"
+    """Left-right mirroring; `alternating`: by chance in the first epoch, then every other epoch (arXiv 2404.00498)."""
+    translate: int = Field(0, ge=0, le=16)
+    """Shift by up to this many pixels each way, filled by reflection."""
+    cutout: int = Field(0, ge=0)
+    """Side of one square set to the mean colour; 0: none (arXiv 1708.04552)."""
+
+
+class ModelSettings(Settings):
+    """Which network."""
+
+    name: str
+    """A row of `thirtytwo models`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What that network lets one choose; checked by the network."""
+
+
+class OptimizerSettings(Settings):
+    """How weights move. Rates are for one step; decay is per step as a part of the rate."""
+
+    name: Literal["muon", "sgd"] = "muon"
+    """`muon`: orthogonalised momentum for convolution filters, SGD for the rest; `sgd`: SGD for all."""
+    lr: float = Field(0.24, gt=0)
+    """Peak rate of the filters."""
+    momentum: float = Field(0.6, ge=0, lt=1)
+    """Momentum of the filters."""
+    lr_rest: float = Field(0.05, gt=0)
+    """Peak rate of biases and normalisation."""
+    lr_head: float = Field(0.67, gt=0)
+    """Peak rate of the last linear layer."""
+    momentum_rest: float = Field(0.85, ge=0, lt=1)
+    """Nesterov momentum of biases, normalisation and head."""
+    weight_decay: float = Field(0.0, ge=0)
+    """L2 decay of everything that plain SGD moves."""
+    renormalise: bool = True
+    """Muon only: keep each layer's filters at the norm they started with."""
+
+
+class ResolutionStage(Settings):
+    """Train at `size` pixels up to the part `until` of all steps."""
+
+    size: int = Field(ge=8)
+    until: float = Field(gt=0, le=1)
+
+
+class ScheduleSettings(Settings):
+    """How long, in what order, at which rates."""
+
+    epochs: int = Field(8, ge=1)
+    """Passes over the training rows."""
+    batch_size: int = Field(1000, ge=1)
+    """Rows a step; the remainder of an epoch is left for the next shuffle."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Part of all steps in which rates rise linearly."""
+    final: float = Field(0.0, ge=0, le=1)
+    """Part of the peak rate that is left at the end of the linear decay."""
+    stem_bias_until: float = Field(0.375, ge=0, le=1)
+    """Part of all steps in which the whitening stem's bias is trained."""
+    resolution: tuple[ResolutionStage, ...] = ()
+    """Smaller images early on, cheapest first; after the last stage images have their full size."""
+
+    @model_validator(mode="after")
+    def _stages_rise(self) -> ScheduleSettings:
+        untils = [stage.until for stage in self.resolution]
+        if untils != sorted(set(untils)):
+            raise ValueError("resolution stages must have rising 'until' values")
+        return self
+
+
+class TrainSettings(Settings):
+    """How the loop runs. Every `auto` is resolved and logged with its reason."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Part of the target spread over all classes."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the forward and backward pass."""
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Layout of images and filters in memory."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch.compile builds kernels for this network first."""
+    threads: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    """CPU threads for the arithmetic."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs from one look at validation to the next; the last epoch always has one."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last epoch, or of the best by `monitor`."""
+    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    """What early stopping and `keep = "best"` watch."""
+    patience: int = Field(0, ge=0)
+    """Looks at validation without a better `monitor` after which training stops; 0: never."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files into the run directory."""
+
+
+class EvaluateSettings(Settings):
+    """What is measured after training."""
+
+    tta: bool = True
+    """Also score with mirrored and shifted views (its own figure, never the headline)."""
+    tta_shift: int = Field(1, ge=0, le=4)
+    """Pixels by which the shifted views are moved."""
+
+
+class When(Settings):
+    """Settings that hold only for some data: every condition given must be met."""
+
+    min_classes: int | None = None
+    max_classes: int | None = None
+    min_rows: int | None = None
+    max_rows: int | None = None
+    """Rows are training rows, after `limit_train` and without validation."""
+    set: dict[str, Any]
+    """Dotted keys and their values, as with `--set`."""
+
+    def holds(self, classes: int, rows: int) -> bool:
+        """Whether data with this many classes and training rows is meant."""
+        return all(
+            bound is None or (value >= bound if low else value <= bound)
+            for bound, value, low in (
+                (self.min_classes, classes, True),
+                (self.max_classes, classes, False),
+                (self.min_rows, rows, True),
+                (self.max_rows, rows, False),
+            )
+        )
+
+
+class Recipe(Settings):
+    """One way to train, whole."""
+
+    name: str
+    """What the recipe is called."""
+    description: str = ""
+    """One line for `thirtytwo recipes`."""
+    seed: int = Field(0, ge=0)
+    """Fixes the split, the initial weights, the order and the augmentation."""
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    when: tuple[When, ...] = ()
+    """Changes for some data; gone from a resolved recipe."""
+
+    def to_toml(self) -> str:
+        """The recipe as TOML text that `read_recipe` gives back unchanged."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=False))
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Check `values` against `kind` and report every mistake at once, unknown keys with close matches.
+
+    Raises:
+        RecipeError: names `where`, each wrong key, what was found and what was expected.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_describe(kind, problem) for problem in error.errors()]
+        raise RecipeError(f"{where}: " + " ".join(problems)) from None
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in resources.files("thirtytwo.recipes").iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def read_recipe_values(name_or_file: str | Path) -> dict[str, Any]:
+    """The TOML tables of a shipped recipe or of a file (a run directory means its recipe), unchecked.
+
+    Raises:
+        UnknownNameError: neither a shipped recipe nor a file.
+        RecipeError: the file is not TOML.
+    """
+    text, where = _recipe_text(name_or_file)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not valid TOML: {error}.", "Mend that line.") from None
+
+
+def read_recipe(name_or_file: str | Path) -> Recipe:
+    """A shipped recipe or a file, checked; see `read_recipe_values` for what it raises besides RecipeError."""
+    return parse_settings(Recipe, read_recipe_values(name_or_file), f"Recipe {str(name_or_file)!r}")
+
+
+def resolve_recipe(
+    values: Mapping[str, Any], overrides: Mapping[str, Any], *, classes: int, rows: int, where: str = "Recipe"
+) -> Recipe:
+    """The recipe as it will run: its `when` rows for this data applied first, then `overrides` (dotted keys).
+
+    Raises:
+        RecipeError: the outcome does not fit the schema.
+    """
+    checked = parse_settings(Recipe, values, where)
+    merged = {key: value for key, value in values.items() if key != "when"}
+    for row in checked.when:
+        if row.holds(classes, rows):
+            merged = with_overrides(merged, row.set)
+    return parse_settings(Recipe, with_overrides(merged, overrides), where)
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested `values` with dotted keys replaced.
+
+    Raises:
+        RecipeError: a dotted key runs through something that is not a table.
+    """
+    merged = _copy(values)
+    for dotted, value in overrides.items():
+        *tables, key = dotted.split(".")
+        table = merged
+        for step in tables:
+            inner = table.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"{dotted!r} cannot be set: {step!r} holds {inner!r}, not a table.")
+            table = inner
+        table[key] = value
+    return merged
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["schedule.epochs=4", "augment.flip=none"]` as a table; values are read as TOML, else as text.
+
+    Raises:
+        RecipeError: an assignment without `=` or with an empty key.
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise RecipeError(
+                f"--set {assignment!r} is not of the form key=value.", "Write, for example, --set schedule.epochs=4"
+            )
+        try:
+            overrides[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[key] = text.strip()
+    return overrides
+
+
+def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
+    name = str(name_or_file)
+    path = Path(name)
+    if path.is_dir() and (path / "recipe.toml").is_file():
+        path = path / "recipe.toml"
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Recipe {path} could not be read: {error}.") from None
+    if name in recipe_names():
+        return resources.files("thirtytwo.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise UnknownNameError(f"There is no recipe file {name!r}.", "Shipped recipes: " + ", ".join(recipe_names()))
+    raise UnknownNameError(f"Unknown recipe {name!r}.", did_you_mean(name, recipe_names()))
+
+
+def _describe(kind: type[BaseModel], problem: Any) -> str:
+    steps = tuple(problem["loc"])
+    dotted = ".".join(str(step) for step in steps)
+    if problem["type"] == "extra_forbidden":
+        table = _table_at(kind, steps[:-1])
+        known = list(table.model_fields) if table else []
+        return f"unknown key {dotted!r}. {did_you_mean(str(steps[-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{dotted!r} is missing."
+    found = problem["input"]
+    shown = f" (found {found!r})" if not isinstance(found, dict) else ""
+    return f"{dotted!r}: {problem['msg'].removeprefix('Value error, ')}{shown}." if dotted else f"{problem['msg']}."
+
+
+def _table_at(kind: type[BaseModel], steps: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The settings class that sits at `steps` below `kind`."""
+    table: type[BaseModel] | None = kind
+    for step in steps:
+        if isinstance(step, int):
+            continue
+        field = table.model_fields.get(str(step)) if table else None
+        table = _settings_in(field.annotation) if field else None
+    return table
+
+
+def _settings_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _settings_in(inner)
+        if found:
+            return found
+    return None
+
+
+def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(inner) if isinstance(inner, dict) else inner for key, inner in value.items()}

@@ -1,0 +1,240 @@
+"""The run directory: every artefact's name, and how it is read and written.
+
+Training writes it; evaluation, report, comparison and the app read it. No artefact needs pickle.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.errors import RunError, require
+from thirtytwo.files import write_json, write_text, written_whole
+from thirtytwo.recipe import Recipe, read_recipe
+
+PROBABILITY_PREFIX = "p_"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model said of labelled pictures.
+
+    `truth` int64 `(N,)`; `probabilities` float32 `(N, C)`, rows sum to 1; `rows` int64 `(N,)`, positions in the split
+    of the data set; `files` names where the pictures came from files, else None.
+    """
+
+    classes: tuple[str, ...]
+    truth: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.int64]
+    files: tuple[str, ...] | None = None
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """Index of the most probable class, int64 `(N,)`."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Probability of the most probable class, float32 `(N,)`."""
+        return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory by name; nothing is touched until a method says so."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / "model.onnx"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "README.md"
+
+    def predictions(self, split: str) -> Path:
+        """`predictions-<split>.parquet`."""
+        return self.path / f"predictions-{split}.parquet"
+
+    @classmethod
+    def create(cls, path: Path) -> RunDir:
+        """A new run directory.
+
+        Raises:
+            RunError: something is there already; names both ways out.
+        """
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file, and a run needs a directory.", "Choose another place with --run.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            used = any(path.iterdir())
+        except OSError as error:
+            raise RunError(f"{path} cannot be made: {error.strerror}.", "Choose another place with --run.") from None
+        if used:
+            raise RunError(
+                f"{path} exists and is not empty.",
+                "Continue that run with --resume, or choose another directory with --run.",
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDir:
+        """An existing run directory.
+
+        Raises:
+            RunError: not there, or no recipe inside.
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(f"There is no run directory {str(run.path)!r}.", "Give the path that training printed last.")
+        if not run.recipe.is_file():
+            raise RunError(
+                f"{run.path} is not a run directory: it has no recipe.toml.",
+                "Give the path that training printed last.",
+            )
+        return run
+
+    def read_recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return read_recipe(self.recipe)
+
+    def write_recipe(self, recipe: Recipe, head: str = "") -> None:
+        """Write the resolved recipe, `head` above it as comment lines."""
+        comment = "".join(f"# {line}\n" for line in head.splitlines())
+        write_text(self.recipe, comment + recipe.to_toml())
+
+    def read_json(self, artefact: Path) -> Any:
+        """A JSON artefact of this run.
+
+        Raises:
+            RunError: missing or damaged.
+        """
+        try:
+            return json.loads(artefact.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no {artefact.name}.", "The run may not have finished; continue it with --resume."
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{artefact} is damaged: {error}.", "Write it anew with: thirtytwo evaluate RUN") from None
+
+    def write_json(self, artefact: Path, value: Any) -> None:
+        """Write a JSON artefact whole."""
+        write_json(artefact, value)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """One row an epoch; empty cells are left out of their row; no rows where there is no history.
+
+        Raises:
+            RunError: not a table of numbers.
+        """
+        if not self.history.is_file():
+            return []
+        try:
+            with self.history.open(newline="", encoding="utf-8") as file:
+                return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{self.history} is damaged: {error}.", "Delete it, or train again with --run.") from None
+
+    def write_history(self, rows: Iterable[Mapping[str, float]], columns: Iterable[str]) -> None:
+        """Write all rows anew; a missing column becomes an empty cell."""
+        with written_whole(self.history) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write_predictions(self, split: str, predictions: Predictions) -> None:
+        """Columns `row`, `file` (where there are files), `true`, `predicted` (class names), `p_<class>` each."""
+        arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
+        names = np.asarray(predictions.classes, dtype=object)
+        columns: dict[str, Any] = {"row": predictions.rows}
+        if predictions.files is not None:
+            columns["file"] = list(predictions.files)
+        columns["true"] = names[predictions.truth]
+        columns["predicted"] = names[predictions.predicted]
+        for index, name in enumerate(predictions.classes):
+            columns[PROBABILITY_PREFIX + name] = predictions.probabilities[:, index]
+        with written_whole(self.predictions(split)) as temporary:
+            parquet.write_table(arrow.table(columns), temporary)
+
+    def read_predictions(self, split: str) -> Predictions:
+        """What `write_predictions` wrote.
+
+        Raises:
+            RunError: no such file, or not one of ours.
+        """
+        parquet = require("pyarrow.parquet", "train")
+        path = self.predictions(split)
+        if not path.is_file():
+            raise RunError(
+                f"{self.path} has no predictions for {split!r}.",
+                f"Make them with: thirtytwo evaluate {self.path} --split {split}",
+            )
+        try:
+            table = parquet.read_table(path)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path} is damaged: {error}.", f"Delete it and run: thirtytwo evaluate {self.path}"
+            ) from None
+        columns = [name for name in table.column_names if name.startswith(PROBABILITY_PREFIX)]
+        classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in columns)
+        index = {name: number for number, name in enumerate(classes)}
+        fits = (
+            bool(classes)
+            and {"row", "true"} <= set(table.column_names)
+            and index.keys() >= set(table["true"].to_pylist())
+        )
+        if not fits:
+            raise RunError(f"{path} does not hold predictions.", f"Delete it and run: thirtytwo evaluate {self.path}")
+        return Predictions(
+            classes=classes,
+            truth=np.array([index[name] for name in table["true"].to_pylist()], dtype=np.int64),
+            probabilities=np.stack([table[name].to_numpy() for name in columns], axis=1).astype(np.float32),
+            rows=table["row"].to_numpy().astype(np.int64),
+            files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
+        )
