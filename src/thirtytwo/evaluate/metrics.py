@@ -1,0 +1,285 @@
+"""Scores with intervals: predictions to the content of `metrics.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.errors import DataError
+from thirtytwo.rundir import Predictions
+
+Z95 = 1.959963984540054
+TOP = 5
+LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
+"""Probabilities are raised to this before their logarithm is taken, as scikit-learn does for float32."""
+_CHUNK = 2_000_000
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Top-1 confidence against how often it was right, per equal-width bin of confidence.
+
+    `edges` `(B + 1,)`; `counts` int64 `(B,)`; `confidence` and `accuracy` `(B,)`, NaN where a bin is empty.
+    """
+
+    edges: Floats
+    counts: Ints
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean gap between confidence and accuracy, weighted by rows."""
+        gaps = np.abs(np.nan_to_num(self.confidence - self.accuracy))
+        return float((gaps * self.counts).sum() / self.counts.sum())
+
+
+def compute_metrics(
+    predictions: Predictions,
+    *,
+    dataset: str,
+    split: str,
+    superclasses: Mapping[str, str] | None = None,
+    tta: Predictions | None = None,
+    bins: int = 15,
+    resamples: int = 1000,
+    seed: int = 0,
+    test_evaluations: int,
+) -> dict[str, Any]:
+    """The content of `metrics.json`, ready to be written.
+
+    Intervals are 95 %: Wilson's for proportions (accuracy, top 5, superclass), else the percentile bootstrap over rows
+    (`resamples` seeded draws), widened to hold the value where resampling is biased, as it is for ECE.
+    Macro means run over classes that occur or are predicted; what would divide by zero is 0 (scikit-learn's rules), and
+    a class that neither occurs nor is predicted has null. `brier` is the squared distance from the one-hot truth, 0..2.
+    `ece` takes `bins` equal-width bins of top-1 confidence, [i/bins, (i+1)/bins), the last one closed.
+
+    Raises:
+        DataError: no rows, labels or probabilities that do not fit the classes, NaN, or classes without a superclass.
+    """
+    _check(predictions, "predictions")
+    classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
+    count, width = predictions.probabilities.shape
+    probabilities = predictions.probabilities.astype(np.float64)
+    of_truth = probabilities[np.arange(count), truth]  # (N,)
+    right = predicted == truth
+
+    nll = -np.log(np.clip(of_truth, LEAST_PROBABILITY, 1.0))  # (N,)
+    brier = (probabilities**2).sum(axis=1) - 2.0 * of_truth + 1.0  # (N,)
+    confidence = probabilities.max(axis=1)
+    places = _bin_of(confidence, bins)
+    drawn = _bootstrap(nll, brier, confidence, places, truth, predicted, width, bins, resamples, seed)
+
+    support = np.bincount(truth, minlength=width)
+    called = np.bincount(predicted, minlength=width)
+    hits = np.bincount(truth[right], minlength=width)
+    precision, recall, f1 = _class_scores(support, called, hits)
+    present = (support + called) > 0
+
+    values = {
+        "macro_precision": float(precision[present].mean()),
+        "macro_recall": float(recall[present].mean()),
+        "macro_f1": float(f1[present].mean()),
+        "nll": float(nll.mean()),
+        "brier": float(brier.mean()),
+        "ece": reliability(predictions, bins).ece,
+    }
+    return {
+        "dataset": dataset,
+        "split": split,
+        "n": count,
+        "accuracy": _proportion(int(right.sum()), count),
+        "accuracy_tta": None if tta is None else _accuracy_of(tta, predictions),
+        "top5_accuracy": _top5(probabilities, truth, of_truth),
+        **{name: _with_interval(value, drawn[name]) for name, value in values.items()},
+        "ece_bins": bins,
+        "per_class": [
+            {
+                "class": name,
+                "precision": float(precision[index]) if present[index] else None,
+                "recall": float(recall[index]) if present[index] else None,
+                "f1": float(f1[index]) if present[index] else None,
+                "support": int(support[index]),
+            }
+            for index, name in enumerate(classes)
+        ],
+        "confusions": _confusions(predictions),
+        "superclass_accuracy": _superclass_accuracy(predictions, superclasses) if superclasses else None,
+        "test_evaluations": test_evaluations,
+    }
+
+
+def confusion_matrix(predictions: Predictions) -> Ints:
+    """Rows of each true class (first axis) called each class (second axis), int64 `(C, C)`."""
+    width = len(predictions.classes)
+    cells = predictions.truth * width + predictions.predicted
+    return np.bincount(cells, minlength=width * width).reshape(width, width).astype(np.int64)
+
+
+def reliability(predictions: Predictions, bins: int = 15) -> Reliability:
+    """Confidence against accuracy in `bins` equal-width bins."""
+    confidence = predictions.confidence.astype(np.float64)
+    right = (predictions.predicted == predictions.truth).astype(np.float64)
+    places = _bin_of(confidence, bins)
+    counts = np.bincount(places, minlength=bins)
+    divisor = np.where(counts > 0, counts, np.nan)
+    return Reliability(
+        edges=np.linspace(0.0, 1.0, bins + 1),
+        counts=counts.astype(np.int64),
+        confidence=np.bincount(places, weights=confidence, minlength=bins) / divisor,
+        accuracy=np.bincount(places, weights=right, minlength=bins) / divisor,
+    )
+
+
+def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), 95 % unless `z` says otherwise."""
+    if not 0 <= successes <= count or count == 0:
+        raise ValueError(f"{successes} successes of {count}")
+    share = successes / count
+    square = z * z / count
+    centre = (share + square / 2.0) / (1.0 + square)
+    half = z * math.sqrt(share * (1.0 - share) / count + square / (4.0 * count)) / (1.0 + square)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == count else min(1.0, centre + half)
+    return low, high
+
+
+def _bootstrap(
+    nll: Floats,
+    brier: Floats,
+    confidence: Floats,
+    places: Ints,
+    truth: Ints,
+    predicted: Ints,
+    width: int,
+    bins: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """`resamples` values of each score, `(R,)`, each from as many rows drawn with replacement as there are."""
+    count = len(truth)
+    random = np.random.default_rng(seed)
+    right = predicted == truth
+    gap = confidence - right
+    missed = np.where(right, truth, width)  # (N,); the extra class collects what was wrong
+    parts: list[dict[str, Floats]] = []
+    for start in range(0, resamples, step := max(1, _CHUNK // count)):
+        draws = min(step, resamples - start)
+        rows = random.integers(0, count, size=(draws, count))
+        support, called = _tally(truth, rows, width), _tally(predicted, rows, width)
+        precision, recall, f1 = _class_scores(support, called, _tally(missed, rows, width + 1)[:, :width])
+        classes = ((support + called) > 0).sum(axis=1)
+        parts.append(
+            {
+                "macro_precision": precision.sum(axis=1) / classes,
+                "macro_recall": recall.sum(axis=1) / classes,
+                "macro_f1": f1.sum(axis=1) / classes,
+                "nll": nll[rows].mean(axis=1),
+                "brier": brier[rows].mean(axis=1),
+                "ece": np.abs(_tally(places, rows, bins, gap)).sum(axis=1) / count,
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _tally(groups: Ints, rows: Ints, size: int, weights: Floats | None = None) -> Floats:
+    """Rows, or the sum of their `weights`, in each group for each resample of `rows` `(R, N)`: `(R, size)`."""
+    draws = len(rows)
+    cells = (groups[rows] + size * np.arange(draws)[:, None]).ravel()
+    drawn = None if weights is None else weights[rows].ravel()
+    return np.bincount(cells, weights=drawn, minlength=size * draws).reshape(draws, size).astype(np.float64)
+
+
+def _class_scores(
+    support: npt.NDArray[Any], called: npt.NDArray[Any], hits: npt.NDArray[Any]
+) -> tuple[Floats, Floats, Floats]:
+    """Precision, recall and F1 from counts of any shape; 0 where the divisor is 0."""
+    return _divide(hits, called), _divide(hits, support), _divide(2.0 * hits, support + called)
+
+
+def _divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> Floats:
+    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(below)), where=below > 0))
+
+
+def _bin_of(confidence: Floats, bins: int) -> Ints:
+    return np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
+
+
+def _top5(probabilities: Floats, truth: Ints, of_truth: Floats) -> dict[str, Any] | None:
+    """Whether the truth is among the five most probable; ties go to the lower index, as in argmax."""
+    width = probabilities.shape[1]
+    if width <= TOP:
+        return None
+    ahead = probabilities > of_truth[:, None]
+    ahead |= (probabilities == of_truth[:, None]) & (np.arange(width) < truth[:, None])
+    return _proportion(int((ahead.sum(axis=1) < TOP).sum()), len(truth))
+
+
+def _accuracy_of(tta: Predictions, single: Predictions) -> dict[str, Any]:
+    _check(tta, "predictions with test-time augmentation")
+    if len(tta.truth) != len(single.truth) or (tta.truth != single.truth).any():
+        raise DataError("The predictions with test-time augmentation are of other rows than those without.")
+    return _proportion(int((tta.predicted == tta.truth).sum()), len(tta.truth))
+
+
+def _superclass_accuracy(predictions: Predictions, superclasses: Mapping[str, str]) -> dict[str, Any]:
+    without = [name for name in predictions.classes if name not in superclasses]
+    if without:
+        raise DataError(f"{len(without)} classes have no superclass, among them {without[0]!r}.")
+    names = sorted(set(superclasses.values()))
+    group = np.array([names.index(superclasses[name]) for name in predictions.classes])
+    return _proportion(int((group[predictions.predicted] == group[predictions.truth]).sum()), len(predictions.truth))
+
+
+def _confusions(predictions: Predictions) -> list[dict[str, Any]]:
+    """Every pair that occurred, most first; equal counts in the order of the classes."""
+    matrix = confusion_matrix(predictions)
+    np.fill_diagonal(matrix, 0)
+    cells = np.flatnonzero(matrix)
+    order = cells[np.argsort(-matrix.ravel()[cells], kind="stable")]
+    names, width = predictions.classes, len(predictions.classes)
+    return [
+        {"true": names[cell // width], "predicted": names[cell % width], "count": int(matrix.ravel()[cell])}
+        for cell in order
+    ]
+
+
+def _proportion(successes: int, count: int) -> dict[str, Any]:
+    return {"value": successes / count, "ci95": list(wilson(successes, count))}
+
+
+def _with_interval(value: float, drawn: Floats) -> dict[str, Any]:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": value, "ci95": [min(float(low), value), max(float(high), value)]}
+
+
+def _check(predictions: Predictions, what: str) -> None:
+    probabilities, truth, width = predictions.probabilities, predictions.truth, len(predictions.classes)
+    if not len(truth):
+        raise DataError(f"The {what} hold no rows, so there is nothing to score.")
+    if probabilities.shape != (len(truth), width):
+        raise DataError(
+            f"The {what} must have the shape {(len(truth), width)}, rows by classes; found {probabilities.shape}."
+        )
+    if truth.min() < 0 or truth.max() >= width:
+        raise DataError(f"True classes must lie between 0 and {width - 1}; found {truth.min()} to {truth.max()}.")
+    bad = ~np.isfinite(probabilities).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {len(truth)} rows of the {what} hold NaN or infinity "
+            f"(first: row {int(bad.argmax())})."
+        )
+    totals = probabilities.sum(axis=1, dtype=np.float64)
+    if probabilities.min() < 0 or np.abs(totals - 1.0).max() > 1e-3:
+        raise DataError(
+            f"Each row of the {what} must be at least 0 and sum to 1; "
+            f"found a least value of {probabilities.min():.4g} and sums from {totals.min():.4g} to {totals.max():.4g}."
+        )
