@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,7 +30,7 @@ class DataSettings(Settings):
     """`all` adds the validation rows to training once every choice is fixed; needs `calibrate_from`."""
     calibrate_from: str = ""
     """Run directory of the twin that held validation out; gives temperature and threshold under `train_on = "all"`."""
-    image_size: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Literal["auto"] = "auto"
     """Side of the square the network sees, in pixels; `auto`: the data's own up to 32, else 32."""
     resize: Literal["crop", "pad", "squash"] = "crop"
     """How other shapes become that square: cut the centre, add borders, or change the aspect."""
@@ -120,7 +121,7 @@ class TrainSettings(Settings):
     """Layout of images and filters in memory."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether torch.compile builds kernels for this network first."""
-    threads: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """CPU threads for the arithmetic."""
     validate_every: int = Field(1, ge=1)
     """Epochs from one look at validation to the next; the last epoch always has one."""
@@ -197,14 +198,15 @@ S = TypeVar("S", bound=BaseModel)
 def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """Check `values` against `kind` and report every mistake at once, unknown keys with close matches.
 
+    Nothing is converted: a number in quotes or a truth value is no number.
+
     Raises:
         RecipeError: names `where`, each wrong key, what was found and what was expected.
     """
     try:
-        return kind.model_validate(dict(values))
+        return kind.model_validate_json(json.dumps(dict(values), default=_plain), strict=True)
     except ValidationError as error:
-        problems = [_describe(kind, problem) for problem in error.errors()]
-        raise RecipeError(f"{where}: " + " ".join(problems)) from None
+        raise RecipeError(f"{where}: " + " ".join(_describe(kind, error))) from None
 
 
 def recipe_names() -> list[str]:
@@ -245,9 +247,13 @@ def resolve_recipe(
     """
     checked = parse_settings(Recipe, values, where)
     merged = {key: value for key, value in values.items() if key != "when"}
-    for row in checked.when:
+    for number, row in enumerate(checked.when, start=1):
+        changed = with_overrides(merged, row.set)
+        parse_settings(
+            Recipe, changed, f"{where}, 'when' row {number}"
+        )  # also where it does not hold: no surprise later
         if row.holds(classes, rows):
-            merged = with_overrides(merged, row.set)
+            merged = changed
     return parse_settings(Recipe, with_overrides(merged, overrides), where)
 
 
@@ -294,6 +300,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     name = str(name_or_file)
     path = Path(name)
+    if name in recipe_names():  # before files, or a stray `fast` here would hide the recipe of that name
+        return resources.files("thirtytwo.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name
     if path.is_dir() and (path / "recipe.toml").is_file():
         path = path / "recipe.toml"
     if path.is_file():
@@ -301,36 +309,57 @@ def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
             return path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"Recipe {path} could not be read: {error}.") from None
-    if name in recipe_names():
-        return resources.files("thirtytwo.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UnknownNameError(f"There is no recipe file {name!r}.", "Shipped recipes: " + ", ".join(recipe_names()))
     raise UnknownNameError(f"Unknown recipe {name!r}.", did_you_mean(name, recipe_names()))
 
 
-def _describe(kind: type[BaseModel], problem: Any) -> str:
-    steps = tuple(problem["loc"])
-    dotted = ".".join(str(step) for step in steps)
-    if problem["type"] == "extra_forbidden":
-        table = _table_at(kind, steps[:-1])
-        known = list(table.model_fields) if table else []
-        return f"unknown key {dotted!r}. {did_you_mean(str(steps[-1]), known)}"
-    if problem["type"] == "missing":
-        return f"{dotted!r} is missing."
-    found = problem["input"]
-    shown = f" (found {found!r})" if not isinstance(found, dict) else ""
-    return f"{dotted!r}: {problem['msg'].removeprefix('Value error, ')}{shown}." if dotted else f"{problem['msg']}."
+def _plain(value: Any) -> Any:
+    """NumPy numbers as Python's, anything else that JSON lacks as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
-def _table_at(kind: type[BaseModel], steps: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The settings class that sits at `steps` below `kind`."""
+def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    """One sentence a mistake; what the branches of a union expect is told together."""
+    sentences: list[str] = []
+    expected: dict[str, list[str]] = {}
+    found: dict[str, Any] = {}
+    for problem in error.errors(include_url=False):
+        steps, table = _key(kind, problem["loc"])
+        key = ".".join(str(step) for step in steps)
+        if problem["type"] == "extra_forbidden":
+            sentences.append(
+                f"unknown key {key!r}. {did_you_mean(str(steps[-1]), table.model_fields if table else ())}"
+            )
+        elif problem["type"] == "missing":
+            sentences.append(f"{key!r} is missing.")
+        elif problem["type"] == "value_error":
+            sentences.append(f"{key!r}: {problem['msg'].removeprefix('Value error, ')}.")
+        else:
+            expected.setdefault(key, []).append(EXPECTED.get(problem["type"]) or problem["msg"].split("should be ")[-1])
+            found[key] = problem["input"]
+    sentences += [f"{key!r} must be {' or '.join(texts)}, found {found[key]!r}." for key, texts in expected.items()]
+    return sentences
+
+
+EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
+"""pydantic's errors to TOML's words, where pydantic's own would not be understood."""
+
+
+def _key(kind: type[BaseModel], location: Iterable[Any]) -> tuple[list[Any], type[BaseModel] | None]:
+    """The key that pydantic's `location` means, without the union branches it adds, and the table that key is in."""
+    steps: list[Any] = []
+    parent: type[BaseModel] | None = None
     table: type[BaseModel] | None = kind
-    for step in steps:
-        if isinstance(step, int):
-            continue
-        field = table.model_fields.get(str(step)) if table else None
-        table = _settings_in(field.annotation) if field else None
-    return table
+    for step in location:
+        if not isinstance(step, int):
+            if table is None:
+                break
+            parent = table
+            field = table.model_fields.get(str(step))
+            table = _settings_in(field.annotation) if field else None
+        steps.append(step)
+    return steps, parent
 
 
 def _settings_in(annotation: Any) -> type[BaseModel] | None:

@@ -67,7 +67,7 @@ class Registry(Generic[T]):
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             raise ThirtytwoError(
-                f"{self.kind.capitalize()} {name!r} comes from the package {package!r}, which could not be loaded: {error}.",
+                f"{self.kind.capitalize()} {name!r} of the package {package!r} could not be loaded: {error}.",
                 f"Update or uninstall {package!r}.",
             ) from error
         return row
