@@ -1,0 +1,127 @@
+"""Make .venv and install thirtytwo into it, with nothing but a Python and pip at hand.
+
+uv does the installing, since pip needs many minutes to agree with itself over this many packages. PyTorch comes from
+PyTorch's own index where that can be reached (its CPU build, or the CUDA build that fits the driver), else from the
+package index, whose Linux build always brings CUDA along.
+
+    python3 tools/setup_venv.py [--extras train,app,serve] [--no-dev]
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "thirtytwo-setup"
+OLDEST = (3, 11)
+PROBE_SECONDS = 20
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--extras", default="train,app,serve", help="comma-separated; default: %(default)s")
+    options.add_argument("--no-dev", action="store_true", help="leave out the tools for working on thirtytwo itself")
+    chosen = options.parse_args()
+    if sys.version_info < OLDEST:
+        hand_over()
+    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not works(python, "-c", ""):
+        say("making .venv with Python {}.{}".format(*sys.version_info[:2]))
+        make_venv(python)
+    uv = [str(python), "-m", "uv"]
+    if not works(*uv, "--version"):
+        say("installing uv into .venv")
+        install_uv(python)
+    install = [*uv, "pip", "install", "--python", str(python), "--constraints", str(ROOT / "constraints.txt")]
+    what = ["--editable", f"{ROOT}[{chosen.extras}]"]
+    if not chosen.no_dev:
+        what += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
+    say(f"installing thirtytwo[{chosen.extras}]")
+    if works(python, "-c", "import torch, torchvision"):
+        done = run([*install, *what])  # keeps the build of PyTorch that is there
+    elif pytorch_index_answers(install):
+        done = run([*install, "--torch-backend", "auto", *what])
+    else:
+        say("PyTorch's own index cannot be reached; taking the package index's build (on Linux always with CUDA)")
+        done = run([*install, *what])
+    if not done:
+        sys.exit("setup: the install failed; the lines above say why.")
+    STAMP.touch()
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", flush=True)
+
+
+def run(command: "list[str]") -> bool:
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def works(*command: "str | Path") -> bool:
+    """Whether `command` starts and ends well."""
+    try:
+        return subprocess.run([str(word) for word in command], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def hand_over() -> None:
+    """Go on under a newer Python of this machine."""
+    for name in ("python3.13", "python3.12", "python3.11", "python3.14"):
+        found = shutil.which(name)
+        if found:
+            sys.exit(subprocess.run([found, *sys.argv], check=False).returncode)
+    sys.exit(
+        "setup: thirtytwo needs Python {}.{} or newer; {} is {}.{}. Install one, or name it: make setup PYTHON=/path/to/python".format(
+            *OLDEST, sys.executable, *sys.version_info[:2]
+        )
+    )
+
+
+def make_venv(python: Path) -> None:
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    quiet = {"check": False, "capture_output": True, "text": True}
+    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], **quiet)
+    if made.returncode != 0:  # Debian without python3-venv: ensurepip is missing, the rest is there
+        shutil.rmtree(VENV, ignore_errors=True)
+        made = subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], **quiet)
+    if made.returncode != 0 or not works(python, "-c", ""):
+        sys.exit(f"setup: .venv could not be made.\n{made.stdout}{made.stderr}")
+
+
+def install_uv(python: Path) -> None:
+    pin = next(
+        (line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith("uv==")), "uv"
+    )
+    install = ["install", "--quiet", "--disable-pip-version-check", pin]
+    own, outer = [str(python), "-m", "pip"], [sys.executable, "-m", "pip", "--python", str(python)]
+    if works(*own, "--version"):
+        done = run([*own, *install])
+    elif works(*outer[:3], "--version"):
+        done = run([*outer, *install])
+    else:
+        sys.exit(f"setup: {sys.executable} has no pip. On Debian and Ubuntu: apt install python3-pip python3-venv")
+    if not done:
+        sys.exit("setup: uv could not be installed; the lines above say why.")
+
+
+def pytorch_index_answers(install: "list[str]") -> bool:
+    """Whether PyTorch's own index can be used, found out in seconds and without downloading anything large."""
+    probe = [*install, "--dry-run", "--no-deps", "--torch-backend", "auto", "torch"]
+    patience = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_CONNECT_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+    try:
+        done = subprocess.run(
+            probe, check=False, capture_output=True, timeout=PROBE_SECONDS, env={**os.environ, **patience}
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    main()
