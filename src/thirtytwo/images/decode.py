@@ -1,0 +1,289 @@
+"""From a file or its bytes to uint8 RGB pixels, and the one resize of training and serving.
+
+Whatever a picture file holds ends as RGB: EXIF orientation is applied, palettes are looked up, greyscale is repeated,
+CMYK is converted, transparency is laid over white, 16 bits a channel are scaled to 8, of animations the first frame
+counts.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from thirtytwo.errors import DataError, ImageError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
+
+RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 2
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif")
+    + (".ppm", ".pgm", ".pbm", ".pnm")
+)
+FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
+JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin"})
+
+# Pillow's plugin of each format, by the first bytes; naming it keeps every other parser away from untrusted files.
+_MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), name, plugin)
+    for pattern, name, plugin in (
+        (rb"\xff\xd8\xff", "JPEG", "JpegImagePlugin"),
+        (rb"\x89PNG\r\n\x1a\n", "PNG", "PngImagePlugin"),
+        (rb"RIFF....WEBP", "WEBP", "WebPImagePlugin"),
+        (rb"GIF8[79]a", "GIF", "GifImagePlugin"),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF", "TiffImagePlugin"),
+        (rb"....ftypavi[fs]", "AVIF", "AvifImagePlugin"),
+        (rb"P[1-6]\s", "PPM", "PpmImagePlugin"),
+        (rb"BM", "BMP", "BmpImagePlugin"),
+    )
+)
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
+_ORIENTATION = 0x0112
+
+
+def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
+    """The picture in a file, or in a file's bytes, as uint8 `(H, W, 3)` RGB.
+
+    Args:
+        source: path of the file, or what it holds.
+        name: what error messages call it; the path by default.
+
+    Raises:
+        ImageError: missing, a folder, empty, no picture, damaged, cut short, too small or too large.
+    """
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), name or "The picture")
+    path = Path(source)
+    name = name or str(path)
+    try:
+        with path.open("rb") as stream:
+            return _decode(stream, name)
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist.", "Check the path.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder, not a picture.", "Give a file.") from None
+        raise ImageError(f"{name} cannot be read: {error.strerror}.", "Change its permissions.") from None
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror or error}.", "Check the path and the disk.") from None
+
+
+def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
+    """The picture as a square, uint8 `(size, size, 3)`; itself where it already is one.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        size: side of the square in pixels.
+        rule: `crop` cuts the central square out, `pad` adds black borders, `squash` changes the aspect.
+    """
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    if rule == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return _scale(image[top : top + side, left : left + side], size, size)
+    if rule == "squash":
+        return _scale(image, size, size)
+    if rule == "pad":
+        scale = size / max(height, width)
+        inner = _scale(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        square = np.zeros((size, size, 3), dtype=np.uint8)
+        top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
+        square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return square
+    raise DataError(f"Unknown resize rule {rule!r}.", "Expected one of: " + ", ".join(RESIZE_RULES) + ".")
+
+
+def load_image(source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None) -> Pixels:
+    """`decode`, then `resize`: uint8 `(size, size, 3)`."""
+    return resize(decode(source, name), size, rule)
+
+
+def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Picture files in files, folders and globs, in natural order, and what was passed over with the reason.
+
+    A file that is named is taken whatever its suffix, so that decoding can say what is wrong with it; folders are
+    searched at every depth.
+
+    Raises:
+        DataError: a glob that matches nothing, or no picture in all of `paths`.
+    """
+    found: dict[Path, None] = {}
+    skipped: list[tuple[Path, str]] = []
+    given = [str(path) for path in paths]
+    for text in given:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            inside, junk = list_images(path)
+            found.update(dict.fromkeys(inside))
+            skipped += junk if inside else [*junk, (path, "folder without pictures")]
+        elif path.exists() or not glob.has_magic(text):
+            found[path] = None
+        else:
+            matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207, patterns may be absolute
+            if not matches:
+                raise DataError(f"No file matches {text!r}.", "Check the pattern.")
+            for match in map(Path, matches):
+                inside, junk = list_images(match) if match.is_dir() else _sift([match])
+                found.update(dict.fromkeys(inside))
+                skipped += junk
+    if not found:
+        rest = f"; {len(skipped)} other files or folders were passed over" if skipped else ""
+        raise DataError(f"No picture in {', '.join(given) or 'nothing'}{rest}.", f"Expected {FORMATS} files.")
+    return list(found), skipped
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Picture files at every depth below `folder`, in natural order, and the files passed over with the reason."""
+    return _sift(sorted(_walk(folder, set()), key=lambda path: natural_key(path.as_posix())))
+
+
+def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
+    """Sort key that puts `cat2` before `cat10`."""
+    pieces = re.split(r"(\d+)", text.casefold())
+    return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), text
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is left behind by a system rather than put there by a person."""
+    return name.startswith(".") or name.casefold() in JUNK_NAMES
+
+
+def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
+    """Every file below, links followed except back into a folder one is already in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in os.scandir(folder):
+        if not entry.is_dir():
+            yield Path(entry.path)
+        elif is_junk(entry.name):
+            continue
+        else:
+            yield from _walk(Path(entry.path), above | {real})
+
+
+def _sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    images: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    for file in files:
+        if is_junk(file.name):
+            skipped.append((file, "hidden or system file"))
+        elif file.suffix.lower() not in IMAGE_SUFFIXES:
+            skipped.append((file, f"not a picture format that is read ({file.suffix or 'no suffix'})"))
+        else:
+            images.append(file)
+    return images, skipped
+
+
+def _decode(stream: IO[bytes], name: str) -> Pixels:
+    image = _open(stream, name)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name} has {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read.", "Make it smaller first."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name} has {width}×{height} pixels, too few to show anything.",
+            f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
+        )
+    try:
+        image.load()
+        pixels = _rgb(image, name)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
+        raise _damaged(name, error) from None
+    return np.ascontiguousarray(_turn(pixels, _orientation(image)))
+
+
+def _open(stream: IO[bytes], name: str) -> Image.Image:
+    """The picture with its header read and nothing decoded."""
+    head = stream.read(16)
+    if not head:
+        raise ImageError(f"{name} is empty (0 bytes).", "Delete it or copy it again.")
+    stream.seek(0)
+    for magic, kind, plugin in _MAGIC:
+        if magic.match(head):
+            try:
+                importlib.import_module(f"PIL.{plugin}")
+            except ImportError:
+                break
+            if kind not in Image.OPEN:
+                break
+            try:
+                # Not Image.open: its own limit on pixels warns or raises without telling the size.
+                return Image.OPEN[kind][0](stream, "")
+            except Exception as error:  # as above
+                raise _damaged(name, error) from None
+    if _HEIC.match(head):
+        raise ImageError(f"{name} is a HEIC picture, which is not read here.", "Save it as JPEG or PNG.")
+    raise ImageError(f"{name} is not a picture: its first bytes fit no known format.", f"Expected {FORMATS}.")
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(f"{name} is damaged or cut short: {reason.rstrip('.')}.", "Delete it or copy it again.")
+
+
+def _rgb(image: Image.Image, name: str) -> Pixels:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image, name)
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_deep(image: Image.Image, name: str) -> Pixels:
+    """One channel of more than 8 bits: 0 to 65535, or 0 to 1 where they are fractions."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (low >= 0 and high <= top):
+        raise ImageError(
+            f"{name} holds values from {low:g} to {high:g}; expected 0 to {top:g}.",
+            "Save it with 8 or 16 bits a channel.",
+        )
+    grey = np.rint(values * (255.0 / top)).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block leaves a sound picture as it stands
+        return 1
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation (EXIF 2.32, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _scale(image: Pixels, width: int, height: int) -> Pixels:
+    """Bicubic, antialiased when shrinking; far too large pictures are averaged down to thrice the size first."""
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from thirtytwo.errors import DataError, ImageError
+from thirtytwo.images.decode import IMAGE_SUFFIXES, decode, find_images, load_image, natural_key, resize
+
+SHAPE = (6, 9, 3)
+
+
+def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size; its pixels are not there."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PPM", {}),
+    ],
+)
+def test_lossless_formats_keep_every_pixel(kind, options, tmp_path):
+    expected = picture()
+    data = encoded(expected, kind, **options)
+    file = tmp_path / "picture"
+    file.write_bytes(data)
+    for source in (data, file, str(file)):
+        found = decode(source)
+        assert found.dtype == np.uint8
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
+def test_lossy_formats_come_close(kind):
+    smooth = np.asarray(Image.linear_gradient("L").resize((40, 30)).convert("RGB"))
+    found = decode(encoded(smooth, kind)).astype(int)
+    assert found.shape == (30, 40, 3)
+    assert np.abs(found - smooth).mean() < 3
+
+
+def _grey16(value: int) -> Image.Image:
+    return Image.fromarray(np.full((4, 4), value, dtype=np.uint16))
+
+
+def _palette() -> Image.Image:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        (Image.new("L", (4, 4), 77), "PNG", {}, (77, 77, 77)),
+        (Image.new("1", (4, 4), 1), "PNG", {}, (255, 255, 255)),
+        (_palette(), "PNG", {}, (10, 200, 30)),
+        (_palette(), "GIF", {}, (10, 200, 30)),
+        (_palette(), "PNG", {"transparency": 1}, (255, 255, 255)),
+        (_palette(), "PNG", {"transparency": bytes([0, 0])}, (255, 255, 255)),
+        (Image.new("L", (4, 4), 7), "PNG", {"transparency": 7}, (255, 255, 255)),
+        (Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG", {}, (255, 255, 255)),
+        (Image.new("RGBA", (4, 4), (255, 0, 0, 255)), "PNG", {}, (255, 0, 0)),
+        (Image.new("RGBA", (4, 4), (0, 0, 0, 51)), "PNG", {}, (204, 204, 204)),
+        (Image.new("LA", (4, 4), (0, 51)), "PNG", {}, (204, 204, 204)),
+        (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF", {}, (255, 0, 0)),
+        (_grey16(65535), "PNG", {}, (255, 255, 255)),
+        (_grey16(32896), "PNG", {}, (128, 128, 128)),
+        (_grey16(300), "TIFF", {}, (1, 1, 1)),
+        (Image.new("F", (4, 4), 0.5), "TIFF", {}, (128, 128, 128)),
+        (Image.new("I", (4, 4), 65535), "TIFF", {}, (255, 255, 255)),
+    ],
+)
+def test_every_mode_becomes_rgb(image, kind, options, expected):
+    found = decode(encoded(image, kind, **options))
+    assert found.shape == (4, 4, 3)
+    assert tuple(found[2, 1]) == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_as_pillow_does(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(picture(), kind, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+def test_animations_give_their_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = encoded(
+            frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+        )
+        assert tuple(decode(data)[0, 0]) == (255, 0, 0)
+
+
+PNG = encoded(picture(shape=(40, 40, 3)))
+JPEG = encoded(picture(shape=(40, 40, 3)), "JPEG")
+WEBP = encoded(picture(shape=(40, 40, 3)), "WEBP", lossless=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"hello, this is text", "not a picture"),
+        (b"\x00" * 100, "not a picture"),
+        (b"%PDF-1.7 " + b"x" * 50, "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 50, "HEIC"),
+        (PNG[: len(PNG) // 2], "damaged or cut short"),
+        (JPEG[: len(JPEG) // 2], "damaged or cut short"),
+        (WEBP[: len(WEBP) // 2], "damaged or cut short"),
+        (PNG[:20], "damaged or cut short"),
+        (PNG[:60] + b"\xff" * 40 + PNG[100:], "damaged or cut short"),
+        (JPEG[:3], "damaged or cut short"),
+        (encoded(picture(shape=(1, 1, 3))), "1×1"),
+        (encoded(picture(shape=(1, 50, 3))), "50×1"),
+        (huge_png(20_000, 20_000), "20000×20000"),
+        (huge_png(10_000, 10_000), "10000×10000"),
+        (huge_png(50_001, 1_000), "50001×1000"),
+        (encoded(Image.new("F", (4, 4), 300.0), "TIFF"), "300"),
+    ],
+)
+def test_bad_files_are_named_with_the_reason(data, message, tmp_path):
+    file = tmp_path / "holiday.jpg"
+    file.write_bytes(data)
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(file)
+    assert "holiday.jpg" in caught.value.message
+    assert caught.value.fix
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(data, name="upload 3")
+    assert "upload 3" in caught.value.message
+
+
+def test_missing_files_and_folders_are_no_pictures(tmp_path):
+    with pytest.raises(ImageError, match=r"nowhere\.png does not exist"):
+        decode(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        decode(tmp_path)
+
+
+def test_damaged_bytes_end_in_an_image_error_or_a_picture():
+    rng = random.Random(0)
+    for data in (PNG, JPEG, WEBP, encoded(picture(), "GIF"), encoded(picture(), "TIFF"), encoded(picture(), "BMP")):
+        for _ in range(40):
+            broken = bytearray(data)
+            for _ in range(rng.randint(1, 8)):
+                broken[rng.randrange(len(broken))] = rng.randrange(256)
+            with contextlib.suppress(ImageError):
+                assert decode(bytes(broken[: rng.randint(1, len(broken))])).shape[-1] == 3
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+def test_resize_leaves_pictures_of_the_right_size_alone(rule):
+    image = picture(shape=(32, 32, 3))
+    assert resize(image, 32, rule) is image
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("shape", [(32, 32), (100, 40), (40, 100), (8, 8), (3, 500), (33, 32), (2000, 1500)])
+def test_resize_always_gives_a_square(rule, shape):
+    for value in (0, 200):
+        image = np.full((*shape, 3), value, dtype=np.uint8)
+        found = resize(image, 32, rule)
+        assert found.shape == (32, 32, 3)
+        assert found.dtype == np.uint8
+        assert found[15:17].max() == value
+
+
+def test_crop_takes_the_centre_and_pad_keeps_everything():
+    image = np.zeros((32, 64, 3), dtype=np.uint8)
+    image[:, 16:48] = 100
+    image[:, :16] = 255
+    np.testing.assert_array_equal(resize(image, 32, "crop"), np.full((32, 32, 3), 100, dtype=np.uint8))
+    padded = resize(image, 32, "pad")
+    assert (padded[:8] == 0).all()
+    assert (padded[24:] == 0).all()
+    assert (padded[8:24, 0] > 240).all()
+
+
+def test_shrinking_averages_rather_than_picks():
+    checks = (np.indices((320, 320)).sum(0) % 2 * 255).astype(np.uint8)
+    found = resize(np.repeat(checks[:, :, None], 3, 2), 32, "squash")
+    assert np.abs(found.astype(int) - 127).max() <= 2
+
+
+def test_unknown_rule_is_refused():
+    with pytest.raises(DataError, match="stretch"):
+        resize(picture(), 32, "stretch")
+
+
+def test_load_image_is_decode_then_resize():
+    data = encoded(picture(shape=(50, 70, 3)))
+    np.testing.assert_array_equal(load_image(data, 16, "pad"), resize(decode(data), 16, "pad"))
+
+
+def test_find_images_sorts_naturally_and_lists_junk(tmp_path):
+    for name in ("cat10.png", "cat2.png", "Cat1.PNG", "Thumbs.db", ".hidden.png", "notes.txt", "deep/er/x.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found, skipped = find_images([tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "Cat1.PNG", "cat2.png", "cat10.png", "deep/er/x.webp",
+    ]  # fmt: skip
+    assert {path.name for path, _ in skipped} == {"Thumbs.db", ".hidden.png", "notes.txt"}
+    assert all(reason for _, reason in skipped)
+
+
+def test_find_images_takes_files_globs_and_folders_once(tmp_path):
+    for name in ("a.png", "b.jpg", "c.txt", "odd[1].png"):
+        (tmp_path / name).write_bytes(b"x")
+    found, _ = find_images(
+        [tmp_path / "b.jpg", str(tmp_path / "*.*"), tmp_path, tmp_path / "c.txt", tmp_path / "gone.png"]
+    )
+    assert [path.name for path in found] == ["b.jpg", "a.png", "odd[1].png", "c.txt", "gone.png"]
+    assert [path.name for path in find_images([tmp_path / "odd[1].png"])[0]] == ["odd[1].png"]
+
+
+def test_find_images_follows_links_but_not_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"x")
+    (tmp_path / "set").mkdir()
+    try:
+        (tmp_path / "set" / "linked").symlink_to(tmp_path / "real", target_is_directory=True)
+        (tmp_path / "set" / "round").symlink_to(tmp_path / "set", target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    assert [path.name for path in find_images([tmp_path / "set"])[0]] == ["a.png"]
+
+
+@pytest.mark.parametrize("arguments", [["*.bmp"], ["."], []])
+def test_finding_nothing_is_an_error(arguments, tmp_path):
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    with pytest.raises(DataError):
+        find_images([tmp_path / argument for argument in arguments])
+
+
+def test_natural_key_orders_numbers():
+    assert sorted(["b", "a10", "a9", "A1"], key=natural_key) == ["A1", "a9", "a10", "b"]
+
+
+def test_suffixes_are_lower_case():
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
