@@ -29,8 +29,8 @@ RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin"})
