@@ -76,7 +76,7 @@ def hand_over() -> None:
         if found:
             sys.exit(subprocess.run([found, *sys.argv], check=False).returncode)
     sys.exit(
-        "setup: thirtytwo needs Python {}.{} or newer; {} is {}.{}. Install one, or name it: make setup PYTHON=/path/to/python".format(
+        "setup: thirtytwo needs Python {}.{}, {} is {}.{}. Install one, or name it: make setup PYTHON=python3.12".format(
             *OLDEST, sys.executable, *sys.version_info[:2]
         )
     )
@@ -96,7 +96,12 @@ def make_venv(python: Path) -> None:
 
 def install_uv(python: Path) -> None:
     pin = next(
-        (line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith("uv==")), "uv"
+        (
+            line
+            for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+            if line.startswith("uv==")
+        ),
+        "uv",
     )
     install = ["install", "--quiet", "--disable-pip-version-check", pin]
     own, outer = [str(python), "-m", "pip"], [sys.executable, "-m", "pip", "--python", str(python)]

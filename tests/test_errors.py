@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+
+import pytest
+
+from thirtytwo import errors
+from thirtytwo.errors import MissingExtraError, ThirtytwoError, did_you_mean, require
+
+CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, ThirtytwoError)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_is_in_the_tree_and_drawn(kind: type[ThirtytwoError]) -> None:
+    assert issubclass(kind, ThirtytwoError)
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("message", "fix", "text"),
+    [("a.png is empty.", None, "a.png is empty."), ("a.png is empty.", "Delete it.", "a.png is empty. Delete it.")],
+)
+def test_error_text_is_message_and_fix(message: str, fix: str | None, text: str) -> None:
+    error = ThirtytwoError(message, fix)
+    assert (error.message, error.fix, str(error)) == (message, fix, text)
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "help"),
+    [
+        ("cifar1", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
+        ("CIFAR10", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
+        ("cifar", ["cifar10", "cifar100", "digits"], "Did you mean 'cifar10' or 'cifar100'?"),
+        ("zebra", ["digits", "cifar10"], "Known: cifar10, digits."),
+        ("zebra", [], "None is known."),
+        ("", ["fast"], "Known: fast."),
+    ],
+)
+def test_did_you_mean(found: str, known: list[str], help: str) -> None:
+    assert did_you_mean(found, known) == help
+
+
+def test_require_gives_the_module() -> None:
+    assert require("json", "train") is sys.modules["json"]
+
+
+@pytest.mark.parametrize("module", ["no_such_library_at_all", "no_such_library_at_all.part"])
+def test_require_names_the_install_command(module: str) -> None:
+    with pytest.raises(MissingExtraError, match="'no_such_library_at_all', which is not installed") as caught:
+        require(module, "train")
+    assert caught.value.fix == 'Install it with: pip install "thirtytwo[train]"'
+
+
+def test_require_keeps_a_library_s_own_trouble(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'its_own_part'", name="its_own_part")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="its_own_part"):
+        require("some_library", "train")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thirtytwo.errors import RunError
+from thirtytwo.recipe import Recipe, parse_settings
+from thirtytwo.rundir import Predictions, RunDir
+
+RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}}, "test")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir.create(tmp_path / "run")
+    run.write_recipe(RECIPE, head="accuracy 0.93\nby hand")
+    return run
+
+
+def some_predictions(files: tuple[str, ...] | None = None, count: int = 3) -> Predictions:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3]], dtype=np.float32)
+    return Predictions(
+        classes=("row", "true", "grüner Fisch/2"),
+        truth=np.array([0, 1, 2], dtype=np.int64)[:count],
+        probabilities=probabilities[:count],
+        rows=np.array([5, 3, 9], dtype=np.int64)[:count],
+        files=files,
+    )
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_new_or_empty_directory_is_taken(tmp_path: Path, existing: bool) -> None:
+    path = tmp_path / "deep" / "run"
+    if existing:
+        path.mkdir(parents=True)
+    assert RunDir.create(path).path.is_dir()
+
+
+def test_a_used_directory_names_both_ways_out(run: RunDir) -> None:
+    with pytest.raises(RunError) as caught:
+        RunDir.create(run.path)
+    assert f"{run.path} exists and is not empty." in str(caught.value)
+    assert "--resume" in str(caught.value)
+    assert "--run" in str(caught.value)
+
+
+@pytest.mark.parametrize("below", ["", "inside"])
+def test_a_file_is_no_place_for_a_run(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="Choose another place with --run"):
+        RunDir.create(tmp_path / "file" / below)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gone", "There is no run directory"), ("empty", "is not a run directory: it has no recipe.toml")],
+)
+def test_open_refuses_what_is_no_run(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=message):
+        RunDir.open(tmp_path / name)
+
+
+def test_recipe_comes_back_under_its_head(run: RunDir) -> None:
+    assert run.recipe.read_text(encoding="utf-8").startswith("# accuracy 0.93\n# by hand\n")
+    assert RunDir.open(run.path).read_recipe() == RECIPE
+
+
+def test_every_artefact_has_its_name(run: RunDir) -> None:
+    names = {
+        path.name
+        for path in (
+            run.recipe, run.environment, run.split, run.history, run.weights, run.checkpoints, run.predictions("test"),
+            run.metrics, run.onnx, run.report, run.figures, run.card,
+        )
+    }  # fmt: skip
+    assert names == {
+        "recipe.toml", "environment.json", "split.json", "history.csv", "weights.safetensors", "checkpoints",
+        "predictions-test.parquet", "metrics.json", "model.onnx", "report.html", "figures", "README.md",
+    }  # fmt: skip
+
+
+def test_json_comes_back(run: RunDir) -> None:
+    run.write_json(run.split, {"seed": 1})
+    assert run.read_json(run.split) == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "has no metrics.json. The run may not have finished"), (b"{", "is damaged"), (b"\xff", "is damaged")],
+)
+def test_missing_or_damaged_json_is_named(run: RunDir, content: bytes | None, message: str) -> None:
+    if content is not None:
+        run.metrics.write_bytes(content)
+    with pytest.raises(RunError, match=message) as caught:
+        run.read_json(run.metrics)
+    assert str(run.path) in str(caught.value)
+
+
+def test_history_comes_back_without_empty_cells(run: RunDir) -> None:
+    assert run.read_history() == []
+    run.write_history(
+        [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1.25, "val_loss": 3}],
+        ["epoch", "train_loss", "val_loss"],
+    )
+    assert run.history.read_text(encoding="utf-8") == "epoch,train_loss,val_loss\n1,2.5,\n2,1.25,3\n"
+    assert run.read_history() == [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1.25, "val_loss": 3}]
+
+
+@pytest.mark.parametrize("content", [b"epoch\none\n", b"epoch\n1,2\n", b"epoch\n\xff\n"])
+def test_damaged_history_is_named(run: RunDir, content: bytes) -> None:
+    run.history.write_bytes(content)
+    with pytest.raises(RunError, match=r"history.csv is damaged"):
+        run.read_history()
+
+
+@pytest.mark.parametrize("files", [None, ("a.png", "b/ü.png", "c.png")])
+def test_predictions_come_back(run: RunDir, files: tuple[str, ...] | None) -> None:
+    written = some_predictions(files)
+    run.write_predictions("test", written)
+    read = run.read_predictions("test")
+    assert (read.classes, read.files) == (written.classes, written.files)
+    for name in ("truth", "probabilities", "rows", "predicted", "confidence"):
+        before, after = getattr(written, name), getattr(read, name)
+        np.testing.assert_array_equal(before, after)
+        assert before.dtype == after.dtype
+
+
+def test_no_predictions_come_back_as_none(run: RunDir) -> None:
+    run.write_predictions("test", some_predictions(count=0))
+    read = run.read_predictions("test")
+    assert len(read.truth) == 0
+    assert read.probabilities.shape == (0, 3)
+
+
+def test_predicted_and_confidence() -> None:
+    predictions = some_predictions()
+    assert predictions.predicted.tolist() == [0, 2, 1]
+    assert predictions.confidence.tolist() == pytest.approx([0.7, 0.7, 0.5])
+
+
+def not_parquet(path: Path) -> None:
+    path.write_bytes(b"PAR1 but not really")
+
+
+def other_table(path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"image": [1]}), path)
+
+
+def unknown_class(path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"row": [1], "true": ["zebra"], "p_cat": [1.0]}), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, "has no predictions for 'test'"),
+        (not_parquet, "is damaged"),
+        (other_table, "does not hold predictions"),
+        (unknown_class, "does not hold predictions"),
+    ],
+)
+def test_missing_or_foreign_predictions_are_named(
+    run: RunDir, damage: Callable[[Path], None] | None, message: str
+) -> None:
+    if damage is not None:
+        damage(run.predictions("test"))
+    with pytest.raises(RunError, match=message) as caught:
+        run.read_predictions("test")
+    assert "thirtytwo evaluate" in (caught.value.fix or "")
