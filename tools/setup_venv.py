@@ -76,9 +76,8 @@ def hand_over() -> None:
         if found:
             sys.exit(subprocess.run([found, *sys.argv], check=False).returncode)
     sys.exit(
-        "setup: thirtytwo needs Python {}.{}, {} is {}.{}. Install one, or name it: make setup PYTHON=python3.12".format(
-            *OLDEST, sys.executable, *sys.version_info[:2]
-        )
+        "setup: thirtytwo needs Python {}.{} or newer, and {} is {}.{}. "
+        "Install one, or name it: make setup PYTHON=python3.12".format(*OLDEST, sys.executable, *sys.version_info[:2])
     )
 
 

@@ -1,0 +1,121 @@
+"""Write the generated parts of docs/ anew: `make docs`. A test fails where they are not current.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.recipe import Recipe, read_recipe, recipe_names
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def recipe_keys() -> str:
+    """One table of keys for each table of a recipe."""
+    schema = Recipe.model_json_schema()
+    pages = ["### At the top\n\n" + _keys(schema, schema)]
+    for key, field in schema["properties"].items():
+        if "$ref" in field:
+            table = _resolve(schema, field)
+            pages.append(f"### `[{key}]`\n\n{_line(table['description'])}\n\n" + _keys(schema, table))
+    return "\n\n".join(pages) + "\n"
+
+
+def network_options() -> str:
+    """The options of our own networks, which `model.options` holds."""
+    from thirtytwo.models.fastnet import FastNetSettings
+
+    schema = FastNetSettings.model_json_schema()
+    groups = "Each of `groups` is a table:\n\n" + _keys(schema, schema["$defs"]["GroupSettings"])
+    return f"### `[model.options]` of `fastnet`\n\n{_keys(schema, schema)}\n\n{groups}\n"
+
+
+def recipes() -> str:
+    """The shipped recipes."""
+    rows = [f"| `{name}` | {read_recipe(name).description} |" for name in recipe_names()]
+    return "\n".join(["| recipe | what for |", "| --- | --- |", *rows]) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "network-options": network_options,
+    "recipe-keys": recipe_keys,
+    "recipes": recipes,
+}
+
+
+def current(text: str) -> str:
+    """A page with its generated parts as they should be."""
+    return PART.sub(lambda part: part[1] + "\n" + PARTS[part["name"]]() + "\n" + part[3], text)
+
+
+def _keys(schema: dict[str, Any], table: dict[str, Any]) -> str:
+    lines = ["| key | values | default | what it does |", "| --- | --- | --- | --- |"]
+    for name, value in table["properties"].items():
+        if "$ref" not in value:
+            meaning = _line(value.get("description", ""))
+            lines.append(f"| `{name}` | {_values(schema, value)} | {_default(table, name, value)} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _resolve(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
+    table: dict[str, Any] = schema["$defs"][field["$ref"].rsplit("/", 1)[-1]]
+    return table
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _default(table: dict[str, Any], name: str, value: dict[str, Any]) -> str:
+    if name in table.get("required", []):
+        return "(needed)"
+    default = value.get("default")
+    return "none" if default in (None, [], {}) else f"`{_toml(default)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items() if inner is not None) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+NAMES = {
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true`, `false`",
+    "string": "text",
+    "object": "table",
+}
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def _values(schema: dict[str, Any], value: dict[str, Any]) -> str:
+    if "anyOf" in value:
+        return ", ".join(_values(schema, option) for option in value["anyOf"] if option != {"type": "null"})
+    if "const" in value or "enum" in value:
+        return ", ".join(f'`"{option}"`' for option in value.get("enum", [value.get("const")]))
+    if "$ref" in value:
+        return "tables of " + ", ".join(f"`{name}`" for name in _resolve(schema, value)["properties"])
+    if value["type"] == "array":
+        return f"list of {_values(schema, value['items'])}"
+    limits = [f"{sign} {value[bound]:g}" for bound, sign in BOUNDS.items() if bound in value]
+    return " ".join([NAMES[value["type"]], ", ".join(limits)]).strip()
+
+
+def main() -> None:
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if current(text) != text:
+            path.write_text(current(text), encoding="utf-8")
+            print(f"written: {path.relative_to(DOCS.parent)}")
+
+
+if __name__ == "__main__":
+    main()
