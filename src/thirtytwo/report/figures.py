@@ -1,0 +1,157 @@
+"""The report's charts as files, PNG and SVG, for papers and slides."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thirtytwo.errors import require
+from thirtytwo.evaluate.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.files import written_whole
+from thirtytwo.report.facts import Facts
+
+INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "thirtytwo",
+    "text.parse_math": False,  # a class may be called "$"
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+NAMED_CLASSES = 120
+
+
+def write_figures(facts: Facts) -> list[Path]:
+    """Write every figure this run has data for into its `figures/`; returns the paths written."""
+    matplotlib = require("matplotlib", "train")
+    kinds: list[tuple[str, Callable[[Facts], Any]]] = []
+    if facts.history:
+        kinds.append(("curves", draw_curves))
+    if facts.predictions is not None:
+        kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
+    if facts.metrics is not None:
+        kinds.append(("f1", draw_f1))
+    written = []
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        for name, draw in kinds:
+            figure = draw(facts)
+            for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+                path = facts.run.figures / (name + suffix)
+                with written_whole(path) as temporary:
+                    figure.savefig(temporary, **options)
+                written.append(path)
+    return written
+
+
+def draw_curves(facts: Facts) -> Any:
+    """Loss and accuracy of training and validation over epochs."""
+    figure = _figure(8.0, 3.2)
+    for place, (what, title) in enumerate((("loss", "Loss"), ("accuracy", "Accuracy")), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        for part, name, colour, dashes in (
+            ("train", "training", MUTED, "--"),
+            ("val", "validation", ACCENT, "-"),
+        ):
+            points = [
+                (row.get("epoch", number), row[f"{part}_{what}"])
+                for number, row in enumerate(facts.history, start=1)
+                if f"{part}_{what}" in row
+            ]
+            if points:
+                marker = "o" if len(points) == 1 else ""
+                axes.plot(*zip(*points, strict=True), dashes, color=colour, label=name, marker=marker)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+def draw_confusion(facts: Facts) -> Any:
+    """The confusion matrix in parts of each true class, mistakes on a scale of their own."""
+    assert facts.predictions is not None
+    matrix, names = confusion_matrix(facts.predictions), list(facts.predictions.classes)
+    groups = facts.superclasses
+    if groups:
+        order = sorted(range(len(names)), key=lambda index: (groups[names[index]], index))
+        matrix, names = matrix[np.ix_(order, order)], [names[index] for index in order]
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    width = len(names)
+    diagonal = np.eye(width, dtype=bool)
+    side = float(np.clip(3.0 + 0.28 * width, 4.5, 15.0))
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
+    mistakes = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=(float(mistakes.max()) if mistakes.count() else 1.0) * 1.25)
+    if width <= 20:
+        for row, column in np.argwhere(matrix > 0):
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=INK, fontsize=7)
+    if width <= NAMED_CLASSES:
+        size = 9 if width <= 20 else 6
+        axes.set_xticks(range(width), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(width), names, fontsize=size)
+    axes.set_xlabel("called")
+    axes.set_ylabel("true")
+    axes.set_title(f"Confusions on {facts.split}, n = {len(facts.predictions.truth):,}")
+    return figure
+
+
+def draw_reliability(facts: Facts) -> Any:
+    """Accuracy against confidence with 95 % intervals, and how many pictures lie in each bin."""
+    assert facts.predictions is not None
+    found = reliability(facts.predictions)
+    used = found.counts > 0
+    confidence, accuracy = found.confidence[used], found.accuracy[used]
+    ends = np.array(
+        [wilson(round(share * count), int(count)) for share, count in zip(accuracy, found.counts[used], strict=True)]
+    )
+    figure = _figure(4.6, 5.4)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    above.plot([0, 1], [0, 1], ":", color=MUTED)
+    errors = np.maximum(0.0, np.abs(ends.T - accuracy))
+    above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
+    above.set_ylabel("right, of those pictures")
+    above.set_title(f"Reliability on {facts.split}, ECE {found.ece:.4f}")
+    below.bar(found.edges[:-1], found.counts, width=np.diff(found.edges) * 0.92, align="edge", color=MUTED)
+    below.set_xlabel("confidence of the answer")
+    below.set_ylabel("pictures")
+    return figure
+
+
+def draw_f1(facts: Facts) -> Any:
+    """F1 of every class, best first."""
+    assert facts.metrics is not None
+    rows = sorted(facts.metrics["per_class"], key=lambda row: row["f1"] or 0.0)
+    width = len(rows)
+    figure = _figure(6.0, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
+    axes = figure.add_subplot()
+    axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
+    size = 9 if width <= 40 else 7
+    if width <= NAMED_CLASSES:
+        axes.set_yticks(range(width), [row["class"] for row in rows], fontsize=size)
+    else:
+        axes.set_yticks([])
+    axes.set_ylim(-0.6, width - 0.4)
+    axes.set_xlim(0, 1)
+    axes.set_title(f"F1 of each class on {facts.split}")
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    figure = require("matplotlib.figure", "train").Figure(figsize=(width, height))
+    require("matplotlib.backends.backend_agg", "train").FigureCanvasAgg(figure)
+    return figure
