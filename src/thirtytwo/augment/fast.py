@@ -1,0 +1,73 @@
+"""Flip, shift, cutout and resize on whole batches, wherever the tensor lives.
+
+Every random choice comes from the generator that is handed in; the same generator state gives the same batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def flip_mask(first: Tensor, epoch: int, mode: str, generator: torch.Generator) -> Tensor:
+    """Which images are mirrored in `epoch`, bool `(N,)`.
+
+    `first` bool `(N,)` is drawn once a run for these images. `alternating` mirrors by `first` in even epochs and by
+    its opposite in odd ones, so that two epochs in a row show both sides of every image (arXiv 2404.00498).
+    """
+    if mode == "none":
+        return torch.zeros_like(first)
+    if mode == "alternating":
+        return first if epoch % 2 == 0 else ~first
+    return torch.rand(len(first), generator=generator).to(first.device) < 0.5
+
+
+def mirrored(images: Tensor, mask: Tensor) -> Tensor:
+    """Images `(N, 3, H, W)` with those under `mask` bool `(N,)` mirrored left to right."""
+    return torch.where(mask.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def padded(images: Tensor, shift: int) -> Tensor:
+    """Images `(N, 3, H, W)` with `shift` reflected pixels on each side."""
+    return F.pad(images, (shift,) * 4, mode="reflect") if shift else images
+
+
+def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Generator) -> Tensor:
+    """Windows `(N, 3, size, size)` cut from `padded_images` at places drawn evenly, one an image."""
+    if shift == 0:
+        return padded_images
+    count = len(padded_images)
+    device = padded_images.device
+    places = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
+    out = torch.empty((count, 3, size, size), dtype=padded_images.dtype, device=device)
+    # (2 shift + 1)² windows at most: moving each group whole is quicker than gathering pixel by pixel
+    for top in range(2 * shift + 1):
+        for left in range(2 * shift + 1):
+            chosen = (places[0] == top) & (places[1] == left)
+            out[chosen] = padded_images[chosen, :, top : top + size, left : left + size]
+    return out
+
+
+def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Images with one square of `side` pixels set to zero (the mean, as images are normalised), arXiv 1708.04552.
+
+    The square's centre is drawn evenly over the image, so that it may reach over the edge.
+    """
+    if side == 0:
+        return images
+    count, _, height, width = images.shape
+    centres = torch.rand((2, count), generator=generator).to(images.device)
+    ys = torch.arange(height, device=images.device) + 0.5
+    xs = torch.arange(width, device=images.device) + 0.5
+    inside_y = (ys[None] - centres[0, :, None] * height).abs() <= side / 2  # (N, H)
+    inside_x = (xs[None] - centres[1, :, None] * width).abs() <= side / 2  # (N, W)
+    hole = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+    return images.masked_fill(hole, 0)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Float images `(N, 3, H, W)` at `size` × `size`, antialiased bilinear."""
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

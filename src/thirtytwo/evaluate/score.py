@@ -1,0 +1,79 @@
+"""Run a network over pictures: logits, features and test-time augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from thirtytwo.augment.fast import padded
+from thirtytwo.data.batches import normalised
+from thirtytwo.models import Net
+
+SCORE_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network with what it needs to look at raw pixels."""
+
+    net: Net
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    precision: torch.dtype = torch.float32
+    memory_format: torch.memory_format = torch.channels_last
+
+    def logits(
+        self, images: npt.NDArray[np.uint8], tick: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """One look at each picture: uint8 `(N, H, W, 3)` → logits float32 `(N, C)`; `tick` hears of each batch."""
+        return self._over(images, self.net, tick)
+
+    def tta_logits(
+        self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Logits averaged over six views: the picture and two shifted ones, each also mirrored.
+
+        The unshifted pair weighs as much as the four shifted views together (arXiv 2404.00498).
+        """
+
+        def views(batch: Tensor) -> Tensor:
+            size = batch.shape[-1]
+            total = 0.5 * self._both_sides(batch)
+            if not shift:
+                return 2 * total
+            wide = padded(batch, shift)
+            for place in (0, 2 * shift):
+                moved = wide[:, :, place : place + size, place : place + size]
+                total = total + 0.25 * self._both_sides(moved.contiguous(memory_format=self.memory_format))
+            return total
+
+        return self._over(images, views, tick)
+
+    def _both_sides(self, batch: Tensor) -> Tensor:
+        mirror = batch.flip(-1).contiguous(memory_format=self.memory_format)
+        return 0.5 * (self.net(batch).float() + self.net(mirror).float())
+
+    def _over(
+        self,
+        images: npt.NDArray[np.uint8],
+        look: Callable[[Tensor], Tensor],
+        tick: Callable[[int], None] | None,
+    ) -> npt.NDArray[np.float32]:
+        was_training = self.net.training
+        self.net.eval()
+        parts = []
+        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, self.precision != torch.float32):
+            for start in range(0, len(images), SCORE_BATCH):
+                pixels = torch.from_numpy(np.array(images[start : start + SCORE_BATCH])).to(self.device)
+                batch = normalised(pixels, self.mean, self.std).contiguous(memory_format=self.memory_format)
+                parts.append(look(batch).float().cpu().numpy())
+                if tick:
+                    tick(len(batch))
+        self.net.train(was_training)
+        return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)

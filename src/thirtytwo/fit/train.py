@@ -1,0 +1,208 @@
+"""From a recipe and pictures to a trained network."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.data.batches import channel_statistics, generator_for, normalised, to_device
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.errors import RunError, require
+from thirtytwo.fit.callbacks import Ledger
+from thirtytwo.fit.hardware import Hardware
+from thirtytwo.fit.module import Training, TrainingBatches
+from thirtytwo.models import MODELS, Net
+from thirtytwo.recipe import Recipe
+from thirtytwo.rundir import RunDir
+
+PREPARE_IMAGES = 5000
+VALIDATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network and how it came about."""
+
+    net: Net
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    epochs: int
+    seconds: float
+
+
+class ValidationBatches:
+    """Validation pictures in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // VALIDATION_BATCH)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self._labels), VALIDATION_BATCH):
+            part = slice(start, start + VALIDATION_BATCH)
+            images = normalised(self._pixels[part], self._mean, self._std)
+            yield images.contiguous(memory_format=torch.channels_last), self._labels[part]
+
+
+class Loop(Training):
+    """Training with a look at validation and a seed for each epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        batches = self.trainer.train_dataloader
+        if isinstance(batches, TrainingBatches):
+            batches.epoch = self.current_epoch
+        # dropout and the like draw from torch's own generator: fixed an epoch at a time, so that resuming is exact
+        torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        logits = self.net(images).float()
+        right = (logits.argmax(dim=1) == labels).float().mean()
+        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log("val_accuracy", right, batch_size=len(labels))
+
+
+def build_net(recipe: Recipe, classes: int) -> Net:
+    """The recipe's network with weights that depend on its seed alone.
+
+    Raises:
+        UnknownNameError: no such model.
+        RecipeError: `model.options` do not fit it.
+    """
+    torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
+    return MODELS.get(recipe.model.name)(classes, recipe.model.options)
+
+
+def fit(
+    recipe: Recipe,
+    train: ImageSet,
+    val: ImageSet | None,
+    run: RunDir,
+    hardware: Hardware,
+    *,
+    resume: bool = False,
+    show: bool = True,
+) -> Fitted:
+    """Train as the recipe says and leave checkpoints and history in `run`.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
+        RunError: `resume` was asked for and the checkpoint does not fit.
+    """
+    mean, std = channel_statistics(train.images)
+    pixels, labels = to_device(train, hardware.device)
+    net = build_net(recipe, len(train.classes)).to(hardware.device).to(memory_format=hardware.memory_format)
+    net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
+    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)
+    loop = Loop(net, recipe, batches.steps, compile_net=hardware.compile)
+    ledger = Ledger(run, batches.steps, recipe.schedule.epochs, show=show)
+    trainer = _trainer(recipe, run, hardware, [ledger, *_checkpoints(recipe, run, val is not None)])
+    held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
+    _run_trainer(trainer, loop, batches, held_out, run, resume)
+    if recipe.train.keep == "best" and val is not None:
+        _load_best(net, run)
+    seconds = sum(row["seconds"] for row in ledger.rows)
+    return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
+
+
+def _run_trainer(
+    trainer: lightning.Trainer,
+    loop: Loop,
+    batches: TrainingBatches,
+    held_out: ValidationBatches | None,
+    run: RunDir,
+    resume: bool,
+) -> None:
+    last = run.checkpoints / "last.ckpt"
+    start_from = str(last) if resume and last.is_file() else None
+    with _quiet_lightning():
+        try:
+            trainer.fit(loop, batches, held_out, ckpt_path=start_from, weights_only=True)
+        except SystemExit:  # how Lightning ends after Ctrl-C
+            raise KeyboardInterrupt from None
+        except (RuntimeError, KeyError, EOFError) as error:
+            if start_from is None or not any(word in str(error) for word in ("state_dict", "PytorchStreamReader")):
+                raise
+            raise RunError(
+                f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
+            ) from error
+
+
+def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    logger: Any = False
+    if recipe.train.tensorboard:
+        require("tensorboard", "train")
+        logger = TensorBoardLogger(str(run.path), name="tensorboard", version="")
+    accelerator = {"cuda": "gpu"}.get(hardware.device.type, hardware.device.type)
+    with _quiet_lightning():
+        return lightning.Trainer(
+            default_root_dir=run.path,
+            max_epochs=recipe.schedule.epochs,
+            accelerator=accelerator,
+            devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
+            precision=hardware.lightning_precision,  # type: ignore[arg-type]
+            callbacks=callbacks,
+            logger=logger,
+            check_val_every_n_epoch=recipe.train.validate_every,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning.Callback]:
+    callbacks: list[lightning.Callback] = []
+    mode = "min" if recipe.train.monitor == "val_loss" else "max"
+    if validated and recipe.train.patience:
+        callbacks.append(EarlyStopping(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+    if validated and recipe.train.keep == "best":
+        callbacks.append(
+            ModelCheckpoint(
+                run.checkpoints,
+                "best",
+                monitor=recipe.train.monitor,
+                mode=mode,
+                save_weights_only=True,
+                enable_version_counter=False,
+            )
+        )
+    last = ModelCheckpoint(
+        run.checkpoints, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [*callbacks, last]
+
+
+def _load_best(net: Net, run: RunDir) -> None:
+    checkpoint = torch.load(run.checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+    weights = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    net.load_state_dict({name: weights[name] for name in net.state_dict()})
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's notes on what we chose on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,172 @@
+"""FastNet: a whitening stem and a few VGG-like groups, the family behind the `fast` recipe.
+
+After K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498), whose network is the plain
+shape here, and D. Page, "How to train your ResNet" (2018), for whitening and residual groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.models.net import MODELS, Net
+from thirtytwo.recipe import Settings, parse_settings
+
+WHITENING_IMAGES = 5000
+PATCH = 2
+EIGENVALUE_FLOOR = 5e-4
+NORM_EPS = 1e-5
+
+
+class GroupSettings(Settings):
+    """One group: a convolution that widens, a 2×2 max-pool, then the body at half the resolution."""
+
+    width: int = Field(ge=8)
+    """Channels the group puts out."""
+    kernel: int = Field(3, ge=1, le=5)
+    """Side of the widening convolution's filters; an even side shrinks the map by one."""
+    body: tuple[int, ...] = (3,)
+    """Sides of the body's filters, one a convolution."""
+    body_width: int | None = None
+    """Channels between the body's convolutions; the group's own width when not given."""
+    residual: bool = False
+    """Add the body's input to its output."""
+
+
+class FastNetSettings(Settings):
+    """Shape of a FastNet."""
+
+    groups: tuple[GroupSettings, ...] = (
+        GroupSettings(width=64),
+        GroupSettings(width=256),
+        GroupSettings(width=256),
+    )
+    """Groups in order; each halves the resolution."""
+    activation: Literal["gelu", "silu"] = "gelu"
+    """Non-linearity everywhere."""
+    pooling: Literal["max", "max+mean"] = "max"
+    """How the last maps become features."""
+    norm_momentum: float = Field(0.4, gt=0, le=1)
+    """Share of each batch in BatchNorm's running statistics."""
+    logit_scale: float | None = None
+    """What logits are multiplied with; 1 / feature width when not given."""
+
+
+class FilterConv(nn.Conv2d):
+    """Bias-free convolution that starts as a partial identity (dirac) where it can."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
+        padding = kernel // 2 if kernel % 2 else 0
+        super().__init__(width_in, width_out, kernel, padding=padding, bias=False)
+        with torch.no_grad():
+            same = min(width_in, width_out)
+            nn.init.dirac_(self.weight[:same])
+
+
+def _norm(width: int, momentum: float) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(width, eps=NORM_EPS, momentum=momentum)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+class Group(nn.Module):
+    """Convolution, 2×2 max-pool, BatchNorm, activation, body. `(N, I, H, W)` → `(N, O, H/2, W/2)`."""
+
+    def __init__(self, width_in: int, settings: GroupSettings, activation: nn.Module, momentum: float) -> None:
+        super().__init__()
+        width, inner = settings.width, settings.body_width or settings.width
+        self.widen = FilterConv(width_in, width, settings.kernel)
+        self.norm = _norm(width, momentum)
+        widths = [width, *[inner] * (len(settings.body) - 1), width]
+        self.body = nn.ModuleList(
+            FilterConv(before, after, kernel)
+            for kernel, before, after in zip(settings.body, widths, widths[1:], strict=False)
+        )
+        self.body_norms = nn.ModuleList(_norm(after, momentum) for after in widths[1 : len(settings.body) + 1])
+        self.activation = activation
+        self.residual = settings.residual
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.activation(self.norm(F.max_pool2d(self.widen(maps), 2)))
+        skip = maps
+        for conv, norm in zip(self.body, self.body_norms, strict=True):
+            maps = self.activation(norm(conv(maps)))
+        return maps + skip if self.residual else maps
+
+
+class FastNet(Net):
+    """The `fast` recipe's network."""
+
+    def __init__(self, classes: int, settings: FastNetSettings) -> None:
+        super().__init__()
+        activation: nn.Module = nn.GELU() if settings.activation == "gelu" else nn.SiLU()
+        stem_width = 2 * 3 * PATCH**2
+        self.stem = nn.Conv2d(3, stem_width, PATCH, bias=True)
+        self.stem.weight.requires_grad_(False)
+        nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]
+        widths = [stem_width, *(group.width for group in settings.groups)]
+        self.groups = nn.ModuleList(
+            Group(before, group, activation, settings.norm_momentum)
+            for before, group in zip(widths, settings.groups, strict=False)
+        )
+        self.activation = activation
+        self.head = nn.Linear(widths[-1], classes, bias=False)
+        with torch.no_grad():
+            self.head.weight.div_(self.head.weight.std())
+        self.pooling = settings.pooling
+        self.logit_scale = settings.logit_scale or 1 / widths[-1]
+
+    def maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.activation(self.stem(images))
+        for group in self.groups:
+            maps = group(maps)
+        return maps
+
+    def pool(self, maps: Tensor) -> Tensor:
+        features = maps.amax(dim=(2, 3))
+        return features + maps.mean(dim=(2, 3)) if self.pooling == "max+mean" else features
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features) * self.logit_scale
+        return logits
+
+    def class_weights(self) -> Tensor:
+        return self.head.weight * self.logit_scale
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> None:
+        """Set the stem to whiten 2×2 patches: eigenvectors of their covariance over its root, and their negatives."""
+        patches = images[:WHITENING_IMAGES].unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (N, 3, h, w, 2, 2)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH**2).double()
+        patches = patches - patches.mean(dim=0)
+        covariance = patches.T @ patches / len(patches)
+        values, vectors = torch.linalg.eigh(covariance)
+        filters = (vectors / torch.sqrt(values + EIGENVALUE_FLOOR)).T.reshape(-1, 3, PATCH, PATCH)
+        # eigenvectors come with either sign from one library to the next: fix it, so that seeds mean the same
+        signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(dim=1, keepdim=True)).sign()
+        filters = filters * signs.view(-1, 1, 1, 1)
+        self.stem.weight.copy_(torch.cat([filters, -filters]).to(self.stem.weight.dtype))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        roles: dict[str, list[nn.Parameter]] = {"filters": [], "stem_bias": [], "rest": [], "head": []}
+        for name, parameter in self.named_parameters():
+            if name.startswith("stem."):
+                role = "stem_bias" if name == "stem.bias" else None
+            elif name.startswith("head."):
+                role = "head"
+            else:
+                role = "filters" if parameter.ndim > 1 else "rest"
+            if role and (role != "rest" or parameter.requires_grad):
+                roles[role].append(parameter)
+        return roles
+
+
+@MODELS.register("fastnet")
+def fastnet(classes: int, options: Mapping[str, Any]) -> FastNet:
+    """A FastNet for `classes` classes."""
+    return FastNet(classes, parse_settings(FastNetSettings, options, "model.options of fastnet"))

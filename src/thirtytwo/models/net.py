@@ -1,0 +1,64 @@
+"""What every network here offers, and the table of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thirtytwo.registry import Registry
+
+
+class Net(nn.Module):
+    """A network as three steps, so that features and heatmaps need no hooks.
+
+    `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Images come in
+    normalised by the data's mean and standard deviation.
+    """
+
+    has_heatmaps: bool = True
+    """Whether class evidence can be read off the last maps (`heatmaps`)."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Last feature maps, `(N, D, h, w)`."""
+        raise NotImplementedError
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """What the last linear layer sees, `(N, D)`."""
+        raise NotImplementedError
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits, `(N, C)`."""
+        raise NotImplementedError
+
+    def class_weights(self) -> Tensor:
+        """Weights of the last linear layer, `(C, D)`."""
+        raise NotImplementedError
+
+    def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
+        """Class activation maps `(N, h, w)` of `classes` int64 `(N,)`.
+
+        The last maps weighted by the class's own row of the last layer (Zhou et al. 2016, arXiv 1512.04150).
+        """
+        weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
+        return torch.einsum("ndhw,nd->nhw", maps, weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, `(N, C)`."""
+        return self.classify(self.pool(self.maps(images)))
+
+    def prepare(self, images: Tensor) -> None:
+        """Set whatever is taken from the data before training; `images` are normalised, `(N, 3, H, W)`."""
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters by role: `filters` (matrices that Muon may move), `stem_bias`, `rest`, `head`."""
+        raise NotImplementedError
+
+
+NetBuilder = Callable[[int, Mapping[str, Any]], Net]
+"""From the number of classes and `model.options` to a network with fresh weights."""
+
+MODELS: Registry[NetBuilder] = Registry("model")
+"""Every network by name."""
