@@ -1,0 +1,220 @@
+"""Every code block of README and docs is run, or held against the command line, the Makefile and the recipe schema.
+
+A bash block after a line `<!-- run -->` and every Python block is run, top to bottom, one page in one directory that
+holds `my-pictures/` and `photo.jpg`; training there takes one epoch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+import thirtytwo
+from thirtytwo.cli.main import app, run_command
+from thirtytwo.recipe import Recipe, parse_settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BLOCK = re.compile(r"(?P<run><!-- run -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    code: str
+    run: bool
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        lines = self.code.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("language")) + 1
+        yield Block(page, line, found["language"], found["code"], bool(found["run"]) or found["language"] == "python")
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+RUN = [page for page in PAGES if any(block.run for block in blocks_of(page))]
+
+
+def parses(arguments: list[str]) -> None:
+    """The command line takes these arguments; nothing is done."""
+    command = typer.main.get_command(app)
+    leaves = [command]
+    for leaf in leaves:
+        leaves.extend(getattr(leaf, "commands", {}).values())
+        leaf.callback = None
+    command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
+
+
+def make_knows(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+
+
+def can_be_installed(what: str) -> None:
+    found = re.fullmatch(r"(?:thirtytwo|\.)(?:\[(?P<extras>[\w,]+)\])?", what)
+    assert found is not None, what
+    assert set((found["extras"] or "train").split(",")) <= set(PROJECT["optional-dependencies"]), what
+
+
+def is_read_somewhere(variable: str) -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    assert any(variable in source for source in sources), f"nothing reads {variable}"
+
+
+def check_command(words: list[str]) -> None:
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        is_read_somewhere(words.pop(0).partition("=")[0])
+    match words:
+        case ["thirtytwo", *arguments]:
+            parses(arguments)
+        case ["make", *targets]:
+            for target in targets:
+                make_knows(target)
+        case ["pip", "install", what]:
+            can_be_installed(what)
+        case ["python", script, *_]:
+            assert (ROOT / script).is_file(), script
+        case ["source", ".venv/bin/activate"]:
+            pass
+        case _:
+            pytest.fail(f"the test of the docs does not know how to check: {shlex.join(words)}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "thirtytwo train",
+        "thirtytwo train cifar10 --bogus 1",
+        "thirtytwo fly",
+        "make coffee",
+        "pip install thirtytwo[fly]",
+        "python gone.py",
+        "THIRTYTWO_FLY=1 thirtytwo demo",
+        "rm -r runs",
+    ],
+)
+def test_mistakes_in_a_page_are_seen(line: str) -> None:
+    with pytest.raises((AssertionError, typer.TyperException, pytest.fail.Exception)):
+        check_command(shlex.split(line))
+
+
+def check_recipe(code: str) -> None:
+    needed = {"name": "own", "model": {"name": "fastnet"}}
+    parse_settings(Recipe, {**needed, **tomllib.loads(code)}, "recipe")
+
+
+CHECKS: dict[str, Callable[[Block], Any]] = {
+    "bash": lambda block: [check_command(words) for words in block.commands],
+    "python": lambda block: compile(block.code, str(block), "exec"),
+    "json": lambda block: json.loads(block.code),
+    "toml": lambda block: check_recipe(block.code),
+    "text": lambda block: None,
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_block_holds(block: Block) -> None:
+    assert block.language in CHECKS, f"{block}: say what language this is"
+    CHECKS[block.language](block)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with three classes of pictures, where training takes an epoch."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("cat", "dog", "parrot")):
+        (tmp_path / "my-pictures" / name).mkdir(parents=True)
+        for picture in range(20):
+            pixels = random.integers(0, 120, (36, 48, 3)) + np.eye(3, dtype=np.int64)[number] * 120
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-pictures" / name / f"{picture}.jpg")
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    pipeline = pytest.importorskip("thirtytwo.pipeline")
+    train = pipeline.train
+
+    def train_briefly(data: str, **settings: Any) -> Any:
+        return train(data, **{**settings, "epochs": 1, "device": "cpu"})
+
+    monkeypatch.setattr(pipeline, "train", train_briefly)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_page_runs_top_to_bottom(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        if block.run and block.language == "python":
+            exec(compile(block.code, str(block), "exec"), names)
+        elif block.run:
+            for program, *arguments in block.commands:
+                assert program == "thirtytwo", f"{block}: only thirtytwo itself is run"
+                code = run_command(arguments)
+                assert code == 0, (
+                    f"{block}: thirtytwo {shlex.join(arguments)} ended with {code}\n{capsys.readouterr().err}"
+                )
+
+
+def headings(page: Path) -> set[str]:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for found in LINK.finditer(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        file, _, heading = found["target"].partition("#")
+        target = (page.parent / file) if file else page
+        assert target.exists(), found["target"]
+        assert not heading or heading in headings(target), found["target"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_parts_are_current(page: Path) -> None:
+    spec = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    text = page.read_text(encoding="utf-8")
+    assert tool.current(text) == text, "write them anew with: make docs"
+
+
+def test_every_artefact_and_score_is_documented() -> None:
+    from thirtytwo.rundir import RunDir
+
+    text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    run = RunDir(Path("run"))
+    artefacts = [value for name in dir(RunDir) if isinstance(value := getattr(run, name), Path) and name != "path"]
+    for artefact in artefacts:
+        assert f"`{artefact.name}" in text, artefact.name
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert thirtytwo.__version__ == PROJECT["version"]
