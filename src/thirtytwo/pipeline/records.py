@@ -1,0 +1,190 @@
+"""What a run writes down of itself, and where it lies."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.errors import RunError
+from thirtytwo.fit.callbacks import tell
+from thirtytwo.fit.hardware import Hardware, describe_machine, peak_memory_mb
+from thirtytwo.fit.train import Fitted
+from thirtytwo.models import Net
+from thirtytwo.pipeline.parts import Parts
+from thirtytwo.recipe import Recipe
+from thirtytwo.rundir import RunDir
+
+LIBRARIES = ("thirtytwo", "torch", "lightning", "timm", "numpy", "onnx", "onnxruntime", "scikit-learn", "pillow")
+
+
+def record(
+    dataset: DataSet,
+    spec: str,
+    parts: Parts,
+    recipe_name: str | Path,
+    changes: Mapping[str, Any],
+    hardware: Hardware,
+    started: datetime,
+) -> dict[str, Any]:
+    """Content of `environment.json` as far as it is known before training."""
+    words = ["thirtytwo", "train", spec, "--recipe", str(recipe_name)]
+    for key, value in changes.items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    return {
+        "command": shlex.join(words),
+        "started": started.isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
+        "hardware": describe_machine(hardware.device),
+        "device": hardware.device.type,
+        "choices": [vars(choice) for choice in hardware.choices],
+        "data": {
+            "spec": spec,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "superclasses": dict(dataset.superclasses) if dataset.superclasses else None,
+            "train": len(parts.train),
+            "val": len(parts.val) if parts.val is not None else 0,
+            "test": len(parts.test),
+            "skipped": list(dataset.skipped),
+        },
+        "interrupted": True,
+    }
+
+
+def ending(fitted: Fitted, image_size: int, onnx_difference: float, seconds: float) -> dict[str, Any]:
+    """What `environment.json` gains when the run has ended."""
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {"train": round(fitted.seconds, 2), "total": round(seconds, 2)},
+        "epochs": fitted.epochs,
+        "parameters": sum(parameter.numel() for parameter in fitted.net.parameters()),
+        "flops": flops(fitted.net, image_size),
+        "onnx_largest_difference": onnx_difference,
+        "peak_memory_mb": peak_memory_mb(),
+        "interrupted": False,
+    }
+
+
+def split_record(parts: Parts, recipe: Recipe) -> dict[str, Any]:
+    """Content of `split.json`: which rows were held out, and how often test was touched."""
+    return {
+        "seed": recipe.seed,
+        "val_fraction": recipe.data.val_fraction,
+        "train_on": recipe.data.train_on,
+        "n_train": len(parts.train),
+        "n_val": len(parts.val) if parts.val is not None else 0,
+        "val_rows": parts.val.rows.tolist() if parts.val is not None else [],
+        "test_evaluations": 0,
+    }
+
+
+def touch_test(run: RunDir) -> int:
+    """Record one more look at test; how many there have been."""
+    record = run.read_json(run.split)
+    record["test_evaluations"] += 1
+    run.write_json(run.split, record)
+    return int(record["test_evaluations"])
+
+
+def tell_start(
+    say: Callable[[str], None], dataset: DataSet, parts: Parts, recipe: Recipe, hardware: Hardware, run: RunDir
+) -> None:
+    """Say what will be trained on what, and every automatic choice with its reason."""
+    held = f"{len(parts.val):,} held out for validation" if parts.val is not None else "nothing held out"
+    say(
+        f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} pictures to train on, {held}, "
+        f"{len(parts.test):,} for test"
+    )
+    for skipped in dataset.skipped[:10]:
+        say(f"skipped {skipped}")
+    if len(dataset.skipped) > 10:
+        say(f"skipped {len(dataset.skipped) - 10:,} more files")
+    say(f"recipe {recipe.name}, seed {recipe.seed}, {recipe.schedule.epochs} epochs; run directory {run.path}")
+    for choice in hardware.choices:
+        say(f"{choice.what}: {choice.value} ({choice.reason})")
+
+
+def check_same(run: RunDir, recipe: Recipe) -> None:
+    """A resumed run must go on as it began.
+
+    Raises:
+        RunError: names the keys that differ.
+    """
+    before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    differ = sorted(key for key in before | now if before.get(key) != now.get(key))
+    if differ:
+        told = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
+        raise RunError(
+            f"{run.path} was begun with another recipe: {told}.",
+            "Resume without --recipe, --set, --seed and --epochs, or start anew with another --run.",
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def default_path(data: str, recipe: str | Path, seed: int) -> Path:
+    """Where a run lies when no place was named."""
+    return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
+
+
+def fresh_path(path: Path) -> Path:
+    """`path`, or the first of `path-2`, `path-3`, … that is not there yet."""
+    number, fresh = 1, path
+    while fresh.exists():
+        number += 1
+        fresh = path.with_name(f"{path.name}-{number}")
+    return fresh
+
+
+def slug(text: str) -> str:
+    """The last part of a name or path, fit for a file name."""
+    last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in last)
+
+
+def flops(net: Net, size: int) -> int | None:
+    """Floating-point operations of one picture's forward pass (a multiply-add counts as two)."""
+    device = next(net.parameters()).device
+    try:
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            net(torch.zeros((1, 3, size, size), device=device))
+    except (RuntimeError, NotImplementedError):
+        return None
+    return int(counter.get_total_flops())
+
+
+def version(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def silent(text: str) -> None:
+    """Say nothing."""
+
+
+def teller(show: bool) -> Callable[[str], None]:
+    """Where progress is told: standard error, or nowhere."""
+    return tell if show else silent

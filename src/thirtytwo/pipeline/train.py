@@ -1,0 +1,178 @@
+"""The whole job, step by step: recipe, data, split, run directory, network, figures, model.onnx, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.load import load_dataset
+from thirtytwo.evaluate.metrics import compute_metrics
+from thirtytwo.evaluate.score import Scorer
+from thirtytwo.export.onnx import export_onnx
+from thirtytwo.export.parity import check_parity
+from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
+from thirtytwo.fit.train import Fitted, build_net, fit
+from thirtytwo.pipeline.parts import Parts, divide
+from thirtytwo.pipeline.records import (
+    check_same,
+    default_path,
+    ending,
+    fresh_path,
+    record,
+    split_record,
+    tell_start,
+    teller,
+    touch_test,
+)
+from thirtytwo.pipeline.scoring import calibrated, model_info, save_weights, score, twin
+from thirtytwo.predict.modelfile import ModelInfo
+from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.report.card import write_card
+from thirtytwo.report.page import write_report
+from thirtytwo.rundir import RunDir
+
+PARITY_PICTURES = 512
+TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended: where it lies and what it scored (`metrics.json`)."""
+
+    path: Path
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before the first step."""
+
+    spec: str
+    dataset: DataSet
+    parts: Parts
+    recipe: Recipe
+    hardware: Hardware
+    twin: ModelInfo | None
+    record: dict[str, Any]
+
+
+def train(
+    data: str,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    run: Path | str | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    resume: bool = False,
+    limit_train: int | None = None,
+    device: str = "auto",
+    data_root: Path | str | None = None,
+    show: bool = True,
+) -> Run:
+    """Train on `data` by a recipe (`fast` when none is named), score test once, write report and model.onnx.
+
+    `overrides` are dotted recipe keys and values; `run` is the new run directory (one under `runs/` when not given);
+    `resume` continues the run in it from its last whole epoch. `show` tells progress on standard error.
+
+    Raises:
+        ThirtytwoError: anything the user can mend; nothing is written then but what was trained so far.
+        KeyboardInterrupt: stopped by hand; continue with `resume`.
+    """
+    say = teller(show)
+    clock = time.perf_counter()
+    changes = dict(overrides or {})
+    named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
+    changes |= {key: value for key, value in named.items() if value is not None}
+    started_as = Path(run) if run is not None else default_path(data, recipe or "fast", int(changes.get("seed", 0)))
+    begun = RunDir.open(started_as) if resume else None
+    if begun is not None and begun.metrics.is_file() and begun.onnx.is_file() and begun.report.is_file():
+        say(f"{begun.path} is finished; nothing is left to resume")
+        return Run(begun.path, begun.read_json(begun.metrics))
+    source = recipe or (begun.recipe if begun else "fast")
+    plan = _plan(data, source, changes, device, Path(data_root) if data_root is not None else None)
+    if begun is not None:
+        check_same(begun, plan.recipe)
+        directory = begun
+    else:
+        directory = _begin(plan, RunDir.create(started_as if run is not None else fresh_path(started_as)))
+    tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+    fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=resume, show=show)
+    metrics = _judge(plan, fitted, directory, say, clock)
+    return Run(directory.path, metrics)
+
+
+def _plan(
+    data: str, recipe_source: str | Path, changes: Mapping[str, Any], device: str, data_root: Path | None
+) -> Plan:
+    """Settle recipe, hardware, pictures and split; quick mistakes come before slow reading."""
+    started = datetime.now(UTC)
+    values = read_recipe_values(recipe_source)
+    where = f"Recipe {str(recipe_source)!r}"
+    early = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
+    hardware = choose_hardware(early.train, device)
+    build_net(early, TYPICAL_CLASSES)
+    measured_by_twin = twin(early)
+    dataset = load_dataset(
+        data, data_root=data_root, image_size=early.data.image_size, resize=early.data.resize, seed=early.seed
+    )
+    parts = divide(dataset, early)
+    recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
+    recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
+    written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
+    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down)
+
+
+def _begin(plan: Plan, directory: RunDir) -> RunDir:
+    version = plan.record["versions"]["thirtytwo"]
+    directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
+    directory.write_json(directory.split, split_record(plan.parts, plan.recipe))
+    directory.write_json(directory.environment, plan.record)
+    return directory
+
+
+def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], clock: float) -> dict[str, Any]:
+    """Calibrate on validation, score test once, export, and write figures and report; the content of metrics.json."""
+    test = plan.parts.test
+    info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
+    save_weights(fitted.net, info, directory)
+    layout = plan.hardware.memory_format
+    scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device, memory_format=layout)
+    info = calibrated(info, scorer, plan.parts.val, plan.twin, directory)
+    say(f"scoring {len(test):,} test pictures")
+    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
+    single, averaged = score(scorer, test, info.temperature, shift)
+    metrics = compute_metrics(
+        single,
+        dataset=plan.dataset.name,
+        split="test",
+        superclasses=plan.dataset.superclasses,
+        tta=averaged,
+        test_evaluations=touch_test(directory),
+    )
+    directory.write_predictions("test", single)
+    info = info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
+    say("writing model.onnx and the report")
+    export_onnx(fitted.net, info, directory.onnx)
+    difference = check_parity(fitted.net, info, directory.onnx, test.images[:PARITY_PICTURES])
+    directory.write_json(
+        directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
+    )
+    directory.write_json(directory.metrics, metrics)
+    write_report(directory, test)
+    write_card(directory)
+    return metrics
+
+
+def _fit_batch(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
+    """A batch no larger than the training set."""
+    if recipe.schedule.batch_size <= rows:
+        return recipe, hardware
+    choice = Choice("batch size", str(rows), f"there are only {rows} training pictures")
+    schedule = recipe.schedule.model_copy(update={"batch_size": rows})
+    return recipe.model_copy(update={"schedule": schedule}), replace(hardware, choices=(*hardware.choices, choice))
