@@ -1,0 +1,95 @@
+"""The model card: front matter that hubs can read, and figures with intervals."""
+
+import pytest
+import yaml
+
+from thirtytwo.report.card import write_card
+from thirtytwo.report.facts import interval, percent
+
+
+def card_of(run):
+    text = write_card(run).read_text(encoding="utf-8")
+    assert text.startswith("---\n")
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_front_matter_holds_what_hubs_index(make_run):
+    run, _ = make_run()
+    front, _ = card_of(run)
+    scores = run.read_json(run.metrics)
+    assert front["library_name"] == "thirtytwo"
+    assert front["pipeline_tag"] == "image-classification"
+    assert "accuracy" in front["metrics"]
+    assert "datasets" not in front
+    (result,) = front["model-index"][0]["results"]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"name": "pets <i>", "type": "imagefolder", "split": "test"}
+    values = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert values["Accuracy, one view"] == pytest.approx(scores["accuracy"]["value"], abs=1e-6)
+    assert values["Macro F1"] == pytest.approx(scores["macro_f1"]["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "hub_name"),
+    [
+        ("cifar10", "uoft-cs/cifar10"),
+        ("cifar100", "uoft-cs/cifar100"),
+        ("hf:some/pets?label=fine", "some/pets"),
+        ("photos/pets", None),
+    ],
+)
+def test_the_data_set_is_named_as_the_hub_names_it(make_run, spec, hub_name):
+    run, _ = make_run()
+    environment = run.read_json(run.environment)
+    environment["data"]["spec"] = spec
+    run.write_json(run.environment, environment)
+    front, body = card_of(run)
+    assert front.get("datasets") == ([hub_name] if hub_name else None)
+    assert "--recipe recipe.toml" in body
+
+
+def test_the_hub_library_reads_the_results(make_run):
+    hub = pytest.importorskip("huggingface_hub")
+    run, _ = make_run()
+    write_card(run)
+    results = hub.ModelCard.load(run.card).data.eval_results
+    assert [result.metric_name for result in results][:2] == [
+        "Accuracy, one view",
+        "Accuracy with test-time augmentation",
+    ]
+
+
+def test_body_tells_figures_with_intervals_how_it_was_made_and_limits(make_run):
+    run, _ = make_run()
+    _, body = card_of(run)
+    scores = run.read_json(run.metrics)
+    for said in (
+        percent(scores["accuracy"]["value"]),
+        interval(scores["accuracy"]["ci95"]),
+        "n = 240",
+        "Test was scored once",
+        "900 trained on, 100 rows held out",
+        "thirtytwo train 'my pets' --recipe recipe.toml",
+        "thirtytwo predict photo.jpg --model model.onnx",
+        "## Limits",
+    ):
+        assert said in body, said
+
+
+def test_names_are_text_and_never_markup(make_run):
+    run, _ = make_run()
+    _, body = card_of(run)
+    assert "<b>" not in body
+    assert "<script>" not in body
+    assert "&lt;b&gt;cow&lt;/b&gt;" in body
+
+
+@pytest.mark.parametrize(
+    "without", [("metrics", "predictions"), ("metrics", "predictions", "environment", "split", "history"), ("history",)]
+)
+def test_a_run_that_lacks_something(make_run, without):
+    run, _ = make_run(without=without)
+    front, body = card_of(run)
+    assert ("model-index" in front) == ("metrics" not in without)
+    assert ("was not scored" in body) == ("metrics" in without)

@@ -1,0 +1,317 @@
+"""The page: well formed, self-contained, escaped, and written for whatever a run holds."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from thirtytwo.errors import RunError
+from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
+from thirtytwo.report.facts import duration, gather, interval, percent, quantity
+from thirtytwo.report.gallery import THUMBNAIL, data_uri, worst_mistakes
+from thirtytwo.report.page import render, write_report
+from thirtytwo.rundir import RunDir
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+SHAPES = {"line", "rect", "circle", "polyline", "path"}
+HUNDRED = [f"kind {number:02d}" for number in range(100)]
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order; gathers text, tags and ids."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.problems, self.tags, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        if self.open:
+            self.problems.append(f"left open: {self.open}")
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if len({name for name, _ in attributes}) != len(attributes):
+            self.problems.append(f"twice the same attribute: {tag} {attributes}")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID | SHAPES:
+            self.problems.append(f"{tag} closes itself")
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing, at {self.getpos()}")
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def written(run, pictures=None, split="test", figures=False):
+    """The page of a run, checked; `figures` writes the slower files beside it as well."""
+    if figures:
+        write_report(run, pictures, split)
+    else:
+        run.report.write_text(render(gather(run, split), pictures), encoding="utf-8")
+    page = Page(run.report.read_text(encoding="utf-8"))
+    assert page.problems == []
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"].removeprefix("#") for link in page.all("a")} <= set(ids)
+    return page
+
+
+def test_a_finished_run(make_run, pictures_of):
+    run, given = make_run()
+    page = written(run, pictures_of(given), figures=True)
+    scores = run.read_json(run.metrics)
+    for name in ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1"):
+        assert percent(scores[name]["value"]) in page.text
+        assert interval(scores[name]["ci95"]) in page.text
+    for said in ("n = 240", "once", "Learning rate", "no fast <bfloat16> here", "4 min 50 s", "1.97 million"):
+        assert said in page.text, said
+    assert f"thirtytwo train 'my pets' --recipe {run.recipe}" in page.text
+    wrong = int((given.predicted != given.truth).sum())
+    assert len(page.all("img")) == min(24, wrong)
+    assert {path.name for path in run.figures.iterdir()} == {
+        f"{name}.{suffix}" for name in ("curves", "confusion", "reliability", "f1") for suffix in ("png", "svg")
+    }
+
+
+def test_nothing_is_fetched_from_elsewhere(make_run, pictures_of):
+    run, given = make_run()
+    page = written(run, pictures_of(given))
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:image/png;base64,", "#")), attributes
+    text = run.report.read_text(encoding="utf-8")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert [policy["content"] for policy in page.all("meta") if "http-equiv" in policy] == [
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    ]
+
+
+def test_names_are_text_and_never_markup(make_run, pictures_of):
+    run, given = make_run()
+    page = written(run, pictures_of(given))
+    assert len(page.all("script")) == 1
+    assert not [tag for tag, _ in page.tags if tag == "i" and not _.get("style")]
+    text = run.report.read_text(encoding="utf-8")
+    assert "<b>cow" not in text
+    assert "<script>alert" not in text
+    assert "pets <i>" not in text
+    for name in given.classes:
+        assert name in page.text
+
+
+def test_a_hundred_classes_in_twenty_superclasses(make_run, pictures_of):
+    groups = {name: f"group {number // 5:02d}" for number, name in enumerate(HUNDRED)}
+    run, given = make_run(HUNDRED, superclasses=groups, count=2000)
+    page = written(run, pictures_of(given), figures=True)
+    assert run.report.stat().st_size < 2_000_000
+    assert "Superclass accuracy" in page.text
+    assert "group 07" in page.text
+    cells = [attributes for attributes in page.all("rect") if "data-at" in attributes]
+    pairs = {(true, called) for true, called in zip(given.truth.tolist(), given.predicted.tolist(), strict=True)}
+    assert len(cells) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("without", "said", "unsaid"),
+    [
+        (("history",), "Figures", "Learning rate"),
+        (("split",), "Figures", "held out of train by seed"),
+        (("environment",), "Figures", "Chosen automatically"),
+        (("metrics",), "Top-5 accuracy", "With augmented views"),
+        (("predictions",), "Macro F1", "Worst mistakes"),
+        (("metrics", "predictions"), "Continue it with: thirtytwo train", "Macro F1"),
+        (("metrics", "predictions", "history", "split", "environment"), "How it was made", "Training took"),
+    ],
+)
+def test_a_run_that_lacks_something(make_run, without, said, unsaid):
+    run, _ = make_run(without=without)
+    page = written(run, figures=True)
+    assert said in page.text
+    assert unsaid not in page.text
+
+
+def test_an_interrupted_run_says_how_far_it_came(make_run):
+    run, _ = make_run(without=("metrics", "predictions"), interrupted=True)
+    assert "This run stopped after 5 of 8 epochs." in written(run).text
+
+
+def test_history_without_validation_or_accuracy(make_run):
+    run, _ = make_run()
+    run.write_history(
+        [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": float("nan")}], ["epoch", "train_loss"]
+    )
+    page = written(run)
+    assert "Loss" in page.text
+    assert "Last validation" not in page.text
+
+
+def test_the_split_that_was_asked_for_is_the_one_shown(make_run):
+    run, given = make_run()
+    worse = replace(given, probabilities=np.roll(given.probabilities, 1, axis=1))
+    run.write_predictions("val", worse)
+    page = written(run, split="val")
+    assert "figures on val" in page.text
+    assert percent(float((worse.predicted == worse.truth).mean())) in page.text
+
+
+def test_more_than_one_look_at_test_is_told(make_run):
+    run, _ = make_run(touched=3)
+    assert "Test was scored 3 times" in written(run).text
+
+
+def test_training_on_all_of_train_is_told(make_run):
+    run, _ = make_run()
+    run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})
+    assert "twin run" in written(run).text
+
+
+def test_writing_twice_gives_the_same(make_run, pictures_of):
+    run, given = make_run()
+    pictures = pictures_of(given)
+    first = [write_report(run, pictures).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
+    again = [write_report(run, pictures).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
+    assert first == again
+
+
+def test_a_damaged_artefact_is_named(make_run):
+    run, _ = make_run()
+    run.metrics.write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"metrics\.json is damaged"):
+        write_report(run, None)
+
+
+def test_the_worst_mistakes_are_the_most_confident(make_run, pictures_of):
+    _, given = make_run()
+    pictures = pictures_of(given)
+    mistakes, problem = worst_mistakes(given, pictures, most=10)
+    assert problem == ""
+    wrong = given.predicted != given.truth
+    assert [mistake.confidence for mistake in mistakes] == pytest.approx(np.sort(given.confidence[wrong])[::-1][:10])
+    place = int(np.flatnonzero(wrong)[given.confidence[wrong].argmax()])
+    assert mistakes[0].source == data_uri(pictures.images[place])
+    assert mistakes[0].name == f"row {place + 7}"
+
+
+def test_pictures_that_are_not_those_that_were_scored_are_not_shown(make_run, pictures_of):
+    run, given = make_run()
+    pictures = pictures_of(given)
+    for other, said in (
+        (None, "not at hand"),
+        (pictures.take(np.arange(3)), "lacks some"),
+        (replace(pictures, labels=np.roll(pictures.labels, 1)), "labels differ"),
+    ):
+        mistakes, problem = worst_mistakes(given, other)
+        assert said in problem
+        assert {mistake.source for mistake in mistakes} == {None}
+    page = written(run)
+    assert "thirtytwo report RUN" in page.text
+    assert page.all("img") == []
+
+
+def test_large_pictures_are_reduced():
+    random = np.random.default_rng(0).integers(0, 256, (512, 256, 3), dtype=np.uint8)
+    assert len(data_uri(random)) < 4 * THUMBNAIL * THUMBNAIL
+
+
+def test_a_model_without_mistakes(make_run):
+    run, given = make_run(without=("metrics",))
+    run.write_predictions("test", replace(given, probabilities=np.eye(6, dtype=np.float32)[given.truth]))
+    page = written(run)
+    assert "every picture was called right" in page.text
+    assert "100.00%" in page.text
+
+
+@pytest.mark.parametrize("width", [2, 12, 13, 31, 150, 201])
+def test_confusion_chart_at_every_size(width):
+    matrix = np.random.default_rng(0).integers(0, 3, (width, width))
+    chart = confusion_chart(matrix, [f"<{number}>" for number in range(width)])
+    assert Page(chart).problems == []
+    assert bool(chart) == (width <= 200)
+
+
+def test_line_chart_of_one_point_and_of_none():
+    assert line_chart("Loss", [Line("training", "train", [])]) == ""
+    chart = line_chart("Loss", [Line("training", "train", [(1, 0.5)]), Line("validation", "val", [(1, 0.5)])])
+    assert Page(chart).problems == []
+    assert "nan" not in chart
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, [0, 0.25, 0.5, 0.75, 1.0]),
+        (0.31, 0.93, [0.2, 0.4, 0.6, 0.8, 1.0]),
+        (3.0, 3.0, None),
+        (0.0, 0.0, None),
+    ],
+)
+def test_nice_ticks(low, high, ticks):
+    found = nice_ticks(low, high)
+    assert found[0] <= low <= high <= found[-1]
+    if ticks:
+        assert found == ticks
+
+
+def test_numbers_as_people_read_them():
+    assert [duration(seconds) for seconds in (3.04, 75, 7260, None)] == [
+        "3.0 s",
+        "1 min 15 s",
+        "2 h 1 min",
+        "not recorded",
+    ]
+    assert [quantity(count) for count in (640, 1_970_000, 2.5e9, None)] == [
+        "640",
+        "1.97 million",
+        "2.50 billion",
+        "not recorded",
+    ]
+    assert interval([0.12345, 0.2], as_percent=False) == "0.123–0.200"
+
+
+@pytest.mark.browser
+def test_in_a_browser_it_fits_a_phone_sorts_by_keyboard_and_fetches_nothing(make_run, pictures_of, chromium):
+    playwright = pytest.importorskip("playwright.sync_api")
+    groups = {name: f"a rather long group name {number // 5:02d}" for number, name in enumerate(HUNDRED)}
+    run, given = make_run(HUNDRED, superclasses=groups, count=500)
+    path = write_report(run, pictures_of(given))
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=[*flags, "--disable-sync"])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        problems = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        first = "document.querySelector('table.sortable tbody th').textContent"
+        page.locator("table.sortable th button", has_text=re.compile("^Class")).focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate(first) == "kind 00"
+        page.keyboard.press("Enter")
+        assert page.evaluate(first) == "kind 99"
+        page.locator("svg.matrix").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#readout").text_content().startswith("kind 00 called kind 01: ")
+        assert problems == []
+        browser.close()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError):
+        write_report(RunDir.open(tmp_path), None)
