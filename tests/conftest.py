@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -52,3 +56,81 @@ def chromium() -> str:
     found = browser()
     assert found is not None, "mark this test with @pytest.mark.browser"
     return found
+
+
+def write_colour_model(path: Path, *, classes: Sequence[str] = ("red", "green", "blue"), **changes: object) -> Path:
+    """A model file by the contract that tells red, green and blue pictures apart, and calls grey ones unknown.
+
+    `changes` replace entries of its metadata; `metadata=None` leaves the metadata out.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    def floats(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    centred = np.eye(3, dtype=np.float32) - 1 / 3
+    constants = {"axes": np.array([1, 2]), "last": np.array([3]), "weights": centred / 25}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["features"], keepdims=0),
+        helper.make_node("MatMul", ["features", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMax", ["pixels", "last"], ["heatmaps"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [
+            floats("probabilities", ["N", 3]),
+            floats("logits", ["N", 3]),
+            floats("features", ["N", 3]),
+            floats("heatmaps", ["N", 8, 8]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    info: dict[str, object] = {
+        "classes": list(classes),
+        "input_size": 8,
+        "resize": "crop",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "temperature": 1.0,
+        "unknown_threshold": 1.0,
+        "architecture": "colours",
+        "dataset": "colours",
+        "accuracy": 0.9,
+        "version": "0.1.0",
+    }
+    if changes.get("metadata", True) is not None:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = "thirtytwo", json.dumps(info | changes)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[..., Path]:
+    """`write_colour_model`, for tests that need one with other metadata."""
+    return write_colour_model
+
+
+@pytest.fixture(scope="session")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model file by the contract: classes red, green, blue at 8×8; grey is unknown."""
+    return write_colour_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with red, green, blue and grey pictures of several sizes, and files that are no pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    colours = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
+    for number, (name, colour) in enumerate(colours.items(), start=1):
+        Image.new("RGB", (8 * number, 10 * number), colour).save(folder / f"{name}.png")
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder

@@ -1,0 +1,85 @@
+"""Train, judge, explain and serve image classifiers for small pictures.
+
+    run = thirtytwo.train("cifar10")             # needs the extra `train`
+    classifier = thirtytwo.load(run.path)        # needs no PyTorch
+    classifier.predict("photo.jpg", top=5)
+
+Importing this package is cheap: every public name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thirtytwo import pipeline as pipeline
+    from thirtytwo.errors import ThirtytwoError
+    from thirtytwo.pipeline import Run, evaluate, train
+    from thirtytwo.predict.predictor import Classifier, load
+
+    __version__: str
+
+__all__ = ["Classifier", "Run", "ThirtytwoError", "__version__", "evaluate", "load", "train"]
+
+_HOMES = {
+    "Classifier": "thirtytwo.predict.predictor",
+    "Run": "thirtytwo.pipeline",
+    "ThirtytwoError": "thirtytwo.errors",
+    "load": "thirtytwo.predict.predictor",
+    "train": "thirtytwo.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name == "pipeline":
+        return _pipeline()
+    if name == "evaluate":
+        return import_module("thirtytwo.evaluate")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
+    return getattr(_pipeline() if _HOMES[name] == "thirtytwo.pipeline" else import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("thirtytwo")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _pipeline() -> ModuleType:
+    from thirtytwo.errors import require
+
+    require("torch", "train")
+    require("lightning", "train")
+    return import_module("thirtytwo.pipeline")
+
+
+class _EvaluatePackage(ModuleType):
+    """The subpackage `thirtytwo.evaluate`, which is also the function of that name."""
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return _pipeline().evaluate(*args, **keywords)
+
+
+class _Package(ModuleType):
+    """This package; Python binds subpackages as attributes, and one of them shares its name with a function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "evaluate" and isinstance(value, ModuleType):
+            value.__class__ = _EvaluatePackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,139 @@
+"""What `thirtytwo models`, `recipes`, `data show` and `evaluate` print."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.errors import DataError, MissingExtraError, OutputError, ThirtytwoError, require
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_tta": "accuracy with test-time augmentation",
+    "top5_accuracy": "top-5 accuracy",
+    "superclass_accuracy": "superclass accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+_NOT_SHARES = ("nll", "brier")
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """The figures of a metrics.json with their intervals."""
+    rows = []
+    for key, label in _FIGURES.items():
+        figure = metrics.get(key)
+        if not figure or figure.get("value") is None:
+            continue
+        form: Callable[[float], str] = "{:.4f}".format if key in _NOT_SHARES else percent
+        interval = figure.get("ci95")
+        rows.append((label, form(figure["value"]), " to ".join(form(end) for end in interval) if interval else ""))
+    show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures", "value", "95 % interval"], rows)
+
+
+def show_models() -> None:
+    """Models ready to predict, then networks that can be trained."""
+    from thirtytwo.predict.predictor import RUNS, bundled_models
+
+    trained = bundled_models() | {str(path.parent): path for path in sorted(RUNS.glob("*/model.onnx"))}
+    if trained:
+        rows = [_trained_row(name, path) for name, path in trained.items()]
+        show_table(["trained model", "network", "data", "classes", "accuracy", "size"], rows)
+    else:
+        say("No trained model here yet: none is bundled, and ./runs has none. Train one with: thirtytwo train cifar10")
+    try:
+        require("torch", "train")
+    except MissingExtraError as error:
+        say(f"Networks to train are not listed. {error}")
+        return
+    from thirtytwo.models import MODELS
+
+    show()
+    show_table(
+        ["network", "parameters", "description"], [_network_row(name, MODELS.get(name)) for name in MODELS.names()]
+    )
+
+
+def _trained_row(name: str, path: Path) -> tuple[str, ...]:
+    from thirtytwo.predict.modelfile import read_info
+
+    try:
+        info = read_info(path)
+    except ThirtytwoError as error:
+        return (name, error.message, "", "", "", "")
+    accuracy = "" if info.accuracy is None else percent(info.accuracy)
+    return (name, info.architecture, info.dataset, str(len(info.classes)), accuracy, megabytes(path.stat().st_size))
+
+
+def _network_row(name: str, builder: Callable[..., Any]) -> tuple[str, ...]:
+    net = builder(10, {})
+    count = sum(parameter.numel() for parameter in net.parameters())
+    description = (inspect.getdoc(builder) or inspect.getdoc(type(net)) or "").partition("\n")[0]
+    return (name, f"{count / 1e6:.2f} M", description)
+
+
+def show_recipes() -> None:
+    """The shipped recipes."""
+    from thirtytwo.recipe import read_recipe, recipe_names
+
+    recipes = [(name, read_recipe(name)) for name in recipe_names()]
+    rows = [(name, recipe.model.name, str(recipe.schedule.epochs), recipe.description) for name, recipe in recipes]
+    show_table(["recipe", "network", "epochs", "description"], rows)
+
+
+def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
+    """Splits, classes and counts of a data set."""
+    from thirtytwo.data.doctor import splits
+    from thirtytwo.data.load import load_dataset
+    from thirtytwo.data.sheet import class_counts, write_sheet
+
+    if sheet is not None and sheet.exists():
+        raise OutputError(f"{sheet} exists already.", "Delete it, or choose another name for --sheet.")
+    data = load_dataset(spec, data_root=data_root)
+    parts = splits(data)
+    height, width = data.train.images.shape[1:3]
+    counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
+    show(f"{data.name}: {len(data.classes)} classes; {counts} pictures, trained on at {width}×{height}")
+    show(f"content {data.fingerprint}")
+    show()
+    above = data.superclasses or {}
+    rows = [
+        (row.name, *([above[row.name]] if above else []), *(f"{count:,}" for count in row.counts.values()))
+        for row in class_counts(data)
+    ]
+    show_table(["class", *(["superclass"] if above else []), *parts], rows)
+    for skipped in data.skipped:
+        say(f"Left out: {skipped}")
+    if sheet is not None:
+        write_sheet(data.train, sheet)
+        say(f"Pictures of every class: {sheet}")
+
+
+def show_diagnosis(spec: str, data_root: Path | None) -> None:
+    """Everything found in a data set, worst first.
+
+    Raises:
+        DataError: some of it are errors.
+    """
+    from thirtytwo.data.doctor import diagnose
+
+    data, findings = diagnose(spec, data_root=data_root)
+    for finding in findings:
+        show(" ".join(f"{finding.severity}: {finding.what} {finding.fix}".split()))
+    tally = {severity: sum(finding.severity == severity for finding in findings) for severity in ("error", "warning")}
+    if tally["error"]:
+        verdict = "can be read" if data is not None else "could not be looked at"
+        raise DataError(f"{spec}: errors found: {tally['error']}; the rest {verdict}.", "Mend what is listed above.")
+    show(f"{spec} can be trained on; errors: none; warnings: {tally['warning']}.")
+
+
+def megabytes(size: int) -> str:
+    """Bytes as `7.9 MB`."""
+    return f"{size / 1e6:.1f} MB"

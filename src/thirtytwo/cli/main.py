@@ -1,0 +1,265 @@
+"""The command `thirtytwo`: verbs, exit codes, and what a user sees when something is wrong.
+
+Exit codes: 0 done, 1 a bug (with traceback), 2 the user's input (one message), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from thirtytwo.cli.console import say, show, show_error
+from thirtytwo.errors import ThirtytwoError
+
+BUG, USER, INTERRUPTED = 1, 2, 130
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+app = typer.Typer(
+    name="thirtytwo",
+    help="Train, judge and run image classifiers for small pictures.",
+    epilog="Start with: thirtytwo demo",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look at a data set, or check it before training.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="cifar10, cifar100, digits, hf:owner/name, or a folder of pictures or of parquet files.",
+    ),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, as printed last by training.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="What computes.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Where known data sets are looked for first.", show_default="THIRTYTWO_DATA"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _thirtytwo(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import thirtytwo
+
+        show(f"thirtytwo {thirtytwo.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        show(context.get_help())
+
+
+@app.command()
+def train(
+    data: Data,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="How to train: see thirtytwo recipes.", show_default="fast"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Fixes everything random.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
+    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Train, score once on test, and write the report and model.onnx; prints the run directory last."""
+    import thirtytwo
+    from thirtytwo.cli.listings import show_metrics
+    from thirtytwo.recipe import parse_overrides
+
+    overrides = parse_overrides(settings or [])
+    trained = thirtytwo.train(
+        data,
+        recipe=recipe,
+        overrides=overrides,
+        run=run,
+        seed=seed,
+        epochs=epochs,
+        resume=resume,
+        limit_train=limit_train,
+        device=device,
+        data_root=data_root,
+    )
+    if trained.metrics:
+        show_metrics(trained.metrics)
+    show(str(trained.path))
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Score on other data.", show_default="the run's own")
+    ] = None,
+    split: Annotated[Literal["test", "val"], typer.Option(help="Which part.")] = "test",
+    tta: Annotated[bool, typer.Option("--tta", help="Also with test-time augmentation.")] = False,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Score a trained run again, or on other data."""
+    import thirtytwo
+    from thirtytwo.cli.listings import show_metrics
+
+    show_metrics(thirtytwo.evaluate(run, data=data, split=split, tta=tta, device=device, data_root=data_root))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Pictures to classify.")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|RUN|FILE", help="Which model.", show_default="bundled, else the newest run"),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes to tell.")] = 5,
+    format: Annotated[Literal["table", "json", "csv"], typer.Option(help="How results are written.")] = "table",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write results to a new file.", show_default="stdout")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --out replace an existing file.")] = False,
+) -> None:
+    """Classify pictures; needs no PyTorch."""
+    from thirtytwo.cli.predict import predict
+
+    predict(images, model, top, format, out, force)
+
+
+@app.command()
+def report(run: RunPath, data_root: DataRoot = None) -> None:
+    """Write a run's report.html again."""
+    import thirtytwo
+
+    show(str(thirtytwo.pipeline.report(run, data_root=data_root)))
+
+
+@app.command()
+def models() -> None:
+    """List trained models and the networks that can be trained."""
+    from thirtytwo.cli.listings import show_models
+
+    show_models()
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    from thirtytwo.cli.listings import show_recipes
+
+    show_recipes()
+
+
+@data_app.command("show")
+def data_show(
+    data: Data,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a PNG with pictures of every class.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show splits, classes and counts of a data set."""
+    from thirtytwo.cli.listings import show_data
+
+    show_data(data, data_root, sheet)
+
+
+@data_app.command("doctor")
+def data_doctor(data: Data, data_root: DataRoot = None) -> None:
+    """Check a data set before training; exit code 2 where it has errors."""
+    from thirtytwo.cli.listings import show_diagnosis
+
+    show_diagnosis(data, data_root)
+
+
+@app.command()
+def demo() -> None:
+    """Train, judge and use a small classifier in a few minutes, without any download."""
+    from thirtytwo.demo import run_demo
+
+    run_demo()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name no terminal can show must not end the run
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; every error is told on stderr."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
+        sys.stdout.flush()
+        if code == INTERRUPTED:  # Typer's answer to Ctrl-C
+            say("Interrupted.")
+        return code if isinstance(code, int) else 0
+    except SystemExit as exit:
+        # Typer turns a closed pipe into an exit; `thirtytwo … | head` is nobody's mistake.
+        if isinstance(exit.__context__, BrokenPipeError):
+            return _silenced()
+        return exit.code if isinstance(exit.code, int) else BUG
+    except BrokenPipeError:
+        return _silenced()
+    except typer.TyperException as error:
+        show_error(*_usage_message(error))
+        return USER
+    except ThirtytwoError as error:
+        show_error(error.message, error.fix)
+        return USER
+    except OSError as error:
+        if error.errno not in _DISK:
+            return _bug()
+        show_error(f"The output could not be written: {error.strerror}.", "Free some space or write elsewhere.")
+        _silence_stdout()
+        return USER
+    except Exception:
+        return _bug()
+
+
+def _usage_message(error: typer.TyperException) -> tuple[str, str]:
+    """What was wrong with the command line, with close matches, and where its help is."""
+    message = error.format_message()
+    close = getattr(error, "possibilities", None)
+    if close:
+        message = f"{error.message}. Did you mean {' or '.join(sorted(close))}?"
+    context = getattr(error, "ctx", None)
+    return message, f"See: {context.command_path if context else 'thirtytwo'} --help"
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    say("This is a bug, please report it with the lines above.")
+    return BUG
+
+
+def _silenced() -> int:
+    _silence_stdout()
+    return 0
+
+
+def _silence_stdout() -> None:
+    """Keep Python from failing once more on the same stream when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,260 @@
+"""What a user sees when something is wrong, and what the small verbs print."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thirtytwo
+from thirtytwo.cli.console import show_error, table_text
+from thirtytwo.cli.main import run_command
+from thirtytwo.errors import ThirtytwoError
+
+NO_EXTRA = """
+import importlib.abc, sys
+
+class NotInstalled(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "lightning", "sklearn", "pyarrow", "datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from thirtytwo.cli.main import main
+main()
+"""
+
+
+def thirtytwo_command(
+    *arguments: str | Path, code: str | None = None, **keywords: object
+) -> subprocess.CompletedProcess[str]:
+    how = ["-c", code] if code else ["-m", "thirtytwo"]
+    command = [sys.executable, *how, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **keywords)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THIRTYTWO_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+        (["data", "shwo"], "Did you mean 'show'?"),
+        (["predict", "a.png", "--modle", "x"], "No such option: --modle. Did you mean --model?"),
+        (["predict"], "Missing argument"),
+        (["train"], "Missing argument 'DATA'"),
+        (["predict", "a.png", "--top", "0"], "--top"),
+        (["predict", "a.png", "--format", "xml"], "--format"),
+        (["train", "digits", "--device", "tpu"], "--device"),
+        (["train", "digits", "--epochs", "none"], "--epochs"),
+        (["evaluate", "runs/x", "--split", "train"], "--split"),
+        (["train", "cifar11"], "Did you mean 'cifar10' or 'cifar100'?"),
+        (["data", "show", "digit"], "Unknown data set 'digit'"),
+        (["data", "doctor", "digit"], "Did you mean 'digits'?"),
+        (["train", "digits", "--recipe", "fats"], "Unknown recipe 'fats'. Did you mean 'fast'?"),
+        (["train", "digits", "--recipe", "my/fast.toml"], "There is no recipe file 'my/fast.toml'"),
+        (["train", "digits", "--set", "schedule.epoch=2"], "unknown key 'schedule.epoch'. Did you mean 'epochs'?"),
+        (["train", "digits", "--set", "epochs"], "--set 'epochs' is not of the form key=value"),
+        (["train", "digits", "--set", "schedule.epochs=few"], "schedule.epochs"),
+        (["train", "digits", "--set", "model.name=fastnat"], "Unknown model 'fastnat'. Did you mean 'fastnet'?"),
+        (["evaluate", "runs/none"], "There is no run directory 'runs/none'"),
+        (["report", "runs/none"], "There is no run directory 'runs/none'"),
+        (["train", "digits", "--resume", "--run", "runs/none"], "There is no run directory 'runs/none'"),
+    ],
+)
+def test_user_mistakes_are_one_message(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(arguments) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.count("\n") == 1, "one plain line where stderr is no terminal"
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(Path().iterdir()) == [], "nothing is left behind"
+
+
+def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    assert run_command(["train", "digits", "--run", "full", "--epochs", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "full exists and is not empty" in err
+    assert "--resume" in err
+    assert "--run" in err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "digits"], ["evaluate", "runs/x"], ["report", "runs/x"], ["demo"], ["data", "show", "digits"]],
+)
+def test_missing_extra_names_the_install_command(arguments: list[str]) -> None:
+    done = without_extra(*arguments)
+    assert done.returncode == 2
+    assert 'pip install "thirtytwo[train]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_models_without_the_extra_still_lists_trained_ones(colour_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "colours-1"
+    run.mkdir(parents=True)
+    (run / "model.onnx").write_bytes(colour_model.read_bytes())
+    done = without_extra("models")
+    assert done.returncode == 0
+    assert "runs/colours-1  colours  colours  3        90.00 %" in done.stdout
+    assert "Networks to train are not listed" in done.stderr
+
+
+def test_models_lists_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert "fastnet" in out
+    assert "No trained model here yet" in err
+
+
+def test_damaged_model_in_runs_does_not_stop_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    (run / "model.onnx").write_text("nothing")
+    assert run_command(["models"]) == 0
+    assert "cannot be opened as an ONNX model" in capsys.readouterr().out
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["recipes"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["recipe", "network", "epochs", "description"]
+    assert "\nfast " in out
+    assert "\ndigits " in out
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"thirtytwo {thirtytwo.__version__}\n"
+    assert run_command([]) == 0
+    out = capsys.readouterr().out
+    for verb in ("train", "evaluate", "predict", "report", "models", "recipes", "data", "demo"):
+        assert verb in out
+
+
+@pytest.mark.parametrize("name", ["data", "train", "evaluate", "predict", "report", "models", "recipes", "demo"])
+def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([name, "--help"]) == 0
+    assert f"thirtytwo {name}" in capsys.readouterr().out
+
+
+def test_data_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("digits: 10 classes; train 1,438, test 359 pictures")
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 2
+    assert "sheet.png exists already" in capsys.readouterr().err
+
+
+def test_data_doctor(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "doctor", "digits"]) == 0
+    assert "errors: none" in capsys.readouterr().out
+    assert run_command(["data", "doctor", str(pictures)]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("error: ")
+    assert "errors found: 1" in err
+
+
+# How errors of every kind end
+
+
+def broken(*_: object, **__: object) -> None:
+    raise RuntimeError("not the user's")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", broken)
+    assert run_command(["recipes"]) == 1
+    err = capsys.readouterr().err
+    assert "RuntimeError: not the user's" in err
+    assert err.endswith("This is a bug, please report it with the lines above.\n")
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", stopped)
+    assert run_command(["recipes"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_closed_pipe_is_silent() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "thirtytwo", "recipes"], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_under_stdout() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "thirtytwo", "recipes"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"thirtytwo: The output could not be written: No space left on device. Free some space or write elsewhere.\n"
+    )
+
+
+def test_message_on_a_terminal_is_wrapped() -> None:
+    code = """
+import os
+os.environ["COLUMNS"] = "40"
+from thirtytwo.cli.console import show_error
+show_error("A message that is somewhat longer than forty characters.", "And what to do.")
+"""
+    controller, terminal = pty.openpty()
+    done = subprocess.Popen([sys.executable, "-c", code], stderr=terminal)
+    assert done.wait(timeout=60) == 0
+    os.close(terminal)
+    shown = os.read(controller, 10_000).decode().replace("\r\n", "\n")
+    os.close(controller)
+    assert shown == (
+        "\x1b[1;31mError\x1b[0m\nA message that is somewhat longer than\nforty characters.\nAnd what to do.\n"
+    )
+
+
+def test_message_without_a_fix(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error("Two\nlines.")
+    assert capsys.readouterr().err == "thirtytwo: Two lines.\n"
+
+
+def test_table_text() -> None:
+    assert table_text(["a", "long name"], [("1", "x"), ("12345", "two\nlines")]) == (
+        "a      long name\n1      x\n12345  two lines\n"
+    )
+
+
+def test_evaluate_is_the_function_even_after_its_package_was_imported() -> None:
+    import thirtytwo.evaluate.metrics
+
+    assert callable(thirtytwo.evaluate)
+    assert thirtytwo.evaluate.metrics.compute_metrics
+    with pytest.raises(ThirtytwoError, match="no run directory"):
+        thirtytwo.evaluate("runs/none")
+
+
+def test_import_is_cheap() -> None:
+    code = "import json, sys, thirtytwo; print(json.dumps(sorted(name.split('.')[0] for name in sys.modules)))"
+    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)))
+    assert not loaded & {"numpy", "torch", "onnxruntime", "typer", "rich", "pydantic", "PIL"}

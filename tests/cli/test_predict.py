@@ -1,0 +1,328 @@
+"""`thirtytwo predict`: formats, files, bad input, and what it costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+
+Answer = tuple[int, str, str]
+Predict = Callable[..., Answer]
+
+
+@pytest.fixture
+def predict(colour_model: Path, capsys: pytest.CaptureFixture[str]) -> Predict:
+    """Run `thirtytwo predict … --model` and give its exit code, stdout and stderr."""
+
+    def run(*arguments: str | Path, model: Path | None = colour_model) -> Answer:
+        chosen = ["--model", str(model)] if model else []
+        code = run_command(["predict", *map(str, arguments), *chosen])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_table(predict: Predict, pictures: Path) -> None:
+    code, out, err = predict(pictures / "red.png", pictures / "grey.png", "--top", "2")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["file", "size", "class", "confidence", "next", "best"]
+    assert lines[1].startswith(f"{pictures / 'red.png'}")
+    assert " 8×10 " in lines[1]
+    assert " red " in lines[1]
+    assert "unknown (nearest: " in lines[2]
+    assert err == ""
+
+
+def test_table_of_the_best_only(predict: Predict, pictures: Path) -> None:
+    _, out, _ = predict(pictures / "red.png", "--top", "1")
+    assert out.splitlines()[0].split() == ["file", "size", "class", "confidence"]
+
+
+def test_json(predict: Predict, pictures: Path) -> None:
+    code, out, _ = predict(pictures / "blue.png", "--format", "json", "--top", "2")
+    (entry,) = json.loads(out)
+    assert code == 0
+    assert entry == {
+        "file": str(pictures / "blue.png"),
+        "width": 24,
+        "height": 30,
+        "top": "blue",
+        "confidence": pytest.approx(1, abs=0.001),
+        "known": True,
+        "predictions": [
+            {"class": "blue", "confidence": entry["confidence"]},
+            {"class": entry["predictions"][1]["class"], "confidence": pytest.approx(0, abs=0.001)},
+        ],
+    }
+
+
+def test_csv(predict: Predict, pictures: Path) -> None:
+    code, out, _ = predict(pictures / "green.png", pictures / "notes.txt", "--format", "csv", "--top", "1")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 2
+    assert list(rows[0]) == [
+        *("file", "width", "height", "top", "confidence", "known", "class_1", "confidence_1", "error")
+    ]
+    assert (rows[0]["top"], rows[0]["known"], rows[0]["width"], rows[0]["error"]) == ("green", "true", "16", "")
+    assert (rows[1]["top"], rows[1]["known"]) == ("", "")
+    assert "is not a picture" in rows[1]["error"]
+
+
+def test_folder_glob_and_file_each_once(predict: Predict, pictures: Path) -> None:
+    code, out, err = predict(pictures, f"{pictures}/*.png", pictures / "red.png", "--format", "json")
+    assert code == 0
+    assert [Path(entry["file"]).name for entry in json.loads(out)] == ["blue.png", "green.png", "grey.png", "red.png"]
+    assert "Left out 2" in err
+    assert "Thumbs.db" in err
+    assert "notes.txt" in err
+
+
+def truncated_jpeg(path: Path) -> None:
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def corrupt_png(path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(path, "PNG")
+    data = bytearray(path.read_bytes())
+    data[60:200] = bytes(140)
+    path.write_bytes(data)
+
+
+def zero_bytes(path: Path) -> None:
+    path.touch()
+
+
+def one_pixel(path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(path, "PNG")
+
+
+def huge(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path, "PNG")
+
+
+def words(path: Path) -> None:
+    path.write_text("only words")
+
+
+def nothing(path: Path) -> None:
+    pass
+
+
+BAD = [
+    (truncated_jpeg, "damaged or cut short"),
+    (corrupt_png, "damaged or cut short"),
+    (zero_bytes, "is empty (0 bytes)"),
+    (one_pixel, "1×1"),
+    (huge, "20000×20000"),
+    (words, "is not a picture"),
+    (nothing, "does not exist"),
+]
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize(("make", "says"), BAD)
+def test_bad_file_among_good_ones(
+    predict: Predict, pictures: Path, tmp_path: Path, format: str, make: Callable[[Path], None], says: str
+) -> None:
+    bad = tmp_path / "bad.png"
+    make(bad)
+    code, out, err = predict(pictures / "red.png", bad, pictures / "blue.png", "--format", format)
+    assert code == 2, "after the readable ones were classified"
+    assert "red" in out
+    assert "blue" in out
+    assert "1 of 3 files could not be read" in err
+    assert says in (err if format == "table" else out)
+    assert str(bad) in (err if format == "table" else out)
+    assert "Traceback" not in err
+    if format == "json":
+        entries: list[dict[str, Any]] = json.loads(out)
+        assert list(entries[1]) == ["file", "error"]
+        assert [entry.get("top") for entry in entries] == ["red", None, "blue"]
+
+
+@pytest.mark.parametrize(("make", "says"), BAD)
+def test_bad_file_alone(predict: Predict, tmp_path: Path, make: Callable[[Path], None], says: str) -> None:
+    bad = tmp_path / "bad.png"
+    make(bad)
+    code, _, err = predict(bad)
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_folder_without_pictures(predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    code, out, err = predict(tmp_path / "empty")
+    assert (code, out) == (2, "")
+    assert "No picture in" in err
+    code, out, err = predict(f"{tmp_path}/*.jpg")
+    assert (code, out) == (2, "")
+    assert "No file matches" in err
+
+
+# Models
+
+
+def not_onnx(path: Path, model: Path) -> None:
+    path.write_text("no model")
+
+
+def truncated_onnx(path: Path, model: Path) -> None:
+    path.write_bytes(model.read_bytes()[:200])
+
+
+def other_onnx(path: Path, model: Path) -> None:
+    import onnx
+
+    changed = onnx.load(model)
+    del changed.metadata_props[:]
+    onnx.save(changed, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (not_onnx, "cannot be opened as an ONNX model"),
+        (truncated_onnx, "cannot be opened as an ONNX model"),
+        (other_onnx, "its metadata has no key 'thirtytwo'"),
+        (lambda path, model: None, "There is no model file or run directory"),
+    ],
+)
+def test_bad_model(
+    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, make: Callable[[Path, Path], None], says: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    make(path, colour_model)
+    code, out, err = predict(pictures / "red.png", "--out", tmp_path / "out.json", model=path)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert str(path) in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_default_model_is_told(
+    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = predict(pictures / "red.png", model=None)
+    assert (code, out) == (2, "")
+    assert "There is no model yet" in err
+    run = tmp_path / "runs" / "colours-1"
+    run.mkdir(parents=True)
+    (run / "model.onnx").write_bytes(colour_model.read_bytes())
+    code, out, err = predict(pictures / "red.png", model=None)
+    assert code == 0
+    assert err == "Model: runs/colours-1/model.onnx (choose another with --model)\n"
+
+
+# Output files
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+def test_out_holds_what_stdout_would(predict: Predict, pictures: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / "new" / "results.txt"
+    _, printed, _ = predict(pictures, "--format", format)
+    code, nothing_printed, _ = predict(pictures, "--format", format, "--out", out)
+    assert (code, nothing_printed) == (0, "")
+    assert out.read_text(encoding="utf-8") == printed
+
+
+def test_existing_out_is_refused(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    out.write_text("mine")
+    code, _, err = predict(pictures, "--format", "json", "--out", out)
+    assert code == 2
+    assert "results.json exists already" in err
+    assert "--force" in err
+    assert out.read_text() == "mine"
+    code, _, _ = predict(pictures, "--format", "json", "--out", out, "--force")
+    assert code == 0
+    assert len(json.loads(out.read_text())) == 4
+    assert list(tmp_path.glob(".results*")) == []
+
+
+def test_out_that_is_a_folder(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+    code, _, err = predict(pictures, "--out", tmp_path)
+    assert code == 2
+    assert "is a folder, and --out needs a file" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_device(predict: Predict, pictures: Path) -> None:
+    code, _, err = predict(pictures, "--format", "json", "--out", "/dev/full")
+    assert code == 2
+    assert "/dev/full could not be written: No space left on device" in err
+
+
+def test_full_disk_leaves_nothing(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+from thirtytwo.cli.main import main
+main()
+"""
+    arguments = ["predict", pictures, "--model", colour_model, "--format", "json", "--out", folder / "results.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "results.json could not be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_file_name_that_is_no_utf8(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/odd-\xff.png"
+    try:
+        os.link(pictures / "red.png", odd)
+    except OSError:
+        pytest.skip("this file system wants UTF-8 names")
+    command = [sys.executable, "-m", "thirtytwo", "predict", odd, "--model", str(colour_model), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(done.stdout)[0]["top"] == "red"
+
+
+# What it costs
+
+COSTS = """
+import json, sys
+from thirtytwo.cli.main import run_command
+code = run_command(sys.argv[1:])
+# Not ru_maxrss: under Linux a child starts with its parent's.
+peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
+modules = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps({"code": code, "peak_mb": peak, "modules": modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+def test_predicting_a_photo_needs_little(colour_model: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((4000, 3000)).save(photo, quality=90)
+    command = [sys.executable, "-c", COSTS, "predict", str(photo), "--model", str(colour_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    costs = json.loads(done.stderr)
+    assert costs["code"] == 0
+    assert costs["peak_mb"] < 300
+    assert not set(costs["modules"]) & {
+        *("torch", "torchvision", "lightning", "timm", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "onnx")
+    }
