@@ -30,12 +30,10 @@ main()
 """
 
 
-def thirtytwo_command(
-    *arguments: str | Path, code: str | None = None, **keywords: object
-) -> subprocess.CompletedProcess[str]:
-    how = ["-c", code] if code else ["-m", "thirtytwo"]
-    command = [sys.executable, *how, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **keywords)  # type: ignore[call-overload, no-any-return]
+def without_extra(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `thirtytwo` as if nothing but the plain package were installed."""
+    command = [sys.executable, "-c", NO_EXTRA, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture(autouse=True)
