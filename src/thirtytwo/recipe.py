@@ -59,7 +59,11 @@ class ModelSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """How weights move. Rates are for one step; decay is per step as a part of the rate."""
+    """How weights move.
+
+    SGD's rates and decay are per picture (the loss is summed over the batch), so that another batch size needs no other
+    rates; Muon's rate is per step and knows no scale.
+    """
 
     name: Literal["muon", "sgd"] = "muon"
     """`muon`: orthogonalised momentum for convolution filters, SGD for the rest; `sgd`: SGD for all."""
@@ -67,14 +71,14 @@ class OptimizerSettings(Settings):
     """Peak rate of the filters."""
     momentum: float = Field(0.6, ge=0, lt=1)
     """Momentum of the filters."""
-    lr_rest: float = Field(0.05, gt=0)
+    lr_rest: float = Field(0.053, gt=0)
     """Peak rate of biases and normalisation."""
     lr_head: float = Field(0.67, gt=0)
     """Peak rate of the last linear layer."""
     momentum_rest: float = Field(0.85, ge=0, lt=1)
     """Nesterov momentum of biases, normalisation and head."""
     weight_decay: float = Field(0.0, ge=0)
-    """L2 decay of everything that plain SGD moves."""
+    """What part of a weight that SGD moves is taken off per picture at peak rate."""
     renormalise: bool = True
     """Muon only: keep each layer's filters at the norm they started with."""
 
