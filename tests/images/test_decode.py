@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import IMAGE_SUFFIXES, decode, find_images, load_image, natural_key, resize
+from thirtytwo.images.decode import IMAGE_SUFFIXES, decode, find_images, load_image, natural_key, read_size, resize
 
 SHAPE = (6, 9, 3)
 
@@ -216,6 +216,13 @@ def test_shrinking_averages_rather_than_picks():
     checks = (np.indices((320, 320)).sum(0) % 2 * 255).astype(np.uint8)
     found = resize(np.repeat(checks[:, :, None], 3, 2), 32, "squash")
     assert np.abs(found.astype(int) - 127).max() <= 2
+
+
+def test_read_size_needs_the_header_only():
+    assert read_size(PNG[:60]) == (40, 40)
+    assert read_size(encoded(picture())) == (9, 6)
+    with pytest.raises(ImageError, match="20000"):
+        read_size(huge_png(20_000, 20_000))
 
 
 def test_unknown_rule_is_refused():

@@ -67,7 +67,9 @@ class DataSet:
     """Everything known of a data set: its splits, its name, and what was left out while reading it.
 
     `val` is the data's own validation split, or None where it has none (`splits.hold_out` makes one).
-    `superclasses` maps each class to its superclass where the data has them. `fingerprint` names the content.
+    `superclasses` maps each class to its superclass where the data has them. `fingerprint` names the content: equal for
+    equal pixels, labels and class names, wherever they came from. `sizes` counts the pictures of each (width, height)
+    before they were made one size.
     """
 
     name: str
@@ -77,6 +79,7 @@ class DataSet:
     fingerprint: str
     superclasses: Mapping[str, str] | None = None
     skipped: tuple[str, ...] = field(default=())
+    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:

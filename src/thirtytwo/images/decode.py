@@ -12,9 +12,9 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
 
+T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
 
@@ -63,21 +64,16 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
     Raises:
         ImageError: missing, a folder, empty, no picture, damaged, cut short, too small or too large.
     """
-    if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "The picture")
-    path = Path(source)
-    name = name or str(path)
-    try:
-        with path.open("rb") as stream:
-            return _decode(stream, name)
-    except FileNotFoundError:
-        raise ImageError(f"{name} does not exist.", "Check the path.") from None
-    except (IsADirectoryError, PermissionError) as error:
-        if path.is_dir():
-            raise ImageError(f"{name} is a folder, not a picture.", "Give a file.") from None
-        raise ImageError(f"{name} cannot be read: {error.strerror}.", "Change its permissions.") from None
-    except OSError as error:
-        raise ImageError(f"{name} cannot be read: {error.strerror or error}.", "Check the path and the disk.") from None
+    return _reading(_decode, source, name)
+
+
+def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
+    """Width and height as the file's header has them, before EXIF orientation; nothing is decoded.
+
+    Raises:
+        ImageError: as `decode`, as far as the header shows it.
+    """
+    return _reading(lambda stream, called: _open(stream, called).size, source, name)
 
 
 def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
@@ -137,7 +133,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
             if not matches:
                 raise DataError(f"No file matches {text!r}.", "Check the pattern.")
             for match in map(Path, matches):
-                inside, junk = list_images(match) if match.is_dir() else _sift([match])
+                inside, junk = list_images(match) if match.is_dir() else sift([match])
                 found.update(dict.fromkeys(inside))
                 skipped += junk
     if not found:
@@ -148,7 +144,21 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
 
 def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Picture files at every depth below `folder`, in natural order, and the files passed over with the reason."""
-    return _sift(sorted(_walk(folder, set()), key=lambda path: natural_key(path.as_posix())))
+    return sift(sorted(_walk(folder, set()), key=lambda path: natural_key(path.as_posix())))
+
+
+def sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Divide files into pictures, by their suffix, and the rest with the reason."""
+    images: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    for file in files:
+        if is_junk(file.name):
+            skipped.append((file, "hidden or system file"))
+        elif file.suffix.lower() not in IMAGE_SUFFIXES:
+            skipped.append((file, f"not a picture format that is read ({file.suffix or 'no suffix'})"))
+        else:
+            images.append(file)
+    return images, skipped
 
 
 def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
@@ -176,31 +186,27 @@ def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
             yield from _walk(Path(entry.path), above | {real})
 
 
-def _sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    images: list[Path] = []
-    skipped: list[tuple[Path, str]] = []
-    for file in files:
-        if is_junk(file.name):
-            skipped.append((file, "hidden or system file"))
-        elif file.suffix.lower() not in IMAGE_SUFFIXES:
-            skipped.append((file, f"not a picture format that is read ({file.suffix or 'no suffix'})"))
-        else:
-            images.append(file)
-    return images, skipped
+def _reading(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
+    """What `work` makes of the opened file; what the file system refuses becomes an ImageError."""
+    if isinstance(source, bytes):
+        return work(io.BytesIO(source), name or "The picture")
+    path = Path(source)
+    name = name or str(path)
+    try:
+        with path.open("rb") as stream:
+            return work(stream, name)
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist.", "Check the path.") from None
+    except OSError as error:
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder, not a picture.", "Give a file.") from None
+        raise ImageError(
+            f"{name} cannot be read: {error.strerror or error}.", "Check the path and its permissions."
+        ) from None
 
 
 def _decode(stream: IO[bytes], name: str) -> Pixels:
     image = _open(stream, name)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name} has {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read.", "Make it smaller first."
-        )
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{name} has {width}×{height} pixels, too few to show anything.",
-            f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
-        )
     try:
         image.load()
         pixels = _rgb(image, name)
@@ -212,7 +218,23 @@ def _decode(stream: IO[bytes], name: str) -> Pixels:
 
 
 def _open(stream: IO[bytes], name: str) -> Image.Image:
-    """The picture with its header read and nothing decoded."""
+    """The picture with its header read and found sound, and nothing decoded."""
+    image = _identify(stream, name)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name} has {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read.", "Make it smaller first."
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name} has {width}×{height} pixels, too few to show anything.",
+            f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
+        )
+    return image
+
+
+def _identify(stream: IO[bytes], name: str) -> Image.Image:
+    """The picture as the one plugin sees it that its first bytes ask for."""
     head = stream.read(16)
     if not head:
         raise ImageError(f"{name} is empty (0 bytes).", "Delete it or copy it again.")

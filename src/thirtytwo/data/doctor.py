@@ -1,0 +1,205 @@
+"""What may be wrong with a data set, told before anybody trains on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.load import load_dataset, parse
+from thirtytwo.data.plan import listed
+from thirtytwo.errors import DataError, ImageError, OfflineError
+from thirtytwo.images.decode import ResizeRule
+
+Severity: TypeAlias = Literal["error", "warning", "note"]
+
+FEW_PICTURES = 20
+IMBALANCE = 10.0
+LONG_SIDE_RATIO = 2.0
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know: how bad it is, what was found, what to do."""
+
+    severity: Severity
+    what: str
+    fix: str = ""
+
+
+def diagnose(
+    spec: str,
+    *,
+    data_root: Path | None = None,
+    image_size: int | Literal["auto"] = "auto",
+    resize: ResizeRule = "crop",
+    seed: int = 0,
+    cache: bool = True,
+) -> tuple[DataSet | None, list[Finding]]:
+    """The data set as far as it can be read, and everything found, worst first.
+
+    Raises:
+        UnknownNameError: no such data set.
+        OfflineError: it would have to be fetched, and cannot be.
+    """
+    parse(spec)
+    unreadable: list[ImageError] = []
+    try:
+        dataset = load_dataset(
+            spec,
+            data_root=data_root,
+            image_size=image_size,
+            resize=resize,
+            seed=seed,
+            cache=cache,
+            unreadable=unreadable,
+        )
+    except OfflineError:
+        raise
+    except DataError as error:
+        return None, [*_unreadable(unreadable), Finding("error", error.message, error.fix or "")]
+    return dataset, sorted(
+        [*_unreadable(unreadable), *examine(dataset)], key=lambda finding: _SEVERITIES.index(finding.severity)
+    )
+
+
+def examine(dataset: DataSet) -> list[Finding]:
+    """Everything found in a data set that could be read, worst first."""
+    found = [
+        *_counts(dataset),
+        *_missing(dataset),
+        *_sizes(dataset),
+        *_duplicates(dataset),
+        *_empty_pictures(dataset),
+        *(Finding("note", f"Left aside: {left}.") for left in dataset.skipped),
+    ]
+    return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
+
+
+def splits(dataset: DataSet) -> Mapping[str, ImageSet]:
+    """The splits there are, by name."""
+    every = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    return {name: images for name, images in every.items() if images is not None}
+
+
+def _unreadable(causes: list[ImageError]) -> Iterator[Finding]:
+    for cause in causes:
+        yield Finding("error", cause.message, cause.fix or "")
+
+
+def _counts(dataset: DataSet) -> Iterator[Finding]:
+    counts = dataset.train.counts
+    few = [dataset.classes[index] for index in np.flatnonzero(counts < FEW_PICTURES)]
+    if few:
+        yield Finding(
+            "warning",
+            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PICTURES} training pictures: {listed(few)}.",
+            "Add pictures; figures for such classes mean little.",
+        )
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[least] and counts[most] > IMBALANCE * counts[least]:
+        yield Finding(
+            "warning",
+            f"Classes are uneven: {dataset.classes[most]!r} has {counts[most]} training pictures, "
+            f"{dataset.classes[least]!r} has {counts[least]}.",
+            "Add pictures of the rare classes, and read the per-class figures rather than the accuracy.",
+        )
+
+
+def _missing(dataset: DataSet) -> Iterator[Finding]:
+    for name, images in splits(dataset).items():
+        missing = [dataset.classes[index] for index in np.flatnonzero(images.counts == 0)]
+        if missing:
+            yield Finding(
+                "error" if name == "train" else "warning", f"{name} has no pictures of {listed(missing)}.", "Add some."
+            )
+
+
+def _sizes(dataset: DataSet) -> Iterator[Finding]:
+    if not dataset.sizes:
+        return
+    total = sum(dataset.sizes.values())
+    side = dataset.train.images.shape[1]
+    widths, heights = zip(*dataset.sizes, strict=True)
+    if len(dataset.sizes) == 1:
+        yield Finding(
+            "note", f"Every picture has {widths[0]}×{heights[0]} pixels; they are trained on at {side}×{side}."
+        )
+    else:
+        yield Finding(
+            "note",
+            f"Pictures are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
+            f"they are trained on at {side}×{side}.",
+        )
+    small = sum(count for (width, height), count in dataset.sizes.items() if min(width, height) < side)
+    if small and small < total:
+        yield Finding("note", f"{small} of {total} pictures are smaller than {side}×{side} and are enlarged.")
+    long = sum(
+        count
+        for (width, height), count in dataset.sizes.items()
+        if max(width, height) > LONG_SIDE_RATIO * min(width, height)
+    )
+    if long:
+        yield Finding(
+            "warning",
+            f"{long} of {total} pictures are more than {LONG_SIDE_RATIO:g} times as long as wide.",
+            'Cutting the centre out loses most of them; try resize = "pad".',
+        )
+
+
+def _duplicates(dataset: DataSet) -> Iterator[Finding]:
+    """Pictures whose pixels are equal at the size they are trained on."""
+    groups: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
+    sets = splits(dataset)
+    for name, images in sets.items():
+        for position, picture in enumerate(images.images):
+            groups[hashlib.blake2b(picture.tobytes(), digest_size=16).digest()].append((name, position))
+    same = [group for group in groups.values() if len(group) > 1]
+    labels = [{int(sets[name].labels[position]) for name, position in group} for group in same]
+    conflicts = [group for group, found in zip(same, labels, strict=True) if len(found) > 1]
+    across = [group for group in same if len({name for name, _ in group}) > 1]
+    within = [group for group in same if len({name for name, _ in group}) < len(group)]
+    if conflicts:
+        yield Finding(
+            "warning",
+            f"{len(conflicts)} groups of equal pictures have different labels: {_examples(sets, conflicts)}.",
+            "Correct the labels or remove the pictures.",
+        )
+    if across:
+        yield Finding(
+            "warning",
+            f"{len(across)} groups of equal pictures lie in more than one split: {_examples(sets, across)}.",
+            "Remove them from one split; what was seen in training makes test look better than it is.",
+        )
+    if within:
+        extra = sum(len(group) - len({name for name, _ in group}) for group in within)
+        yield Finding(
+            "note", f"{extra} pictures repeat another one of their split: {_examples(sets, within)}.", "Remove them."
+        )
+
+
+def _empty_pictures(dataset: DataSet) -> Iterator[Finding]:
+    for name, images in splits(dataset).items():
+        flat = [position for position, picture in enumerate(images.images) if (picture == picture[0, 0]).all()]
+        if flat:
+            shown = ", ".join(_called(images, name, position) for position in flat[:3])
+            yield Finding(
+                "warning", f"{len(flat)} pictures of {name} are one colour all over: {shown}.", "Look at them."
+            )
+
+
+def _examples(sets: Mapping[str, ImageSet], groups: list[list[tuple[str, int]]]) -> str:
+    shown = [" = ".join(_called(sets[name], name, position) for name, position in group[:3]) for group in groups[:3]]
+    return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
+
+
+def _called(images: ImageSet, name: str, position: int) -> str:
+    called = images.files[position] if images.files else f"{name} row {images.rows[position]}"
+    return f"{called} ({images.classes[images.labels[position]]})"

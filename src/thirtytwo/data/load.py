@@ -1,0 +1,143 @@
+"""From what the user calls a data set to the data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from thirtytwo.data import cifar as cifar
+from thirtytwo.data import digits as digits
+from thirtytwo.data.hub import read_hub, read_known
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.place import read_place
+from thirtytwo.data.source import DATASETS, Request
+from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
+from thirtytwo.images.decode import ResizeRule
+
+HUB_PREFIX = "hf:"
+DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A data set as the user writes it: a name, `hf:owner/name` or a folder, then `?key=value&…`."""
+
+    kind: Literal["name", "hub", "folder"]
+    name: str
+    options: Mapping[str, str]
+
+
+def load_dataset(
+    spec: str,
+    *,
+    data_root: Path | None = None,
+    image_size: int | Literal["auto"] = "auto",
+    resize: ResizeRule = "crop",
+    seed: int = 0,
+    cache: bool = True,
+    unreadable: list[ImageError] | None = None,
+) -> DataSet:
+    """The data set `spec` names, decoded.
+
+    Args:
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a folder; `?label=…` picks a label column.
+        data_root: where known names are looked for first; the environment's `THIRTYTWO_DATA` by default.
+        image_size: side of the pictures in pixels; `auto`: the data's own up to 32.
+        resize: how other shapes become square: `crop`, `pad` or `squash`.
+        seed: decides which pictures are set aside as test where the data has no test split.
+        cache: keep the decoded pictures and open them from there.
+        unreadable: collects pictures that cannot be read and are left out; None makes them an error.
+
+    Raises:
+        UnknownNameError: no such data set, option or column.
+        DataError: it cannot be used as it is.
+        OfflineError: it would have to be fetched, and cannot be.
+    """
+    found = parse(spec)
+    root = data_root or (Path(text).expanduser() if (text := os.environ.get(DATA_ROOT_VARIABLE)) else None)
+    request = Request(root, image_size, resize, seed, cache, found.options, unreadable)
+    return _reader(found)(request)
+
+
+def parse(spec: str) -> Spec:
+    """Tell what kind of data set is meant, and that it can be there.
+
+    A known name wins over a folder of that name; `./cifar10` is the folder.
+
+    Raises:
+        UnknownNameError: neither a known name nor a folder.
+        DataError: a file, or options that are not `key=value`.
+    """
+    if spec and Path(spec).expanduser().is_dir() and spec not in DATASETS:
+        return Spec("folder", spec, {})
+    name, _, query = spec.partition("?")
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise DataError(f"The options {query!r} cannot be read.", f"Expected {name}?label=NAME.") from None
+    if name.startswith(HUB_PREFIX):
+        hub_id = name.removeprefix(HUB_PREFIX).strip("/")
+        if len(hub_id.split("/")) > 2 or not all(hub_id.split("/")):
+            raise UnknownNameError(f"{name!r} names no data set of the hub.", "Expected hf:owner/name.")
+        return Spec("hub", hub_id, options)
+    if name in DATASETS:
+        return Spec("name", name, options)
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return Spec("folder", name, options)
+    if name and path.exists():
+        raise DataError(
+            f"{name} is a file; a data set is a folder, or a known name.", f"Did you mean {str(path.parent)!r}?"
+        )
+    raise _unknown(name, path)
+
+
+def _reader(spec: Spec) -> Callable[[Request], DataSet]:
+    if spec.kind == "name":
+        return DATASETS.get(spec.name)
+    if spec.kind == "folder":
+        return lambda request: read_place(Path(spec.name).expanduser(), request)
+    if spec.name in cifar.KNOWN:
+        return lambda request: read_known(cifar.KNOWN[spec.name], request)
+    return lambda request: read_hub(spec.name, request)
+
+
+def _unknown(name: str, path: Path) -> UnknownNameError:
+    """Help for a path that is not there, or for a mistyped name."""
+    if not (name.startswith((".", "~")) or "/" in name or os.sep in name or path.is_absolute()):
+        close = _close(name, [*DATASETS.names(), *_folders(Path())])
+        fix = f"Did you mean {close}?" if close else did_you_mean("", DATASETS.names())
+        return UnknownNameError(
+            f"Unknown data set {name!r}: no known name, and no folder here is called so.",
+            f"{fix} Or give a folder, or hf:owner/name.",
+        )
+    parent = path.parent
+    while not parent.is_dir():
+        path, parent = parent, parent.parent
+    hints = []
+    if close := _close(path.name, _folders(parent), parent):
+        hints.append(f"Did you mean {close}?")
+    if _HUB_ID.fullmatch(name) and path.name == name.split("/")[0]:
+        hints.append(f"The hub's data set is written {HUB_PREFIX}{name}.")
+    where = "this folder" if parent == Path() else str(parent)
+    return UnknownNameError(
+        f"There is no folder {name!r}: {where} has no {path.name!r}.", " ".join(hints) or "Check the path."
+    )
+
+
+def _close(name: str, known: Iterable[str], parent: Path = Path()) -> str:
+    """The names most like `name`, capitals aside, as choices."""
+    folded = {one.casefold(): one for one in known}
+    close = get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    return " or ".join(repr(str(parent / folded[one])) for one in close)
+
+
+def _folders(parent: Path) -> list[str]:
+    return [entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]

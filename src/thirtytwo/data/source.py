@@ -1,0 +1,47 @@
+"""What every source of data is asked, and the table of named data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.errors import ImageError, UnknownNameError, did_you_mean
+from thirtytwo.images.decode import ResizeRule
+from thirtytwo.registry import Registry
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a data set is wanted.
+
+    `options` are those of the spec (`?label=…`). `unreadable` collects what is wrong with pictures that cannot be read,
+    which are then left out; None makes them an error.
+    """
+
+    data_root: Path | None = None
+    image_size: int | Literal["auto"] = "auto"
+    resize: ResizeRule = "crop"
+    seed: int = 0
+    cache: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)
+    unreadable: list[ImageError] | None = None
+
+
+Factory: TypeAlias = Callable[[Request], DataSet]
+
+DATASETS: Registry[Factory] = Registry("data set")
+
+
+def refuse_options(request: Request, where: str, known: Collection[str]) -> None:
+    """Check the options of a spec.
+
+    Raises:
+        UnknownNameError: an option that this source does not have.
+    """
+    for option in request.options:
+        if option not in known:
+            fix = did_you_mean(option, known) if known else "It takes none."
+            raise UnknownNameError(f"{where} has no option {option!r}.", fix)

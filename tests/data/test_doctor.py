@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.data.doctor import diagnose, examine
+from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.sheet import class_counts, contact_sheet, write_sheet
+from thirtytwo.errors import OutputError, UnknownNameError
+
+
+def image_set(labels, seed=0, classes=("ant", "bee")) -> ImageSet:
+    images = np.random.default_rng(seed).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
+    return ImageSet(images, np.array(labels, dtype=np.int64), classes, np.arange(len(labels), dtype=np.int64))
+
+
+def data_set(train: ImageSet, test: ImageSet | None = None, **more) -> DataSet:
+    return DataSet("insects", train, None, test or image_set([0, 1] * 5, seed=1, classes=train.classes), "x", **more)
+
+
+def told(dataset: DataSet, words: str) -> list[str]:
+    return [finding.severity for finding in examine(dataset) if words in finding.what]
+
+
+def test_sound_data_gives_nothing_to_worry_about():
+    assert [finding for finding in examine(data_set(image_set([0, 1] * 50))) if finding.severity != "note"] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "words", "severity"),
+    [
+        ([0] * 30 + [1] * 10, "1 of 2 classes have fewer than 20 training pictures: 'bee'", "warning"),
+        ([0] * 300 + [1] * 25, "Classes are uneven: 'ant' has 300 training pictures, 'bee' has 25", "warning"),
+        ([0] * 30, "train has no pictures of 'bee'", "error"),
+    ],
+)
+def test_counts(labels, words, severity):
+    assert told(data_set(image_set(labels)), words) == [severity]
+
+
+def test_duplicates_within_across_and_with_other_labels():
+    train, test = image_set([0, 1] * 25), image_set([0, 1] * 5, seed=1)
+    train.images[2] = train.images[0]
+    train.images[3] = train.images[5]
+    test.images[0] = train.images[4]
+    test.images[1] = train.images[6]
+    found = {finding.what: finding.severity for finding in examine(data_set(train, test)) if "equal" in finding.what}
+    assert len(found) == 2
+    conflict, across = found
+    assert conflict.startswith("1 groups of equal pictures have different labels: train row 6 (ant) = test row 1 (bee)")
+    assert across.startswith("2 groups of equal pictures lie in more than one split")
+    assert told(data_set(train, test), "2 pictures repeat another one of their split") == ["note"]
+
+
+def test_pictures_of_one_colour():
+    train = image_set([0, 1] * 25)
+    train.images[7] = 9
+    assert told(data_set(train), "1 pictures of train are one colour all over: train row 7 (bee)") == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({(32, 32): 60}, "Every picture has 32×32 pixels; they are trained on at 8×8"),
+        ({(32, 20): 30, (40, 60): 30}, "Pictures are 32 to 40 pixels wide and 20 to 60 high"),
+        ({(5, 9): 2, (40, 60): 58}, "2 of 60 pictures are smaller than 8×8"),
+        ({(10, 90): 4, (40, 60): 56}, "4 of 60 pictures are more than 2 times as long as wide"),
+    ],
+)
+def test_sizes(sizes, words):
+    assert told(data_set(image_set([0, 1] * 25), sizes=sizes), words)
+
+
+def test_what_was_skipped_is_a_note():
+    assert told(data_set(image_set([0, 1] * 25), skipped=("Thumbs.db: junk",)), "Thumbs.db") == ["note"]
+
+
+def test_the_worst_comes_first(make, tmp_path):
+    root = make.tree(tmp_path / "set", {"a": 30, "b": 5})
+    (root / "a/3.png").write_bytes(b"")
+    (root / "a/4.png").write_bytes((root / "a/5.png").read_bytes())
+    dataset, findings = diagnose(str(root))
+    assert dataset is not None
+    assert dataset.test is not None
+    assert len(dataset.train) + len(dataset.test) == 34
+    assert findings[0].severity == "error"
+    assert "a/3.png is empty" in findings[0].what
+    order = [finding.severity for finding in findings]
+    assert order == sorted(order, key=["error", "warning", "note"].index)
+
+
+@pytest.mark.parametrize(("tree", "words"), [({"a": 3}, "one class only"), ({}, "holds no pictures")])
+def test_data_that_cannot_be_used_is_a_finding(tree, words, make, tmp_path):
+    (tmp_path / "set").mkdir()
+    dataset, findings = diagnose(str(make.tree(tmp_path / "set", tree)))
+    assert dataset is None
+    assert [finding.severity for finding in findings] == ["error"]
+    assert words in findings[0].what
+
+
+def test_unknown_data_is_no_finding():
+    with pytest.raises(UnknownNameError):
+        diagnose("cifar11")
+
+
+def test_class_counts():
+    rows = class_counts(data_set(image_set([0, 0, 1])))
+    assert [(row.name, row.counts) for row in rows] == [
+        ("ant", {"train": 2, "test": 5}),
+        ("bee", {"train": 1, "test": 5}),
+    ]
+
+
+def test_the_sheet_shows_the_pictures_of_each_class(tmp_path):
+    images = image_set([0, 1, 1, 0], classes=("a name that is far too long for the margin", "üñí\ncode"))
+    images.images[images.labels == 0] = (255, 0, 0)
+    images.images[images.labels == 1] = (0, 0, 255)
+    write_sheet(images, tmp_path / "deep/sheet.png", per_class=2)
+    sheet = Image.open(tmp_path / "deep/sheet.png")
+    assert sheet.getpixel((160, 20)) == (255, 0, 0)
+    assert sheet.getpixel((160, 80)) == (0, 0, 255)
+    assert sheet.size == contact_sheet(images, per_class=2).size
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError):
+        write_sheet(image_set([0, 1]), tmp_path / "file" / "sheet.png")

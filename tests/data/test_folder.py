@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import DataError, ImageError, UnknownNameError
+
+SPLIT = {"train/cat": 4, "train/dog": 4, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 2}
+
+
+def test_split_folders(make, tmp_path):
+    data = load_dataset(str(make.tree(tmp_path / "pets", SPLIT)))
+    assert data.name == "pets"
+    assert data.classes == ("cat", "dog")
+    assert data.val is not None
+    assert data.test is not None
+    assert [len(part) for part in (data.train, data.val, data.test)] == [8, 2, 4]
+    assert data.train.files is not None
+    assert data.train.files[5] == "train/dog/1.png"
+    assert data.train.labels.tolist() == [0] * 4 + [1] * 4
+    np.testing.assert_array_equal(data.train.images[5], make.pixels(5))
+    assert data.sizes == {(10, 10): 14}
+    assert data.skipped == ()
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "valid", "Test"), ("train", "validation", "testing"), ("train", "dev", "test")]
+)
+def test_other_spellings_of_splits(make, names, tmp_path):
+    new = dict(zip(("train", "val", "test"), names, strict=True))
+    data = load_dataset(
+        str(make.tree(tmp_path, {"/".join([new[key.split("/")[0]], key.split("/")[1]]): n for key, n in SPLIT.items()}))
+    )
+    assert data.val is not None
+    assert (len(data.train), len(data.val)) == (8, 2)
+
+
+def test_classes_directly_are_split_by_seed(make, tmp_path):
+    root = str(make.tree(tmp_path, {"cat": 10, "dog": 5}))
+    data, again, other = (load_dataset(root, seed=seed) for seed in (0, 0, 1))
+    assert data.val is None
+    assert data.test is not None
+    assert data.test.counts.tolist() == [2, 1]
+    assert data.train.counts.tolist() == [8, 4]
+    assert set(data.train.files or ()).isdisjoint(data.test.files or ())
+    assert data.train.files == again.train.files
+    assert data.train.files != other.train.files
+    assert "no test split: 3 of 15" in data.skipped[0]
+    for part in (data.train, data.test):
+        for picture, row in zip(part.images, part.rows, strict=True):
+            np.testing.assert_array_equal(picture, make.pixels(row))
+
+
+def test_train_without_test_gives_a_part_of_train(make, tmp_path):
+    data = load_dataset(str(make.tree(tmp_path, {"train/a": 10, "train/b": 10, "valid/a": 2, "valid/b": 2})))
+    assert data.val is not None
+    assert data.test is not None
+    assert [len(part) for part in (data.train, data.val, data.test)] == [16, 4, 4]
+
+
+def test_junk_is_skipped_and_listed(make, tmp_path):
+    root = make.tree(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1, ".git/objects": 1})
+    for name in ("train/cat/Thumbs.db", "train/.DS_Store", "train/cat/._0.png", "train/dog/notes.txt", "README.md"):
+        (root / name).write_bytes(b"x")
+    (root / "train" / "empty").mkdir()
+    (root / "train" / "loose.png").write_bytes(make.png(99))
+    (root / "__MACOSX").mkdir()
+    data = load_dataset(str(root))
+    assert data.classes == ("cat", "dog")
+    assert len(data.train) == 4
+    assert {left.split(":")[0] for left in data.skipped} == {
+        "train/cat/Thumbs.db", "train/.DS_Store", "train/cat/._0.png", "train/dog/notes.txt", "README.md",
+        "train/empty", "train/loose.png",
+    }  # fmt: skip
+
+
+def test_deeper_folders_belong_to_their_class_and_order_is_natural(make, tmp_path):
+    root = make.tree(tmp_path, {"class10": 2, "class9/left": 2, "class9/right": 2, "Class1": 2})
+    data = load_dataset(str(root))
+    assert data.classes == ("Class1", "class9", "class10")
+    assert data.test is not None
+    assert (data.train.counts + data.test.counts).tolist() == [2, 4, 2]
+
+
+@pytest.mark.parametrize(("sides", "auto"), [((10, 10), 10), ((100, 60), 32), ((3, 3), 8), ((20, 100), 20)])
+def test_auto_size(make, sides, auto, tmp_path):
+    root = make.tree(tmp_path, {"a": 3, "b": 3})
+    for file in root.rglob("*.png"):
+        Image.new("RGB", sides).save(file)
+    assert load_dataset(str(root)).train.images.shape[1:] == (auto, auto, 3)
+    assert load_dataset(str(root), image_size=17, resize="pad").train.images.shape[1:] == (17, 17, 3)
+
+
+def _zero(root):
+    (root / "cat" / "1.png").write_bytes(b"")
+    return r"1 of 20 pictures cannot be read: cat/1\.png is empty"
+
+
+def _many(root):
+    for file in root.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:60])
+    return "20 of 20 pictures cannot be read: .*; and 10 more"
+
+
+def _one_by_one(root):
+    Image.new("RGB", (1, 1)).save(root / "cat" / "2.png")
+    return r"cat/2\.png has 1×1 pixels"
+
+
+def _no_image(root):
+    (root / "dog" / "3.png").write_text("<html>")
+    return r"dog/3\.png is not a picture"
+
+
+@pytest.mark.parametrize("spoil", [_zero, _many, _one_by_one, _no_image])
+def test_unreadable_pictures_are_named(make, spoil, tmp_path):
+    root = make.tree(tmp_path, {"cat": 10, "dog": 10})
+    message = spoil(root)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(str(root))
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix
+    assert not list((tmp_path / "cache of the test").rglob("*.npy"))
+
+
+def test_unreadable_pictures_can_be_collected_instead(make, tmp_path):
+    root = make.tree(tmp_path, {"cat": 10, "dog": 10})
+    _zero(root)
+    causes: list[ImageError] = []
+    data = load_dataset(str(root), unreadable=causes)
+    assert data.test is not None
+    assert len(data.train) + len(data.test) == 19
+    assert ["cat/1.png" in cause.message for cause in causes] == [True]
+    for part in (data.train, data.test):
+        for picture, row in zip(part.images, part.rows, strict=True):
+            np.testing.assert_array_equal(picture, make.pixels(row))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message", "fix"),
+    [
+        ({}, "holds no pictures", "Expected <folder>/<class>"),
+        ({"cat": 0, "dog": 0}, "holds no pictures", "Expected"),
+        ({".": 3}, "holds 3 pictures, but none in a class folder", "Expected"),
+        ({"cat": 3}, "one class only, 'cat'", "folder of its own"),
+        ({"train/cat": 3, "test/cat": 1}, "one class only, 'cat'", "folder of its own"),
+        ({"pets/cat": 3, "pets/dog": 3}, "one class only, 'pets', with folders", "Did you mean .*pets'"),
+        ({"train/cat": 3, "train/dog": 3, "test/cat": 3}, "test has no pictures of 'dog'", "remove the class"),
+        ({"train/cat": 3, "test/cat": 3, "test/dog": 3}, "train has no pictures of 'dog'", "remove the class"),
+        (
+            {"train/a": 3, "train/b": 3, "val/b": 1, "test/a": 1},
+            "(test has no pictures of 'b'; val has no pictures of 'a'|val has no .*'a'; test has no .*'b')",
+            "remove the class",
+        ),
+        ({"train/a": 3, "train/b": 3, "test": 0}, "test holds no pictures", "Expected"),
+        ({"test/a": 3, "test/b": 3}, "has test, but no train folder", "Add train/"),
+        ({"train/a": 3, "Training/b": 3}, "two folders for train", "Keep one"),
+        ({"cat": 5, "dog": 1}, "'dog' has 1 picture", "Add pictures"),
+    ],
+)
+def test_folders_that_are_no_data_set(make, tree, message, fix, tmp_path):
+    root = make.tree(tmp_path / "set", tree)
+    root.mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(str(root))
+    assert caught.value.fix is not None
+    assert str(root) in caught.value.message or "'dog'" in caught.value.message
+    assert re.search(fix, caught.value.fix)
+
+
+def test_options_belong_to_tables_only(make, tmp_path):
+    root = make.tree(tmp_path, SPLIT)
+    with pytest.raises(UnknownNameError, match="no option 'label'"):
+        load_dataset(f"{root}?label=x")
+
+
+@pytest.mark.parametrize(("options", "message"), [({"image_size": 4}, "4"), ({"resize": "stretch"}, "stretch")])
+def test_sizes_and_rules_that_there_are_not(make, options, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(make.tree(tmp_path, SPLIT)), **options)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user without all rights")
+def test_files_without_permission_are_named(make, tmp_path):
+    root = make.tree(tmp_path, SPLIT)
+    (root / "train/cat/0.png").chmod(0)
+    with pytest.raises(DataError, match=r"0\.png"):
+        load_dataset(str(root))

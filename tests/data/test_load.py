@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.load import load_dataset, parse
+from thirtytwo.errors import DataError, ThirtytwoError, UnknownNameError
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "name", "options"),
+    [
+        ("cifar10", "name", "cifar10", {}),
+        ("cifar100?label=coarse_label", "name", "cifar100", {"label": "coarse_label"}),
+        ("digits", "name", "digits", {}),
+        ("hf:owner/name", "hub", "owner/name", {}),
+        ("hf:mnist", "hub", "mnist", {}),
+        ("hf:owner/name?label=fine&config=x", "hub", "owner/name", {"label": "fine", "config": "x"}),
+        ("flowers", "folder", "flowers", {}),
+        ("./flowers?label=x", "folder", "./flowers", {"label": "x"}),
+        ("what?", "folder", "what?", {}),
+        ("./cifar10", "folder", "./cifar10", {}),
+    ],
+)
+def test_specs(spec, kind, name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("flowers", "what?", "cifar10"):
+        Path(folder).mkdir()
+    found = parse(spec)
+    assert (found.kind, found.name, dict(found.options)) == (kind, name, options)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "words"),
+    [
+        ("cifar11", UnknownNameError, ["'cifar11'", "'cifar10'"]),
+        ("CIFAR10", UnknownNameError, ["'CIFAR10'", "Did you mean 'cifar10'"]),
+        ("zzz", UnknownNameError, ["'zzz'", "Known: cifar10, cifar100, digits", "hf:owner/name"]),
+        ("flowrs", UnknownNameError, ["'flowrs'", "'flowers'"]),
+        ("./flowrs", UnknownNameError, ["no folder './flowrs'", "'flowers'"]),
+        ("flowers/2025/roses", UnknownNameError, ["no folder 'flowers/2025/roses'", "flowers has no '2025'"]),
+        ("owner/name", UnknownNameError, ["no folder 'owner/name'", "hf:owner/name"]),
+        ("/nowhere/at/all", UnknownNameError, ["no folder '/nowhere/at/all'", "Check the path"]),
+        ("picture.png", DataError, ["picture.png is a file", "Did you mean"]),
+        ("cifar10?label", DataError, ["'label'", "cifar10?label=NAME"]),
+        ("hf:a/b/c", UnknownNameError, ["hf:a/b/c", "hf:owner/name"]),
+        ("hf:", UnknownNameError, ["hf:owner/name"]),
+        ("digits?label=x", UnknownNameError, ["digits has no option 'label'"]),
+        ("cifar10?lable=x", UnknownNameError, ["no option 'lable'", "'label'"]),
+        ("", UnknownNameError, ["Known"]),
+    ],
+)
+def test_specs_that_name_nothing(spec, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("flowers").mkdir()
+    Path("picture.png").write_bytes(b"x")
+    with pytest.raises(error) as caught:
+        load_dataset(spec)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_root_that_is_not_there_is_told(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="data root .*nowhere is not a folder"):
+        load_dataset("cifar10", data_root=tmp_path / "nowhere")
+    monkeypatch.setenv("THIRTYTWO_DATA", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match="gone is not a folder"):
+        load_dataset("cifar10")
+
+
+def test_a_known_set_comes_from_the_data_root(make, tmp_path, monkeypatch):
+    from thirtytwo.data.cifar import CIFAR10_CLASSES
+
+    for split, first in (("train", 0), ("test", 100)):
+        make.parquet(tmp_path / f"cifar10/plain_text/{split}-00000-of-00001.parquet", list(range(10)) * 2, first=first)
+    monkeypatch.setenv("THIRTYTWO_DATA", str(tmp_path))
+    for spec in ("cifar10", "hf:uoft-cs/cifar10"):
+        data = load_dataset(spec)
+        assert data.name == "cifar10"
+        assert data.classes == CIFAR10_CLASSES
+
+
+def test_a_known_set_with_other_classes_is_refused(make, tmp_path):
+    for split in ("train", "test"):
+        make.parquet(tmp_path / f"cifar10/{split}.parquet", [0, 1], names=("ant", "bee"))
+    with pytest.raises(DataError, match=r"is not cifar10: its classes are 'ant', 'bee'; expected 'airplane'"):
+        load_dataset("cifar10", data_root=tmp_path)
+
+
+def test_superclasses_are_known(make, tmp_path):
+    from thirtytwo.data.cifar import CIFAR100_GROUPS
+
+    for split in ("train", "test"):
+        make.parquet(tmp_path / f"cifar100/{split}.parquet", list(range(100)), label="fine_label",
+                     more={"coarse_label": list(range(20)) * 5})  # fmt: skip
+    data = load_dataset("cifar100", data_root=tmp_path)
+    assert data.superclasses is not None
+    assert data.superclasses["maple_tree"] == "trees"
+    assert set(data.superclasses) == set(data.classes)
+    assert {len(names) for names in CIFAR100_GROUPS.values()} == {5}
+    coarse = load_dataset("cifar100?label=coarse_label", data_root=tmp_path)
+    assert coarse.classes == tuple(CIFAR100_GROUPS)
+    assert coarse.superclasses is None
+
+
+def test_digits_need_nothing(tmp_path):
+    data, other = load_dataset("digits"), load_dataset("digits", seed=5, image_size=8)
+    assert data.classes == tuple("0123456789")
+    assert data.val is None
+    assert data.test is not None
+    assert other.test is not None
+    assert data.train.images.shape == (1438, 32, 32, 3)
+    assert (data.train.images.min(), data.train.images.max()) == (0, 255)
+    assert data.test.rows.tolist() == other.test.rows.tolist()
+    assert data.test.counts.min() >= 34
+    np.testing.assert_array_equal(data.train.images[..., 0], data.train.images[..., 2])
+
+
+def test_digits_keep_every_grey_level():
+    from sklearn.datasets import load_digits
+
+    data = load_dataset("digits", image_size=8)
+    raw = load_digits().images[data.train.rows]
+    np.testing.assert_array_equal(data.train.images[..., 0], np.rint(raw * 255 / 16))
+
+
+def test_loading_never_imports_torch(make, tmp_path):
+    make.tree(tmp_path / "set", {"a": 3, "b": 3})
+    code = (
+        "import sys; from thirtytwo.data import load, doctor, sheet, splits\n"
+        "assert not {'torch', 'sklearn', 'pyarrow', 'datasets', 'scipy'} & set(sys.modules), sys.modules.keys()\n"
+        f"load.load_dataset({str(tmp_path / 'set')!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_error_is_the_users(tmp_path):
+    """A folder that vanishes, or is a link to nowhere, ends in one of our errors."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(ThirtytwoError):
+        load_dataset(str(tmp_path / "link"))
