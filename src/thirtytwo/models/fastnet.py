@@ -6,6 +6,7 @@ shape here, and D. Page, "How to train your ResNet" (2018), for whitening and re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from thirtytwo.recipe import Settings, parse_settings
 WHITENING_IMAGES = 5000
 PATCH = 2
 EIGENVALUE_FLOOR = 5e-4
+EMPTY_DIRECTION = 1e-6
 NORM_EPS = 1e-5
 
 
@@ -54,7 +56,7 @@ class FastNetSettings(Settings):
     norm_momentum: float = Field(0.4, gt=0, le=1)
     """Share of each batch in BatchNorm's running statistics."""
     logit_scale: float | None = None
-    """What logits are multiplied with; 1 / feature width when not given."""
+    """What logits are multiplied with; 1 / (16 √width) when not given, so that rates mean the same at any width."""
 
 
 class FilterConv(nn.Conv2d):
@@ -119,7 +121,7 @@ class FastNet(Net):
         with torch.no_grad():
             self.head.weight.div_(self.head.weight.std())
         self.pooling = settings.pooling
-        self.logit_scale = settings.logit_scale or 1 / widths[-1]
+        self.logit_scale = settings.logit_scale or 1 / (16 * math.sqrt(widths[-1]))
 
     def maps(self, images: Tensor) -> Tensor:
         maps: Tensor = self.activation(self.stem(images))
@@ -146,7 +148,11 @@ class FastNet(Net):
         patches = patches - patches.mean(dim=0)
         covariance = patches.T @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance)
-        filters = (vectors / torch.sqrt(values + EIGENVALUE_FLOOR)).T.reshape(-1, 3, PATCH, PATCH)
+        # grey pictures vary in 4 of 12 directions only; the others would be channels without variance, so repeat
+        live = int((values > EMPTY_DIRECTION * values.max()).sum())
+        order = [len(values) - 1 - index % max(live, 1) for index in range(len(values))]
+        filters = (vectors * torch.rsqrt(values.clamp(min=0) + EIGENVALUE_FLOOR)).T[order]
+        filters = filters.reshape(-1, 3, PATCH, PATCH)
         # eigenvectors come with either sign from one library to the next: fix it, so that seeds mean the same
         signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(dim=1, keepdim=True)).sign()
         filters = filters * signs.view(-1, 1, 1, 1)
