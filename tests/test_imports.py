@@ -15,7 +15,7 @@ import thirtytwo
 NEED_THE_EXTRA = (
     "thirtytwo.augment",
     "thirtytwo.data.batches",
-    "thirtytwo.evaluate.score",
+    "thirtytwo.judge.score",
     "thirtytwo.explain",
     "thirtytwo.export",
     "thirtytwo.fit",

@@ -9,7 +9,6 @@ Importing this package is cheap: every public name is fetched when it is first u
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ __all__ = ["Classifier", "Run", "ThirtytwoError", "__version__", "evaluate", "lo
 _HOMES = {
     "Classifier": "thirtytwo.predict.predictor",
     "Run": "thirtytwo.pipeline",
+    "evaluate": "thirtytwo.pipeline",
     "ThirtytwoError": "thirtytwo.errors",
     "load": "thirtytwo.predict.predictor",
     "train": "thirtytwo.pipeline",
@@ -38,8 +38,6 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name == "pipeline":
         return _pipeline()
-    if name == "evaluate":
-        return import_module("thirtytwo.evaluate")
     if name not in _HOMES:
         raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
     return getattr(_pipeline() if _HOMES[name] == "thirtytwo.pipeline" else import_module(_HOMES[name]), name)
@@ -64,22 +62,3 @@ def _pipeline() -> ModuleType:
     require("torch", "train")
     require("lightning", "train")
     return import_module("thirtytwo.pipeline")
-
-
-class _EvaluatePackage(ModuleType):
-    """The subpackage `thirtytwo.evaluate`, which is also the function of that name."""
-
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        return _pipeline().evaluate(*args, **keywords)
-
-
-class _Package(ModuleType):
-    """This package; Python binds subpackages as attributes, and one of them shares its name with a function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "evaluate" and isinstance(value, ModuleType):
-            value.__class__ = _EvaluatePackage
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -243,11 +243,7 @@ def test_table_text() -> None:
     )
 
 
-def test_evaluate_is_the_function_even_after_its_package_was_imported() -> None:
-    import thirtytwo.evaluate.metrics
-
-    assert callable(thirtytwo.evaluate)
-    assert thirtytwo.evaluate.metrics.compute_metrics
+def test_evaluate_is_fetched_when_first_used() -> None:
     with pytest.raises(ThirtytwoError, match="no run directory"):
         thirtytwo.evaluate("runs/none")
 

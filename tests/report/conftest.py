@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.imageset import ImageSet
-from thirtytwo.evaluate.metrics import compute_metrics
+from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import Predictions, RunDir
 

@@ -77,7 +77,9 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
         optimizer = build_optimizer(self.net.parameter_groups(), self.recipe.optimizer, schedule.batch_size)
-        factors: list[Callable[[int], float]] = [partial(self._factor, group["role"]) for group in optimizer.param_groups]
+        factors: list[Callable[[int], float]] = [
+            partial(self._factor, group["role"]) for group in optimizer.param_groups
+        ]
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import DataError
-from thirtytwo.evaluate.metrics import compute_metrics
-from thirtytwo.evaluate.score import Scorer
 from thirtytwo.fit.hardware import choose_hardware
+from thirtytwo.judge.metrics import compute_metrics
+from thirtytwo.judge.score import Scorer
 from thirtytwo.pipeline.parts import pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import load_net, score

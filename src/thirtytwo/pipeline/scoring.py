@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, RunError
-from thirtytwo.evaluate.calibration import fit_temperature, softmax, unknown_threshold
-from thirtytwo.evaluate.score import Scorer
 from thirtytwo.files import written_whole
 from thirtytwo.fit.train import Fitted, build_net
+from thirtytwo.judge.calibration import fit_temperature, softmax, unknown_threshold
+from thirtytwo.judge.score import Scorer
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.records import version

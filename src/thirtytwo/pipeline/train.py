@@ -11,12 +11,12 @@ from typing import Any
 
 from thirtytwo.data.imageset import DataSet
 from thirtytwo.data.load import load_dataset
-from thirtytwo.evaluate.metrics import compute_metrics
-from thirtytwo.evaluate.score import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.train import Fitted, build_net, fit
+from thirtytwo.judge.metrics import compute_metrics
+from thirtytwo.judge.score import Scorer
 from thirtytwo.pipeline.parts import Parts, divide
 from thirtytwo.pipeline.records import (
     check_same,

@@ -84,6 +84,8 @@ def _session(path: Path, threads: int, *, optimise: bool) -> InferenceSession:
     # An explicit number keeps ONNX Runtime from pinning its threads to cores.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait for work by spinning take the cores from those that decode pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from thirtytwo.evaluate.metrics import compute_metrics
+from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import Predictions, RunDir
 

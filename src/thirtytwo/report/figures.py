@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.errors import require
-from thirtytwo.evaluate.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.files import written_whole
+from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.report.facts import Facts
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"

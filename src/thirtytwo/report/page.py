@@ -9,8 +9,8 @@ from typing import Any
 
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.errors import require
-from thirtytwo.evaluate.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.files import write_text
+from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.figures import write_figures

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from scipy.special import softmax as scipy_softmax
 
 from thirtytwo.errors import DataError
-from thirtytwo.evaluate.calibration import (
+from thirtytwo.judge.calibration import (
     TEMPERATURE_BOUNDS,
     fit_temperature,
     negative_log_likelihood,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from thirtytwo.errors import DataError
-from thirtytwo.evaluate.metrics import compute_metrics, confusion_matrix, reliability, wilson
+from thirtytwo.judge.metrics import compute_metrics, confusion_matrix, reliability, wilson
 from thirtytwo.rundir import Predictions
 
 KEYS = [
