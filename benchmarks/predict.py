@@ -1,0 +1,201 @@
+"""Share of ONNX Runtime's own throughput that `Classifier.predict_iter` reaches on a folder, and the cost of one JPEG.
+
+    python benchmarks/predict.py MODEL [--data-root DIR] [--pictures 10000] [--repeats 5]
+
+Both sides run the same model file on the same pictures. ONNX Runtime alone gets ready uint8 arrays, at the best of
+several batch sizes, with its own settings and with ours; thirtytwo gets the folder: it reads, decodes and makes
+all its results. Rounds alternate which side goes first; medians and their ratio count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from PIL import Image
+
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.files import write_json
+from thirtytwo.predict.modelfile import INPUT, REQUIRED_OUTPUTS, cpu_count, open_session
+from thirtytwo.predict.predictor import Classifier, Prediction, find_model
+
+RESULTS = Path(__file__).parent / "results" / "predict.json"
+BATCH_SIZES = (16, 32, 64, 128, 256)
+TARGET = 0.8
+
+# What `thirtytwo predict FILE --model MODEL` does, then its peak memory and whether torch came in.
+ONE_PICTURE = """
+import json, sys
+from thirtytwo.cli.main import run_command
+code = run_command(sys.argv[1:])
+lines = open("/proc/self/status").read().splitlines() if sys.platform == "linux" else []
+# Not ru_maxrss: under Linux a child starts with its parent's.
+peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
+print(json.dumps({"code": code, "peak_mb": peak, "torch": "torch" in sys.modules}), file=sys.stderr)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Throughput on a folder of files, and the cost of one JPEG.")
+    parser.add_argument("model", nargs="?", help="model.onnx or run directory trained on CIFAR-10")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.model is None:
+        print("skipped: no model given; train one with: thirtytwo train cifar10")
+        return 0
+    if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
+        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        return 0
+    from thirtytwo.data.load import load_dataset
+
+    try:
+        model = find_model(options.model)
+        test = load_dataset("cifar10", data_root=Path(options.data_root)).test
+        assert test is not None
+        pixels = np.ascontiguousarray(test.images[: options.pictures])
+        measured = measure(model, pixels, options.repeats)
+    except ThirtytwoError as error:
+        print(error, file=sys.stderr)
+        return 2
+    write_json(options.out, measured)
+    print(json.dumps(measured, indent=1))
+    return 0
+
+
+def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[str, Any]:
+    """Throughput of both sides on the same pictures, uint8 `(N, S, S, 3)`, and the cost of one JPEG."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_pictures(pixels, folder / "pictures")
+        throughput = measure_throughput(model, pixels, files, repeats)
+        single = measure_one_picture(model, folder / "photo.jpg", repeats)
+    return {
+        "what": "thirtytwo predict on a folder of PNG files against ONNX Runtime alone on ready arrays",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "model": {"bytes": model.stat().st_size, "architecture": open_session(model)[1].architecture},
+        **throughput,
+        "one_jpeg": single,
+    }
+
+
+def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[Path], repeats: int) -> dict[str, Any]:
+    classifier = Classifier(model)
+    # Graph threads and spinning as ONNX Runtime sets them by itself, and as thirtytwo does.
+    sessions = {
+        "default": onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]),
+        "thirtytwo's": classifier.session,
+    }
+    few = pixels[:2048]
+    settings, batch_size = max(
+        product(sessions, BATCH_SIZES), key=lambda pair: _rate(len(few), lambda: alone(sessions[pair[0]], few, pair[1]))
+    )
+    session = sessions[settings]
+    expected = np.concatenate(alone(session, pixels, batch_size))
+    rates: dict[str, list[float]] = {"onnxruntime": [], "thirtytwo": []}
+    for number in range(repeats):
+        sides = [
+            ("onnxruntime", lambda: alone(session, pixels, batch_size)),
+            ("thirtytwo", lambda: _check(classifier, files, expected)),
+        ]
+        for side, run in sides if number % 2 == 0 else reversed(sides):
+            rates[side].append(_rate(len(pixels), run))
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    ratio = medians["thirtytwo"] / medians["onnxruntime"]
+    return {
+        "pictures": len(pixels),
+        "n": repeats,
+        "threads": cpu_count(),
+        "onnxruntime_batch_size": batch_size,
+        "onnxruntime_settings": settings,
+        "images_per_second": {side: [round(value, 1) for value in values] for side, values in rates.items()},
+        "median_images_per_second": {side: round(value, 1) for side, value in medians.items()},
+        "ratio": round(ratio, 4),
+        "target_ratio": TARGET,
+        "met": ratio >= TARGET,
+    }
+
+
+def alone(session: Any, pixels: npt.NDArray[np.uint8], batch_size: int) -> list[npt.NDArray[np.float32]]:
+    """Probabilities `(batch, C)` of ready arrays, the outputs asked for being those that predicting needs."""
+    outputs = list(REQUIRED_OUTPUTS)
+    return [
+        session.run(outputs, {INPUT: pixels[start : start + batch_size]})[0]
+        for start in range(0, len(pixels), batch_size)
+    ]
+
+
+def _check(classifier: Classifier, files: list[Path], probabilities: npt.NDArray[np.float32]) -> None:
+    """Classify the folder; every answer must be ONNX Runtime's own."""
+    for result, row in zip(classifier.predict_iter(files), probabilities, strict=True):
+        assert isinstance(result, Prediction)
+        assert abs(result.confidence - float(row.max())) < 1e-4
+
+
+def _rate(count: int, run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    return count / (time.perf_counter() - start)
+
+
+def measure_one_picture(model: Path, photo: Path, repeats: int) -> dict[str, Any]:
+    """Wall seconds and peak memory of a whole process that classifies one JPEG of 12 megapixels, and a small one."""
+    noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
+    found: dict[str, Any] = {}
+    for label, size in (("1600x1200", (1600, 1200)), ("4000x3000", (4000, 3000))):
+        Image.fromarray(noise).resize(size).save(photo, quality=90)
+        command = [sys.executable, "-c", ONE_PICTURE, "predict", str(photo), "--model", str(model)]
+        subprocess.run(command, capture_output=True, check=True)  # once, so that files lie in memory
+        seconds, costs = [], []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds.append(time.perf_counter() - start)
+            costs.append(json.loads(done.stderr.splitlines()[-1]))
+        found[label] = {
+            "n": repeats,
+            "median_seconds": round(statistics.median(seconds), 3),
+            "seconds": [round(value, 3) for value in seconds],
+            "peak_mb": max((cost["peak_mb"] for cost in costs if cost["peak_mb"]), default=None),
+            "torch_imported": any(cost["torch"] for cost in costs),
+            "exit_codes": sorted({cost["code"] for cost in costs}),
+        }
+    return found
+
+
+def write_pictures(pixels: npt.NDArray[np.uint8], folder: Path) -> list[Path]:
+    """Every picture as a PNG file."""
+    folder.mkdir()
+    files = [folder / f"{index:05}.png" for index in range(len(pixels))]
+    for file, picture in zip(files, pixels, strict=True):
+        Image.fromarray(picture).save(file)
+    return files
+
+
+def hardware() -> dict[str, Any]:
+    """Processor and cores of this machine."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": os.cpu_count()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
