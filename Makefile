@@ -39,7 +39,7 @@ format: $(STAMP) ## put the code into its form
 docs: $(STAMP) ## write the generated pages of docs/ anew
 	$(BIN)/python tools/write_docs.py
 
-bench: $(STAMP) ## the benchmarks that need no data set; results go to benchmarks/results
+bench: $(STAMP) ## every benchmark that can run here; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove .venv and caches; runs are kept
