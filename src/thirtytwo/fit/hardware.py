@@ -45,6 +45,11 @@ class Hardware:
         return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[self.precision]
 
     @property
+    def matrix_arithmetic(self) -> torch.dtype:
+        """What the optimiser's matrix products run in: bfloat16 only where it is quick."""
+        return torch.bfloat16 if self.precision == torch.bfloat16 else torch.float32
+
+    @property
     def memory_format(self) -> torch.memory_format:
         """The same layout by torch's name."""
         return torch.channels_last if self.channels_last else torch.contiguous_format

@@ -66,17 +66,28 @@ class TrainingBatches(Batches):
 class Training(lightning.LightningModule):
     """One network in training; the network itself knows nothing of it."""
 
-    def __init__(self, net: Net, recipe: Recipe, steps: int, *, compile_net: bool = False) -> None:
+    def __init__(
+        self,
+        net: Net,
+        recipe: Recipe,
+        steps: int,
+        *,
+        compile_net: bool = False,
+        arithmetic: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.net = net
         self.recipe = recipe
         self.steps = steps
+        self._arithmetic = arithmetic
         self._run_net = torch.compile(net) if compile_net else net
         self._stem_bias = net.parameter_groups().get("stem_bias", [])
 
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
-        optimizer = build_optimizer(self.net.parameter_groups(), self.recipe.optimizer, schedule.batch_size)
+        optimizer = build_optimizer(
+            self.net.parameter_groups(), self.recipe.optimizer, schedule.batch_size, self._arithmetic
+        )
         factors: list[Callable[[int], float]] = [
             partial(self._factor, group["role"]) for group in optimizer.param_groups
         ]

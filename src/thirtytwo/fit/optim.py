@@ -22,9 +22,11 @@ class MuonSGD(torch.optim.Optimizer):
     `renormalise` keeps each filter bank at norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
     """
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
+    def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
+        """`arithmetic` is what the Newton–Schulz iteration computes in; bfloat16 suffices where it is quick."""
         defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
         super().__init__(groups, defaults)
+        self._arithmetic = arithmetic
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -55,7 +57,7 @@ class MuonSGD(torch.optim.Optimizer):
         if group["renormalise"]:
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
         flat = direction.reshape(len(direction), -1)  # (out, in · kernel²)
-        step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS)
+        step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=self._arithmetic)
         parameter.add_(step.reshape(direction.shape).to(parameter.dtype), alpha=-group["lr"])
 
     def _move_plain(self, parameter: Tensor, group: dict[str, Any]) -> None:
@@ -64,7 +66,12 @@ class MuonSGD(torch.optim.Optimizer):
         parameter.add_(self._momentum(parameter, gradient, group["momentum"]), alpha=-group["lr"])
 
 
-def build_optimizer(roles: dict[str, list[nn.Parameter]], settings: OptimizerSettings, batch_size: int) -> MuonSGD:
+def build_optimizer(
+    roles: dict[str, list[nn.Parameter]],
+    settings: OptimizerSettings,
+    batch_size: int,
+    arithmetic: torch.dtype = torch.float32,
+) -> MuonSGD:
     """The optimiser over a network's `parameter_groups`, for a loss that is summed over the batch."""
     muon = settings.name == "muon"
     shrink = settings.weight_decay * batch_size  # part of a weight that a step at peak rate takes off
@@ -89,7 +96,7 @@ def build_optimizer(roles: dict[str, list[nn.Parameter]], settings: OptimizerSet
         plain("rest", settings.lr_rest),
         plain("head", settings.lr_head),
     ]
-    return MuonSGD([group for group in groups if group["params"]])
+    return MuonSGD([group for group in groups if group["params"]], arithmetic)
 
 
 def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:

@@ -107,7 +107,7 @@ def fit(
     net = build_net(recipe, len(train.classes)).to(hardware.device).to(memory_format=hardware.memory_format)
     net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
     batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)
-    loop = Loop(net, recipe, batches.steps, compile_net=hardware.compile)
+    loop = Loop(net, recipe, batches.steps, compile_net=hardware.compile, arithmetic=hardware.matrix_arithmetic)
     ledger = Ledger(run, batches.steps, recipe.schedule.epochs, show=show)
     trainer = _trainer(recipe, run, hardware, [ledger, *_checkpoints(recipe, run, val is not None)])
     held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None

@@ -57,7 +57,8 @@ class Scorer:
 
     def _both_sides(self, batch: Tensor) -> Tensor:
         mirror = batch.flip(-1).contiguous(memory_format=self.memory_format)
-        return 0.5 * (self.net(batch).float() + self.net(mirror).float())
+        total: Tensor = self.net(batch).float() + self.net(mirror).float()
+        return 0.5 * total
 
     def _over(
         self,

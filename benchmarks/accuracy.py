@@ -1,0 +1,98 @@
+"""Accuracy, time and memory of a recipe on CIFAR, through the command line as a user has it.
+
+    python benchmarks/accuracy.py cifar10 [--recipe fast] [--seeds 0,1,2] [--data-root DIR] [--set key=value]...
+
+Trains once for each seed in a fresh process, and writes figures, wall time, peak memory, hardware and versions to
+`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.files import write_json
+from thirtytwo.rundir import RunDir
+
+RESULTS = Path(__file__).parent / "results"
+FIGURES = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "nll", "brier", "ece", "superclass_accuracy")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Accuracy, time and memory of a recipe on CIFAR.")
+    parser.add_argument("data", nargs="?", help="cifar10 or cifar100")
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--seeds", default="0", help="separated by commas")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    if options.data is None or options.data_root is None:
+        print("skipped: name cifar10 or cifar100, and set THIRTYTWO_DATA or give --data-root")
+        return 0
+    runs = [measure(options, int(seed)) for seed in options.seeds.split(",")]
+    device = runs[0]["device"]
+    out = RESULTS / f"accuracy-{options.data}-{Path(options.recipe).stem}-{device}.json"
+    write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
+    print(out)
+    return 0
+
+
+def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Train once and read what the run wrote down."""
+    path = options.runs / f"{options.data}-{Path(options.recipe).stem}-seed{seed}-bench"
+    words = [sys.executable, "-m", "thirtytwo", "train", options.data, "--recipe", options.recipe]
+    words += ["--seed", str(seed), "--device", options.device, "--data-root", options.data_root, "--run", str(path)]
+    for setting in options.settings:
+        words += ["--set", setting]
+    start = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    wall = time.perf_counter() - start
+    run = RunDir.open(path)
+    metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
+    recipe = run.read_recipe()
+    return {
+        "seed": seed,
+        "n_test": metrics["n"],
+        **{name: metrics.get(name) for name in FIGURES},
+        "minutes_wall": round(wall / 60, 2),
+        "seconds_train": environment["seconds"]["train"],
+        "peak_memory_mb": environment["peak_memory_mb"],
+        "peak_memory_mb_seen_by_parent": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3, 1),
+        "trained_on": environment["data"]["train"],
+        "held_out": environment["data"]["val"],
+        "epochs": environment["epochs"],
+        "parameters": environment["parameters"],
+        "flops": environment["flops"],
+        "device": environment["device"],
+        "hardware": environment["hardware"],
+        "choices": environment["choices"],
+        "versions": environment["versions"],
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, deviation and range over the seeds."""
+    told: dict[str, Any] = {}
+    for name in ("accuracy", "accuracy_tta"):
+        values = [run[name]["value"] for run in runs if run[name]]
+        if values:
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            told[name] = {"mean": statistics.fmean(values), "std": spread, "range": [min(values), max(values)]}
+    told["minutes_wall"] = statistics.median(run["minutes_wall"] for run in runs)
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""One training step of thirtytwo against the plain PyTorch loop for the same network on the same device.
+
+    python benchmarks/train_step.py [--rounds 5] [--steps 8] [--batch 1000] [--data-classes 10]
+
+Sides, each in a process of its own, taking turns: `thirtytwo` (the whole product: Lightning, batched augmentation,
+Muon, its automatic choices), `plain` (the shortest PyTorch loop, SGD, no augmentation, same precision and layout) and
+`defaults` (the same loop with PyTorch's defaults: float32, contiguous). The loops get ready float batches, so they do
+strictly less work. Counts are medians of seconds a step; a ratio above 1 means thirtytwo is the quicker one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.files import write_json
+from thirtytwo.fit.hardware import choose_hardware, describe_machine
+from thirtytwo.fit.train import build_net, fit
+from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.rundir import RunDir
+
+RESULTS = Path(__file__).parent / "results" / "train_step.json"
+SIDES = ("thirtytwo", "plain", "defaults")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A training step against the plain PyTorch loop.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps({"seconds_per_step": seconds_per_step(options)}))
+        return
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for number in range(options.rounds):
+        for side in SIDES if number % 2 == 0 else reversed(SIDES):
+            seconds[side].append(in_own_process(side, options))
+            print(f"round {number + 1}  {side:10s} {seconds[side][-1]:.3f} s a step", flush=True)
+    middle = {side: statistics.median(values) for side, values in seconds.items()}
+    recipe = recipe_for(options)
+    hardware = choose_hardware(recipe.train, options.device)
+    write_json(
+        options.out,
+        {
+            "what": "seconds a step, and the loops over thirtytwo: above 1, thirtytwo is quicker",
+            "n": options.rounds,
+            "steps_a_round": options.steps,
+            "batch_size": options.batch,
+            "network": recipe.model.model_dump(mode="json"),
+            "seconds_per_step": seconds,
+            "median": middle,
+            "ratio": {side: round(middle[side] / middle["thirtytwo"], 3) for side in SIDES[1:]},
+            "images_per_second": {side: round(options.batch / value, 1) for side, value in middle.items()},
+            "choices": [vars(choice) for choice in hardware.choices],
+            "hardware": describe_machine(hardware.device),
+            "torch": torch.__version__,
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    )
+    print({side: round(middle[side] / middle["thirtytwo"], 3) for side in SIDES[1:]})
+
+
+def recipe_for(options: argparse.Namespace) -> Recipe:
+    """The `fast` recipe for this many classes, at full resolution: two passes over `steps` batches."""
+    changes = {"schedule.epochs": 2, "schedule.batch_size": options.batch, "schedule.resolution": []}
+    return resolve_recipe(read_recipe_values("fast"), changes, classes=options.classes, rows=45_000)
+
+
+def in_own_process(side: str, options: argparse.Namespace) -> float:
+    """One measurement in a fresh interpreter, so that no side inherits another's memory or threads."""
+    words = [sys.executable, __file__, "--side", side, "--steps", str(options.steps), "--batch", str(options.batch)]
+    words += ["--classes", str(options.classes), "--device", options.device]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds_per_step"])
+
+
+def seconds_per_step(options: argparse.Namespace) -> float:
+    """Seconds of one step on random pictures, after one pass to warm up."""
+    return product_step(options) if options.side == "thirtytwo" else loop_step(options)
+
+
+def product_step(options: argparse.Namespace) -> float:
+    recipe = recipe_for(options)
+    hardware = choose_hardware(recipe.train, options.device)
+    generator = np.random.default_rng(0)
+    rows = options.steps * options.batch
+    pictures = ImageSet(
+        generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8),
+        generator.integers(0, options.classes, rows),
+        tuple(f"class {index}" for index in range(options.classes)),
+        np.arange(rows),
+    )
+    with tempfile.TemporaryDirectory() as place:
+        run = RunDir(Path(place))
+        fit(recipe, pictures, None, run, hardware, show=False)
+        return run.read_history()[1]["seconds"] / options.steps
+
+
+def loop_step(options: argparse.Namespace) -> float:
+    recipe = recipe_for(options)
+    plain = options.side == "plain"
+    device = choose_hardware_quietly(recipe, options.device, plain=plain)
+    layout = torch.channels_last if plain else torch.contiguous_format
+    net = build_net(recipe, options.classes).to(device[0]).to(memory_format=layout).train()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1e-4, momentum=0.9, nesterov=True)
+    images = torch.randn(options.batch, 3, 32, 32, device=device[0]).to(memory_format=layout)
+    labels = torch.randint(0, options.classes, (options.batch,), device=device[0])
+
+    def one_pass() -> None:
+        for _ in range(options.steps):
+            with torch.autocast(device[0].type, device[1], device[1] != torch.float32):
+                loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.train.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if device[0].type == "cuda":
+            torch.cuda.synchronize()
+
+    one_pass()
+    start = time.perf_counter()
+    one_pass()
+    return (time.perf_counter() - start) / options.steps
+
+
+def choose_hardware_quietly(recipe: Recipe, device: str, *, plain: bool) -> tuple[torch.device, torch.dtype]:
+    """Device and precision as thirtytwo would choose them, decided in a child so that nothing else is changed here."""
+    code = (
+        "import sys; from thirtytwo.fit.hardware import choose_hardware; from thirtytwo.recipe import TrainSettings;"
+        "h = choose_hardware(TrainSettings(), sys.argv[1]); print(h.device.type, str(h.precision)[6:])"
+    )
+    words = [sys.executable, "-c", code, device]
+    place, precision = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    chosen: Any = getattr(torch, precision) if plain else torch.float32
+    return torch.device(place), chosen
+
+
+if __name__ == "__main__":
+    main()
