@@ -52,7 +52,12 @@ for name in json.loads(sys.argv[2]):
 print(json.dumps(problems))
 """
 
-MODULE_OF = {"scikit-learn": "sklearn", "python-multipart": "multipart", "prometheus-client": "prometheus_client"}
+MODULE_OF = {
+    "scikit-learn": "sklearn",
+    "pyyaml": "yaml",
+    "python-multipart": "multipart",
+    "prometheus-client": "prometheus_client",
+}
 
 
 def of_extras() -> list[str]:
