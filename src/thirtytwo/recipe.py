@@ -26,6 +26,9 @@ class DataSettings(Settings):
 
     val_fraction: float = Field(0.1, ge=0.0, le=0.5)
     """Part of train held out, stratified by class, where the data has no validation split of its own."""
+    split_seed: int = Field(0, ge=0)
+    """Decides which rows are held out, and which are test where the data has no test split; apart from `seed`, so that
+    runs with other seeds are scored on the same rows."""
     train_on: Literal["train", "all"] = "train"
     """`all` adds the validation rows to training once every choice is fixed; needs `calibrate_from`."""
     calibrate_from: str = ""
@@ -180,7 +183,7 @@ class Recipe(Settings):
     description: str = ""
     """One line for `thirtytwo recipes`."""
     seed: int = Field(0, ge=0)
-    """Fixes the split, the initial weights, the order and the augmentation."""
+    """Fixes the initial weights, the order and the augmentation."""
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     model: ModelSettings

@@ -45,7 +45,9 @@ def evaluate(
     net, info = load_net(directory, recipe)
     spec = data or environment["data"]["spec"]
     root = Path(data_root) if data_root is not None else None
-    dataset = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize, seed=recipe.seed)
+    dataset = load_dataset(
+        spec, data_root=root, image_size=info.input_size, resize=info.resize, seed=recipe.data.split_seed
+    )
     own = dataset.fingerprint == environment["data"]["fingerprint"]
     pictures = pictures_of(dataset, split, info, directory if own else None)
     say(f"scoring {len(pictures):,} pictures of {dataset.name} ({split})")
@@ -88,7 +90,7 @@ def report(run: Path | str, *, data_root: Path | str | None = None) -> Path:
                 data_root=root,
                 image_size=recipe.data.image_size,
                 resize=recipe.data.resize,
-                seed=recipe.seed,
+                seed=recipe.data.split_seed,
             )
         except DataError:
             dataset = None

@@ -28,11 +28,11 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     settings = recipe.data
     if dataset.test is None or not len(dataset.test):
         raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
-    train = limit(dataset.train, settings.limit_train, recipe.seed) if settings.limit_train else dataset.train
+    train = limit(dataset.train, settings.limit_train, settings.split_seed) if settings.limit_train else dataset.train
     if dataset.val is not None:
         val = dataset.val if len(dataset.val) else None
     else:
-        train, held = hold_out(train, settings.val_fraction, recipe.seed)
+        train, held = hold_out(train, settings.val_fraction, settings.split_seed)
         val = held if len(held) else None
     if settings.train_on == "all" and val is not None:
         train = joined(train, val)

@@ -80,7 +80,7 @@ def ending(fitted: Fitted, image_size: int, onnx_difference: float, seconds: flo
 def split_record(parts: Parts, recipe: Recipe) -> dict[str, Any]:
     """Content of `split.json`: which rows were held out, and how often test was touched."""
     return {
-        "seed": recipe.seed,
+        "seed": recipe.data.split_seed,
         "val_fraction": recipe.data.val_fraction,
         "train_on": recipe.data.train_on,
         "n_train": len(parts.train),

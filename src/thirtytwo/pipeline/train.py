@@ -119,7 +119,11 @@ def _plan(
     build_net(early, TYPICAL_CLASSES)
     measured_by_twin = twin(early)
     dataset = load_dataset(
-        data, data_root=data_root, image_size=early.data.image_size, resize=early.data.resize, seed=early.seed
+        data,
+        data_root=data_root,
+        image_size=early.data.image_size,
+        resize=early.data.resize,
+        seed=early.data.split_seed,
     )
     parts = divide(dataset, early)
     recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
