@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, RunError
-from thirtytwo.files import written_whole
+from thirtytwo.files import write_bytes
 from thirtytwo.fit.train import Fitted, build_net
 from thirtytwo.judge.calibration import fit_temperature, softmax, unknown_threshold
 from thirtytwo.judge.score import Scorer
@@ -94,8 +94,7 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
 def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors` whole."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    with written_whole(run.weights) as temporary:
-        save_file(tensors, temporary, metadata={"thirtytwo": info.model_dump_json()})
+    write_bytes(run.weights, save(tensors, metadata={"thirtytwo": info.model_dump_json()}))
 
 
 def load_net(run: RunDir, recipe: Recipe) -> tuple[Net, ModelInfo]:
