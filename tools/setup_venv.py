@@ -37,6 +37,7 @@ def main() -> None:
         say("installing uv into .venv")
         install_uv(python)
     install = [*uv, "pip", "install", "--python", str(python), "--constraints", str(ROOT / "constraints.txt")]
+    install += ["--compile-bytecode"]  # once here, instead of in every first start
     what = ["--editable", f"{ROOT}[{chosen.extras}]"]
     if not chosen.no_dev:
         what += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]

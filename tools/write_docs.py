@@ -1,17 +1,23 @@
-"""Write the generated parts of docs/ anew: `make docs`. A test fails where they are not current.
+"""Write the generated parts of README and docs/ anew: `make docs`. A test fails where they are not current.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from figures import accuracies, speeds
+
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -42,6 +48,8 @@ def recipes() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "accuracies": accuracies,
+    "speeds": speeds,
     "network-options": network_options,
     "recipe-keys": recipe_keys,
     "recipes": recipes,
@@ -110,11 +118,11 @@ def _values(schema: dict[str, Any], value: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    for path in sorted(DOCS.glob("*.md")):
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if current(text) != text:
             path.write_text(current(text), encoding="utf-8")
-            print(f"written: {path.relative_to(DOCS.parent)}")
+            print(f"written: {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Seconds from nothing to the first training batch of CIFAR-10, first time and from the cache, apart from imports.
+
+    python benchmarks/start.py [--data-root DIR] [--repeats 5]
+
+Each measurement is a process of its own: data set read or opened, validation held out, tensors made, one batch drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from thirtytwo.data.batches import channel_statistics, to_device
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.splits import hold_out
+from thirtytwo.files import write_json
+from thirtytwo.fit.hardware import choose_hardware, describe_machine
+from thirtytwo.fit.module import TrainingBatches
+from thirtytwo.recipe import read_recipe_values, resolve_recipe
+
+RESULTS = Path(__file__).parent / "results" / "start.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Seconds to the first training batch of CIFAR-10.")
+    parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
+        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        return 0
+    if options.once:
+        print(json.dumps(seconds_to_first_batch(Path(options.data_root))))
+        return 0
+    with tempfile.TemporaryDirectory() as cache:
+        first = in_own_process(options.data_root, cache)
+        later = [in_own_process(options.data_root, cache) for _ in range(options.repeats)]
+    found = {
+        "what": "seconds to the first training batch of CIFAR-10, imports not counted",
+        "first_time": round(first, 3),
+        "from_cache": [round(value, 3) for value in later],
+        "median_from_cache": round(statistics.median(later), 3),
+        "n": options.repeats,
+        "hardware": describe_machine(torch.device("cpu")),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write_json(RESULTS, found)
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+def in_own_process(data_root: str, cache: str) -> float:
+    environment = {**os.environ, "THIRTYTWO_CACHE": cache}
+    words = [sys.executable, __file__, "--once", "--data-root", data_root]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
+    return float(done.stdout.splitlines()[-1])
+
+
+def seconds_to_first_batch(data_root: Path) -> float:
+    recipe = resolve_recipe(read_recipe_values("fast"), {}, classes=10, rows=45_000)
+    hardware = choose_hardware(recipe.train, "cpu")
+    start = time.perf_counter()
+    dataset = load_dataset("cifar10", data_root=data_root)
+    train, _ = hold_out(dataset.train, recipe.data.val_fraction, recipe.data.split_seed)
+    mean, std = channel_statistics(train.images)
+    pixels, labels = to_device(train, hardware.device)
+    next(iter(TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)))
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Sentences and tables about what benchmarks measured, from `benchmarks/results/`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+
+
+def accuracies() -> str:
+    """What the recipes reached on CIFAR."""
+    results = {path.stem: _read(path) for path in sorted(RESULTS.glob("accuracy-*.json"))}
+    lines = [
+        "| data | recipe | test accuracy | with test-time augmentation | minutes | seeds | hardware, precision, date |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(_accuracy_row(name, result) for name, result in results.items()),
+    ]
+    runs = [run for result in results.values() for run in result["runs"]]
+    held, trained, scored = (_same(runs, key) for key in ("held_out", "trained_on", "n_test"))
+    memory = max(run["peak_memory_mb"] for run in runs) / 1000
+    text = f"""
+In brackets: 95 % interval for one run, deviation for several. Trained on {trained} pictures with {held} held out
+for every choice, scored once on {scored}; minutes are everything from start to report. Most memory held:
+{memory:.1f} GB."""
+    return "\n".join([*lines, text]) + "\n"
+
+
+def speeds() -> str:
+    """Training step and prediction."""
+    step, predict = _read(RESULTS / "train_step.json"), _read(RESULTS / "predict.json")
+    rates, photo = predict["median_images_per_second"], predict["one_jpeg"]["1600x1200"]
+    return f"""\
+- A training step takes {_times(step["ratio"]["plain"])} than in the plain PyTorch loop of the same precision and
+  layout, and {_times(step["ratio"]["defaults"])} than with PyTorch's defaults ({_where(step)}).
+- `thirtytwo predict` classifies {rates["thirtytwo"]:,.0f} PNG files a second from a folder of
+  {predict["pictures"]:,}: {predict["ratio"]:.0%} of what ONNX Runtime alone reaches on ready arrays
+  ({_where(predict)}).
+- One JPEG of 1600×1200 pixels takes {photo["median_seconds"]:.2f} s from pressing return to the answer, start of
+  Python included, and {photo["peak_mb"]:.0f} MB of memory.
+"""
+
+
+def _accuracy_row(name: str, result: dict[str, Any]) -> str:
+    data, recipe = name.split("-")[1:3]
+    run, summary = result["runs"][0], result["summary"]
+    spread = "–".join(f"{bound:.2%}" for bound in run["accuracy"]["ci95"])
+    if result["n"] > 1:
+        spread = f"± {summary['accuracy']['std']:.2%}"
+    hardware = run["hardware"]
+    place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
+    precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
+    cells = [
+        data,
+        f"`{recipe}`",
+        f"**{summary['accuracy']['mean']:.2%}** ({spread})",
+        f"{summary['accuracy_tta']['mean']:.2%}",
+        f"{summary['minutes_wall']:.0f}",
+        ", ".join(str(one["seed"]) for one in result["runs"]),
+        f"{place}, {precision}, {run['date']}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def _same(runs: list[dict[str, Any]], key: str) -> str:
+    return " or ".join(f"{value:,}" for value in sorted({run[key] for run in runs}))
+
+
+def _times(ratio: float) -> str:
+    """How much less or more time, from the other side's time over ours."""
+    return f"{1 - 1 / ratio:.0%} less time" if ratio >= 1 else f"{1 / ratio - 1:.0%} more time"
+
+
+def _where(result: dict[str, Any]) -> str:
+    hardware = result["hardware"]
+    return f"median of {result['n']}, {hardware['cores']} cores of {hardware['cpu']}, {result['date'][:10]}"
