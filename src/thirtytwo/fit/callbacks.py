@@ -111,6 +111,8 @@ class Ledger(lightning.Callback):
         }
         self.rows.append(row)
         self._run.write_history(self.rows, HISTORY_COLUMNS)
+        for logger in trainer.loggers:
+            logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._show and self._bar is None:
             tell(_line(row, self._epochs))
 

@@ -71,8 +71,8 @@ class Loop(Training):
         images, labels = batch
         logits = self.net(images).float()
         right = (logits.argmax(dim=1) == labels).float().mean()
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
-        self.log("val_accuracy", right, batch_size=len(labels))
+        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)
+        self.log("val_accuracy", right, batch_size=len(labels), logger=False)
 
 
 def build_net(recipe: Recipe, classes: int) -> Net:
