@@ -128,6 +128,9 @@ def _plan(
     parts = divide(dataset, early)
     recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
+    if measured_by_twin is not None:
+        borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
+        hardware = replace(hardware, choices=(*hardware.choices, borrowed))
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
     return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down)
 

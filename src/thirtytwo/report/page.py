@@ -262,7 +262,9 @@ def _validation_text(splits: Mapping[str, Any]) -> str | None:
     if not splits:
         return None
     count = splits.get("n_val") or 0
-    if not count or splits.get("train_on") == "all":
+    if splits.get("train_on") == "all":
+        return "none held out: a record run on all of train, its choices made before by a twin run"
+    if not count:
         return "none held out"
     if splits.get("val_rows"):
         return f"{count:,} rows held out of train by seed {splits.get('seed')}, listed in split.json"
