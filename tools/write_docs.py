@@ -47,8 +47,19 @@ def recipes() -> str:
     return "\n".join(["| recipe | what for |", "| --- | --- |", *rows]) + "\n"
 
 
+def changes_of_fast() -> str:
+    """What the recipe `fast` changes for some data."""
+    lines = ["| for | changes |", "| --- | --- |"]
+    for row in read_recipe("fast").when:
+        bounds = [f"`{name}` {value:,}" for name, value in row if name != "set" and value is not None]
+        changes = ", ".join(f"`{key}` {_toml(value)}" for key, value in row.set.items())
+        lines.append(f"| {', '.join(bounds)} | {changes} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
+    "changes-of-fast": changes_of_fast,
     "speeds": speeds,
     "network-options": network_options,
     "recipe-keys": recipe_keys,
