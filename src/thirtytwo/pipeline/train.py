@@ -128,6 +128,7 @@ def _plan(
     parts = divide(dataset, early)
     recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
+    recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))
     if measured_by_twin is not None:
         borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
@@ -174,6 +175,17 @@ def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], N
     write_report(directory, test)
     write_card(directory)
     return metrics
+
+
+def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
+    """The recipe with every `auto` that can change the outcome replaced by what was chosen; threads stay free."""
+    chosen = {
+        "precision": str(hardware.precision).removeprefix("torch."),
+        "memory_format": "channels_last" if hardware.channels_last else "contiguous",
+        "compile": "on" if hardware.compile else "off",
+    }
+    data = recipe.data.model_copy(update={"image_size": image_size})
+    return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
 
 
 def _fit_batch(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
