@@ -1,11 +1,12 @@
-"""One training step of thirtytwo against the plain PyTorch loop for the same network on the same device.
+"""One training step of thirtytwo against plain PyTorch loops for the same network on the same device.
 
-    python benchmarks/train_step.py [--rounds 5] [--steps 8] [--batch 1000] [--data-classes 10]
+    python benchmarks/train_step.py [--rounds 5] [--steps 8] [--batch 1000] [--classes 10]
 
-Sides, each in a process of its own, taking turns: `thirtytwo` (the whole product: Lightning, batched augmentation,
-Muon, its automatic choices), `plain` (the shortest PyTorch loop, SGD, no augmentation, same precision and layout) and
-`defaults` (the same loop with PyTorch's defaults: float32, contiguous). The loops get ready float batches, so they do
-strictly less work. Counts are medians of seconds a step; a ratio above 1 means thirtytwo is the quicker one.
+Sides, each in a process of its own, taking turns: `thirtytwo` (the whole product: Lightning, batched augmentation, its
+automatic choices), `plain` (the shortest PyTorch loop with the same optimiser, precision and layout), `plain_sgd` (that
+loop with torch's SGD, which does less arithmetic than Muon) and `defaults` (SGD and PyTorch's defaults: float32,
+contiguous). The loops get ready float batches and augment nothing, so they do strictly less work. Counts are medians of
+seconds a step; a ratio above 1 means thirtytwo is the quicker one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +28,13 @@ from torch.nn import functional as F
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import choose_hardware, describe_machine
+from thirtytwo.fit.optim import build_optimizer
 from thirtytwo.fit.train import build_net, fit
 from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
-SIDES = ("thirtytwo", "plain", "defaults")
+SIDES = ("thirtytwo", "plain", "plain_sgd", "defaults")
 
 
 def main() -> None:
@@ -45,18 +46,20 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", default="float32", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps({"seconds_per_step": seconds_per_step(options)}))
         return
+    recipe = recipe_for(options)
+    hardware = choose_hardware(recipe.train, options.device)
+    options.device, options.precision = hardware.device.type, str(hardware.precision).removeprefix("torch.")
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for number in range(options.rounds):
         for side in SIDES if number % 2 == 0 else reversed(SIDES):
             seconds[side].append(in_own_process(side, options))
             print(f"round {number + 1}  {side:10s} {seconds[side][-1]:.3f} s a step", flush=True)
     middle = {side: statistics.median(values) for side, values in seconds.items()}
-    recipe = recipe_for(options)
-    hardware = choose_hardware(recipe.train, options.device)
     write_json(
         options.out,
         {
@@ -87,7 +90,7 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
 def in_own_process(side: str, options: argparse.Namespace) -> float:
     """One measurement in a fresh interpreter, so that no side inherits another's memory or threads."""
     words = [sys.executable, __file__, "--side", side, "--steps", str(options.steps), "--batch", str(options.batch)]
-    words += ["--classes", str(options.classes), "--device", options.device]
+    words += ["--classes", str(options.classes), "--device", options.device, "--precision", options.precision]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout.splitlines()[-1])["seconds_per_step"])
 
@@ -116,40 +119,35 @@ def product_step(options: argparse.Namespace) -> float:
 
 def loop_step(options: argparse.Namespace) -> float:
     recipe = recipe_for(options)
-    plain = options.side == "plain"
-    device = choose_hardware_quietly(recipe, options.device, plain=plain)
-    layout = torch.channels_last if plain else torch.contiguous_format
-    net = build_net(recipe, options.classes).to(device[0]).to(memory_format=layout).train()
-    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1e-4, momentum=0.9, nesterov=True)
-    images = torch.randn(options.batch, 3, 32, 32, device=device[0]).to(memory_format=layout)
-    labels = torch.randint(0, options.classes, (options.batch,), device=device[0])
+    defaults = options.side == "defaults"
+    device = torch.device(options.device)
+    precision = torch.float32 if defaults else getattr(torch, options.precision)
+    layout = torch.contiguous_format if defaults else torch.channels_last
+    net = build_net(recipe, options.classes).to(device).to(memory_format=layout).train()
+    optimizer: torch.optim.Optimizer
+    if options.side == "plain":
+        arithmetic = torch.bfloat16 if precision == torch.bfloat16 else torch.float32
+        optimizer = build_optimizer(net.parameter_groups(), recipe.optimizer, options.batch, arithmetic)
+    else:
+        moved = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(moved, lr=1e-4, momentum=0.9, nesterov=True)
+    images = torch.randn(options.batch, 3, 32, 32, device=device).to(memory_format=layout)
+    labels = torch.randint(0, options.classes, (options.batch,), device=device)
 
     def one_pass() -> None:
         for _ in range(options.steps):
-            with torch.autocast(device[0].type, device[1], device[1] != torch.float32):
+            with torch.autocast(device.type, precision, precision != torch.float32):
                 loss = F.cross_entropy(net(images), labels, label_smoothing=recipe.train.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        if device[0].type == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
 
     one_pass()
     start = time.perf_counter()
     one_pass()
     return (time.perf_counter() - start) / options.steps
-
-
-def choose_hardware_quietly(recipe: Recipe, device: str, *, plain: bool) -> tuple[torch.device, torch.dtype]:
-    """Device and precision as thirtytwo would choose them, decided in a child so that nothing else is changed here."""
-    code = (
-        "import sys; from thirtytwo.fit.hardware import choose_hardware; from thirtytwo.recipe import TrainSettings;"
-        "h = choose_hardware(TrainSettings(), sys.argv[1]); print(h.device.type, str(h.precision)[6:])"
-    )
-    words = [sys.executable, "-c", code, device]
-    place, precision = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
-    chosen: Any = getattr(torch, precision) if plain else torch.float32
-    return torch.device(place), chosen
 
 
 if __name__ == "__main__":

@@ -232,7 +232,22 @@ def test_unknown_rule_is_refused():
 
 def test_load_image_is_decode_then_resize():
     data = encoded(picture(shape=(50, 70, 3)))
-    np.testing.assert_array_equal(load_image(data, 16, "pad"), resize(decode(data), 16, "pad"))
+    loaded = load_image(data, 16, "pad")
+    np.testing.assert_array_equal(loaded.pixels, resize(decode(data), 16, "pad"))
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("shape", "orientation"), [((1200, 1600, 3), 1), ((900, 1400, 3), 6), ((257, 300, 3), 1)])
+def test_large_jpegs_are_read_at_a_smaller_scale(shape, orientation, rule):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = np.asarray(Image.fromarray(picture(shape=(12, 16, 3))).resize(shape[1::-1], Image.Resampling.BICUBIC))
+    data = encoded(smooth, "JPEG", quality=95, exif=exif)
+    whole = decode(data)
+    loaded = load_image(data, 32, rule)
+    assert (loaded.height, loaded.width) == whole.shape[:2]
+    difference = np.abs(loaded.pixels.astype(int) - resize(whole, 32, rule).astype(int))
+    assert difference.mean() < 1.5
 
 
 def test_find_images_sorts_naturally_and_lists_junk(tmp_path):

@@ -23,7 +23,7 @@ from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.source import Request
 from thirtytwo.data.splits import SPLITS, Positions, Split, part_off
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, decode, read_size, resize
+from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, load_image, read_size
 
 Source: TypeAlias = bytes | Path
 Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
@@ -283,12 +283,12 @@ def _decoded_part(
         for position, source in items:
             row = int(part.rows[position])
             try:
-                pixels = decode(source, part.name_of(row))
+                loaded = load_image(source, side, request.resize, part.name_of(row))
             except ImageError as cause:
                 causes[row] = cause
                 continue
-            images[position] = resize(pixels, side, request.resize)
-            found.append((pixels.shape[1], pixels.shape[0]))
+            images[position] = loaded.pixels
+            found.append((loaded.width, loaded.height))
 
     found: list[tuple[int, int]] = []
     workers = _workers()

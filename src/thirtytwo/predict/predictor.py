@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
-from thirtytwo.images.decode import decode, resize
+from thirtytwo.images.decode import load_image, resize
 from thirtytwo.predict.modelfile import INPUT, REQUIRED_OUTPUTS, ModelInfo, cpu_count, open_session
 
 if TYPE_CHECKING:
@@ -158,9 +158,12 @@ class Classifier:
     def _decode_one(self, picture: Picture) -> _Pixels | Unreadable:
         file = str(picture) if isinstance(picture, str | Path) else None
         try:
-            pixels = _checked(picture) if isinstance(picture, np.ndarray) else decode(picture)
-            height, width = pixels.shape[:2]
-            return _Pixels(file, width, height, resize(pixels, self.info.input_size, self.info.resize))
+            size, rule = self.info.input_size, self.info.resize
+            if isinstance(picture, np.ndarray):
+                height, width = _checked(picture).shape[:2]
+                return _Pixels(file, width, height, resize(picture, size, rule))
+            loaded = load_image(picture, size, rule)
+            return _Pixels(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
             return Unreadable(file, str(error))
 
