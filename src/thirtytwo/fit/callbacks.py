@@ -45,6 +45,7 @@ class Ledger(lightning.Callback):
         self._task: TaskID | None = None
         self._sums: Tensor | None = None
         self._batches = self._images = 0
+        self._validated = False
         self._epoch_start = self._last_line = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class Ledger(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._sums, self._batches, self._images = None, 0, 0
+        self._validated = False
         self._epoch_start = time.perf_counter()
 
     def on_train_batch_end(
@@ -91,6 +93,9 @@ class Ledger(lightning.Callback):
             self._last_line = now
             self._tell(trainer)
 
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loss, accuracy = self._means()
         if not loss < float("inf"):
@@ -105,7 +110,7 @@ class Ledger(lightning.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": loss,
             "train_accuracy": accuracy,
-            **_validation(trainer.callback_metrics),
+            **(_validation(trainer.callback_metrics) if self._validated else {}),
             "seconds": round(seconds, 3),
             "images_per_second": round(self._images / max(seconds, 1e-9), 1),
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +20,7 @@ from thirtytwo.data.batches import channel_statistics, generator_for, normalised
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.fit.callbacks import Ledger
+from thirtytwo.fit.checkpoints import Patience, WholeCheckpoints
 from thirtytwo.fit.hardware import Hardware
 from thirtytwo.fit.module import Training, TrainingBatches
 from thirtytwo.models import MODELS, Net
@@ -64,6 +65,8 @@ class Loop(Training):
         batches = self.trainer.train_dataloader
         if isinstance(batches, TrainingBatches):
             batches.epoch = self.current_epoch
+        last = self.current_epoch + 1 == self.recipe.schedule.epochs
+        self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
         # dropout and the like draw from torch's own generator: fixed an epoch at a time, so that resuming is exact
         torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
 
@@ -128,17 +131,23 @@ def _run_trainer(
 ) -> None:
     last = run.checkpoints / "last.ckpt"
     start_from = str(last) if resume and last.is_file() else None
+    misfit = RunError(
+        f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
+    )
+    if start_from is not None:
+        try:
+            torch.load(start_from, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in many ways
+            raise misfit from error
     with _quiet_lightning():
         try:
             trainer.fit(loop, batches, held_out, ckpt_path=start_from, weights_only=True)
         except SystemExit:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from None
-        except (RuntimeError, KeyError, EOFError) as error:
-            if start_from is None or not any(word in str(error) for word in ("state_dict", "PytorchStreamReader")):
+        except (RuntimeError, KeyError) as error:
+            if start_from is None or "state_dict" not in str(error):
                 raise
-            raise RunError(
-                f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
-            ) from error
+            raise misfit from error
 
 
 def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
@@ -155,6 +164,7 @@ def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[li
             devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
             precision=hardware.lightning_precision,  # type: ignore[arg-type]
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
             logger=logger,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,
@@ -167,7 +177,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     callbacks: list[lightning.Callback] = []
     mode = "min" if recipe.train.monitor == "val_loss" else "max"
     if validated and recipe.train.patience:
-        callbacks.append(EarlyStopping(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+        callbacks.append(Patience(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
     if validated and recipe.train.keep == "best":
         callbacks.append(
             ModelCheckpoint(
