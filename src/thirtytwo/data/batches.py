@@ -38,9 +38,9 @@ def normalised(
 
 
 def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images.images))
-    return pixels.to(device), torch.from_numpy(np.ascontiguousarray(images.labels)).to(device)
+    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`; memory maps are read into memory."""
+    pixels, labels = (np.require(part, requirements=["C", "W"]) for part in (images.images, images.labels))
+    return torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
 
 
 class Batches:
