@@ -162,6 +162,13 @@ class When(Settings):
     set: dict[str, Any]
     """Dotted keys and their values, as with `--set`."""
 
+    @model_validator(mode="after")
+    def _known_before_the_data(self) -> When:
+        fixed = [key for key in self.set if key.split(".")[0] in ("name", "seed", "data", "when")]
+        if fixed:
+            raise ValueError(f"{fixed[0]!r} decides what the data are, so it cannot depend on them")
+        return self
+
     def holds(self, classes: int, rows: int) -> bool:
         """Whether data with this many classes and training rows is meant."""
         return all(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,12 +32,18 @@ class GroupSettings(Settings):
     """Channels the group puts out."""
     kernel: int = Field(3, ge=1, le=5)
     """Side of the widening convolution's filters; an even side shrinks the map by one."""
-    body: tuple[int, ...] = (3,)
+    body: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (3,)
     """Sides of the body's filters, one a convolution."""
-    body_width: int | None = None
+    body_width: Annotated[int, Field(ge=1)] | None = None
     """Channels between the body's convolutions; the group's own width when not given."""
     residual: bool = False
     """Add the body's input to its output."""
+
+    @model_validator(mode="after")
+    def _sum_fits(self) -> GroupSettings:
+        if self.residual and any(kernel % 2 == 0 for kernel in self.body):
+            raise ValueError("a residual body needs odd filter sides, an even one shrinks the map")
+        return self
 
 
 class FastNetSettings(Settings):
