@@ -108,19 +108,31 @@ class RunDir:
         Raises:
             RunError: something is there already; names both ways out.
         """
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file, and a run needs a directory.", "Choose another place with --run.")
+        cls.refuse_used(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            used = any(path.iterdir())
         except OSError as error:
             raise RunError(f"{path} cannot be made: {error.strerror}.", "Choose another place with --run.") from None
+        return cls(path)
+
+    @staticmethod
+    def refuse_used(path: Path) -> None:
+        """Look whether `path` is free for a new run; nothing is made.
+
+        Raises:
+            RunError: something is there already; names both ways out.
+        """
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path} is a file, and a run needs a directory.", "Choose another place with --run.")
+            used = path.is_dir() and any(path.iterdir())
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.", "Choose another place with --run.") from None
         if used:
             raise RunError(
                 f"{path} exists and is not empty.",
                 "Continue that run with --resume, or choose another directory with --run.",
             )
-        return cls(path)
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.splits import hold_out, limit
-from thirtytwo.errors import DataError
+from thirtytwo.errors import DataError, RecipeError
+from thirtytwo.fit.train import build_net
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
@@ -54,12 +56,41 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     )
 
 
+def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo | None) -> None:
+    """The network can take these pictures, and the twin tells these classes apart.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    full = int(parts.train.images.shape[1])
+    net = build_net(recipe, len(dataset.classes)).eval()
+    for size in sorted({full, *(min(stage.size, full) for stage in recipe.schedule.resolution)}):
+        try:
+            with torch.inference_mode():
+                net(torch.zeros((1, 3, size, size)))
+        except (RuntimeError, IndexError):
+            raise RecipeError(
+                f"Pictures of {size}×{size} pixels are too small for this {recipe.model.name}: nothing remains.",
+                "Set data.image_size or schedule.resolution larger, or give model.options fewer groups.",
+            ) from None
+    if twin is not None and twin.classes != dataset.classes:
+        raise RecipeError(
+            f"data.calibrate_from names a run on {twin.dataset} with other classes than {dataset.name}.",
+            "Name a run of the same recipe on the same data with train_on = 'train'.",
+        )
+
+
 def pictures_of(dataset: DataSet, split: str, info: ModelInfo, own: RunDir | None) -> ImageSet:
     """The pictures of a split with labels in the model's order of classes.
 
     Raises:
         DataError: no such split, or other classes.
     """
+    if split == "val" and own is not None and own.read_json(own.split)["train_on"] == "all":
+        raise DataError(
+            f"{own.path} was trained on all of {dataset.name}, so no validation pictures are left to score.",
+            "Score its twin, or --split test.",
+        )
     if split == "val" and dataset.val is None and own is not None:
         rows = np.asarray(own.read_json(own.split)["val_rows"], dtype=np.int64)
         pictures = dataset.train.take(np.flatnonzero(np.isin(dataset.train.rows, rows)))

@@ -116,12 +116,27 @@ def tell_start(
         say(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def check_same(run: RunDir, recipe: Recipe) -> None:
+def begun_as(run: RunDir) -> dict[str, Any]:
+    """What `environment.json` of a run that was stopped says of its beginning."""
+    if not run.environment.is_file():
+        return {}
+    before = run.read_json(run.environment)
+    return {key: before[key] for key in ("command", "started") if key in before}
+
+
+def check_same(run: RunDir, recipe: Recipe, dataset: DataSet) -> None:
     """A resumed run must go on as it began.
 
     Raises:
-        RunError: names the keys that differ.
+        RunError: names the keys that differ, or the other data.
     """
+    if run.environment.is_file():
+        data = run.read_json(run.environment)["data"]
+        if data["fingerprint"] != dataset.fingerprint:
+            raise RunError(
+                f"{run.path} was begun on other data: {data['spec']!r} as it was then.",
+                "Resume with the same data, or start anew with another --run.",
+            )
     before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differ = sorted(key for key in before | now if before.get(key) != now.get(key))
     if differ:

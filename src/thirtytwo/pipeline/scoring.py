@@ -60,7 +60,7 @@ def twin(recipe: Recipe) -> ModelInfo | None:
     """What the run named by `calibrate_from` measured on its validation rows.
 
     Raises:
-        RecipeError: all of train is used, and no twin is named.
+        RecipeError: all of train is used, and no twin is named, or one that held nothing out.
     """
     if recipe.data.train_on != "all":
         return None
@@ -69,7 +69,13 @@ def twin(recipe: Recipe) -> ModelInfo | None:
             "data.train_on is 'all', so nothing is held out to fit temperature and unknown threshold on.",
             "Train the same recipe with train_on = 'train' first and name that run in data.calibrate_from.",
         )
-    return read_info(RunDir.open(recipe.data.calibrate_from).onnx)
+    run = RunDir.open(recipe.data.calibrate_from)
+    if not run.read_json(run.split)["n_val"]:
+        raise RecipeError(
+            f"data.calibrate_from names {run.path}, which held nothing out either.",
+            "Name a run of the same recipe with train_on = 'train'.",
+        )
+    return read_info(run.onnx)
 
 
 def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -> ModelInfo:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +13,16 @@ from typing import Any
 
 from thirtytwo.data.imageset import DataSet
 from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.train import Fitted, build_net, fit
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.pipeline.parts import Parts, divide
+from thirtytwo.pipeline.parts import Parts, check_fits, divide
 from thirtytwo.pipeline.records import (
+    begun_as,
     check_same,
     default_path,
     ending,
@@ -94,17 +98,36 @@ def train(
     if begun is not None and begun.metrics.is_file() and begun.onnx.is_file() and begun.report.is_file():
         say(f"{begun.path} is finished; nothing is left to resume")
         return Run(begun.path, begun.read_json(begun.metrics))
+    if begun is None and run is not None:
+        RunDir.refuse_used(started_as)
     source = recipe or (begun.recipe if begun else "fast")
     plan = _plan(data, source, changes, device, Path(data_root) if data_root is not None else None)
     if begun is not None:
-        check_same(begun, plan.recipe)
-        directory = begun
+        check_same(begun, plan.recipe, plan.dataset)
+        plan = replace(plan, record=plan.record | begun_as(begun))
+        directory = _begin(plan, begun)
     else:
         directory = _begin(plan, RunDir.create(started_as if run is not None else fresh_path(started_as)))
     tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
-    fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=resume, show=show)
-    metrics = _judge(plan, fitted, directory, say, clock)
+    with _told_how_to_resume(say, data, directory, data_root):
+        fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=resume, show=show)
+        metrics = _judge(plan, fitted, directory, say, clock)
     return Run(directory.path, metrics)
+
+
+@contextmanager
+def _told_how_to_resume(
+    say: Callable[[str], None], data: str, directory: RunDir, data_root: Path | str | None
+) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = ["thirtytwo", "train", data, "--resume", "--run", str(directory.path)]
+        words += ["--data-root", str(data_root)] if data_root is not None else []
+        trained = any(directory.checkpoints.glob("last.ckpt"))
+        kept = "the last whole epoch is kept" if trained else "no epoch was finished yet"
+        say(f"stopped; {kept}. Go on with: {shlex.join(words)}")
+        raise
 
 
 def _plan(
@@ -127,6 +150,9 @@ def _plan(
     )
     parts = divide(dataset, early)
     recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
+    if recipe.train != early.train:
+        hardware = choose_hardware(recipe.train, device)
+    check_fits(dataset, parts, recipe, measured_by_twin)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
     recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))
     if measured_by_twin is not None:
@@ -137,10 +163,14 @@ def _plan(
 
 
 def _begin(plan: Plan, directory: RunDir) -> RunDir:
+    """Write down what is settled; what a run that is resumed has written already stays."""
     version = plan.record["versions"]["thirtytwo"]
-    directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
-    directory.write_json(directory.split, split_record(plan.parts, plan.recipe))
-    directory.write_json(directory.environment, plan.record)
+    if not directory.recipe.is_file():
+        directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
+    if not directory.split.is_file():
+        directory.write_json(directory.split, split_record(plan.parts, plan.recipe))
+    if not directory.environment.is_file():
+        directory.write_json(directory.environment, plan.record)
     return directory
 
 
@@ -167,7 +197,11 @@ def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], N
     info = info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
     say("writing model.onnx and the report")
     export_onnx(fitted.net, info, directory.onnx)
-    difference = check_parity(fitted.net, info, directory.onnx, test.images[:PARITY_PICTURES])
+    try:
+        difference = check_parity(fitted.net, info, directory.onnx, test.images[:PARITY_PICTURES])
+    except ExportError:
+        directory.onnx.unlink()  # nobody shall predict with it
+        raise
     directory.write_json(
         directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
     )
