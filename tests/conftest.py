@@ -7,10 +7,16 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    import thirtytwo.data.imageset
+    import thirtytwo.recipe
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -134,3 +140,43 @@ def pictures(tmp_path: Path) -> Path:
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "notes.txt").write_text("not a picture")
     return folder
+
+
+def make_pictures(
+    count: int, *, size: int = 16, classes: int = 3, seed: int = 0, grey: bool = False
+) -> thirtytwo.data.imageset.ImageSet:
+    """Labelled pictures of noise, each class with a brightness and a colour of its own."""
+    from thirtytwo.data.imageset import ImageSet
+
+    random = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % classes
+    tones = np.random.default_rng(7).integers(40, 216, (classes, 3))
+    images = tones[labels][:, None, None] + random.integers(-40, 40, (count, size, size, 3))
+    if grey:
+        images = images[..., :1].repeat(3, axis=-1)
+    names = tuple(f"class {index}" for index in range(classes))
+    return ImageSet(images.clip(0, 255).astype(np.uint8), labels, names, np.arange(count, dtype=np.int64))
+
+
+TINY: dict[str, object] = {
+    "model.options": {"groups": [{"width": 8}, {"width": 16}]},
+    "train.precision": "float32",
+    "train.threads": 1,
+    "schedule.batch_size": 16,
+    "schedule.epochs": 3,
+}
+"""Overrides that make a recipe train in a blink, and the same on every machine."""
+
+
+def make_recipe(**changes: object) -> thirtytwo.recipe.Recipe:
+    """A tiny recipe; `changes` are its keys with `__` for the dot."""
+    from thirtytwo.recipe import resolve_recipe
+
+    overrides = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return resolve_recipe({"name": "tiny", "model": {"name": "fastnet"}}, overrides, classes=3, rows=48)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """`pictures`, `recipe` and `overrides` for training in a blink."""
+    return SimpleNamespace(pictures=make_pictures, recipe=make_recipe, overrides=TINY)

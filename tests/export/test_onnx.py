@@ -1,0 +1,151 @@
+"""model.onnx as the contract has it, and never one that says something else than its network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from thirtytwo.errors import ExportError, ModelFileError
+from thirtytwo.export.onnx import export_onnx
+from thirtytwo.export.parity import check_parity
+from thirtytwo.fit.train import build_net
+from thirtytwo.judge.score import Scorer
+from thirtytwo.models import Net
+from thirtytwo.predict.modelfile import ModelInfo, open_session
+
+RESIDUAL = {
+    "activation": "silu",
+    "pooling": "max+mean",
+    "groups": [
+        {"width": 8, "body": [1, 1], "residual": True},
+        {"width": 16, "kernel": 2, "body": [3, 3], "body_width": 12, "residual": True},
+    ],
+}
+SMALL = {"groups": [{"width": 8}, {"width": 16}]}
+METADATA = [
+    "classes",
+    "input_size",
+    "resize",
+    "mean",
+    "std",
+    "temperature",
+    "unknown_threshold",
+    "architecture",
+    "dataset",
+    "accuracy",
+    "version",
+]
+
+
+@pytest.fixture(scope="module", params=[SMALL, RESIDUAL], ids=["plain", "residual"])
+def exported(
+    request: pytest.FixtureRequest, tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Net, ModelInfo, Path]:
+    net = build_net(tiny.recipe(model__options=request.param), 3)
+    net.prepare(torch.randn(8, 3, 16, 16))
+    with torch.no_grad():
+        for _ in range(3):
+            net.train()(torch.randn(16, 3, 16, 16))
+    info = ModelInfo(
+        classes=("a", "bé", "c"),
+        input_size=16,
+        resize="pad",
+        mean=(0.4, 0.5, 0.45),
+        std=(0.2, 0.25, 0.3),
+        temperature=0.25,
+        unknown_threshold=None,
+        architecture="fastnet",
+        dataset="noise",
+        accuracy=0.5,
+        version="1.2.3",
+    )
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    net.to(memory_format=torch.channels_last)
+    export_onnx(net, info, path)
+    return net, info, path
+
+
+def test_inputs_and_outputs(exported: tuple[Net, ModelInfo, Path]) -> None:
+    session, _ = open_session(exported[2])
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["N", 16, 16, 3])
+    outputs = {entry.name: entry for entry in session.get_outputs()}
+    assert list(outputs) == ["probabilities", "logits", "features", "heatmaps"]
+    assert {entry.type for entry in outputs.values()} == {"tensor(float)"}
+    assert outputs["probabilities"].shape[1] == outputs["logits"].shape[1] == 3
+    assert outputs["features"].shape[1] == 16
+    assert [len(entry.shape) for entry in outputs.values()] == [2, 2, 2, 3]
+    assert all(isinstance(entry.shape[0], str) for entry in outputs.values()), "N is free"
+
+
+def test_metadata(exported: tuple[Net, ModelInfo, Path]) -> None:
+    _, info, path = exported
+    (entry,) = [entry for entry in onnx.load(path).metadata_props if entry.key == "thirtytwo"]
+    told = json.loads(entry.value)
+    assert list(told) == METADATA
+    assert told["classes"] == ["a", "bé", "c"]
+    assert told["temperature"] == 0.25
+    assert told["unknown_threshold"] is None
+    assert ModelInfo.model_validate(told) == info
+    assert [file.name for file in path.parent.iterdir()] == ["model.onnx"], "one file is the model"
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_it_says(count: int, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
+    net, info, path = exported
+    images = tiny.pictures(count).images
+    session, _ = open_session(path)
+    said = dict(
+        zip(["probabilities", "logits", "features", "heatmaps"], session.run(None, {"images": images}), strict=True)
+    )
+    assert [len(value) for value in said.values()] == [count] * 4
+    np.testing.assert_allclose(said["probabilities"].sum(axis=1), 1, atol=1e-5)
+    scaled = np.exp(said["logits"] / 0.25)
+    np.testing.assert_allclose(said["probabilities"], scaled / scaled.sum(axis=1, keepdims=True), atol=1e-5)
+    logits = Scorer(net, tuple(info.mean), tuple(info.std), torch.device("cpu")).logits(images)
+    np.testing.assert_allclose(said["logits"], logits, atol=1e-4)
+    pixels = ((images / 255 - info.mean) / info.std).astype(np.float32).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        maps = net.eval().maps(torch.from_numpy(np.ascontiguousarray(pixels)))
+        heatmaps = net.heatmaps(maps, torch.from_numpy(logits.argmax(axis=1)))
+    np.testing.assert_allclose(said["features"], net.pool(maps).numpy(), atol=1e-4)
+    np.testing.assert_allclose(said["heatmaps"], heatmaps.numpy(), atol=1e-4)
+
+
+def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
+    net, info, path = exported
+    assert 0 <= check_parity(net, info, path, tiny.pictures(150).images) < 1e-4
+
+
+@pytest.mark.parametrize("damage", ["network", "file", "temperature"])
+def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path) -> None:
+    net, info, path = exported
+    if damage == "network":
+        other = build_net(tiny.recipe(seed=5), 3)
+        net = other.eval()
+    elif damage == "temperature":
+        info = info.model_copy(update={"temperature": 0.3})
+    else:
+        model = onnx.load(path)
+        largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        values = onnx.numpy_helper.to_array(largest) * np.float32(1.5)
+        largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
+        path = tmp_path / "model.onnx"
+        onnx.save(model, path)
+    with pytest.raises(ExportError, match=r"does not agree with the network .* \(allowed: 0 and 1e-04\)"):
+        check_parity(net, info, path, tiny.pictures(30).images)
+
+
+def test_parity_with_a_broken_file(
+    exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    net, info, path = exported
+    (tmp_path / "model.onnx").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelFileError):
+        check_parity(net, info, tmp_path / "model.onnx", tiny.pictures(3).images)

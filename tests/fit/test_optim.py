@@ -1,0 +1,202 @@
+"""MuonSGD against torch's SGD and against what Muon promises; rates by hand."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thirtytwo.fit.optim import MuonSGD, build_optimizer, rate_factor
+from thirtytwo.recipe import OptimizerSettings, ScheduleSettings
+
+
+def parameters() -> dict[str, list[nn.Parameter]]:
+    torch.manual_seed(0)
+    shapes = {"filters": (8, 4, 3, 3), "stem_bias": (6,), "rest": (8,), "head": (5, 8)}
+    return {role: [nn.Parameter(torch.randn(shape))] for role, shape in shapes.items()}
+
+
+def give_gradients(roles: dict[str, list[nn.Parameter]], seed: int) -> None:
+    torch.manual_seed(seed)
+    for group in roles.values():
+        for parameter in group:
+            parameter.grad = torch.randn_like(parameter)
+
+
+def test_sgd_is_torchs_step_by_step() -> None:
+    settings = OptimizerSettings(
+        name="sgd", lr=0.05, lr_rest=0.02, lr_head=0.3, momentum=0.6, momentum_rest=0.85, weight_decay=1e-4
+    )
+    ours, theirs = parameters(), parameters()
+    optimizer = build_optimizer(ours, settings, batch_size=100)
+    rates = {"filters": 0.05, "stem_bias": 0.02, "rest": 0.02, "head": 0.3}
+    reference = torch.optim.SGD(
+        [
+            # a weight loses weight_decay · batch_size of itself a step, whatever its rate
+            {
+                "params": theirs[role],
+                "lr": lr,
+                "weight_decay": 1e-4 * 100 / lr,
+                "momentum": 0.6 if role == "filters" else 0.85,
+            }
+            for role, lr in rates.items()
+        ],
+        momentum=0.5,
+        nesterov=True,
+    )
+    for step in range(5):
+        give_gradients(ours, step)
+        give_gradients(theirs, step)
+        optimizer.step()
+        reference.step()
+        for group, other in zip(optimizer.param_groups, reference.param_groups, strict=True):
+            group["lr"] *= 0.9
+            other["lr"] *= 0.9
+        for role in ours:
+            torch.testing.assert_close(ours[role][0], theirs[role][0])
+
+
+@pytest.mark.parametrize("role", ["filters", "rest", "head"])
+def test_decay_takes_its_part_whatever_the_rate(role: str) -> None:
+    settings = OptimizerSettings(name="sgd", momentum=0, momentum_rest=0, weight_decay=1e-3)
+    roles = parameters()
+    before = roles[role][0].detach().clone()
+    roles[role][0].grad = torch.zeros_like(before)
+    build_optimizer(roles, settings, batch_size=50).step()
+    torch.testing.assert_close(roles[role][0].detach(), before * (1 - 1e-3 * 50))
+
+
+def test_two_small_batches_decay_as_one_large() -> None:
+    shrunk = []
+    for batch_size, steps in ((10, 2), (20, 1)):
+        roles = parameters()
+        optimizer = build_optimizer(roles, OptimizerSettings(momentum_rest=0, weight_decay=1e-4), batch_size)
+        for _ in range(steps):
+            roles["head"][0].grad = torch.zeros_like(roles["head"][0])
+            optimizer.step()
+        shrunk.append(roles["head"][0].detach())
+    torch.testing.assert_close(*shrunk, rtol=1e-5, atol=1e-6)
+
+
+def muon_step(gradient: Tensor, *, lr: float = 1.0, renormalise: bool = False, start: Tensor | None = None) -> Tensor:
+    """What one step of Muon does to a filter bank."""
+    parameter = nn.Parameter(torch.zeros_like(gradient) if start is None else start.clone())
+    group: dict[str, Any] = {"params": [parameter], "lr": lr, "momentum": 0.6, "muon": True, "renormalise": renormalise}
+    parameter.grad = gradient.clone()
+    MuonSGD([group]).step()
+    return parameter.detach()
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (64, 8, 1, 1), (16, 16, 1, 1), (32, 3, 3, 3)])
+def test_muons_step_is_nearly_orthogonal(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    flat = torch.randn(shape).flatten(1)
+    left, _, right = torch.linalg.svd(flat, full_matrices=False)
+    values = torch.linspace(0.3, 1.0, len(right))
+    gradient = (left * values) @ right
+    step = -muon_step(gradient.reshape(shape)).flatten(1)
+    assert step.shape == flat.shape
+    found = torch.linalg.svdvals(step)
+    # three quintic Newton–Schulz steps lift a singular value of 0.05 to 0.7 and keep all below 1.3
+    assert float(found.min()) > 0.5, found
+    assert float(found.max()) < 1.3, found
+    assert float((left.T @ step @ right.T).diag().min()) > 0.4, "same singular vectors"
+
+
+def test_muon_knows_no_scale() -> None:
+    torch.manual_seed(2)
+    gradient = torch.randn(8, 4, 3, 3)
+    for scale in (2.0**-12, 2.0**12):
+        torch.testing.assert_close(muon_step(gradient * scale), muon_step(gradient), rtol=1e-4, atol=1e-5)
+
+
+def test_muon_without_gradient_stays() -> None:
+    start = torch.randn(8, 4, 3, 3)
+    assert torch.equal(muon_step(torch.zeros_like(start), start=start), start)
+
+
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_renormalise_keeps_norms(renormalise: bool) -> None:
+    torch.manual_seed(3)
+    start = 7 * torch.randn(16, 4, 3, 3)
+    after = muon_step(torch.randn_like(start), lr=1e-9, renormalise=renormalise, start=start)
+    expected = 16**0.5 if renormalise else float(start.norm())
+    assert float(after.norm()) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(after / after.norm(), start / start.norm())
+
+
+@pytest.mark.parametrize(
+    ("settings", "muon", "renormalise"),
+    [({}, True, True), ({"renormalise": False}, True, False), ({"name": "sgd"}, False, False)],
+)
+def test_only_filters_are_muons(settings: dict[str, Any], muon: bool, renormalise: bool) -> None:
+    optimizer = build_optimizer(parameters(), OptimizerSettings(**settings), 10)
+    found = {group["role"]: (group["muon"], group["renormalise"]) for group in optimizer.param_groups}
+    assert found == {
+        "filters": (muon, renormalise),
+        "stem_bias": (False, False),
+        "rest": (False, False),
+        "head": (False, False),
+    }
+
+
+def test_a_role_without_parameters_is_left_out() -> None:
+    optimizer = build_optimizer(parameters() | {"stem_bias": []}, OptimizerSettings(), 10)
+    assert [group["role"] for group in optimizer.param_groups] == ["filters", "rest", "head"]
+
+
+@pytest.mark.parametrize("name", ["muon", "sgd"])
+def test_state_survives_being_saved(name: str) -> None:
+    settings = OptimizerSettings(name=name, weight_decay=1e-4)
+    straight, stopped = parameters(), parameters()
+    optimizer = build_optimizer(straight, settings, 10)
+    first = build_optimizer(stopped, settings, 10)
+    for step in range(4):
+        if step == 2:
+            saved = copy.deepcopy(first.state_dict())
+            first = build_optimizer(stopped, settings, 10)
+            first.load_state_dict(saved)
+        for roles, one in ((straight, optimizer), (stopped, first)):
+            give_gradients(roles, step)
+            one.step()
+    for role in straight:
+        assert torch.equal(straight[role][0], stopped[role][0])
+
+
+def test_closure_is_called_with_gradients_on() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = MuonSGD([{"params": [parameter], "lr": 0.5, "momentum": 0.0}])
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (parameter**2).sum() / 2
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 1.5
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "role", "factors"),
+    [
+        ({}, "filters", {0: 1.0, 5: 0.5, 9: 0.1}),
+        ({"final": 0.2}, "head", {0: 1.0, 5: 0.6, 9: 0.28}),
+        ({"warmup": 0.2}, "rest", {0: 1 / 3, 1: 2 / 3, 2: 1.0, 6: 0.5, 9: 0.125}),
+        ({"warmup": 0.2, "final": 0.5}, "filters", {1: 2 / 3, 2: 1.0, 6: 0.75}),
+        ({"stem_bias_until": 0.5}, "stem_bias", {0: 1.0, 1: 0.8, 4: 0.2, 5: 0.0, 9: 0.0}),
+        ({"stem_bias_until": 0.0}, "stem_bias", {0: 0.0, 9: 0.0}),
+        ({"stem_bias_until": 1.0, "final": 0.5, "warmup": 0.2}, "stem_bias", {0: 1.0, 9: 0.1}),
+    ],
+)
+def test_rates_by_hand(schedule: dict[str, float], role: str, factors: dict[int, float]) -> None:
+    settings = ScheduleSettings(**schedule)  # type: ignore[arg-type]
+    found = {step: rate_factor(settings, role, step, 10) for step in factors}
+    assert found == pytest.approx(factors)
+
+
+def test_rate_of_no_steps() -> None:
+    assert rate_factor(ScheduleSettings(), "filters", 0, 0) == 1.0

@@ -1,0 +1,193 @@
+"""FastNet: its whitening stem, its start, its shapes, its three steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.errors import RecipeError
+from thirtytwo.models import MODELS
+from thirtytwo.models.fastnet import EIGENVALUE_FLOOR, PATCH, FastNet, FilterConv
+
+SMALL: dict[str, Any] = {"groups": [{"width": 8}, {"width": 16}]}
+RESIDUAL: dict[str, Any] = {
+    "activation": "silu",
+    "pooling": "max+mean",
+    "groups": [
+        {"width": 8, "body": [1, 1], "residual": True},
+        {"width": 16, "body": [3, 1], "body_width": 12, "residual": True},
+        {"width": 24, "kernel": 2, "body": [3, 3], "body_width": 10, "residual": True},
+    ],
+}
+
+
+def net(options: dict[str, Any] | None = None, classes: int = 5) -> FastNet:
+    torch.manual_seed(0)
+    made = MODELS.get("fastnet")(classes, SMALL if options is None else options)
+    assert isinstance(made, FastNet)
+    return made
+
+
+def smooth_noise(count: int, size: int = 16) -> Tensor:
+    """Noise whose neighbours and channels go together, as in photographs."""
+    torch.manual_seed(1)
+    images = F.avg_pool2d(torch.randn(count, 3, size + 2, size + 2), 3, stride=1)
+    return 2 * (images + images.mean(dim=1, keepdim=True))
+
+
+def patches(images: Tensor) -> Tensor:
+    found = F.unfold(images, PATCH)  # (N, 12, places)
+    return found.permute(0, 2, 1).reshape(-1, 12)
+
+
+def test_whitening_makes_patches_white() -> None:
+    images = smooth_noise(64)
+    made = net()
+    made.prepare(images)
+    weight = made.stem.weight.detach()
+    assert torch.equal(weight[12:], -weight[:12])
+    seen = patches(images)
+    out = (seen - seen.mean(dim=0)) @ weight[:12].flatten(1).T
+    covariance = out.T @ out / len(out)
+    variances = torch.linalg.eigvalsh(torch.cov(seen.T)).flip(0)
+    expected = torch.diag(variances / (variances + EIGENVALUE_FLOOR))
+    torch.testing.assert_close(covariance, expected, atol=2e-3, rtol=0)
+    assert float(expected.diag().min()) > 0.9, "the data are rich enough to tell"
+
+
+def test_whitening_does_not_depend_on_chance() -> None:
+    one, other = net(), net()
+    one.prepare(smooth_noise(32))
+    torch.manual_seed(5)
+    other.prepare(smooth_noise(32))
+    assert torch.equal(one.stem.weight, other.stem.weight)
+
+
+@pytest.mark.parametrize("kind", ["grey", "one colour", "two colours"])
+def test_pictures_without_colour_leave_no_dead_channel(kind: str) -> None:
+    images = smooth_noise(32)
+    if kind == "grey":
+        images = images[:, :1].expand(-1, 3, -1, -1).contiguous()
+    elif kind == "one colour":
+        images = torch.zeros_like(images)
+    else:
+        images = torch.sign(images[:, :1, :1, :1]).expand_as(images).contiguous()
+    made = net()
+    made.prepare(images)
+    assert bool(made.stem.weight.isfinite().all())
+    if kind == "grey":
+        assert float(made.stem(images).detach().var(dim=(0, 2, 3)).min()) > 0.1
+    loss = F.cross_entropy(made.train()(images), torch.arange(32) % 5)
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert all(bool(p.grad.isfinite().all()) for p in made.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(("width_in", "width_out"), [(4, 9), (9, 4), (6, 6)])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_filters_start_as_identity(width_in: int, width_out: int, kernel: int) -> None:
+    images = torch.randn(2, width_in, 7, 7)
+    same = min(width_in, width_out)
+    out = FilterConv(width_in, width_out, kernel)(images)
+    assert out.shape == (2, width_out, 7, 7)
+    torch.testing.assert_close(out[:, :same], images[:, :same])
+
+
+@pytest.mark.parametrize("size", [16, 20, 24, 32])
+@pytest.mark.parametrize("options", [{}, SMALL, RESIDUAL, SMALL | {"pooling": "max+mean"}])
+def test_forward_is_its_three_steps(options: dict[str, Any], size: int) -> None:
+    made = net(options).eval()
+    images = torch.randn(3, 3, size, size)
+    with torch.inference_mode():
+        maps = made.maps(images)
+        features = made.pool(maps)
+        logits = made.classify(features)
+        assert torch.equal(made(images), logits)
+    width = made.head.in_features
+    assert maps.shape[:2] == (3, width)
+    assert features.shape == (3, width)
+    assert logits.shape == (3, 5)
+    torch.testing.assert_close(features @ made.class_weights().detach().T, logits)
+
+
+def test_shapes_follow_the_recipe() -> None:
+    made = net(RESIDUAL)
+    shapes = {name: tuple(value.shape) for name, value in made.named_parameters() if value.ndim == 4}
+    assert shapes == {
+        "stem.weight": (24, 3, 2, 2),
+        "groups.0.widen.weight": (8, 24, 3, 3),
+        "groups.0.body.0.weight": (8, 8, 1, 1),
+        "groups.0.body.1.weight": (8, 8, 1, 1),
+        "groups.1.widen.weight": (16, 8, 3, 3),
+        "groups.1.body.0.weight": (12, 16, 3, 3),
+        "groups.1.body.1.weight": (16, 12, 1, 1),
+        "groups.2.widen.weight": (24, 16, 2, 2),
+        "groups.2.body.0.weight": (10, 24, 3, 3),
+        "groups.2.body.1.weight": (24, 10, 3, 3),
+    }
+    assert made.maps(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 3, 3)
+
+
+def test_residual_adds_the_bodys_input() -> None:
+    group = net({"groups": [{"width": 8, "residual": True}]}).groups[0].eval()
+    maps = torch.randn(2, 24, 8, 8)
+    plain = net({"groups": [{"width": 8}]}).groups[0].eval()
+    plain.load_state_dict(group.state_dict())
+    before = group.activation(group.norm(F.max_pool2d(group.widen(maps), 2)))
+    torch.testing.assert_close(group(maps), plain(maps) + before)
+
+
+@pytest.mark.parametrize("options", [SMALL | {"pooling": "max+mean"}, RESIDUAL])
+def test_heatmaps_mean_is_their_share_of_the_logit(options: dict[str, Any]) -> None:
+    made = net(options).eval()
+    with torch.inference_mode():
+        maps = made.maps(torch.randn(4, 3, 32, 32))
+        top = made.classify(made.pool(maps)).argmax(dim=1)
+        heat = made.heatmaps(maps, top)
+        assert heat.shape == (4, *maps.shape[2:])
+        from_mean = made.classify(made.pool(maps)) - made.classify(maps.amax(dim=(2, 3)))
+    torch.testing.assert_close(heat.mean(dim=(1, 2)), from_mean.gather(1, top[:, None])[:, 0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [SMALL, RESIDUAL])
+def test_every_trained_parameter_has_one_role(options: dict[str, Any]) -> None:
+    made = net(options)
+    roles = made.parameter_groups()
+    assert set(roles) == {"filters", "stem_bias", "rest", "head"}
+    given = [id(parameter) for group in roles.values() for parameter in group]
+    trained = [id(parameter) for parameter in made.parameters() if parameter.requires_grad]
+    assert sorted(given) == sorted(trained)
+    assert all(parameter.ndim == 4 for parameter in roles["filters"])
+    assert roles["head"] == [made.head.weight]
+    assert roles["stem_bias"] == [made.stem.bias]
+    assert not made.stem.weight.requires_grad
+
+
+def test_a_stopped_stem_bias_keeps_its_role() -> None:
+    made = net()
+    made.stem.bias.requires_grad_(False)
+    assert made.parameter_groups()["stem_bias"] == [made.stem.bias]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"group": []}, "unknown key 'group'. Did you mean 'groups'?"),
+        ({"groups": [{"width": 8, "residul": True}]}, "Did you mean 'residual'?"),
+        ({"groups": [{"width": 2}]}, "'groups.0.width' must be greater than or equal to 8, found 2."),
+        ({"groups": [{}]}, "'groups.0.width' is missing."),
+        ({"groups": [{"width": 8, "body": [0]}]}, "greater than or equal to 1"),
+        ({"groups": [{"width": 8, "body": [2], "residual": True}]}, "odd filter sides"),
+        ({"activation": "relu"}, "'gelu' or 'silu', found 'relu'"),
+        ({"pooling": 3}, "found 3"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        net(options)
+    assert says in str(caught.value)
+    assert "model.options of fastnet" in str(caught.value)
