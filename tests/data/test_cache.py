@@ -18,13 +18,13 @@ TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}
 def decoded(monkeypatch):
     """How many pictures were decoded so far."""
     seen = []
-    real = plan.decode
+    real = plan.load_image
 
-    def counting(source, name=None):
+    def counting(source, size, rule, name):
         seen.append(name)
-        return real(source, name)
+        return real(source, size, rule, name)
 
-    monkeypatch.setattr(plan, "decode", counting)
+    monkeypatch.setattr(plan, "load_image", counting)
     return seen
 
 

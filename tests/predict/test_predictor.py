@@ -237,7 +237,7 @@ def test_errors_while_decoding_that_are_ours_are_not_hidden(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(predictor, "decode", broken)
+    monkeypatch.setattr(predictor, "load_image", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         classifier.predict(sorted(pictures.glob("*.png")))
 
