@@ -101,6 +101,14 @@ class RunDir:
         """`predictions-<split>.parquet`."""
         return self.path / f"predictions-{split}.parquet"
 
+    @property
+    def corruptions(self) -> Path:
+        return self.path / "corruptions.json"
+
+    def corruptions_on(self, name: str) -> Path:
+        """Accuracy under corruptions of the run's own test (`corruptions.json`), or of something else by name."""
+        return self.corruptions if name == "test" else self.path / f"corruptions-{name}.json"
+
     @classmethod
     def create(cls, path: Path) -> RunDir:
         """A new run directory.

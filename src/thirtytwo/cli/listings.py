@@ -38,6 +38,30 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures", "value", "95 % interval"], rows)
 
 
+def show_sets(found: Mapping[str, Any]) -> None:
+    """Coverage and size of prediction sets."""
+    measured, size = found["measured"], found["mean_size"]
+    rows = [
+        ("truth in the set", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
+        ("classes in a set", f"{size['value']:.2f}", " to ".join(f"{end:.2f}" for end in size["ci95"])),
+    ]
+    show()
+    show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
+
+
+def show_corruptions(found: Mapping[str, Any]) -> None:
+    """Accuracy under each kind of corruption at each strength."""
+    rows = [
+        (kind["kind"].replace("_", " "), *(percent(cell["value"]) for cell in kind["accuracy"]), percent(kind["mean"]))
+        for kind in found["kinds"]
+    ]
+    mean = found["mean_corruption_accuracy"]
+    show()
+    show_table([f"corruption, {found['n']:,} pictures", *map(str, found["strengths"]), "mean"], rows)
+    ends = " to ".join(map(percent, mean["ci95"]))
+    show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
+
+
 def show_models() -> None:
     """Models ready to predict, then networks that can be trained."""
     from thirtytwo.predict.predictor import RUNS, bundled_models

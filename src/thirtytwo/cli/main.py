@@ -113,14 +113,39 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["test", "val"], typer.Option(help="Which part.")] = "test",
     tta: Annotated[bool, typer.Option("--tta", help="Also with test-time augmentation.")] = False,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also under noise, blur, weather and the like, at five strengths.")
+    ] = False,
+    corruption_pictures: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Corrupt at most this many pictures.")
+    ] = 2000,
+    coverage: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Also prediction sets that hold the truth this often, such as 0.95."),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
     """Score a trained run again, or on other data."""
     import thirtytwo
-    from thirtytwo.cli.listings import show_metrics
+    from thirtytwo.cli.listings import show_corruptions, show_metrics, show_sets
 
-    show_metrics(thirtytwo.evaluate(run, data=data, split=split, tta=tta, device=device, data_root=data_root))
+    metrics = thirtytwo.evaluate(
+        run,
+        data=data,
+        split=split,
+        tta=tta,
+        corruptions=corruptions,
+        corruption_pictures=corruption_pictures,
+        coverage=coverage,
+        device=device,
+        data_root=data_root,
+    )
+    show_metrics(metrics)
+    if coverage is not None:
+        show_sets(metrics["conformal"])
+    if corruptions:
+        show_corruptions(metrics["corruptions"])
 
 
 @app.command()

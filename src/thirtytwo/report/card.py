@@ -9,6 +9,7 @@ from thirtytwo.errors import require
 from thirtytwo.files import write_text
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
+from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.rundir import RunDir
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -46,6 +47,8 @@ def card(facts: Facts) -> str:
         _summary(facts),
         _use(facts),
         _figures(facts),
+        _sets(facts),
+        _corruptions(facts),
         _training(facts),
         _limits(facts),
     ]
@@ -136,6 +139,36 @@ def _figures(facts: Facts) -> str:
         "they do not cover how much another seed would change.\n\n"
         f"Weakest classes by F1: {weak}. "
         "`report.html` shows every class, the confusions and the worst mistakes."
+    )
+
+
+def _sets(facts: Facts) -> str:
+    sets = prediction_sets(facts)
+    if sets is None:
+        return ""
+    return (
+        f"## Prediction sets\n\nThe classes with a probability of at least {sets['least']}, set on "
+        f"{sets['calibrated_on']:,} validation pictures for a coverage of {sets['asked']}, hold the truth of "
+        f"{sets['measured']} of {sets['n']:,} {facts.split} pictures (95% interval {sets['interval']}), "
+        f"{sets['size']} classes on average. Coverage holds over all classes together; "
+        f"the least covered is {_plain(sets['weakest'])} ({sets['weakest_coverage']})."
+    )
+
+
+def _corruptions(facts: Facts) -> str:
+    table = corruption_table(facts)
+    if table is None:
+        return ""
+    heads = " | ".join(str(strength) for strength in table["strengths"])
+    lines = [
+        f"| {_plain(row['kind'])} | " + " | ".join(cell["text"] for cell in row["cells"]) + f" | {row['mean']} |"
+        for row in table["rows"]
+    ]
+    return (
+        f"## Corrupted pictures\n\nMean accuracy {table['mean']} (95% interval {table['interval']}) over common "
+        f"corruptions at five strengths, {table['clean']} without, n = {table['n']:,} each. Kinds after Hendrycks and "
+        f"Dietterich 2019, made anew.\n\n| kind | {heads} | mean |\n"
+        f"| --- |{' ---: |' * (len(table['strengths']) + 1)}\n" + "\n".join(lines)
     )
 
 

@@ -17,7 +17,8 @@ from thirtytwo.rundir import Predictions, RunDir
 class Facts:
     """One run as the report and the model card see it.
 
-    `metrics` and `predictions` are None where the split was never scored; `history` holds finite numbers only;
+    `metrics` and `predictions` are None where the split was never scored, `corruptions` where it was not scored under
+    them; `history` holds finite numbers only;
     `environment` and `splits` are empty where the run ended before they were written.
     """
 
@@ -29,6 +30,7 @@ class Facts:
     splits: dict[str, Any]
     metrics: dict[str, Any] | None
     predictions: Predictions | None
+    corruptions: dict[str, Any] | None = None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -97,6 +99,7 @@ def gather(run: RunDir, split: str = "test") -> Facts:
         splits=splits,
         metrics=None,
         predictions=predictions,
+        corruptions=run.read_json(path) if (path := run.corruptions_on(split)).is_file() else None,
     )
     if metrics is not None and metrics.get("split") != split:
         metrics = None

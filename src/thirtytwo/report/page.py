@@ -15,6 +15,7 @@ from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliabili
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import worst_mistakes
+from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.rundir import Predictions, RunDir
 
 PAIRS = 12
@@ -93,6 +94,8 @@ def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
         "reliability": "" if predictions is None else reliability_chart(reliability(predictions)),
         "ece": (facts.metrics or {}).get("ece"),
         "coverage": [] if predictions is None else _coverage(predictions),
+        "sets": prediction_sets(facts),
+        "corruptions": corruption_table(facts),
         "typed_command": facts.environment.get("command"),
         "command": facts.command,
         "choices": facts.environment.get("choices") or [],

@@ -1,0 +1,81 @@
+"""What report and model card say of corrupted pictures and of prediction sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thirtytwo.report.facts import Facts, interval, percent
+
+
+def corruption_table(facts: Facts) -> dict[str, Any] | None:
+    """Accuracy by kind and strength, ready to be shown; None where it was not measured."""
+    found = facts.corruptions
+    if found is None:
+        return None
+    clean = found["clean_accuracy"]["value"]
+    rows = []
+    for number, kind in enumerate(found["kinds"]):
+        first = not number or found["kinds"][number - 1]["family"] != kind["family"]
+        cells = [
+            {
+                "text": percent(cell["value"], 1),
+                "interval": interval(cell["ci95"], digits=1),
+                "drop": round(max(0.0, 1.0 - cell["value"] / clean) if clean else 0.0, 3),
+            }
+            for cell in kind["accuracy"]
+        ]
+        rows.append(
+            {
+                "kind": spoken(kind["kind"]),
+                "family": kind["family"] if first else "",
+                "cells": cells,
+                "mean": percent(kind["mean"], 1),
+            }
+        )
+    mean = found["mean_corruption_accuracy"]
+    return {
+        "n": found["n"],
+        "seed": found["seed"],
+        "strengths": found["strengths"],
+        "clean": percent(clean),
+        "mean": percent(mean["value"]),
+        "interval": interval(mean["ci95"]),
+        "families": [(family, percent(value, 1)) for family, value in found["families"].items()],
+        "rows": rows,
+    }
+
+
+def prediction_sets(facts: Facts) -> dict[str, Any] | None:
+    """Coverage asked for and measured, and how large the sets are; None where it was not measured."""
+    found = (facts.metrics or {}).get("conformal")
+    if not found:
+        return None
+    weakest = found["least_covered"]
+    return {
+        "asked": f"{100 * found['coverage']:g}%",
+        "measured": percent(found["measured"]["value"]),
+        "interval": interval(found["measured"]["ci95"]),
+        "size": f"{found['mean_size']['value']:.2f}",
+        "size_interval": interval(found["mean_size"]["ci95"], as_percent=False, digits=2),
+        "n": found["n"],
+        "calibrated_on": found["calibrated_on"],
+        "least": percent(found["least_probability"], 1),
+        "weakest": weakest["class"],
+        "weakest_coverage": percent(weakest["coverage"], 1),
+        "sizes": [
+            {"size": size, "count": count, "share": percent(count / found["n"], 1)} for size, count in _sizes(found)
+        ],
+    }
+
+
+def _sizes(found: dict[str, Any], most: int = 6) -> list[tuple[str, int]]:
+    """Pictures by size of their set; large sets as one row."""
+    sizes = sorted((int(size), count) for size, count in found["sizes"].items())
+    few = [(str(size), count) for size, count in sizes if size < most]
+    many = sum(count for size, count in sizes if size >= most)
+    return [*few, (f"{most} and more", many)] if many else few
+
+
+def spoken(kind: str) -> str:
+    """`gaussian_noise` as `Gaussian noise`, `jpeg` as `JPEG`."""
+    return "JPEG" if kind == "jpeg" else kind.replace("_", " ").capitalize()

@@ -1,0 +1,69 @@
+"""Corruptions and prediction sets on the page and in the card; nothing where they were not measured."""
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.judge.conformal import measure_sets
+from thirtytwo.judge.corruptions import corruption_names, measure_corruptions
+from thirtytwo.report.card import card
+from thirtytwo.report.facts import gather, percent
+from thirtytwo.report.page import render
+from thirtytwo.report.robustness import corruption_table, prediction_sets, spoken
+
+
+@pytest.fixture
+def measured(make_run):
+    """A run with both, and what was measured."""
+    run, given = make_run()
+    random = np.random.default_rng(0)
+    pictures = ImageSet(
+        random.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), given.truth[:12], given.classes, np.arange(12)
+    )
+
+    def logits(images):
+        return np.eye(len(given.classes), dtype=np.float32)[images[:, 0, 0, 0] % len(given.classes)]
+
+    table = {"dataset": "pets <i>", "split": "test"} | measure_corruptions(pictures, logits)
+    run.write_json(run.corruptions, table)
+    sets = measure_sets(given, given, 0.9)
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"conformal": sets})
+    return run, table, sets
+
+
+def test_page_and_card_tell_both(measured):
+    run, table, sets = measured
+    facts = gather(run)
+    page, text = render(facts, None), card(facts)
+    for told in (page, text):
+        assert percent(table["mean_corruption_accuracy"]["value"]) in told
+        assert percent(sets["measured"]["value"]) in told
+        for name in corruption_names():
+            assert spoken(name) in told, name
+    assert 'href="#corruptions"' in page
+    assert 'href="#sets"' in page
+    assert page.count("--drop:") == 5 * len(corruption_names())
+
+
+def test_nothing_is_told_where_nothing_was_measured(make_run):
+    run, _ = make_run()
+    facts = gather(run)
+    assert corruption_table(facts) is None
+    assert prediction_sets(facts) is None
+    for told in (render(facts, None), card(facts)):
+        assert "Corrupt" not in told
+        assert "Prediction sets" not in told
+
+
+def test_each_family_is_named_once_and_drops_stay_in_bounds(measured):
+    table = corruption_table(gather(measured[0]))
+    assert [row["family"] for row in table["rows"] if row["family"]] == ["noise", "blur", "weather", "digital"]
+    assert all(0 <= cell["drop"] <= 1 for row in table["rows"] for cell in row["cells"])
+
+
+def test_large_sets_are_one_row(measured):
+    run, _, sets = measured
+    sizes = {"0": 10, "2": 100, "6": 30, "40": 100}
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"conformal": sets | {"sizes": sizes}})
+    rows = prediction_sets(gather(run))["sizes"]
+    assert [(row["size"], row["count"]) for row in rows] == [("0", 10), ("2", 100), ("6 and more", 130)]
