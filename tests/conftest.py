@@ -142,9 +142,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def make_pictures(
-    count: int, *, size: int = 16, classes: int = 3, seed: int = 0, grey: bool = False
-) -> thirtytwo.data.imageset.ImageSet:
+def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.imageset.ImageSet:
     """Labelled pictures of noise, each class with a brightness and a colour of its own."""
     from thirtytwo.data.imageset import ImageSet
 
@@ -152,8 +150,6 @@ def make_pictures(
     labels = np.arange(count, dtype=np.int64) % classes
     tones = np.random.default_rng(7).integers(40, 216, (classes, 3))
     images = tones[labels][:, None, None] + random.integers(-40, 40, (count, size, size, 3))
-    if grey:
-        images = images[..., :1].repeat(3, axis=-1)
     names = tuple(f"class {index}" for index in range(classes))
     return ImageSet(images.clip(0, 255).astype(np.uint8), labels, names, np.arange(count, dtype=np.int64))
 

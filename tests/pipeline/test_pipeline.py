@@ -461,15 +461,6 @@ def test_resuming_what_is_not_there(tmp_path: Path) -> None:
         train("digits", run=tmp_path / "none", resume=True, show=False)
 
 
-def test_resuming_after_training_but_before_the_end(again: RunDir, finished: Run, no_report: None) -> None:
-    for path in (again.report, again.onnx, again.metrics):
-        path.unlink()
-    run = train("digits", run=again.path, resume=True, show=False)
-    assert untouched(run.metrics) == untouched(finished.metrics)
-    assert run.metrics["test_evaluations"] == 2, "test was looked at twice, and that is said"
-    assert again.onnx.is_file()
-
-
 def test_resuming_what_had_hardly_begun(again: RunDir, finished: Run, no_report: None) -> None:
     for path in again.path.iterdir():
         if path.name != "recipe.toml":
@@ -630,7 +621,10 @@ def test_full_disk_later_and_resumed(
         with pytest.raises(OutputError, match=rf"run/{artefact} could not be written: File too large\."):
             small()
     assert not list((tmp_path / "run").rglob(".*")), "nothing half-written"
-    assert untouched(small(resume=True).metrics) == untouched(finished.metrics)
+    run = small(resume=True)
+    assert untouched(run.metrics) == untouched(finished.metrics)
+    looks = 2 if step == "export_onnx" else 1
+    assert run.metrics["test_evaluations"] == looks, "a second look at test is said"
 
 
 def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
