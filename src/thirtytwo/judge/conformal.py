@@ -2,11 +2,11 @@
 
 Split conformal prediction with the threshold on 1 - p(true class), called LAC (M. Sadinle, J. Lei, L. Wasserman, *Least
 Ambiguous Set-Valued Classifiers with Bounded Error Levels*, JASA 2019, arXiv 1609.00451), with the finite-sample
-correction (A. Angelopoulos, S. Bates, arXiv 2107.07511). Of all methods with this coverage its sets are smallest on
-average, and its coverage is exact without drawing lots. The adaptive ones (APS, arXiv 2006.02544; RAPS, arXiv
-2009.14193) pay for evener coverage with sets several times as large where a model is mostly right; without their random
-part they cover more than was asked for. The price: where the model is right more often than asked, some pictures get an
-empty set, which is to be read as "not sure of any class".
+correction (A. Angelopoulos, S. Bates, arXiv 2107.07511). Where the probabilities are right no other sets with this
+coverage are smaller on average, and no lots are drawn. On validation pictures of CIFAR-10 and CIFAR-100 the adaptive
+methods (APS, arXiv 2006.02544; RAPS, arXiv 2009.14193) came equally near the coverage asked for, with larger sets. The
+price: where the model is right more often than asked, some pictures get an empty set, which is to be read as "not sure
+of any class".
 """
 
 from __future__ import annotations
