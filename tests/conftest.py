@@ -142,6 +142,70 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+def write_finished_run(
+    path: Path,
+    *,
+    seed: int = 0,
+    skill: float = 2.0,
+    settings: dict[str, object] | None = None,
+    classes: Sequence[str] = ("red", "green", "blue"),
+    truth: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
+    data: dict[str, object] | None = None,
+    split: str = "test",
+    **environment: object,
+) -> Path:
+    """A run as if it were trained, scored and exported: what comparisons read, and a model file that runs.
+
+    `skill` decides how often it is right; `settings` are tables of its recipe; `data` what it says of its data.
+    """
+    from thirtytwo.judge.metrics import compute_metrics
+    from thirtytwo.recipe import Recipe
+    from thirtytwo.rundir import Predictions, RunDir
+
+    random = np.random.default_rng(1000 + seed)
+    labels = np.arange(240) % len(classes) if truth is None else np.asarray(truth, dtype=np.int64)
+    logits = random.normal(size=(len(labels), len(classes)))
+    logits[np.arange(len(labels)), labels] += skill
+    shares = np.exp(logits)
+    probabilities = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    positions = np.arange(len(labels)) if rows is None else np.asarray(rows, dtype=np.int64)
+    given = Predictions(tuple(classes), labels, probabilities, positions)
+    facts = {"spec": "colours", "name": "colours", "fingerprint": "abc", "classes": list(classes), "superclasses": None}
+
+    run = RunDir.create(path)
+    run.write_recipe(
+        Recipe.model_validate({"name": "fast", "seed": seed, "model": {"name": "fastnet"}} | (settings or {}))
+    )
+    run.write_predictions(split, given)
+    scores = compute_metrics(given, dataset="colours", split=split, resamples=20, test_evaluations=1)
+    run.write_json(run.metrics, scores)
+    held_out = {"seed": 0, "val_fraction": 0.1, "train_on": "train", "n_train": 900, "n_val": 100, "val_rows": []}
+    run.write_json(run.split, held_out | {"test_evaluations": 1})
+    run.write_json(
+        run.environment,
+        {
+            "seconds": {"train": 100.0 + seed, "total": 120.0},
+            "hardware": {"cpu": "Some CPU", "cores": 2, "memory_gb": 8.0, "gpu": None},
+            "device": "cpu",
+            "parameters": 1_970_000,
+            "flops": 81_000_000,
+            "data": facts | {"train": 900, "val": 100, "test": len(labels)} | (data or {}),
+            "interrupted": False,
+        }
+        | environment,
+    )
+    write_colour_model(run.onnx)
+    run.report.write_text("<!DOCTYPE html>")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run() -> Callable[..., Path]:
+    """`write_finished_run`, for tests that need runs and no training."""
+    return write_finished_run
+
+
 def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.imageset.ImageSet:
     """Labelled pictures of noise, each class with a brightness and a colour of its own."""
     from thirtytwo.data.imageset import ImageSet

@@ -160,6 +160,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return train(data, **{**settings, "epochs": 1, "device": "cpu"})
 
     monkeypatch.setattr(pipeline, "train", train_briefly)
+    monkeypatch.setattr("thirtytwo.pipeline.seeds.train", train_briefly)
     return tmp_path
 
 

@@ -16,20 +16,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thirtytwo import pipeline as pipeline
     from thirtytwo.errors import ThirtytwoError
-    from thirtytwo.pipeline import Run, evaluate, train
+    from thirtytwo.pipeline import Run, SeedRuns, evaluate, train, train_seeds
     from thirtytwo.predict.predictor import Classifier, load
+    from thirtytwo.report.compare import compare
+    from thirtytwo.report.comparison import Comparison
 
     __version__: str
 
-__all__ = ["Classifier", "Run", "ThirtytwoError", "__version__", "evaluate", "load", "train"]
+__all__ = [
+    "Classifier",
+    "Comparison",
+    "Run",
+    "SeedRuns",
+    "ThirtytwoError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load",
+    "train",
+    "train_seeds",
+]
 
 _HOMES = {
     "Classifier": "thirtytwo.predict.predictor",
+    "Comparison": "thirtytwo.report.comparison",
     "Run": "thirtytwo.pipeline",
+    "SeedRuns": "thirtytwo.pipeline",
+    "compare": "thirtytwo.report.compare",
     "evaluate": "thirtytwo.pipeline",
     "ThirtytwoError": "thirtytwo.errors",
     "load": "thirtytwo.predict.predictor",
     "train": "thirtytwo.pipeline",
+    "train_seeds": "thirtytwo.pipeline",
 }
 
 

@@ -20,6 +20,8 @@ from thirtytwo.files import write_json, write_text, written_whole
 from thirtytwo.recipe import Recipe, read_recipe
 
 PROBABILITY_PREFIX = "p_"
+SEEDS_SUMMARY = "summary.json"
+"""Beside the runs of several seeds, in the directory that holds them all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +154,8 @@ class RunDir:
         run = cls(Path(path))
         if not run.path.is_dir():
             raise RunError(f"There is no run directory {str(run.path)!r}.", "Give the path that training printed last.")
+        if holds_seeds(run.path):
+            raise RunError(f"{run.path} holds the runs of several seeds.", "Give one of them.")
         if not run.recipe.is_file():
             raise RunError(
                 f"{run.path} is not a run directory: it has no recipe.toml.",
@@ -258,3 +262,8 @@ class RunDir:
             rows=table["row"].to_numpy().astype(np.int64),
             files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
         )
+
+
+def holds_seeds(path: Path) -> bool:
+    """Whether a directory holds the runs of several seeds, rather than being a run itself."""
+    return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()

@@ -140,11 +140,13 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"thirtytwo {thirtytwo.__version__}\n"
     assert run_command([]) == 0
     out = capsys.readouterr().out
-    for verb in ("train", "evaluate", "predict", "report", "models", "recipes", "data", "demo"):
+    for verb in ("train", "evaluate", "predict", "compare", "report", "models", "recipes", "data", "demo"):
         assert verb in out
 
 
-@pytest.mark.parametrize("name", ["data", "train", "evaluate", "predict", "report", "models", "recipes", "demo"])
+@pytest.mark.parametrize(
+    "name", ["data", "train", "evaluate", "predict", "compare", "report", "models", "recipes", "demo"]
+)
 def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([name, "--help"]) == 0
     assert f"thirtytwo {name}" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +76,12 @@ def train(
         typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes everything random.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="One run for each of these seeds, and a summary.")
+    ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The same for N seeds, from --seed on.", show_default="1")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
@@ -84,22 +90,26 @@ def train(
 ) -> None:
     """Train, score once on test, and write the report and model.onnx; prints the run directory last."""
     import thirtytwo
+    from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.listings import show_metrics
     from thirtytwo.recipe import parse_overrides
+    from thirtytwo.rundir import holds_seeds
 
-    overrides = parse_overrides(settings or [])
-    trained = thirtytwo.train(
-        data,
-        recipe=recipe,
-        overrides=overrides,
-        run=run,
-        seed=seed,
-        epochs=epochs,
-        resume=resume,
-        limit_train=limit_train,
-        device=device,
-        data_root=data_root,
-    )
+    several = parse_seeds(seeds, repeat, seed)
+    how: dict[str, Any] = {
+        "recipe": recipe,
+        "overrides": parse_overrides(settings or []),
+        "run": run,
+        "epochs": epochs,
+        "resume": resume,
+        "limit_train": limit_train,
+        "device": device,
+        "data_root": data_root,
+    }
+    if several is not None or (resume and run is not None and holds_seeds(run)):
+        train_seeds(data, several, seed, **how)
+        return
+    trained = thirtytwo.train(data, seed=seed, **how)
     if trained.metrics:
         show_metrics(trained.metrics)
     show(str(trained.path))
@@ -166,6 +176,27 @@ def predict(
     from thirtytwo.cli.predict import predict
 
     predict(images, model, top, format, out, force)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, or directories of several seeds.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New directory for page, Markdown and JSON.", show_default="one under ./runs"),
+    ] = None,
+    split: Annotated[Literal["test", "val"], typer.Option(help="Which predictions.")] = "test",
+    timed: Annotated[
+        bool, typer.Option("--time", help="Also measure milliseconds a picture through each model.onnx.")
+    ] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Compare runs: figures, cost, paired tests, and the pictures on which they disagree."""
+    from thirtytwo.cli.compare import compare
+
+    compare(runs, out=out, split=split, timed=timed, data_root=data_root)
 
 
 @app.command()

@@ -1,0 +1,123 @@
+"""What `thirtytwo compare` and `thirtytwo train --seeds` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.errors import RecipeError
+
+if TYPE_CHECKING:
+    from thirtytwo.report.compare_tables import Table
+    from thirtytwo.report.comparison import Comparison, Contender
+
+
+def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None) -> list[int] | None:
+    """The seeds that `--seeds`, or `--repeat` counting on from `--seed`, name; None where neither is given.
+
+    Raises:
+        RecipeError: two of them at once, or no whole numbers.
+    """
+    if seeds is not None and (repeat is not None or seed is not None):
+        other = "--repeat" if repeat is not None else "--seed"
+        raise RecipeError(f"--seeds and {other} exclude each other.", "Name every seed with --seeds, or drop it.")
+    if repeat is not None:
+        start = seed or 0
+        return list(range(start, start + repeat))
+    if seeds is None:
+        return None
+    parts = [part.strip() for part in seeds.split(",")]
+    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
+    if wrong is not None:
+        raise RecipeError(f"--seeds {seeds!r} holds {wrong!r}, which is no whole number.", "Write, say, --seeds 0,1,2")
+    return [int(part) for part in parts]
+
+
+def train_seeds(data: str, seeds: list[int] | None, seed: int | None, **settings: Any) -> None:
+    """Train several seeds, print each run and the summary, and the directory of all last.
+
+    Raises:
+        RecipeError: a directory of several seeds is resumed with `--seed`.
+    """
+    import thirtytwo
+
+    if seeds is None and seed is not None:
+        raise RecipeError(
+            f"{settings['run']} holds several seeds, and --seed names one.", "Leave it out, or add some with --seeds."
+        )
+    trained = thirtytwo.train_seeds(data, seeds=seeds, **settings)
+    show_seeds(trained.summary)
+    show(str(trained.path))
+
+
+def show_seeds(summary: Mapping[str, Any]) -> None:
+    """Accuracy of each run, then mean, standard deviation and n of every figure."""
+    from thirtytwo.report.seeds import summary_rows
+
+    rows = []
+    for run in summary["runs"]:
+        low, high = run["accuracy_ci95"]
+        rows.append((run["directory"], percent(run["accuracy"]), f"{percent(low)} to {percent(high)}"))
+    show_table(["run", "accuracy", "95 % interval"], rows)
+    show()
+    show_table([f"{summary['data']}, test", "mean", "std", "n", "min", "max"], summary_rows(summary))
+
+
+def compare(runs: Sequence[Path], **settings: Any) -> None:
+    """Compare runs, print tables and verdict, and the page last."""
+    import thirtytwo
+
+    found = thirtytwo.compare(runs, **settings)
+    show_comparison(found)
+    show(str(found.page))
+
+
+def show_comparison(found: Comparison) -> None:
+    """Runs with figures and cost, paired tests, seeds, and the verdict."""
+    from thirtytwo.report import compare_tables as tables
+
+    for notice in found.notices:
+        say(notice)
+    timed = ["ms a picture"] if found.timed_on is not None else []
+    heads = ["accuracy", "95 % interval", "NLL", "ECE", "parameters", "FLOPs", "trained in", *timed]
+    show(f"{found.dataset}, {found.split}, {found.count:,} pictures")
+    show()
+    show_table(["", "run", *heads], [_row(run) for run in found.runs])
+    show()
+    _show(tables.pairs_table(found))
+    if found.groups:
+        show()
+        _show(tables.seeds_table(found))
+    if found.group_pairs:
+        show()
+        _show(tables.recipes_table(found))
+    show()
+    show(tables.verdict(found))
+    if found.group_pairs:
+        show(tables.seeds_verdict(found))
+
+
+def _row(run: Contender) -> tuple[str, ...]:
+    from thirtytwo.report.facts import duration, quantity
+
+    low, high = run.metrics["accuracy"]["ci95"]
+    nll, ece = run.figure("nll"), run.figure("ece")
+    return (
+        run.letter,
+        run.name,
+        percent(run.accuracy),
+        f"{percent(low)} to {percent(high)}",
+        "" if nll is None else f"{nll['value']:.4f}",
+        "" if ece is None else percent(ece["value"]),
+        quantity(run.parameters),
+        quantity(run.flops),
+        duration(run.seconds),
+        *([] if run.timing is None else [f"{run.timing.alone:.3g}"]),
+    )
+
+
+def _show(table: Table) -> None:
+    rows = [[f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in table.rows]
+    show_table(table.columns, rows)

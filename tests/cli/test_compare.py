@@ -1,0 +1,173 @@
+"""`thirtytwo compare`, and `thirtytwo train` with several seeds: what is printed, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import thirtytwo
+from thirtytwo.cli.compare import parse_seeds
+from thirtytwo.cli.main import run_command
+from thirtytwo.errors import RecipeError
+
+NO_PYARROW = """
+import importlib.abc, sys
+
+class NotInstalled(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "pyarrow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+from thirtytwo.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THIRTYTWO_DATA", raising=False)
+
+
+@pytest.fixture
+def two(finished_run: Callable[..., Path]) -> list[str]:
+    return [str(finished_run(Path(f"runs/{name}"), seed=seed)) for seed, name in enumerate(("first", "second"))]
+
+
+def test_compare_prints_tables_and_the_page_last(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["compare", *two, "--out", "out"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "colours, test, 240 pictures"
+    assert lines[2].split()[:2] == ["run", "accuracy"]
+    assert "trained in" in lines[2]
+    assert any(line.startswith("A − B") for line in lines)
+    assert lines[-1] == "out/comparison.html"
+    assert "the pictures were not at hand" in err.lower()
+    assert Path("out/comparison.md").is_file()
+
+
+def test_compare_measures_time_when_asked(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["compare", *two, "--out", "plain"]) == 0
+    assert "ms a picture" not in capsys.readouterr().out
+    assert run_command(["compare", *two, "--out", "timed", "--time"]) == 0
+    assert "ms a picture" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["compare"], "Missing argument"),
+        (["compare", "runs/first"], "A comparison needs at least 2 runs; found 1"),
+        (["compare", "runs/first", "runs/first"], "The run runs/first is named twice"),
+        (["compare", "runs/first", "runs/none"], "There is no run directory 'runs/none'"),
+        (["compare", "runs/first", "runs/second", "--out", "runs"], "runs exists and is not empty"),
+        (["compare", "runs/first", "runs/second", "--split", "train"], "--split"),
+        (["compare", "runs/first", "runs/second", "--split", "val"], "runs/first has no predictions for 'val'"),
+        (["train", "digits", "--seeds", "0,x"], "--seeds '0,x' holds 'x', which is no whole number"),
+        (["train", "digits", "--seeds", ""], "which is no whole number"),
+        (["train", "digits", "--seeds", "0,-1"], "holds '-1'"),
+        (["train", "digits", "--seeds", "1,1"], "Seed 1 is named twice"),
+        (["train", "digits", "--seeds", "0,1", "--seed", "2"], "--seeds and --seed exclude each other"),
+        (["train", "digits", "--seeds", "0,1", "--repeat", "2"], "--seeds and --repeat exclude each other"),
+        (["train", "digits", "--repeat", "0"], "--repeat"),
+        (["train", "digits", "--repeat", "2", "--set", "seed=3"], "'seed' is set to one value"),
+        (["train", "digits", "--repeat", "2", "--recipe", "fats"], "Unknown recipe 'fats'. Did you mean 'fast'?"),
+        (["train", "digits", "--repeat", "2", "--resume"], "Name their directory with --run"),
+        (["train", "digits", "--repeat", "2", "--resume", "--run", "runs/none"], "runs/none holds no seeds to resume"),
+        (["train", "digits", "--repeat", "2", "--resume", "--run", "runs/first"], "is a run of one seed"),
+    ],
+)
+def test_user_mistakes_are_one_message(
+    arguments: list[str], says: str, two: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert run_command(arguments) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(Path().rglob("*")) == before, "nothing is left behind"
+
+
+def test_without_the_extra_the_install_command_is_named(two: list[str]) -> None:
+    command = [sys.executable, "-c", NO_PYARROW, "compare", *two]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert 'pip install "thirtytwo[train]"' in done.stderr
+
+
+def test_help_tells_of_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["compare", "--help"]) == 0
+    assert "thirtytwo compare" in capsys.readouterr().out
+    assert run_command(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--seeds" in out
+    assert "--repeat" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [
+        ((None, None, None), None),
+        ((None, None, 7), None),
+        (("0, 1,2", None, None), [0, 1, 2]),
+        ((None, 3, None), [0, 1, 2]),
+        ((None, 2, 5), [5, 6]),
+    ],
+)
+def test_seeds_as_written(given: tuple[str | None, int | None, int | None], seeds: list[int] | None) -> None:
+    assert parse_seeds(*given) == seeds
+
+
+@pytest.mark.parametrize("text", ["1;2", "²", "1.5", ",", "0,"])
+def test_seeds_badly_written(text: str) -> None:
+    with pytest.raises(RecipeError, match="no whole number"):
+        parse_seeds(text, None, None)
+
+
+def test_seeds_print_the_directory_of_all_last(
+    finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[dict[str, Any]] = []
+    module = pytest.importorskip("thirtytwo.pipeline.seeds")
+
+    def train(data: str, *, run: Path, **settings: Any) -> Any:
+        calls.append(settings)
+        if not settings.get("resume"):
+            finished_run(run, seed=settings["seed"])
+        return module.Run(run, {})
+
+    monkeypatch.setattr(module, "train", train)
+    assert run_command(["train", "digits", "--repeat", "2", "--seed", "3", "--run", "runs/many", "--epochs", "2"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == "runs/many"
+    assert [line.split()[0] for line in out[:3]] == ["run", "seed3", "seed4"]
+    assert "mean" in out[4]
+    assert [call["overrides"] for call in calls] == [{"schedule.epochs": 2}] * 2
+    calls.clear()
+    assert run_command(["train", "digits", "--resume", "--run", "runs/many"]) == 0
+    assert [call["resume"] for call in calls] == [True, True]
+    assert run_command(["train", "digits", "--resume", "--run", "runs/many", "--seed", "9"]) == 2
+    assert "holds several seeds, and --seed names one" in capsys.readouterr().err
+
+
+def test_compare_takes_the_directory_of_seeds(
+    finished_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from thirtytwo.report.seeds import write_summary
+
+    for seed in (0, 1):
+        finished_run(Path(f"runs/many/seed{seed}"), seed=seed)
+    write_summary(Path("runs/many"), "colours", [0, 1], {})
+    assert run_command(["compare", "runs/many"]) == 0
+    out = capsys.readouterr().out
+    assert "n = 2" in out
+    assert out.splitlines()[-1] == "runs/comparison/comparison.html"
+    assert thirtytwo.compare(["runs/many"], out="again").groups[0].members == (0, 1)
