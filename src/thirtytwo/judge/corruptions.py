@@ -231,7 +231,7 @@ def _fog(pixels: Floats, setting: tuple[float, float], random: np.random.Generat
     return np.asarray((pixels + np.float32(amount) * clouds) * brightest / (brightest + np.float32(amount)))
 
 
-@_kind("snow", "weather", ((0.03, 0.05), (0.06, 0.10), (0.10, 0.12), (0.14, 0.16), (0.20, 0.20)))
+@_kind("snow", "weather", ((0.01, 0.05), (0.02, 0.10), (0.035, 0.12), (0.05, 0.16), (0.07, 0.20)))
 def _snow(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
     """Flakes falling through a whitened picture; the setting is how much of each."""
     share, white = setting
