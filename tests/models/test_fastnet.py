@@ -191,3 +191,15 @@ def test_wrong_options(options: dict[str, Any], says: str) -> None:
         net(options)
     assert says in str(caught.value)
     assert "model.options of fastnet" in str(caught.value)
+
+
+def test_a_tap_sees_the_maps_on_the_way_to_the_logits() -> None:
+    made, images, seen = net(RESIDUAL).eval(), smooth_noise(3, 32), list[Tensor]()
+
+    def tap(maps: Tensor) -> Tensor:
+        seen.append(maps)
+        return 2.0 * maps
+
+    doubled = made.tapped(images, tap)
+    assert torch.equal(seen[0], made.maps(images))
+    torch.testing.assert_close(doubled, 2.0 * made(images))

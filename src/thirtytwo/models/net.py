@@ -45,6 +45,14 @@ class Net(nn.Module):
         weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
         return torch.einsum("ndhw,nd->nhw", maps, weights)
 
+    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits `(N, C)`, computed through the maps `(N, D, h, w)` that Grad-CAM looks at.
+
+        `tap` sees those maps on the way and gives them back. They are the last maps, except where the logits do not
+        depend on each of their places.
+        """
+        return self.classify(self.pool(tap(self.maps(images))))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(N, C)`."""
         return self.classify(self.pool(self.maps(images)))
