@@ -57,6 +57,12 @@ def test_stack_of_pixels(classifier: Classifier) -> None:
     assert [result.top for result in classifier.predict(stack)] == ["red", "blue"]  # type: ignore[union-attr]
 
 
+def test_ready_batch(classifier: Classifier) -> None:
+    stack = np.stack([pixels(250, 0, 0), pixels(128, 128, 129), pixels(0, 0, 250)])
+    assert classifier.classify(stack, top=2) == classifier.predict(stack, top=2)
+    assert [result.known for result in classifier.classify(stack)] == [True, False, True]
+
+
 def test_no_pictures(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
 

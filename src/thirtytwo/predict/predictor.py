@@ -126,6 +126,14 @@ class Classifier:
                 waiting = []
         yield from self._classify(waiting, top)
 
+    def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
+        """One result for each of a batch that has the model's input size, uint8 `(N, S, S, 3)`, in one run.
+
+        Starts no threads, for callers that decode and form batches themselves; `width` and `height` are `S`.
+        """
+        size = self.info.input_size
+        return list(self._classify_readable([_Pixels(None, size, size, picture) for picture in pixels], top))
+
     def run(
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
     ) -> dict[str, npt.NDArray[Any]]:
