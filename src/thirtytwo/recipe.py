@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-
-
-class Settings(BaseModel):
-    """Base of every table in a recipe: unknown keys are refused, values do not change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from thirtytwo.settings import Settings as Settings
+from thirtytwo.settings import parse_settings as parse_settings
 
 
 class DataSettings(Settings):
@@ -206,23 +201,6 @@ class Recipe(Settings):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=False))
 
 
-S = TypeVar("S", bound=BaseModel)
-
-
-def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
-    """Check `values` against `kind` and report every mistake at once, unknown keys with close matches.
-
-    Nothing is converted: a number in quotes or a truth value is no number.
-
-    Raises:
-        RecipeError: names `where`, each wrong key, what was found and what was expected.
-    """
-    try:
-        return kind.model_validate_json(json.dumps(dict(values), default=_plain), strict=True)
-    except ValidationError as error:
-        raise RecipeError(f"{where}: " + " ".join(_describe(kind, error))) from None
-
-
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     return sorted(
@@ -326,64 +304,6 @@ def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UnknownNameError(f"There is no recipe file {name!r}.", "Shipped recipes: " + ", ".join(recipe_names()))
     raise UnknownNameError(f"Unknown recipe {name!r}.", did_you_mean(name, recipe_names()))
-
-
-def _plain(value: Any) -> Any:
-    """NumPy numbers as Python's, anything else that JSON lacks as text."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
-    """One sentence a mistake; what the branches of a union expect is told together."""
-    sentences: list[str] = []
-    expected: dict[str, list[str]] = {}
-    found: dict[str, Any] = {}
-    for problem in error.errors(include_url=False):
-        steps, table = _key(kind, problem["loc"])
-        key = ".".join(str(step) for step in steps)
-        if problem["type"] == "extra_forbidden":
-            sentences.append(
-                f"unknown key {key!r}. {did_you_mean(str(steps[-1]), table.model_fields if table else ())}"
-            )
-        elif problem["type"] == "missing":
-            sentences.append(f"{key!r} is missing.")
-        elif problem["type"] == "value_error":
-            sentences.append(f"{key!r}: {problem['msg'].removeprefix('Value error, ')}.")
-        else:
-            expected.setdefault(key, []).append(EXPECTED.get(problem["type"]) or problem["msg"].split("should be ")[-1])
-            found[key] = problem["input"]
-    sentences += [f"{key!r} must be {' or '.join(texts)}, found {found[key]!r}." for key, texts in expected.items()]
-    return sentences
-
-
-EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
-"""pydantic's errors to TOML's words, where pydantic's own would not be understood."""
-
-
-def _key(kind: type[BaseModel], location: Iterable[Any]) -> tuple[list[Any], type[BaseModel] | None]:
-    """The key that pydantic's `location` means, without the union branches it adds, and the table that key is in."""
-    steps: list[Any] = []
-    parent: type[BaseModel] | None = None
-    table: type[BaseModel] | None = kind
-    for step in location:
-        if not isinstance(step, int):
-            if table is None:
-                break
-            parent = table
-            field = table.model_fields.get(str(step))
-            table = _settings_in(field.annotation) if field else None
-        steps.append(step)
-    return steps, parent
-
-
-def _settings_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _settings_in(inner)
-        if found:
-            return found
-    return None
 
 
 def _copy(value: Mapping[str, Any]) -> dict[str, Any]:
