@@ -1,6 +1,6 @@
 """Networks, one file a family."""
 
-from thirtytwo.models import fastnet  # noqa: F401  (registers its rows)
-from thirtytwo.models.net import MODELS, Net
+from thirtytwo.models import fastnet, timm_net  # noqa: F401  (register their rows)
+from thirtytwo.models.net import MODELS, Decision, Net
 
-__all__ = ["MODELS", "Net"]
+__all__ = ["MODELS", "Decision", "Net"]

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thirtytwo.registry import Registry
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing that a network decided for itself, and why."""
+
+    what: str
+    value: str
+    reason: str
 
 
 class Net(nn.Module):
@@ -20,6 +31,12 @@ class Net(nn.Module):
 
     has_heatmaps: bool = True
     """Whether class evidence can be read off the last maps (`heatmaps`)."""
+    choices: tuple[Decision, ...] = ()
+    """What was left to the network to choose, for the log."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """What each `auto` of its options came to, for the recipe that is saved."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and standard deviation that images must be normalised by, where weights from elsewhere ask for it."""
 
     def maps(self, images: Tensor) -> Tensor:
         """Last feature maps, `(N, D, h, w)`."""
@@ -63,6 +80,22 @@ class Net(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by role: `filters` (matrices that Muon may move), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
+
+
+def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Trained parameters by role where there is no whitening stem.
+
+    Weights of convolutions and linear layers are `filters`, the last layer is `head`, all else (biases, normalisation,
+    tokens, tables of positions) is `rest`.
+    """
+    in_head = {id(parameter) for parameter in head.parameters()}
+    matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    roles: dict[str, list[nn.Parameter]] = {"filters": [], "stem_bias": [], "rest": [], "head": []}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            role = "head" if id(parameter) in in_head else "filters" if id(parameter) in matrices else "rest"
+            roles[role].append(parameter)
+    return roles
 
 
 NetBuilder = Callable[[int, Mapping[str, Any]], Net]

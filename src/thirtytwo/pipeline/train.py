@@ -20,6 +20,7 @@ from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.train import Fitted, build_net, fit
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
+from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts, check_fits, divide
 from thirtytwo.pipeline.records import (
     begun_as,
@@ -139,7 +140,7 @@ def _plan(
     where = f"Recipe {str(recipe_source)!r}"
     early = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
     hardware = choose_hardware(early.train, device)
-    build_net(early, TYPICAL_CLASSES)
+    net = build_net(early, TYPICAL_CLASSES)
     measured_by_twin = twin(early)
     dataset = load_dataset(
         data,
@@ -153,6 +154,9 @@ def _plan(
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
+    if recipe.model != early.model:
+        net = build_net(recipe, len(dataset.classes))
+    recipe, hardware = _heard(net, recipe, hardware)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
     recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))
     if measured_by_twin is not None:
@@ -220,6 +224,13 @@ def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
     }
     data = recipe.data.model_copy(update={"image_size": image_size})
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
+
+
+def _heard(net: Net, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
+    """What was left to the network to choose, told with everything else and settled in the recipe."""
+    told = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
+    model = recipe.model.model_copy(update={"options": {**recipe.model.options, **net.settled}})
+    return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *told))
 
 
 def _fit_batch(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
