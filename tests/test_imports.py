@@ -22,6 +22,7 @@ NEED_THE_EXTRA = (
     "thirtytwo.models",
     "thirtytwo.pipeline",
     "thirtytwo.report",
+    "thirtytwo.serve",
 )
 """Everything else must be importable without PyTorch and without any extra."""
 

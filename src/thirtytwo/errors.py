@@ -10,6 +10,7 @@ ThirtytwoError              anything below; the command line prints it as one me
 ├── ModelFileError          an ONNX file that is not one of ours
 ├── ExportError             an exported model that does not agree with the one it came from
 ├── OutputError             an output that cannot be written (disk full, no permission, exists already)
+├── ServiceError            a service that cannot be started as asked
 └── MissingExtraError       an optional part that is not installed
 
 Anything else that escapes is a bug of ours and keeps its traceback.
@@ -69,6 +70,10 @@ class ExportError(ThirtytwoError):
 
 class OutputError(ThirtytwoError):
     """An output that cannot be written."""
+
+
+class ServiceError(ThirtytwoError):
+    """A service that cannot be started as asked."""
 
 
 class MissingExtraError(ThirtytwoError):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.console import say, show, show_error
+from thirtytwo.cli.serve import serve
 from thirtytwo.errors import ThirtytwoError
 
 BUG, USER, INTERRUPTED = 1, 2, 130
@@ -243,6 +244,9 @@ def data_doctor(data: Data, data_root: DataRoot = None) -> None:
     from thirtytwo.cli.listings import show_diagnosis
 
     show_diagnosis(data, data_root)
+
+
+app.command()(serve)
 
 
 @app.command()

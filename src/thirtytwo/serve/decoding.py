@@ -1,0 +1,77 @@
+"""Uploads become the pixels that a model sees, in threads, with a bound on what decoding may hold in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.errors import ImageError
+from thirtytwo.explain.overlay import LEAST
+from thirtytwo.images.decode import load_image, read_size
+from thirtytwo.predict.modelfile import ModelInfo
+from thirtytwo.predict.predictor import Unreadable
+from thirtytwo.serve.uploads import Upload
+
+_HUGE = 16_000_000  # pixels from which pictures are decoded one after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An upload as the model sees it: uint8 `(S, S, 3)`, its name and upright size, and a larger view if asked for."""
+
+    file: str
+    width: int
+    height: int
+    pixels: npt.NDArray[np.uint8]
+    view: npt.NDArray[np.uint8] | None
+
+
+class Decoder:
+    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held."""
+
+    def __init__(self, threads: int, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
+        self._one = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-huge")
+
+    async def decode(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[Seen | Unreadable]:
+        """One result for each upload, in order; `view` asks for the larger one too."""
+        loop = asyncio.get_running_loop()
+        first = await loop.run_in_executor(self._pool, self._decode_all, uploads, info, view)
+        return [
+            await loop.run_in_executor(self._one, _decode, upload, info, view) if result is None else result
+            for upload, result in zip(uploads, first, strict=True)
+        ]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._one.shutdown()
+
+    def _decode_all(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[Seen | Unreadable | None]:
+        return [self._decode_unless_huge(upload, info, view) for upload in uploads]
+
+    def _decode_unless_huge(self, upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable | None:
+        """The result, or None for a picture of very many pixels."""
+        try:
+            width, height = read_size(upload.data, upload.name)
+        except ImageError as error:
+            return Unreadable(upload.name, str(error))
+        if width * height > self._max_pixels:
+            most = f"the {self._max_pixels:,} that are read"
+            return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {most}.")
+        return None if width * height > _HUGE else _decode(upload, info, view)
+
+
+def _decode(upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable:
+    try:
+        loaded = load_image(upload.data, info.input_size, info.resize, upload.name)
+        side = min(LEAST, max(loaded.width, loaded.height))
+        larger = load_image(upload.data, side, info.resize, upload.name).pixels if view else None
+    except ImageError as error:
+        return Unreadable(upload.name, str(error))
+    return Seen(upload.name, loaded.width, loaded.height, loaded.pixels, larger)

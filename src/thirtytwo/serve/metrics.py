@@ -1,0 +1,63 @@
+"""What the service tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters of one service, in a registry of their own.
+
+    Args:
+        waiting: how many pictures wait for their answer at this moment.
+        largest_batch: pictures in a full batch.
+    """
+
+    def __init__(self, waiting: Callable[[], float], largest_batch: int) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.requests = Counter(
+            "thirtytwo_requests", "Requests answered.", ["method", "path", "status"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "thirtytwo_request_seconds",
+            "From a request's head to its answer.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.pictures = Counter(
+            "thirtytwo_pictures",
+            "Pictures answered, by result: known, unknown or unreadable.",
+            ["model", "result"],
+            registry=self._registry,
+        )
+        sizes = [float(size) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if size < largest_batch]
+        self.batch_size = Histogram(
+            "thirtytwo_batch_size",
+            "Pictures in a batch.",
+            ["model"],
+            buckets=[*sizes, float(largest_batch)],
+            registry=self._registry,
+        )
+        self.batch_seconds = Histogram(
+            "thirtytwo_batch_seconds",
+            "What the model took for a batch.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        Gauge("thirtytwo_waiting", "Pictures that wait for their answer.", registry=self._registry).set_function(
+            waiting
+        )
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,72 @@
+"""The service in this process, on a model that tells red, green and blue apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from thirtytwo.serve.api import create_app
+from thirtytwo.serve.service import Service
+from thirtytwo.serve.settings import Settings
+
+COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
+
+Start = Callable[..., TestClient]
+
+
+def encode(colour: str = "red", size: tuple[int, int] = (10, 8), format: str = "PNG", **options: Any) -> bytes:
+    """A picture of one colour as a file's bytes."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).save(stream, format, **options)
+    return stream.getvalue()
+
+
+def noise(width: int, height: int) -> bytes:
+    """A PNG that does not compress."""
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def parts(*files: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    """What httpx takes for a multipart body."""
+    return [("files", file) for file in files]
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """`picture`, `noise` and `parts`, for tests that send pictures."""
+    return SimpleNamespace(picture=encode, noise=noise, parts=parts)
+
+
+@pytest.fixture
+def start(colour_model: Path) -> Iterator[Start]:
+    """Starts services with settings, and ends them; `models` are files by name, `service` is there as an attribute."""
+    with ExitStack() as running:
+
+        def begin(models: dict[str, Path] | None = None, **settings: Any) -> TestClient:
+            service = Service(models or {"colours": colour_model}, Settings(**settings))
+            client = TestClient(create_app(service), raise_server_exceptions=False)
+            client.service = service  # type: ignore[attr-defined]
+            return running.enter_context(client)
+
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def client(colour_model: Path) -> Iterator[TestClient]:
+    """A service with the default settings."""
+    service = Service({"colours": colour_model}, Settings())
+    with TestClient(create_app(service)) as client:
+        client.service = service  # type: ignore[attr-defined]
+        yield client

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+
+Start = Callable[..., TestClient]
+
+
+def as_json_body(*files: tuple[str, bytes]) -> dict[str, Any]:
+    return {"files": [{"file": name, "data": base64.b64encode(data).decode()} for name, data in files]}
+
+
+@pytest.fixture
+def files(make: SimpleNamespace) -> list[tuple[str, bytes]]:
+    bad = make.picture("red")[:40]
+    return [("a.png", make.picture("red")), ("bad.png", bad), ("b.jpg", make.picture("blue", (30, 40), "JPEG"))]
+
+
+@pytest.mark.parametrize("how", ["multipart", "json"])
+def test_answers_are_those_of_the_command_line(
+    client: TestClient,
+    make: SimpleNamespace,
+    files: list[tuple[str, bytes]],
+    how: str,
+    colour_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, data in files:
+        Path(name).write_bytes(data)
+    names = [name for name, _ in files]
+    run_command(["predict", *names, "--model", str(colour_model), "--format", "json", "--top", "2"])
+    expected = json.loads(capsys.readouterr().out)
+    sent = {"files": make.parts(*files)} if how == "multipart" else {"json": as_json_body(*files)}
+    answer = client.post("/predict?top=2", **sent)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == expected
+    assert [list(entry) for entry in answer.json()] == [list(entry) for entry in expected], "keys in the same order"
+    assert [entry.get("top") for entry in expected] == ["red", None, "blue"]
+
+
+@pytest.mark.parametrize("field", ["files", "file", "anything[]"])
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 33, 64])
+def test_many_files_keep_their_order(client: TestClient, make: SimpleNamespace, field: str, count: int) -> None:
+    colours = ["red", "green", "blue"]
+    sent = [(field, (f"{number}.png", make.picture(colours[number % 3]))) for number in range(count)]
+    found = client.post("/predict?top=1", files=sent).json()
+    assert [(entry["file"], entry["top"]) for entry in found] == [
+        (f"{number}.png", colours[number % 3]) for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("top", "found"), [(None, 3), (1, 1), (2, 2), (1000, 3)])
+def test_top(client: TestClient, make: SimpleNamespace, top: int | None, found: int) -> None:
+    asked = {} if top is None else {"top": top}
+    (entry,) = client.post("/predict", params=asked, files=make.parts(("a.png", make.picture()))).json()
+    assert [label["class"] for label in entry["predictions"]] == ["red", "green", "blue"][:found]
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "1001", "two", "1.5", ""])
+def test_wrong_top(client: TestClient, make: SimpleNamespace, top: str) -> None:
+    answer = client.post(f"/predict?top={top}", files=make.parts(("a.png", make.picture())))
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["where"] == "top"
+
+
+def test_grey_is_unknown(client: TestClient, make: SimpleNamespace) -> None:
+    (entry,) = client.post("/predict", files=make.parts(("a.png", make.picture("grey")))).json()
+    assert entry["known"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grüße 猫.png", "grüße 猫.png"),
+        ("../../etc/passwd", "../../etc/passwd"),
+        ("<script>.png", "<script>.png"),
+        ("x" * 300 + ".png", "x" * 255),
+    ],
+)
+def test_file_names_come_back(client: TestClient, make: SimpleNamespace, name: str, expected: str) -> None:
+    for sent in ({"files": make.parts((name, make.picture()))}, {"json": as_json_body((name, make.picture()))}):
+        answer = client.post("/predict", **sent)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()[0]["file"] == expected
+
+
+def test_files_without_a_name_are_numbered(client: TestClient, make: SimpleNamespace) -> None:
+    data = base64.b64encode(make.picture()).decode()
+    found = client.post("/predict", json={"files": [{"data": data}, {"data": data}]}).json()
+    assert [entry["file"] for entry in found] == ["picture 1", "picture 2"]
+    nameless = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + make.picture() + b"\r\n--x--\r\n"
+    found = client.post("/predict", content=nameless, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert [entry["file"] for entry in found.json()] == ["picture 1"]
+
+
+def test_model_by_name(
+    start: Start, make: SimpleNamespace, write_model: Callable[..., Path], colour_model: Path, tmp_path: Path
+) -> None:
+    other = write_model(tmp_path / "other.onnx", classes=("rot", "grün", "blau"))
+    client = start({"colours": colour_model, "farben": other})
+    sent = make.parts(("a.png", make.picture("green")))
+    assert client.post("/predict", files=sent).json()[0]["top"] == "green"
+    assert client.post("/predict?model=colours", files=sent).json()[0]["top"] == "green"
+    assert client.post("/predict?model=farben", files=sent).json()[0]["top"] == "grün"
+    problem = client.post("/predict?model=farbe", files=sent)
+    assert problem.status_code == 404
+    assert "Did you mean 'farben'?" in problem.json()["detail"]
+
+
+def test_models_are_listed(start: Start, write_model: Callable[..., Path], colour_model: Path, tmp_path: Path) -> None:
+    bare = write_model(tmp_path / "bare.onnx", accuracy=None)
+    first, second = start({"colours": colour_model, "bare": bare}).get("/models").json()
+    assert first == {
+        "name": "colours",
+        "default": True,
+        "dataset": "colours",
+        "architecture": "colours",
+        "accuracy": 0.9,
+        "classes": ["red", "green", "blue"],
+        "input_size": 8,
+        "resize": "crop",
+        "heatmaps": True,
+        "version": "0.1.0",
+    }
+    assert (second["name"], second["default"], second["accuracy"]) == ("bare", False, None)
+
+
+def test_heatmaps(client: TestClient, make: SimpleNamespace) -> None:
+    sent = make.parts(("a.png", make.picture("red", (300, 200))), ("b.png", make.picture("blue")))
+    plain = client.post("/predict", files=sent).json()
+    drawn = client.post("/predict?heatmap=1", files=sent).json()
+    assert [{key: value for key, value in entry.items() if key != "heatmap"} for entry in drawn] == plain
+    for entry in drawn:
+        values = entry["heatmap"]["values"]
+        assert (len(values), len(values[0])) == (8, 8)
+        assert max(map(max, values)) == 1
+        assert min(map(min, values)) >= 0
+        overlay = Image.open(io.BytesIO(base64.b64decode(entry["heatmap"]["overlay"])))
+        assert overlay.format == "PNG"
+        assert overlay.width == overlay.height >= 256
+
+
+def test_heatmaps_of_a_model_without(start: Start, make: SimpleNamespace, colour_model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    changed = onnx.load(colour_model)
+    del changed.graph.output[3]
+    onnx.save(changed, tmp_path / "flat.onnx")
+    client = start({"flat": tmp_path / "flat.onnx"})
+    assert client.get("/models").json()[0]["heatmaps"] is False
+    sent = make.parts(("a.png", make.picture()))
+    assert client.post("/predict", files=sent).status_code == 200
+    problem = client.post("/predict?heatmap=1", files=sent)
+    assert problem.status_code == 422
+    assert problem.json()["type"] == "/docs#no-heatmaps"
+
+
+def test_nothing_readable(client: TestClient) -> None:
+    sent = [("files", ("empty.png", b"")), ("files", ("text.jpg", b"no picture here, only words"))]
+    problem = client.post("/predict", files=sent)
+    assert problem.status_code == 422
+    told = problem.json()
+    assert told["type"] == "/docs#unreadable"
+    assert [entry["file"] for entry in told["errors"]] == ["empty.png", "text.jpg"]
+    assert "empty.png is empty" in told["detail"]
+    assert "is not a picture" in told["errors"][1]["error"]
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+JSON = {"Content-Type": "application/json"}
+PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "kind"),
+    [
+        (b"", {}, 415, "unsupported-type"),
+        (b"x", {"Content-Type": "image/png"}, 415, "unsupported-type"),
+        (b"x", {"Content-Type": "multipart/form-data"}, 400, "malformed"),
+        (b"x", {"Content-Type": f"multipart/form-data; boundary={'x' * 500}"}, 400, "malformed"),
+        (b"", MULTIPART, 400, "malformed"),
+        (b"no multipart at all", MULTIPART, 400, "malformed"),
+        (PART + b"cut off", MULTIPART, 400, "malformed"),
+        (PART[:20], MULTIPART, 400, "malformed"),
+        (b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n\r\n--x--\r\n", MULTIPART, 400, "malformed"),
+        (b"--x\r\nA: " + b"b" * 100_000 + b"\r\n\r\n\r\n--x--\r\n", MULTIPART, 400, "malformed"),
+        (b"--x--\r\n", MULTIPART, 422, "no-picture"),
+        (b"", JSON, 400, "malformed"),
+        (b"{", JSON, 400, "malformed"),
+        (b"\xff\xfe", JSON, 400, "malformed"),
+        (b"[" * 100_000, JSON, 400, "malformed"),
+        (b'{"files": [{"data": "\\ud800"}]}', JSON, 400, "malformed"),
+        (b"null", JSON, 422, "invalid"),
+        (b"[]", JSON, 422, "invalid"),
+        (b"{}", JSON, 422, "invalid"),
+        (b'{"files": []}', JSON, 422, "invalid"),
+        (b'{"files": [{}]}', JSON, 422, "invalid"),
+        (b'{"files": [{"data": 1}]}', JSON, 422, "invalid"),
+        (b'{"files": [{"data": "AAAA", "extra": 1}]}', JSON, 422, "invalid"),
+        (b'{"files": [{"data": "not base64!"}]}', JSON, 422, "invalid"),
+        (b'{"files": [{"data": "AA"}]}', JSON, 422, "invalid"),
+        ('{"files": [{"data": "äAAA"}]}'.encode(), JSON, 422, "invalid"),
+        (b'{"files": [{"data": ""}]}', JSON, 422, "unreadable"),
+    ],
+)
+def test_bodies_that_are_refused(
+    client: TestClient, body: bytes, headers: dict[str, str], status: int, kind: str
+) -> None:
+    problem = client.post("/predict", content=body, headers=headers)
+    assert (problem.status_code, problem.headers["content-type"]) == (status, "application/problem+json")
+    told = problem.json()
+    assert told["type"] == f"/docs#{kind}"
+    assert told["status"] == status
+    assert told["title"]
+    assert told["detail"].endswith((".", "!"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/predict", 405), ("POST", "/models", 405), ("GET", "/nothing", 404), ("FOO", "/predict", 405)],
+)
+def test_other_paths_and_methods(client: TestClient, method: str, path: str, status: int) -> None:
+    problem = client.request(method, path)
+    assert (problem.status_code, problem.headers["content-type"]) == (status, "application/problem+json")
+    assert problem.json()["status"] == status
+    assert path in problem.json()["detail"]
+
+
+def test_a_bug_is_a_problem_without_inner_details(
+    start: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    served = client.service.models["colours"]  # type: ignore[attr-defined]
+    monkeypatch.setattr(served.classifier, "classify", lambda pixels, top: 1 / 0)
+    problem = client.post("/predict", files=make.parts(("a.png", make.picture())))
+    assert problem.status_code == 500
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert "division" not in problem.text
+    monkeypatch.undo()
+    assert client.post("/predict", files=make.parts(("a.png", make.picture()))).status_code == 200, "it goes on"
+
+
+def test_no_cross_origin_access(client: TestClient, make: SimpleNamespace) -> None:
+    sent = make.parts(("a.png", make.picture()))
+    answer = client.post("/predict", files=sent, headers={"Origin": "https://elsewhere.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    preflight = client.options(
+        "/predict", headers={"Origin": "https://e.example", "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.status_code == 405
