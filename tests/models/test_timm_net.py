@@ -1,143 +1,194 @@
-"""Networks of timm: fitted to small pictures, taken apart into maps, pooling and classifier, exported."""
+"""Networks of timm: how they are fitted to small pictures, what they tell of it, and what is refused."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import check_parity
-from thirtytwo.models import MODELS, Net
-from thirtytwo.predict.modelfile import ModelInfo, open_session
+from thirtytwo.errors import RecipeError, ThirtytwoError, UnknownNameError
+from thirtytwo.models import MODELS
+from thirtytwo.models.stems import SMALL_STEMS
 
-CLASSES = 5
-AVERAGED = {"arguments": {"global_pool": "avg", "class_token": False, "depth": 2}}
-SHALLOW = {"arguments": {"depth": 2}}
-FAMILIES: dict[str, tuple[dict[str, Any], tuple[int, ...], bool]] = {
-    # options beside the architecture, last maps of a 32-pixel picture, whether there are heatmaps
-    "resnet50": ({}, (2048, 4, 4), True),
-    "efficientnet_b0": ({}, (1280, 4, 4), True),
-    "tf_efficientnetv2_b0": ({}, (1280, 4, 4), True),
-    "convnext_atto": ({}, (320, 4, 4), True),
-    "vit_tiny_patch16_224": (SHALLOW, (192, 1, 65), False),
-    "deit_tiny_patch16_224": (AVERAGED, (192, 8, 8), True),
-    "swin_tiny_patch4_window7_224": ({"arguments": {"depths": [1, 1, 2, 1], "embed_dim": 24}}, (192, 2, 2), True),
-    "densenet121": ({}, (1024, 4, 4), True),
-    "vgg11_bn": ({}, (512, 2, 2), True),
-}
+SHALLOW = {"depth": 2}
+TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 
 
-def net(architecture: str, classes: int = CLASSES, **options: Any) -> Any:
+def net(architecture: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    return MODELS.get("timm")(classes, {"architecture": architecture, **options})
+    return MODELS.get("timm")(5, {"architecture": architecture, **options})
 
 
-def settled(made: Net) -> Net:
-    """`made` with normalisation that has seen pictures and logits of a natural size."""
-    made.train()
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for module in made.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        made(torch.randn(16, 3, 32, 32))
-        made.eval()
-        made.class_weights().div_(made(torch.randn(16, 3, 32, 32)).std())
-    return made
+@pytest.mark.parametrize(
+    ("architecture", "options", "settled", "told"),
+    [
+        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution at stride 1 and no max-pool"]),
+        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem and in the first stage"]),
+        ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem: patches of an eighth", "32×32"]),
+        ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
+        ("resnet18", {"pretrained": True, "input_size": 64}, ("upsample", 64), ["upsample: enlarged", "64×64"]),
+        ("resnet18", {"small_images": "none"}, ("none", 0), ["none: the network as published"]),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", {"pretrained": True, "arguments": SHALLOW}, ("upsample", 224),
+         ["upsample: enlarged", "224×224"]),
+        ("mobilevit_xxs", {}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
+    ],
+)  # fmt: skip
+def test_the_choice_is_told_with_its_reason(
+    architecture: str, options: dict[str, Any], settled: tuple[str, int], told: list[str]
+) -> None:
+    made = net(architecture, **options)
+    assert (made.settled["small_images"], made.settled["input_size"]) == settled
+    assert len(made.choices) == len(told)
+    for choice, start in zip(made.choices, told, strict=True):
+        assert choice.value.startswith(start)
+        assert choice.reason
+    again = net(architecture, **options, **{key: made.settled[key] for key in made.settled if key not in options})
+    assert {name: value.shape for name, value in again.state_dict().items()} == {
+        name: value.shape for name, value in made.state_dict().items()
+    }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_trains_exports_and_shows_where_it_looked(name: str, tmp_path: Path) -> None:
-    options, shape, heat = FAMILIES[name]
-    made = net(name, **options)
-    assert isinstance(made, Net)
-    check_one_step(made)
-    settled(made)
-    images = torch.randn(3, 3, 32, 32)
+@pytest.mark.parametrize("architecture", ["resnet50d", "resnetv2_50", "mobilenetv3_small_050", "regnety_002"])
+def test_other_families_see_four_by_four_places(architecture: str) -> None:
+    made = net(architecture).eval()
     with torch.inference_mode():
-        maps = made.maps(images)
-        assert maps.shape == (3, *shape)
-        features = made.pool(maps)
-        torch.testing.assert_close(made(images), made.classify(features))
-    assert made.has_heatmaps == heat
-    if heat:
-        check_heatmaps(made, images)
-    check_tap(made, images)
-    check_export(made, tmp_path / "model.onnx", features.shape[1])
+        assert made.maps(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
 
 
-def check_one_step(made: Net) -> None:
-    """A step lowers the loss of its own batch, and every parameter takes part."""
-    made.train()
-    torch.manual_seed(1)
-    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % CLASSES
-    roles = made.parameter_groups()
-    given = [id(parameter) for group in roles.values() for parameter in group]
-    assert sorted(given) == sorted(id(parameter) for parameter in made.parameters() if parameter.requires_grad)
-    assert all(parameter.ndim > 1 for parameter in roles["filters"])
-    optimizer = torch.optim.SGD(made.parameters(), lr=1e-3)
-    loss = F.cross_entropy(made(images), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    still = [name for name, p in made.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())]
-    assert not still
-    optimizer.step()
-    assert bool(loss.isfinite())
-    assert bool(F.cross_entropy(made(images), labels).isfinite())
+def test_pretrained_layers_keep_their_published_shape() -> None:
+    for architecture in ("resnet18", "densenet121"):
+        import timm
 
-
-def check_heatmaps(made: Net, images: Tensor) -> None:
-    """The mean of a class's map is its logit, but for a constant of the class."""
-    with torch.inference_mode():
-        maps, logits = made.maps(images), made(images)
-        for label in range(CLASSES):
-            heat = made.heatmaps(maps, torch.full((len(images),), label))
-            assert heat.shape == (len(images), *maps.shape[2:])
-            rest = logits[:, label] - heat.mean(dim=(1, 2))
-            torch.testing.assert_close(rest, rest[:1].expand_as(rest), atol=1e-4, rtol=1e-3)
-
-
-def check_tap(made: Net, images: Tensor) -> None:
-    """What is tapped has places, and logits depend on it."""
-    seen: list[Tensor] = []
-
-    def tap(maps: Tensor) -> Tensor:
-        seen.append(maps)
-        return maps
-
-    logits = made.tapped(images, tap)
-    torch.testing.assert_close(logits, made(images))
-    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), seen[0])
-    assert seen[0].ndim == 4
-    assert min(seen[0].shape[2:]) > 1
-    assert bool((gradient.abs().sum(dim=(0, 1)) > 0).all())
-
-
-def check_export(made: Net, path: Path, width: int) -> None:
-    info = ModelInfo.model_validate(
-        {
-            "classes": [f"c{index}" for index in range(CLASSES)],
-            "input_size": 32,
-            "resize": "crop",
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.25, 0.25, 0.25),
-            "temperature": 1.0,
-            "unknown_threshold": None,
-            "architecture": "timm",
-            "dataset": "made up",
-            "accuracy": None,
-            "version": "0",
+        published = timm.create_model(architecture).state_dict()
+        made = net(architecture, pretrained=True).body.state_dict()
+        assert {name: value.shape for name, value in made.items()} == {
+            name: value.shape for name, value in published.items() if not name.startswith(("fc.", "classifier."))
         }
+
+
+def test_pretrained_networks_name_the_statistics_of_their_pictures() -> None:
+    assert net("resnet18").statistics is None
+    assert net("resnet18", pretrained=True).statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_enlarging_happens_inside() -> None:
+    made = net("resnet18", input_size=64, arguments=TINY).eval()
+    images = torch.randn(2, 3, 32, 32)
+    larger = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(made(images), made(larger))
+        plain = net("resnet18", arguments=TINY).eval()
+        torch.testing.assert_close(made(images), plain(larger))
+
+
+def test_a_network_built_for_one_size_takes_others() -> None:
+    made = net("vit_tiny_patch16_224", arguments=SHALLOW).eval()
+    with torch.inference_mode():
+        assert made(torch.randn(2, 3, 24, 24)).shape == (2, 5)
+
+
+def test_its_logits_are_timms() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    theirs = timm.create_model("resnet18", num_classes=5, **TINY).eval()
+    made = net("resnet18", small_images="none", arguments=TINY).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(made(images), theirs(images))
+
+
+def test_a_dense_head_stands_between() -> None:
+    made = net("resnet18", head=[16, 8], head_dropout=0.5, arguments=TINY)
+    assert [type(layer) for layer in made.hidden] == [nn.Linear, nn.ReLU, nn.Dropout] * 2
+    assert made.head.in_features == 8
+    assert made.pool(torch.randn(2, 8, 4, 4)).shape == (2, 8)
+    assert not made.has_heatmaps
+    assert made.parameter_groups()["head"] == list(made.head.parameters())
+
+
+def test_dropout_reaches_timm() -> None:
+    made = net("resnet18", drop_rate=0.3, drop_path_rate=0.2, arguments=TINY)
+    assert made.body.drop_rate == 0.3
+    assert made.body.layer4[0].drop_path.drop_prob == pytest.approx(0.2)
+
+
+def test_muon_may_move_matrices_only() -> None:
+    made = net("vit_tiny_patch16_224", arguments=SHALLOW)
+    roles = made.parameter_groups()
+    names = {id(parameter): name for name, parameter in made.named_parameters()}
+    filters = {names[id(parameter)] for parameter in roles["filters"]}
+    rest = {names[id(parameter)] for parameter in roles["rest"]}
+    assert {"body.patch_embed.proj.weight", "body.blocks.0.attn.qkv.weight", "body.blocks.1.mlp.fc2.weight"} <= filters
+    assert {"body.pos_embed", "body.cls_token", "body.norm.weight", "body.blocks.0.attn.qkv.bias"} <= rest
+    assert [names[id(parameter)] for parameter in roles["head"]] == ["head.weight", "head.bias"]
+    tables = net("swin_tiny_patch4_window7_224", arguments={"depths": [1, 1, 1, 1], "embed_dim": 24})
+    by_name = dict(tables.named_parameters())
+    in_rest = {id(parameter) for parameter in tables.parameter_groups()["rest"]}
+    assert all(id(value) in in_rest for name, value in by_name.items() if "relative_position_bias_table" in name)
+
+
+@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_a_tap_sees_the_patches_that_the_class_token_is_made_of(architecture: str) -> None:
+    made = net(architecture, arguments=SHALLOW).eval()
+    images, seen = torch.randn(2, 3, 32, 32), list[Tensor]()
+
+    def silenced(patches: Tensor) -> Tensor:
+        seen.append(patches)
+        return torch.zeros_like(patches)
+
+    with torch.no_grad():
+        logits = made(images)
+        changed = made.tapped(images, silenced)
+        assert seen[0].shape == (2, 192, 8, 8)
+        assert not torch.allclose(logits, changed)
+        assert torch.equal(made(images), logits)  # the tap is gone
+        tokens = made.body._pos_embed(made.body.patch_embed(images))
+        before = made.body.blocks[-1].norm1(made.body.blocks[0](tokens))
+        prefix = made.body.num_prefix_tokens
+        expected = before[:, prefix:].transpose(1, 2).reshape(2, 192, 8, 8)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() -> None:
+    one, other = (
+        net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
+        net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
     )
-    export_onnx(made, info, path)
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    assert check_parity(made, info, path, pictures) < 1e-4
-    session, _ = open_session(path)
-    shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
-    assert shapes["features"] == [width]
-    assert ("heatmaps" in shapes) == made.has_heatmaps
+    assert all(module.training for module in one.modules())
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"architecture": "resnet51"}, UnknownNameError, "knows no architecture 'resnet51'. Did you mean"),
+        ({"architecture": "hf-hub:owner/net"}, UnknownNameError, "knows no architecture 'hf-hub:owner/net'"),
+        ({}, RecipeError, "'architecture' is missing"),
+        ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, "Did you mean 'small_images'?"),
+        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, "no stem for small pictures is known"),
+        ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, "timm could not build resnet18"),
+        (
+            {"architecture": "levit_128s", "input_size": 32, "small_images": "none"},
+            RecipeError,
+            "pictures of 32 pixels",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence(
+    options: dict[str, Any], kind: type[ThirtytwoError], says: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        MODELS.get("timm")(5, options)
+    assert says in str(caught.value)
+    assert "model.options of timm" in str(caught.value)
+
+
+def test_families_with_a_stem_are_timms() -> None:
+    import timm
+
+    modules = {timm.models.model_entrypoint(name).__module__.rpartition(".")[2] for name in timm.list_models()}
+    assert set(SMALL_STEMS) <= modules

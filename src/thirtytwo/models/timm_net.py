@@ -25,7 +25,18 @@ SAME = 1e-4
 Mode = Literal["stem", "upsample", "none"]
 
 
-class TimmSettings(Settings):
+class HeadSettings(Settings):
+    """What follows the features, and what is left out in training."""
+
+    drop_rate: float | None = Field(None, ge=0, lt=1)
+    """Dropout before the classifier; timm's own default when not given."""
+    head: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Widths of hidden layers between the features and the classes, such as [512, 256]."""
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout after each of them."""
+
+
+class TimmSettings(HeadSettings):
     """Which architecture, and how it meets small pictures."""
 
     architecture: str
@@ -37,14 +48,8 @@ class TimmSettings(Settings):
     """Side to which pictures are resized inside the network; 0: as they come, or what `upsample` needs."""
     pretrained: bool = False
     """Weights from elsewhere will be loaded, so every layer keeps its published shape."""
-    drop_rate: float | None = Field(None, ge=0, lt=1)
-    """Dropout before the classifier; timm's own default when not given."""
     drop_path_rate: float | None = Field(None, ge=0, lt=1)
     """Part of residual branches left out in training (stochastic depth); timm's own default when not given."""
-    head: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Widths of hidden layers between the features and the classes, such as [512, 256]."""
-    head_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout after each of them."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Anything else that timm's builder of this architecture takes."""
 
@@ -57,12 +62,13 @@ class TimmNet(Net):
     block mixes into it.
     """
 
-    def __init__(self, classes: int, settings: TimmSettings) -> None:
+    def __init__(self, classes: int, settings: TimmSettings, where: str = WHERE) -> None:
+        """`where` says in messages whose options these are."""
         super().__init__()
-        family = _family(settings.architecture)
-        mode, why = _choose_mode(family, settings)
+        family = _family(settings.architecture, where)
+        mode, why = _choose_mode(family, settings, where)
         self.size, why_size = _choose_size(family, mode, settings)
-        self.body = _build(classes, family, mode, self.size, settings)
+        self.body = _build(classes, family, mode, self.size, settings, where)
         self.choices = _told(family, mode, why, self.size, why_size)
         self.settled = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
@@ -70,7 +76,7 @@ class TimmNet(Net):
             self.statistics = (tuple(config["mean"]), tuple(config["std"]))
         classifier = self.body.get_classifier()
         self.body.reset_classifier(0)
-        width = self._look()
+        width = self._look(where)
         self.hidden, self.head = _head(classifier, width, classes, settings)
         self._norm: str | None = None
         self.has_heatmaps = not settings.head and self._features_are_means()
@@ -137,7 +143,7 @@ class TimmNet(Net):
 
     def _on_grid(self, tokens: Tensor) -> Tensor:
         """Tokens `(N, T, D)` → maps `(N, D, h, w)`."""
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, *self._grid)
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self._grid)
 
     def _pooled(self, maps: Tensor) -> Tensor:
         """What timm's classifier would see, `(N, F)`."""
@@ -150,7 +156,7 @@ class TimmNet(Net):
         features: Tensor = self.body.forward_head(maps, pre_logits=True)
         return features
 
-    def _look(self) -> int:
+    def _look(self, where: str) -> int:
         """Find out how this body lays out its features, by one pass over an empty picture; the width for the head."""
         body, training = self.body, self.body.training
         body.eval()
@@ -163,7 +169,7 @@ class TimmNet(Net):
                 width = self._pooled(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"{WHERE}: this architecture cannot be used for pictures of {size} pixels: {_first_line(error)}.",
+                f"{where}: this architecture cannot be used for pictures of {size} pixels: {_first_line(error)}.",
                 "Set small_images or input_size, or choose another architecture.",
             ) from error
         body.train(training)
@@ -195,22 +201,22 @@ class TimmNet(Net):
         return False
 
 
-def _family(architecture: str) -> str:
+def _family(architecture: str, where: str) -> str:
     """The timm module that builds `architecture`."""
     name = architecture.partition(".")[0]
     if "/" in architecture or ":" in architecture or not timm.is_model(name):
         known = timm.list_models()
         raise UnknownNameError(
-            f"{WHERE}: timm {timm.__version__} knows no architecture {architecture!r}.", did_you_mean(name, known)
+            f"{where}: timm {timm.__version__} knows no architecture {architecture!r}.", did_you_mean(name, known)
         )
     return str(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
-def _choose_mode(family: str, settings: TimmSettings) -> tuple[Mode, str]:
+def _choose_mode(family: str, settings: TimmSettings, where: str) -> tuple[Mode, str]:
     stem = SMALL_STEMS.get(family)
     if settings.small_images == "stem" and stem is None:
         raise RecipeError(
-            f"{WHERE}: no stem for small pictures is known for {settings.architecture} (family {family}).",
+            f"{where}: no stem for small pictures is known for {settings.architecture} (family {family}).",
             f"Set small_images to 'upsample' or 'none', or choose from these families: {', '.join(SMALL_STEMS)}.",
         )
     if settings.small_images != "auto":
@@ -241,7 +247,7 @@ def _told(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[
     return (*told, Decision("network's input", f"{size}×{size}", why_size)) if size else tuple(told)
 
 
-def _build(classes: int, family: str, mode: Mode, size: int, settings: TimmSettings) -> Any:
+def _build(classes: int, family: str, mode: Mode, size: int, settings: TimmSettings, where: str) -> Any:
     arguments: dict[str, Any] = {}
     if family in SMALL_STEMS and SMALL_STEMS[family].fixed_size:
         arguments["img_size"] = size
@@ -257,7 +263,7 @@ def _build(classes: int, family: str, mode: Mode, size: int, settings: TimmSetti
             stem.change(body)
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         raise RecipeError(
-            f"{WHERE}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
+            f"{where}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
             "Check drop_rate, drop_path_rate, small_images and arguments against what this architecture takes.",
         ) from error
     return body

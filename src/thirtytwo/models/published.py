@@ -1,0 +1,90 @@
+"""Published networks in their form for CIFAR, built by timm: ResNet, VGG and DenseNet.
+
+K. He et al. (arXiv 1512.03385); K. Simonyan and A. Zisserman (arXiv 1409.1556), with BatchNorm; G. Huang et al. (arXiv
+1608.06993).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
+from torch import nn
+
+from thirtytwo.models.net import MODELS
+from thirtytwo.models.timm_net import HeadSettings, TimmNet, TimmSettings
+from thirtytwo.settings import parse_settings
+
+
+class ResNetSettings(HeadSettings):
+    """Details of a ResNet."""
+
+    zero_init_last: bool = True
+    """Every residual branch starts at zero: its last BatchNorm has the weight 0 (arXiv 1706.02677)."""
+
+
+class DenseNetSettings(HeadSettings):
+    """Shape of a DenseNet-BC."""
+
+    depth: int = 100
+    """Convolutions in all and the last layer: 6 for each step in layers per block, and 4."""
+    growth: int = Field(12, ge=1)
+    """Channels that each layer adds."""
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, depth: int) -> int:
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError("depth must be 6 n + 4, such as 40, 100 or 190")
+        return depth
+
+
+def _built(
+    classes: int, architecture: str, name: str, settings: HeadSettings, arguments: Mapping[str, Any] | None = None
+) -> TimmNet:
+    shared = settings.model_dump(include=set(HeadSettings.model_fields))
+    whole = TimmSettings(architecture=architecture, small_images="stem", arguments=dict(arguments or {}), **shared)
+    net = TimmNet(classes, whole, f"model.options of {name}")
+    net.choices, net.settled = (), {}
+    return net
+
+
+def _resnet(classes: int, options: Mapping[str, Any], name: str) -> TimmNet:
+    settings = parse_settings(ResNetSettings, options, f"model.options of {name}")
+    return _built(classes, name, name, settings, {"zero_init_last": settings.zero_init_last})
+
+
+@MODELS.register("resnet18")
+def resnet18(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """ResNet-18 with a 3×3 stem and no first max-pool."""
+    return _resnet(classes, options, "resnet18")
+
+
+@MODELS.register("resnet34")
+def resnet34(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """ResNet-34 with a 3×3 stem and no first max-pool."""
+    return _resnet(classes, options, "resnet34")
+
+
+@MODELS.register("resnet50")
+def resnet50(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """ResNet-50 with a 3×3 stem and no first max-pool."""
+    return _resnet(classes, options, "resnet50")
+
+
+@MODELS.register("vgg16")
+def vgg16(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """VGG-16 with BatchNorm; the mean of the last maps instead of its hidden layers."""
+    settings = parse_settings(HeadSettings, options, "model.options of vgg16")
+    return _built(classes, "vgg16_bn", "vgg16", settings)
+
+
+@MODELS.register("densenet")
+def densenet(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """A DenseNet-BC with three blocks; depth 100 and growth 12 when not told otherwise."""
+    settings = parse_settings(DenseNetSettings, options, "model.options of densenet")
+    shape = {"growth_rate": settings.growth, "block_config": [(settings.depth - 4) // 6] * 3}
+    net = _built(classes, "densenet121", "densenet", settings, shape)
+    net.body.features.norm0 = nn.Identity()  # for CIFAR, the first layer's own normalisation is the first
+    return net

@@ -1,0 +1,95 @@
+"""The convolutional network of textbooks and tutorials, an honest baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.models.net import MODELS, Net, roles_by_kind
+from thirtytwo.settings import Settings, parse_settings
+
+
+class TextbookSettings(Settings):
+    """Shape of a textbook network."""
+
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
+    """Channels of each stage; each halves the resolution."""
+    convolutions: int = Field(2, ge=1)
+    """3×3 convolutions in a stage."""
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.2, 0.3, 0.4)
+    """Dropout after each stage; the last value holds for the stages after it, no value for none."""
+    dense: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
+    """Widths of the hidden layers of the head."""
+    dense_dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout after each of them."""
+    places: int = Field(4, ge=1)
+    """Side of the maps that the head is laid out for; larger or smaller ones are averaged to it."""
+
+
+class Textbook(Net):
+    """Stages of convolution, BatchNorm and ReLU, max-pool and dropout; flattened maps; a dense head."""
+
+    def __init__(self, classes: int, settings: TextbookSettings) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for stage, width in enumerate(settings.widths):
+            for _ in range(settings.convolutions):
+                layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+            if settings.dropout:
+                layers.append(nn.Dropout(settings.dropout[min(stage, len(settings.dropout) - 1)]))
+        self.stages = nn.Sequential(*layers)
+        self.places = settings.places
+        hidden: list[nn.Module] = []
+        before *= settings.places**2
+        for width in settings.dense:
+            hidden += [nn.Linear(before, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+            hidden.append(nn.Dropout(settings.dense_dropout))
+            before = width
+        self.hidden = nn.Sequential(*hidden)
+        self.head = nn.Linear(before, classes)
+        self.has_heatmaps = not settings.dense
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear) and module is not self.head:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.stages(images)
+        return maps
+
+    def pool(self, maps: Tensor) -> Tensor:
+        features: Tensor = self.hidden(self._fitted(maps).flatten(1))
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def class_weights(self) -> Tensor:
+        return self.head.weight
+
+    def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
+        """What each place adds to the logit of `classes`, `(N, h, w)`: every place has weights of its own."""
+        fitted = self._fitted(maps)
+        weights = self.class_weights()[classes].to(maps.dtype)  # (N, D · h · w)
+        return (fitted * weights.view(fitted.shape)).sum(dim=1)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return roles_by_kind(self, self.head)
+
+    def _fitted(self, maps: Tensor) -> Tensor:
+        if maps.shape[-2:] == (self.places, self.places):
+            return maps
+        return F.adaptive_avg_pool2d(maps, self.places)
+
+
+@MODELS.register("textbook")
+def textbook(classes: int, options: Mapping[str, Any]) -> Textbook:
+    """Convolution, BatchNorm, max-pool, dropout and a dense head, as in textbooks."""
+    return Textbook(classes, parse_settings(TextbookSettings, options, "model.options of textbook"))
