@@ -33,7 +33,7 @@ def resolve(overrides: dict[str, Any], values: dict[str, Any] = BASE, classes: i
     [
         ({"schedule.epoch": 1}, ["unknown key 'schedule.epoch'. Did you mean 'epochs'?"]),
         ({"Schedule.epochs": 1}, ["unknown key 'Schedule'. Did you mean 'schedule'?"]),
-        ({"schedule.zzz": 1}, ["unknown key 'schedule.zzz'. Known: batch_size, epochs, "]),
+        ({"schedule.zzz": 1}, ["unknown key 'schedule.zzz'. Known: accumulate, batch_size, drop, epochs, "]),
         ({"schedule.resolution": [{"size": 16, "unti": 1}]}, ["'schedule.resolution.0.unti'. Did you mean 'until'?"]),
         ({"schedule.epochs": 0}, ["'schedule.epochs' must be greater than or equal to 1, found 0."]),
         ({"schedule.epochs": True}, ["'schedule.epochs' must be a valid integer, found True."]),

@@ -25,11 +25,19 @@ def recipe_keys() -> str:
     """One table of keys for each table of a recipe."""
     schema = Recipe.model_json_schema()
     pages = ["### At the top\n\n" + _keys(schema, schema)]
-    for key, field in schema["properties"].items():
+    pages += _tables(schema, schema)
+    return "\n\n".join(pages) + "\n"
+
+
+def _tables(schema: dict[str, Any], parent: dict[str, Any], prefix: str = "") -> list[str]:
+    """The tables in a table, each followed by those in it."""
+    pages = []
+    for key, field in parent["properties"].items():
         if "$ref" in field:
             table = _resolve(schema, field)
-            pages.append(f"### `[{key}]`\n\n{_line(table['description'])}\n\n" + _keys(schema, table))
-    return "\n\n".join(pages) + "\n"
+            pages.append(f"### `[{prefix}{key}]`\n\n{_line(table['description'])}\n\n" + _keys(schema, table))
+            pages += _tables(schema, table, f"{prefix}{key}.")
+    return pages
 
 
 def network_options() -> str:

@@ -59,26 +59,53 @@ class ModelSettings(Settings):
 class OptimizerSettings(Settings):
     """How weights move.
 
-    SGD's rates and decay are per picture (the loss is summed over the batch), so that another batch size needs no other
-    rates; Muon's rate is per step and knows no scale.
+    Under `muon` and `sgd` the loss is summed over the batch: SGD's rates and decay are per picture, so that another
+    batch size needs no other rates, and Muon's rate is per step and knows no scale. Under timm's optimisers the loss is
+    the mean over the batch, and rates and decay mean what they mean in papers.
     """
 
-    name: Literal["muon", "sgd"] = "muon"
-    """`muon`: orthogonalised momentum for convolution filters, SGD for the rest; `sgd`: SGD for all."""
+    name: str = "muon"
+    """`muon`: orthogonalised momentum for convolution filters, SGD for the rest; `sgd`: SGD for all; else one of timm's
+    by its name (`adamw`, `lion`, `lamb`, …), where `timm_muon` and `timm_sgd` are timm's own of those names."""
     lr: float = Field(0.24, gt=0)
-    """Peak rate of the filters."""
+    """Peak rate of the filters; with timm's optimisers of everything, per step."""
     momentum: float = Field(0.6, ge=0, lt=1)
-    """Momentum of the filters."""
+    """Momentum of the filters; `muon` and `sgd` only."""
     lr_rest: float = Field(0.053, gt=0)
-    """Peak rate of biases and normalisation."""
+    """Peak rate of biases and normalisation; `muon` and `sgd` only."""
     lr_head: float = Field(0.67, gt=0)
-    """Peak rate of the last linear layer."""
+    """Peak rate of the last linear layer; `muon` and `sgd` only."""
     momentum_rest: float = Field(0.85, ge=0, lt=1)
-    """Nesterov momentum of biases, normalisation and head."""
+    """Nesterov momentum of biases, normalisation and head; `muon` and `sgd` only."""
     weight_decay: float = Field(0.0, ge=0)
-    """What part of a weight that SGD moves is taken off per picture at peak rate."""
+    """What part of a weight that SGD moves is taken off per picture at peak rate; with timm's optimisers their own
+    decay, of filters and head without their biases."""
+    decay_all: bool = False
+    """timm's only: decay biases and normalisation as well."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """timm's only: what else that optimiser lets one choose, such as `betas`, `eps` or `momentum`."""
     renormalise: bool = True
-    """Muon only: keep each layer's filters at the norm they started with."""
+    """`muon` only: keep each layer's filters at the norm they started with."""
+    sam: float = Field(0.0, ge=0)
+    """Radius ρ of sharpness-aware minimisation, which takes two passes a step; 0: off (arXiv 2010.01412)."""
+
+    @property
+    def per_picture(self) -> bool:
+        """Whether the loss is summed over the batch."""
+        return self.name in ("muon", "sgd")
+
+    @model_validator(mode="after")
+    def _rate_is_meant(self) -> OptimizerSettings:
+        if not self.per_picture and self.lr > ADAPTIVE_RATE and any(part in self.name for part in ADAPTIVE):
+            raise ValueError(f"lr {self.lr:g} is too high for {self.name}, whose steps are that long; try lr = 0.001")
+        if self.per_picture and self.options:
+            raise ValueError(f"options are for timm's optimisers; {self.name} has its own keys")
+        return self
+
+
+ADAPTIVE = ("adam", "adan", "adab", "adop", "lion", "lamb", "laprop")
+"""What the names of optimisers have in them that move every weight by about their rate, whatever the gradient."""
+ADAPTIVE_RATE = 0.1
 
 
 class ResolutionStage(Settings):
@@ -91,14 +118,25 @@ class ResolutionStage(Settings):
 class ScheduleSettings(Settings):
     """How long, in what order, at which rates."""
 
+    name: Literal["linear", "constant", "step", "cosine", "one-cycle", "plateau"] = "linear"
+    """How rates go after the warm-up: down in a line or a cosine, down at `milestones`, down where validation no longer
+    gains (`plateau`), or not at all; `one-cycle`: up and down in cosines (arXiv 1708.07120)."""
     epochs: int = Field(8, ge=1)
     """Passes over the training rows."""
     batch_size: int = Field(1000, ge=1)
-    """Rows a step; the remainder of an epoch is left for the next shuffle."""
+    """Rows a batch; the remainder of an epoch is left for the next shuffle."""
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients make one step."""
     warmup: float = Field(0.0, ge=0, lt=1)
-    """Part of all steps in which rates rise linearly."""
+    """Part of all steps in which rates rise linearly; `one-cycle`: in which they rise from 1/25."""
     final: float = Field(0.0, ge=0, le=1)
-    """Part of the peak rate that is left at the end of the linear decay."""
+    """Part of the peak rate that is left at the end; with `step` and `plateau` the least there can be."""
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    """Parts of all steps after which `step` drops the rate."""
+    drop: float = Field(0.1, gt=0, lt=1)
+    """What `step` and `plateau` multiply the rate with."""
+    patience: int = Field(3, ge=1)
+    """Looks at validation without a better `train.monitor` after which `plateau` drops the rate."""
     stem_bias_until: float = Field(0.375, ge=0, le=1)
     """Part of all steps in which the whitening stem's bias is trained."""
     resolution: tuple[ResolutionStage, ...] = ()
@@ -109,7 +147,22 @@ class ScheduleSettings(Settings):
         untils = [stage.until for stage in self.resolution]
         if untils != sorted(set(untils)):
             raise ValueError("resolution stages must have rising 'until' values")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.name == "one-cycle" and not self.warmup:
+            raise ValueError("one-cycle rises first, so warmup must be above 0, such as 0.3")
         return self
+
+
+class DistillSettings(Settings):
+    """Learning from a trained model as well as from labels (Hinton et al., arXiv 1503.02531)."""
+
+    run: str = ""
+    """Run directory of the teacher, trained to tell the same classes apart; empty: none."""
+    temperature: float = Field(4.0, gt=0)
+    """What both models' logits are divided by before they are compared."""
+    weight: float = Field(0.5, gt=0, le=1)
+    """Part of the loss that compares with the teacher; the rest compares with the labels."""
 
 
 class TrainSettings(Settings):
@@ -117,6 +170,20 @@ class TrainSettings(Settings):
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Part of the target spread over all classes."""
+    focal: float = Field(0.0, ge=0)
+    """Exponent γ of the focal loss, which looks less at pictures that are right already; 0: cross-entropy (arXiv
+    1708.02002)."""
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    """How much a picture of each class counts in the loss: the same, as much as its class is rare (on average 1), or by
+    class name, where unnamed classes count 1."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Which rows an epoch has: each once, or as many drawn with every class as likely."""
+    clip: float = Field(0.0, ge=0)
+    """Longest gradient of the mean loss, as the norm over all weights; longer ones are scaled down; 0: any."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of a running average of the weights, which is validated and becomes the model; smaller in the first
+    steps; 0: no average."""
+    distill: DistillSettings = DistillSettings()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the forward and backward pass."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
@@ -129,8 +196,8 @@ class TrainSettings(Settings):
     """Epochs from one look at validation to the next; the last epoch always has one."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the model: those of the last epoch, or of the best by `monitor`."""
-    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-    """What early stopping and `keep = "best"` watch."""
+    monitor: Literal["val_accuracy", "val_loss", "val_macro_f1"] = "val_accuracy"
+    """What early stopping, `keep = "best"` and the schedule `plateau` watch."""
     patience: int = Field(0, ge=0)
     """Looks at validation without a better `monitor` after which training stops; 0: never."""
     tensorboard: bool = False
@@ -195,6 +262,14 @@ class Recipe(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     when: tuple[When, ...] = ()
     """Changes for some data; gone from a resolved recipe."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Recipe:
+        if self.optimizer.sam and self.schedule.accumulate > 1:
+            raise ValueError("optimizer.sam takes two passes over one batch, so schedule.accumulate must be 1")
+        if self.train.class_weights == "balanced" and self.train.sampler == "balanced":
+            raise ValueError("train.class_weights and train.sampler both balance the classes; choose one")
+        return self
 
     def to_toml(self) -> str:
         """The recipe as TOML text that `read_recipe` gives back unchanged."""

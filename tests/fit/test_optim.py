@@ -1,16 +1,18 @@
-"""MuonSGD against torch's SGD and against what Muon promises; rates by hand."""
+"""MuonSGD against torch's SGD and against what Muon promises; timm's optimisers against themselves."""
 
 from __future__ import annotations
 
 import copy
+import io
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.fit.optim import MuonSGD, build_optimizer, rate_factor
-from thirtytwo.recipe import OptimizerSettings, ScheduleSettings
+from thirtytwo.errors import RecipeError, UnknownNameError
+from thirtytwo.fit.optim import MuonSGD, build_optimizer, timm_names
+from thirtytwo.recipe import OptimizerSettings
 
 
 def parameters() -> dict[str, list[nn.Parameter]]:
@@ -180,23 +182,96 @@ def test_closure_is_called_with_gradients_on() -> None:
     torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.5))
 
 
+@pytest.mark.parametrize("name", ["muon", "sgd", "adamw"])
+def test_single_parameters_may_be_slower(name: str) -> None:
+    roles = parameters()
+    roles["filters"].append(nn.Parameter(torch.randn(4, 4, 3, 3)))
+    slow = {roles["filters"][1]: 0.25, roles["head"][0]: 0.5}
+    settings = OptimizerSettings(name=name, lr=0.08, lr_rest=0.02, lr_head=0.4, weight_decay=1e-4)
+    optimizer = build_optimizer(roles, settings, 10, scales=slow)
+    found = {(group["role"], group["scale"]): group["lr"] for group in optimizer.param_groups}
+    rest, head = (0.02, 0.4) if settings.per_picture else (0.08, 0.08)
+    expected = {("filters", 1.0): 0.08, ("filters", 0.25): 0.02, ("stem_bias", 1.0): rest, ("rest", 1.0): rest}
+    assert found == pytest.approx(expected | {("head", 0.5): head * 0.5})
+    # what decay takes off in a step shrinks with the rate, as it does in a schedule
+    by_scale = {group["scale"]: group["weight_decay"] for group in optimizer.param_groups if group["role"] == "filters"}
+    assert by_scale[1.0] == by_scale[0.25]
+
+
+def test_timms_optimizer_is_timms() -> None:
+    """AdamW through the recipe and torch's own, step by step, with decay on matrices alone."""
+    settings = OptimizerSettings(name="adamw", lr=0.01, weight_decay=0.1, options={"betas": [0.8, 0.95]})
+    ours, theirs = parameters(), parameters()
+    for roles in (ours, theirs):
+        torch.manual_seed(5)
+        roles["head"].append(nn.Parameter(torch.randn(5)))
+    optimizer = build_optimizer(ours, settings, batch_size=100)
+    decayed = [theirs["filters"][0], theirs["head"][0]]
+    others = [theirs["stem_bias"][0], theirs["rest"][0], theirs["head"][1]]
+    reference = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=0.01, betas=(0.8, 0.95)
+    )
+    for step in range(5):
+        give_gradients(ours, step)
+        give_gradients(theirs, step)
+        optimizer.step()
+        reference.step()
+    for role, group in ours.items():
+        torch.testing.assert_close(group, theirs[role])
+
+
+def test_decay_of_everything() -> None:
+    optimizer = build_optimizer(
+        parameters(), OptimizerSettings(name="lion", lr=0.01, weight_decay=0.1, decay_all=True), 1
+    )
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+    by_default = build_optimizer(parameters(), OptimizerSettings(name="lion", lr=0.01, weight_decay=0.1), 1)
+    decays = {group["role"]: group["weight_decay"] for group in by_default.param_groups}
+    assert decays == {"filters": 0.1, "stem_bias": 0.0, "rest": 0.0, "head": 0.1}
+
+
+@pytest.mark.parametrize("name", [{"muon": "timm_muon", "sgd": "timm_sgd"}.get(name, name) for name in timm_names()])
+def test_every_one_of_timms_walks_downhill(name: str) -> None:
+    roles = parameters()
+    optimizer = build_optimizer(roles, OptimizerSettings(name=name, lr=0.01), 10)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = sum((group[0] ** 2).sum() for group in roles.values())
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    saved.seek(0)
+    torch.load(saved, weights_only=True)
+
+
+def test_timms_muon_leaves_the_head_to_adamw() -> None:
+    optimizer = build_optimizer(parameters(), OptimizerSettings(name="timm_muon", lr=0.02), 10)
+    assert type(optimizer).__name__ == "Muon"
+    assert {group["role"]: group["use_fallback"] for group in optimizer.param_groups} == {
+        "filters": False, "stem_bias": True, "rest": True, "head": True,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("schedule", "role", "factors"),
+    ("settings", "error", "says"),
     [
-        ({}, "filters", {0: 1.0, 5: 0.5, 9: 0.1}),
-        ({"final": 0.2}, "head", {0: 1.0, 5: 0.6, 9: 0.28}),
-        ({"warmup": 0.2}, "rest", {0: 1 / 3, 1: 2 / 3, 2: 1.0, 6: 0.5, 9: 0.125}),
-        ({"warmup": 0.2, "final": 0.5}, "filters", {1: 2 / 3, 2: 1.0, 6: 0.75}),
-        ({"stem_bias_until": 0.5}, "stem_bias", {0: 1.0, 1: 0.8, 4: 0.2, 5: 0.0, 9: 0.0}),
-        ({"stem_bias_until": 0.0}, "stem_bias", {0: 0.0, 9: 0.0}),
-        ({"stem_bias_until": 1.0, "final": 0.5, "warmup": 0.2}, "stem_bias", {0: 1.0, 9: 0.1}),
+        ({"name": "adamv"}, UnknownNameError, "Unknown optimizer 'adamv'. Did you mean 'adam"),
+        ({"name": "fusedadam"}, UnknownNameError, "Unknown optimizer 'fusedadam'. Did you mean "),
+        ({"name": "timm_fly"}, UnknownNameError, "Unknown optimizer 'timm_fly'. Known: "),
+        ({"name": "adamw", "options": {"beta": 1}}, RecipeError, "'adamw' cannot be had with these options: "),
+        (
+            {"name": "adamw", "options": {"betas": [2.0, 0.9]}},
+            RecipeError,
+            "'adamw' cannot be had with these options: ",
+        ),
     ],
 )
-def test_rates_by_hand(schedule: dict[str, float], role: str, factors: dict[int, float]) -> None:
-    settings = ScheduleSettings(**schedule)  # type: ignore[arg-type]
-    found = {step: rate_factor(settings, role, step, 10) for step in factors}
-    assert found == pytest.approx(factors)
-
-
-def test_rate_of_no_steps() -> None:
-    assert rate_factor(ScheduleSettings(), "filters", 0, 0) == 1.0
+def test_what_timm_does_not_have(settings: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        build_optimizer(parameters(), OptimizerSettings(lr=0.01, **settings), 10)
+    assert says in str(caught.value)

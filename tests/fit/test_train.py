@@ -17,28 +17,13 @@ from torch.nn import functional as F
 from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import OutputError, RunError, ThirtytwoError
 from thirtytwo.fit.callbacks import HISTORY_COLUMNS, Ledger
-from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.module import TrainingBatches
-from thirtytwo.fit.train import Fitted, Loop, build_net, fit
+from thirtytwo.fit.train import Fitted, Loop, build_net
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
 
 AUGMENTED: dict[str, Any] = {"augment__flip": "alternating", "augment__translate": 2, "augment__cutout": 3}
 Train = Callable[..., Fitted]
-
-
-@pytest.fixture
-def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
-    """`train(run, recipe)` fits 48 pictures of 3 classes, 12 held out, in the directory `run`."""
-
-    def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
-        hardware = choose_hardware(recipe.train, "cpu")
-        held_out = tiny.pictures(12, seed=1) if val else None
-        directory = RunDir(tmp_path / run)
-        directory.path.mkdir(exist_ok=True)
-        return fit(recipe, tiny.pictures(48), held_out, directory, hardware, resume=resume, show=False)
-
-    return run_fit
 
 
 def same_weights(one: Fitted, other: Fitted) -> bool:

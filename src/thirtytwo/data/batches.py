@@ -46,6 +46,7 @@ def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
 class Batches:
     """An epoch's batches, anew each time it is iterated; the order depends on seed and epoch alone.
 
+    Each row comes once, or where `chances` float `(N,)` are given, as many rows are drawn by them with replacement.
     `augment` takes `(positions int64 (B,), epoch, step in epoch)` and gives images and labels.
     """
 
@@ -56,6 +57,7 @@ class Batches:
         self.batch_size = min(batch_size, count)
         self.seed = seed
         self.epoch = 0
+        self.chances: Tensor | None = None
         self._make = make
 
     def __len__(self) -> int:
@@ -63,9 +65,14 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self.epoch
-        order = torch.randperm(self.count, generator=generator_for(self.seed, epoch, "order"))
+        order = self._order(generator_for(self.seed, epoch, "order"))
         for step in range(len(self)):
             yield self._make(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        if self.chances is None:
+            return torch.randperm(self.count, generator=generator)
+        return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
 
 
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:

@@ -24,6 +24,7 @@ HISTORY_COLUMNS = (
     "train_accuracy",
     "val_loss",
     "val_accuracy",
+    "val_macro_f1",
     "seconds",
     "images_per_second",
 )
@@ -37,9 +38,10 @@ class Ledger(lightning.Callback):
     A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole.
     """
 
-    def __init__(self, run: RunDir, total_steps: int, epochs: int, *, show: bool = True) -> None:
+    def __init__(self, run: RunDir, total_steps: int, epochs: int, *, accumulate: int = 1, show: bool = True) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
+        self._accumulate = accumulate
         self._show = show
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -149,7 +151,7 @@ class Ledger(lightning.Callback):
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, figures=figures)
             return
         steps_left = self._total_steps - trainer.global_step
-        left = steps_left * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
+        left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
         tell(f"epoch {epoch}  {figures}  about {_duration(left)} left")
 
 
@@ -160,7 +162,7 @@ def tell(text: str) -> None:
 
 
 def _validation(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(metrics[name]) for name in ("val_loss", "val_accuracy") if name in metrics}
+    return {name: float(metrics[name]) for name in ("val_loss", "val_accuracy", "val_macro_f1") if name in metrics}
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:

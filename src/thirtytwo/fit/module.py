@@ -1,20 +1,12 @@
-"""How a network is trained: loss, optimiser, schedule and augmentation, as one LightningModule."""
+"""The training pictures, augmented a batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-import lightning
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, resized, shifted
 from thirtytwo.data.batches import Batches, generator_for, normalised
-from thirtytwo.fit.optim import build_optimizer, rate_factor
-from thirtytwo.models import Net
 from thirtytwo.recipe import Recipe
 
 
@@ -61,55 +53,3 @@ class TrainingBatches(Batches):
         images = cutout(images, settings.cutout, generator)
         images = resized(images, self.size_at(number / self.steps))
         return images.contiguous(memory_format=self._memory_format), self._labels[positions]
-
-
-class Training(lightning.LightningModule):
-    """One network in training; the network itself knows nothing of it."""
-
-    def __init__(
-        self,
-        net: Net,
-        recipe: Recipe,
-        steps: int,
-        *,
-        compile_net: bool = False,
-        arithmetic: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__()
-        self.net = net
-        self.recipe = recipe
-        self.steps = steps
-        self._arithmetic = arithmetic
-        self._run_net = torch.compile(net) if compile_net else net
-        self._stem_bias = net.parameter_groups().get("stem_bias", [])
-
-    def configure_optimizers(self) -> Any:
-        schedule = self.recipe.schedule
-        optimizer = build_optimizer(
-            self.net.parameter_groups(), self.recipe.optimizer, schedule.batch_size, self._arithmetic
-        )
-        factors: list[Callable[[int], float]] = [
-            partial(self._factor, group["role"]) for group in optimizer.param_groups
-        ]
-        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
-
-    def _factor(self, role: str, step: int) -> float:
-        return rate_factor(self.recipe.schedule, role, step, self.steps)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # a bias that no longer moves needs no gradient, and then nothing below it does
-        moves = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
-        for bias in self._stem_bias:
-            bias.requires_grad_(moves)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        images, labels = batch
-        logits = self._run_net(images).float()
-        smoothing = self.recipe.train.label_smoothing
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
-        return {
-            "loss": loss,
-            "mean_loss": loss.detach() / len(labels),
-            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
-        }

@@ -1,16 +1,23 @@
-"""Muon for filters and Nesterov SGD for everything else, in one optimiser; and the rate schedule."""
+"""Muon for filters and Nesterov SGD for everything else, in one optimiser; and timm's optimisers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from timm.optim.muon import zeropower_via_newtonschulz
 from torch import Tensor, nn
 
-from thirtytwo.recipe import OptimizerSettings, ScheduleSettings
+from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+from thirtytwo.recipe import OptimizerSettings
 
+ROLES = ("filters", "stem_bias", "rest", "head")
+DECAYED = ("filters", "head")
+"""Roles whose matrices decay by default; what is a matrix elsewhere is an embedding or the like."""
+TIMM_PREFIX = "timm_"
 NEWTON_SCHULZ_STEPS = 3
 NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
 
@@ -67,47 +74,67 @@ class MuonSGD(torch.optim.Optimizer):
 
 
 def build_optimizer(
-    roles: dict[str, list[nn.Parameter]],
+    roles: Mapping[str, list[nn.Parameter]],
     settings: OptimizerSettings,
     batch_size: int,
     arithmetic: torch.dtype = torch.float32,
-) -> MuonSGD:
-    """The optimiser over a network's `parameter_groups`, for a loss that is summed over the batch."""
-    muon = settings.name == "muon"
-    shrink = settings.weight_decay * batch_size  # part of a weight that a step at peak rate takes off
+    scales: Mapping[nn.Parameter, float] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser over a network's `parameter_groups`.
 
-    def plain(role: str, lr: float) -> dict[str, Any]:
-        decay = shrink / lr
-        return {
-            "role": role,
-            "params": roles[role],
-            "lr": lr,
-            "momentum": settings.momentum_rest,
-            "weight_decay": decay,
-        }
+    Args:
+        roles: trained parameters by role.
+        settings: which optimiser; `settings.per_picture` tells whether it expects the loss summed over the batch.
+        batch_size: pictures a step.
+        arithmetic: what Muon's matrix products run in.
+        scales: a factor on the rate of single parameters, 1 for those not in it; each group carries its `scale`.
 
-    filters: dict[str, Any] = {"role": "filters", "params": roles["filters"], "lr": settings.lr}
-    filters |= {"momentum": settings.momentum, "muon": muon, "renormalise": muon and settings.renormalise}
-    if not muon:
-        filters["weight_decay"] = shrink / settings.lr
-    groups = [
-        filters,
-        plain("stem_bias", settings.lr_rest),
-        plain("rest", settings.lr_rest),
-        plain("head", settings.lr_head),
-    ]
-    return MuonSGD([group for group in groups if group["params"]], arithmetic)
-
-
-def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
-    """What part of its peak rate the group `role` has in `step` of `total` steps: linear up, then linear down.
-
-    The stem's bias falls to zero at `stem_bias_until` and stays there.
+    Raises:
+        UnknownNameError: no such optimiser.
+        RecipeError: `optimizer.options` do not fit it, or it cannot run here.
     """
-    progress = step / max(1, total)
-    if role == "stem_bias":
-        return max(0.0, 1 - progress / schedule.stem_bias_until) if schedule.stem_bias_until else 0.0
-    if progress < schedule.warmup:
-        return (step + 1) / (schedule.warmup * total + 1)
-    left = (1 - progress) / (1 - schedule.warmup)
-    return schedule.final + (1 - schedule.final) * left
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for role in ROLES:
+        for parameter in roles.get(role, []):
+            parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
+    if not settings.per_picture:
+        return _timms(parts, settings)
+    ours = [_ours(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
+    return MuonSGD(ours, arithmetic)
+
+
+def _ours(
+    role: str, scale: float, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
+) -> dict[str, Any]:
+    filters, muon = role == "filters", settings.name == "muon" and role == "filters"
+    lr = settings.lr if filters else settings.lr_head if role == "head" else settings.lr_rest
+    group = {"role": role, "scale": scale, "params": parameters, "lr": lr * scale, "muon": muon}
+    group["momentum"] = settings.momentum if filters else settings.momentum_rest
+    if muon:
+        return group | {"renormalise": settings.renormalise}
+    return group | {"weight_decay": settings.weight_decay * batch_size / lr}  # a step at peak rate takes its part off
+
+
+def _timms(parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """An optimiser of timm's; decay on matrices and filters alone, as timm does by itself for a whole network."""
+    name = settings.name.removeprefix(TIMM_PREFIX)
+    if name not in timm_names():
+        known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
+        raise UnknownNameError(f"Unknown optimizer {settings.name!r}.", did_you_mean(settings.name, known))
+    groups: list[dict[str, Any]] = []
+    for (role, scale), params in parts.items():
+        group = {"role": role, "scale": scale, "lr": settings.lr * scale, "use_fallback": role != "filters"}
+        matrices = [param for param in params if settings.decay_all or (param.ndim > 1 and role in DECAYED)]
+        others = [param for param in params if not any(param is matrix for matrix in matrices)]
+        groups += [group | {"params": matrices, "weight_decay": settings.weight_decay}] if matrices else []
+        groups += [group | {"params": others, "weight_decay": 0.0}] if others else []
+    try:
+        return create_optimizer_v2(groups, opt=name, lr=settings.lr, **settings.options)
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise RecipeError(f"The optimizer {settings.name!r} cannot be had with these options: {error}.") from None
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """Names of timm's optimisers that need neither one brand of GPU nor second derivatives."""
+    return tuple(str(name) for name in list_optimizers(exclude_filters=["bnb*", "fused*", "kron*", "adahessian"]))

@@ -14,16 +14,21 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.nn import functional as F
 
-from thirtytwo.data.batches import channel_statistics, generator_for, normalised, to_device
+from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.errors import RunError, require
+from thirtytwo.fit.averaging import Averaging
+from thirtytwo.fit.build import build_net as build_net
 from thirtytwo.fit.callbacks import Ledger
 from thirtytwo.fit.checkpoints import Patience, WholeCheckpoints
 from thirtytwo.fit.hardware import Hardware
-from thirtytwo.fit.module import Training, TrainingBatches
-from thirtytwo.models import MODELS, Net
+from thirtytwo.fit.loop import Loop as Loop
+from thirtytwo.fit.losses import Objective, class_weights, row_chances
+from thirtytwo.fit.module import TrainingBatches
+from thirtytwo.fit.schedules import Plateau
+from thirtytwo.fit.teacher import read_teacher
+from thirtytwo.models import Net
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
 
@@ -58,37 +63,6 @@ class ValidationBatches:
             yield images.contiguous(memory_format=torch.channels_last), self._labels[part]
 
 
-class Loop(Training):
-    """Training with a look at validation and a seed for each epoch."""
-
-    def on_train_epoch_start(self) -> None:
-        batches = self.trainer.train_dataloader
-        if isinstance(batches, TrainingBatches):
-            batches.epoch = self.current_epoch
-        last = self.current_epoch + 1 == self.recipe.schedule.epochs
-        self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
-        # dropout and the like draw from torch's own generator: fixed an epoch at a time, so that resuming is exact
-        torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        logits = self.net(images).float()
-        right = (logits.argmax(dim=1) == labels).float().mean()
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)
-        self.log("val_accuracy", right, batch_size=len(labels), logger=False)
-
-
-def build_net(recipe: Recipe, classes: int) -> Net:
-    """The recipe's network with weights that depend on its seed alone.
-
-    Raises:
-        UnknownNameError: no such model.
-        RecipeError: `model.options` do not fit it.
-    """
-    torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
-    return MODELS.get(recipe.model.name)(classes, recipe.model.options)
-
-
 def fit(
     recipe: Recipe,
     train: ImageSet,
@@ -105,20 +79,54 @@ def fit(
         KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
         RunError: `resume` was asked for and the checkpoint does not fit.
     """
-    mean, std = channel_statistics(train.images)
-    pixels, labels = to_device(train, hardware.device)
-    net = build_net(recipe, len(train.classes)).to(hardware.device).to(memory_format=hardware.memory_format)
-    net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
-    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)
-    loop = Loop(net, recipe, batches.steps, compile_net=hardware.compile, arithmetic=hardware.matrix_arithmetic)
-    ledger = Ledger(run, batches.steps, recipe.schedule.epochs, show=show)
-    trainer = _trainer(recipe, run, hardware, [ledger, *_checkpoints(recipe, run, val is not None)])
+    loop, batches, mean, std = prepared(recipe, train, hardware)
+    net = loop.net
+    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, accumulate=recipe.schedule.accumulate, show=show)
+    averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
+    watchers = [one for one in (averaging, loop.plateau) if one is not None]
+    trainer = _trainer(recipe, run, hardware, [ledger, *watchers, *_checkpoints(recipe, run, val is not None)])
     held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     _run_trainer(trainer, loop, batches, held_out, run, resume)
     if recipe.train.keep == "best" and val is not None:
         _load_best(net, run)
+    elif averaging is not None:
+        averaging.give()
     seconds = sum(row["seconds"] for row in ledger.rows)
     return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
+
+
+def prepared(
+    recipe: Recipe, train: ImageSet, hardware: Hardware
+) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
+    """Everything the first step needs: the loop around a fresh network, its batches, and the pictures' mean and std.
+
+    Raises:
+        RecipeError: the recipe does not fit these pictures or classes.
+        RunError: the teacher's run cannot be used.
+    """
+    settings, device = recipe.train, hardware.device
+    mean, std = channel_statistics(train.images)
+    pixels, labels = to_device(train, device)
+    teacher = None
+    if settings.distill.run:
+        teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
+    net = build_net(recipe, len(train.classes)).to(device).to(memory_format=hardware.memory_format)
+    net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
+    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)
+    if settings.sampler == "balanced":
+        batches.chances = row_chances(labels, len(train.classes))
+    weights = class_weights(settings.class_weights, train.counts, train.classes)
+    loop = Loop(
+        net,
+        recipe,
+        len(batches),
+        objective=Objective(settings, weights if weights is None else weights.to(device)),
+        teacher=teacher,
+        plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
+        compile_net=hardware.compile,
+        arithmetic=hardware.matrix_arithmetic,
+    )
+    return loop, batches, mean, std
 
 
 def _run_trainer(
@@ -168,6 +176,7 @@ def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[li
             logger=logger,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,
+            accumulate_grad_batches=recipe.schedule.accumulate,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -186,6 +195,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
                 monitor=recipe.train.monitor,
                 mode=mode,
                 save_weights_only=True,
+                save_on_train_epoch_end=False,
                 enable_version_counter=False,
             )
         )

@@ -16,6 +16,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
+from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.train import Fitted, build_net, fit
 from thirtytwo.judge.metrics import compute_metrics
@@ -141,6 +142,7 @@ def _plan(
     early = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
+    check_optimizer(early)
     measured_by_twin = twin(early)
     dataset = load_dataset(
         data,
@@ -156,6 +158,7 @@ def _plan(
     check_fits(dataset, parts, recipe, measured_by_twin)
     if recipe.model != early.model:
         net = build_net(recipe, len(dataset.classes))
+    check_training(recipe, dataset.classes, parts.val is not None)
     recipe, hardware = _heard(net, recipe, hardware)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
     recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))

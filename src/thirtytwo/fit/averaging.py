@@ -1,0 +1,78 @@
+"""A running average of the weights, which is validated and becomes the model.
+
+Lightning's own callback leaves the average out of checkpoints that hold weights only, such as the best one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+
+class Averaging(lightning.Callback):
+    """Exponential moving average of a network's weights and running statistics, one update a step.
+
+    The decay after n updates is the smaller of `decay` and (1 + n) / (10 + n), so that the first weights do not last
+    (as TensorFlow's ExponentialMovingAverage has it). From the start of validation to the end of the epoch the network
+    holds the average, so that a checkpoint of the best epoch holds it too.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.average: dict[str, Tensor] = {}
+        self._net, self._decay = net, decay
+        self._updates = 0
+        self._put_by: dict[str, Tensor] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average, "updates": self._updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average, self._updates = state_dict["average"], state_dict["updates"]
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Start from what the network holds, or go on with what a checkpoint held."""
+        weights = self._net.state_dict()
+        kept = self.average or weights
+        self.average = {name: kept[name].detach().to(value.device, copy=True) for name, value in weights.items()}
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step > self._updates:  # not while gradients accumulate
+            self.update()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards what the network holds; whole numbers are taken over."""
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        for name, value in self._net.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+        self._updates += 1
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._put_by is None:
+            self._put_by = {name: value.detach().clone() for name, value in self._net.state_dict().items()}
+            self.give()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._put_by is not None:
+            self._net.load_state_dict(self._put_by)
+            self._put_by = None
+
+    def give(self) -> None:
+        """Leave the average in the network."""
+        self._net.load_state_dict(self.average)

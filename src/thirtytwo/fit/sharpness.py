@@ -1,0 +1,52 @@
+"""Sharpness-aware minimisation: the gradient of the worst place nearby (Foret et al. 2021, arXiv 2010.01412)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def sharpness_aware(closure: Callable[[], Any], net: nn.Module, rho: float) -> Callable[[], Any]:
+    """A closure that leaves the gradients of the place `rho` uphill; `closure` makes those of where `net` is."""
+
+    def twice() -> Any:
+        closure()
+        with moved_uphill(net, rho), statistics_kept(net):
+            return closure()
+
+    return twice
+
+
+@contextmanager
+def moved_uphill(net: nn.Module, rho: float) -> Iterator[None]:
+    """`net` with its weights moved by the length `rho` along their gradient; afterwards they are what they were."""
+    pairs = [(weight, weight.grad) for weight in net.parameters() if weight.grad is not None]
+    before = [weight.detach().clone() for weight, _ in pairs]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in pairs]))
+    with torch.no_grad():
+        for weight, gradient in pairs:
+            weight.add_(gradient * (rho / norm.clamp(min=1e-12)))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (weight, _), value in zip(pairs, before, strict=True):
+                weight.copy_(value)
+
+
+@contextmanager
+def statistics_kept(net: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are; each batch is still normalised by its own."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
