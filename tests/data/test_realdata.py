@@ -26,6 +26,12 @@ def stored(data_root, name: str, split: str, row: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
 
 
+def test_long_tailed_cifar10_has_its_published_size(data_root):
+    data = load_dataset("cifar10?imbalance=100", data_root=data_root)
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (12_406, 10_000)
+
+
 @pytest.mark.parametrize(("name", "classes", "per_class"), [("cifar10", 10, 5000), ("cifar100", 100, 500)])
 def test_counts_and_first_and_last_pictures(name, classes, per_class, data_root):
     data = load_dataset(name, data_root=data_root)

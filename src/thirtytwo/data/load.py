@@ -15,8 +15,9 @@ from thirtytwo.data import cifar as cifar
 from thirtytwo.data import digits as digits
 from thirtytwo.data.hub import read_hub, read_known
 from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.imbalance import long_tailed, ratio_of
 from thirtytwo.data.place import read_place
-from thirtytwo.data.source import DATASETS, Request
+from thirtytwo.data.source import DATASETS, IMBALANCE, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
 
@@ -47,23 +48,27 @@ def load_dataset(
     """The data set `spec` names, decoded.
 
     Args:
-        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a folder; `?label=…` picks a label column.
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a folder; `?label=…` picks a label column, and
+            `?imbalance=100` makes training pictures rarer class by class.
         data_root: where known names are looked for first; the environment's `THIRTYTWO_DATA` by default.
         image_size: side of the pictures in pixels; `auto`: the data's own up to 32.
         resize: how other shapes become square: `crop`, `pad` or `squash`.
-        seed: decides which pictures are set aside as test where the data has no test split.
+        seed: decides which pictures are set aside as test where the data has no test split, and which an imbalance
+            leaves.
         cache: keep the decoded pictures and open them from there.
         unreadable: collects pictures that cannot be read and are left out; None makes them an error.
 
     Raises:
         UnknownNameError: no such data set, option or column.
-        DataError: it cannot be used as it is.
+        DataError: it cannot be used as it is, or not as its options say.
         OfflineError: it would have to be fetched, and cannot be.
     """
     found = parse(spec)
     root = data_root or (Path(text).expanduser() if (text := os.environ.get(DATA_ROOT_VARIABLE)) else None)
-    request = Request(root, image_size, resize, seed, cache, found.options, unreadable)
-    return _reader(found)(request)
+    ratio = ratio_of(found.options)
+    options = {key: value for key, value in found.options.items() if key != IMBALANCE}
+    data = _reader(found)(Request(root, image_size, resize, seed, cache, options, unreadable))
+    return data if ratio is None else long_tailed(data, ratio, seed)
 
 
 def parse(spec: str) -> Spec:

@@ -30,6 +30,9 @@ class Request:
     unreadable: list[ImageError] | None = None
 
 
+IMBALANCE = "imbalance"
+"""The option that every data set has: `cifar10?imbalance=100`."""
+
 Factory: TypeAlias = Callable[[Request], DataSet]
 
 DATASETS: Registry[Factory] = Registry("data set")
@@ -43,5 +46,4 @@ def refuse_options(request: Request, where: str, known: Collection[str]) -> None
     """
     for option in request.options:
         if option not in known:
-            fix = did_you_mean(option, known) if known else "It takes none."
-            raise UnknownNameError(f"{where} has no option {option!r}.", fix)
+            raise UnknownNameError(f"{where} has no option {option!r}.", did_you_mean(option, {*known, IMBALANCE}))

@@ -62,7 +62,7 @@ def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
             f"{count} pictures cannot cover {present} classes.",
             f"Ask for at least {present}, better ten times as many.",
         )
-    return images.take(_draw(images.labels, _shares(images.counts, count), seed))
+    return images.take(draw(images.labels, _shares(images.counts, count), seed))
 
 
 def part_off(
@@ -87,12 +87,12 @@ def part_off(
             "Add pictures or remove the class.",
         )
     wanted = np.where(counts > 0, np.clip(np.rint(counts * fraction), 1, np.maximum(counts - 1, 1)), 0).astype(np.int64)
-    aside = _draw(labels, wanted, seed)
+    aside = draw(labels, wanted, seed)
     return np.setdiff1d(everything, aside, assume_unique=True), aside
 
 
-def _draw(labels: Positions, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
-    """`wanted[c]` positions of each class c by chance, rising."""
+def draw(labels: Positions, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
+    """`wanted[c]` positions of each class c by chance, int64 and rising."""
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == index))[:count] for index, count in enumerate(wanted)]
     return np.sort(np.concatenate(drawn)).astype(np.int64)

@@ -1,0 +1,69 @@
+"""Training pictures made rarer class by class, to show what helps where data are long-tailed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.plan import fingerprint
+from thirtytwo.data.source import IMBALANCE
+from thirtytwo.data.splits import draw
+from thirtytwo.errors import DataError
+
+
+def ratio_of(options: Mapping[str, str]) -> float | None:
+    """How many times rarer the last class shall be than the first, or None where nothing is asked.
+
+    Raises:
+        DataError: not a number of at least 1.
+    """
+    text = options.get(IMBALANCE)
+    if text is None:
+        return None
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not (math.isfinite(ratio) and ratio >= 1):
+        raise DataError(
+            f"{IMBALANCE} is {text!r}; expected a number of at least 1.", f"Write, for example, ?{IMBALANCE}=100"
+        )
+    return ratio
+
+
+def long_tailed(data: DataSet, ratio: float, seed: int) -> DataSet:
+    """`data` with fewer training pictures from class to class, down to one in `ratio`; val and test stay as they are.
+
+    The exponential profile of Cao et al. (2019, arXiv 1906.07413): class c of C keeps the largest class's count times
+    ratio^(-c / (C - 1)), rounded down, or all it has where that is less. `seed` decides which pictures stay.
+    """
+    counts = data.train.counts
+    kept = data.train.take(draw(data.train.labels, profile(counts, ratio), seed))
+    splits = {"train": kept, "val": data.val, "test": data.test}
+    sign = "&" if "?" in data.name else "?"
+    remark = (
+        f"{len(data.train) - len(kept):,} of {len(data.train):,} training pictures for {IMBALANCE} {ratio:g}: "
+        f"{kept.counts.max():,} are left of the most frequent class, {kept.counts.min():,} of the rarest (seed {seed})"
+    )
+    return replace(
+        data,
+        name=f"{data.name}{sign}{IMBALANCE}={ratio:g}",
+        train=kept,
+        fingerprint=fingerprint(
+            data.classes, [(name, part.images, part.labels) for name, part in splits.items() if part is not None]
+        ),
+        skipped=(*data.skipped, remark),
+    )
+
+
+def profile(counts: npt.NDArray[np.int64], ratio: float) -> npt.NDArray[np.int64]:
+    """How many pictures of each class stay, int64 `(C,)`, at least one where there is any."""
+    places = np.arange(len(counts)) / max(1, len(counts) - 1)
+    wanted = np.floor(counts.max() * ratio**-places + 1e-9).astype(np.int64)
+    kept: npt.NDArray[np.int64] = np.minimum(counts, np.maximum(wanted, 1))
+    return kept
