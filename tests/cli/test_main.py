@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,14 +110,25 @@ def test_models_without_the_extra_still_lists_trained_ones(colour_model: Path, t
     done = without_extra("models")
     assert done.returncode == 0
     assert "runs/colours-1  colours  colours  3        90.00 %" in done.stdout
-    assert "Networks to train are not listed" in done.stderr
+    assert "\nresnet18 " in done.stdout
 
 
 def test_models_lists_networks(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["models"]) == 0
     out, err = capsys.readouterr()
-    assert "fastnet" in out
+    rows = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert {"fastnet", "textbook", "resnet18", "wideresnet depth=16 width=8", "timm convnext_tiny"} <= set(rows)
+    assert re.split(" {2,}", rows["resnet18"])[1:3] == ["11.17 M", "1.11 G"]
     assert "No trained model here yet" in err
+
+
+def test_models_tells_the_cost_at_another_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["models", "--size", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "FLOPs at 64×64" in out
+    assert re.search(r"^resnet18 +11.17 M +4.44 G", out, re.MULTILINE)
+    assert run_command(["models", "--size", "33"]) == 2
+    assert "Choose one of 32, 64, 96, 128, 224." in capsys.readouterr().err
 
 
 def test_damaged_model_in_runs_does_not_stop_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 from collections.abc import Callable, Mapping
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.cli.console import percent, say, show, show_table
-from thirtytwo.errors import DataError, MissingExtraError, OutputError, ThirtytwoError, require
+from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -62,27 +64,27 @@ def show_corruptions(found: Mapping[str, Any]) -> None:
     show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
 
 
-def show_models() -> None:
-    """Models ready to predict, then networks that can be trained."""
+def show_models(size: int = 32) -> None:
+    """Models ready to predict, then networks that can be trained and what they cost at pictures of `size` pixels."""
     from thirtytwo.predict.predictor import RUNS, bundled_models
 
+    table = _package_json("networks.json")
+    if size not in table["sizes"]:
+        sizes = ", ".join(map(str, table["sizes"]))
+        raise ThirtytwoError(f"--size {size} is not in the table of networks.", f"Choose one of {sizes}.")
     trained = bundled_models() | {str(path.parent): path for path in sorted(RUNS.glob("*/model.onnx"))}
     if trained:
         rows = [_trained_row(name, path) for name, path in trained.items()]
         show_table(["trained model", "network", "data", "classes", "accuracy", "size"], rows)
     else:
         say("No trained model here yet: none is bundled, and ./runs has none. Train one with: thirtytwo train cifar10")
-    try:
-        require("torch", "train")
-    except MissingExtraError as error:
-        say(f"Networks to train are not listed. {error}")
-        return
-    from thirtytwo.models import MODELS
-
+    measured = _package_json("measured.json")
+    rows = [_network_row(row, str(size), measured) for row in table["networks"]]
+    rows += [(point.name, "", "", "", f"from the package {_package(point)}") for point in _outside_networks()]
     show()
-    show_table(
-        ["network", "parameters", "description"], [_network_row(name, MODELS.get(name)) for name in MODELS.names()]
-    )
+    show_table(["network", "parameters", f"FLOPs at {size}×{size}", "test accuracy (recipe)", "description"], rows)
+    note = f"Parameters are for {table['classes']} classes; a multiply-add is two FLOPs."
+    say(f"{note} The network timm takes any architecture of timm: see docs/models.md.")
 
 
 def _trained_row(name: str, path: Path) -> tuple[str, ...]:
@@ -96,11 +98,34 @@ def _trained_row(name: str, path: Path) -> tuple[str, ...]:
     return (name, info.architecture, info.dataset, str(len(info.classes)), accuracy, megabytes(path.stat().st_size))
 
 
-def _network_row(name: str, builder: Callable[..., Any]) -> tuple[str, ...]:
-    net = builder(10, {})
-    count = sum(parameter.numel() for parameter in net.parameters())
-    description = (inspect.getdoc(builder) or inspect.getdoc(type(net)) or "").partition("\n")[0]
-    return (name, f"{count / 1e6:.2f} M", description)
+def _network_row(row: Mapping[str, Any], size: str, measured: list[dict[str, Any]]) -> tuple[str, ...]:
+    options = " ".join(value if key == "architecture" else f"{key}={value}" for key, value in row["options"].items())
+    plain = not set(row["options"]) - {"architecture"}
+    found = [
+        f"{result['data']} {percent(result['accuracy'])} ({result['recipe']}, {_millions(result['parameters'])})"
+        for result in measured
+        if plain and (result["network"], result["architecture"]) == (row["name"], row["options"].get("architecture"))
+    ]
+    cost = f"{row['flops'][size] / 1e9:.2f} G"
+    name = f"{row['name']} {options}".rstrip()
+    return (name, _millions(row["parameters"]), cost, ", ".join(found), row["description"])
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _package_json(name: str) -> Any:
+    """A table beside the networks; the package of networks itself would import torch."""
+    return json.loads(resources.files("thirtytwo").joinpath("models", name).read_text(encoding="utf-8"))
+
+
+def _outside_networks() -> list[EntryPoint]:
+    return sorted(entry_points(group="thirtytwo.models"), key=lambda point: point.name)
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
 
 def show_recipes() -> None:

@@ -209,11 +209,13 @@ def report(run: RunPath, data_root: DataRoot = None) -> None:
 
 
 @app.command()
-def models() -> None:
+def models(
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Tell FLOPs for pictures of this size.")] = 32,
+) -> None:
     """List trained models and the networks that can be trained."""
     from thirtytwo.cli.listings import show_models
 
-    show_models()
+    show_models(size)
 
 
 @app.command()

@@ -180,7 +180,7 @@ class FastNet(Net):
 
 @MODELS.register("fastnet")
 def fastnet(classes: int, options: Mapping[str, Any]) -> FastNet:
-    """A FastNet for `classes` classes."""
+    """A whitening stem and a few groups of convolutions; their widths and depths are options."""
     return FastNet(classes, parse_settings(FastNetSettings, options, "model.options of fastnet"))
 
 
@@ -203,7 +203,10 @@ def _sized(size: str) -> Callable[[int, Mapping[str, Any]], FastNet]:
         whole = SIZES[size].model_dump(exclude_unset=True) | dict(options)
         return FastNet(classes, parse_settings(FastNetSettings, whole, f"model.options of fastnet-{size}"))
 
-    build.__doc__ = f"FastNet in the size {size.upper()}."
+    widths = ", ".join(str(group.width) for group in SIZES[size].groups)
+    build.__doc__ = f"FastNet with groups of {widths} channels" + (
+        ", residual." if any(group.residual for group in SIZES[size].groups) else "."
+    )
     return build
 
 
