@@ -12,12 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import measured
 from figures import accuracies, speeds
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+OPENAPI = ROOT / "docs" / "openapi.json"
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -49,6 +51,46 @@ def network_options() -> str:
     return f"### `[model.options]` of `fastnet`\n\n{_keys(schema, schema)}\n\n{groups}\n"
 
 
+def published_options() -> str:
+    """The options of every network but FastNet."""
+    from thirtytwo.models.preactivation import PreResNetSettings, WideResNetSettings
+    from thirtytwo.models.published import DenseNetSettings, ResNetSettings
+    from thirtytwo.models.textbook import TextbookSettings
+    from thirtytwo.models.timm_net import HeadSettings, TimmSettings
+
+    kinds = {
+        "`timm`": TimmSettings,
+        "`textbook`": TextbookSettings,
+        "`resnet18`, `resnet34` and `resnet50`": ResNetSettings,
+        "`preresnet18`": PreResNetSettings,
+        "`wideresnet`": WideResNetSettings,
+        "`vgg16`": HeadSettings,
+        "`densenet`": DenseNetSettings,
+    }
+    schemas = {names: kind.model_json_schema() for names, kind in kinds.items()}
+    return "\n\n".join(f"### {names}\n\n{_keys(schema, schema)}" for names, schema in schemas.items()) + "\n"
+
+
+def networks() -> str:
+    """The table of networks with their cost at 32 pixels."""
+    table = json.loads((ROOT / "src" / "thirtytwo" / "models" / "networks.json").read_text(encoding="utf-8"))
+    lines = ["| network | options | parameters | FLOPs at 32×32 |", "| --- | --- | --- | --- |"]
+    for row in table["networks"]:
+        options = ", ".join(f"`{key} = {_toml(value)}`" for key, value in row["options"].items())
+        cost = f"{row['parameters'] / 1e6:.2f} M | {row['flops']['32'] / 1e9:.2f} G"
+        lines.append(f"| `{row['name']}` | {options} | {cost} |")
+    note = f"For {table['classes']} classes; a multiply-add counts as two operations."
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def stems() -> str:
+    """How each family of timm is fitted to small pictures."""
+    from thirtytwo.models.stems import SMALL_STEMS
+
+    rows = [f"| `{family}` | {stem.does} | {stem.because} |" for family, stem in SMALL_STEMS.items()]
+    return "\n".join(["| family | what is changed | why |", "| --- | --- | --- |", *rows]) + "\n"
+
+
 def recipes() -> str:
     """The shipped recipes."""
     rows = [f"| `{name}` | {read_recipe(name).description} |" for name in recipe_names()]
@@ -70,8 +112,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "changes-of-fast": changes_of_fast,
     "speeds": speeds,
     "network-options": network_options,
+    "networks": networks,
+    "published-options": published_options,
     "recipe-keys": recipe_keys,
     "recipes": recipes,
+    "stems": stems,
 }
 
 
@@ -137,11 +182,23 @@ def _values(schema: dict[str, Any], value: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    if measured.write():
+        print(f"written: {measured.FILE.relative_to(ROOT)}")
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if current(text) != text:
             path.write_text(current(text), encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
+    OPENAPI.write_text(openapi_document(), encoding="utf-8")
+
+
+def openapi_document() -> str:
+    """What `thirtytwo serve` answers on /openapi.json."""
+    from thirtytwo.serve.api import create_app, openapi
+    from thirtytwo.serve.service import Service
+    from thirtytwo.serve.settings import Settings
+
+    return json.dumps(openapi(create_app(Service({}, Settings()))), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

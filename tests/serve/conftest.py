@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +67,60 @@ def start(colour_model: Path) -> Iterator[Start]:
             return running.enter_context(client)
 
         yield begin
+
+
+@dataclass
+class Running:
+    """`thirtytwo serve` as a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+    said: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def memory_mb(self, field: str = "VmRSS") -> float:
+        """From Linux' account of the process: VmRSS what it holds, VmHWM the most it ever held."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+    def stop(self) -> int:
+        """Its exit code after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+Launch = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def launch(colour_model: Path) -> Iterator[Launch]:
+    """Starts `thirtytwo serve` on a free port with further arguments and environment."""
+    started: list[Running] = []
+
+    def begin(*arguments: str, models: Sequence[str] | None = None, **environment: str) -> Running:
+        command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", *arguments]
+        for model in [str(colour_model)] if models is None else models:
+            command += ["--model", model]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+        assert process.stderr is not None
+        said = ""
+        while (found := re.search(r"http://[^:]+:(\d+)", said)) is None:
+            line = process.stderr.readline()
+            assert line, f"it did not start: {said}"
+            said += line
+        started.append(Running(process, int(found[1]), said))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        if running.process.poll() is None:
+            running.process.kill()
+        running.process.wait()
+        if running.process.stderr is not None:
+            running.process.stderr.close()
 
 
 @pytest.fixture(scope="module")

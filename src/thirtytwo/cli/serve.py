@@ -106,10 +106,10 @@ def serve(
         api_key=_api_key(),
     )
     service = Service(choose_models(model or ()), settings)
-    if host not in _LOOPBACK and settings.api_key is None:
-        say(f"Whoever reaches {host} can use the service; {_KEY} makes it ask for a key.")
 
     def tell(address: str) -> None:
+        if host not in _LOOPBACK and settings.api_key is None:
+            say(f"Whoever reaches {host} can use the service; {_KEY} makes it ask for a key.")
         say(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; Ctrl-C stops)")
 
     if run(service, tell):

@@ -102,6 +102,8 @@ def _refusals(*kinds: str) -> dict[int | str, dict[str, Any]]:
             "description": f"{before}, or: {title}" if before else title,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
+        if kind in ("busy", "timed-out"):
+            told[status]["headers"] = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
     return told
 
 
@@ -232,7 +234,7 @@ def _check_key(request: Request, key: str | None) -> None:
     if key is None:
         return
     scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), key.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode("latin-1"), key.encode()):
         detail = "The key is wrong." if shown else "The request shows no key."
         raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
 

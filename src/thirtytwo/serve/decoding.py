@@ -17,7 +17,9 @@ from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.predict.predictor import Unreadable
 from thirtytwo.serve.uploads import Upload
 
-_HUGE = 16_000_000  # pixels from which pictures are decoded one after the other
+_AT_ONCE = 16_000_000  # pixels that all threads together may be decoding; a picture of more than a share waits its turn
+_JPEG = b"\xff\xd8\xff"
+_JPEG_SHARE = 8  # of a large JPEG's pixels few are ever there: it is decoded at a smaller scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,14 @@ class Seen:
 
 
 class Decoder:
-    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held."""
+    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held.
+
+    Decoding takes up to 30 bytes a pixel, depending on the format.
+    """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels
+        self._huge = _AT_ONCE // threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
         self._one = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-huge")
 
@@ -64,7 +70,8 @@ class Decoder:
         if width * height > self._max_pixels:
             most = f"the {self._max_pixels:,} that are read"
             return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {most}.")
-        return None if width * height > _HUGE else _decode(upload, info, view)
+        held = width * height // (_JPEG_SHARE if upload.data.startswith(_JPEG) else 1)
+        return None if held > self._huge else _decode(upload, info, view)
 
 
 def _decode(upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable:

@@ -75,7 +75,7 @@ class Service:
         self.metrics = Metrics(lambda: self.gate.pictures, settings.max_batch)
         self.decoder = Decoder(self._threads, settings.max_pixels)
         self.models = {name: self._open(name, path) for name, path in models.items()}
-        self.default = next(iter(self.models))
+        self.default = next(iter(self.models), "")
         self.ready = False
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-heatmaps")
 

@@ -1,0 +1,158 @@
+"""Files that mean harm or are merely odd: a clear answer or a clear refusal, never a bug, never much memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+MOST_MB = 500
+"""What the service may hold at any time while it is sent all of these."""
+
+
+def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG with any header and any chunks."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def zeros(count: int) -> bytes:
+    """So many zero bytes, compressed."""
+    packer = zlib.compressobj(9)
+    block = bytes(1 << 20)
+    packed = b"".join(packer.compress(block) for _ in range(count >> 20))
+    return packed + packer.compress(bytes(count & ((1 << 20) - 1))) + packer.flush()
+
+
+RED = Image.new("RGB", (40, 30), (250, 5, 5))
+BLUE = Image.new("RGB", (40, 30), (5, 5, 250))
+
+
+def animated() -> bytes:
+    return saved(RED, "GIF", save_all=True, append_images=[BLUE] * 50)
+
+
+def sideways() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(RED, "JPEG", exif=exif.tobytes())
+
+
+def bomb_in_text() -> bytes:
+    return png(8, 8, chunk(b"zTXt", b"Comment\0\0" + zeros(50 << 20)), chunk(b"IDAT", zeros(8 * 25)))
+
+
+def bomb_in_profile() -> bytes:
+    return png(8, 8, chunk(b"iCCP", b"p\0\0" + zeros(50 << 20)), chunk(b"IDAT", zeros(8 * 25)))
+
+
+def bomb_in_pixels() -> bytes:
+    """2.7 GB once unpacked, the first of them there."""
+    return png(30_000, 30_000, chunk(b"IDAT", zeros(30_000 * 3 * 500)))
+
+
+def picture_and_zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("payload.js", "alert(1)")
+    return saved(RED) + stream.getvalue()
+
+
+def script_and_gif() -> bytes:
+    return b"GIF89a/*" + b"\0" * 20 + b"*/=1;alert(1)"
+
+
+def sixteen_bit() -> bytes:
+    return saved(Image.fromarray(np.full((30, 40), 40_000, dtype=np.uint16)))
+
+
+SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+
+READ: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
+    "animated": ("a.gif", animated, {"top": "red"}),
+    "CMYK": ("a.jpg", lambda: saved(RED.convert("CMYK"), "JPEG"), {"top": "red"}),
+    "16 bits": ("a.png", sixteen_bit, {"known": False}),
+    "turned by EXIF": ("a.jpg", sideways, {"top": "red", "width": 30, "height": 40}),
+    "wrong suffix": ("a.jpg", lambda: saved(RED), {"top": "red"}),
+    "no suffix": ("picture", lambda: saved(RED, "WEBP", lossless=True), {"top": "red"}),
+    "also a ZIP file": ("a.png", picture_and_zip, {"top": "red"}),
+    "palette with transparency": ("a.png", lambda: saved(RED.convert("P"), transparency=0), {"width": 40}),
+    "all there but many": ("a.png", lambda: saved(Image.new("1", (3000, 2000))), {"width": 3000}),
+    "data after the pixels": ("a.png", lambda: png(8, 8, chunk(b"IDAT", zeros(20 << 20))), {"width": 8}),
+}
+REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "empty": ("a.png", lambda: b"", "is empty"),
+    "truncated PNG": ("a.png", lambda: saved(RED)[:-30], "damaged or cut short"),
+    "truncated JPEG": ("a.jpg", lambda: saved(RED, "JPEG")[:300], "damaged or cut short"),
+    "only a signature": ("a.png", lambda: b"\x89PNG\r\n\x1a\n", "damaged or cut short"),
+    "a script that says it is a GIF": ("a.gif", script_and_gif, "a.gif"),
+    "PDF with a picture in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "is not a picture"),
+    "50,000×50,000 by its header": ("a.png", lambda: png(50_000, 50_000), "50000×50000"),
+    "30,000×30,000 and packed": ("a.png", bomb_in_pixels, "30000×30000"),
+    "bomb in its text": ("a.png", bomb_in_text, "damaged or cut short"),
+    "bomb in its colour profile": ("a.png", bomb_in_profile, "damaged or cut short"),
+    "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "too few"),
+    "no pixel": ("a.png", lambda: png(0, 0), "a.png"),
+    "SVG": ("a.svg", lambda: SVG, "is not a picture"),
+    "SVG called PNG": ("a.png", lambda: SVG, "is not a picture"),
+    "TIFF that leads to itself": ("a.tif", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a.tif"),
+    "HEIC": ("a.heic", lambda: b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+    "zeros": ("a.png", lambda: bytes(5000), "is not a picture"),
+    "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not a picture"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_odd_pictures_are_read(client: httpx.Client, case: str) -> None:
+    name, make, expected = READ[case]
+    answer = client.post("/predict", files={"files": (name, make())})
+    assert answer.status_code == 200, answer.text
+    (entry,) = answer.json()
+    assert {key: entry[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_hostile_files_are_refused_by_name(client: httpx.Client, case: str, make: SimpleNamespace) -> None:
+    name, harm, says = REFUSED[case]
+    problem = client.post("/predict", files={"files": (name, harm())})
+    assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json"), problem.text
+    told = problem.json()
+    assert told["file"] == name
+    assert says in told["detail"]
+    assert name in told["detail"]
+    among = client.post("/predict", files=make.parts(("red.png", make.picture()), (name, harm())))
+    assert among.status_code == 200
+    assert among.json()[0]["top"] == "red"
+    assert among.json()[1] == {"file": name, "error": told["errors"][0]["error"]}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+def test_none_of_them_takes_much_memory(launch: Callable[..., Any]) -> None:
+    running = launch("--max-megapixels", "10")
+    with httpx.Client(base_url=running.url, timeout=30) as client:
+        for name, harm, _ in [*READ.values(), *REFUSED.values()]:
+            sent = [("files", (name, harm()))] * 8
+            assert client.post("/predict", files=sent).status_code in (200, 422)
+        assert client.get("/health/ready").status_code == 200
+    assert running.memory_mb("VmHWM") < MOST_MB
+    assert running.stop() == 0

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import ValidationError
+
+from thirtytwo.serve.gate import Gate
+from thirtytwo.serve.problems import Problem
+from thirtytwo.serve.settings import Settings
+
+Start = Callable[..., TestClient]
+
+
+def kind(answer: Any) -> str:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return str(answer.json()["type"].removeprefix("/docs#"))
+
+
+def encoded(*files: bytes) -> dict[str, Any]:
+    return {
+        "files": [
+            {"file": f"{number}.png", "data": base64.b64encode(file).decode()} for number, file in enumerate(files)
+        ]
+    }
+
+
+@pytest.mark.parametrize("how", ["multipart", "json"])
+def test_too_large_a_file_is_named(start: Start, make: SimpleNamespace, how: str) -> None:
+    client = start(max_file_mb=0.01)
+    small, large = make.noise(20, 20), make.noise(200, 200)
+    files = [("0.png", small), ("1.png", large)]
+    sent = {"files": make.parts(*files)} if how == "multipart" else {"json": encoded(small, large)}
+    problem = client.post("/predict", **sent)
+    assert (problem.status_code, kind(problem)) == (413, "too-large")
+    assert problem.json()["file"] == "1.png"
+    assert "0.01 MB" in problem.json()["detail"]
+    assert client.post("/predict", files=make.parts(files[0])).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["multipart", "json"])
+def test_too_many_files(start: Start, make: SimpleNamespace, how: str) -> None:
+    client = start(max_files=3)
+
+    def post(count: int) -> Any:
+        files = [(f"{number}.png", make.picture()) for number in range(count)]
+        if how == "json":
+            return client.post("/predict", json=encoded(*(data for _, data in files)))
+        return client.post("/predict", files=make.parts(*files))
+
+    assert post(3).status_code == 200
+    assert (post(4).status_code, kind(post(4))) == (413, "too-large")
+    assert "3 files" in post(4).json()["detail"]
+
+
+def test_too_many_pixels(start: Start, make: SimpleNamespace) -> None:
+    client = start(max_megapixels=0.01)
+    problem = client.post("/predict", files=make.parts(("large.png", make.picture("red", (101, 100)))))
+    assert (problem.status_code, kind(problem)) == (422, "unreadable")
+    assert "large.png has 101×100 pixels, more than the 10,000" in problem.json()["detail"]
+    assert client.post("/predict", files=make.parts(("a.png", make.picture("red", (100, 100))))).status_code == 200
+
+
+def test_json_body_has_a_limit_of_its_own(start: Start, make: SimpleNamespace) -> None:
+    client = start(max_json_mb=0.01)
+    body = json.dumps(encoded(make.noise(100, 100))).encode()
+    headers = {"Content-Type": "application/json"}
+    announced = client.post("/predict", content=body, headers=headers)
+    streamed = client.post("/predict", content=iter([body]), headers=headers)
+    for problem in (announced, streamed):
+        assert (problem.status_code, kind(problem)) == (413, "too-large")
+
+
+def test_uploads_of_all_requests_share_their_memory() -> None:
+    gate = Gate(queue=10, held_mb=1)
+    with gate.ticket() as one, gate.ticket() as other:
+        one.hold(700_000)
+        with pytest.raises(Problem, match="1 MB"):
+            other.hold(700_000)
+        one.release(700_000)
+        assert gate.held == 700_000
+    assert gate.held == 0
+
+
+def test_the_gate_counts_what_is_in_the_house() -> None:
+    gate = Gate(queue=3, held_mb=1, seconds_a_picture=lambda: 1.5)
+    with gate.ticket() as one:
+        one.enter()
+        one.enter()
+        with gate.ticket() as other:
+            other.enter()
+            with pytest.raises(Problem) as caught:
+                gate.check()
+            assert caught.value.status == 503
+            assert caught.value.headers == {"Retry-After": "5"}, "three pictures of one second and a half"
+        gate.check()
+    assert gate.pictures == 0
+
+
+@pytest.fixture
+def held(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A service whose model waits for `go`; `start` takes its settings."""
+    go = threading.Event()
+
+    def begin(**settings: Any) -> TestClient:
+        client = start(**settings)
+        classifier = client.service.models["colours"].classifier  # type: ignore[attr-defined]
+        classify = classifier.classify
+
+        def slowly(pixels: Any, top: int) -> Any:
+            assert go.wait(20)
+            return classify(pixels, top)
+
+        monkeypatch.setattr(classifier, "classify", slowly)
+        return client
+
+    yield SimpleNamespace(start=begin, go=go)
+    go.set()
+
+
+def test_a_full_queue_says_when_to_come_again(held: SimpleNamespace, make: SimpleNamespace) -> None:
+    client = held.start(queue=4)
+    sent = make.parts(("a.png", make.picture()), ("b.png", make.picture()))
+    answers: list[Any] = []
+    threads = [threading.Thread(target=lambda: answers.append(client.post("/predict", files=sent))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    while client.service.gate.pictures < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    refused = client.post("/predict", files=sent)
+    assert (refused.status_code, kind(refused)) == (503, "busy")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "thirtytwo_waiting 4.0" in client.get("/metrics").text
+    assert client.get("/health/live").status_code == client.get("/health/ready").status_code == 200
+    held.go.set()
+    for thread in threads:
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [200, 200], "what was accepted is answered"
+    assert client.service.gate.pictures == client.service.gate.held == 0
+    assert client.post("/predict", files=sent).status_code == 200
+
+
+def test_more_files_than_the_queue_takes(start: Start, make: SimpleNamespace) -> None:
+    client = start(queue=2)
+    refused = client.post("/predict", files=make.parts(*[("a.png", make.picture())] * 3))
+    assert (refused.status_code, kind(refused)) == (503, "busy")
+    assert client.service.gate.pictures == client.service.gate.held == 0  # type: ignore[attr-defined]
+
+
+def test_an_answer_that_takes_too_long(held: SimpleNamespace, make: SimpleNamespace) -> None:
+    client = held.start(timeout=0.3)
+    problem = client.post("/predict", files=make.parts(("a.png", make.picture())))
+    assert (problem.status_code, kind(problem)) == (503, "timed-out")
+    assert "0.3 s" in problem.json()["detail"]
+    assert "retry-after" in problem.headers
+    assert client.service.gate.pictures == 0
+
+
+# Over a socket: what is refused before, or while, it is sent
+
+
+def ask(port: int, head: bytes, body: Iterable[bytes] = ()) -> bytes:
+    """The answer to a request whose body is sent piece by piece until there is an answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head)
+        connection.settimeout(0.001)
+        received = b""
+        for piece in body:
+            connection.settimeout(20)
+            connection.sendall(piece)
+            connection.settimeout(0.001)
+            try:
+                received = connection.recv(65536)
+                break
+            except TimeoutError:
+                continue
+        connection.settimeout(20)
+        while (found := re.search(rb"content-length: (\d+)\r\n.*?\r\n\r\n", received, re.DOTALL)) is None:
+            received += connection.recv(65536)
+        while len(received) < found.end() + int(found[1]):
+            received += connection.recv(65536)
+        return received
+
+
+@pytest.fixture(scope="module")
+def running(launch: Callable[..., Any]) -> Any:
+    return launch("--timeout", "2")
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="big.png"\r\n\r\n'
+
+
+def test_a_gigabyte_that_is_announced_is_not_read(running: Any) -> None:
+    received = ask(running.port, HEAD + b"Content-Length: 1000000000\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"1,000,000,000 bytes" in received
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+def test_an_endless_file_is_refused_while_it_comes(running: Any) -> None:
+    before = running.memory_mb("VmRSS")
+    sent = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal sent
+        yield b"%x\r\n%b\r\n" % (len(PART), PART)
+        while sent < 1 << 30:
+            sent += 1 << 20
+            yield b"100000\r\n" + b"a" * (1 << 20) + b"\r\n"
+
+    received = ask(running.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", pieces())
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"big.png is larger than 10 MB" in received
+    assert sent < 40 << 20
+    assert running.memory_mb("VmHWM") < before + 60
+
+
+def test_an_upload_that_never_ends(running: Any) -> None:
+    started = time.perf_counter()
+    received = ask(running.port, HEAD + b"Content-Length: 1000\r\n\r\n" + PART)
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert time.perf_counter() - started < 15
+
+
+# Keys
+
+
+def test_an_api_key(start: Start, make: SimpleNamespace) -> None:
+    client = start(api_key="sésame")
+    sent = {"files": make.parts(("a.png", make.picture()))}
+    good = {"Authorization": "Bearer sésame".encode()}
+    for method, path, more in (("POST", "/predict", sent), ("GET", "/models", {}), ("GET", "/metrics", {})):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic sesame"},
+            {"Authorization": "x"},
+        ):
+            problem = client.request(method, path, headers=headers, **more)
+            assert (problem.status_code, kind(problem)) == (401, "no-key")
+            assert problem.headers["www-authenticate"] == "Bearer"
+        assert client.request(method, path, headers=good, **more).status_code == 200
+    for path in ("/health/live", "/health/ready", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200
+    assert "sésame" not in repr(client.service.settings)  # type: ignore[attr-defined]
+
+
+def test_without_the_key_the_body_is_not_read(start: Start) -> None:
+    client = start(api_key="k")
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b"a" * 1000
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post("/predict", content=pieces(), headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70_000}, {"max_batch": 0}, {"max_megapixels": 51}, {"api_key": ""}, {"queue": 0}, {"bogus": 1}]
+)
+def test_settings_have_bounds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+# Metrics
+
+
+def test_metrics(start: Start, make: SimpleNamespace) -> None:
+    client = start()
+    client.post(
+        "/predict", files=make.parts(("a.png", make.picture()), ("b.png", make.picture("grey")), ("c.png", b""))
+    )
+    client.post("/predict", files=make.parts(("c.png", b"")))
+    client.get("/nothing/here")
+    client.request("FOO", "/predict")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    for line in (
+        'thirtytwo_requests_total{method="POST",path="/predict",status="200"} 1.0',
+        'thirtytwo_requests_total{method="POST",path="/predict",status="422"} 1.0',
+        'thirtytwo_requests_total{method="GET",path="other",status="404"} 1.0',
+        'thirtytwo_requests_total{method="other",path="/predict",status="405"} 1.0',
+        'thirtytwo_pictures_total{model="colours",result="known"} 1.0',
+        'thirtytwo_pictures_total{model="colours",result="unknown"} 1.0',
+        'thirtytwo_pictures_total{model="colours",result="unreadable"} 2.0',
+        'thirtytwo_batch_size_sum{model="colours"} 2.0',
+        'thirtytwo_request_seconds_count{path="/predict"} 3.0',
+        "thirtytwo_waiting 0.0",
+    ):
+        assert line in answer.text, line

@@ -1,0 +1,239 @@
+"""The whole service as a process: starting, being told to stop, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from thirtytwo.cli.main import run_command
+
+Launch = Callable[..., Any]
+
+
+def test_several_models_settings_and_an_end(
+    launch: Launch, make: SimpleNamespace, colour_model: Path, finished_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path / "colours-1")
+    running = launch(
+        models=[f"mine={colour_model}", str(run)],
+        THIRTYTWO_SERVE_MAX_FILES="2",
+        THIRTYTWO_API_KEY="sesame",
+        HTTP_PROXY="",
+    )
+    with httpx.Client(base_url=running.url, headers={"Authorization": "Bearer sesame"}) as client:
+        assert [model["name"] for model in client.get("/models").json()] == ["mine", "colours-1"]
+        answer = client.post("/predict?model=colours-1&top=1", files={"f": ("a.png", make.picture("blue"))})
+        assert answer.json()[0]["top"] == "blue"
+        assert client.post("/predict", files=make.parts(*[("a.png", make.picture())] * 3)).status_code == 413
+    assert "Serving mine, colours-1 at http://127.0.0.1:" in running.said
+    assert running.stop() == 0
+    assert running.process.stderr.read() == "", "nothing is logged by default"
+
+
+def test_ctrl_c_and_the_access_log(colour_model: Path) -> None:
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", "--model", str(colour_model), "--access-log"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = ""
+    while (found := re.search(r"Serving .* at (http://[\d.:]+)", said)) is None:
+        said += process.stderr.readline()
+    httpx.get(f"{found[1]}/health/live")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.endswith("Interrupted.\n")
+    assert '"GET /health/live HTTP/1.1" 200' in out
+
+
+@dataclass(eq=False)
+class Client(threading.Thread):
+    """Asks one picture after the other over one connection, until the service asks to close it."""
+
+    url: str
+    data: bytes
+    answers: list[Any] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def run(self) -> None:
+        transport = httpx.HTTPTransport(retries=0)
+        with httpx.Client(base_url=self.url, transport=transport, timeout=30) as client:
+            while not self.closed:
+                try:
+                    answer = client.post("/predict", files=[("f", ("a.png", self.data))] * 2)
+                except httpx.ConnectError:
+                    return  # nobody listens any more: not accepted
+                except httpx.HTTPError as error:
+                    self.lost.append(repr(error))
+                    return
+                self.answers.append((answer.status_code, answer.json()))
+                self.closed = answer.headers.get("connection") == "close"
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02])
+def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: SimpleNamespace, moment: float) -> None:
+    running = launch("--max-batch", "4")
+    clients = [Client(running.url, make.picture("green")) for _ in range(16)]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 30
+    while min(len(client.answers) for client in clients) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(moment)
+    code = running.stop()
+    for client in clients:
+        client.join(30)
+    assert not [lost for client in clients for lost in client.lost]
+    assert all(client.closed for client in clients), "each was asked to close its connection with its last answer"
+    for client in clients:
+        for status, entries in client.answers:
+            assert status == 200
+            assert [entry["top"] for entry in entries] == ["green", "green"]
+    assert code == 0
+
+
+def test_a_request_that_is_half_sent_is_finished(launch: Launch, make: SimpleNamespace) -> None:
+    running = launch()
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.png"\r\n\r\n'
+        + make.picture("blue")
+        + b"\r\n--x--\r\n"
+    )
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:50])
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert running.process.poll() is None, "it waits for what it has accepted"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", running.port), timeout=5)
+        connection.sendall(body[50:])
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])[0]["top"] == "blue"
+    assert running.process.wait(20) == 0
+
+
+def test_it_is_not_ready_once_it_was_told_to_stop(launch: Launch) -> None:
+    running = launch()
+    with httpx.Client(base_url=running.url) as client:
+        assert client.get("/health/ready").json() == {"status": "ready"}
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        problem = client.get("/health/ready")
+        assert problem.status_code == 503
+        assert problem.json()["type"] == "/docs#not-ready"
+        assert problem.headers["connection"] == "close"
+    assert running.process.wait(20) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+def test_memory_does_not_grow_with_requests(launch: Launch, make: SimpleNamespace) -> None:
+    running = launch()
+    data = make.noise(200, 200)
+
+    def post(count: int) -> None:
+        with httpx.Client(base_url=running.url, timeout=30) as client:
+            for _ in range(count):
+                assert client.post("/predict", files=[("f", ("a.png", data))] * 8).status_code == 200
+
+    post(30)
+    before = running.memory_mb()
+    post(120)
+    assert running.memory_mb() < 1.1 * before, "nine tenths of 115 MB of uploads are gone"
+    assert running.stop() == 0
+
+
+Told = tuple[int, str, str]
+
+
+@pytest.fixture
+def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """Exit code, stdout and stderr of a command line that starts no service."""
+
+    def run(*arguments: str) -> Told:
+        capsys.readouterr()
+        code = run_command(["serve", *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_port_that_is_taken(serve: Callable[..., Told], colour_model: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = serve("--model", str(colour_model), "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1, port {port} cannot be listened on: Address already in use" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--model", "gone/model.onnx"], {}, "There is no model file or run directory"),
+        (["--model", "MODEL", "--model", "MODEL"], {}, "Two models are called"),
+        (["--model", "MODEL", "--host", "256.0.0.1"], {}, "There is no address '256.0.0.1' here"),
+        (["--model", "MODEL", "--port", "70000"], {}, "less than or equal to 65535"),
+        (["--model", "MODEL"], {"THIRTYTWO_SERVE_MAX_BATCH": "none"}, "THIRTYTWO_SERVE_MAX_BATCH"),
+        (["--model", "MODEL"], {"THIRTYTWO_API_KEY": " "}, "THIRTYTWO_API_KEY is set, and empty"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    serve: Callable[..., Told],
+    colour_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    environment: dict[str, str],
+    says: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = serve(*(argument.replace("MODEL", str(colour_model)) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_without_the_extra(serve: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = serve()
+    assert code == 2
+    assert 'pip install "thirtytwo[serve]"' in err
+
+
+IMPORTS = """
+import json, sys
+import thirtytwo.serve.server
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+
+
+def test_neither_torch_nor_anything_of_another_extra_comes_in() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {
+        *("torch", "torchvision", "lightning", "timm", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "onnx")
+    }
