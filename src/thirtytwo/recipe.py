@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 from thirtytwo.settings import Settings as Settings
@@ -36,15 +36,93 @@ class DataSettings(Settings):
     """Train on this many rows (stratified, seeded); 0: all."""
 
 
-class AugmentSettings(Settings):
-    """What happens to training images, batched on the device."""
+class PictureSettings(Settings):
+    """What happens to training images one by one; every amount is drawn anew for each of them."""
 
     flip: Literal["none", "random", "alternating"] = "random"
     """Left-right mirroring; `alternating`: by chance in the first epoch, then every other epoch (arXiv 2404.00498)."""
     translate: int = Field(0, ge=0, le=16)
-    """Shift by up to this many pixels each way, filled by reflection."""
+    """Shift by up to this many pixels each way; also known as random crop with padding."""
     cutout: int = Field(0, ge=0)
     """Side of one square set to the mean colour; 0: none (arXiv 1708.04552)."""
+    rotate: float = Field(0.0, ge=0, le=180)
+    """Turn by up to this many degrees either way."""
+    zoom: float = Field(0.0, ge=0, lt=1)
+    """Shrink or enlarge by up to this part: 0.2 gives sizes from 0.8 to 1.2."""
+    shear: float = Field(0.0, ge=0, le=60)
+    """Slant by up to this many degrees either way."""
+    fill: Literal["reflect", "edge", "mean"] = "reflect"
+    """What comes in at the border when a picture is shifted, turned, zoomed or slanted: its mirror image, its outermost
+    pixels, or the mean colour."""
+    brightness: float = Field(0.0, ge=0, le=2)
+    """Darken or lighten by up to this part: 0.4 gives factors from 0.6 to 1.4."""
+    contrast: float = Field(0.0, ge=0, le=2)
+    """Less or more contrast by up to this part."""
+    saturation: float = Field(0.0, ge=0, le=2)
+    """Paler or stronger colours by up to this part."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Turn the colour circle by up to this part of it either way."""
+    policy: str | tuple[str, ...] = "none"
+    """A published policy, `autoaugment`, `randaugment`, `trivialaugment` or `augmix`, or another augmentation by its
+    name; a list is done in its order."""
+    magnitude: Annotated[float, Field(ge=0, le=30)] | None = None
+    """How strong the policy is, 0 to 30; as published when not given: 9, and 30 for `trivialaugment`, which draws
+    from 0 up to it. `autoaugment` takes none."""
+    num_ops: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Operations that `randaugment` does to each picture, one after the other; 2 when not given."""
+    erase: float = Field(0.0, ge=0, le=1)
+    """Chance that a rectangle of 2 to 33 % of the picture becomes noise (random erasing, arXiv 1708.04896)."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """`policy` as a list without `none`."""
+        names = (self.policy,) if isinstance(self.policy, str) else self.policy
+        return tuple(name for name in names if name != "none")
+
+
+POLICY_KEYS = {
+    "autoaugment": (),
+    "randaugment": ("magnitude", "num_ops"),
+    "trivialaugment": ("magnitude",),
+    "augmix": ("magnitude",),
+}
+"""Which keys of `[augment]` our own policies read; those of others may read both."""
+
+
+class AugmentSettings(PictureSettings):
+    """What happens to training images, batched on the device; every amount is drawn anew for each image."""
+
+    mixup: float = Field(0.0, ge=0)
+    """α of MixUp: pictures and labels are blended with a share drawn from Beta(α, α); 0: never (arXiv 1710.09412)."""
+    cutmix: float = Field(0.0, ge=0)
+    """α of CutMix: a box of another picture is pasted in, labels mixed by area; 0: never (arXiv 1905.04899)."""
+    mix_share: float = Field(1.0, ge=0, le=1)
+    """Part of the pictures that are mixed; with both kinds given, either is as likely."""
+    classes: dict[str, PictureSettings] = Field(default_factory=dict)
+    """`[augment.classes.cat]`: any key above `mixup`, for pictures of this class alone; the rest is as for all."""
+
+    @field_serializer("classes")
+    def _only_what_was_given(self, classes: dict[str, PictureSettings]) -> dict[str, Any]:
+        return {name: own.model_dump(mode="json", exclude_unset=True) for name, own in classes.items()}
+
+    @model_validator(mode="after")
+    def _policy_reads_what_is_given(self) -> AugmentSettings:
+        for name in (None, *self.classes):
+            given = self if name is None else self.classes[name]
+            policies = self.of_class(name).policies
+            read = {key for policy in policies for key in POLICY_KEYS.get(policy, ("magnitude", "num_ops"))}
+            for key in ("magnitude", "num_ops"):
+                if getattr(given, key) is not None and key not in read:
+                    place = key if name is None else f"classes.{name}.{key}"
+                    told = " and ".join(policies) or "none"
+                    raise ValueError(f"{place!r} means nothing to the policy {told!r}")
+        return self
+
+    def of_class(self, name: str | None) -> PictureSettings:
+        """What holds for one class; None: for those without a table of their own."""
+        own = self.classes.get(name) if name is not None else None
+        given = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
+        return self.model_copy(update={**given, "classes": {}})
 
 
 class ModelSettings(Settings):

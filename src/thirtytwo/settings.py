@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -72,13 +72,17 @@ def _key(kind: type[BaseModel], location: Iterable[Any]) -> tuple[list[Any], typ
     steps: list[Any] = []
     parent: type[BaseModel] | None = None
     table: type[BaseModel] | None = kind
+    named = False  # the next step is a name that the user chose
     for step in location:
-        if not isinstance(step, int):
+        if not isinstance(step, int) and not named:
             if table is None:
                 break
             parent = table
             field = table.model_fields.get(str(step))
             table = _settings_in(field.annotation) if field else None
+            named = field is not None and table is not None and get_origin(field.annotation) is dict
+        else:
+            named = False
         steps.append(step)
     return steps, parent
 

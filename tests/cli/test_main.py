@@ -173,6 +173,27 @@ def test_data_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "sheet.png exists already" in capsys.readouterr().err
 
 
+def test_data_show_as_a_recipe_augments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "show", "digits", "--recipe", "digits"]
+    mixed = ["--set", "augment.mixup=1.0", "--set", "augment.policy=randaugment"]
+    assert run_command([*words, *mixed]) == 0
+    told = capsys.readouterr()
+    assert told.out == "digits-digits-augmented.png\n"
+    assert "Pictures of digits as digits augments them" in told.err
+    assert (tmp_path / "digits-digits-augmented.png").read_bytes().startswith(b"\x89PNG")
+    assert run_command([*words, "--sheet", "plain.png"]) == 0
+    assert (tmp_path / "plain.png").read_bytes().startswith(b"\x89PNG")
+    for wrong, told_err in (
+        (words, "digits-digits-augmented.png exists already"),
+        ([*words, "--sheet", "x.png", "--set", "augment.policy=augmx"], "Did you mean 'augmix'"),
+        ([*words, "--sheet", "x.png", "--set", "augment.classes.11.rotate=3"], "'augment.classes.11' names no class"),
+        (["data", "show", "digits", "--set", "seed=3"], "name one with --recipe"),
+    ):
+        assert run_command(wrong) == 2
+        assert told_err in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_data_doctor(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["data", "doctor", "digits"]) == 0
     assert "errors: none" in capsys.readouterr().out

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thirtytwo.augment.warp import Border
+
 
 def flip_mask(first: Tensor, epoch: int, mode: str, generator: torch.Generator) -> Tensor:
     """Which images are mirrored in `epoch`, bool `(N,)`.
@@ -28,9 +30,20 @@ def mirrored(images: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def padded(images: Tensor, shift: int) -> Tensor:
-    """Images `(N, 3, H, W)` with `shift` reflected pixels on each side."""
-    return F.pad(images, (shift,) * 4, mode="reflect") if shift else images
+def padded(images: Tensor, shift: int, fill: Border = "reflect") -> Tensor:
+    """Float images `(N, 3, H, W)` with `shift` pixels more on each side.
+
+    They are reflected, as at the edge, or zero, which is the mean of normalised images.
+    """
+    if fill == "mean":
+        return F.pad(images, (shift,) * 4)
+    if fill == "edge":
+        return F.pad(images, (shift,) * 4, mode="replicate")
+    while shift > 0:  # a picture can be reflected by less than its own side at a time
+        step = min(shift, min(images.shape[-2:]) - 1)
+        images = F.pad(images, (step,) * 4, mode="reflect")
+        shift -= step
+    return images
 
 
 def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Generator) -> Tensor:

@@ -232,9 +232,25 @@ def data_show(
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a PNG with pictures of every class.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Write a PNG of what training sees instead: pictures, augmented."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of that recipe; may be repeated."),
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show splits, classes and counts of a data set."""
+    """Show splits, classes and counts of a data set, or pictures as a recipe augments them."""
+    if recipe is None and settings:
+        raise typer.BadParameter("--set changes a recipe: name one with --recipe.")
+    if recipe is not None:
+        from thirtytwo.cli.augmented import show_augmented
+        from thirtytwo.recipe import parse_overrides
+
+        show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
+        return
     from thirtytwo.cli.listings import show_data
 
     show_data(data, data_root, sheet)

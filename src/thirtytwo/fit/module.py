@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, resized, shifted
-from thirtytwo.data.batches import Batches, generator_for, normalised
+from thirtytwo.augment.fast import resized
+from thirtytwo.augment.mixing import mixed, mixes
+from thirtytwo.augment.pictures import Augmenter
+from thirtytwo.data.batches import Batches, generator_for
 from thirtytwo.recipe import Recipe
 
 
 class TrainingBatches(Batches):
     """Training images on the device, augmented a batch at a time as the recipe says.
 
-    `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`. Gives normalised float `(B, 3, h, w)` and labels `(B,)`.
+    `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are their names, needed for MixUp, CutMix and
+    settings of classes. Gives normalised float `(B, 3, h, w)` and labels int64 `(B,)`, or where pictures are mixed,
+    targets float32 `(B, C)` that sum to 1.
     """
 
     def __init__(
@@ -24,13 +31,19 @@ class TrainingBatches(Batches):
         std: tuple[float, ...],
         recipe: Recipe,
         memory_format: torch.memory_format,
+        classes: Sequence[str] = (),
     ) -> None:
-        super().__init__(len(labels), recipe.schedule.batch_size, recipe.seed, self._augmented)
+        super().__init__(len(labels), recipe.schedule.batch_size, recipe.seed, self.batch)
         self.steps = len(self) * recipe.schedule.epochs
         self._pixels, self._labels = pixels, labels
-        self._mean, self._std = mean, std
         self._recipe = recipe
         self._memory_format = memory_format
+        self._classes = len(classes)
+        self._augment = Augmenter(recipe.augment, mean, std, classes or None)
+        self._tables = self._augment.tables_of(labels)
+        self._mixes = mixes(recipe.augment)
+        if self._mixes and not classes:
+            raise ValueError("MixUp and CutMix need the names of the classes")
         flips = torch.rand(len(labels), generator=generator_for(recipe.seed, 0, "flip"))
         self._flip_first = (flips < 0.5).to(labels.device)
 
@@ -42,14 +55,15 @@ class TrainingBatches(Batches):
                 return min(stage.size, full)
         return full
 
-    def _augmented(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        settings = self._recipe.augment
-        positions = positions.to(self._labels.device)
+    def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """The pictures at `positions` int64 `(B,)`, on the CPU, as a step shows them; the same whenever it is asked."""
         number = epoch * len(self) + step
-        generator = generator_for(self.seed, number, "augment")
-        images = normalised(self._pixels[positions], self._mean, self._std)
-        images = mirrored(images, flip_mask(self._flip_first[positions], epoch, settings.flip, generator))
-        images = shifted(padded(images, settings.translate), images.shape[-1], settings.translate, generator)
-        images = cutout(images, settings.cutout, generator)
+        draw = partial(generator_for, self.seed, number)
+        tables = None if self._tables is None else self._tables[positions]
+        positions = positions.to(self._labels.device)
+        images = self._augment(self._pixels[positions], self._flip_first[positions], tables, epoch, draw)
         images = resized(images, self.size_at(number / self.steps))
-        return images.contiguous(memory_format=self._memory_format), self._labels[positions]
+        labels = self._labels[positions]
+        if self._mixes:
+            images, labels = mixed(images, labels, self._classes, self._recipe.augment, draw("mix"))
+        return images.contiguous(memory_format=self._memory_format), labels

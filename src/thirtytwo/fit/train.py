@@ -112,7 +112,7 @@ def prepared(
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
     net = build_net(recipe, len(train.classes)).to(device).to(memory_format=hardware.memory_format)
     net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
-    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)
+    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format, train.classes)
     if settings.sampler == "balanced":
         batches.chances = row_chances(labels, len(train.classes))
     weights = class_weights(settings.class_weights, train.counts, train.classes)

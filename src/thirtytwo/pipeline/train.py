@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.augment.pictures import check_augment
 from thirtytwo.data.imageset import DataSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ExportError
@@ -143,6 +144,7 @@ def _plan(
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
     check_optimizer(early)
+    check_augment(early.augment)
     measured_by_twin = twin(early)
     dataset = load_dataset(
         data,
@@ -156,6 +158,7 @@ def _plan(
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
+    check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model:
         net = build_net(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)

@@ -1,0 +1,23 @@
+"""RandAugment: a few operations drawn evenly, all of one strength (arXiv 1909.13719)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from thirtytwo.augment.catalogue import AUGMENTATIONS, Terms
+from thirtytwo.augment.operations import USUAL, operated
+
+MAGNITUDE = 9
+NUM_OPS = 2
+
+
+@AUGMENTATIONS.register("randaugment")
+def randaugment(images: Tensor, terms: Terms) -> Tensor:
+    """Some operations drawn evenly for each picture, all equally strong (arXiv 1909.13719)."""
+    count = len(images)
+    strength = torch.full((count,), terms.strength(MAGNITUDE))
+    for _ in range(terms.num_ops or NUM_OPS):
+        chosen = torch.randint(0, len(USUAL), (count,), generator=terms.generator)
+        images = operated(images, chosen, strength, USUAL, terms)
+    return images

@@ -1,0 +1,210 @@
+"""Policies: their tables against torchvision's, and what every augmentation keeps to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from thirtytwo.augment import AUGMENTATIONS, Terms
+from thirtytwo.augment.augmix import SPACE as MIX
+from thirtytwo.augment.augmix import augmix
+from thirtytwo.augment.autoaugment import PAIRS
+from thirtytwo.augment.autoaugment import SPACE as AUTO
+from thirtytwo.augment.operations import OPERATIONS, USUAL, Space, operated
+from thirtytwo.augment.trivialaugment import WIDE
+from thirtytwo.errors import UnknownNameError
+
+THEIRS = {
+    "identity": "Identity",
+    "shear_x": "ShearX",
+    "shear_y": "ShearY",
+    "translate_x": "TranslateX",
+    "translate_y": "TranslateY",
+    "rotate": "Rotate",
+    "brightness": "Brightness",
+    "colour": "Color",
+    "contrast": "Contrast",
+    "sharpness": "Sharpness",
+    "posterize": "Posterize",
+    "solarize": "Solarize",
+    "autocontrast": "AutoContrast",
+    "equalize": "Equalize",
+    "invert": "Invert",
+}
+PUBLISHED = ["augmix", "autoaugment", "randaugment", "trivialaugment"]
+
+
+def terms(seed: int = 0, **changes: Any) -> Terms:
+    return Terms(torch.Generator().manual_seed(seed), torch.full((3,), 120.0), **changes)
+
+
+def noise(count: int, height: int = 16, width: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(11)
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "bins", "without"),
+    [
+        (USUAL, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
+        (WIDE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
+        (AUTO, v2.AutoAugment._AUGMENTATION_SPACE, 10, {"identity"}),
+        (MIX, v2.AugMix._PARTIAL_AUGMENTATION_SPACE, 10, {"identity"}),
+    ],
+)
+def test_ranges_are_those_of_torchvision(ours: Space, theirs: dict[str, Any], bins: int, without: set[str]) -> None:
+    assert {THEIRS[name] for name in ours if name not in without} == set(theirs)
+    side, strength = 32, torch.linspace(0, 1, bins)
+    for name in set(ours) - without:
+        make, signed = theirs[THEIRS[name]]
+        expected = make(bins, side, side)
+        found = ours[name].amount(strength, torch.ones(bins), side)
+        assert ours[name].signed == signed
+        if expected is None:
+            assert found.tolist() == [0] * bins
+        elif name == "posterize":
+            assert found.round().int().tolist() == expected.tolist()
+        else:
+            torch.testing.assert_close(found, expected * (255 if name == "solarize" else 1))
+
+
+def test_autoaugments_pairs_are_those_of_torchvision() -> None:
+    expected = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)._policies
+    assert [tuple((THEIRS[name], chance, level) for name, chance, level in pair) for pair in PAIRS] == [
+        tuple((name, chance, level or 0) for name, chance, level in pair) for pair in expected
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_operations_as_torchvision_does_them(name: str, share: float) -> None:
+    """Away from the border, that is: bilinear sampling meets the fill there, and torchvision counts the fill twice."""
+    span = AUTO[name]
+    images = noise(3)
+    amount = span.amount(torch.full((3,), share), torch.ones(3), 16)
+    found = OPERATIONS[name](images, amount, torch.full((3,), 120.0))
+    magnitude = float(amount[0]) / (255 if name == "solarize" else 1)
+    magnitude = round(magnitude) if name == "posterize" else magnitude
+    expected = v2.RandAugment()._apply_image_or_video_transform(
+        images, THEIRS[name], magnitude, InterpolationMode.BILINEAR, {torch.Tensor: [120.0] * 3}
+    )
+    whole = torch.ones_like(images, dtype=torch.bool)
+    if name.split("_")[0] in ("shear", "rotate"):
+        whole = OPERATIONS[name](torch.full_like(images, 255), amount, torch.zeros(3)) == 255
+    difference = (found.int() - expected.int()).abs()[whole]
+    assert int(difference.max()) <= 2
+
+
+def test_each_picture_goes_through_the_operation_it_drew() -> None:
+    images = noise(6)
+    names = ["invert", "identity", "posterize", "invert", "equalize", "solarize"]
+    chosen = torch.tensor([list(AUTO).index(name) for name in names])
+    found = operated(images, chosen, torch.full((6,), 0.5), AUTO, terms())
+    amounts = {"posterize": 6.0, "solarize": 127.5}
+    for row, name in enumerate(names):
+        expected = OPERATIONS[name](images[row : row + 1], torch.tensor([amounts.get(name, 0.0)]), torch.zeros(3))
+        assert torch.equal(found[row : row + 1], expected)
+
+
+def test_signed_operations_go_either_way() -> None:
+    images = noise(1).repeat(100, 1, 1, 1)
+    chosen = torch.full((100,), list(USUAL).index("translate_x"))
+    found = operated(images, chosen, torch.full((100,), 0.5), USUAL, terms())
+    right = (found[:, :, :, 0] == 120).all(dim=(1, 2))  # the fill comes in on the left
+    assert 30 < int(right.sum()) < 70
+    assert torch.equal(right, ~(found[:, :, :, -1] == 120).all(dim=(1, 2)))
+
+
+def test_the_published_policies_are_there() -> None:
+    assert set(PUBLISHED) <= set(AUGMENTATIONS.names())
+    with pytest.raises(UnknownNameError, match="Did you mean 'randaugment'"):
+        AUGMENTATIONS.get("randaugmnt")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (8, 8), (15, 15), (9, 20), (33, 33)])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_augmentation(name: str, size: tuple[int, int]) -> None:
+    """Same form, the input untouched, chance from the generator alone, and most pictures changed."""
+    augment, images = AUGMENTATIONS.get(name), noise(64, *size)
+    before = images.clone()
+    torch.manual_seed(0)
+    one = augment(images, terms())
+    torch.manual_seed(1)
+    assert torch.equal(one, augment(images, terms()))
+    assert not torch.equal(one, augment(images, terms(1)))
+    assert torch.equal(images, before)
+    assert one.shape == images.shape
+    assert one.dtype == torch.uint8
+    assert int((one != images).flatten(1).any(dim=1).sum()) > 32
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_grey_pictures_stay_grey(name: str) -> None:
+    grey = noise(64)[:, :1].repeat(1, 3, 1, 1)
+    found = AUGMENTATIONS.get(name)(grey, terms())
+    assert torch.equal(found, found[:, :1].expand_as(found))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_memory_layout_does_not_matter(name: str) -> None:
+    images, augment = noise(32), AUGMENTATIONS.get(name)
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(augment(images, terms()), augment(last, terms()))
+
+
+def distance(augment: Callable[[Tensor, Terms], Tensor], **changes: Any) -> float:
+    """How far pictures get from themselves, in grey levels."""
+    images = noise(256)
+    return float((augment(images, terms(**changes)).float() - images.float()).abs().mean())
+
+
+@pytest.mark.parametrize("name", ["augmix", "randaugment", "trivialaugment"])
+def test_magnitude_makes_it_stronger(name: str) -> None:
+    augment = AUGMENTATIONS.get(name)
+    assert distance(augment, magnitude=1.0) < distance(augment, magnitude=15.0) < distance(augment, magnitude=30.0)
+    published = 30.0 if name == "trivialaugment" else 9.0
+    assert distance(augment) == distance(augment, magnitude=published)
+
+
+def test_more_operations_are_stronger() -> None:
+    augment = AUGMENTATIONS.get("randaugment")
+    assert distance(augment, num_ops=1) < distance(augment) == distance(augment, num_ops=2)
+    assert distance(augment, num_ops=2) < distance(augment, num_ops=4)
+
+
+def test_autoaugment_draws_every_pair_by_its_chances() -> None:
+    """Inverted pictures come from two pairs alone: 0.1 of one in 25 first, 0.1 of one in 25 second; the third never."""
+    images = torch.zeros((20_000, 3, 3, 3), dtype=torch.uint8)  # black: only inversion makes it white
+    images[:, :, 1, 1] = 1
+    found = AUGMENTATIONS.get("autoaugment")(images, terms())
+    inverted = (found[:, :, 0, 0] > 200).all(dim=1) & (found[:, :, 1, 1] > 200).all(dim=1)
+    assert 2 * 0.1 / 25 * 0.6 < float(inverted.float().mean()) < 2 * 0.1 / 25 * 1.4
+
+
+def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every chain only inverts, a picture of one value v becomes 255 - v by what is not its own weight."""
+    import thirtytwo.augment.augmix as module
+
+    monkeypatch.setattr(module, "operated", lambda images, chosen, *rest: 255 - images)  # three times: inverted
+    monkeypatch.setattr(module, "dirichlet", lambda count, parts, generator: torch.full((count, parts), 1 / parts))
+    images = torch.full((4, 3, 5, 5), 55, dtype=torch.uint8)
+    assert augmix(images, terms()).unique().tolist() == [round(0.5 * 55 + 0.5 * 200)]
+
+
+def test_augmix_weights_cover_everything() -> None:
+    """Beta(1, 1) and Dirichlet(1, 1, 1): evenly, so that means are 1/2 and 1/3."""
+    from thirtytwo.augment.chance import beta, dirichlet
+
+    generator = torch.Generator().manual_seed(0)
+    parts = dirichlet(20_000, 3, generator)
+    torch.testing.assert_close(parts.sum(dim=1), torch.ones(20_000))
+    torch.testing.assert_close(parts.mean(dim=0), torch.full((3,), 1 / 3), atol=0.01, rtol=0)
+    share = beta(20_000, 0.2, generator)
+    assert math.isclose(float(share.mean()), 0.5, abs_tol=0.02)
+    assert math.isclose(float(share.var()), 1 / (4 * (2 * 0.2 + 1)), abs_tol=0.01)  # Beta(α, α): 1 / (4 (2α + 1))
