@@ -57,7 +57,8 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-RUN = [page for page in PAGES if any(block.run for block in blocks_of(page))]
+RUN = [page for page in PAGES if page.name != "serve.md" and any(block.run for block in blocks_of(page))]
+"""What `serve.md` shows is run by the tests of the service, against one."""
 
 
 def parses(arguments: list[str]) -> None:
@@ -96,6 +97,10 @@ def check_command(words: list[str]) -> None:
                 make_knows(target)
         case ["pip", "install", what]:
             can_be_installed(what)
+        case ["curl", *_] | ["docker", "run", *_]:
+            pass
+        case ["docker", "build", *_, "."]:
+            assert (ROOT / "Dockerfile").is_file()
         case ["python", script, *_]:
             assert (ROOT / script).is_file(), script
         case ["source", ".venv/bin/activate"]:
@@ -131,6 +136,7 @@ CHECKS: dict[str, Callable[[Block], Any]] = {
     "bash": lambda block: [check_command(words) for words in block.commands],
     "python": lambda block: compile(block.code, str(block), "exec"),
     "json": lambda block: json.loads(block.code),
+    "javascript": lambda block: None,
     "toml": lambda block: check_recipe(block.code),
     "text": lambda block: None,
 }

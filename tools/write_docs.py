@@ -107,6 +107,29 @@ def changes_of_fast() -> str:
     return "\n".join(lines) + "\n"
 
 
+def problems() -> str:
+    """What the service refuses."""
+    from thirtytwo.serve.problems import KINDS
+
+    rows = [f"| {status} | `{kind}` | {title}. {help} |" for kind, (status, title, help) in KINDS.items()]
+    return "\n".join(["| status | `type` ends in | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def serve_settings() -> str:
+    """The flags of `thirtytwo serve`."""
+    import typer
+
+    from thirtytwo.cli.main import app
+
+    command = typer.main.get_command(app)
+    lines = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
+    for option in command.commands["serve"].params:  # type: ignore[attr-defined]
+        shown = option.show_default if isinstance(option.show_default, str) else option.default
+        default = "off" if shown is False else f"{shown:g}" if isinstance(shown, int | float) else shown
+        lines.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {_line(option.help)} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
     "changes-of-fast": changes_of_fast,
@@ -114,8 +137,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "network-options": network_options,
     "networks": networks,
     "published-options": published_options,
+    "problems": problems,
     "recipe-keys": recipe_keys,
     "recipes": recipes,
+    "serve-settings": serve_settings,
     "stems": stems,
 }
 

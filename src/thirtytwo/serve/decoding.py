@@ -34,10 +34,7 @@ class Seen:
 
 
 class Decoder:
-    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held.
-
-    Decoding takes up to 30 bytes a pixel, depending on the format.
-    """
+    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held."""
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels

@@ -43,7 +43,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     ]
     return (
         f'<section class="operation"><h3><code>{method.upper()} {escape(path)}</code></h3>'
-        f"<p><strong>{escape(operation['summary'])}.</strong> {_text(operation.get('description', ''))}</p>"
+        f"<p><strong>{escape(operation['summary'])}{'' if operation['summary'].endswith('?') else '.'}</strong> {_text(operation.get('description', ''))}</p>"
         + _table("Parameters", ("name", "type", ""), parameters)
         + _table("Body", ("content type", "schema", ""), bodies)
         + _table("Answers", ("status", "schema", ""), answers)

@@ -1,0 +1,19 @@
+# The service alone: docker build -t thirtytwo . && docker run --rm -p 127.0.0.1:8032:8032 thirtytwo
+FROM python:3.13-slim AS build
+WORKDIR /source
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src ./src
+RUN python -m venv /opt/thirtytwo \
+ && /opt/thirtytwo/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
+
+FROM python:3.13-slim
+COPY --from=build /opt/thirtytwo /opt/thirtytwo
+RUN useradd --system --uid 10032 --no-create-home thirtytwo
+USER 10032
+WORKDIR /tmp
+ENV PATH=/opt/thirtytwo/bin:$PATH PYTHONUNBUFFERED=1 THIRTYTWO_SERVE_HOST=0.0.0.0 THIRTYTWO_SERVE_PORT=8032
+EXPOSE 8032
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
+  CMD ["python", "-c", "import os, urllib.request as ask; ask.urlopen(f\"http://127.0.0.1:{os.environ['THIRTYTWO_SERVE_PORT']}/health/ready\", timeout=4)"]
+ENTRYPOINT ["thirtytwo", "serve"]
