@@ -130,6 +130,12 @@ def test_renormalise_keeps_norms(renormalise: bool) -> None:
     torch.testing.assert_close(after / after.norm(), start / start.norm())
 
 
+def test_filters_may_start_at_zero() -> None:
+    after = muon_step(torch.randn(16, 8), lr=0.1, renormalise=True, start=torch.zeros(16, 8))
+    assert bool(after.isfinite().all())
+    assert float(after.norm()) > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "muon", "renormalise"),
     [({}, True, True), ({"renormalise": False}, True, False), ({"name": "sgd"}, False, False)],

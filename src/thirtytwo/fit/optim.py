@@ -19,6 +19,7 @@ DECAYED = ("filters", "head")
 """Roles whose matrices decay by default; what is a matrix elsewhere is an embedding or the like."""
 TIMM_PREFIX = "timm_"
 NEWTON_SCHULZ_STEPS = 3
+NORM_FLOOR = 1e-12  # some networks have filters that start at zero
 NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
 
 
@@ -62,7 +63,7 @@ class MuonSGD(torch.optim.Optimizer):
         assert parameter.grad is not None
         direction = self._momentum(parameter, parameter.grad, group["momentum"])
         if group["renormalise"]:
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=NORM_FLOOR))
         flat = direction.reshape(len(direction), -1)  # (out, in · kernel²)
         step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=self._arithmetic)
         parameter.add_(step.reshape(direction.shape).to(parameter.dtype), alpha=-group["lr"])

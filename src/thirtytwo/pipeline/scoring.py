@@ -89,12 +89,18 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
             "std": fitted.std,
             "temperature": 1.0,
             "unknown_threshold": None,
-            "architecture": recipe.model.name,
+            "architecture": " ".join([recipe.model.name, *_which(recipe)]),
             "dataset": dataset.name,
             "accuracy": None,
             "version": version("thirtytwo"),
         }
     )
+
+
+def _which(recipe: Recipe) -> list[str]:
+    """The architecture that a network's options name, where they name one."""
+    named = recipe.model.options.get("architecture")
+    return [named] if isinstance(named, str) else []
 
 
 def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
