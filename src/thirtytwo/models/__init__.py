@@ -1,6 +1,11 @@
-"""Networks, one file a family."""
+"""Networks, one file a family: every module here is imported, and adds its rows to `MODELS`."""
 
-from thirtytwo.models import fastnet, preactivation, published, textbook, timm_net  # noqa: F401  (add their rows)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from thirtytwo.models.net import MODELS, Decision, Net
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["MODELS", "Decision", "Net"]

@@ -225,7 +225,7 @@ def _choose_mode(family: str, settings: TimmSettings, where: str) -> tuple[Mode,
         return "upsample", "weights from elsewhere fit the published layers only, and know larger pictures"
     if stem is None:
         return "upsample", f"no stem for small pictures is known for the family {family}"
-    return "stem", f"{stem.because}, and no weights are waiting for the published layers"
+    return "stem", f"{stem.because}; trained from scratch, its layers may be others"
 
 
 def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, str]:
