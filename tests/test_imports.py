@@ -16,7 +16,7 @@ NEED_THE_EXTRA = (
     "thirtytwo.augment",
     "thirtytwo.data.batches",
     "thirtytwo.judge.score",
-    "thirtytwo.explain",
+    "thirtytwo.explain.gradients",
     "thirtytwo.export",
     "thirtytwo.fit",
     "thirtytwo.models",

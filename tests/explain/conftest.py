@@ -1,0 +1,126 @@
+"""Pictures of a coloured square on noise, and networks that find it: where the evidence is, is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+if TYPE_CHECKING:
+    from thirtytwo.models import Net
+    from thirtytwo.predict.modelfile import ModelInfo
+
+SIZE, OBJECT = 32, 10
+CLASSES = ("red", "green", "blue")
+FASTNET: dict[str, Any] = {"groups": [{"width": 8}, {"width": 16}], "pooling": "max+mean"}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def squares(count: int, seed: int = 0) -> tuple[Pixels, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Grey noise with a square; pictures, the class, which is its colour, and where it is, bool `(N, S, S)`."""
+    random = np.random.default_rng(seed)
+    pictures = random.integers(118, 138, (count, SIZE, SIZE, 3))
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    where = np.zeros((count, SIZE, SIZE), dtype=bool)
+    for picture, label, place in zip(pictures, labels, where, strict=True):
+        top, left = random.integers(0, SIZE - OBJECT + 1, 2)
+        spot = (slice(top, top + OBJECT), slice(left, left + OBJECT))
+        picture[spot] = 30
+        picture[(*spot, label)] = 230
+        place[spot] = True
+    return pictures.astype(np.uint8), labels, where
+
+
+def model_info(**changes: Any) -> ModelInfo:
+    """What a model of `squares` says about itself."""
+    from thirtytwo.predict.modelfile import ModelInfo
+
+    said: dict[str, Any] = {
+        "classes": CLASSES,
+        "input_size": SIZE,
+        "resize": "crop",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+        "temperature": 1.0,
+        "unknown_threshold": None,
+        "architecture": "fastnet",
+        "dataset": "squares",
+        "accuracy": None,
+        "version": "0.1.0",
+    }
+    return ModelInfo.model_validate(said | changes)
+
+
+def normalised(pictures: Pixels) -> Any:
+    """Pictures as a network of `model_info` sees them."""
+    import torch
+
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+
+
+def find_squares(net: Net, head: Any) -> Net:
+    """Without training: statistics of BatchNorm from pictures, and as class weights the classes' mean features."""
+    import torch
+    from torch import nn
+
+    pictures, labels, _ = squares(96)
+    images = normalised(pictures)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = None
+        for part in images.split(32):
+            net.train()(part)
+        features = net.eval().pool(net.maps(images))
+        means = torch.stack([features[labels == label].mean(dim=0) for label in range(len(CLASSES))])
+        head.weight.copy_(nn.functional.normalize(means - means.mean(dim=0)))
+        if head.bias is not None:
+            head.bias.copy_(-head.weight @ means.mean(dim=0))
+    return net
+
+
+def write_run(path: Path, **changes: Any) -> Path:
+    """A run directory with a small FastNet that finds squares: recipe, weights and model.onnx."""
+    import torch
+    from safetensors.torch import save_file
+
+    from thirtytwo.export.onnx import export_onnx
+    from thirtytwo.models import MODELS
+    from thirtytwo.recipe import Recipe
+    from thirtytwo.rundir import RunDir
+
+    torch.manual_seed(0)
+    net: Any = MODELS.get("fastnet")(len(CLASSES), FASTNET)
+    find_squares(net, net.head)
+    net.logit_scale *= 20  # sure of itself, as trained networks are
+    run = RunDir.create(path)
+    scale = net.logit_scale
+    options = FASTNET | {"logit_scale": scale}
+    run.write_recipe(Recipe.model_validate({"name": "squares", "model": {"name": "fastnet", "options": options}}))
+    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, run.weights)
+    export_onnx(net, model_info(**changes), run.onnx)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab() -> SimpleNamespace:
+    """`squares`, `info`, `normalised` and `find` for networks made by hand."""
+    return SimpleNamespace(squares=squares, info=model_info, normalised=normalised, find=find_squares)
+
+
+@pytest.fixture(scope="session")
+def squares_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network finds squares; not to be changed."""
+    return write_run(tmp_path_factory.mktemp("squares") / "run")
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Path]:
+    """`write_run`, for tests that need one of their own."""
+    return write_run

@@ -1,0 +1,149 @@
+"""Maps from gradients: against hand-made networks, and on every family of networks, where the evidence is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.explain.explainer import as_heat
+from thirtytwo.explain.gradients import Gradients
+from thirtytwo.models import MODELS, Net
+
+
+class Linear(Net):
+    """Colour channels averaged over 4×4 patches, then over places: every map is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[2.0, -1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]]))
+
+    def maps(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(images, 4)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class Token(Linear):
+    """Logits from one token that attention fills from half of the places; Grad-CAM must look before that."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        mixed = self._patches(images)[..., :4].mean(dim=(2, 3))
+        return mixed[:, :, None, None]
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1)
+
+    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.classify(tap(self._patches(images))[..., :4].mean(dim=(2, 3)))
+
+    def _patches(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(images, 4)
+
+
+def test_grad_cam_by_hand(lab: SimpleNamespace) -> None:
+    pictures, labels, _ = lab.squares(6)
+    found = Gradients(Linear(), lab.info()).grad_cam(pictures, labels)
+    maps = F.avg_pool2d(lab.normalised(pictures), 4)
+    weights = Linear().head.weight[torch.from_numpy(labels)]
+    expected = torch.einsum("ndhw,nd->nhw", maps, weights) / (8 * 8)
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), (6, 8, 8))
+
+
+def test_grad_cam_looks_where_the_network_lets_it(lab: SimpleNamespace) -> None:
+    pictures, labels, _ = lab.squares(4)
+    found = Gradients(Token(), lab.info()).grad_cam(pictures, labels)
+    assert found.shape == (4, 8, 8), "not the one place of the last maps"
+    plain = Gradients(Linear(), lab.info()).grad_cam(pictures, labels)
+    # half of the places carry twice the weight, and Grad-CAM takes the mean
+    np.testing.assert_allclose(found, plain, atol=1e-6)
+
+
+def test_grad_cam_leaves_no_traces(lab: SimpleNamespace) -> None:
+    net = Linear().requires_grad_(False)
+    pictures, labels, _ = lab.squares(2)
+    with torch.inference_mode(False), torch.no_grad():
+        found = Gradients(net, lab.info()).grad_cam(pictures, labels)
+    assert np.ptp(found) > 0, "frozen weights are no obstacle"
+    assert net.head.weight.grad is None
+    assert not net._forward_hooks
+
+
+def test_integrated_gradients_add_up(lab: SimpleNamespace) -> None:
+    """They sum to what the logit gains from the blurred picture to the picture; smoothing moves them only."""
+    pictures, labels, where = lab.squares(3)
+    pictures[~where] = 128
+    gradients = Gradients(Linear(), lab.info())
+    found = gradients.integrated(pictures, labels)
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), (3, 32, 32))
+    from thirtytwo.explain.scores import blurred
+
+    images, start = (lab.normalised(value) for value in (pictures, np.stack([blurred(one) for one in pictures])))
+    with torch.no_grad():
+        gained = (Linear()(images) - Linear()(start)).gather(1, torch.from_numpy(labels)[:, None])[:, 0].numpy()
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), gained, atol=0.02)
+    for heat, place in zip(found, where, strict=True):
+        assert heat[place].mean() > 5 * abs(heat[~place].mean())
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "resnet": {"architecture": "resnet10t"},
+    "efficientnet": {"architecture": "tinynet_e"},
+    "convnext": {"architecture": "convnext_atto"},
+    "vit": {"architecture": "vit_tiny_patch16_224", "arguments": {"depth": 3}},
+    "deit": {"architecture": "deit_tiny_patch16_224", "arguments": {"depth": 3}},
+    "swin": {
+        "architecture": "swin_tiny_patch4_window7_224",
+        "arguments": {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
+    },
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    net: Any = MODELS.get("timm")(3, FAMILIES[family])
+    if family == "efficientnet":
+        train_briefly(net, lab)  # with weights by chance it forgets on the way where things are
+    else:
+        lab.find(net, net.head)
+    pictures, labels, where = lab.squares(12, seed=1)
+    found = Gradients(net, lab.info()).grad_cam(pictures, labels)
+    assert found.shape[0] == 12
+    assert min(found.shape[1:]) >= 4
+    assert np.isfinite(found).all()
+    assert (np.ptp(found, axis=(1, 2)) > 0).all()
+    heats = as_heat(found, 32)
+    inside = np.array([heat[place].mean() for heat, place in zip(heats, where, strict=True)])
+    outside = np.array([heat[~place].mean() for heat, place in zip(heats, where, strict=True)])
+    assert (inside > outside).sum() >= 10
+    assert (inside - outside).mean() > 0.2
+
+
+def train_briefly(net: Net, lab: SimpleNamespace, steps: int = 20) -> None:
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.3
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    net.train()
+    for step in range(steps):
+        pictures, labels, _ = lab.squares(24, seed=100 + step)
+        loss = F.cross_entropy(net(lab.normalised(pictures)), torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
