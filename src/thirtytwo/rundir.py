@@ -76,6 +76,11 @@ class RunDir:
         return self.path / "weights.safetensors"
 
     @property
+    def class_means(self) -> Path:
+        """What `known_score` compares with (`judge.unknown`), for exporting the model again."""
+        return self.path / "class_means.safetensors"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

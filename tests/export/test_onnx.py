@@ -15,7 +15,9 @@ from thirtytwo.errors import ExportError, ModelFileError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.train import build_net
+from thirtytwo.judge.calibration import Calibration
 from thirtytwo.judge.score import Scorer
+from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
 from thirtytwo.predict.modelfile import ModelInfo, open_session
 
@@ -27,6 +29,8 @@ RESIDUAL = {
         {"width": 16, "kernel": 2, "body": [3, 3], "body_width": 12, "residual": True},
     ],
 }
+MEANS = np.eye(3, 16, dtype=np.float32)
+"""Class means for 16 features: the directions of the first three."""
 SMALL = {"groups": [{"width": 8}, {"width": 16}]}
 METADATA = [
     "classes",
@@ -35,6 +39,8 @@ METADATA = [
     "mean",
     "std",
     "temperature",
+    "curvature",
+    "unknown_score",
     "unknown_threshold",
     "architecture",
     "dataset",
@@ -59,6 +65,8 @@ def exported(
         mean=(0.4, 0.5, 0.45),
         std=(0.2, 0.25, 0.3),
         temperature=0.25,
+        curvature=0.3,
+        unknown_score="class_mean",
         unknown_threshold=None,
         architecture="fastnet",
         dataset="noise",
@@ -67,7 +75,7 @@ def exported(
     )
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     net.to(memory_format=torch.channels_last)
-    export_onnx(net, info, path)
+    export_onnx(net, info, path, MEANS)
     return net, info, path
 
 
@@ -76,11 +84,11 @@ def test_inputs_and_outputs(exported: tuple[Net, ModelInfo, Path]) -> None:
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["N", 16, 16, 3])
     outputs = {entry.name: entry for entry in session.get_outputs()}
-    assert list(outputs) == ["probabilities", "logits", "features", "heatmaps"]
+    assert list(outputs) == ["probabilities", "logits", "features", "heatmaps", "known_score"]
     assert {entry.type for entry in outputs.values()} == {"tensor(float)"}
     assert outputs["probabilities"].shape[1] == outputs["logits"].shape[1] == 3
     assert outputs["features"].shape[1] == 16
-    assert [len(entry.shape) for entry in outputs.values()] == [2, 2, 2, 3]
+    assert [len(entry.shape) for entry in outputs.values()] == [2, 2, 2, 3, 1]
     assert all(isinstance(entry.shape[0], str) for entry in outputs.values()), "N is free"
 
 
@@ -101,21 +109,23 @@ def test_what_it_says(count: int, exported: tuple[Net, ModelInfo, Path], tiny: S
     net, info, path = exported
     images = tiny.pictures(count).images
     session, _ = open_session(path)
-    said = dict(
-        zip(["probabilities", "logits", "features", "heatmaps"], session.run(None, {"images": images}), strict=True)
-    )
-    assert [len(value) for value in said.values()] == [count] * 4
+    names = [entry.name for entry in session.get_outputs()]
+    said = dict(zip(names, session.run(names, {"images": images}), strict=True))
+    assert [len(value) for value in said.values()] == [count] * 5
     np.testing.assert_allclose(said["probabilities"].sum(axis=1), 1, atol=1e-5)
     scaled = np.exp(said["logits"] / 0.25)
     np.testing.assert_allclose(said["probabilities"], scaled / scaled.sum(axis=1, keepdims=True), atol=1e-5)
     logits = Scorer(net, tuple(info.mean), tuple(info.std), torch.device("cpu")).logits(images)
-    np.testing.assert_allclose(said["logits"], logits, atol=1e-4)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(said["logits"], logits - 0.3 * log_softmax**2, atol=1e-4)
+    np.testing.assert_allclose(said["probabilities"], Calibration(0.25, 0.3).probabilities(logits), atol=1e-4)
     pixels = ((images / 255 - info.mean) / info.std).astype(np.float32).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         maps = net.eval().maps(torch.from_numpy(np.ascontiguousarray(pixels)))
         heatmaps = net.heatmaps(maps, torch.from_numpy(logits.argmax(axis=1)))
     np.testing.assert_allclose(said["features"], net.pool(maps).numpy(), atol=1e-4)
     np.testing.assert_allclose(said["heatmaps"], heatmaps.numpy(), atol=1e-4)
+    np.testing.assert_allclose(said["known_score"], class_mean(said["features"], MEANS), atol=1e-5)
 
 
 def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
@@ -123,7 +133,7 @@ def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) ->
     assert 0 <= check_parity(net, info, path, tiny.pictures(150).images) < 1e-4
 
 
-@pytest.mark.parametrize("damage", ["network", "file", "temperature"])
+@pytest.mark.parametrize("damage", ["network", "file", "temperature", "curvature"])
 def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path) -> None:
     net, info, path = exported
     if damage == "network":
@@ -131,6 +141,8 @@ def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: Sim
         net = other.eval()
     elif damage == "temperature":
         info = info.model_copy(update={"temperature": 0.3})
+    elif damage == "curvature":
+        info = info.model_copy(update={"curvature": 0.0})
     else:
         model = onnx.load(path)
         largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -149,3 +161,16 @@ def test_parity_with_a_broken_file(
     (tmp_path / "model.onnx").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelFileError):
         check_parity(net, info, tmp_path / "model.onnx", tiny.pictures(3).images)
+
+
+def test_without_class_means_there_is_no_score_of_known_pictures(
+    exported: tuple[Net, ModelInfo, Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.id != "plain":
+        return  # once is enough: the network plays no part in it
+    net, info, _ = exported
+    export_onnx(net, info, tmp_path / "promised.onnx")
+    names = [entry.name for entry in onnx.load(tmp_path / "promised.onnx").graph.output]
+    assert names == ["probabilities", "logits", "features", "heatmaps"]
+    with pytest.raises(ModelFileError, match="no output 'known_score'"):
+        open_session(tmp_path / "promised.onnx")

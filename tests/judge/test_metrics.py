@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from thirtytwo.errors import DataError
-from thirtytwo.judge.metrics import compute_metrics, confusion_matrix, reliability, wilson
+from thirtytwo.judge.metrics import compute_metrics, confidence_figures, confusion_matrix, reliability, wilson
 from thirtytwo.rundir import Predictions
 
 KEYS = [
@@ -91,6 +91,7 @@ def test_a_case_worked_by_hand():
     assert found["top5_accuracy"] is None
     assert found["accuracy_tta"] is None
     assert found["superclass_accuracy"]["value"] == 0.75
+    assert found["mistake_severity"]["value"] == 0.5, "one of two mistakes stays among the insects"
     assert found["nll"]["value"] == pytest.approx(-math.log(0.7 * 0.3 * 0.8 * 0.25) / 4, abs=1e-6)
     assert found["brier"]["value"] == pytest.approx((0.14 + 0.86 + 0.06 + 0.875) / 4, abs=1e-6)
     # bins of 1/15: 0.5 -> [7/15, 8/15), 0.6 -> [9/15, 10/15), 0.7 -> [10/15, 11/15), 0.8 -> [12/15, 13/15)
@@ -109,12 +110,26 @@ def test_a_case_worked_by_hand():
 def test_keys_are_those_of_the_contract_and_survive_json():
     found = scored(drawn(60, 7), tta=drawn(60, 7), test_evaluations=3)
     assert set(KEYS) <= set(found)
-    assert set(found) - set(KEYS) == {"ece_bins"}
+    assert set(found) - set(KEYS) == {"ece_bins", "mistake_severity"}
     assert found["test_evaluations"] == 3
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for name in FIGURES:
         low, high = found[name]["ci95"]
         assert low <= found[name]["value"] <= high, name
+
+
+def test_mistakes_have_no_severity_where_there_are_none():
+    right = predictions([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    assert scored(right, superclasses={"class 0": "a", "class 1": "b"})["mistake_severity"] is None
+    assert scored(right)["mistake_severity"] is None
+
+
+def test_figures_of_confidence_alone_are_those_among_all():
+    given = drawn(400, 7)
+    alone, among_all = confidence_figures(given), scored(given, resamples=1000)
+    for name in ("nll", "ece"):
+        assert alone[name]["value"] == among_all[name]["value"]
+        assert alone[name]["ci95"] == pytest.approx(among_all[name]["ci95"], rel=0.05)
 
 
 def test_a_class_that_neither_occurs_nor_is_predicted_is_null_and_counts_for_nothing():

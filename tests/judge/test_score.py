@@ -38,6 +38,14 @@ def test_logits_are_of_normalised_pictures(scorer: Scorer, tiny: SimpleNamespace
     np.testing.assert_allclose(found, [plain(scorer, image / 255) for image in images], atol=1e-5)
 
 
+def test_outputs_are_logits_and_what_they_are_made_of(scorer: Scorer, tiny: SimpleNamespace) -> None:
+    images = tiny.pictures(5).images
+    logits, features = scorer.outputs(images)
+    np.testing.assert_allclose(logits, scorer.logits(images), atol=1e-5)
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, scorer.net.classify(torch.from_numpy(features)).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [0, 1, 2])
 def test_tta_equals_one_view_after_the_other(shift: int, scorer: Scorer, tiny: SimpleNamespace) -> None:
     images = tiny.pictures(4).images

@@ -12,6 +12,8 @@ from thirtytwo.errors import DataError
 from thirtytwo.judge.unknown import (
     LOGIT_SCORES,
     auroc,
+    class_mean,
+    class_means,
     energy,
     false_alarms,
     fpr_at_tpr,
@@ -35,6 +37,20 @@ def test_scores_agree_with_scipy(temperature):
     logits = np.random.default_rng(0).normal(0, 5, (200, 7))
     assert max_softmax(logits, temperature) == pytest.approx(softmax(logits / temperature, axis=1).max(axis=1))
     assert energy(logits, temperature) == pytest.approx(temperature * logsumexp(logits / temperature, axis=1))
+
+
+def test_class_means_by_hand():
+    """Lengths do not matter: (3, 0) and (0, 5) are directions whose mean is (1, 1) / 2."""
+    means = class_means([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0]], [0, 0, 1], 3)
+    assert means == pytest.approx(np.array([[math.sqrt(0.5), math.sqrt(0.5)], [0.0, -1.0], [0.0, 0.0]]))
+    scores = class_mean([[2.0, 2.0], [4.0, 0.0], [-1.0, -1.0], [0.0, 0.0]], means)
+    assert scores == pytest.approx([1.0, math.sqrt(0.5), math.sqrt(0.5), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 3], [0, -1]])
+def test_labels_that_do_not_fit_the_features_are_refused(labels):
+    with pytest.raises(DataError, match="2 labels from 0 to 2"):
+        class_means([[1.0, 0.0], [0.0, 1.0]], labels, 3)
 
 
 def test_large_logits_do_not_overflow():

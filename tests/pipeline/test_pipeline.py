@@ -82,6 +82,7 @@ ARTEFACTS = {
     "split.json",
     "history.csv",
     "weights.safetensors",
+    "class_means.safetensors",
     "checkpoints",
     "predictions-test.parquet",
     "predictions-val.parquet",
@@ -174,7 +175,8 @@ def test_every_artefact(finished: Run) -> None:
 def test_metrics_are_the_fixed_keys(finished: Run) -> None:
     metrics = json.loads((finished.path / "metrics.json").read_text())
     assert metrics == finished.metrics
-    assert [key for key in metrics if key != "ece_bins"] == METRICS
+    assert [key for key in metrics if key in METRICS] == METRICS
+    assert set(metrics) - set(METRICS) == {"ece_bins", "mistake_severity", "calibration", "unknown"}
     assert (metrics["dataset"], metrics["split"], metrics["n"]) == ("digits", "test", 359)
     assert metrics["test_evaluations"] == 1
     assert metrics["superclass_accuracy"] is None
@@ -198,8 +200,34 @@ def test_figures_agree_with_the_predictions(finished: Run) -> None:
     assert info.accuracy == finished.metrics["accuracy"]["value"]
     assert info.dataset == "digits"
     assert info.unknown_threshold is not None
+    assert info.unknown_score == "class_mean"
     said = thirtytwo.load(finished.path).predict(list(digits.test.images[:20]), top=1)
     assert [one.top for one in said] == [test.classes[number] for number in test.predicted[:20]]  # type: ignore[union-attr]
+
+
+def test_unknown_is_what_training_called_unknown(finished: Run) -> None:
+    """The threshold lies where the record says, and model.onnx finds the same pictures below it as training did."""
+    record, run = finished.metrics["unknown"], RunDir(finished.path)
+    info, digits = read_info(run.onnx), load_dataset("digits", image_size=16)
+    assert digits.test is not None
+    assert record["threshold"] == info.unknown_threshold
+    assert record["validation"]["called_unknown"] == pytest.approx(0.1), "the lowest of ten is under 5 % of them"
+    said = thirtytwo.load(run.path).predict(list(digits.test.images))
+    unknown = sum(not one.known for one in said)  # type: ignore[union-attr]
+    assert unknown / len(said) == pytest.approx(record["test"]["called_unknown"]["value"], abs=0.01)
+    assert [row["name"] for row in record["against"]] == ["noise", "colours"], "digits are no strangers here"
+    for row in record["against"]:
+        assert 0 <= row["fpr95"] <= 1
+        assert 0.5 < row["auroc"] <= 1
+    assert load_file(run.class_means)["class_means"].shape[0] == 10
+
+
+def test_calibration_is_told_before_and_after(finished: Run) -> None:
+    record = finished.metrics["calibration"]
+    assert record["fitted_on"] == 10
+    assert record["after"]["ece"]["value"] == finished.metrics["ece"]["value"]
+    assert record["after"]["nll"]["value"] == pytest.approx(finished.metrics["nll"]["value"])
+    assert sum(record["before"]["bins"]["counts"]) == finished.metrics["n"]
 
 
 def test_validation_is_apart_from_training(finished: Run) -> None:
@@ -357,7 +385,8 @@ def test_all_of_train_takes_its_calibration_from_the_twin(small: Callable[..., R
     split = json.loads((run.path / "split.json").read_text())
     assert (split["train_on"], split["n_train"], split["n_val"], split["val_rows"]) == ("all", ROWS, 0, [])
     ours, twins = read_info(run.path / "model.onnx"), read_info(finished.path / "model.onnx")
-    assert (ours.temperature, ours.unknown_threshold) == (twins.temperature, twins.unknown_threshold)
+    borrowed = ("temperature", "curvature", "unknown_threshold")
+    assert [getattr(ours, key) for key in borrowed] == [getattr(twins, key) for key in borrowed]
     assert not (run.path / "predictions-val.parquet").exists()
     assert "val_loss" not in RunDir(run.path).read_history()[0]
     with pytest.raises(DataError, match="was trained on all of digits, so no validation pictures are left"):

@@ -9,59 +9,71 @@ import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thirtytwo.files import written_whole
 from thirtytwo.models import Net
-from thirtytwo.predict.modelfile import METADATA_KEY, ModelInfo
+from thirtytwo.predict.modelfile import KNOWN_SCORE, METADATA_KEY, ModelInfo
 
 OPSET = 18
 
 
 class PixelModel(nn.Module):
-    """A network with normalisation before and calibrated softmax after it.
+    """A network with normalisation before it, and after it calibrated softmax and the score of known pictures.
 
-    Images uint8 `(N, H, W, 3)` → probabilities `(N, C)`, logits `(N, C)`, features `(N, D)` and, where the network has
-    them, heatmaps `(N, h, w)` of the top class.
+    Images uint8 `(N, H, W, 3)` → probabilities `(N, C)`, logits `(N, C)` with the curvature taken off, features
+    `(N, D)`; heatmaps `(N, h, w)` of the top class where the network has them; known_score `(N,)` where there are class
+    means `(C, D)` (`judge.unknown`).
     """
 
     scale: Tensor
     offset: Tensor
+    means: Tensor | None
 
-    def __init__(self, net: Net, mean: tuple[float, ...], std: tuple[float, ...], temperature: float) -> None:
+    def __init__(self, net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self.net = net
-        self.temperature = temperature
-        self.register_buffer("scale", torch.tensor([1 / (255 * value) for value in std]))
-        self.register_buffer("offset", torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]))
+        self.temperature = info.temperature
+        self.curvature = info.curvature
+        self.register_buffer("scale", torch.tensor([1 / (255 * value) for value in info.std]))
+        self.register_buffer("offset", torch.tensor([-m / s for m, s in zip(info.mean, info.std, strict=True)]))
+        self.register_buffer("means", None if means is None else torch.tensor(means))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = (images.float() * self.scale + self.offset).permute(0, 3, 1, 2)
         maps = self.net.maps(pixels)
         features = self.net.pool(maps)
         logits = self.net.classify(features)
+        if self.curvature:
+            logits = logits - self.curvature * torch.log_softmax(logits, dim=1) ** 2
         probabilities = torch.softmax(logits / self.temperature, dim=1)
-        outputs = (probabilities, logits, features)
-        if not self.net.has_heatmaps:
-            return outputs
-        return *outputs, self.net.heatmaps(maps, logits.argmax(dim=1))
+        outputs = [probabilities, logits, features]
+        if self.net.has_heatmaps:
+            outputs.append(self.net.heatmaps(maps, logits.argmax(dim=1)))
+        if self.means is not None:
+            outputs.append((F.normalize(features, dim=1) @ self.means.T).amax(dim=1))
+        return tuple(outputs)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` gives, in order."""
-        return ["probabilities", "logits", "features", *(["heatmaps"] if self.net.has_heatmaps else [])]
+        heatmaps = ["heatmaps"] if self.net.has_heatmaps else []
+        return ["probabilities", "logits", "features", *heatmaps, *([] if self.means is None else [KNOWN_SCORE])]
 
 
-def pixel_model(net: Net, info: ModelInfo) -> PixelModel:
+def pixel_model(net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> PixelModel:
     """A float32 copy of `net` on the CPU, ready to export or to compare with."""
     plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format)
-    return PixelModel(plain, tuple(info.mean), tuple(info.std), info.temperature).eval()
+    return PixelModel(plain, info, means).eval()
 
 
-def export_onnx(net: Net, info: ModelInfo, path: Path) -> None:
-    """Write `net` with its metadata to `path`, whole."""
-    model = pixel_model(net, info)
+def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.float32] | None = None) -> None:
+    """Write `net` with its metadata to `path`, whole; `means` are the class means `(C, D)` of `known_score`."""
+    model = pixel_model(net, info, means)
     example = torch.zeros((2, info.input_size, info.input_size, 3), dtype=torch.uint8)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -59,7 +59,8 @@ def compute_metrics(
     Intervals are 95 %: Wilson's for proportions (accuracy, top 5, superclass), else the percentile bootstrap over rows
     (`resamples` seeded draws), widened to hold the value where resampling is biased, as it is for ECE.
     Macro means run over classes that occur or are predicted; what would divide by zero is 0 (scikit-learn's rules), and
-    a class that neither occurs nor is predicted has null. `brier` is the squared distance from the one-hot truth, 0..2.
+    a class that neither occurs nor is predicted has null. `mistake_severity` is the share of mistakes whose superclass
+    is right. `brier` is the squared distance from the one-hot truth, 0..2.
     `ece` takes `bins` equal-width bins of top-1 confidence, [i/bins, (i+1)/bins), the last one closed.
 
     Raises:
@@ -112,8 +113,30 @@ def compute_metrics(
             for index, name in enumerate(classes)
         ],
         "confusions": _confusions(predictions),
-        "superclass_accuracy": _superclass_accuracy(predictions, superclasses) if superclasses else None,
+        **_superclass_figures(predictions, superclasses),
         "test_evaluations": test_evaluations,
+    }
+
+
+def confidence_figures(
+    predictions: Predictions, bins: int = 15, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """`nll` and `ece` with their intervals, as `compute_metrics` has them."""
+    _check(predictions, "predictions")
+    count = len(predictions.truth)
+    of_truth = predictions.probabilities[np.arange(count), predictions.truth].astype(np.float64)
+    nll = -np.log(np.clip(of_truth, LEAST_PROBABILITY, 1.0))
+    confidence = predictions.confidence.astype(np.float64)
+    places, gap = _bin_of(confidence, bins), confidence - (predictions.predicted == predictions.truth)
+    random = np.random.default_rng(seed)
+    means, errors = [], []
+    for start in range(0, resamples, step := max(1, _CHUNK // count)):
+        rows = random.integers(0, count, size=(min(step, resamples - start), count))
+        means.append(nll[rows].mean(axis=1))
+        errors.append(np.abs(_tally(places, rows, bins, gap)).sum(axis=1) / count)
+    return {
+        "nll": _with_interval(float(nll.mean()), np.concatenate(means)),
+        "ece": _with_interval(reliability(predictions, bins).ece, np.concatenate(errors)),
     }
 
 
@@ -230,13 +253,22 @@ def _accuracy_of(tta: Predictions, single: Predictions) -> dict[str, Any]:
     return _proportion(int((tta.predicted == tta.truth).sum()), len(tta.truth))
 
 
-def _superclass_accuracy(predictions: Predictions, superclasses: Mapping[str, str]) -> dict[str, Any]:
+def _superclass_figures(predictions: Predictions, superclasses: Mapping[str, str] | None) -> dict[str, Any]:
+    """How often the superclass is right, and of the mistakes, how many stay within it (null where there are none)."""
+    if not superclasses:
+        return {"superclass_accuracy": None, "mistake_severity": None}
     without = [name for name in predictions.classes if name not in superclasses]
     if without:
         raise DataError(f"{len(without)} classes have no superclass, among them {without[0]!r}.")
     names = sorted(set(superclasses.values()))
     group = np.array([names.index(superclasses[name]) for name in predictions.classes])
-    return _proportion(int((group[predictions.predicted] == group[predictions.truth]).sum()), len(predictions.truth))
+    within = group[predictions.predicted] == group[predictions.truth]  # (N,)
+    wrong = predictions.predicted != predictions.truth
+    mistakes = int(wrong.sum())
+    return {
+        "superclass_accuracy": _proportion(int(within.sum()), len(within)),
+        "mistake_severity": _proportion(int((within & wrong).sum()), mistakes) if mistakes else None,
+    }
 
 
 def _confusions(predictions: Predictions) -> list[dict[str, Any]]:

@@ -34,6 +34,20 @@ class Scorer:
         """One look at each picture: uint8 `(N, H, W, 3)` → logits float32 `(N, C)`; `tick` hears of each batch."""
         return self._over(images, self.net, tick)
 
+    def outputs(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits float32 `(N, C)` and features `(N, D)` of one look at each picture uint8 `(N, H, W, 3)`."""
+        classes = 0
+
+        def both(batch: Tensor) -> Tensor:
+            nonlocal classes
+            features = self.net.pool(self.net.maps(batch))
+            logits = self.net.classify(features)
+            classes = logits.shape[1]
+            return torch.cat([logits.float(), features.float()], dim=1)
+
+        found = self._over(images, both, None)
+        return found[:, :classes], found[:, classes:]
+
     def tta_logits(
         self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:

@@ -56,6 +56,30 @@ def nearest(features: npt.ArrayLike, bank: npt.ArrayLike, k: int = 10) -> Floats
     return np.asarray(-np.sqrt(np.maximum(2.0 - 2.0 * likenesses, 0.0)))
 
 
+def class_means(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> npt.NDArray[np.float32]:
+    """The mean direction of each class's features, float32 `(C, D)`, rows of length 1 (0 for a class without pictures).
+
+    `features` `(N, D)` of training pictures are brought to length 1 first; `labels` int `(N,)`.
+
+    Raises:
+        DataError: features that are not finite, or labels that do not fit them.
+    """
+    directions, truth = _unit(features), np.asarray(labels)
+    if truth.shape != (len(directions),) or (len(truth) and not 0 <= truth.min() <= truth.max() < classes):
+        raise DataError(f"There must be {len(directions)} labels from 0 to {classes - 1}, one a row of features.")
+    sums = np.zeros((classes, directions.shape[1]))
+    np.add.at(sums, truth, directions)
+    return _unit(sums)
+
+
+def class_mean(features: npt.ArrayLike, means: npt.ArrayLike) -> Floats:
+    """Cosine between a picture's features and the nearest class mean, -1..1; `(N, D)` and `(C, D)` → `(N,)`.
+
+    After Techapanurak et al. 2019 (arXiv 1905.10628), with the classes' mean features for their trained weights.
+    """
+    return np.asarray((_unit(features) @ np.asarray(means, dtype=np.float32).T).max(axis=1), dtype=np.float64)
+
+
 LOGIT_SCORES: dict[str, Callable[[npt.ArrayLike], Floats]] = {
     "max_softmax": max_softmax,
     "max_logit": max_logit,

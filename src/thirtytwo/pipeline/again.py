@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.fit.hardware import choose_hardware
+from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.conformal import check_coverage, least_probability, measure_sets
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
 from thirtytwo.pipeline.parts import pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
-from thirtytwo.pipeline.scoring import load_net, score
+from thirtytwo.pipeline.scoring import Scored, calibration_of, load_net, score
+from thirtytwo.predict.modelfile import ModelInfo
+from thirtytwo.recipe import Recipe
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import write_report
 from thirtytwo.rundir import Predictions, RunDir
 
-KEPT = ("accuracy_tta", "conformal")
+KEPT = ("accuracy_tta", "conformal", "unknown")
 """Entries of metrics.json that stay where this time they were not asked for."""
 
 
@@ -63,51 +67,92 @@ def evaluate(
     say = teller(show)
     directory = RunDir.open(Path(run))
     calibration = None if coverage is None else _calibration(directory, coverage)
+    there = _opened(directory, data, split, device, data_root)
+    if calibration is not None and there.own and split == "val":
+        raise DataError(
+            "Prediction sets are calibrated on validation, so they cannot be measured on it.", "Leave out --split val."
+        )
+    spoilt = _drawn(there.pictures, corruption_pictures, there.recipe.data.split_seed) if corruptions else None
+    say(f"scoring {len(there.pictures):,} pictures of {there.dataset.name} ({split})")
+    shift = there.recipe.evaluate.tta_shift if tta else None
+    scored = score(there.scorer, there.pictures, calibration_of(there.info), shift)
+    metrics = _figures(directory, there, scored, split)
+    if calibration is not None and coverage is not None:
+        metrics["conformal"] = measure_sets(calibration, scored.single, coverage)
+    directory.write_predictions(there.name(split), scored.single)
+    table: dict[str, Any] | None = None
+    if spoilt is not None:
+        say(f"corrupting {len(spoilt):,} of {len(there.pictures):,} pictures")
+        table = {"dataset": there.dataset.name, "split": split}
+        table |= measure_corruptions(spoilt, there.scorer.logits, seed=there.recipe.data.split_seed, tell=say)
+        directory.write_json(directory.corruptions_on(there.name(split)), table)
+    if there.own and split == "test":
+        before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
+        metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
+        directory.write_json(directory.metrics, metrics)
+        write_report(directory, there.pictures)
+        write_card(directory)
+    return metrics if table is None else metrics | {"corruptions": table}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A finished run and the pictures it is to look at; `own`: they are of the data it was trained on."""
+
+    recipe: Recipe
+    info: ModelInfo
+    scorer: Scorer
+    dataset: DataSet
+    pictures: ImageSet
+    own: bool
+    spec: str
+
+    def name(self, split: str) -> str:
+        """What predictions of this split are filed under."""
+        return split if self.own else f"{slug(self.spec)}-{split}"
+
+
+def _opened(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Opened:
     recipe = directory.read_recipe()
     environment = directory.read_json(directory.environment)
     hardware = choose_hardware(recipe.train, device)
     net, info = load_net(directory, recipe)
     spec = data or environment["data"]["spec"]
-    root = Path(data_root) if data_root is not None else None
     dataset = load_dataset(
-        spec, data_root=root, image_size=info.input_size, resize=info.resize, seed=recipe.data.split_seed
+        spec,
+        data_root=Path(data_root) if data_root is not None else None,
+        image_size=info.input_size,
+        resize=info.resize,
+        seed=recipe.data.split_seed,
     )
     own = dataset.fingerprint == environment["data"]["fingerprint"]
     pictures = pictures_of(dataset, split, info, directory if own else None)
-    if calibration is not None and own and split == "val":
-        raise DataError(
-            "Prediction sets are calibrated on validation, so they cannot be measured on it.", "Leave out --split val."
-        )
-    spoilt = _drawn(pictures, corruption_pictures, recipe.data.split_seed) if corruptions else None
-    say(f"scoring {len(pictures):,} pictures of {dataset.name} ({split})")
     scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)
-    single, averaged = score(scorer, pictures, info.temperature, recipe.evaluate.tta_shift if tta else None)
-    name = split if own else f"{slug(spec)}-{split}"
-    touches = touch_test(directory) if own and split == "test" else 0
+    return _Opened(recipe, info, scorer, dataset, pictures, own, spec)
+
+
+def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> dict[str, Any]:
+    """The content of a `metrics.json`, counting one more touch where it is the run's own test."""
+    touches = touch_test(directory) if there.own and split == "test" else 0
+    record = directory.read_json(directory.split)
     metrics = compute_metrics(
-        single,
-        dataset=dataset.name,
+        scored.single,
+        dataset=there.dataset.name,
         split=split,
-        superclasses=dataset.superclasses,
-        tta=averaged,
-        test_evaluations=touches or int(directory.read_json(directory.split)["test_evaluations"]),
+        superclasses=there.dataset.superclasses,
+        tta=scored.averaged,
+        test_evaluations=touches or int(record["test_evaluations"]),
     )
-    if calibration is not None and coverage is not None:
-        metrics["conformal"] = measure_sets(calibration, single, coverage)
-    directory.write_predictions(name, single)
-    table: dict[str, Any] | None = None
-    if spoilt is not None:
-        say(f"corrupting {len(spoilt):,} of {len(pictures):,} pictures")
-        table = {"dataset": dataset.name, "split": split}
-        table |= measure_corruptions(spoilt, scorer.logits, seed=recipe.data.split_seed, tell=say)
-        directory.write_json(directory.corruptions_on(name), table)
-    if own and split == "test":
-        before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-        metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
-        directory.write_json(directory.metrics, metrics)
-        write_report(directory, pictures)
-        write_card(directory)
-    return metrics if table is None else metrics | {"corruptions": table}
+    before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
+    straight = (before.get("calibration") or {}).get("temperature_only")
+    metrics["calibration"] = calibration_record(
+        scored.single,
+        scored.logits,
+        calibration_of(there.info),
+        temperature_only=straight["temperature"] if straight else None,
+        fitted_on=int(record["n_val"]),
+    )
+    return metrics
 
 
 def report(run: Path | str, *, data_root: Path | str | None = None) -> Path:

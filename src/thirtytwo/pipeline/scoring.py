@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
 from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.splits import limit
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.files import write_bytes
 from thirtytwo.fit.train import Fitted, build_net
-from thirtytwo.judge.calibration import fit_temperature, softmax, unknown_threshold
+from thirtytwo.judge.calibration import Calibration, fit_calibration, fit_temperature
 from thirtytwo.judge.score import Scorer
+from thirtytwo.judge.unknown import class_mean, class_means, threshold_at
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.records import version
@@ -20,40 +25,90 @@ from thirtytwo.predict.modelfile import ModelInfo, read_info
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import Predictions, RunDir
 
+CALLED_UNKNOWN = 0.05
+"""Part of validation that the threshold calls unknown."""
+MEANS_FROM = 10_000
+"""Training pictures, at most, from which class means are taken."""
 
-def score(
-    scorer: Scorer, pictures: ImageSet, temperature: float, tta_shift: int | None
-) -> tuple[Predictions, Predictions | None]:
-    """Predictions from one view of each picture, and with test-time augmentation where `tta_shift` is given."""
-    single = predictions(pictures, scorer.logits(pictures.images), temperature)
-    if tta_shift is None:
-        return single, None
-    return single, predictions(pictures, scorer.tta_logits(pictures.images, tta_shift), temperature)
+Means = npt.NDArray[np.float32]
+"""The mean direction of each class's features, `(C, D)`."""
 
 
-def predictions(pictures: ImageSet, logits: npt.NDArray[np.float32], temperature: float) -> Predictions:
-    """Calibrated predictions of labelled pictures from their logits float `(N, C)`."""
+@dataclass(frozen=True)
+class Scored:
+    """What a network said of labelled pictures: from one view, from several, and its logits and features of one."""
+
+    single: Predictions
+    averaged: Predictions | None
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A model that knows how sure it is: its description, and what validation told besides.
+
+    `temperature_only` is the best temperature without a curvature, `known_scores` are those of the validation pictures
+    `(N,)`; both None where there was no validation.
+    """
+
+    info: ModelInfo
+    temperature_only: float | None = None
+    known_scores: npt.NDArray[np.float64] | None = None
+
+
+def score(scorer: Scorer, pictures: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
+    """Look at each picture once, and with test-time augmentation where `tta_shift` is given."""
+    logits, features = scorer.outputs(pictures.images)
+    single = predictions(pictures, logits, calibration)
+    averaged = None
+    if tta_shift is not None:
+        averaged = predictions(pictures, scorer.tta_logits(pictures.images, tta_shift), calibration)
+    return Scored(single, averaged, logits, features)
+
+
+def predictions(pictures: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
+    """Calibrated predictions of labelled pictures from the network's logits `(N, C)`."""
     return Predictions(
         classes=pictures.classes,
         truth=pictures.labels,
-        probabilities=softmax(logits, temperature).astype(np.float32),
+        probabilities=calibration.probabilities(logits).astype(np.float32),
         rows=pictures.rows,
         files=pictures.files,
     )
 
 
-def calibrated(info: ModelInfo, scorer: Scorer, val: ImageSet | None, twin: ModelInfo | None, run: RunDir) -> ModelInfo:
-    """Temperature and unknown threshold from validation, or from the twin run that had one."""
+def calibration_of(info: ModelInfo) -> Calibration:
+    """How this model's logits become probabilities."""
+    return Calibration(info.temperature, info.curvature)
+
+
+def means_of(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
+    """Class means of at most `MEANS_FROM` training pictures as they are; written to `class_means.safetensors`."""
+    some = limit(train, MEANS_FROM, seed) if len(train) > MEANS_FROM else train
+    means = class_means(scorer.outputs(some.images)[1], some.labels, len(train.classes))
+    write_bytes(run.class_means, save_arrays({"class_means": means}))
+    return means
+
+
+def calibrated(
+    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, twin: ModelInfo | None, run: RunDir
+) -> Calibrated:
+    """Calibration and unknown threshold from validation, or from the twin run that had one."""
+    info = info.model_copy(update={"unknown_score": "class_mean"})
     if val is None:
-        measured = twin or info
-        return info.model_copy(
-            update={"temperature": measured.temperature, "unknown_threshold": measured.unknown_threshold}
-        )
-    logits = scorer.logits(val.images)
-    temperature = fit_temperature(logits, val.labels)
-    run.write_predictions("val", predictions(val, logits, temperature))
-    threshold = unknown_threshold(logits, val.labels)
-    return info.model_copy(update={"temperature": temperature, "unknown_threshold": threshold})
+        borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        return Calibrated(info.model_copy(update={key: getattr(twin or info, key) for key in borrowed}))
+    logits, features = scorer.outputs(val.images)
+    found = fit_calibration(logits, val.labels)
+    run.write_predictions("val", predictions(val, logits, found))
+    known = class_mean(features, means)
+    measured = {
+        "temperature": found.temperature,
+        "curvature": found.curvature,
+        "unknown_threshold": threshold_at(known, CALLED_UNKNOWN),
+    }
+    return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
 
 
 def twin(recipe: Recipe) -> ModelInfo | None:

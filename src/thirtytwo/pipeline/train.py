@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.augment.pictures import check_augment
-from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
@@ -20,8 +20,10 @@ from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.train import Fitted, build_net, fit
+from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
+from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts, check_fits, divide
 from thirtytwo.pipeline.records import (
@@ -36,7 +38,18 @@ from thirtytwo.pipeline.records import (
     teller,
     touch_test,
 )
-from thirtytwo.pipeline.scoring import calibrated, model_info, save_weights, score, twin
+from thirtytwo.pipeline.scoring import (
+    Calibrated,
+    Means,
+    calibrated,
+    calibration_of,
+    means_of,
+    model_info,
+    save_weights,
+    score,
+    twin,
+)
+from thirtytwo.pipeline.strangers import strangers_record
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.report.card import write_card
@@ -66,6 +79,7 @@ class Plan:
     hardware: Hardware
     twin: ModelInfo | None
     record: dict[str, Any]
+    data_root: Path | None
 
 
 def train(
@@ -104,7 +118,7 @@ def train(
     if begun is None and run is not None:
         RunDir.refuse_used(started_as)
     source = recipe or (begun.recipe if begun else "fast")
-    plan = _plan(data, source, changes, device, Path(data_root) if data_root is not None else None)
+    plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None)
     if begun is not None:
         check_same(begun, plan.recipe, plan.dataset)
         plan = replace(plan, record=plan.record | begun_as(begun))
@@ -133,7 +147,7 @@ def _told_how_to_resume(
         raise
 
 
-def _plan(
+def settle(
     data: str, recipe_source: str | Path, changes: Mapping[str, Any], device: str, data_root: Path | None
 ) -> Plan:
     """Settle recipe, hardware, pictures and split; quick mistakes come before slow reading."""
@@ -169,7 +183,7 @@ def _plan(
         borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
-    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down)
+    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, data_root)
 
 
 def _begin(plan: Plan, directory: RunDir) -> RunDir:
@@ -186,39 +200,74 @@ def _begin(plan: Plan, directory: RunDir) -> RunDir:
 
 def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], clock: float) -> dict[str, Any]:
     """Calibrate on validation, score test once, export, and write figures and report; the content of metrics.json."""
-    test = plan.parts.test
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
     save_weights(fitted.net, info, directory)
     layout = plan.hardware.memory_format
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device, memory_format=layout)
-    info = calibrated(info, scorer, plan.parts.val, plan.twin, directory)
-    say(f"scoring {len(test):,} test pictures")
-    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
-    single, averaged = score(scorer, test, info.temperature, shift)
-    metrics = compute_metrics(
-        single,
-        dataset=plan.dataset.name,
-        split="test",
-        superclasses=plan.dataset.superclasses,
-        tta=averaged,
-        test_evaluations=touch_test(directory),
-    )
-    directory.write_predictions("test", single)
-    info = info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
+    means = means_of(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
+    model = calibrated(info, scorer, means, plan.parts.val, plan.twin, directory)
+    metrics = _measured(plan, scorer, model, means, directory, say)
     say("writing model.onnx and the report")
-    export_onnx(fitted.net, info, directory.onnx)
-    try:
-        difference = check_parity(fitted.net, info, directory.onnx, test.images[:PARITY_PICTURES])
-    except ExportError:
-        directory.onnx.unlink()  # nobody shall predict with it
-        raise
+    info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
+    difference = _exported(fitted.net, info, means, plan.parts.test, directory)
     directory.write_json(
         directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
     )
     directory.write_json(directory.metrics, metrics)
-    write_report(directory, test)
+    write_report(directory, plan.parts.test)
     write_card(directory)
     return metrics
+
+
+def _measured(
+    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Look at test once, and at pictures of other kinds; the content of metrics.json."""
+    test, calibration = plan.parts.test, calibration_of(model.info)
+    say(f"scoring {len(test):,} test pictures")
+    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
+    scored = score(scorer, test, calibration, shift)
+    directory.write_predictions("test", scored.single)
+    metrics = compute_metrics(
+        scored.single,
+        dataset=plan.dataset.name,
+        split="test",
+        superclasses=plan.dataset.superclasses,
+        tta=scored.averaged,
+        test_evaluations=touch_test(directory),
+    )
+    metrics["calibration"] = calibration_record(
+        scored.single,
+        scored.logits,
+        calibration,
+        temperature_only=model.temperature_only,
+        fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
+    )
+    say("scoring pictures unlike any it was trained on")
+    metrics["unknown"] = strangers_record(
+        scorer,
+        means,
+        model.info,
+        val=model.known_scores,
+        test=class_mean(scored.features, means),
+        spec=plan.spec,
+        data_root=plan.data_root,
+    )
+    return metrics
+
+
+def _exported(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> float:
+    """Write `model.onnx`; the largest difference of a probability from the network's.
+
+    Raises:
+        ExportError: it does not say what the network says; the file is gone then.
+    """
+    export_onnx(net, info, directory.onnx, means)
+    try:
+        return check_parity(net, info, directory.onnx, test.images[:PARITY_PICTURES])
+    except ExportError:
+        directory.onnx.unlink()  # nobody shall predict with it
+        raise
 
 
 def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:

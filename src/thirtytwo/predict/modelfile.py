@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 METADATA_KEY = "thirtytwo"
 INPUT = "images"
 REQUIRED_OUTPUTS = ("probabilities", "logits")
+KNOWN_SCORE = "known_score"
 _TRAIN_ONE = "Give a model.onnx written by thirtytwo train, or its run directory."
 
 
@@ -36,8 +37,13 @@ class ModelInfo(BaseModel):
     """Channel deviations the graph divides by, RGB, for pixels between 0 and 1."""
     temperature: float = Field(gt=0)
     """By which logits are divided before softmax, inside the graph."""
+    curvature: float = Field(0.0, ge=0)
+    """How much of its squared log probability the graph took off each logit before (`judge.calibration`)."""
+    unknown_score: Literal["class_mean", "max_logit"] = "max_logit"
+    """How alike a picture is to those of training: `class_mean` is the output `known_score`, the cosine between its
+    features and the nearest class mean; `max_logit` its largest logit."""
     unknown_threshold: float | None
-    """A picture whose largest logit is below this is called unknown; None: never."""
+    """A picture whose score is below this is called unknown; None: never."""
     architecture: str
     """Name of the network."""
     dataset: str
@@ -129,10 +135,10 @@ def _graph_problem(session: InferenceSession, info: ModelInfo) -> str | None:
         found = ", ".join(f"{name} {kind} with {rank} dimensions" for name, kind, rank in inputs)
         return f"its input must be {INPUT} tensor(uint8) with 4 dimensions, found {found or 'none'}"
     outputs: dict[str, Any] = {entry.name: entry.shape for entry in session.get_outputs()}
-    for name in REQUIRED_OUTPUTS:
+    for name in (*REQUIRED_OUTPUTS, *([KNOWN_SCORE] if info.unknown_score == "class_mean" else [])):
         if name not in outputs:
             return f"it has no output {name!r}, found {', '.join(outputs)}"
-        columns = outputs[name][-1] if outputs[name] else None
+        columns = outputs[name][-1] if outputs[name] and name in REQUIRED_OUTPUTS else None
         if isinstance(columns, int) and columns != len(info.classes):
             return f"output {name!r} has {columns} columns for {len(info.classes)} classes"
     return None

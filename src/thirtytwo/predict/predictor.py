@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
-from thirtytwo.predict.modelfile import INPUT, REQUIRED_OUTPUTS, ModelInfo, cpu_count, open_session
+from thirtytwo.predict.modelfile import INPUT, KNOWN_SCORE, REQUIRED_OUTPUTS, ModelInfo, cpu_count, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -182,14 +182,18 @@ class Classifier:
             yield entry if isinstance(entry, Unreadable) else next(results)
 
     def _classify_readable(self, batch: Sequence[_Pixels], top: int) -> Iterator[Prediction]:
-        outputs = self.run(np.stack([entry.pixels for entry in batch]))
-        probabilities, logits = outputs["probabilities"], outputs["logits"]  # each (N, C)
+        told_by = KNOWN_SCORE if self.info.unknown_score == "class_mean" else "logits"
+        outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", told_by))
+        probabilities, score = outputs["probabilities"], outputs[told_by]  # (N, C), and (N,) or (N, C)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
-        threshold = self.info.unknown_threshold
-        known = [True] * len(batch) if threshold is None else (logits.max(axis=1) >= threshold).tolist()
+        known = self._known(score if score.ndim == 1 else score.max(axis=1))
         for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):
             best = tuple((self.classes[column], round(float(row[column]), 6)) for column in columns)
             yield Prediction(entry.file, entry.width, entry.height, *best[0], is_known, best)
+
+    def _known(self, score: npt.NDArray[np.float32]) -> list[bool]:
+        threshold = self.info.unknown_threshold
+        return [True] * len(score) if threshold is None else [bool(value >= threshold) for value in score]
 
 
 def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:
