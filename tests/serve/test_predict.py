@@ -252,6 +252,8 @@ def test_a_bug_is_a_problem_without_inner_details(
     assert problem.status_code == 500
     assert problem.headers["content-type"] == "application/problem+json"
     assert "division" not in problem.text
+    counted = 'thirtytwo_requests_total{method="POST",path="/predict",status="500"} 1.0'
+    assert counted in client.get("/metrics").text
     monkeypatch.undo()
     assert client.post("/predict", files=make.parts(("a.png", make.picture()))).status_code == 200, "it goes on"
 

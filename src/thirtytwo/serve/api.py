@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,7 +66,7 @@ def create_app(service: Service) -> FastAPI:
     _add_routes(app, service)
     _add_pages(app)
     _add_error_handlers(app)
-    app.add_middleware(_Counted, service=service)
+    app.add_middleware(_Outermost, service=service)
     return app
 
 
@@ -266,22 +267,22 @@ def _add_error_handlers(app: FastAPI) -> None:
         detail = f"{request.method} {request.url.path} is not answered here."
         return plain_problem(error.status_code, detail, error.headers)
 
+    @handled(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return plain_problem(400, "The connection was closed before the request was whole.")
+
     @handled(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         told = [{"where": str(fault["loc"][-1]), "error": fault["msg"]} for fault in error.errors()]
         first = told[0]
         return Problem("invalid", f"{first['where']}: {first['error']}.", errors=told).response()
 
-    @handled(Exception)
-    async def bug(request: Request, error: Exception) -> Response:
-        return Problem("bug", "The request could not be answered.").response()
 
-
-class _Counted:
-    """Counts and times every request."""
+class _Outermost:
+    """Counts and times every request, bugs included; asks to close connections once the service is to stop."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
+        self._app, self._service = app, service
         self._metrics = service.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -291,11 +292,21 @@ class _Counted:
         started = perf_counter()
         path = scope["path"] if scope["path"] in _PATHS else "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        answering = False
 
         async def counted(message: Message) -> None:
+            nonlocal answering
             if message["type"] == "http.response.start":
+                answering = True
+                if not self._service.ready:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
                 self._metrics.requests.labels(method, path, str(message["status"])).inc()
                 self._metrics.seconds.labels(path).observe(perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:
+            if not answering:
+                await Problem("bug", "The request could not be answered.").response()(scope, receive, counted)
+            raise  # for the log

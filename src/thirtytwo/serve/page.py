@@ -41,9 +41,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         (status, ", ".join(_type(content["schema"]) for _, content in _contents(answer)), answer["description"])
         for status, answer in sorted(operation["responses"].items())
     ]
+    summary = operation["summary"] if operation["summary"].endswith("?") else f"{operation['summary']}."
     return (
         f'<section class="operation"><h3><code>{method.upper()} {escape(path)}</code></h3>'
-        f"<p><strong>{escape(operation['summary'])}{'' if operation['summary'].endswith('?') else '.'}</strong> {_text(operation.get('description', ''))}</p>"
+        f"<p><strong>{escape(summary)}</strong> {_text(operation.get('description', ''))}</p>"
         + _table("Parameters", ("name", "type", ""), parameters)
         + _table("Body", ("content type", "schema", ""), bodies)
         + _table("Answers", ("status", "schema", ""), answers)

@@ -69,15 +69,13 @@ class _Server(uvicorn.Server):
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.ready = False
+        self._service.ready = False  # from here on answers ask to close the connection
         await asyncio.sleep(0)  # connections that wait to be accepted are, before nobody listens
         for server in self.servers:
             server.close()
-        state = self.server_state
-        state.default_headers = [*state.default_headers, (b"connection", b"close")]
         loop = asyncio.get_running_loop()
         end = loop.time() + _LINGER
-        while state.connections and loop.time() < end and not self.force_exit:
+        while self.server_state.connections and loop.time() < end and not self.force_exit:
             await asyncio.sleep(_POLL)
         await super().shutdown(sockets)
 
