@@ -1,9 +1,9 @@
 """What class weights, a balanced sampler and the focal loss do on long-tailed CIFAR-10.
 
-    python benchmarks/imbalance.py [--data "cifar10?imbalance=100"] [--seeds 0,1] [--epochs 12] [--data-root DIR]
+    python benchmarks/imbalance.py [--data "cifar10?imbalance=100"] [--seeds 0,1,2] [--epochs 12] [--data-root DIR]
 
-Trains a small network once for each remedy and seed on one thread, and writes macro-F1, accuracy and the recall of the
-rarest three classes, all on the untouched test pictures, to `benchmarks/results/imbalance.json`.
+Trains a small network on 16×16 pixels once for each remedy and seed, on one thread, and writes macro-F1, accuracy and
+the recall of the rarest three classes, all on the untouched test pictures, to `benchmarks/results/imbalance.json`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results" / "imbalance.json"
 RARE = 3
 FIGURES = ("macro_f1", "accuracy", f"recall_of_rarest_{RARE}")
 SMALL: dict[str, Any] = {
+    "data.image_size": 16,
     "model.options.groups": [{"width": 32}, {"width": 64}, {"width": 128}],
     "train.threads": 1,
     "evaluate.tta": False,
@@ -39,7 +40,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Remedies for rare classes on long-tailed CIFAR-10.")
     parser.add_argument("--data", default="cifar10?imbalance=100")
-    parser.add_argument("--seeds", default="0,1", help="separated by commas")
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))

@@ -86,6 +86,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only look for a good rate: a hundred steps, nothing is written.")
+    ] = False,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
@@ -96,6 +99,14 @@ def train(
     from thirtytwo.recipe import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
+    if find_lr:
+        from thirtytwo.cli.rates import find_rate
+
+        if resume or run or seeds or repeat or epochs:
+            raise typer.BadParameter("--find-lr writes no run: leave out --run, --resume, --seeds, --repeat, --epochs.")
+        look = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
+        find_rate(data, recipe=recipe, overrides=parse_overrides(settings or []), **look)
+        return
     several = parse_seeds(seeds, repeat, seed)
     how: dict[str, Any] = {
         "recipe": recipe,

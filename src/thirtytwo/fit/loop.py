@@ -83,6 +83,10 @@ class Loop(lightning.LightningModule):
         moves = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
         for bias in self._stem_bias:
             bias.requires_grad_(moves)
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """Forget the batch before: loss and accuracy are told of the first pass over a batch."""
         self._figures = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
