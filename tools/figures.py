@@ -42,6 +42,21 @@ def speeds() -> str:
 """
 
 
+def augmentation_costs() -> str:
+    """Pictures a second of each augmentation, and what it adds to a training step of ResNet-18."""
+    path = RESULTS / "augment.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/augment.py` measures it.\n"
+    result = _read(path)
+    rates, ratios = result["pictures_per_second"], result["step_ratio"]
+    lines = ["| augmentation | pictures a second | a training step of ResNet-18 takes |", "| --- | --- | --- |"]
+    lines += [f"| {kind} | {rate:,.0f} | {ratios[kind]:.2f} times as long |" for kind, rate in rates.items()]
+    text = f"""
+Batches of {result["batch_size"]} pictures of 32×32 pixels, medians of {result["repeats"]} batches and
+{result["n"]} steps; the first row is what making a batch takes without any ({_where(result)})."""
+    return "\n".join([*lines, text]) + "\n"
+
+
 def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     data, recipe = name.split("-")[1:3]
     run, summary = result["runs"][0], result["summary"]

@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import measured
-from figures import accuracies, speeds
+from figures import accuracies, augmentation_costs, speeds
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
@@ -130,8 +130,20 @@ def serve_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def augmentations() -> str:
+    """What `augment.policy` can name."""
+    from thirtytwo.augment import AUGMENTATIONS
+
+    found = {name: AUGMENTATIONS.get(name) for name in AUGMENTATIONS}
+    ours = {name: one for name, one in found.items() if one.__module__.startswith("thirtytwo.")}
+    rows = [f"| `{name}` | {(one.__doc__ or '').splitlines()[0]} |" for name, one in ours.items()]
+    return "\n".join(["| policy | what it does |", "| --- | --- |", *rows]) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
+    "augmentation-costs": augmentation_costs,
+    "augmentations": augmentations,
     "changes-of-fast": changes_of_fast,
     "speeds": speeds,
     "network-options": network_options,

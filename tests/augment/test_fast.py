@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, resized, shifted
+from thirtytwo.augment.fast import cutout, flip_mask, gathered, mirrored, padded, resized, shifted
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -66,6 +66,13 @@ def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format
         places += same.numpy()
     assert places.min() > count / 25 / 2
     assert places.max() < count / 25 * 2
+
+
+@pytest.mark.parametrize("shift", [1, 4])
+def test_windows_are_the_same_gathered_as_moved_in_groups(shift: int) -> None:
+    wide = padded(noise(50), shift)
+    places = torch.randint(0, 2 * shift + 1, (2, 50), generator=drawn(3))
+    assert torch.equal(gathered(wide, 8, places), shifted(wide, 8, shift, drawn(3)))
 
 
 def test_shifted_by_nothing() -> None:

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from thirtytwo.augment import AUGMENTATIONS, Terms
 from thirtytwo.augment.fast import padded
+from thirtytwo.augment.mixing import mixed
 from thirtytwo.augment.pictures import Augmenter, check_augment, erased
 from thirtytwo.data.batches import generator_for, normalised
 from thirtytwo.errors import RecipeError, UnknownNameError
@@ -83,6 +84,19 @@ def test_every_key_changes_pictures_and_repeats_itself(changes: dict[str, Any], 
     assert not torch.equal(one, augmented(pixels, number=1, **changes))
     assert one.shape == (60, 3, size, size)
     assert int((one != pixels.permute(0, 3, 1, 2)).flatten(1).any(dim=1).sum()) > 15
+
+
+@pytest.mark.parametrize("changes", EVERYTHING, ids=str)
+def test_everything_happens_where_the_pictures_are(changes: dict[str, Any]) -> None:
+    """The meta device computes nothing, but refuses what a GPU refuses: tensors of two devices in one operation."""
+    augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
+    pixels = torch.empty((60, 16, 16, 3), dtype=torch.uint8, device="meta")
+    first = torch.empty(60, dtype=torch.bool, device="meta")
+    images = augmenter(pixels, first, augmenter.tables_of(LABELS), 0, partial(generator_for, 0, 0))
+    assert images.device.type == "meta"
+    assert images.shape == (60, 3, 16, 16)
+    labels, mix = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
+    assert all(part.device.type == "meta" for part in mixed(images, labels, 3, mix, torch.Generator()))
 
 
 def test_nothing_asked_for_is_nothing_done() -> None:

@@ -22,7 +22,15 @@ from thirtytwo.fit.train import Fitted, Loop, build_net
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
 
-AUGMENTED: dict[str, Any] = {"augment__flip": "alternating", "augment__translate": 2, "augment__cutout": 3}
+AUGMENTED: dict[str, Any] = {
+    "augment__flip": "alternating",
+    "augment__translate": 2,
+    "augment__cutout": 3,
+    "augment__policy": ["randaugment", "augmix"],
+    "augment__erase": 0.3,
+    "augment__mixup": 0.4,
+    "augment__cutmix": 1.0,
+}
 Train = Callable[..., Fitted]
 
 
@@ -245,7 +253,9 @@ def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypa
 def batches_of(recipe: Recipe, tiny: SimpleNamespace) -> TrainingBatches:
     images = tiny.pictures(48)
     pixels, labels = to_device(images, torch.device("cpu"))
-    return TrainingBatches(pixels, labels, *channel_statistics(images.images), recipe, torch.contiguous_format)
+    return TrainingBatches(
+        pixels, labels, *channel_statistics(images.images), recipe, torch.contiguous_format, images.classes
+    )
 
 
 def test_sizes_rise_as_the_recipe_says(tiny: SimpleNamespace) -> None:

@@ -53,13 +53,26 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
     count = len(padded_images)
     device = padded_images.device
     places = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
+    if device.type != "cpu":
+        return gathered(padded_images, size, places)
     out = torch.empty((count, 3, size, size), dtype=padded_images.dtype, device=device)
-    # (2 shift + 1)² windows at most: moving each group whole is quicker than gathering pixel by pixel
+    # (2 shift + 1)² windows at most: on a CPU moving each group whole is quicker than gathering pixel by pixel
     for top in range(2 * shift + 1):
         for left in range(2 * shift + 1):
             chosen = (places[0] == top) & (places[1] == left)
             out[chosen] = padded_images[chosen, :, top : top + size, left : left + size]
     return out
+
+
+def gathered(images: Tensor, size: int, places: Tensor) -> Tensor:
+    """Windows `(N, 3, size, size)` of images whose upper left corners are `places` int64 `(2, N)`, rows then columns.
+
+    Without a wait for the device, unlike groups of rows of unknown length.
+    """
+    count, channels, _, width = images.shape
+    rows, columns = places.unsqueeze(2) + torch.arange(size, device=images.device)  # (N, size) each
+    tall = images.gather(2, rows.view(count, 1, size, 1).expand(count, channels, size, width))
+    return tall.gather(3, columns.view(count, 1, 1, size).expand(count, channels, size, size))
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
