@@ -118,7 +118,7 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     torch.manual_seed(0)
     net: Any = MODELS.get("timm")(3, FAMILIES[family])
     if family == "efficientnet":
-        train_briefly(net, lab)  # with weights by chance it forgets on the way where things are
+        lab.train(net)  # with weights by chance it forgets on the way where things are
     else:
         lab.find(net, net.head)
     pictures, labels, where = lab.squares(12, seed=1)
@@ -132,18 +132,3 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     outside = np.array([heat[~place].mean() for heat, place in zip(heats, where, strict=True)])
     assert (inside > outside).sum() >= 10
     assert (inside - outside).mean() > 0.2
-
-
-def train_briefly(net: Net, lab: SimpleNamespace, steps: int = 20) -> None:
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.3
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    net.train()
-    for step in range(steps):
-        pictures, labels, _ = lab.squares(24, seed=100 + step)
-        loss = F.cross_entropy(net(lab.normalised(pictures)), torch.from_numpy(labels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    net.eval()

@@ -191,6 +191,39 @@ def predict(
 
 
 @app.command()
+def explain(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Pictures to explain.")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|RUN|FILE", help="Which model.", show_default="bundled, else the newest run"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New directory to write to.", show_default="explained")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cam, gradcam, integrated or occlusion.",
+            show_default="the first that can be used of gradcam, cam and occlusion",
+        ),
+    ] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Explain this class.", show_default="the most probable one"),
+    ] = None,
+    score: Annotated[
+        bool, typer.Option("--score/--no-score", help="Measure what each map is worth, against random ones.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Let --out replace files in an existing directory.")] = False,
+) -> None:
+    """Show where a model looks: pictures with heat over them."""
+    from thirtytwo.cli.explain import explain
+
+    explain(images, model=model, method=method, class_name=class_name, out=out, force=force, score=score)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, or directories of several seeds.")

@@ -91,7 +91,13 @@ def _start_cam(classifier: Classifier, run: RunDir | None) -> MakeMaps:
     if side < 2:
         found = "carries no heatmaps" if side == 0 else "carries heatmaps of a single place"
         raise ModelFileError(f"{classifier.path} {found}, which the method cam shows.", _TAKE_ANOTHER)
-    return lambda pictures, classes: run_in_batches(classifier, pictures, "heatmaps")
+
+    def maps(pictures: Pixels, classes: Labels) -> Heat:
+        if not np.array_equal(run_in_batches(classifier, pictures, "logits").argmax(axis=1), classes):
+            raise ValueError("the maps in a model file are of the most probable class only")
+        return run_in_batches(classifier, pictures, "heatmaps")
+
+    return maps
 
 
 def _start_occlusion(classifier: Classifier, run: RunDir | None) -> MakeMaps:
@@ -102,13 +108,13 @@ def _start_occlusion(classifier: Classifier, run: RunDir | None) -> MakeMaps:
 
 def _weights(classifier: Classifier, run: RunDir | None, method: str) -> RunDir:
     """The run, found to have what gradients need."""
-    for library in ("torch", "captum"):
-        require(library, "train")
     if run is None or not run.weights.is_file():
         raise RunError(
             f"The method {method} needs a network's weights, and beside {classifier.path} is no weights.safetensors.",
             f"Give --model the run directory. {_TAKE_ANOTHER}",
         )
+    for library in ("torch", "captum"):
+        require(library, "train")
     return run
 
 

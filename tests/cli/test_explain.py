@@ -1,0 +1,177 @@
+"""`thirtytwo explain`: what it writes, what it prints, and bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.explain import overlay_names
+from thirtytwo.cli.main import run_command
+
+Answer = tuple[int, str, str]
+Explain = Callable[..., Answer]
+
+
+@pytest.fixture
+def explain(
+    colour_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Explain:
+    """Run `thirtytwo explain … --model` in an empty directory and give its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, model: Path | None = colour_model) -> Answer:
+        chosen = ["--model", str(model)] if model else []
+        code = run_command(["explain", *map(str, arguments), *chosen])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_overlays_sheet_figures_and_table(explain: Explain, pictures: Path, tmp_path: Path) -> None:
+    code, out, err = explain(pictures, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "Method: cam (the model file carries maps; the model comes without its run's weights" in err
+    assert "Left out 2" in err
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {*("red.png", "green.png", "blue.png", "grey.png", "contact-sheet.png", "explanations.json")}
+    entries = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert [(entry["class"], entry["known"], entry["overlay"]) for entry in entries][:2] == [
+        ("blue", True, "blue.png"),
+        ("green", True, "green.png"),
+    ]
+    assert not next(entry["known"] for entry in entries if entry["overlay"] == "grey.png")
+    for entry in entries:
+        assert entry["method"] == "cam"
+        assert -1 <= entry["better_than_random_by"] <= 1
+        with Image.open(tmp_path / "out" / entry["overlay"]) as image:
+            assert min(image.size) >= 256
+            assert image.mode == "RGB"
+            assert image.width / image.height == pytest.approx(entry["width"] / entry["height"], rel=0.01)
+    lines = out.splitlines()
+    assert lines[0].split() == [
+        *("file", "class", "confidence", "method", "deletion", "insertion", "random", "better", "by", "maps", "beaten")
+    ]
+    assert "grey (unknown)" not in out
+    assert "(unknown)" in out
+    assert lines[-1] == str(tmp_path / "out")
+
+
+def test_heat_is_on_the_object(explain: Explain, tmp_path: Path) -> None:
+    """The colour model's map is the brightest channel: the bright corner must be the hot one."""
+    pixels = np.full((8, 8, 3), 20, dtype=np.uint8)
+    pixels[:4, 4:, 0] = 250
+    Image.fromarray(pixels).save(tmp_path / "corner.png")
+    code, _, err = explain(tmp_path / "corner.png", "--out", "out", "--no-score")
+    assert code == 0, err
+    drawn = np.asarray(Image.open(tmp_path / "out" / "corner.png")).astype(int)
+    assert drawn.shape == (256, 256, 3)
+    hot, cold = drawn[10:100, 150:240].mean(axis=(0, 1)), drawn[150:240, 10:100].mean(axis=(0, 1))
+    assert (hot[:2] > 150).all(), "yellow"
+    assert (cold < 40).all(), "black"
+    assert not (tmp_path / "out" / "contact-sheet.png").exists(), "one picture needs no sheet"
+    (entry,) = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert "deletion" not in entry
+
+
+def test_occlusion_of_a_class(explain: Explain, pictures: Path) -> None:
+    code, out, err = explain(pictures / "red.png", "--class", "green", "--no-score")
+    assert code == 0, err
+    assert "Method: occlusion" in err
+    assert out.splitlines()[1].split()[1] == "green"
+    assert out.splitlines()[-1] == "explained"
+
+
+def test_nothing_is_overwritten(explain: Explain, pictures: Path, tmp_path: Path) -> None:
+    first, again = (explain(pictures / "red.png", "--no-score")[1].splitlines()[-1] for _ in range(2))
+    assert (first, again) == ("explained", "explained-2")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "red.png").write_text("mine")
+    code, out, err = explain(pictures / "red.png", "--out", "mine")
+    assert (code, out) == (2, "")
+    assert "mine exists and is not empty" in err
+    assert (tmp_path / "mine" / "red.png").read_text() == "mine"
+    code, _, err = explain(pictures / "red.png", "--out", "mine", "--force", "--no-score")
+    assert code == 0, err
+    assert (tmp_path / "mine" / "red.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = explain(pictures / "red.png", "--out", pictures / "notes.txt")
+    assert code == 2
+    assert "is a file, and --out needs a directory" in err
+
+
+def test_a_picture_is_never_written_over(explain: Explain, pictures: Path) -> None:
+    """Overlays have the names of their pictures: --force into the pictures' own folder would destroy them."""
+    before = (pictures / "red.png").read_bytes()
+    code, _, err = explain(pictures, "--out", pictures, "--force")
+    assert code == 2
+    assert "would be overwritten by its own overlay" in err
+    assert (pictures / "red.png").read_bytes() == before
+
+
+def test_unreadable_among_readable(explain: Explain, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    code, out, err = explain(pictures / "red.png", "bad.png", pictures / "blue.png", "--out", "out", "--no-score")
+    assert code == 2, "after the readable ones were explained"
+    assert "could not be read" in out
+    assert out.splitlines()[-1] == "out"
+    assert "bad.png is empty (0 bytes)" in err
+    assert "1 of 3 files could not be read" in err
+    entries = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert list(entries[1]) == ["file", "error"]
+    assert [entry.get("class") for entry in entries] == ["red", None, "blue"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "gradcan"], "Unknown explanation method 'gradcan'. Did you mean 'gradcam'"),
+        (["--method", "gradcam"], "The method gradcam needs a network's weights"),
+        (["--method", "cam", "--class", "red"], "the most probable class only"),
+        (["--class", "greem"], "knows no class 'greem'. Did you mean 'green'"),
+        (["--model", "gone.onnx"], "There is no model file or run directory 'gone.onnx'"),
+    ],
+)
+def test_bad_settings(explain: Explain, pictures: Path, tmp_path: Path, arguments: list[str], says: str) -> None:
+    own = {"model": None} if "--model" in arguments else {}
+    code, out, err = explain(pictures / "red.png", *arguments, **own)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "explained").exists()
+
+
+def test_no_pictures(explain: Explain, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, err = explain("empty")
+    assert (code, out) == (2, "")
+    assert "No picture in empty" in err
+    (tmp_path / "bad.png").write_bytes(b"")
+    code, out, err = explain("bad.png", "--method", "cam")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not (tmp_path / "explained" / "contact-sheet.png").exists()
+
+
+def test_names_of_overlays(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("cat/1.png", "cat/1.jpg", "dog/deep/1.png", "contact-sheet.png")]
+    assert list(overlay_names(files).values()) == [
+        *("cat-1.png", "cat-1-2.png", "dog-deep-1.png", "contact-sheet-2.png")
+    ]
+    assert list(overlay_names(files[:1]).values()) == ["1.png"]
+
+
+def test_a_model_file_needs_no_pytorch(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+    code = "import json, sys; from thirtytwo.cli.main import run_command; code = run_command(sys.argv[1:]); "
+    code += "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
+    arguments = ["explain", pictures, "--model", colour_model, "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    exit_code, modules = json.loads(done.stdout.splitlines()[-1])
+    assert exit_code == 0, done.stderr
+    assert not set(modules) & {"torch", "captum", "matplotlib", "sklearn", "scipy", "pandas", "onnx"}
