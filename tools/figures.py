@@ -57,6 +57,26 @@ Batches of {result["batch_size"]} pictures of 32×32 pixels, medians of {result[
     return "\n".join([*lines, text]) + "\n"
 
 
+def remedies() -> str:
+    """What class weights, a balanced sampler and the focal loss do for rare classes."""
+    path = RESULTS / "imbalance.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/imbalance.py` measures it.\n"
+    result = _read(path)
+    lines = ["| remedy | macro-F1 | accuracy | recall of the rarest three classes |", "| --- | --- | --- | --- |"]
+    for name, remedy in result["remedies"].items():
+        told = [f"{remedy['mean'][key]:.1%}" for key in ("accuracy", "recall_of_rarest_3")]
+        values = [run["macro_f1"] for run in remedy["runs"]]
+        spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+        lines.append(f"| {name} | {remedy['mean']['macro_f1']:.3f}{spread} | {told[0]} | {told[1]} |")
+    side = result["network"]["data.image_size"]
+    text = f"""
+`{result["data"]}`: {result["trained_on"]:,} training pictures, {result["n_test"]:,} balanced test pictures; a small
+network on {side}×{side} pixels, {result["epochs"]} epochs; means and ranges of {result["n"]} seeds (one core of
+{result["hardware"]["cpu"]}, {result["date"]})."""
+    return "\n".join([*lines, text]) + "\n"
+
+
 def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     data, recipe = name.split("-")[1:3]
     run, summary = result["runs"][0], result["summary"]

@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import measured
-from figures import accuracies, augmentation_costs, speeds
+from figures import accuracies, augmentation_costs, remedies, speeds
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
@@ -151,6 +151,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "published-options": published_options,
     "problems": problems,
     "recipe-keys": recipe_keys,
+    "remedies": remedies,
     "recipes": recipes,
     "serve-settings": serve_settings,
     "stems": stems,
