@@ -7,9 +7,11 @@ from typing import Any
 
 from thirtytwo.errors import require
 from thirtytwo.files import write_text
+from thirtytwo.report.confidence import calibration_table, unknown_table
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
 from thirtytwo.report.robustness import corruption_table, prediction_sets
+from thirtytwo.report.suspects import suspects_of
 from thirtytwo.rundir import RunDir
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -47,8 +49,11 @@ def card(facts: Facts) -> str:
         _summary(facts),
         _use(facts),
         _figures(facts),
+        _calibration(facts),
+        _unknown(facts),
         _sets(facts),
         _corruptions(facts),
+        _labels(facts),
         _training(facts),
         _limits(facts),
     ]
@@ -138,7 +143,65 @@ def _figures(facts: Facts) -> str:
         "Intervals are Wilson’s for proportions and the bootstrap over pictures for the rest; "
         "they do not cover how much another seed would change.\n\n"
         f"Weakest classes by F1: {weak}. "
-        "`report.html` shows every class, the confusions and the worst mistakes."
+        "`report.html` shows every class, the confusions and the pictures behind them."
+    )
+
+
+def _calibration(facts: Facts) -> str:
+    table = calibration_table(facts)
+    if table is None:
+        return ""
+    lines = [
+        f"| {row['stage']} | {row['ece']} | {row['ece_interval']} | {row['nll']} | {row['nll_interval']} |"
+        for row in table["rows"]
+    ]
+    bent = f" and curvature {table['curvature']}" if table["curvature"] else ""
+    fitted = f", fitted on {table['fitted_on']:,} validation pictures" if table["fitted_on"] else ""
+    return (
+        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{bent}{fitted}. "
+        f"Measured on {facts.split}:\n\n"
+        "| probabilities | ECE | 95% interval | NLL | 95% interval |\n| --- | ---: | ---: | ---: | ---: |\n"
+        + "\n".join(lines)
+    )
+
+
+def _unknown(facts: Facts) -> str:
+    table = unknown_table(facts)
+    if table is None:
+        return ""
+    called = ""
+    if table["test"]:
+        called = (
+            f" Of {table['test']['n']:,} {facts.split} pictures it calls {table['test']['called']} unknown by mistake "
+            f"(95% interval {table['test']['interval']})."
+        )
+    text = (
+        f"## Unknown pictures\n\nA picture is called unknown where its score lies below {table['threshold']}, "
+        f"set so that {table['share']} of validation pictures do. "
+        f"The score ({_plain(table['score'])}): {_plain(table['what'])}"
+        + (f", {_plain(table['source'])}" if table["source"] else "")
+        + f".{called}"
+    )
+    if not table["rows"]:
+        return text
+    lines = [
+        f"| {_plain(row['what'])} | {row['n']:,} | {row['auroc']} | {row['fpr95']} | {row['called']} |"
+        for row in table["rows"]
+    ]
+    return (
+        f"{text}\n\n| pictures it was never trained for | n | AUROC | false positives at 95% | called unknown |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
+    )
+
+
+def _labels(facts: Facts) -> str:
+    found = suspects_of(facts, {})
+    if found is None or not found["total"]:
+        return ""
+    counts = " and ".join(f"{part['count']:,} of {part['n']:,} {part['split']} labels" for part in found["counts"])
+    return (
+        f"## Suspected wrong labels\n\n{counts}, by confident learning: suspects, not proven, and many of them are "
+        "wrong answers rather than wrong labels. `report.html` shows them."
     )
 
 

@@ -80,7 +80,7 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
     return "".join([*parts, "</svg>"])
 
 
-def reliability_chart(found: Reliability) -> str:
+def reliability_chart(found: Reliability, title: str = "") -> str:
     """Accuracy against confidence with Wilson intervals, and below it how many pictures have which confidence."""
     width, left, right, top, bottom, bars_top, bars = 420.0, 56.0, 14.0, 28.0, 276.0, 294.0, 56.0
 
@@ -90,7 +90,7 @@ def reliability_chart(found: Reliability) -> str:
     def up(share: float) -> float:
         return bottom - share * (bottom - top)
 
-    parts = [_open(width, 400.0, "Confidence against accuracy", "chart")]
+    parts = [_open(width, 400.0, f"Confidence against accuracy {title}".strip(), "chart")]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
         parts.append(f'<text class="num end" x="{left - 6}" y="{up(tick) + 4:.1f}">{100 * tick:.0f}%</text>')
@@ -126,12 +126,17 @@ def reliability_chart(found: Reliability) -> str:
 
 
 def confusion_chart(
-    matrix: npt.NDArray[np.int64], classes: Sequence[str], superclasses: Mapping[str, str] | None = None
+    matrix: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    superclasses: Mapping[str, str] | None = None,
+    *,
+    of: str = "classes",
 ) -> str:
     """A confusion matrix `(C, C)` as a heat map, classes of a superclass side by side; empty text when too large.
 
     Rows are true classes. A cell's depth is its part of the row; right answers and mistakes have their own colour and
-    scale, since the mistakes would be invisible beside the diagonal.
+    scale, since the mistakes would be invisible beside the diagonal. `of` tells the page's script what its rows are,
+    `classes` or `groups` of them, and where it is read out.
     """
     width = len(classes)
     if width > DRAWN_CLASSES:
@@ -152,10 +157,12 @@ def confusion_chart(
     longest = max((len(_short(label)) for label in labels), default=0)
     margin = 30.0 + longest * font * 0.56
     side = cell * width
-    kind = "matrix small" if width <= 12 else "matrix large"
+    kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
     listed = escape(json.dumps(names, ensure_ascii=False), quote=True)
+    label = f"Confusion matrix of {of}: arrow keys choose a cell, Enter shows its pictures"
+    data = f' tabindex="0" data-of="{of}" data-names="{listed}"'
     parts = [
-        _open(margin + side + 4, margin + side + 4, "Confusion matrix", kind, f' tabindex="0" data-names="{listed}"'),
+        _open(margin + side + 4, margin + side + 4, label, kind, data, role="application"),
         f'<text class="axis mid" x="{margin + side / 2:g}" y="12">called</text>',
         f'<text class="axis mid" transform="translate(12 {margin + side / 2:g}) rotate(-90)">true</text>',
         f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>',
@@ -182,9 +189,15 @@ def confusion_chart(
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '
             f'fill-opacity="{depth:.2f}" data-at="{row},{column}"><title>{title}</title></rect>'
         )
-        if width <= 12:
-            tone = "on" if depth > 0.6 else "off"
-            parts.append(f'<text class="count {tone}" x="{x + cell / 2}" y="{y + cell / 2 + 4.5}">{count}</text>')
+        if width <= 30:
+            tone = f"{'on' if depth > 0.6 else 'off'}{' fine' if width > 12 else ''}"
+            parts.append(
+                f'<text class="count {tone}" x="{x + cell / 2}" y="{y + cell / 2 + font / 3:.1f}">{count}</text>'
+            )
+    if grouped:
+        for _, start, length in spans:
+            x, edge = margin + cell * start, cell * length
+            parts.append(f'<rect class="block" x="{x:g}" y="{x:g}" width="{edge:g}" height="{edge:g}"/>')
     parts.append(f'<rect class="cursor" width="{cell:g}" height="{cell:g}" data-margin="{margin:g}"/>')
     return "".join([*parts, "</svg>"])
 
@@ -240,6 +253,6 @@ def _short(name: str, most: int = 31) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _open(width: float, height: float, title: str, kind: str, more: str = "") -> str:
+def _open(width: float, height: float, title: str, kind: str, more: str = "", role: str = "img") -> str:
     label = escape(title, quote=True)
-    return f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}"{more}>'
+    return f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" role="{role}" aria-label="{label}"{more}>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from thirtytwo.judge.metrics import compute_metrics
@@ -18,7 +18,8 @@ class Facts:
     """One run as the report and the model card see it.
 
     `metrics` and `predictions` are None where the split was never scored, `corruptions` where it was not scored under
-    them; `history` holds finite numbers only;
+    them; `history` holds finite numbers only; `out_of_sample` are the predictions of test and of what was held out,
+    by split;
     `environment` and `splits` are empty where the run ended before they were written.
     """
 
@@ -31,6 +32,7 @@ class Facts:
     metrics: dict[str, Any] | None
     predictions: Predictions | None
     corruptions: dict[str, Any] | None = None
+    out_of_sample: Mapping[str, Predictions] = field(default_factory=dict)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def gather(run: RunDir, split: str = "test") -> Facts:
         metrics=None,
         predictions=predictions,
         corruptions=run.read_json(path) if (path := run.corruptions_on(split)).is_file() else None,
+        out_of_sample=_out_of_sample(run, split, predictions, splits),
     )
     if metrics is not None and metrics.get("split") != split:
         metrics = None
@@ -112,6 +115,16 @@ def gather(run: RunDir, split: str = "test") -> Facts:
             test_evaluations=int(splits.get("test_evaluations") or 0),
         )
     return replace(facts, metrics=metrics)
+
+
+def _out_of_sample(
+    run: RunDir, split: str, predictions: Predictions | None, splits: Mapping[str, Any]
+) -> dict[str, Predictions]:
+    """Predictions of this split and, beside those of test, of validation where it was not trained on."""
+    found = {} if predictions is None else {split: predictions}
+    if split == "test" and splits.get("train_on") != "all" and run.predictions("val").is_file():
+        found["val"] = run.read_predictions("val")
+    return found
 
 
 def percent(value: float, digits: int = 2) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 from thirtytwo.errors import require
 from thirtytwo.files import written_whole
 from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.report.confidence import reliability_before
 from thirtytwo.report.facts import Facts
+from thirtytwo.report.robustness import spoken
 
+SERIES = ("#1f6078", "#b4532a", "#6b8e3d", "#7a5c9e", "#c08a1e", "#4a4f55")
+MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
     "axes.edgecolor": MUTED,
@@ -22,7 +27,6 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
-    "figure.constrained_layout.use": True,
     "font.size": 9,
     "legend.frameon": False,
     "svg.hashsalt": "thirtytwo",
@@ -43,11 +47,15 @@ def write_figures(facts: Facts) -> list[Path]:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
     if facts.metrics is not None:
         kinds.append(("f1", draw_f1))
+    if facts.corruptions is not None:
+        kinds.append(("corruptions", draw_corruptions))
     written = []
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         for name, draw in kinds:
             figure = draw(facts)
+            figure.get_layout_engine().execute(figure)
+            figure.set_layout_engine(None)  # laid out once, not once a file
             for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
                 path = facts.run.figures / (name + suffix)
                 with written_whole(path) as temporary:
@@ -111,24 +119,49 @@ def draw_confusion(facts: Facts) -> Any:
 
 
 def draw_reliability(facts: Facts) -> Any:
-    """Accuracy against confidence with 95 % intervals, and how many pictures lie in each bin."""
+    """Accuracy against confidence with 95 % intervals, and how many pictures lie in each bin; before and after."""
     assert facts.predictions is not None
-    found = reliability(facts.predictions)
-    used = found.counts > 0
-    confidence, accuracy = found.confidence[used], found.accuracy[used]
-    ends = np.array(
-        [wilson(round(share * count), int(count)) for share, count in zip(accuracy, found.counts[used], strict=True)]
+    before, after = reliability_before(facts), reliability(facts.predictions)
+    panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
+    figure = _figure(4.6 * len(panels), 5.4)
+    rows = figure.subplots(
+        2, len(panels), sharex=True, sharey="row" if before is not None else False, height_ratios=[4, 1], squeeze=False
     )
-    figure = _figure(4.6, 5.4)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    above.plot([0, 1], [0, 1], ":", color=MUTED)
-    errors = np.maximum(0.0, np.abs(ends.T - accuracy))
-    above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
-    above.set_ylabel("right, of those pictures")
-    above.set_title(f"Reliability on {facts.split}, ECE {found.ece:.4f}")
-    below.bar(found.edges[:-1], found.counts, width=np.diff(found.edges) * 0.92, align="edge", color=MUTED)
-    below.set_xlabel("confidence of the answer")
-    below.set_ylabel("pictures")
+    for (when, found), above, below in zip(panels, *rows, strict=True):
+        used = found.counts > 0
+        confidence, accuracy, counts = found.confidence[used], found.accuracy[used], found.counts[used]
+        ends = np.array([wilson(round(part * n), int(n)) for part, n in zip(accuracy, counts, strict=True)])
+        above.plot([0, 1], [0, 1], ":", color=MUTED)
+        errors = np.maximum(0.0, np.abs(ends.T - accuracy))
+        above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
+        above.set_title(f"{when.capitalize() or f'Reliability on {facts.split}'}, ECE {found.ece:.4f}")
+        below.bar(found.edges[:-1], found.counts, width=np.diff(found.edges) * 0.92, align="edge", color=MUTED)
+        below.set_xlabel("confidence of the answer")
+    rows[0][0].set_ylabel("right, of those pictures")
+    rows[1][0].set_ylabel("pictures")
+    return figure
+
+
+def draw_corruptions(facts: Facts) -> Any:
+    """Accuracy of each kind of corruption over its strength, a panel a family; dotted where nothing is corrupted."""
+    assert facts.corruptions is not None
+    table = facts.corruptions
+    strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
+    families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
+    figure = _figure(2.6 * len(families) + 0.6, 3.4)
+    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for family, axes in zip(families, panels, strict=True):
+        axes.axhline(clean, linestyle=":", color=MUTED)
+        kinds = [kind for kind in table["kinds"] if kind["family"] == family]
+        for kind, colour, marker in zip(kinds, cycle(SERIES), cycle(MARKERS), strict=False):
+            values = [cell["value"] for cell in kind["accuracy"]]
+            axes.plot(strengths, values, marker=marker, color=colour, markersize=4, label=spoken(kind["kind"]))
+        axes.set_title(family.capitalize())
+        axes.set_xticks(strengths)
+        axes.set_xlabel("strength")
+        axes.legend(fontsize=8, handlelength=1.6)
+    panels[0].set_ylim(0, 1)
+    panels[0].set_ylabel(f"accuracy on {facts.split}")
     return figure
 
 
@@ -152,6 +185,6 @@ def draw_f1(facts: Facts) -> Any:
 
 
 def _figure(width: float, height: float) -> Any:
-    figure = require("matplotlib.figure", "train").Figure(figsize=(width, height))
+    figure = require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
     require("matplotlib.backends.backend_agg", "train").FigureCanvasAgg(figure)
     return figure

@@ -35,18 +35,18 @@ def worst_mistakes(predictions: Predictions, pictures: ImageSet | None, most: in
     """The wrong answers given with the most confidence, and a sentence saying why pictures are missing (else empty)."""
     wrong = np.flatnonzero(predictions.predicted != predictions.truth)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
-    places, problem = _find(predictions, pictures, worst)
+    places, problem = locate(predictions, pictures, worst)
     mistakes = []
-    for position, place in zip(worst.tolist(), places, strict=True):
-        truth, predicted = int(predictions.truth[position]), int(predictions.predicted[position])
-        image = None if pictures is None or place is None else pictures.images[place]
+    for number, position in enumerate(worst.tolist()):
+        truth, predicted = int(predictions.truth[position]), int(predictions.probabilities[position].argmax())
+        image = None if pictures is None or places is None else pictures.images[places[number]]
         mistakes.append(
             Mistake(
                 true=predictions.classes[truth],
                 predicted=predictions.classes[predicted],
                 confidence=float(predictions.probabilities[position, predicted]),
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
-                name=predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}",
+                name=picture_name(predictions, position),
                 source=None if image is None else data_uri(image),
                 pixelated=image is not None and max(image.shape[:2]) <= PIXELATED_UP_TO,
             )
@@ -54,32 +54,34 @@ def worst_mistakes(predictions: Predictions, pictures: ImageSet | None, most: in
     return mistakes, problem
 
 
-def data_uri(image: npt.NDArray[np.uint8]) -> str:
-    """A picture uint8 `(H, W, 3)` as a PNG data URI, larger ones reduced to `THUMBNAIL` pixels."""
+def picture_name(predictions: Predictions, position: int) -> str:
+    """A picture's file, or its row where it came from no file."""
+    return predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}"
+
+
+def data_uri(image: npt.NDArray[np.uint8], side: int = THUMBNAIL) -> str:
+    """A picture uint8 `(H, W, 3)` as a PNG data URI, larger ones reduced to `side` pixels."""
     picture = Image.fromarray(np.ascontiguousarray(image))
-    if max(picture.size) > THUMBNAIL:
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    if max(picture.size) > side:
+        picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _find(
+def locate(
     predictions: Predictions, pictures: ImageSet | None, wanted: npt.NDArray[np.int64]
-) -> tuple[list[int | None], str]:
-    """Where in `pictures` each wanted prediction's picture lies, and what is wrong where it does not."""
-    nowhere: list[int | None] = [None] * len(wanted)
+) -> tuple[npt.NDArray[np.int64] | None, str]:
+    """Where in `pictures` the picture of each wanted prediction lies, int64; or None and a sentence saying why not."""
     if pictures is None:
-        return nowhere, f"The pictures were not at hand when this was written. {GET_PICTURES}"
+        return None, f"The pictures were not at hand when this was written. {GET_PICTURES}"
     order = np.argsort(pictures.rows, kind="stable")
-    at = np.searchsorted(pictures.rows, predictions.rows[wanted], sorter=order)
-    places: list[int | None] = []
-    for position, slot in zip(wanted.tolist(), at.tolist(), strict=True):
-        place = int(order[slot]) if slot < len(order) else -1
-        if place < 0 or int(pictures.rows[place]) != int(predictions.rows[position]):
-            return nowhere, f"The data at hand lacks some of the pictures that were scored. {GET_PICTURES}"
-        true = predictions.classes[int(predictions.truth[position])]
-        if pictures.classes[int(pictures.labels[place])] != true:
-            return nowhere, f"The data at hand is not the data that was scored: labels differ. {GET_PICTURES}"
-        places.append(place)
-    return places, ""
+    slots = np.searchsorted(pictures.rows, predictions.rows[wanted], sorter=order)
+    places = np.append(order, -1)[slots]
+    if (places < 0).any() or (pictures.rows[places] != predictions.rows[wanted]).any():
+        return None, f"The data at hand lacks some of the pictures that were scored. {GET_PICTURES}"
+    index = {name: number for number, name in enumerate(predictions.classes)}
+    known = np.array([index.get(name, -1) for name in pictures.classes], dtype=np.int64)
+    if (known[pictures.labels[places]] != predictions.truth[wanted]).any():
+        return None, f"The data at hand is not the data that was scored: labels differ. {GET_PICTURES}"
+    return np.asarray(places, dtype=np.int64), ""

@@ -17,11 +17,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...(direction === "descending" ? rows.reverse() : rows));
   }));
 }
-// The confusion matrix tells the cell under the pointer, the finger, or the arrow keys.
+// The confusion matrix tells the cell under the pointer, the finger, or the arrow keys; a press or Enter chooses it.
 for (const matrix of document.querySelectorAll("svg.matrix")) {
   const names = JSON.parse(matrix.dataset.names);
   const cells = new Map([...matrix.querySelectorAll("[data-at]")].map((cell) => [cell.dataset.at, cell]));
-  const readout = document.getElementById("readout");
+  const readout = document.getElementById(`readout-${matrix.dataset.of}`);
   const cursor = matrix.querySelector(".cursor");
   const size = Number(cursor.getAttribute("width"));
   const margin = Number(cursor.dataset.margin);
@@ -35,17 +35,45 @@ for (const matrix of document.querySelectorAll("svg.matrix")) {
     cursor.setAttribute("y", margin + row * size);
     cursor.style.visibility = "visible";
   };
-  const point = (event) => {
-    const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.getScreenCTM().inverse());
-    show(Math.floor((place.y - margin) / size), Math.floor((place.x - margin) / size));
+  // A finger is wider than a small cell: it means the nearest one that holds pictures.
+  const near = (x, y, reach) => {
+    let best = null, least = reach;
+    for (const key of cells.keys()) {
+      const [row, column] = key.split(",").map(Number);
+      const away = Math.hypot(margin + (column + 0.5) * size - x, margin + (row + 0.5) * size - y);
+      if (away < least) [best, least] = [[row, column], away];
+    }
+    return best;
   };
+  const point = (event) => {
+    const screen = matrix.getScreenCTM();
+    const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(screen.inverse());
+    const under = [Math.floor((place.y - margin) / size), Math.floor((place.x - margin) / size)];
+    const broad = event.pointerType === "touch" && size * screen.a < 20 && !cells.has(under.join());
+    const inside = Math.min(...under) >= 0 && Math.max(...under) < names.length;
+    show(...((broad && inside && near(place.x, place.y, 16 / screen.a)) || under));
+    return inside;
+  };
+  const choose = () => {
+    if (cells.has(at.join())) matrix.dispatchEvent(new CustomEvent("choose", { detail: [names[at[0]], names[at[1]]] }));
+  };
+  let pressed = false;
   matrix.addEventListener("pointermove", point);
-  matrix.addEventListener("pointerdown", point);
+  matrix.addEventListener("pointerdown", (event) => { pressed = point(event); });
+  matrix.addEventListener("click", () => { if (pressed) choose(); });
+  matrix.addEventListener("focus", () => show(...at));
+  matrix.addEventListener("point", (event) => show(...event.detail.map((name) => names.indexOf(name))));
   matrix.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      choose();
+      return;
+    }
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!step) return;
     event.preventDefault();
     show(at[0] + step[0], at[1] + step[1]);
+    cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 }
 for (const button of document.querySelectorAll(".command button")) {

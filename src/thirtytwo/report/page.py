@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.errors import require
 from thirtytwo.files import write_text
 from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.report.album import Album, make_album
+from thirtytwo.report.augmented import Augmented, augmented_rows
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
+from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import worst_mistakes
 from thirtytwo.report.robustness import corruption_table, prediction_sets
+from thirtytwo.report.suspects import suspects_of
 from thirtytwo.rundir import Predictions, RunDir
 
 PAIRS = 12
@@ -26,6 +33,11 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
     ("accuracy_tta", "Accuracy, augmented views", "apart from the rest: mirrored and shifted views averaged"),
     ("top5_accuracy", "Top-5 accuracy", "the truth is among the five most probable classes"),
     ("superclass_accuracy", "Superclass accuracy", "the answer lies in the right superclass"),
+    (
+        "mistake_severity",
+        "Mistakes within the superclass",
+        "of the mistakes, the part that stays in the right superclass",
+    ),
     ("macro_precision", "Macro precision", "mean over classes: of the pictures called so, the part that are"),
     ("macro_recall", "Macro recall", "mean over classes: of the pictures that are so, the part called so"),
     ("macro_f1", "Macro F1", "mean over classes: harmonic mean of the two"),
@@ -37,21 +49,32 @@ FIGURES: tuple[tuple[str, str, str], ...] = (
 PLAIN_NUMBERS = frozenset({"nll", "brier", "ece"})
 
 
-def write_report(run: RunDir, pictures: ImageSet | None, split: str = "test") -> Path:
+def write_report(
+    run: RunDir,
+    pictures: ImageSet | None,
+    split: str = "test",
+    *,
+    val: ImageSet | None = None,
+    samples: Augmented | None = None,
+) -> Path:
     """Write `report.html` and `figures/` from what the run directory holds; returns the page's path.
 
-    Missing artefacts (an interrupted run, no validation, no pictures) are said on the page, not refused.
+    `pictures` are those of `split`, `val` those held out, wanted for suspected labels; `samples` are training pictures
+    as augmentation shows them (`thirtytwo.fit.samples.draw_samples`). Missing artefacts (an interrupted run, no
+    validation, no pictures) are said on the page, not refused.
 
     Raises:
         RunError: no run there, or a damaged artefact.
     """
     facts = gather(run, split)
     write_figures(facts)
-    write_text(run.report, render(facts, pictures))
+    write_text(run.report, render(facts, pictures, val=val, samples=samples))
     return run.report
 
 
-def render(facts: Facts, pictures: ImageSet | None) -> str:
+def render(
+    facts: Facts, pictures: ImageSet | None, *, val: ImageSet | None = None, samples: Augmented | None = None
+) -> str:
     """The page's HTML. Every name is escaped by the template, except charts, which escape their own."""
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
@@ -62,13 +85,17 @@ def render(facts: Facts, pictures: ImageSet | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("template.html.j2").render(_context(facts, pictures))
-    return str(page)
+    context = _context(facts, pictures) | {
+        "augmented": [] if samples is None else augmented_rows(samples, facts.classes),
+        "suspects": suspects_of(facts, {facts.split: pictures} | ({"val": val} if facts.split != "val" else {})),
+    }
+    return str(environment.get_template("template.html.j2").render(context))
 
 
 def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
     predictions = facts.predictions
     mistakes, problem = worst_mistakes(predictions, pictures) if predictions is not None else ([], "")
+    before = reliability_before(facts)
     return {
         "dataset": facts.dataset,
         "recipe_name": facts.recipe.name,
@@ -83,17 +110,23 @@ def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
         "curves": _curves(facts.history),
         "smoothing": facts.recipe.train.label_smoothing,
         "per_class": _class_rows(facts),
-        "has_superclasses": bool(facts.superclasses),
+        "superclasses": len(set(facts.superclasses.values())),
+        "severity": _severity(facts.metrics),
         "confusion": ""
         if predictions is None
         else confusion_chart(confusion_matrix(predictions), facts.classes, facts.superclasses),
-        "pairs": _pairs(facts.metrics),
+        "group_confusion": "" if predictions is None else _group_confusion(predictions, facts.superclasses),
+        "album": None if predictions is None else _album(make_album(predictions, pictures, facts.superclasses)),
+        "pairs": _pairs(facts),
         "wrong": None if predictions is None else int((predictions.predicted != predictions.truth).sum()),
         "mistakes": mistakes,
         "mistakes_problem": problem,
+        "reliability_before": "" if before is None else reliability_chart(before, "before calibration"),
         "reliability": "" if predictions is None else reliability_chart(reliability(predictions)),
+        "calibration": calibration_table(facts),
         "ece": (facts.metrics or {}).get("ece"),
         "coverage": [] if predictions is None else _coverage(predictions),
+        "unknown": unknown_table(facts),
         "sets": prediction_sets(facts),
         "corruptions": corruption_table(facts),
         "typed_command": facts.environment.get("command"),
@@ -103,6 +136,34 @@ def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
         "skipped": facts.data.get("skipped") or [],
         "recipe_text": facts.run.recipe.read_text(encoding="utf-8"),
     }
+
+
+def _album(album: Album) -> dict[str, Any]:
+    """The album as the template wants it; its text is safe inside a script element."""
+    text = json.dumps(album.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return {
+        "text": text,
+        "wrong": album.wrong,
+        "shown": album.shown,
+        "right": album.right,
+        "note": album.note,
+        "problem": album.problem,
+    }
+
+
+def _group_confusion(predictions: Predictions, superclasses: Mapping[str, str]) -> str:
+    """The confusion matrix of superclasses; empty where there are none."""
+    if not superclasses:
+        return ""
+    groups = sorted(set(superclasses.values()))
+    group_of = np.array([groups.index(superclasses[name]) for name in predictions.classes])
+    member = np.eye(len(groups), dtype=np.int64)[group_of]  # (C, G)
+    return confusion_chart(member.T @ confusion_matrix(predictions) @ member, groups, of="groups")
+
+
+def _severity(metrics: Mapping[str, Any] | None) -> dict[str, str] | None:
+    found = (metrics or {}).get("mistake_severity")
+    return found and {"value": percent(found["value"], 1), "interval": interval(found["ci95"], digits=1)}
 
 
 def _headline(facts: Facts) -> dict[str, Any] | None:
@@ -188,6 +249,7 @@ def _class_rows(facts: Facts) -> list[dict[str, Any]]:
         rows.append(
             {
                 **row,
+                "index": facts.classes.index(row["class"]),
                 "superclass": facts.superclasses.get(row["class"], ""),
                 "recall_interval": interval(list(ends), digits=0) if ends else "",
             }
@@ -195,14 +257,19 @@ def _class_rows(facts: Facts) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
 
 
-def _pairs(metrics: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    if metrics is None:
+def _pairs(facts: Facts) -> list[dict[str, Any]]:
+    if facts.metrics is None:
         return []
-    support = {row["class"]: row["support"] for row in metrics["per_class"]}
-    pairs = metrics["confusions"][:PAIRS]
+    support = {row["class"]: row["support"] for row in facts.metrics["per_class"]}
+    pairs = facts.metrics["confusions"][:PAIRS]
     most = max((pair["count"] for pair in pairs), default=1)
     return [
-        {**pair, "share": percent(pair["count"] / max(1, support[pair["true"]]), 1), "bar": pair["count"] / most}
+        {
+            **pair,
+            "cell": f"{facts.classes.index(pair['true'])},{facts.classes.index(pair['predicted'])}",
+            "share": percent(pair["count"] / max(1, support[pair["true"]]), 1),
+            "bar": pair["count"] / most,
+        }
         for pair in pairs
     ]
 

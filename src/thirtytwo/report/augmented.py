@@ -1,0 +1,57 @@
+"""Training pictures as the recipe's augmentation shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
+
+SIDE = 64
+MIXED_NAMES = 2
+
+
+class Augmented(Protocol):
+    """Pictures before and after augmentation, as `thirtytwo.fit.samples.draw_samples` gives them.
+
+    `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`; `targets` float `(R, K, C)`, rows sum to 1;
+    `labels` int64 `(R,)`.
+    """
+
+    @property
+    def originals(self) -> npt.NDArray[np.uint8]: ...
+
+    @property
+    def augmented(self) -> npt.NDArray[np.uint8]: ...
+
+    @property
+    def targets(self) -> npt.NDArray[np.float32]: ...
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]: ...
+
+
+def augmented_rows(samples: Augmented, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row a training picture: its class, itself, and what training saw of it, with the target where it is mixed."""
+    return [
+        {
+            "class": classes[int(label)],
+            "source": data_uri(samples.originals[row], SIDE),
+            "pixelated": max(samples.originals.shape[1:3]) <= PIXELATED_UP_TO,
+            "seen": [
+                {"source": data_uri(picture, SIDE), "mixed": _mixed(target, classes)}
+                for picture, target in zip(samples.augmented[row], samples.targets[row], strict=True)
+            ],
+        }
+        for row, label in enumerate(samples.labels)
+    ]
+
+
+def _mixed(target: npt.NDArray[np.float32], classes: tuple[str, ...]) -> str:
+    """The classes a mixed picture counts as, most first; empty where it is of one alone."""
+    if float(target.max()) >= 1.0:
+        return ""
+    most = (-target).argsort(kind="stable")[:MIXED_NAMES]
+    return ", ".join(f"{100 * target[place]:.0f}% {classes[place]}" for place in most if target[place] > 0)
