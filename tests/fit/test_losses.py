@@ -56,7 +56,21 @@ ln = math.log
             {"focal": 1.0, "label_smoothing": 0.3},
             LABELS[:1],
             WEIGHTS,
-            -0.8 * 0.3 * ln(0.7) - 2 * 0.1 * 0.8 * ln(0.2) - 0.5 * 0.1 * 0.9 * ln(0.1),
+            -0.8 * 0.3 * ln(0.7) - 0.1 * 0.8 * ln(0.2) - 0.1 * 0.9 * ln(0.1),
+        ),
+        # a picture counts as its own class says, wherever smoothing moves its target
+        (
+            {"label_smoothing": 0.3},
+            LABELS,
+            WEIGHTS,
+            -0.8 * ln(0.7) - 0.1 * ln(0.02) - 2 * (0.9 * ln(0.25) + 0.1 * ln(0.5)),
+        ),
+        (
+            {"label_smoothing": 0.3},
+            SOFT[:1],
+            WEIGHTS,
+            # shares 0.6 and 0.4 count 0.6 and 0.8; a tenth of their sum goes to each class
+            -(0.42 + 0.14) * ln(0.7) - (0.56 + 0.14) * ln(0.2) - 0.14 * ln(0.1),
         ),
     ],
 )

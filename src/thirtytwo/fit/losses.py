@@ -26,18 +26,23 @@ class Objective:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of `logits` float `(B, C)` against `labels`, int64 `(B,)` or shares of classes float `(B, C)`.
 
-        Smoothing moves a part of each target to all classes alike; after it, the focal loss weighs each class's term
-        by (1 - p)^γ (Lin et al., arXiv 1708.02002).
+        A picture counts as its class says, a mixed one by its shares. Smoothing moves a part of that to all classes
+        alike: torch's would weigh what it moves by the classes it goes to, and rare ones would be called everywhere.
+        The focal loss then weighs each class's term by (1 - p)^γ (Lin et al., arXiv 1708.02002).
         """
-        if not self._focal:
-            return F.cross_entropy(logits, labels, self._weights, label_smoothing=self._smoothing, reduction="sum")
+        if not self._focal and self._weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self._smoothing, reduction="sum")
         targets = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        targets = targets * (1 - self._smoothing) + self._smoothing / logits.shape[1]
+        if self._weights is not None:
+            targets = targets * self._weights
+        spread = targets.sum(dim=1, keepdim=True) / logits.shape[1]  # (B, 1)
+        targets = (1 - self._smoothing) * targets + self._smoothing * spread
         logs = F.log_softmax(logits, dim=1)
-        missing = -torch.expm1(logs)  # 1 - p, (B, C)
-        # the slope of 0^γ is infinite for γ < 1
-        terms = targets * missing.clamp(min=1e-6) ** self._focal * -logs
-        return (terms if self._weights is None else terms * self._weights).sum()
+        terms = targets * -logs  # (B, C)
+        if self._focal:
+            # the slope of 0^γ is infinite for γ < 1
+            terms = terms * (-torch.expm1(logs)).clamp(min=1e-6) ** self._focal
+        return terms.sum()
 
 
 def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
