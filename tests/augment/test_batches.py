@@ -117,6 +117,14 @@ def test_mixed_targets(changes: dict[str, object]) -> None:
         fast(augment=changes)
 
 
+@pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"cutmix": 1.0}])
+def test_every_step_draws_its_own_shares(changes: dict[str, object]) -> None:
+    batches = fast(classes=CLASSES, augment=changes)
+    positions = torch.arange(32)
+    first, second = (batches.batch(positions, 0, step)[1].max(dim=1).values for step in range(2))
+    assert not torch.equal(first.sort().values, second.sort().values)
+
+
 def test_cutmix_shares_are_exact_at_the_size_that_is_shown() -> None:
     for _, targets in fast(classes=CLASSES, augment={"cutmix": 1.0}, stages=True):
         pixels = targets * 64
