@@ -1,10 +1,11 @@
-"""How well scores of model.onnx tell CIFAR pictures from others, and how often they cry wolf.
+"""Which score tells CIFAR pictures from others best, and how well the chosen one does.
 
-    python benchmarks/unknown.py RUN... [--data-root DIR] [--bank 10000] [--k 1,10,50] [--limit N]
+    python benchmarks/unknown.py RUN... [--data-root DIR] [--bank 10000] [--limit N]
 
-RUN are run directories trained on CIFAR-10 or CIFAR-100 with validation held out. For each score the threshold is set
-on validation so that 5 % of it is called unknown; test is known, and unknown are the other CIFAR's test, handwritten
-digits, plain noise and plain colours. Written to `benchmarks/results/unknown.json`.
+RUN are run directories trained on CIFAR-10 and CIFAR-100 with validation held out. The score is chosen on pictures made
+for the choice (`choosing`): the mean AUROC of validation against each of them, over all runs. Then every score is
+measured on others (`strangers`): the other CIFAR, handwritten digits, noise and plain colours, against test, with
+the threshold below which 5 % of validation lie. Written to `benchmarks/results/unknown.json`.
 """
 
 from __future__ import annotations
@@ -12,154 +13,185 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
-from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.splits import limit
 from thirtytwo.files import write_json
-from thirtytwo.judge.unknown import LOGIT_SCORES, false_alarms, measure_unknown, nearest, threshold_at
-from thirtytwo.predict.predictor import Classifier, load
+from thirtytwo.fit.hardware import choose_hardware, describe_machine
+from thirtytwo.judge.score import Scorer
+from thirtytwo.judge.unknown import (
+    LOGIT_SCORES,
+    auroc,
+    class_mean,
+    class_means,
+    false_alarms,
+    measure_unknown,
+    nearest,
+    threshold_at,
+)
+from thirtytwo.pipeline.parts import pictures_of
+from thirtytwo.pipeline.scoring import CALLED_UNKNOWN, load_net
+from thirtytwo.pipeline.strangers import strangers
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
-OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
-PLAIN = 2000  # pictures of noise and of colours
-BATCH = 500
-SHARE = 0.05
+MADE = 1000
+"""Pictures of each kind made for the choice."""
+NEAREST = ((2_000, 5), (10_000, 10))
+"""Training pictures among which the nearest are sought, and which of them counts."""
 
 Pixels = npt.NDArray[np.uint8]
-Outputs = dict[str, npt.NDArray[np.float32]]
-Scores = dict[str, npt.NDArray[np.float64]]
+Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Score = Callable[[Outputs], npt.NDArray[np.float64]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="How well scores tell CIFAR pictures from others.")
+    parser = argparse.ArgumentParser(description="Which score tells CIFAR pictures from others best.")
     parser.add_argument("runs", nargs="*", type=Path, help="run directories trained on CIFAR-10 or CIFAR-100")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--bank", type=int, default=10_000, help="training pictures among which the nearest are sought")
-    parser.add_argument("--k", default="1,10,50", help="which nearest, separated by commas")
+    parser.add_argument("--bank", type=int, default=10_000, help="training pictures that features are taken from")
     parser.add_argument("--limit", type=int, help="look at no more than this many pictures of each set")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.runs or options.data_root is None:
         print("skipped: name run directories, and set THIRTYTWO_DATA or give --data-root")
         return 0
-    ks = [int(k) for k in options.k.split(",")]
-    runs = [measure(path, Path(options.data_root), options.bank, ks, options.limit) for path in options.runs]
+    runs = [measure(path, Path(options.data_root), options.bank, options.limit) for path in options.runs]
+    names = list(runs[0]["scores"])
+    mean = {name: fmean(value for run in runs for value in run["scores"][name]["choosing"].values()) for name in names}
+    chosen = max(names, key=lambda name: mean[name])
     found = {
         "what": "scores for unknown pictures: AUROC, false positives at 95 % true positives, and the share called "
         "unknown at the threshold below which 5 % of validation lie",
+        "chosen": chosen,
+        "mean_auroc_choosing": mean,
         "bank": options.bank,
         "limit": options.limit,
         "date": datetime.now(UTC).date().isoformat(),
+        "hardware": describe_machine(choose_hardware(RunDir.open(options.runs[0]).read_recipe().train, "cpu").device),
         "runs": runs,
     }
     write_json(options.out, found)
+    for name in sorted(names, key=lambda name: -mean[name]):
+        print(f"{name:18} {mean[name]:.4f} on pictures made for the choice")
     for run in runs:
         print(f"\n{run['data']}, seed {run['seed']}: test called unknown, then AUROC / false positives at 95 %")
         for name, score in run["scores"].items():
             others = "  ".join(
-                f"{what} {result['auroc']:.3f} / {result['fpr95']:.3f}" for what, result in score["unknown"].items()
+                f"{what} {row['auroc']:.3f} / {row['fpr95']:.3f}" for what, row in score["against"].items()
             )
-            print(f"{name:12}  {score['test_called_unknown']:.3f}  {others}")
+            print(f"{name:18}  {score['test_called_unknown']:.3f}  {others}")
     print(f"\n{options.out}")
     return 0
 
 
-def measure(path: Path, root: Path, bank: int, ks: list[int], limit: int | None) -> dict[str, Any]:
+def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, Any]:
     """Every score of one run against everything it was not trained on."""
-    start = time.perf_counter()
     run = RunDir.open(path)
-    recipe = run.read_recipe()
-    spec = run.read_json(run.environment)["data"]["spec"]
-    if spec not in OTHER:
-        raise SystemExit(f"{path} was trained on {spec!r}; expected one of {', '.join(OTHER)}")
-    classifier = load(path)
-    size, resize = classifier.info.input_size, classifier.info.resize
-    own = load_dataset(spec, data_root=root, image_size=size, resize=resize)
-    other = load_dataset(OTHER[spec], data_root=root, image_size=size, resize=resize)
-    digits = load_dataset("digits", image_size=size, resize=resize)
-    if own.test is None or other.test is None or digits.test is None:
-        raise SystemExit("a data set has no test split")
-    held = np.isin(own.train.rows, np.asarray(run.read_json(run.split)["val_rows"], dtype=np.int64))
-    if not held.any():
-        raise SystemExit(f"{path} held no validation out; the threshold is set on that")
-    random = np.random.default_rng(0)
-    trained_on = np.flatnonzero(~held)
-    of_bank = np.sort(random.choice(trained_on, min(bank, len(trained_on)), replace=False))
-    known = outputs(classifier, own.train.images[of_bank])["features"]
+    recipe, environment = run.read_recipe(), run.read_json(run.environment)
+    spec = environment["data"]["spec"]
+    hardware = choose_hardware(recipe.train, "cpu")
+    net, info = load_net(run, recipe)
+    scorer = Scorer(net, info.mean, info.std, hardware.device)
+    own = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize)
+    held = pictures_of(own, "val", info, run)
+    trained_on = own.train.take(np.flatnonzero(~np.isin(own.train.rows, held.rows)))
+    known = limit(trained_on, bank, 0)
 
-    def scored(images: Pixels) -> Scores:
-        return dict(scores(outputs(classifier, images[:limit]), known, ks))
+    def looked(images: Pixels) -> Outputs:
+        return scorer.outputs(images[:most])
 
-    val, test = scored(own.train.images[np.flatnonzero(held)]), scored(own.test.images)
-    unknown = {
-        OTHER[spec]: scored(other.test.images),
-        "digits": scored(joined(digits.train, digits.test)),
-        "noise": scored(random.integers(0, 256, (PLAIN, size, size, 3), dtype=np.uint8)),
-        "colours": scored(plain_colours(PLAIN, size, random)),
-    }
-    thresholds = {name: threshold_at(values, SHARE) for name, values in val.items()}
+    scores = every_score(scorer.outputs(known.images)[1], known.labels, len(own.classes))
+    val, test = looked(held.images), looked(pictures_of(own, "test", info, run).images)
+    choosing = {name: looked(images) for name, images in made_for_choosing(held.images[:MADE])}
+    others = {name: looked(images) for name, _, images in strangers(spec, info, root, photos=10_000)}
+    measured = {}
+    for name, score in scores.items():
+        of_val, of_test = score(val), score(test)
+        threshold = threshold_at(of_val, CALLED_UNKNOWN)
+        measured[name] = {
+            "threshold": threshold,
+            "val_called_unknown": false_alarms(of_val, threshold),
+            "test_called_unknown": false_alarms(of_test, threshold),
+            "choosing": {what: auroc(of_val, score(seen)) for what, seen in choosing.items()},
+            "against": {what: measure_unknown(of_test, score(seen), threshold) for what, seen in others.items()},
+        }
+    counts = {"val": len(val[0]), "test": len(test[0]), **{what: len(seen[0]) for what, seen in others.items()}}
     return {
         "data": spec,
         "seed": recipe.seed,
         "recipe": recipe.name,
-        "accuracy": classifier.info.accuracy,
-        "n": {"val": first(val), "test": first(test), **{what: first(values) for what, values in unknown.items()}},
-        "seconds": round(time.perf_counter() - start, 1),
-        "scores": {
-            name: {
-                "threshold": thresholds[name],
-                "val_called_unknown": false_alarms(val[name], thresholds[name]),
-                "test_called_unknown": false_alarms(test[name], thresholds[name]),
-                "unknown": {
-                    what: measure_unknown(test[name], values[name], thresholds[name])
-                    for what, values in unknown.items()
-                },
-            }
-            for name in val
-        },
+        "accuracy": info.accuracy,
+        "n": counts,
+        "n_choosing": {what: len(seen[0]) for what, seen in choosing.items()},
+        "scores": measured,
     }
 
 
-def outputs(classifier: Classifier, images: Pixels) -> Outputs:
-    """Logits and features of pictures, `(N, C)` and `(N, D)`."""
-    names = ("logits", "features")
-    parts = [
-        classifier.run(np.ascontiguousarray(images[at : at + BATCH]), names) for at in range(0, len(images), BATCH)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+def every_score(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: int) -> dict[str, Score]:
+    """The candidates by name, given what training pictures look like to the network."""
+
+    def of_logits(score: Callable[[npt.ArrayLike], npt.NDArray[np.float64]], seen: Outputs) -> npt.NDArray[np.float64]:
+        return score(seen[0])
+
+    def of_mean(means: npt.NDArray[np.float32], seen: Outputs) -> npt.NDArray[np.float64]:
+        return class_mean(seen[1], means)
+
+    def of_nearest(bank: npt.NDArray[np.float32], k: int, seen: Outputs) -> npt.NDArray[np.float64]:
+        return nearest(seen[1], bank, k)
+
+    scores: dict[str, Score] = {name: partial(of_logits, score) for name, score in LOGIT_SCORES.items()}
+    scores["class_mean"] = partial(of_mean, class_means(features, labels, classes))
+    order = np.random.default_rng(0).permutation(len(features))
+    for size, k in NEAREST:
+        scores[f"nearest_{k}_of_{size}"] = partial(of_nearest, features[order[:size]], k)
+    return scores
 
 
-def scores(found: Outputs, bank: npt.NDArray[np.float32], ks: list[int]) -> Iterator[tuple[str, Any]]:
-    """Every score of pictures, by name."""
-    for name, score in LOGIT_SCORES.items():
-        yield name, score(found["logits"])
-    for k in ks:
-        yield f"nearest_{k}", nearest(found["features"], bank, k)
+def made_for_choosing(photos: Pixels) -> Iterator[tuple[str, Pixels]]:
+    """Pictures like none that the scores are measured on, by kind, each as many as `photos` `(N, S, S, 3)`."""
+    count, size = photos.shape[:2]
+    random = np.random.default_rng(7)
+    down, across = np.mgrid[0:size, 0:size] / size
+    for cells in (4, 8):
+        blots = random.integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
+        grown = [Image.fromarray(blot).resize((size, size), Image.Resampling.BICUBIC) for blot in blots]
+        yield f"smooth noise, {cells}×{cells}", np.stack([np.asarray(picture) for picture in grown])
+    colours, turn = random.integers(0, 256, (count, 2, 1, 1, 3)), random.random((count, 1, 1)) * np.pi
+    along = np.cos(turn) * (across - 0.5) + np.sin(turn) * (down - 0.5)  # (N, S, S)
+    bands = np.sin(2 * np.pi * random.integers(2, 12, (count, 1, 1)) * along) > 0
+    yield "stripes", np.where(bands[..., None], colours[:, 0], colours[:, 1]).astype(np.uint8)
+    share = np.clip(along + 0.5, 0, 1)[..., None]
+    yield "gradients", (share * colours[:, 0] + (1 - share) * colours[:, 1]).astype(np.uint8)
+    yield "photographs cut up", np.stack([cut_up(photo, random) for photo in photos])
+    yield "letters", np.stack([letter(size, *pair.reshape(2, 3).tolist(), random) for pair in colours])
+    specks = random.integers(0, 2, (count, size, size, 1), dtype=np.uint8) * np.uint8(255)
+    yield "black and white specks", np.repeat(specks, 3, axis=3)
 
 
-def joined(*sets: ImageSet) -> Pixels:
-    """The pictures of several sets."""
-    return np.concatenate([pictures.images for pictures in sets])
+def cut_up(photo: Pixels, random: np.random.Generator) -> Pixels:
+    """A photograph whose sixteen tiles changed places."""
+    tile = len(photo) // 4
+    tiles = photo.reshape(4, tile, 4, tile, 3).swapaxes(1, 2).reshape(16, tile, tile, 3)[random.permutation(16)]
+    return tiles.reshape(4, 4, tile, tile, 3).swapaxes(1, 2).reshape(photo.shape)
 
 
-def plain_colours(count: int, size: int, random: np.random.Generator) -> Pixels:
-    """Pictures of one colour each."""
-    colours = random.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(colours, (count, size, size, 3)))
-
-
-def first(values: Scores) -> int:
-    """How many pictures were scored."""
-    return len(next(iter(values.values())))
+def letter(size: int, ink: list[int], paper: list[int], random: np.random.Generator) -> Pixels:
+    """A capital letter on a plain ground."""
+    picture = Image.new("RGB", (size, size), tuple(paper))
+    font = ImageFont.load_default(size=int(random.integers(size // 2, size)))
+    ImageDraw.Draw(picture).text((size // 5, 2), chr(random.integers(65, 91)), fill=tuple(ink), font=font)
+    return np.asarray(picture)
 
 
 if __name__ == "__main__":

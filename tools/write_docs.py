@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import judged
 import measured
 from figures import accuracies, augmentation_costs, remedies, speeds
 
@@ -145,6 +146,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "augmentation-costs": augmentation_costs,
     "augmentations": augmentations,
     "changes-of-fast": changes_of_fast,
+    "confidence": judged.confidence,
     "speeds": speeds,
     "network-options": network_options,
     "networks": networks,
@@ -155,6 +157,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "serve-settings": serve_settings,
     "stems": stems,
+    "strangers": judged.strangers,
 }
 
 

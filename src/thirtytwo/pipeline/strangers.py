@@ -69,10 +69,12 @@ def strangers_record(
     }
 
 
-def strangers(spec: str, info: ModelInfo, data_root: Path | None) -> Iterator[tuple[str, str, Pixels]]:
+def strangers(
+    spec: str, info: ModelInfo, data_root: Path | None, photos: int = PHOTOS
+) -> Iterator[tuple[str, str, Pixels]]:
     """Name, description and pictures uint8 `(N, S, S, 3)` of everything at hand that is none of the model's classes.
 
-    Nothing is fetched for it: another photo data set only where it lies under the data root.
+    Nothing is fetched for it: another photo data set, `photos` of it at most, only where it lies under the data root.
     """
     size, rule = info.input_size, info.resize
     name = spec.partition("?")[0]
@@ -80,7 +82,7 @@ def strangers(spec: str, info: ModelInfo, data_root: Path | None) -> Iterator[tu
     if other is not None and (root / other).is_dir():
         test = load_dataset(other, data_root=root, image_size=size, resize=rule).test
         assert test is not None
-        yield other, f"test pictures of {other}", (limit(test, PHOTOS, 0) if len(test) > PHOTOS else test).images
+        yield other, f"test pictures of {other}", (limit(test, photos, 0) if len(test) > photos else test).images
     if name != "digits":
         digits = load_dataset("digits", image_size=size, resize=rule)
         assert digits.test is not None
