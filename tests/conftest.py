@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -240,3 +240,36 @@ def make_recipe(**changes: object) -> thirtytwo.recipe.Recipe:
 def tiny() -> SimpleNamespace:
     """`pictures`, `recipe` and `overrides` for training in a blink."""
     return SimpleNamespace(pictures=make_pictures, recipe=make_recipe, overrides=TINY)
+
+
+@pytest.fixture
+def pretrain(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
+    """`pretrain(model, classes)`: a run directory with weights as if they were trained, and its network.
+
+    Its pictures had 16 pixels, the mean (0.4, 0.5, 0.6) and the deviation (0.2, 0.25, 0.3).
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from thirtytwo.models import MODELS
+    from thirtytwo.recipe import ModelSettings, Recipe
+    from thirtytwo.rundir import RunDir
+
+    def make(model: ModelSettings, classes: Sequence[str], name: str = "pretrained") -> tuple[Path, Any]:
+        torch.manual_seed(5)
+        net = MODELS.get(model.name)(len(classes), model.options)
+        for module in net.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.8, 1.2)
+        if hasattr(net, "stem") and isinstance(net.stem, torch.nn.Conv2d):
+            net.prepare(torch.randn((64, 3, 16, 16)))
+        facts = {"classes": list(classes), "input_size": 16, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
+        run = RunDir.create(tmp_path / name)
+        run.write_recipe(Recipe(name="pretrained", model=model))
+        save_file(net.state_dict(), run.weights, metadata={"thirtytwo": json.dumps(facts)})
+        return run.path, net.eval()
+
+    return make

@@ -282,6 +282,30 @@ class TrainSettings(Settings):
     """Also write TensorBoard event files into the run directory."""
 
 
+class TransferSettings(Settings):
+    """Starting from weights that were trained on something else; nothing here counts without `pretrained`."""
+
+    pretrained: str = ""
+    """What `--pretrained` names: `timm` or the tag of timm's weights (from the hub, kept on this machine), a
+    .safetensors file, or a run directory; empty: none."""
+    network: Literal["recipe", "run"] = "recipe"
+    """`run`: where `pretrained` names a run, network and picture size are that run's, whatever the recipe says."""
+    head_until: float = Field(0.3, ge=0, le=1)
+    """Part of the epochs in which only the head is trained, on a frozen base; 1: all of them."""
+    views: int = Field(4, ge=0)
+    """Augmented views of each picture whose features are computed once while the base is frozen; 0: anew in each epoch.
+    Where nothing is augmented there is one."""
+    unfreeze: str = "all"
+    """What is trained after that: `all` of the base, or a layer, such as `layer3`, `blocks.8` or `groups.1`, and
+    everything behind it."""
+    rate: float = Field(0.1, gt=0)
+    """What every rate is multiplied with once the base is trained."""
+    layer_decay: float = Field(0.8, gt=0, le=1)
+    """What rates are multiplied with besides, once more for each layer further from the head (arXiv 1801.06146)."""
+    batchnorm: Literal["frozen", "trained"] = "frozen"
+    """`frozen`: layers that are trained keep BatchNorm's statistics of the pretrained weights, as frozen layers do."""
+
+
 class EvaluateSettings(Settings):
     """What is measured after training."""
 
@@ -337,6 +361,7 @@ class Recipe(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
+    transfer: TransferSettings = TransferSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     when: tuple[When, ...] = ()
     """Changes for some data; gone from a resolved recipe."""

@@ -89,9 +89,19 @@ class Loop(lightning.LightningModule):
         """Forget the batch before: loss and accuracy are told of the first pass over a batch."""
         self._figures = None
 
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits `(B, C)` of a training batch."""
+        logits: Tensor = self._run_net(images)
+        return logits
+
+    def look(self, images: Tensor, batch: int) -> Tensor:
+        """Logits `(B, C)` of the validation batch of this number."""
+        logits: Tensor = self.net(images)
+        return logits
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         images, labels = batch
-        logits = self._run_net(images).float()
+        logits = self.answer(images).float()
         loss = self._objective(logits, labels)
         if self._teacher is not None:
             taught = self.recipe.train.distill
@@ -131,7 +141,7 @@ class Loop(lightning.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        logits = self.net(images).float()
+        logits = self.look(images, batch_idx).float()
         called = logits.argmax(dim=1)
         right = (called == labels).float().mean()
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)

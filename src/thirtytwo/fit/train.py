@@ -28,7 +28,9 @@ from thirtytwo.fit.losses import Objective, class_weights, row_chances
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.fit.schedules import Plateau
 from thirtytwo.fit.teacher import read_teacher
+from thirtytwo.fit.transfer import TransferBatches, TransferLoop, cached_views, embedding, width_of
 from thirtytwo.models import Net
+from thirtytwo.models.pretrained import start_from
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
 
@@ -102,21 +104,25 @@ def prepared(
 
     Raises:
         RecipeError: the recipe does not fit these pictures or classes.
-        RunError: the teacher's run cannot be used.
+        RunError: the teacher's run, or the pretrained one, cannot be used.
     """
     settings, device = recipe.train, hardware.device
-    mean, std = channel_statistics(train.images)
+    pretrained = bool(recipe.transfer.pretrained)
     pixels, labels = to_device(train, device)
+    net, mean, std = _beginning(recipe, train, pixels, hardware)
     teacher = None
     if settings.distill.run:
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
-    net = build_net(recipe, len(train.classes)).to(device).to(memory_format=hardware.memory_format)
-    net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
-    batches = TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format, train.classes)
+    shown: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
+    shown |= {"memory_format": hardware.memory_format, "classes": train.classes}
+    if pretrained:
+        shown["views"] = cached_views(recipe, len(train), width_of(net, int(pixels.shape[1])))
+        shown["embed"] = embedding(net, device, hardware.precision)
+    batches = (TransferBatches if pretrained else TrainingBatches)(**shown)
     if settings.sampler == "balanced":
         batches.chances = row_chances(labels, len(train.classes))
     weights = class_weights(settings.class_weights, train.counts, train.classes)
-    loop = Loop(
+    loop = (TransferLoop if pretrained else Loop)(
         net,
         recipe,
         len(batches),
@@ -127,6 +133,24 @@ def prepared(
         arithmetic=hardware.matrix_arithmetic,
     )
     return loop, batches, mean, std
+
+
+def _beginning(
+    recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
+) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
+    """The network before its first step, and mean and std of its pictures.
+
+    Pretrained weights bring their own mean and std, so that features mean what they meant.
+    """
+    mean, std = channel_statistics(train.images)
+    net = build_net(recipe, len(train.classes))
+    source = recipe.transfer.pretrained
+    if source:
+        mean, std = start_from(net, source, recipe.model, train.classes).statistics or (mean, std)
+    net = net.to(hardware.device).to(memory_format=hardware.memory_format)
+    if not source:
+        net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
+    return net, mean, std
 
 
 def _run_trainer(

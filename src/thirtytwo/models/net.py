@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +37,8 @@ class Net(nn.Module):
     """What each `auto` of its options came to, for the recipe that is saved."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation that images must be normalised by, where weights from elsewhere ask for it."""
+    head_modules: tuple[str, ...] = ("head",)
+    """Names of the parts that make logits of what the base gives; everything else is the base."""
 
     def maps(self, images: Tensor) -> Tensor:
         """Last feature maps, `(N, D, h, w)`."""
@@ -74,12 +76,47 @@ class Net(nn.Module):
         """Logits, `(N, C)`."""
         return self.classify(self.pool(self.maps(images)))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the base gives the head, `(N, F)`."""
+        return self.pool(self.maps(images))
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Logits `(N, C)` of what `embed` gives."""
+        return self.classify(features)
+
+    def layers(self) -> list[list[str]]:
+        """Names of the base's parameters, layer by layer from the input on.
+
+        A layer is a part of the network, or one member of a list of them; a normalisation belongs to what it follows.
+        """
+        named = [
+            (name, value) for name, value in self.named_parameters() if name.split(".")[0] not in self.head_modules
+        ]
+        return layers_of(self, named)
+
     def prepare(self, images: Tensor) -> None:
         """Set whatever is taken from the data before training; `images` are normalised, `(N, 3, H, W)`."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by role: `filters` (matrices that Muon may move), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
+
+
+def layers_of(module: nn.Module, named: Iterable[tuple[str, nn.Parameter]]) -> list[list[str]]:
+    """The names of `module`'s parameters by its parts, in their order."""
+    found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, value in named:
+        part, *rest = name.split(".")
+        listed = isinstance(getattr(module, part), nn.Sequential | nn.ModuleList)
+        found.setdefault(f"{part}.{rest[0]}" if listed else part, []).append((name, value))
+    layers: list[list[str]] = []
+    for members in found.values():
+        names = [name for name, _ in members]
+        if layers and all(value.ndim < 2 for _, value in members):
+            layers[-1] += names
+        else:
+            layers.append(names)
+    return layers
 
 
 def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Parameter]]:

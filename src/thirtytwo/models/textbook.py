@@ -33,6 +33,8 @@ class TextbookSettings(Settings):
 class Textbook(Net):
     """Stages of convolution, BatchNorm and ReLU, max-pool and dropout; flattened maps; a dense head."""
 
+    head_modules = ("hidden", "head")
+
     def __init__(self, classes: int, settings: TextbookSettings) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -66,6 +68,12 @@ class Textbook(Net):
     def pool(self, maps: Tensor) -> Tensor:
         features: Tensor = self.hidden(self._fitted(maps).flatten(1))
         return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self._fitted(self.maps(images)).flatten(1)
+
+    def decide(self, features: Tensor) -> Tensor:
+        return self.classify(self.hidden(features))
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)

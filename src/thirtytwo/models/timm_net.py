@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 import timm
 import torch
 from pydantic import Field
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.net import MODELS, Decision, Net, roles_by_kind
+from thirtytwo.models.net import MODELS, Decision, Net, layers_of, roles_by_kind
 from thirtytwo.models.stems import SMALL_STEMS
 from thirtytwo.settings import Settings, parse_settings
 
@@ -62,13 +63,17 @@ class TimmNet(Net):
     block mixes into it.
     """
 
+    head_modules = ("hidden", "head")
+
     def __init__(self, classes: int, settings: TimmSettings, where: str = WHERE) -> None:
         """`where` says in messages whose options these are."""
         super().__init__()
         family = _family(settings.architecture, where)
         mode, why = _choose_mode(family, settings, where)
         self.size, why_size = _choose_size(family, mode, settings)
-        self.body = _build(classes, family, mode, self.size, settings, where)
+        self.architecture = settings.architecture
+        self.arguments = _arguments(family, mode, self.size, settings)
+        self.body = _build(classes, family, mode, self.arguments, settings, where)
         self.choices = _told(family, mode, why, self.size, why_size)
         self.settled = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
@@ -94,6 +99,21 @@ class TimmNet(Net):
     def pool(self, maps: Tensor) -> Tensor:
         features: Tensor = self.hidden(self._pooled(maps))
         return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self._pooled(self.maps(images))
+
+    def decide(self, features: Tensor) -> Tensor:
+        return self.classify(self.hidden(features))
+
+    def layers(self) -> list[list[str]]:
+        """Names of the body's parameters by timm's own order of its layers, from the input on."""
+        matcher = getattr(self.body, "group_matcher", None)
+        if matcher is None:
+            layers = layers_of(self.body, self.body.named_parameters())
+        else:
+            layers = list(group_parameters(self.body, matcher(coarse=False)).values())
+        return [[f"body.{name}" for name in names] for names in layers]
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
@@ -247,7 +267,8 @@ def _told(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[
     return (*told, Decision("network's input", f"{size}×{size}", why_size)) if size else tuple(told)
 
 
-def _build(classes: int, family: str, mode: Mode, size: int, settings: TimmSettings, where: str) -> Any:
+def _arguments(family: str, mode: Mode, size: int, settings: TimmSettings) -> dict[str, Any]:
+    """What timm's builder of this architecture is called with."""
     arguments: dict[str, Any] = {}
     if family in SMALL_STEMS and SMALL_STEMS[family].fixed_size:
         arguments["img_size"] = size
@@ -256,7 +277,11 @@ def _build(classes: int, family: str, mode: Mode, size: int, settings: TimmSetti
         arguments |= stem.arguments(size)
     given = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path_rate}
     arguments |= {name: value for name, value in given.items() if value is not None}
-    arguments |= settings.arguments
+    return arguments | settings.arguments
+
+
+def _build(classes: int, family: str, mode: Mode, arguments: dict[str, Any], settings: TimmSettings, where: str) -> Any:
+    stem = SMALL_STEMS[family] if mode == "stem" else None
     try:
         body = timm.create_model(settings.architecture, pretrained=False, num_classes=classes, **arguments)
         if stem is not None and stem.change is not None:

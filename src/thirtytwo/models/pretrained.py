@@ -1,0 +1,386 @@
+"""Weights that were trained on something else: timm's, those of a local file, or of a finished run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
+from thirtytwo.models.net import MODELS, Decision, Net
+from thirtytwo.models.timm_net import TimmNet
+from thirtytwo.recipe import ModelSettings
+from thirtytwo.rundir import RunDir
+
+KEY = "transfer.pretrained"
+METADATA = "thirtytwo"
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+SHOWN = 4
+LONGEST = 150
+SAME = 1e-4
+FREE = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
+"""Options that need not be those of the run whose weights are taken."""
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, on the scale 0 to 1."""
+Kind = Literal["run", "file", "timm"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network was given to start from.
+
+    `statistics` are those that pictures must be normalised by, so that features mean what they meant; None where the
+    source does not tell them. `fresh` names the parameters that nothing was given for.
+    """
+
+    origin: str
+    statistics: Statistics | None
+    fresh: tuple[str, ...]
+    choices: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights by the names of the network that takes them, and what is known of them."""
+
+    origin: str
+    weights: Mapping[str, Tensor]
+    statistics: Statistics | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def kind_of(pretrained: str) -> Kind:
+    """What `transfer.pretrained` names; nothing is read yet.
+
+    Raises:
+        RecipeError: a file that is no .safetensors file.
+        RunError: a path where nothing is, or a folder that is no run directory.
+    """
+    path = Path(pretrained)
+    if path.is_dir():
+        RunDir.open(path)
+        return "run"
+    if path.suffix in PICKLED:
+        raise RecipeError(
+            f"{KEY} is {pretrained!r}: such files may hold code, so they are not read.",
+            'Turn it into a .safetensors file where you trust it: python -c "import torch; from safetensors.torch '
+            f"import save_file; save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
+        )
+    if path.is_file() or path.suffix == ".safetensors":
+        if not path.is_file() or path.suffix != ".safetensors":
+            found = "is not there" if not path.is_file() else "is no .safetensors file"
+            raise RecipeError(f"{KEY} is {pretrained!r}, which {found}.", "Name a .safetensors file.")
+        return "file"
+    if len(path.parts) > 1:
+        raise RunError(f"{KEY} is {pretrained!r}: there is no such run directory or file.", "Correct the path.")
+    return "timm"
+
+
+def network_of(pretrained: str) -> tuple[ModelSettings, int]:
+    """The network of the run that `pretrained` names, and the side of its pictures in pixels.
+
+    Raises:
+        RunError: the run is not finished or damaged.
+    """
+    run = RunDir.open(pretrained)
+    return run.read_recipe().model, int(_facts(_weights_of(run))["input_size"])
+
+
+def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Start:
+    """Give `net`, which `model` describes, the weights that `pretrained` names.
+
+    Its base takes all of them, or nothing does. Dense layers of the head are taken where they fit, the last layer only
+    from a model that tells the same `classes` apart.
+
+    Raises:
+        RecipeError: they do not fit; names what does not.
+        RunError: the run or file is damaged, or the run not finished.
+        OfflineError: timm's weights are not on this machine, and cannot be fetched.
+        UnknownNameError: timm has no weights of that tag.
+    """
+    kind = kind_of(pretrained)
+    if kind == "run":
+        source = _of_run(RunDir.open(pretrained))
+    elif kind == "file":
+        source = _of_file(Path(pretrained), net)
+    else:
+        source = _of_timm(pretrained, net, model)
+    taken = _fitting(net, source, classes, model)
+    net.load_state_dict(taken, strict=False)
+    if kind == "run":
+        _check_features(net, source, RunDir.open(pretrained), model)
+    fresh = tuple(name for name, _ in net.named_parameters() if name not in taken)
+    return Start(source.origin, source.statistics, fresh, (_told(source, classes, fresh),))
+
+
+def _told(source: Source, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Decision:
+    if not fresh:
+        return Decision("pretrained weights", f"{source.origin}, all", "it tells the same classes apart")
+    known = "what it tells apart" if source.classes is None else f"{len(source.classes)} others"
+    return Decision("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
+
+
+def _weights_of(run: RunDir) -> Path:
+    if not run.weights.is_file():
+        raise RunError(
+            f"{KEY} names {run.path}, which has no weights: its training did not finish.",
+            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+        )
+    return run.weights
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a .safetensors file, and what thirtytwo wrote into it."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{KEY} names {file}, which is damaged: {error}.", "Write or fetch it again.") from None
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    facts = _read(file)[1]
+    if not {"mean", "std", "classes", "input_size"} <= facts.keys():
+        raise RunError(f"{file} does not tell what it was trained on.", "Train that run again.")
+    return facts
+
+
+def _ours(origin: str, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Source:
+    return Source(origin, weights, (tuple(facts["mean"]), tuple(facts["std"])), tuple(facts["classes"]))
+
+
+def _of_run(run: RunDir) -> Source:
+    file = _weights_of(run)
+    return _ours(str(run.path), _read(file)[0], _facts(file))
+
+
+def _of_file(file: Path, net: Net) -> Source:
+    """A local file: weights of ours by their names, or those of an architecture of timm by timm's."""
+    weights, facts = _read(file)
+    if "mean" in facts:
+        return _ours(str(file), weights, facts)
+    if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
+        config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
+        names = (
+            [] if config is None else [config.classifier] if isinstance(config.classifier, str) else config.classifier
+        )
+        counts = [len(weights[f"{name}.weight"]) for name in names or () if f"{name}.weight" in weights]
+        count = counts[0] if counts else 0
+        try:
+            found = _donated(net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False})
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise _misfit(str(file), net.architecture, _lines(error)) from None
+        return Source(str(file), found, net.statistics)
+    return Source(str(file), weights, net.statistics)
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _of_timm(pretrained: str, net: Net, model: ModelSettings) -> Source:
+    assert isinstance(net, TimmNet)
+    name = weights_name(pretrained, model)
+    config = timm.models.get_pretrained_cfg(name)
+    count = config.num_classes if config is not None else 0
+    misfit = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+    constants: Any = require("huggingface_hub.constants", "train")
+    for offline in (True, False):
+        try:
+            with _hub(offline=offline or constants.HF_HUB_OFFLINE):
+                return Source(f"timm's {name}", _donated(net, name, {"num_classes": count}), net.statistics)
+        except _unreachable():
+            continue
+        except misfit as error:
+            raise _misfit(f"timm's {name}", net.architecture, _lines(error)) from None
+    hub_id = getattr(config, "hf_hub_id", None) or name
+    raise OfflineError(
+        f"The weights {name} are not on this machine, and the hub cannot be reached.",
+        f"Get online; or fetch model.safetensors of {hub_id} from the Hugging Face hub elsewhere, copy it here as "
+        f"{name}.safetensors, and name that file: --pretrained {name}.safetensors",
+    )
+
+
+def weights_name(pretrained: str, model: ModelSettings) -> str:
+    """The whole name of timm's weights for this network, with the tag that `pretrained` names if it names one.
+
+    Raises:
+        UnknownNameError: timm has no such weights.
+        RecipeError: they are another architecture's, or there are none at all.
+    """
+    if model.name != "timm":
+        raise RecipeError(
+            f"{KEY} is {pretrained!r}: there is no such run directory or file, and timm has no weights for the network "
+            f"{model.name!r} of this recipe.",
+            "Name a run directory or a .safetensors file, or take a network of timm: model.name and "
+            "model.options.architecture.",
+        )
+    architecture = str(model.options.get("architecture", ""))
+    plain = architecture.partition(".")[0]
+    tags = [name.partition(".")[2] for name in timm.list_models(f"{plain}.*", pretrained=True)]
+    if not tags:
+        raise RecipeError(
+            f"{KEY} is {pretrained!r}, and timm has no weights for {plain}.",
+            "Choose another architecture, or name a .safetensors file.",
+        )
+    if pretrained == "timm":
+        tag = architecture.partition(".")[2]
+    elif timm.is_model(pretrained.partition(".")[0]):
+        other, _, tag = pretrained.partition(".")
+        if other != plain:
+            raise RecipeError(
+                f"{KEY} names weights of {other}, and the network is {plain}.",
+                f"Set {KEY} to 'timm', or model.options.architecture to {other!r}.",
+            )
+    else:
+        tag = pretrained
+    if tag and tag not in tags:
+        raise UnknownNameError(
+            f"{KEY} is {pretrained!r}: neither a run directory, a file, 'timm', nor a tag of {plain}'s weights.",
+            did_you_mean(tag, tags),
+        )
+    return f"{plain}.{tag}" if tag else plain
+
+
+def _donated(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights for the body of `net`, loaded and fitted to its size by timm itself, which checks that all are there."""
+    overlay = dict(overlay)
+    with _quiet_timm():
+        donor: Any = timm.create_model(
+            name,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            num_classes=overlay["num_classes"],
+            **net.arguments,
+        )
+    donor.reset_classifier(0)
+    return {f"body.{key}": value for key, value in donor.state_dict().items()}
+
+
+def _fitting(net: Net, source: Source, classes: tuple[str, ...], model: ModelSettings) -> dict[str, Tensor]:
+    """What `net` takes: all of its base, and of its head what fits."""
+    own = net.state_dict()
+    in_head = {name: name.split(".")[0] in net.head_modules for name in own}
+    wrong = []
+    for name, value in own.items():
+        there = source.weights.get(name)
+        if not in_head[name] and (there is None or there.shape != value.shape):
+            wrong.append(f"{name} is {_shape(value)} here and {_shape(there)} there")
+    wrong += [
+        f"{name} is {_shape(value)} there and missing here"
+        for name, value in source.weights.items()
+        if name not in own and name.split(".")[0] not in net.head_modules
+    ]
+    if wrong:
+        raise _misfit(source.origin, model.name, wrong)
+    taken = {name: source.weights[name] for name in own if not in_head[name]}
+    for part in net.head_modules:
+        names = [name for name in own if name.split(".")[0] == part]
+        fits = all(name in source.weights and source.weights[name].shape == own[name].shape for name in names)
+        if not fits:
+            break  # what follows a fresh layer was trained behind another one
+        if part != "head" or source.classes == classes:
+            taken |= {name: source.weights[name] for name in names}
+    return taken
+
+
+def _check_features(net: Net, source: Source, run: RunDir, model: ModelSettings) -> None:
+    """The base answers as the run's own does: weights can fit where an activation or a pooling differs.
+
+    Raises:
+        RecipeError: it does not; names the options.
+    """
+    theirs = run.read_recipe().model
+    if (theirs.name, theirs.options) == (model.name, model.options):
+        return
+    keys = {key for key in {*theirs.options, *model.options} if theirs.options.get(key) != model.options.get(key)}
+    if model.options.get("input_size") not in (None, theirs.options.get("input_size")):
+        return  # another size of picture is asked for on purpose, and makes other features
+    assert source.classes is not None
+    state = torch.get_rng_state()
+    other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
+    pictures = torch.randn((2, 3, *[int(_facts(run.weights)["input_size"])] * 2))
+    torch.set_rng_state(state)
+    other.load_state_dict(dict(source.weights))
+    training = net.training
+    with torch.inference_mode():
+        same = torch.allclose(net.eval().embed(pictures), other.eval().embed(pictures), atol=SAME, rtol=SAME)
+    net.train(training)
+    if not same:
+        told = ", ".join(
+            f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} there)"
+            for key in sorted(keys - {*FREE})
+        )
+        raise RecipeError(
+            f"{KEY} names {run.path}, whose weights fit but mean something else in this network: {told}.",
+            f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
+        )
+
+
+def _misfit(origin: str, network: str, wrong: Iterable[str]) -> RecipeError:
+    lines = list(wrong)
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return RecipeError(
+        f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:SHOWN])}{more}.",
+        "Set [model] to the network they were trained in; for a run, --set transfer.network=run does that.",
+    )
+
+
+def _shape(value: Tensor | None) -> str:
+    if value is None:
+        return "missing"
+    return "×".join(str(side) for side in value.shape) or "a number"
+
+
+def _lines(error: Exception) -> list[str]:
+    """What torch says does not fit, one entry a kind of mistake, long lists of names cut."""
+    lines = [shorten(line.strip().rstrip(". "), LONGEST, placeholder=" …") for line in str(error).splitlines()]
+    return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where something is neither here nor to be had."""
+    errors: Any = require("huggingface_hub.errors", "train")
+    return (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, ConnectionError)
+
+
+@contextmanager
+def _hub(*, offline: bool) -> Iterator[None]:
+    """The hub's client, told not to ask the network where `offline`."""
+    constants: Any = require("huggingface_hub.constants", "train")
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, _unreachable()):
+            raise
+        raise DataError(
+            f"The weights could not be fetched: {error}.", f"Look at the disk, or name a file in {KEY}."
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet_timm() -> Iterator[None]:
+    """Without timm's notes on layers that are left out on purpose."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

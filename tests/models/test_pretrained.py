@@ -1,0 +1,268 @@
+"""Weights to start from: a run's, a file's, timm's; what fits, and what is said of what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
+from thirtytwo.models import MODELS, Net
+from thirtytwo.models.pretrained import kind_of, network_of, start_from, weights_name
+from thirtytwo.recipe import ModelSettings
+
+GROUPS = [{"width": 8}, {"width": 16}]
+RESNET: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+VIT: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+TEN = tuple(f"class {number}" for number in range(10))
+FOUR = TEN[:4]
+Pretrain = Callable[..., Any]
+
+
+def model(name: str, **options: Any) -> ModelSettings:
+    return ModelSettings(name=name, options=options)
+
+
+def fresh(settings: ModelSettings, classes: int, seed: int = 9) -> Net:
+    torch.manual_seed(seed)
+    return MODELS.get(settings.name)(classes, settings.options)
+
+
+def weights(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor], part: str) -> bool:
+    names = [name for name in one if name.startswith(part)]
+    assert names
+    return all(torch.equal(one[name], other[name]) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("classes", "head"), [(TEN, True), (FOUR, False), (tuple(reversed(TEN)), False)], ids=["same", "fewer", "others"]
+)
+def test_the_last_layer_comes_from_the_same_classes_alone(
+    classes: tuple[str, ...], head: bool, pretrain: Pretrain
+) -> None:
+    settings = model("fastnet", groups=GROUPS)
+    path, trained = pretrain(settings, TEN)
+    net = fresh(settings, len(classes))
+    before = weights(net)
+    start = start_from(net, str(path), settings, classes)
+    for part in ("stem", "groups"):
+        assert same(weights(net), weights(trained), part)
+        assert not same(weights(net), before, part)
+    assert torch.equal(net.head.weight, trained.head.weight if head else before["head.weight"])  # type: ignore[union-attr, arg-type]
+    assert start.fresh == (() if head else ("head.weight",))
+    assert start.statistics == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    assert ("all but the head" in start.choices[0].value) is not head
+
+
+def test_a_file_of_ours_is_as_its_run(pretrain: Pretrain) -> None:
+    settings = model("fastnet", groups=GROUPS)
+    path, trained = pretrain(settings, TEN)
+    net = fresh(settings, 4)
+    start = start_from(net, str(path / "weights.safetensors"), settings, FOUR)
+    assert same(weights(net), weights(trained), "groups")
+    assert start.statistics == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+
+
+def test_plain_tensors_by_our_names(tmp_path: Path) -> None:
+    settings = model("fastnet", groups=GROUPS)
+    trained = fresh(settings, 10, seed=1)
+    save_file(weights(trained), tmp_path / "w.safetensors")
+    net = fresh(settings, 4)
+    start = start_from(net, str(tmp_path / "w.safetensors"), settings, FOUR)
+    assert same(weights(net), weights(trained), "groups")
+    assert start.statistics is None
+
+
+@pytest.mark.parametrize(("dense", "taken"), [([8, 4], True), ([8, 5], False)])
+def test_dense_layers_are_taken_where_they_fit(dense: list[int], taken: bool, pretrain: Pretrain) -> None:
+    settings = model("textbook", widths=[4, 8], dense=[8, 4], convolutions=1)
+    path, trained = pretrain(settings, TEN)
+    ours = model("textbook", widths=[4, 8], dense=dense, convolutions=1)
+    net = fresh(ours, 4)
+    start = start_from(net, str(path), ours, FOUR)
+    assert same(weights(net), weights(trained), "stages")
+    assert all(name.startswith("head.") for name in start.fresh) is taken
+
+
+def test_a_run_that_does_not_fit_is_told_by_name(pretrain: Pretrain) -> None:
+    path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
+    ours = model("fastnet", groups=[{"width": 8}, {"width": 24}])
+    net = fresh(ours, 10)
+    before = weights(net)
+    with pytest.raises(RecipeError) as raised:
+        start_from(net, str(path), ours, TEN)
+    assert "groups.1.widen.weight is 24×8×3×3 here and 16×8×3×3 there" in raised.value.message
+    assert "transfer.network=run" in str(raised.value.fix)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "nothing was taken"
+    other = model("preresnet18")
+    with pytest.raises(RecipeError, match=r"do not fit the network preresnet18: stem.weight is 64×3×3×3 here"):
+        start_from(fresh(other, 10), str(path), other, TEN)
+
+
+def test_weights_that_fit_and_mean_something_else(pretrain: Pretrain) -> None:
+    path, _ = pretrain(model("fastnet", groups=GROUPS, activation="silu"), TEN)
+    ours = model("fastnet", groups=GROUPS)
+    with pytest.raises(
+        RecipeError, match=r"mean something else in this network: activation \(None here, 'silu' there\)"
+    ):
+        start_from(fresh(ours, 10), str(path), ours, TEN)
+    harmless = model("fastnet", groups=GROUPS, activation="silu", norm_momentum=0.1)
+    start_from(fresh(harmless, 10), str(path), harmless, TEN)
+
+
+def test_the_network_of_a_run(pretrain: Pretrain) -> None:
+    settings = model("fastnet", groups=GROUPS)
+    path, _ = pretrain(settings, TEN)
+    assert network_of(str(path)) == (settings, 16)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "part"),
+    [("resnet18", RESNET, "body.layer1"), ("vit_tiny_patch16_224", VIT, "body.blocks")],
+)
+@pytest.mark.parametrize("classifier", [1000, 7, 0])
+def test_a_file_of_timm(
+    classifier: int, architecture: str, arguments: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    published: Any = timm.create_model(architecture, num_classes=classifier, **arguments)
+    save_file(published.state_dict(), tmp_path / "w.safetensors")
+    settings = model("timm", architecture=architecture, pretrained=True, input_size=64, arguments=arguments)
+    net = fresh(settings, 10)
+    start = start_from(net, str(tmp_path / "w.safetensors"), settings, TEN)
+    theirs = {f"body.{name}": value for name, value in published.state_dict().items()}
+    assert same({name: value for name, value in weights(net).items() if name.startswith(part)}, theirs, part)
+    assert start.fresh == ("head.weight", "head.bias")
+    assert start.statistics == (tuple(published.pretrained_cfg["mean"]), tuple(published.pretrained_cfg["std"]))
+    if architecture.startswith("vit"):
+        assert weights(net)["body.pos_embed"].shape == (1, 17, 16), "4×4 patches of 64 pixels, resampled from 14×14"
+    else:
+        pictures = torch.randn((2, 3, 64, 64))
+        with torch.inference_mode():
+            published.eval()
+            expected = published.forward_head(published.forward_features(pictures), pre_logits=True)
+            torch.testing.assert_close(net.eval().embed(pictures), expected)
+
+
+def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
+    save_file(timm.create_model("resnet18", **RESNET).state_dict(), tmp_path / "w.safetensors")
+    settings = model("timm", architecture="resnet18", pretrained=True)
+    with pytest.raises(
+        RecipeError, match=r"w.safetensors do not fit the network resnet18: .*size mismatch for layer1.0.conv1"
+    ):
+        start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+
+
+def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: Any = timm.create_model("resnet18", **RESNET)
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+
+    def download(repo_id: str, filename: str, **_: Any) -> str:
+        asked.append((repo_id, filename))
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+    settings = model("timm", architecture="resnet18", pretrained=True, arguments=RESNET)
+    net = fresh(settings, 10)
+    start = start_from(net, "a1_in1k", settings, TEN)
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+    theirs = {f"body.{name}": value for name, value in published.state_dict().items()}
+    assert same({name: value for name, value in weights(net).items() if "layer" in name}, theirs, "body.layer")
+    assert start.origin == "timm's resnet18.a1_in1k"
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    settings = model("timm", architecture="resnet18", pretrained=True)
+    with pytest.raises(OfflineError) as raised:
+        start_from(fresh(settings, 10), "timm", settings, TEN)
+    assert "not on this machine" in raised.value.message
+    assert "model.safetensors of timm/resnet18" in str(raised.value.fix)
+    assert "--pretrained resnet18" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "architecture", "expected"),
+    [
+        ("timm", "resnet50", "resnet50"),
+        ("timm", "resnet50.a1_in1k", "resnet50.a1_in1k"),
+        ("a2_in1k", "resnet50.a1_in1k", "resnet50.a2_in1k"),
+        ("resnet50.a3_in1k", "resnet50", "resnet50.a3_in1k"),
+        ("a9_in1k", "resnet50", UnknownNameError),
+        ("resnet18.a1_in1k", "resnet50", RecipeError),
+        ("timm", "test_vit_nope", RecipeError),
+    ],
+)
+def test_tags(pretrained: str, architecture: str, expected: str | type[ThirtytwoError]) -> None:
+    settings = model("timm", architecture=architecture)
+    if isinstance(expected, str):
+        assert weights_name(pretrained, settings) == expected
+        return
+    with pytest.raises(expected) as raised:
+        weights_name(pretrained, settings)
+    assert pretrained in str(raised.value) or architecture.partition(".")[0] in str(raised.value)
+
+
+def test_timm_has_no_weights_for_our_networks() -> None:
+    with pytest.raises(RecipeError, match=r"no such run directory or file.*'fastnet'"):
+        weights_name("rnus", model("fastnet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "told"),
+    [
+        ("weights.pth", RecipeError, "may hold code"),
+        ("pytorch_model.bin", RecipeError, "may hold code"),
+        ("gone.safetensors", RecipeError, "is not there"),
+        ("notes.txt", RecipeError, r"is no \.safetensors file"),
+        ("runs/gone", RunError, "no such run directory or file"),
+        ("empty", RunError, "has no recipe.toml"),
+    ],
+)
+def test_what_is_refused(
+    name: str, error: type[ThirtytwoError], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("weights.pth", "pytorch_model.bin", "notes.txt"):
+        Path(file).write_bytes(b"x")
+    Path("empty").mkdir()
+    with pytest.raises(error, match=told) as raised:
+        kind_of(name)
+    assert raised.value.fix
+
+
+def test_the_way_out_of_pickle_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(2)}, "w.pth")
+    with pytest.raises(RecipeError) as raised:
+        kind_of("w.pth")
+    code = str(raised.value.fix).partition('-c "')[2].rstrip('"')
+    exec(code, {})
+    assert kind_of("w.safetensors") == "file"
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 9])
+def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    settings = model("fastnet", groups=GROUPS)
+    with pytest.raises(RunError, match="is damaged"):
+        start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+
+
+def test_a_run_that_is_not_finished(pretrain: Pretrain) -> None:
+    settings = model("fastnet", groups=GROUPS)
+    path, _ = pretrain(settings, TEN)
+    (path / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match="did not finish"):
+        start_from(fresh(settings, 10), str(path), settings, TEN)
