@@ -42,6 +42,8 @@ def test_corruptions_and_sets_are_written_and_stay(run):
     evaluate(run.path, device="cpu", show=False)
     assert run.read_json(run.metrics)["conformal"] == sets
     page, card = run.report.read_text(encoding="utf-8"), run.card.read_text(encoding="utf-8")
+    assert 'href="#seen"' in page
+    assert 'id="album"' in page
     for text in (page, card):
         assert "Prediction sets" in text
         assert spoken("shot_noise") in text

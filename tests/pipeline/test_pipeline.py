@@ -125,7 +125,7 @@ def again(finished: Run, tmp_path: Path) -> RunDir:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without report and card, which cost most of a small run."""
-    monkeypatch.setattr(WORKING, "write_report", lambda run, pictures: run.report.write_text("<html>"))
+    monkeypatch.setattr(WORKING, "write_report", lambda run, pictures, **_: run.report.write_text("<html>"))
     monkeypatch.setattr(WORKING, "write_card", lambda run: None)
 
 

@@ -11,16 +11,18 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.fit.hardware import choose_hardware
+from thirtytwo.fit.samples import draw_samples
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.conformal import check_coverage, least_probability, measure_sets
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.pipeline.parts import pictures_of
+from thirtytwo.pipeline.parts import divide, pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import Scored, calibration_of, load_net, score
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
+from thirtytwo.report.augmented import PASSES, ROWS
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import write_report
 from thirtytwo.rundir import Predictions, RunDir
@@ -90,8 +92,7 @@ def evaluate(
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
         metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
-        write_report(directory, there.pictures)
-        write_card(directory)
+        _write_pages(directory, there.recipe, there.dataset)
     return metrics if table is None else metrics | {"corruptions": table}
 
 
@@ -162,7 +163,7 @@ def report(run: Path | str, *, data_root: Path | str | None = None) -> Path:
     """
     directory = RunDir.open(Path(run))
     recipe = directory.read_recipe()
-    pictures = None
+    dataset = None
     if directory.environment.is_file() and directory.predictions("test").is_file():
         info = directory.read_json(directory.environment)["data"]
         root = Path(data_root) if data_root is not None else None
@@ -176,10 +177,19 @@ def report(run: Path | str, *, data_root: Path | str | None = None) -> Path:
             )
         except DataError:
             dataset = None
-        if dataset is not None and dataset.fingerprint == info["fingerprint"]:
-            pictures = dataset.test
-    page = write_report(directory, pictures)
-    write_card(directory)
+        if dataset is not None and dataset.fingerprint != info["fingerprint"]:
+            dataset = None
+    return _write_pages(directory, recipe, dataset)
+
+
+def _write_pages(run: RunDir, recipe: Recipe, dataset: DataSet | None) -> Path:
+    """Write report and model card, with pictures where the run's data is at hand; the report's path."""
+    if dataset is None:
+        page = write_report(run, None)
+    else:
+        parts = divide(dataset, recipe)
+        page = write_report(run, parts.test, val=parts.val, samples=draw_samples(recipe, parts.train, ROWS, PASSES))
+    write_card(run)
     return page
 
 

@@ -19,6 +19,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
+from thirtytwo.fit.samples import draw_samples
 from thirtytwo.fit.train import Fitted, build_net, fit
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
@@ -52,6 +53,7 @@ from thirtytwo.pipeline.scoring import (
 from thirtytwo.pipeline.strangers import strangers_record
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.report.augmented import PASSES, ROWS
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import write_report
 from thirtytwo.rundir import RunDir
@@ -214,7 +216,8 @@ def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], N
         directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
     )
     directory.write_json(directory.metrics, metrics)
-    write_report(directory, plan.parts.test)
+    samples = draw_samples(plan.recipe, plan.parts.train, ROWS, PASSES)
+    write_report(directory, plan.parts.test, val=plan.parts.val, samples=samples)
     write_card(directory)
     return metrics
 

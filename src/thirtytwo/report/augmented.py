@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
 
+ROWS, PASSES = 6, 7
+"""Training pictures shown, and how often each."""
 SIDE = 64
 MIXED_NAMES = 2
 

@@ -1,0 +1,193 @@
+"""Calibration before and after, unknown pictures, suspected labels and augmented samples on page, card and figures."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.judge.calibration import Calibration
+from thirtytwo.judge.confidence import calibration_record
+from thirtytwo.judge.metrics import reliability
+from thirtytwo.report.augmented import augmented_rows
+from thirtytwo.report.card import card
+from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
+from thirtytwo.report.facts import gather, percent
+from thirtytwo.report.figures import write_figures
+from thirtytwo.report.page import render
+from thirtytwo.report.suspects import suspects_of
+from thirtytwo.rundir import Predictions
+
+
+def add_calibration(run, given, *, curvature=0.0):
+    """Calibration of a network that was twice too sure, as measured; the record and the predictions before it."""
+    logits = 2 * np.log(given.probabilities)
+    before = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    straight = 1.5 if curvature else None
+    record = calibration_record(given, logits, Calibration(2.0, curvature), temperature_only=straight, fitted_on=100)
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"calibration": record})
+    return record, replace(given, probabilities=before.astype(np.float32))
+
+
+STRANGERS = {
+    "score": "class_mean",
+    "what": "cosine to <the nearest> class mean",
+    "source": "after somebody 2019",
+    "share": 0.05,
+    "threshold": 0.7321,
+    "validation": {"called_unknown": 0.05, "n": 100},
+    "test": {"called_unknown": {"value": 0.0542, "ci95": [0.031, 0.091]}, "n": 240},
+    "against": [
+        {"name": "noise", "what": "plain noise", "n": 1000, "auroc": 0.9876, "fpr95": 0.123, "called_unknown": 0.954}
+    ],
+}
+
+
+def test_calibration_before_and_after(make_run):
+    run, given = make_run()
+    record, before = add_calibration(run, given, curvature=0.02)
+    facts = gather(run)
+    page, text = render(facts, None), card(facts)
+    for stage in ("before", "temperature_only", "after"):
+        assert percent(record[stage]["ece"]["value"]) in page
+        assert percent(record[stage]["ece"]["value"]) in text
+    assert "Before calibration" in page
+    assert "0.0200" in page
+    found, expected = reliability_before(facts), reliability(before)
+    for name in ("edges", "counts", "confidence", "accuracy"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
+
+
+def test_without_a_curvature_none_is_told(make_run):
+    run, given = make_run()
+    add_calibration(run, given)
+    table = calibration_table(gather(run))
+    assert [row["stage"] for row in table["rows"]] == ["As trained", "Calibrated"]
+    assert "a curvature of" not in render(gather(run), None)
+
+
+def test_unknown_pictures_are_told(make_run):
+    run, _ = make_run()
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": STRANGERS})
+    facts = gather(run)
+    page, text = render(facts, None), card(facts)
+    for told in (page, text):
+        for said in ("plain noise", "0.988", "12.3%", "95.4%", "5.42%", "0.7321", "class mean", "&lt;the nearest&gt;"):
+            assert said in told, said
+    assert 'href="#unknown"' in page
+
+
+@pytest.mark.parametrize("lacking", ["validation", "test", "against", "source"])
+def test_what_was_not_measured_of_unknown_pictures_is_left_out(make_run, lacking):
+    run, _ = make_run()
+    less = STRANGERS | {lacking: None}
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": less})
+    facts = gather(run)
+    assert "0.7321" in render(facts, None)
+    assert "0.7321" in card(facts)
+
+
+def test_older_runs_have_neither(make_run):
+    run, _ = make_run()
+    facts = gather(run)
+    assert (calibration_table(facts), reliability_before(facts), unknown_table(facts)) == (None, None, None)
+    for told in (render(facts, None), card(facts)):
+        assert "Unknown pictures" not in told
+        assert "Before calibration" not in told
+
+
+def test_figures_of_calibration_and_corruptions(make_run):
+    run, given = make_run()
+    add_calibration(run, given)
+    kinds = [
+        {"kind": kind, "family": family, "mean": 0.5, "accuracy": [{"value": 0.9 - 0.1 * s} for s in range(5)]}
+        for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
+    ]
+    table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
+    facts = replace(gather(run), corruptions=table, history=[])
+    names = {path.name for path in write_figures(facts)}
+    assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names
+    drawn = (run.figures / "corruptions.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {text} -->" in drawn for text in ("Gaussian noise", "Zoom blur", "Noise", "Blur"))
+    both = (run.figures / "reliability.svg").read_text(encoding="utf-8")
+    assert "Before calibration" in both
+
+
+@pytest.fixture
+def mislabelled(make_run):
+    """A run whose network is right and some of whose labels are wrong, in test and in validation."""
+    run, _ = make_run(("a", "b", "c"), without=("metrics", "predictions"))
+    for split, first in (("test", 0), ("val", 1000)):
+        honest = np.arange(120) % 3
+        labels = honest.copy()
+        labels[7::40] = (labels[7::40] + 1) % 3
+        probabilities = np.full((120, 3), 0.01, dtype=np.float32)
+        probabilities[np.arange(120), honest] = 0.98
+        run.write_predictions(split, Predictions(("a", "b", "c"), labels, probabilities, np.arange(120) + first))
+    return run
+
+
+def pictures_for(predictions):
+    images = np.zeros((len(predictions.truth), 8, 8, 3), dtype=np.uint8)
+    return ImageSet(images, predictions.truth, predictions.classes, predictions.rows)
+
+
+def test_suspected_labels_of_test_and_validation_are_shown(mislabelled):
+    run = mislabelled
+    test, val = (pictures_for(run.read_predictions(split)) for split in ("test", "val"))
+    facts = gather(run)
+    found = suspects_of(facts, {"test": test, "val": val})
+    assert [(part["split"], part["count"], part["n"]) for part in found["counts"]] == [
+        ("test", 3, 120),
+        ("held-out train", 3, 120),
+    ]
+    assert {suspect["name"] for suspect in found["shown"]} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
+    assert {(suspect["given"], suspect["suggested"]) for suspect in found["shown"]} == {
+        ("c", "b"),
+        ("a", "c"),
+        ("b", "a"),
+    }
+    page = render(facts, test, val=val)
+    assert "3 of 120 test labels and 3 of 120 held-out train labels" in " ".join(page.split())
+    assert "3 of 120 test labels and 3 of 120 held-out train labels" in card(facts)
+    assert page.count('alt="labelled ') == 6
+
+
+def test_suspects_are_listed_where_their_pictures_are_not_at_hand(mislabelled):
+    found = suspects_of(gather(mislabelled), {"test": pictures_for(mislabelled.read_predictions("test"))})
+    assert (len(found["shown"]), len(found["listed"]), found["total"]) == (3, 6, 6)
+
+
+def test_validation_that_was_trained_on_suspects_nothing(mislabelled):
+    run = mislabelled
+    run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})
+    assert [part["split"] for part in suspects_of(gather(run), {})["counts"]] == ["test"]
+
+
+def test_a_run_of_one_class_has_no_suspects(make_run):
+    run, _ = make_run(without=("metrics", "predictions"))
+    alone = Predictions(("a",), np.zeros(5, dtype=np.int64), np.ones((5, 1), dtype=np.float32), np.arange(5))
+    run.write_predictions("test", alone)
+    assert suspects_of(gather(run), {}) is None
+
+
+def test_augmented_samples_are_shown_with_what_they_count_as(make_run):
+    run, given = make_run()
+    random = np.random.default_rng(0)
+    targets = np.zeros((2, 3, len(given.classes)), dtype=np.float32)
+    targets[0, :, 4] = 1.0
+    targets[1, :, 2], targets[1, :, 0] = 0.7, 0.3
+    samples = SimpleNamespace(
+        originals=random.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8),
+        augmented=random.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8),
+        targets=targets,
+        labels=np.array([4, 2]),
+    )
+    rows = augmented_rows(samples, given.classes)
+    assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
+    assert {picture["mixed"] for picture in rows[0]["seen"]} == {""}
+    assert {picture["mixed"] for picture in rows[1]["seen"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
+    page = render(gather(run), None, samples=samples)
+    assert 'href="#seen"' in page
+    assert page.count(', augmented"') == 6
