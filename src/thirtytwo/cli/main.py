@@ -86,6 +86,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="timm|TAG|FILE|RUN", help="Start from these weights.", show_default="the recipe's"),
+    ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Only look for a good rate: a hundred steps, nothing is written.")
     ] = False,
@@ -99,18 +103,21 @@ def train(
     from thirtytwo.recipe import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
+    overrides = parse_overrides(settings or [])
+    if pretrained is not None:
+        overrides["transfer.pretrained"] = pretrained
     if find_lr:
         from thirtytwo.cli.rates import find_rate
 
         if resume or run or seeds or repeat or epochs:
             raise typer.BadParameter("--find-lr writes no run: leave out --run, --resume, --seeds, --repeat, --epochs.")
         look = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
-        find_rate(data, recipe=recipe, overrides=parse_overrides(settings or []), **look)
+        find_rate(data, recipe=recipe, overrides=overrides, **look)
         return
     several = parse_seeds(seeds, repeat, seed)
     how: dict[str, Any] = {
         "recipe": recipe,
-        "overrides": parse_overrides(settings or []),
+        "overrides": overrides,
         "run": run,
         "epochs": epochs,
         "resume": resume,

@@ -21,11 +21,13 @@ from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.fit.train import Fitted, build_net, fit
+from thirtytwo.fit.transfer import adapted, stages_told
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
 from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
+from thirtytwo.models.pretrained import start_from
 from thirtytwo.pipeline.parts import Parts, check_fits, divide
 from thirtytwo.pipeline.records import (
     begun_as,
@@ -94,6 +96,7 @@ def train(
     epochs: int | None = None,
     resume: bool = False,
     limit_train: int | None = None,
+    pretrained: str | Path | None = None,
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -101,7 +104,8 @@ def train(
     """Train on `data` by a recipe (`fast` when none is named), score test once, write report and model.onnx.
 
     `overrides` are dotted recipe keys and values; `run` is the new run directory (one under `runs/` when not given);
-    `resume` continues the run in it from its last whole epoch. `show` tells progress on standard error.
+    `resume` continues the run in it from its last whole epoch. `pretrained` names weights to start from: `timm` or a
+    tag of timm's weights, a .safetensors file, or a run directory. `show` tells progress on standard error.
 
     Raises:
         ThirtytwoError: anything the user can mend; nothing is written then but what was trained so far.
@@ -110,7 +114,8 @@ def train(
     say = teller(show)
     clock = time.perf_counter()
     changes = dict(overrides or {})
-    named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
+    named: dict[str, Any] = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
+    named["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes |= {key: value for key, value in named.items() if value is not None}
     started_as = Path(run) if run is not None else default_path(data, recipe or "fast", int(changes.get("seed", 0)))
     begun = RunDir.open(started_as) if resume else None
@@ -156,7 +161,7 @@ def settle(
     started = datetime.now(UTC)
     values = read_recipe_values(recipe_source)
     where = f"Recipe {str(recipe_source)!r}"
-    early = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
+    early = adapted(resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where))
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
     check_optimizer(early)
@@ -170,16 +175,18 @@ def settle(
         seed=early.data.split_seed,
     )
     parts = divide(dataset, early)
-    recipe = resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where)
+    recipe = adapted(resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where))
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
     check_augment(recipe.augment, dataset.classes)
-    if recipe.model != early.model:
+    if recipe.model != early.model or recipe.transfer.pretrained:
         net = build_net(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)
     recipe, hardware = _heard(net, recipe, hardware)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
+    if recipe.transfer.pretrained:
+        hardware = _started(net, recipe, parts.train, hardware)
     recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))
     if measured_by_twin is not None:
         borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
@@ -289,6 +296,14 @@ def _heard(net: Net, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardwa
     told = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
     model = recipe.model.model_copy(update={"options": {**recipe.model.options, **net.settled}})
     return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *told))
+
+
+def _started(net: Net, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
+    """What the network starts from and what is trained when, told with everything else."""
+    start = start_from(net, recipe.transfer.pretrained, recipe.model, train.classes)
+    told = [Choice(choice.what, choice.value, choice.reason) for choice in start.choices]
+    told += stages_told(recipe, net, len(train), int(train.images.shape[1]))
+    return replace(hardware, choices=(*hardware.choices, *told))
 
 
 def _fit_batch(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
