@@ -146,6 +146,16 @@ def test_files_bytes_and_unreadable_ones(squares_run: Path, tmp_path: Path, lab:
     ]
 
 
+def test_pixels_of_other_kinds(squares_run: Path, lab: SimpleNamespace) -> None:
+    pictures = lab.squares(3)[0]
+    made = Explainer(squares_run, "cam")
+    assert len(list(made.explain(pictures, score=False))) == 3
+    for wrong in (pictures[0].astype(np.float32), pictures[0, :, :, 0], pictures[0, :0]):
+        (found,) = made.explain(wrong, score=False)
+        assert isinstance(found, Unreadable)
+        assert "must be uint8 (H, W, 3); found" in found.error
+
+
 def test_maps_of_many(squares_run: Path, lab: SimpleNamespace) -> None:
     pictures, labels, _ = lab.squares(5)
     made = Explainer(squares_run, "cam")

@@ -125,11 +125,12 @@ class Explainer:
         """One result for each picture, in order; unreadable files come as `Unreadable`.
 
         Args:
-            images: one picture or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)`.
+            images: one picture or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
             score: also follow the class's probability as the hottest pixels are taken away and given back.
             seed: fixes the random maps that the score is held against.
         """
-        remaining = iter([images] if isinstance(images, str | Path | bytes | np.ndarray) else images)
+        single = isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        remaining: Iterator[Any] = iter([images] if single else images)  # type: ignore[arg-type]
         while batch := list(islice(remaining, _BATCH)):
             read = [self._read(picture) for picture in batch]
             fine = [one for one in read if not isinstance(one, Unreadable)]
@@ -172,6 +173,8 @@ class Explainer:
     def _read(self, picture: Picture) -> tuple[str | None, int, int, Pixels] | Unreadable:
         info = self.classifier.info
         if isinstance(picture, np.ndarray):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+                return Unreadable(None, f"Pixels must be uint8 (H, W, 3); found {picture.dtype} {picture.shape}.")
             return None, picture.shape[1], picture.shape[0], resize(picture, info.input_size, info.resize)
         file = str(picture) if isinstance(picture, str | Path) else None
         try:
