@@ -1,0 +1,161 @@
+"""How far the maps in model.onnx agree with Grad-CAM, and how much each method's maps are worth.
+
+    python benchmarks/explain.py RUN... [--data-root DIR] [--pictures 300] [--seed 0]
+
+RUN are run directories with weights. Pictures are drawn from the run's test split. Each method explains the most
+probable class; deletion and insertion scores stand beside those of random maps as coarse, and of a blob in the middle
+of every picture. Written to `benchmarks/results/explain.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import spearmanr
+
+from thirtytwo.data.load import load_dataset
+from thirtytwo.explain.explainer import Explainer
+from thirtytwo.explain.methods import METHODS, run_in_batches
+from thirtytwo.explain.overlay import resized_map
+from thirtytwo.explain.scores import BLUR, STEPS, Score, score_maps
+from thirtytwo.files import write_json
+from thirtytwo.fit.hardware import describe_machine
+from thirtytwo.rundir import RunDir
+
+RESULTS = Path(__file__).parent / "results" / "explain.json"
+SHOWN = ("cam", "gradcam", "integrated", "occlusion")
+MIDDLE = "middle"
+BATCH = 50
+
+Maps = npt.NDArray[np.float32]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Agreement of maps with Grad-CAM, and what maps are worth.")
+    parser.add_argument("runs", nargs="*", type=Path, help="run directories with weights")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--pictures", type=int, default=300, help="drawn from test for each run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if not options.runs or options.data_root is None:
+        print("skipped: name run directories, and set THIRTYTWO_DATA or give --data-root")
+        return 0
+    runs = [measure(path, Path(options.data_root), options.pictures, options.seed) for path in options.runs]
+    found = {
+        "what": "maps of the most probable class: agreement with Grad-CAM, and deletion and insertion scores (areas, "
+        "mean over pictures) beside random maps that are as coarse",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": describe_machine(torch.device("cpu")),
+        "split": "test",
+        "n": options.pictures,
+        "seed": options.seed,
+        "steps": STEPS,
+        "stand_in": f"the picture blurred by {BLUR:g} of its side",
+        "runs": runs,
+    }
+    write_json(options.out, found)
+    for run in runs:
+        print(f"\n{run['data']}, {run['n']} pictures")
+        for name, score in run["scores"].items():
+            print(f"{name:11}" + "  ".join(f"{key} {value}" for key, value in score.items()))
+        for name, agreement in run["agreement_with_gradcam"].items():
+            print(f"{name:11}" + "  ".join(f"{key} {value}" for key, value in agreement.items()))
+    print(f"\n{options.out}")
+    return 0
+
+
+def measure(path: Path, root: Path, count: int, seed: int) -> dict[str, Any]:
+    """Every method on pictures of one run's test split."""
+    start = time.perf_counter()
+    run = RunDir.open(path)
+    environment = run.read_json(run.environment)
+    explainers = {name: Explainer(path, name) for name in SHOWN}
+    classifier = explainers["cam"].classifier
+    size, rule = classifier.info.input_size, classifier.info.resize
+    data = load_dataset(environment["data"]["spec"], data_root=root, image_size=size, resize=rule)
+    if data.test is None:
+        raise SystemExit("the data have no test split")
+    drawn = np.random.default_rng(seed).permutation(len(data.test))[:count]
+    pictures = np.ascontiguousarray(data.test.images[np.sort(drawn)])
+    model = partial(run_in_batches, classifier, output="probabilities")
+    probabilities = model(pictures)
+    classes = probabilities.argmax(axis=1).astype(np.int64)
+    maps: dict[str, Maps] = {name: in_batches(explainer, pictures, classes) for name, explainer in explainers.items()}
+    maps[MIDDLE] = middle(len(pictures), size)
+    places = int(maps["cam"].shape[1])
+    scores: dict[str, Any] = {}
+    for name, values in maps.items():
+        grain = (METHODS.get(name).grain if name in METHODS else None) or places
+        scores[name] = summary(score_maps(model, pictures, values, classes, grain=grain, random_maps=1, seed=seed))
+        print(f"{environment['data']['spec']} {name}: {scores[name]}", file=sys.stderr, flush=True)
+    return {
+        "data": environment["data"]["spec"],
+        "recipe": run.read_recipe().name,
+        "seed": run.read_recipe().seed,
+        "n": len(pictures),
+        "right": round(float((classes == data.test.labels[np.sort(drawn)]).mean()), 4),
+        "confidence": round(float(probabilities.max(axis=1).mean()), 4),
+        "places_a_side": places,
+        "agreement_with_gradcam": {
+            name: agreement(values, maps["gradcam"]) for name, values in maps.items() if name != "gradcam"
+        },
+        "scores": scores,
+        "seconds": round(time.perf_counter() - start),
+    }
+
+
+def in_batches(explainer: Explainer, pictures: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64]) -> Maps:
+    """Raw maps of many pictures."""
+    parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
+    return np.concatenate([explainer.raw_maps(pictures[part], classes[part]) for part in parts])
+
+
+def middle(count: int, size: int) -> Maps:
+    """The same map for every picture: the nearer to the middle, the hotter."""
+    off = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    return np.repeat(-(off[:, None] ** 2 + off**2)[None], count, axis=0)
+
+
+def agreement(maps: Maps, reference: Maps) -> dict[str, float]:
+    """Rank correlation over places, and how often the hottest place is the same, on the coarser grid of the two."""
+    height, width = min(maps.shape[1:], reference.shape[1:])
+    pairs = [
+        (resized_map(one, height, width).ravel(), resized_map(other, height, width).ravel())
+        for one, other in zip(maps, reference, strict=True)
+    ]
+    ranks = np.array([spearmanr(*pair).statistic for pair in pairs])
+    return {
+        "median_rank_correlation": round(float(np.median(ranks)), 4),
+        "least_rank_correlation": round(float(ranks.min()), 4),
+        "same_maximum": round(float(np.mean([one.argmax() == other.argmax() for one, other in pairs])), 4),
+    }
+
+
+def summary(scores: Sequence[Score]) -> dict[str, Any]:
+    """Means over pictures, and a 95 % interval of how much better than random."""
+    gains = np.array([score.gain for score in scores])
+    spread = 1.96 * gains.std(ddof=1) / len(gains) ** 0.5
+    return {
+        "deletion": round(float(np.mean([score.deletion for score in scores])), 4),
+        "insertion": round(float(np.mean([score.insertion for score in scores])), 4),
+        "random": round(float(np.mean([score.random for score in scores])), 4),
+        "better_by": round(float(gains.mean()), 4),
+        "ci95": [round(float(gains.mean() - spread), 4), round(float(gains.mean() + spread), 4)],
+        "share_better": round(float((gains > 0).mean()), 4),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
