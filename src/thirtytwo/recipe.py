@@ -289,7 +289,8 @@ class TransferSettings(Settings):
     """What `--pretrained` names: `timm` or the tag of timm's weights (from the hub, kept on this machine), a
     .safetensors file, or a run directory; empty: none."""
     network: Literal["recipe", "run"] = "recipe"
-    """`run`: where `pretrained` names a run, network and picture size are that run's, whatever the recipe says."""
+    """`run`: where `pretrained` names a run, `[model]`, `[optimizer]` and `data.image_size` are that run's, and what is
+    set on the command line comes on top."""
     head_until: float = Field(0.3, ge=0, le=1)
     """Part of the epochs in which only the head is trained, on a frozen base; 1: all of them."""
     views: int = Field(4, ge=0)

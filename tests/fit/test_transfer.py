@@ -20,7 +20,16 @@ from thirtytwo.fit.callbacks import Ledger
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.fit.train import Fitted, prepared
-from thirtytwo.fit.transfer import TransferBatches, TransferLoop, adapted, augments, set_modes, stages_told, unfrozen
+from thirtytwo.fit.transfer import (
+    TransferBatches,
+    TransferLoop,
+    adapted,
+    augments,
+    set_modes,
+    stages_told,
+    unfrozen,
+    with_run,
+)
 from thirtytwo.models import MODELS, Net
 from thirtytwo.recipe import AugmentSettings, ModelSettings, Recipe
 
@@ -323,14 +332,17 @@ def test_filters_that_muon_would_rescale(started: Start) -> None:
     assert stages_told(recipe.model_copy(update={"transfer": behind}), net, 48, 16)
 
 
-def test_the_run_s_own_network(started: Start) -> None:
-    recipe, _ = started("textbook")
-    other = recipe.model_copy(update={"model": ModelSettings(name="fastnet")})
-    assert adapted(other) == other
-    asked = other.model_copy(update={"transfer": recipe.transfer.model_copy(update={"network": "run"})})
-    found = adapted(asked)
-    assert found.model == NETWORKS["textbook"]
-    assert found.data.image_size == 16
+@pytest.mark.parametrize("network", ["recipe", "run"])
+def test_the_run_s_own_network(network: str, started: Start) -> None:
+    recipe, _ = started("textbook", transfer__network=network)
+    values = {"model": {"name": "timm"}, "optimizer": {"lr": 1.0}, "data": {"image_size": 224, "resize": "pad"}}
+    found = with_run(values, recipe)
+    if network == "recipe":
+        assert found == values
+        return
+    assert found["model"] == NETWORKS["textbook"].model_dump()
+    assert found["optimizer"]["lr"] == Recipe(name="any", model=ModelSettings(name="any")).optimizer.lr
+    assert found["data"] == {"image_size": 16, "resize": "pad"}
 
 
 def test_timm_keeps_its_published_shape(tmp_path: Path, tiny: SimpleNamespace) -> None:

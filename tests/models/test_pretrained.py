@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS, Net
-from thirtytwo.models.pretrained import kind_of, network_of, start_from, weights_name
+from thirtytwo.models.pretrained import kind_of, start_from, ways_of, weights_name
 from thirtytwo.recipe import ModelSettings
 
 GROUPS = [{"width": 8}, {"width": 16}]
@@ -120,10 +120,12 @@ def test_weights_that_fit_and_mean_something_else(pretrain: Pretrain) -> None:
     start_from(fresh(harmless, 10), str(path), harmless, TEN)
 
 
-def test_the_network_of_a_run(pretrain: Pretrain) -> None:
-    settings = model("fastnet", groups=GROUPS)
-    path, _ = pretrain(settings, TEN)
-    assert network_of(str(path)) == (settings, 16)
+def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
+    path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
+    found = ways_of(str(path))
+    assert found["model"] == {"name": "fastnet", "options": {"groups": GROUPS}}
+    assert found["optimizer"]["name"] == "muon"
+    assert found["data"] == {"image_size": 16}
 
 
 @pytest.mark.parametrize(

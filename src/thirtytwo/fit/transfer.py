@@ -6,7 +6,7 @@ frozen, what it says of a picture does not change, so it is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from thirtytwo.fit.loop import Loop
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.fit.schedules import rate_factor
 from thirtytwo.models import Net
-from thirtytwo.models.pretrained import kind_of, network_of, weights_name
+from thirtytwo.models.pretrained import kind_of, ways_of, weights_name
 from thirtytwo.recipe import AugmentSettings, Recipe, TransferSettings
 
 CACHE_BYTES = 2**31
@@ -28,25 +28,32 @@ NORMS = (0.5, 2.0)
 KEY = "transfer.unfreeze"
 
 
-def adapted(recipe: Recipe) -> Recipe:
-    """The recipe with a network that can take the weights it names: the run's own, or timm's as published.
+def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The tables `values` of a recipe, with the network and the rates of the run it starts from if it is to have them.
+
+    `recipe` is what the tables resolve to; what is changed on the command line goes on top of the outcome.
 
     Raises:
         ThirtytwoError: there are no such weights.
     """
-    transfer, model = recipe.transfer, recipe.model
-    if not transfer.pretrained:
-        return recipe
-    kind = kind_of(transfer.pretrained)
-    if kind == "run":
-        if transfer.network == "recipe":
-            return recipe
-        network, size = network_of(transfer.pretrained)
-        data = recipe.data.model_copy(update={"image_size": size})
-        return recipe.model_copy(update={"model": network, "data": data})
+    settings = recipe.transfer
+    if not settings.pretrained or kind_of(settings.pretrained) != "run" or settings.network == "recipe":
+        return dict(values)
+    ways = ways_of(settings.pretrained)
+    return {**values, **ways, "data": {**values.get("data", {}), **ways["data"]}}
+
+
+def adapted(recipe: Recipe) -> Recipe:
+    """The recipe with an architecture of timm as published, where it is to take weights from outside.
+
+    Raises:
+        ThirtytwoError: there are no such weights.
+    """
+    source, model = recipe.transfer.pretrained, recipe.model
+    kind = kind_of(source) if source else "run"
     if kind == "timm":
-        weights_name(transfer.pretrained, model)
-    if model.name != "timm" or "pretrained" in model.options:
+        weights_name(source, model)
+    if kind == "run" or model.name != "timm" or "pretrained" in model.options:
         return recipe
     published = model.model_copy(update={"options": {**model.options, "pretrained": True}})
     return recipe.model_copy(update={"model": published})

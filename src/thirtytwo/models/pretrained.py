@@ -87,14 +87,19 @@ def kind_of(pretrained: str) -> Kind:
     return "timm"
 
 
-def network_of(pretrained: str) -> tuple[ModelSettings, int]:
-    """The network of the run that `pretrained` names, and the side of its pictures in pixels.
+def ways_of(pretrained: str) -> dict[str, Any]:
+    """What goes with the weights of the run that `pretrained` names, as tables of a recipe.
+
+    That is its network, the rates that suit it, and the side of its pictures in pixels.
 
     Raises:
         RunError: the run is not finished or damaged.
     """
     run = RunDir.open(pretrained)
-    return run.read_recipe().model, int(_facts(_weights_of(run))["input_size"])
+    recipe, facts = run.read_recipe(), _facts(_weights_of(run))
+    tables = {"model": recipe.model, "optimizer": recipe.optimizer}
+    found = {name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()}
+    return found | {"data": {"image_size": int(facts["input_size"])}}
 
 
 def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Start:

@@ -21,7 +21,7 @@ from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.fit.train import Fitted, build_net, fit
-from thirtytwo.fit.transfer import adapted, stages_told
+from thirtytwo.fit.transfer import adapted, stages_told, with_run
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
@@ -161,7 +161,9 @@ def settle(
     started = datetime.now(UTC)
     values = read_recipe_values(recipe_source)
     where = f"Recipe {str(recipe_source)!r}"
-    early = adapted(resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where))
+    typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
+    values = with_run(values, resolve_recipe(values, changes, **typical))
+    early = adapted(resolve_recipe(values, changes, **typical))
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
     check_optimizer(early)
