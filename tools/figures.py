@@ -8,6 +8,37 @@ RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 ALIKE = 0.02
 
 
+def transfer_gains() -> str:
+    """Accuracy from another data set's weights and from scratch, with few pictures."""
+    path = RESULTS / "transfer.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/transfer.py` measures it.\n"
+    result = _read(path)
+    hardware = result["hardware"]
+    lines = [
+        "| data | trained on | weights of | pretrained | from scratch | gained |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in result["cases"]:
+        if "points_gained" in case:
+            first = case["pretrained"]["runs"][0]
+            started, scratch = _spread(case["pretrained"]), _spread(case["scratch"])
+            cells = [case["data"], f"{first['trained_on']:,} pictures", case["source"], started, scratch]
+            lines.append(f"| {' | '.join(cells)} | {case['points_gained']:+.1f} points |")
+    text = f"""
+Recipe `{result["recipe"]}` with the same settings for both; mean, range and number of seeds of the accuracy on all test
+pictures, one view; {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}."""
+    return "\n".join([*lines, text]) + "\n"
+
+
+def _spread(runs: dict[str, Any]) -> str:
+    """Mean, range and number of runs; of a single run its 95 % interval."""
+    if runs["n"] == 1:
+        low, high = runs["runs"][0]["ci95"]
+        return f"{runs['mean']:.1%} [{low:.1%}, {high:.1%}], n = 1"
+    return f"{runs['mean']:.1%} ({runs['min']:.1%} to {runs['max']:.1%}), n = {runs['n']}"
+
+
 def accuracies() -> str:
     """What the recipes reached on CIFAR."""
     results = {path.stem: _read(path) for path in sorted(RESULTS.glob("accuracy-*.json"))}

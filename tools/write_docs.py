@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import judged
 import measured
-from figures import accuracies, augmentation_costs, remedies, speeds
+from figures import accuracies, augmentation_costs, remedies, speeds, transfer_gains
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
@@ -148,6 +148,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "changes-of-fast": changes_of_fast,
     "confidence": judged.confidence,
     "speeds": speeds,
+    "transfer": transfer_gains,
     "network-options": network_options,
     "networks": networks,
     "published-options": published_options,
