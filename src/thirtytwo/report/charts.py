@@ -82,7 +82,7 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
 
 def reliability_chart(found: Reliability, title: str = "") -> str:
     """Accuracy against confidence with Wilson intervals, and below it how many pictures have which confidence."""
-    width, left, right, top, bottom, bars_top, bars = 420.0, 56.0, 14.0, 28.0, 276.0, 294.0, 56.0
+    width, left, right, top, bottom, bars_top, bars = 426.0, 56.0, 20.0, 28.0, 276.0, 294.0, 56.0
 
     def across(share: float) -> float:
         return left + share * (width - left - right)
