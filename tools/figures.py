@@ -88,6 +88,36 @@ Batches of {result["batch_size"]} pictures of 32×32 pixels, medians of {result[
     return "\n".join([*lines, text]) + "\n"
 
 
+def explanations() -> str:
+    """Agreement of the maps in model files with Grad-CAM, and what each method's maps are worth."""
+    found = _read(RESULTS / "explain.json")
+    hardware = found["hardware"]
+    lines = [
+        "| data | map | deletion | insertion | random | better by (95 %) | ranks as Grad-CAM | same maximum |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for run in found["runs"]:
+        for name, score in run["scores"].items():
+            alike = run["agreement_with_gradcam"].get(name)
+            low, high = score["ci95"]
+            cells = [
+                run["data"],
+                "a blob in the middle" if name == "middle" else f"`{name}`",
+                *(f"{score[key]:.3f}" for key in ("deletion", "insertion", "random")),
+                f"**{score['better_by']:+.3f}** ({low:+.3f} to {high:+.3f})",
+                *([f"{alike['median_rank_correlation']:.2f}", f"{alike['same_maximum']:.0%}"] if alike else ["", ""]),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    recipe, sides = {run["recipe"] for run in found["runs"]}, {run["places_a_side"] for run in found["runs"]}
+    looked = ", ".join(f"{run['n']:,} of {run['data']}" for run in found["runs"])
+    places = " or ".join(f"{side}×{side}" for side in sorted(sides))
+    text = f"""
+Test pictures drawn by seed {found["seed"]} ({looked}), models of the recipe `{", ".join(sorted(recipe))}`,
+most probable class. Mean areas; median rank correlation with Grad-CAM over places ({places}, as many as Grad-CAM has),
+and how often both have the same hottest place. {hardware["cores"]} cores of {hardware["cpu"]}, {found["date"][:10]}."""
+    return "\n".join([*lines, text]) + "\n"
+
+
 def remedies() -> str:
     """What class weights, a balanced sampler and the focal loss do for rare classes."""
     path = RESULTS / "imbalance.json"

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import judged
 import measured
-from figures import accuracies, augmentation_costs, remedies, speeds, transfer_gains
+from figures import accuracies, augmentation_costs, explanations, remedies, speeds, transfer_gains
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
@@ -146,6 +146,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "augmentation-costs": augmentation_costs,
     "augmentations": augmentations,
     "changes-of-fast": changes_of_fast,
+    "explanations": explanations,
     "confidence": judged.confidence,
     "speeds": speeds,
     "transfer": transfer_gains,

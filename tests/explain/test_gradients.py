@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.gradients import Gradients
+from thirtytwo.explain.overlay import Heat
 from thirtytwo.models import MODELS, Net
 
 
@@ -127,8 +129,17 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     assert min(found.shape[1:]) >= 4
     assert np.isfinite(found).all()
     assert (np.ptp(found, axis=(1, 2)) > 0).all()
+    if net.has_heatmaps:
+        assert agreement(net, lab.normalised(pictures), labels, found) > 0.95
     heats = as_heat(found, 32)
     inside = np.array([heat[place].mean() for heat, place in zip(heats, where, strict=True)])
     outside = np.array([heat[~place].mean() for heat, place in zip(heats, where, strict=True)])
     assert (inside > outside).sum() >= 10
     assert (inside - outside).mean() > 0.2
+
+
+def agreement(net: Net, images: Tensor, labels: npt.NDArray[np.int64], found: Heat) -> float:
+    """Least correlation between the maps that a model file would carry and those of Grad-CAM."""
+    with torch.no_grad():
+        carried = net.heatmaps(net.maps(images), torch.from_numpy(labels)).numpy()
+    return min(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in zip(carried, found, strict=True))
