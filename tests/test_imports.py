@@ -13,6 +13,7 @@ import pytest
 import thirtytwo
 
 NEED_THE_EXTRA = (
+    "thirtytwo.app",
     "thirtytwo.augment",
     "thirtytwo.data.batches",
     "thirtytwo.judge.score",

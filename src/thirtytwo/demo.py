@@ -51,6 +51,7 @@ def run_demo(runs: Path = Path("runs")) -> Run:
     show(f"  thirtytwo predict {files[0].parent} --model {run.path}")
     show("  thirtytwo train cifar10                           a real data set")
     show("  thirtytwo train FOLDER                            your own pictures, one folder a class")
+    show(f"\nTry it in a web page, on this computer alone:  thirtytwo app --model {run.path}")
     return run
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.console import say, show, show_error
 from thirtytwo.cli.serve import serve
 from thirtytwo.errors import ThirtytwoError
@@ -315,15 +316,22 @@ def data_doctor(data: Data, data_root: DataRoot = None) -> None:
     show_diagnosis(data, data_root)
 
 
+app.command("app")(open_app)
 app.command()(serve)
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    then_app: Annotated[bool, typer.Option("--app", help="Open the app on it afterwards.")] = False,
+) -> None:
     """Train, judge and use a small classifier in a few minutes, without any download."""
     from thirtytwo.demo import run_demo
 
-    run_demo()
+    run = run_demo()
+    if then_app:
+        from thirtytwo.cli.app import start_app
+
+        start_app([str(run.path)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,13 +38,14 @@ class Taught:
     """A network with new classes.
 
     `head` and `means` (the classes' mean directions, float32 `(C, D)`) are of all pictures. `held_out` are calibrated
-    predictions of every picture by a head that never saw it, in the order of `names`, which say class and position.
+    predictions of every picture by a head that never saw it; `pictures` are those, uint8 `(N, S, S, 3)`.
     """
 
     base: Path
     info: ModelInfo
     head: Head
     means: npt.NDArray[np.float32]
+    pictures: Pixels
     held_out: Predictions
     folds: int
 
@@ -114,6 +115,7 @@ def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, s
         info=info,
         head=fit_head(both, twice, len(classes)),
         means=class_means(both, twice, len(classes)),
+        pictures=pixels,
         held_out=Predictions(
             classes, labels, softmax(logits, temperature).astype(np.float32), np.arange(len(labels), dtype=np.int64)
         ),

@@ -1,0 +1,86 @@
+"""What the app was started with, and how Streamlit is set for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+PICTURE_MB, MODEL_MB = 50, 500
+"""Largest picture and largest model that may be uploaded."""
+
+_SERIF = '"Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, "Liberation Serif", serif'
+_SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
+_LIGHT = {
+    "backgroundColor": "#fcfbf8",
+    "secondaryBackgroundColor": "#f1efe8",
+    "textColor": "#1e2226",
+    "primaryColor": "#1c5f79",
+    "borderColor": "#dedad0",
+    "blueTextColor": "#1c5f79",
+    "blueBackgroundColor": "#e7f0f3",
+}
+_DARK = {
+    "backgroundColor": "#15181b",
+    "secondaryBackgroundColor": "#22272c",
+    "textColor": "#e7e4de",
+    "primaryColor": "#5ba7c4",
+    "borderColor": "#353b42",
+    "blueTextColor": "#8cc8df",
+    "blueBackgroundColor": "#1a2a32",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the app was started with.
+
+    `models` are what `--model` named, the first one the default; `data_root` is where known data sets are looked for;
+    `host` and `port` are where the app listens.
+    """
+
+    models: tuple[str, ...] = ()
+    data_root: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8033
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only people on this machine can reach the app, who may name any path on it."""
+        return self.host in LOOPBACK
+
+    @property
+    def address(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+def streamlit_options(settings: Settings, *, open_browser: bool) -> dict[str, Any]:
+    """Streamlit's options: nothing is sent anywhere, files are not watched, and the look is that of the reports."""
+    hosts = sorted(LOOPBACK) if settings.is_local else []
+    return {
+        "browser.gatherUsageStats": False,
+        "client.showErrorDetails": "none",
+        "client.showErrorLinks": False,
+        "client.toolbarMode": "minimal",
+        "global.developmentMode": False,
+        "logger.hideWelcomeMessage": True,
+        "logger.level": "error",
+        "runner.magicEnabled": False,
+        "server.address": settings.host,
+        "server.allowedHosts": hosts,
+        "server.enableCORS": True,
+        "server.enableXsrfProtection": True,
+        "server.fileWatcherType": "none",
+        "server.headless": not open_browser,
+        "server.maxUploadSize": MODEL_MB,
+        "server.port": settings.port,
+        "server.runOnSave": False,
+        "server.showEmailPrompt": False,
+        "theme.baseRadius": "6px",
+        "theme.font": _SANS,
+        "theme.headingFont": _SERIF,
+        "theme.headingFontWeights": [600, 600, 600, 600, 600, 600],
+        **{f"theme.light.{key}": value for key, value in _LIGHT.items()},
+        **{f"theme.dark.{key}": value for key, value in _DARK.items()},
+    }

@@ -1,0 +1,108 @@
+"""What is in the pictures?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import streamlit as st
+
+from thirtytwo.app.looking import drawn, heat_method
+from thirtytwo.app.markup import card
+from thirtytwo.app.parts import choose_model, title
+from thirtytwo.app.pictures import Picture, picture_input
+from thirtytwo.app.results import Result, as_csv, as_json, as_zip, tell
+from thirtytwo.app.shelf import Entry, opened
+from thirtytwo.predict.predictor import Prediction, Unreadable
+
+ON_A_PAGE = 8
+
+
+def show() -> None:
+    """The page."""
+    title("What is in the picture?", "Drop pictures below, or paste one with Ctrl+V. Nothing leaves this computer.")
+    entry = choose_model()
+    pictures = picture_input()
+    if not pictures:
+        st.info(
+            "Add a picture to see what the model makes of it, or try the samples.",
+            icon=":material/add_photo_alternate:",
+        )
+        return
+    results = tell(entry, pictures)
+    classes = len(opened(entry).classes)
+    top, heat = _options(entry, classes)
+    if len(results) > 1:
+        _summary(results)
+    cards(entry, pictures, results, top, heat=heat)
+    if len(results) > 1:
+        table(results)
+    downloads(entry, pictures, results, top)
+
+
+def cards(
+    entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
+) -> None:
+    """Each picture with what the model says of it, a few at a time."""
+    pages = -(-len(pictures) // ON_A_PAGE)
+    first = 0
+    if pages > 1:
+        first = (st.pagination(pages, key=f"{key}-page-{len(pictures)}") - 1) * ON_A_PAGE
+    for picture, result in list(zip(pictures, results, strict=True))[first : first + ON_A_PAGE]:
+        with st.container(border=True):
+            if isinstance(result, Unreadable):
+                st.warning(result.error, icon=":material/broken_image:")
+            else:
+                st.html(card(picture.name, result, drawn(entry, picture, heat=heat), top, heat=heat))
+
+
+def table(results: Sequence[Result]) -> None:
+    """Every result in a row."""
+    rows = [
+        {"file": one.file, "class": one.top, "confidence": one.confidence, "known": one.known, "problem": ""}
+        if isinstance(one, Prediction)
+        else {"file": one.file, "class": None, "confidence": None, "known": None, "problem": one.error}
+        for one in results
+    ]
+    if all(isinstance(one, Prediction) for one in results):
+        for row in rows:
+            del row["problem"]
+    st.subheader("All results", anchor=False)
+    bar = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
+    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row a picture")
+
+
+def downloads(entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int) -> None:
+    """The results to take away."""
+    with st.container(horizontal=True, key="downloads"):
+        take = partial(st.download_button, on_click="ignore", icon=":material/download:")
+        take("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row a picture")
+        take("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
+        if any(isinstance(one, Prediction) for one in results):
+            make = partial(as_zip, entry, list(pictures), list(results))
+            take(
+                "Heatmaps (ZIP)", make, "heatmaps.zip", "application/zip", key="zip", help="Pictures with heat, as PNG"
+            )
+
+
+def _options(entry: Entry, classes: int) -> tuple[int, bool]:
+    with st.container(horizontal=True, vertical_alignment="center", key="options"):
+        heat = st.toggle("Show where the model looks", key="heat", persist_state="session")
+        most = min(10, classes)
+        top = most
+        if most > 1:
+            top = st.slider(
+                "Classes shown", 1, most, min(5, most), key=f"top-{most}", width=220, persist_state="session"
+            )
+    if heat:
+        st.caption(heat_method(opened(entry)))
+    return top, heat
+
+
+def _summary(results: Sequence[Result]) -> None:
+    unreadable = sum(isinstance(one, Unreadable) for one in results)
+    unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
+    parts = [f"{len(results) - unreadable} pictures classified"]
+    parts += [f"{unknown} of them unlike anything in training"] if unknown else []
+    parts += [f"{unreadable} could not be read"] if unreadable else []
+    st.markdown("; ".join(parts) + ".")

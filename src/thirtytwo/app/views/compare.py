@@ -1,0 +1,108 @@
+"""The same pictures through several models."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import streamlit as st
+
+from thirtytwo.app.looking import view
+from thirtytwo.app.markup import beside
+from thirtytwo.app.parts import describe, no_model, title
+from thirtytwo.app.pictures import picture_input
+from thirtytwo.app.results import Result, tell
+from thirtytwo.app.shelf import Entry, chosen, entries, info_of
+from thirtytwo.predict.predictor import Prediction, Unreadable
+
+MOST = 4
+ON_A_PAGE = 8
+_TOP = 3
+
+
+def show() -> None:
+    """The page."""
+    title("Compare models", "The same pictures through two to four models, and where these agree.")
+    found = entries()
+    if not found:
+        no_model()
+    if len(found) < 2:
+        st.info(
+            f"There is one model at hand, {found[0].name}. Train another, teach one of your own, or add a file on the "
+            "page Models; then choose both here.",
+            icon=":material/balance:",
+        )
+        return
+    models = _choose(found)
+    if len(models) < 2:
+        st.info("Choose at least two models.", icon=":material/balance:")
+        return
+    pictures = picture_input()
+    if not pictures:
+        st.info("Add pictures to compare what the models say.", icon=":material/add_photo_alternate:")
+        return
+    told = {entry.name: tell(entry, pictures) for entry in models}
+    rows = list(zip(pictures, zip(*told.values(), strict=True), strict=True))
+    readable = [(picture, said) for picture, said in rows if not isinstance(said[0], Unreadable)]
+    for _, said in rows:
+        if isinstance(said[0], Unreadable):
+            st.warning(said[0].error, icon=":material/broken_image:")
+    if not readable:
+        return
+    agreeing = sum(agree(said) for _, said in readable)
+    both = "Both" if len(models) == 2 else f"All {len(models)}"
+    st.markdown(f"**{both} name the same class for {agreeing} of {len(readable)} pictures.**")
+    if 0 < agreeing < len(readable) and st.toggle("Only where they differ", key="differing"):
+        readable = [(picture, said) for picture, said in readable if not agree(said)]
+    pages = -(-len(readable) // ON_A_PAGE)
+    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * ON_A_PAGE if pages > 1 else 0
+    for picture, said in readable[first : first + ON_A_PAGE]:
+        with st.container(border=True):
+            names = list(zip(told, _predictions(said), strict=True))
+            st.html(beside(picture.name, view(picture.data), names, _TOP, agree=agree(said)))
+    st.download_button(
+        "CSV",
+        as_csv(told),
+        "comparison.csv",
+        "text/csv",
+        key="compare-csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def agree(said: Sequence[Result]) -> bool:
+    """Whether all name the same class first, and all know it or none does."""
+    found = _predictions(said)
+    return len({one.top for one in found}) == 1 and len({one.known for one in found}) == 1
+
+
+def as_csv(told: dict[str, list[Result]]) -> str:
+    """One row a picture: what each model says, and whether they agree."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["file", *(f"{name}: {what}" for name in told for what in ("class", "confidence", "known")), "agree"]
+    )
+    for said in zip(*told.values(), strict=True):
+        if isinstance(said[0], Unreadable):
+            continue
+        found = _predictions(said)
+        cells = [cell for one in found for cell in (one.top, one.confidence, str(one.known).lower())]
+        writer.writerow([found[0].file, *cells, str(agree(said)).lower()])
+    return stream.getvalue()
+
+
+def _choose(found: list[Entry]) -> list[Entry]:
+    names = [entry.name for entry in found]
+    first = chosen(found)
+    default = [names[first], next(name for name in names if name != names[first])]
+    picked = st.multiselect("Models", names, default=default, max_selections=MOST, key="models-compared")
+    models = [found[names.index(name)] for name in picked]
+    st.caption("  \n".join(f"{entry.name}: {describe(info_of(entry))}" for entry in models))
+    return models
+
+
+def _predictions(said: Sequence[Result]) -> list[Prediction]:
+    return [one for one in said if isinstance(one, Prediction)]

@@ -1,0 +1,153 @@
+"""The models at hand: what each knows, how good it is, and adding one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from thirtytwo.app import shelf
+from thirtytwo.app.parts import describe, mistake, no_model, title
+from thirtytwo.app.settings import MODEL_MB
+from thirtytwo.app.shelf import Entry, choose, chosen, entries, info_of, keep, keep_upload, name_of
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.predict.modelfile import read_info
+from thirtytwo.predict.predictor import find_model
+from thirtytwo.report.facts import interval, percent
+from thirtytwo.rundir import RunDir
+
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
+_FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_tta": "with test-time augmentation",
+    "top5_accuracy": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "ece": "calibration error (ECE)",
+}
+
+
+def show() -> None:
+    """The page."""
+    title("Models", "What each model knows and how good it is. The one in use is what other pages begin with.")
+    found = entries()
+    if not found:
+        no_model()
+    used = chosen(found)
+    for number, entry in enumerate(found):
+        with st.container(border=True):
+            _model(entry, number, used=number == used)
+    st.subheader("Add a model", anchor=False)
+    upload()
+    if shelf.settings.is_local:
+        _path()
+
+
+def upload() -> None:
+    """Take a model file, check it, and put it on the shelf."""
+    st.file_uploader(
+        "A model.onnx of thirtytwo", type=["onnx"], key="model-upload", on_change=_taken, max_upload_size=MODEL_MB
+    )
+    _told("model-upload")
+
+
+def _taken() -> None:
+    given = st.session_state["model-upload"]
+    if given is not None:
+        _try("model-upload", lambda: keep_upload(given.name, given.getvalue()))
+
+
+def _path() -> None:
+    with st.form("model-path", border=False, enter_to_submit=True):
+        st.text_input("Or a run directory or file on this computer", placeholder="runs/mine", key="model-path-text")
+        st.form_submit_button("Add", on_click=_pointed)
+    _told("model-path-text")
+
+
+def _pointed() -> None:
+    text = st.session_state["model-path-text"].strip()
+    if text:
+        _try("model-path-text", lambda: _kept(text))
+
+
+def _kept(text: str) -> Entry:
+    path = find_model(Path(text).expanduser() if "/" in text or text.startswith("~") else text)
+    read_info(path)
+    return keep(name_of(path), path, f"from {path}")
+
+
+def _try(key: str, add: Any) -> None:
+    """Add a model, and leave what came of it for the page to tell."""
+    try:
+        entry = add()
+        st.session_state[f"{key}-told"] = (True, f"{entry.name} was checked and is in use now.")
+    except ThirtytwoError as error:
+        st.session_state[f"{key}-told"] = (False, f"{error.message} {error.fix or ''}")
+
+
+def _told(key: str) -> None:
+    fine, text = st.session_state.pop(f"{key}-told", (True, ""))
+    if text:
+        (st.success if fine else st.error)(text, icon=":material/check:" if fine else ":material/error:")
+
+
+def _model(entry: Entry, number: int, *, used: bool) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader(entry.name, anchor=False, width="content")
+        if used:
+            st.badge("in use", icon=":material/check:", color="green")
+        else:
+            st.button("Use", key=f"use-{number}", on_click=choose, args=(entry,), help=f"Begin with {entry.name}")
+    try:
+        info = info_of(entry)
+    except ThirtytwoError as error:
+        mistake(error)
+        return
+    st.markdown(describe(info))
+    size = entry.path.stat().st_size / 1e6
+    st.caption(f"{entry.origin} · {size:.1f} MB · made by thirtytwo {info.version}")
+    with st.expander("Classes"):
+        st.write(", ".join(_plain(name) for name in info.classes))
+    run = RunDir(entry.path.parent)
+    if entry.path.name == run.onnx.name and run.metrics.is_file():
+        _run(run, number)
+
+
+def _run(run: RunDir, number: int) -> None:
+    """Figures, card and report of the run that a model lies in."""
+    with st.expander("Figures"):
+        metrics = run.read_json(run.metrics)
+        rows = [
+            {
+                "figure": label,
+                "value": f"{figure['value']:.4f}" if key == "ece" else percent(figure["value"]),
+                "95 % interval": interval(figure["ci95"], as_percent=key != "ece"),
+            }
+            for key, label in _FIGURES.items()
+            if (figure := metrics.get(key)) and figure.get("value") is not None
+        ]
+        st.caption(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures")
+        st.dataframe(rows, hide_index=True, alt="Scores with intervals")
+        for picture in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
+            st.image(str(picture), alt=picture.stem.replace("-", " "), width="stretch")
+    if run.card.is_file():
+        with st.expander("Model card"):
+            text = _FRONT_MATTER.sub("", run.card.read_text(encoding="utf-8"))
+            st.markdown(_IMAGE.sub("", text))
+    if run.report.is_file():
+        st.download_button(
+            "Report (HTML)",
+            run.report.read_bytes,
+            f"{run.path.resolve().name}-report.html",
+            "text/html",
+            key=f"report-{number}",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+
+
+def _plain(name: str) -> str:
+    """A class name that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:-])", r"\\\1", name)

@@ -1,0 +1,153 @@
+"""The app as a process with two models and a run, and a browser to use it with."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
+
+
+def encoded(colour: str, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
+    """A picture of one colour, as a file's bytes."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def paint() -> Callable[..., bytes]:
+    """`encoded`: a picture of one colour, as a file's bytes."""
+    return encoded
+
+
+def shades(folder: Path, colour: tuple[int, int, int], count: int, seed: int) -> list[Path]:
+    """Different pictures of about one colour."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    files = []
+    for number in range(count):
+        pixels = np.clip(np.array(colour) + random.integers(-40, 41, (12, 12, 3)), 0, 255).astype(np.uint8)
+        files.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="session")
+def shade() -> Callable[..., list[Path]]:
+    """`shades`: different pictures of about one colour, written to a folder."""
+    return shades
+
+
+def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path:
+    """A folder of pictures, and a run that was scored on its test part and is wrong now and then."""
+    from thirtytwo.data.load import load_dataset
+
+    data = place / "pictures"
+    for split, count in (("train", 4), ("test", 8)):
+        for number, name in enumerate(("red", "green", "blue")):
+            shades(data / split / name, COLOURS[name], count, seed=number + 10 * count)
+    found = load_dataset(str(data))
+    assert found.test is not None
+    return finished_run(
+        place / "runs" / "colours-1",
+        truth=found.test.labels,
+        rows=found.test.rows,
+        classes=found.classes,
+        skill=1.0,
+        data={"spec": str(data), "fingerprint": found.fingerprint},
+    )
+
+
+@pytest.fixture(scope="session")
+def explorable(tmp_path_factory: pytest.TempPathFactory, finished_run: Callable[..., Path]) -> Path:
+    """A directory with `runs/colours-1` and the pictures it was scored on."""
+    place = tmp_path_factory.mktemp("place")
+    write_explorable_run(place, finished_run)
+    return place
+
+
+@dataclass
+class Running:
+    """`thirtytwo app` as a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    said: str
+
+
+def start(*arguments: str, cwd: Path) -> Running:
+    """The app on a free port, ready to answer."""
+    command = [sys.executable, "-m", "thirtytwo", "app", "--port", "0", "--no-browser", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    assert found, said + process.stderr.read()
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{found[0]}/_stcore/health", timeout=5):
+                return Running(process, found[0], said)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+    raise AssertionError("the app did not answer")
+
+
+@pytest.fixture(scope="session")
+def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) -> Iterator[Running]:
+    """The app with a model that tells colours, one that names blue otherwise, and a run."""
+    other = write_model(explorable / "other.onnx", classes=("red", "green", "sea"))
+    running = start("--model", str(colour_model), "--model", str(other), cwd=explorable)
+    yield running
+    running.process.terminate()
+    running.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(app: Running, browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page of the app; afterwards nothing may have been asked from elsewhere, and no script have failed."""
+    os.environ.pop("DEBUG", None)
+    contexts, asked, wrong = [], [], []
+
+    def begin(path: str = "", *, width: int = 1280, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(f"{app.url}/{path}")
+        page.wait_for_selector("h1")
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    own = (app.url, app.url.replace("http", "ws"), "data:", "blob:")
+    assert not [url for url in asked if not url.startswith(own)], "nothing may be fetched from elsewhere"
+    assert not wrong

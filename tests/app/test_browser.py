@@ -1,0 +1,190 @@
+"""The app as people use it, in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.predict.predictor import Classifier
+
+pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Any]
+PASTE = """async (data) => {
+  const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
+  const held = new DataTransfer();
+  held.items.add(new File([bytes], "image.png", { type: "image/png" }));
+  document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: held, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, paint: Callable[..., bytes]) -> list[Path]:
+    """Pictures in several formats, one of them of a colour that no class has, and a file that is no picture."""
+    kinds = {"red.png": "PNG", "green.jpg": "JPEG", "blue.webp": "WEBP", "grey.bmp": "BMP", "blue.tif": "TIFF"}
+    made = []
+    for name, kind in kinds.items():
+        made.append(tmp_path / name)
+        made[-1].write_bytes(paint(name.partition(".")[0], kind=kind))
+    return made
+
+
+def give(page: Any, files: list[Path] | Path, field: int = 0) -> None:
+    page.locator("input[type=file]").nth(field).set_input_files(files)
+
+
+def switch(page: Any, label: str) -> None:
+    """Press the switch with this label."""
+    page.locator("label", has_text=label).first.click()
+
+
+def save(page: Any, label: str) -> bytes:
+    """What a download button gives."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=label, exact=True).click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+def test_one_picture_with_classes_and_heat(visit: Visit, files: list[Path]) -> None:
+    page = visit()
+    give(page, files[0])
+    page.wait_for_selector(".tt-card")
+    assert page.inner_text(".tt-top") == "red"
+    assert page.locator(".tt-bars b").all_inner_texts() == ["red", "green", "blue"]
+    assert page.locator(".tt-bars em").first.inner_text() == "> 99.9\u00a0%"
+    assert page.get_attribute(".tt-seen img", "alt") == "red.png as the model sees it"
+    assert page.evaluate("document.querySelector('.tt-seen img').naturalWidth") == 8
+    plain = page.get_attribute(".tt-card img", "src")
+    switch(page, "Show where the model looks")
+    page.wait_for_selector("img[alt='red.png, with heat over it']")
+    assert page.get_attribute(".tt-card img", "src") != plain
+
+
+def test_five_pictures_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("not a picture")
+    page = visit()
+    give(page, [*files, tmp_path / "notes.png"])
+    page.wait_for_selector("text=5 pictures classified; 1 of them unlike anything in training; 1 could not be read.")
+    page.wait_for_selector("h3:has-text('All results')")
+    assert page.locator(".tt-card").count() == 5
+    assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
+    assert "notes.png is not a picture" in page.inner_text("[data-testid=stAlertContainer]")
+    rows = list(csv.DictReader(io.StringIO(save(page, "CSV").decode())))
+    assert [row["top"] for row in rows] == ["red", "green", "blue", "red", "blue", ""]
+    assert [row["known"] for row in rows][:5] == ["true", "true", "true", "false", "true"]
+    entries = json.loads(save(page, "JSON"))
+    assert entries[0].keys() == {"file", "width", "height", "top", "confidence", "known", "predictions"}
+    assert "notes.png is not a picture" in entries[5]["error"]
+    with zipfile.ZipFile(io.BytesIO(save(page, "Heatmaps (ZIP)"))) as archive:
+        assert archive.namelist() == ["red.png", "green.png", "blue.png", "grey.png", "blue-2.png", "predictions.json"]
+        assert Image.open(archive.open("red.png")).size == (440, 330)
+
+
+def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
+    page = visit()
+    page.wait_for_selector("input[type=file]", state="attached")
+    page.wait_for_timeout(1000)
+    page.evaluate(PASTE, base64.b64encode(paint("green")).decode())
+    page.wait_for_selector(".tt-card")
+    assert page.inner_text(".tt-top") == "green"
+    page.get_by_text("Samples", exact=True).first.click()
+    page.get_by_role("button", name="rocket", exact=True).click()
+    page.wait_for_selector("figcaption:has-text('rocket.jpg')")
+
+
+def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
+    page = visit("compare")
+    give(page, files[:3])
+    page.wait_for_selector("text=Both name the same class for 2 of 3 pictures.")
+    page.locator(".tt-beside").nth(2).wait_for()
+    assert page.locator(".tt-beside").nth(2).locator(".tt-top").all_inner_texts() == ["blue", "sea"]
+    assert page.locator(".tt-beside .tt-badge").all_inner_texts() == ["agree", "agree", "differ"]
+    switch(page, "Only where they differ")
+    page.wait_for_function("document.querySelectorAll('.tt-beside').length === 1")
+
+
+def test_teach_two_classes_and_use_the_model(
+    visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = visit("teach")
+    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more pictures of class 1")
+    for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
+        page.get_by_label(f"Name of class {number}").fill(name)
+        page.keyboard.press("Tab")
+        give(page, shade(tmp_path / name, colour, 6, seed=number), number - 1)
+        page.wait_for_function(
+            "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 pictures').length === n",
+            arg=number,
+        )
+    page.get_by_role("button", name="Teach").click()
+    page.wait_for_selector("text=What was learnt")
+    assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
+    assert "6-fold cross-validation, 12 pictures" in page.inner_text("[data-testid=stMetric]")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(save(page, "Download model.onnx"))
+    assert Classifier(model, threads=1).classes == ("sun", "grape")
+    new = shade(tmp_path / "new", (130, 30, 180), 1, seed=9)[0]
+    assert run_command(["predict", str(new), "--model", str(model), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["top"] == "grape"
+    give(page, new, 2)
+    page.wait_for_selector(".tt-card")
+    assert page.inner_text(".tt-top") == "grape"
+    page.get_by_role("link", name="Models").click()
+    page.wait_for_selector("text=sun or grape")
+
+
+def test_a_models_file_is_checked_before_use(visit: Visit, colour_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    page = visit("models")
+    give(page, tmp_path / "broken.onnx")
+    page.wait_for_selector("text=broken.onnx cannot be opened as an ONNX model (11 bytes")
+    (tmp_path / "mine.onnx").write_bytes(colour_model.read_bytes())
+    give(page, tmp_path / "mine.onnx")
+    page.wait_for_selector("text=mine was checked and is in use now.")
+
+
+def test_explore_shows_and_filters_mistakes(visit: Visit) -> None:
+    page = visit("explore")
+    page.wait_for_selector(".tt-tile img")
+    tiles = page.locator(".tt-tile").all_inner_texts()
+    assert all("called" in text for text in tiles)
+    page.get_by_text("Right", exact=True).first.click()
+    page.wait_for_function(
+        "![...document.querySelectorAll('.tt-tile')].some((one) => one.innerText.includes('called'))"
+    )
+    page.get_by_role("tab", name="Confusions").click()
+    page.wait_for_selector(".tt-matrix")
+
+
+@pytest.mark.parametrize("path", ["", "compare", "explore", "models", "teach"])
+def test_every_page_fits_a_phone(visit: Visit, path: str) -> None:
+    page = visit(path, width=390, color_scheme="dark", is_mobile=True, has_touch=True)
+    page.wait_for_timeout(800)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert background == "rgb(21, 24, 27)"
+
+
+def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
+    page = visit()
+    give(page, files[0])
+    page.wait_for_selector(".tt-card")
+    reached: set[str] = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '').trim()")
+        )
+    told = " ".join(reached)
+    for wanted in ("Compare", "Teach", "Model", "Show where the model looks", "CSV"):
+        assert wanted in told, (wanted, sorted(reached))

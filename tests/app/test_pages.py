@@ -1,0 +1,311 @@
+"""Pages run without a browser: what they say without a model, of bad input, and what filters choose."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thirtytwo.errors import ModelFileError, ServiceError, UnknownNameError
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+from thirtytwo.app import launch, shelf
+from thirtytwo.app.markup import bars, headline, matrix, percent, wall
+from thirtytwo.app.pictures import Picture, as_pictures, sample_files
+from thirtytwo.app.results import as_csv, as_json
+from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
+from thirtytwo.app.views import compare
+from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, Wanted, class_rows, confusion_rows, select
+from thirtytwo.predict.predictor import Prediction, Unreadable, load
+from thirtytwo.rundir import Predictions
+
+MAIN = Path(launch.__file__).with_name("main.py")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory in which the app is started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shelf, "settings", Settings())
+    return tmp_path
+
+
+def page(name: str) -> AppTest:
+    """One page of the app, run once."""
+
+    def script(name: str) -> None:
+        import importlib
+
+        from thirtytwo.errors import ThirtytwoError
+
+        try:
+            importlib.import_module(f"thirtytwo.app.views.{name}").show()
+        except ThirtytwoError as error:
+            import streamlit as st
+
+            st.error(str(error))
+
+    found = AppTest.from_function(script, default_timeout=60, args=(name,)).run()
+    assert not found.exception
+    return found
+
+
+def texts(found: AppTest) -> str:
+    return " ".join(one.value for kind in ("markdown", "info", "error", "caption") for one in getattr(found, kind))
+
+
+@pytest.mark.parametrize("name", ["classify", "compare", "models", "teach"])
+def test_without_a_model_every_page_says_how_to_get_one(place: Path, name: str) -> None:
+    found = page(name)
+    assert "`thirtytwo demo`" in texts(found)
+    assert found.file_uploader(key="model-upload").allowed_type == [".onnx"]
+
+
+def test_without_a_run_explore_says_so(place: Path) -> None:
+    assert "There is no finished run here yet" in texts(page("explore"))
+
+
+def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, paint: Callable[..., bytes]) -> None:
+    found = page("classify")
+    found.file_uploader(key="model-upload").set_value(("mine.onnx", colour_model.read_bytes(), "")).run()
+    assert found.selectbox(key="model").value == "mine"
+    assert "3 classes of colours · 90.0\u00a0% right on test" in texts(found)
+    files = [("a.png", paint("blue"), "image/png"), ("b.png", b"\x89PNG", "image/png")]
+    found.file_uploader(key="upload").set_value(files).run()
+    assert not found.exception
+    assert [one.value.partition(":")[0] for one in found.warning] == ["b.png is not a picture"]
+    table = found.dataframe[0].value
+    assert table["class"].tolist()[0] == "blue"
+    assert "b.png" in table["problem"][1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "mine.onnx cannot be opened as an ONNX model (0 bytes; it is empty)."),
+        (b"PK\x03\x04", "mine.onnx cannot be opened as an ONNX model"),
+        (None, "its metadata has no key 'thirtytwo'"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told(
+    place: Path, write_model: Callable[..., Path], data: bytes | None, message: str
+) -> None:
+    if data is None:
+        data = write_model(place / "foreign.onnx", metadata=None).read_bytes()
+    found = page("models")
+    before = set(shelf.workplace().iterdir())
+    found.file_uploader(key="model-upload").set_value(("mine.onnx", data, "")).run()
+    assert message in found.error[0].value
+    assert str(shelf.workplace()) not in found.error[0].value
+    assert set(shelf.workplace().iterdir()) == before
+
+
+def test_a_run_directory_is_added_by_its_path(
+    place: Path, finished_run: Callable[..., Path], colour_model: Path
+) -> None:
+    shelf.settings = Settings((str(colour_model),))
+    run = finished_run(place / "elsewhere" / "mine")
+    found = page("models")
+    found.text_input(key="model-path-text").set_value(str(place / "nothing"))
+    found.button[-1].click().run()
+    assert "There is no model file or run directory" in found.error[0].value
+    found.text_input(key="model-path-text").set_value(str(run))
+    found.button[-1].click().run()
+    assert [one.value for one in found.success] == ["mine was checked and is in use now."]
+    assert found.subheader[0].value != "mine"
+    assert "mine" in [one.value for one in found.subheader]
+
+
+def test_paths_are_for_people_on_this_computer(place: Path, colour_model: Path) -> None:
+    shelf.settings = Settings((str(colour_model),), host="0.0.0.0")
+    assert not page("models").text_input
+    found = page("explore")
+    found.segmented_control(key="explore").set_value("A data set").run()
+    found.text_input(key="data-spec").set_value(str(place))
+    found.button[0].click().run()
+    assert "Only known data sets" in found.error[0].value
+
+
+def test_a_folder_of_pictures_is_shown(explorable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(explorable)
+    monkeypatch.setattr(shelf, "settings", Settings())
+    found = page("explore")
+    assert "24 pictures (test)" in found.metric[0].label
+    found.segmented_control(key="explore").set_value("A data set").run()
+    found.text_input(key="data-spec").set_value("pictures")
+    found.button[0].click().run()
+    assert "3 classes; 12 train, 24 test pictures" in texts(found)
+    assert found.dataframe[0].value["class"].tolist() == ["blue", "green", "red"]
+    found.text_input(key="data-spec").set_value("pictured")
+    found.button[0].click().run()
+    assert "Did you mean 'pictures'?" in found.error[0].value
+
+
+def test_teaching_says_what_is_missing(
+    place: Path, colour_model: Path, shade: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.settings = Settings((str(colour_model),))
+    found = page("teach")
+    assert found.button[-1].disabled
+    files = [(file.name, file.read_bytes(), "image/png") for file in shade(place / "a", (200, 30, 30), 5, 1)]
+    found.text_input(key="name-1").set_value("one")
+    found.text_input(key="name-2").set_value("one")
+    found.file_uploader(key="group-files-1").set_value(files).run()
+    assert "give the classes called 'one' names of their own; add at least 5 more pictures of one" in texts(found)
+    found.text_input(key="name-2").set_value("two")
+    found.file_uploader(key="group-files-2").set_value(files).run()
+    assert not found.button[-1].disabled
+    found.button[-1].click().run()
+    assert "The classes 'one' and 'two' hold the same picture." in found.error[0].value
+
+
+def predictions() -> Predictions:
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.0, 0.9]], dtype=np.float32)
+    return Predictions(("a", "b", "c"), np.array([0, 0, 1, 2]), probabilities, np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(None, None, WRONG, SURE), [1, 2]),
+        (Wanted(None, None, WRONG, UNSURE), [2, 1]),
+        (Wanted("a", None, ALL, UNSURE), [1, 0]),
+        (Wanted(None, "a", ALL, SURE), [0, 2]),
+        (Wanted("c", "a", ALL, SURE), []),
+    ],
+)
+def test_filters(wanted: Wanted, expected: list[int]) -> None:
+    assert select(predictions(), wanted).tolist() == expected
+
+
+def test_classes_and_confusions() -> None:
+    rows = class_rows(predictions())
+    assert rows[0] == {"class": "a", "pictures": 2, "recall": 0.5, "precision": 0.5, "mostly taken for": "b"}
+    assert rows[1] == {"class": "b", "pictures": 1, "recall": 0.0, "precision": 0.0, "mostly taken for": "a"}
+    assert confusion_rows(predictions()) == [
+        {"true": "a", "called": "b", "times": 1},
+        {"true": "b", "called": "a", "times": 1},
+    ]
+
+
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def test_names_cannot_become_markup() -> None:
+    result = Prediction("x", 1, 1, EVIL, 0.5, False, ((EVIL, 0.5),))
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    everything = [headline(result), bars(result.predictions), wall([(pixels, EVIL, EVIL)])]
+    everything.append(matrix(np.eye(2, dtype=np.int64), [EVIL, "b"]))
+    assert not any("<img src=x" in text or 'onerror="alert' in text for text in everything)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.9312, "93.1"), (1.0, "100.0"), (0.99999, "> 99.9"), (0.0, "0.0"), (1e-6, "< 0.1")],
+)
+def test_shares(value: float, shown: str) -> None:
+    assert percent(value) == f"{shown}\u00a0%"
+
+
+def said(top: str, known: bool = True) -> Prediction:
+    return Prediction("a.png", 4, 4, top, 0.75, known, ((top, 0.75), ("other", 0.25)))
+
+
+def test_agreement() -> None:
+    assert compare.agree([said("cat"), said("cat")])
+    assert not compare.agree([said("cat"), said("dog")])
+    assert not compare.agree([said("cat"), said("cat", known=False)])
+    rows = list(csv.reader(io.StringIO(compare.as_csv({"x": [said("cat")], "y": [said("dog", known=False)]}))))
+    assert rows[1] == ["a.png", "cat", "0.75", "true", "dog", "0.75", "false", "false"]
+
+
+def test_results_have_the_form_of_predict() -> None:
+    results = [said("cat"), Unreadable("b.png", "b.png is empty.")]
+    assert json.loads(as_json(results, 1))[0]["predictions"] == [{"class": "cat", "confidence": 0.75}]
+    rows = list(csv.DictReader(io.StringIO(as_csv(results, 1))))
+    assert rows[0]["class_1"] == "cat"
+    assert "class_2" not in rows[0]
+    assert rows[1]["error"] == "b.png is empty."
+
+
+class Upload:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def getvalue(self) -> bytes:
+        return b"x"
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    names = [one.name for one in as_pictures([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
+    assert names == ["a.png", "b.png", "a (2).png", "a (3).png"]
+    assert Picture("a", b"x").digest == Picture("b", b"x").digest != Picture("a", b"y").digest
+
+
+def test_samples_can_be_read(colour_model: Path) -> None:
+    assert len(sample_files()) >= 4
+    assert all(isinstance(one, Prediction) for one in load(colour_model).predict(sample_files()))
+
+
+def test_streamlit_is_closed_in() -> None:
+    options = streamlit_options(Settings(), open_browser=False)
+    assert options["server.address"] == "127.0.0.1"
+    assert options["browser.gatherUsageStats"] is False
+    assert options["server.enableXsrfProtection"] is True
+    assert set(options["server.allowedHosts"]) == LOOPBACK
+    assert streamlit_options(Settings(host="0.0.0.0"), open_browser=False)["server.allowedHosts"] == []
+    from streamlit import config
+
+    known = set(config.get_config_options())
+    assert not [name for name in options if name not in known], "Streamlit no longer knows this"
+
+
+def test_a_taken_port_is_told_or_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(launch.bootstrap, "run", lambda *_: started.append(shelf.settings.address))
+    monkeypatch.setattr(launch.bootstrap, "load_config_options", lambda _: None)
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=rf"port {port} cannot be listened on: .*\. Choose another"):
+            launch.run(Settings(port=port), open_browser=False, tell=started.append)
+        launch.run(Settings(port=port), open_browser=False, tell=started.append, any_port=True)
+    assert started[0] == started[1] != f"http://127.0.0.1:{port}"
+    assert started[0] == shelf.settings.address
+
+
+@pytest.mark.parametrize(("model", "kind"), [("cifra10", UnknownNameError), ("gone/model.onnx", ModelFileError)])
+def test_a_model_that_is_not_there_is_told_before_the_start(place: Path, model: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        launch.run(Settings((model,)), open_browser=False, tell=print)
+
+
+def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
+    code = f"""
+import sys
+from streamlit.testing.v1 import AppTest
+from thirtytwo.app import shelf
+from thirtytwo.app.settings import Settings
+shelf.settings = Settings(({str(colour_model)!r},))
+found = AppTest.from_file({str(MAIN)!r}, default_timeout=60).run()
+assert not found.exception, found.exception
+assert found.title[0].value == "What is in the picture?"
+print(sorted({{"torch", "matplotlib", "sklearn", "scipy", "onnx"}} & set(sys.modules)))
+"""
+    done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
