@@ -1,0 +1,48 @@
+"""The shipped recipes that start from scratch: two epochs on three dozen pictures, then exported and predicting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import thirtytwo
+from thirtytwo.recipe import recipe_names
+
+FROM_WEIGHTS = {"few-shot", "transfer-resnet50", "transfer-vit"}
+"""Tested with small weights in `test_transfer_recipes.py`."""
+NARROW: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "fast": {
+        "model.options.groups": [{"width": 8}, {"width": 16}],
+        "schedule.resolution": [{"size": 12, "until": 0.5}],
+    },
+    "resnet18": {},
+    "strong": {"model.options": {"depth": 10, "width": 1}},
+    "textbook-cnn": {"model.options.widths": [8, 16], "schedule.resolution": [{"size": 12, "until": 0.5}]},
+}
+"""What is made smaller: pictures have 16 pixels, and some networks fewer channels and layers."""
+
+
+def test_every_recipe_is_tried() -> None:
+    assert FROM_WEIGHTS | set(NARROW) == set(recipe_names())
+
+
+@pytest.mark.parametrize("recipe", NARROW)
+def test_a_recipe_trains_exports_and_predicts(recipe: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
+    pictures = tiny.pictures(36, size=16)
+    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
+        place = tmp_path / "few" / f"class {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    settings = {"data.image_size": 16, "train.precision": "float32", "evaluate.tta": False, **NARROW[recipe]}
+    run = thirtytwo.train(
+        str(tmp_path / "few"), recipe=recipe, run=tmp_path / "run", epochs=2, overrides=settings, show=False
+    )
+    assert run.metrics["n"]
+    prediction = thirtytwo.load(run.path).predict(pictures.images[0])[0]
+    assert prediction.top in pictures.classes
+    assert 0 < prediction.confidence <= 1
