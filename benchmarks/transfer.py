@@ -72,7 +72,7 @@ def add(content: dict[str, Any], options: argparse.Namespace, data: str, rows: i
             case[kind] |= {"n": len(found), "mean": statistics.fmean(found), "min": min(found), "max": max(found)}
     if "mean" in case["pretrained"] and "mean" in case["scratch"]:
         case["points_gained"] = 100 * (case["pretrained"]["mean"] - case["scratch"]["mean"])
-    content |= about | {"date": datetime.now(UTC).date().isoformat()}
+    content |= about | {"settings": options.settings, "date": datetime.now(UTC).date().isoformat()}
     write_json(options.out, content)
     print(f"{data} {rows} rows, seed {seed}, {start}: {figures['accuracy']:.4f}", flush=True)
 

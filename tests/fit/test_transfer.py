@@ -19,6 +19,7 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.fit.callbacks import Ledger
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.module import TrainingBatches
+from thirtytwo.fit.range_test import range_test
 from thirtytwo.fit.train import Fitted, prepared
 from thirtytwo.fit.transfer import (
     TransferBatches,
@@ -271,6 +272,13 @@ def test_with_other_ways_to_train(changes: dict[str, Any], started: Start, train
     found = changed(fitted.net, train_nothing(before))
     assert "groups.1.widen.weight" in found
     assert "groups.0.widen.weight" not in found
+
+
+def test_looking_for_a_rate(started: Start, tiny: SimpleNamespace) -> None:
+    recipe, _ = started(transfer__head_until=0.34)
+    found = range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=20)
+    assert len(found.rates) > 10
+    assert all(math.isfinite(loss) for loss in found.losses)
 
 
 def test_sizes_rise_after_the_head(started: Start, tiny: SimpleNamespace) -> None:

@@ -67,3 +67,6 @@ def test_few_shot_from_a_run(folder: Path, pretrain: Any, tmp_path: Path) -> Non
     saved = RunDir.open(run.path).read_recipe()
     assert (saved.model.name, saved.data.image_size, saved.optimizer.name) == ("fastnet", 16, "muon")
     assert saved.optimizer.lr_head == 2.0, "the command line has the last word"
+    (run.path / "report.html").unlink()
+    again = thirtytwo.train(str(folder), run=run.path, resume=True, show=False)
+    assert again.metrics["accuracy"] == run.metrics["accuracy"]

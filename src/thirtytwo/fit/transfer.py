@@ -46,14 +46,20 @@ def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
 def adapted(recipe: Recipe) -> Recipe:
     """The recipe with an architecture of timm as published, where it is to take weights from outside.
 
+    What came from a run (`with_run`) is the recipe's own from here on, so that it can be trained again as it is.
+
     Raises:
         ThirtytwoError: there are no such weights.
     """
     source, model = recipe.transfer.pretrained, recipe.model
-    kind = kind_of(source) if source else "run"
+    if not source:
+        return recipe
+    kind = kind_of(source)
     if kind == "timm":
         weights_name(source, model)
-    if kind == "run" or model.name != "timm" or "pretrained" in model.options:
+    if kind == "run":
+        return recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"network": "recipe"})})
+    if model.name != "timm" or "pretrained" in model.options:
         return recipe
     published = model.model_copy(update={"options": {**model.options, "pretrained": True}})
     return recipe.model_copy(update={"model": published})
