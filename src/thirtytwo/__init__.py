@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thirtytwo import pipeline as pipeline
     from thirtytwo.errors import ThirtytwoError
-    from thirtytwo.pipeline import Run, SeedRuns, evaluate, train, train_seeds
+    from thirtytwo.pipeline import Run, SeedRuns, Tuned, evaluate, train, train_seeds, tune
     from thirtytwo.predict.predictor import Classifier, load
     from thirtytwo.report.compare import compare
     from thirtytwo.report.comparison import Comparison
@@ -29,12 +29,14 @@ __all__ = [
     "Run",
     "SeedRuns",
     "ThirtytwoError",
+    "Tuned",
     "__version__",
     "compare",
     "evaluate",
     "load",
     "train",
     "train_seeds",
+    "tune",
 ]
 
 _HOMES = {
@@ -42,12 +44,14 @@ _HOMES = {
     "Comparison": "thirtytwo.report.comparison",
     "Run": "thirtytwo.pipeline",
     "SeedRuns": "thirtytwo.pipeline",
+    "Tuned": "thirtytwo.pipeline",
     "compare": "thirtytwo.report.compare",
     "evaluate": "thirtytwo.pipeline",
     "ThirtytwoError": "thirtytwo.errors",
     "load": "thirtytwo.predict.predictor",
     "train": "thirtytwo.pipeline",
     "train_seeds": "thirtytwo.pipeline",
+    "tune": "thirtytwo.pipeline",
 }
 
 

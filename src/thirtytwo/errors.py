@@ -6,6 +6,7 @@ ThirtytwoError              anything below; the command line prints it as one me
 ├── DataError               a data set that cannot be used as it is
 │   ├── OfflineError        a data set that would have to be fetched, and could not be
 │   └── ImageError          one file that is no usable picture
+├── DivergedError           training whose loss is no number any more
 ├── RunError                a run directory that is missing, not empty, or damaged
 ├── ModelFileError          an ONNX file that is not one of ours
 ├── ExportError             an exported model that does not agree with the one it came from
@@ -54,6 +55,10 @@ class OfflineError(DataError):
 
 class ImageError(DataError):
     """One file that is no usable picture; the message names it."""
+
+
+class DivergedError(ThirtytwoError):
+    """Training whose loss became infinite or no number."""
 
 
 class RunError(ThirtytwoError):

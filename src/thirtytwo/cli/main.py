@@ -17,6 +17,7 @@ import typer
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.console import say, show, show_error
 from thirtytwo.cli.serve import serve
+from thirtytwo.cli.tune import tune
 from thirtytwo.errors import ThirtytwoError
 
 BUG, USER, INTERRUPTED = 1, 2, 130
@@ -317,6 +318,7 @@ def data_doctor(data: Data, data_root: DataRoot = None) -> None:
 
 
 app.command("app")(open_app)
+app.command()(tune)
 app.command()(serve)
 
 

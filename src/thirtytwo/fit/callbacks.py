@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import DivergedError
 from thirtytwo.rundir import RunDir
 
 HISTORY_COLUMNS = (
@@ -36,13 +36,24 @@ class Ledger(lightning.Callback):
     """Adds up loss and accuracy, writes one row of `history.csv` an epoch, shows progress on standard error.
 
     A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole.
+    Training ends after the row that is `enough`.
     """
 
-    def __init__(self, run: RunDir, total_steps: int, epochs: int, *, accumulate: int = 1, show: bool = True) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        total_steps: int,
+        epochs: int,
+        *,
+        accumulate: int = 1,
+        show: bool = True,
+        enough: Callable[[Mapping[str, float]], bool] | None = None,
+    ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
         self._accumulate = accumulate
         self._show = show
+        self._enough = enough
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._sums: Tensor | None = None
@@ -101,7 +112,7 @@ class Ledger(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         loss, accuracy = self._means()
         if not loss < float("inf"):
-            raise ThirtytwoError(
+            raise DivergedError(
                 f"Training diverged: the loss in epoch {trainer.current_epoch + 1} is {loss}.",
                 "Lower optimizer.lr, or set train.precision to float32.",
             )
@@ -122,6 +133,8 @@ class Ledger(lightning.Callback):
             logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._show and self._bar is None:
             tell(_line(row, self._epochs))
+        if self._enough is not None and self._enough(row):
+            trainer.should_stop = True
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         self._close()

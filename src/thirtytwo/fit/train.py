@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,16 +74,21 @@ def fit(
     *,
     resume: bool = False,
     show: bool = True,
+    enough: Callable[[Mapping[str, float]], bool] | None = None,
 ) -> Fitted:
     """Train as the recipe says and leave checkpoints and history in `run`.
 
+    `enough` is asked after each epoch, with its row of the history, whether to end there.
+
     Raises:
+        DivergedError: the loss is no number any more.
         KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
         RunError: `resume` was asked for and the checkpoint does not fit.
     """
     loop, batches, mean, std = prepared(recipe, train, hardware)
     net = loop.net
-    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, accumulate=recipe.schedule.accumulate, show=show)
+    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough}
+    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, **told)
     averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
     watchers = [one for one in (averaging, loop.plateau) if one is not None]
     trainer = _trainer(recipe, run, hardware, [ledger, *watchers, *_checkpoints(recipe, run, val is not None)])

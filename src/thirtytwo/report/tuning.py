@@ -1,0 +1,184 @@
+"""What tuning found, as a table and as figures."""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.errors import require
+from thirtytwo.files import written_whole
+from thirtytwo.report.figures import ACCENT, INK, MUTED, STYLE, WARM, _figure
+
+FIGURES = ("val_accuracy", "val_loss", "val_macro_f1")
+SPOKEN = {
+    "val_accuracy": "accuracy on validation",
+    "val_loss": "loss on validation",
+    "val_macro_f1": "macro-F1 on validation",
+}
+COLUMNS = 3
+"""Panels beside each other in the figure of slices."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: what was drawn (choices as text), how it ended, and its validation figures.
+
+    `outcome` is `done`, `pruned` (ended early, as it fell behind), `diverged`, `failed` (it could not be trained;
+    `reason` says why) or `stopped` (by hand). `value` is the tuned figure at the end, or where it was pruned.
+    """
+
+    number: int
+    outcome: str
+    drawn: Mapping[str, Any]
+    figures: Mapping[str, float]
+    value: float | None
+    epochs: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Everything a figure of it needs; `importance` is each key's part in how `metric` varies, or nothing;
+    `choices` holds in their order those of keys that have no range.
+    """
+
+    metric: str
+    trials: Sequence[Trial]
+    keys: Sequence[str]
+    importance: Mapping[str, float] = field(default_factory=dict)
+    logarithmic: frozenset[str] = frozenset()
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> list[Trial]:
+        """Trials that were trained to their end."""
+        return [trial for trial in self.trials if trial.outcome == "done" and trial.value is not None]
+
+    @property
+    def best(self) -> Trial | None:
+        """The best of them, the earlier of equals."""
+        return min(self.done, key=lambda trial: (self._cost(trial), trial.number), default=None)
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Those trained to their end, best first, then the others in their order."""
+        done = sorted(self.done, key=lambda trial: (self._cost(trial), trial.number))
+        return done + [trial for trial in self.trials if trial not in done]
+
+    def _cost(self, trial: Trial) -> float:
+        assert trial.value is not None
+        return trial.value if self.metric == "val_loss" else -trial.value
+
+
+def write_trials(path: Path, tuning: Tuning) -> None:
+    """Write `trials.csv`: one row a trial in their order; what a trial does not have is an empty cell."""
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", "outcome", *FIGURES, "epochs", "seconds", *tuning.keys, "reason"])
+        for trial in tuning.trials:
+            figures = [trial.figures.get(name, "") for name in FIGURES]
+            drawn = [trial.drawn.get(key, "") for key in tuning.keys]
+            seconds = f"{trial.seconds:.1f}"
+            writer.writerow([trial.number, trial.outcome, *figures, trial.epochs, seconds, *drawn, trial.reason])
+
+
+def write_tuning_figures(directory: Path, tuning: Tuning) -> list[Path]:
+    """Write `history`, `importance` and `slices`, as far as there is something to draw; returns the paths written."""
+    matplotlib = require("matplotlib", "train")
+    kinds: list[tuple[str, Any]] = []
+    if tuning.done:
+        kinds += [("history", draw_history), ("slices", draw_slices)]
+    if tuning.importance:
+        kinds.append(("importance", draw_importance))
+    written = []
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        for name, draw in kinds:
+            figure = draw(tuning)
+            for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+                path = directory / (name + suffix)
+                with written_whole(path) as temporary:
+                    figure.savefig(temporary, **options)
+                written.append(path)
+    return written
+
+
+def draw_history(tuning: Tuning) -> Any:
+    """The figure of every trial in their order, and the best so far."""
+    figure = _figure(7.0, 3.4)
+    axes = figure.add_subplot()
+    pruned = [trial for trial in tuning.trials if trial.outcome == "pruned" and trial.value is not None]
+    for trials, marker, colour, name in (
+        (tuning.done, "o", ACCENT, "trained to the end"),
+        (pruned, "x", MUTED, "pruned (where it stopped)"),
+    ):
+        if trials:
+            numbers, values = [trial.number for trial in trials], [trial.value for trial in trials]
+            axes.plot(numbers, values, marker, color=colour, markersize=5, label=name)
+    choose: Callable[[list[float]], float] = min if tuning.metric == "val_loss" else max
+    reached = [trial.value for trial in tuning.done if trial.value is not None]
+    best = [choose(reached[: end + 1]) for end in range(len(reached))]
+    numbers = [trial.number for trial in tuning.done]
+    last = max(trial.number for trial in tuning.trials)
+    axes.step(
+        [*numbers, last], [*best, best[-1]], where="post", color=WARM, linewidth=1.2, zorder=1, label="best so far"
+    )
+    axes.set_title(f"Trials: {SPOKEN[tuning.metric]}")
+    axes.set_xlabel("trial")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def draw_importance(tuning: Tuning) -> Any:
+    """How much of the figure's variation each key explains, largest on top."""
+    rows = sorted(tuning.importance.items(), key=lambda row: row[1])
+    figure = _figure(7.0, 1.2 + 0.3 * len(rows))
+    axes = figure.add_subplot()
+    axes.barh(range(len(rows)), [part for _, part in rows], color=ACCENT, height=0.65)
+    axes.set_yticks(range(len(rows)), [key for key, _ in rows], color=INK)
+    for place, (_, part) in enumerate(rows):
+        axes.text(part, place, f" {100 * part:.0f} %", va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel(f"part of the variation of {SPOKEN[tuning.metric]}")
+    axes.set_title(f"Which keys matter, from {len(tuning.done)} trials")
+    return figure
+
+
+def draw_slices(tuning: Tuning) -> Any:
+    """The figure over each key, a panel a key; the best trial marked."""
+    ticker = require("matplotlib.ticker", "train")
+    rows = math.ceil(len(tuning.keys) / COLUMNS)
+    columns = min(COLUMNS, len(tuning.keys))
+    figure = _figure(3.0 * columns + 0.6, 2.6 * rows)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    best = tuning.best
+    for place, axes in enumerate(panels.flat):
+        if place >= len(tuning.keys):
+            axes.set_axis_off()
+            continue
+        key = tuning.keys[place]
+        done = [trial for trial in tuning.done if key in trial.drawn]
+        if key in tuning.choices:
+            axes.xaxis.update_units(list(tuning.choices[key]))
+        axes.plot(
+            [trial.drawn[key] for trial in done], [trial.value for trial in done], "o", color=ACCENT, markersize=4
+        )
+        if best is not None and key in best.drawn:
+            axes.plot([best.drawn[key]], [best.value], "o", color=WARM, markersize=7, fillstyle="none")
+        if key in tuning.logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(ticker.NullLocator())
+            axes.tick_params(axis="x", labelsize=7)
+        axes.set_xlabel(key)
+        if place % columns == 0:
+            axes.set_ylabel(SPOKEN[tuning.metric])
+    return figure
