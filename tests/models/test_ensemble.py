@@ -1,0 +1,81 @@
+"""An ensemble says the mean of what its members say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thirtytwo.models.ensemble import Ensemble, Member
+from thirtytwo.models.net import Net
+
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+class Colours(Net):
+    """The mean of each colour, halved in size `halvings` times, weighed by a matrix."""
+
+    def __init__(self, weights: list[list[float]], halvings: int = 0) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, len(weights), bias=False)
+        self.head.weight.data = torch.tensor(weights)
+        self.halvings = halvings
+
+    def maps(self, images: Tensor) -> Tensor:
+        for _ in range(self.halvings):
+            images = nn.functional.avg_pool2d(images, 2)
+        return images
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def class_weights(self) -> Tensor:
+        return self.head.weight
+
+
+FIRST = [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
+SECOND = [[0.0, 0.0, 3.0], [1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("halvings", [0, 1])
+def test_mean_of_calibrated_probabilities(halvings: int) -> None:
+    ensemble = Ensemble(
+        [
+            Member(Colours(FIRST), ZERO, ONE, 2.0, 0.0, (0, 1)),
+            Member(Colours(SECOND, halvings), (0.5, 0.5, 0.5), (0.5, 0.25, 0.5), 1.0, 0.1, (1, 0)),
+        ],
+        4,
+    )
+    images = torch.rand((5, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    colours = images.mean(dim=(2, 3))
+    one = torch.softmax(colours @ torch.tensor(FIRST).T / 2, dim=1)
+    normal = (colours - 0.5) / torch.tensor([0.5, 0.25, 0.5])
+    logits = normal @ torch.tensor(SECOND).T
+    other = torch.softmax(logits - 0.1 * torch.log_softmax(logits, dim=1) ** 2, dim=1).flip(1)
+    with torch.inference_mode():
+        said = ensemble(images)
+    torch.testing.assert_close(said.exp(), (one + other) / 2)
+    torch.testing.assert_close(torch.softmax(said, dim=1), (one + other) / 2)
+    assert ensemble.has_heatmaps is (halvings == 0)
+
+
+def test_heatmaps_are_the_mean_of_the_members_in_the_members_order() -> None:
+    members = [
+        Member(Colours(FIRST), ZERO, ONE, 1.0, 0.0, (0, 1)),
+        Member(Colours(SECOND), ZERO, ONE, 1.0, 0.0, (1, 0)),
+    ]
+    ensemble = Ensemble(members, 4)
+    images = torch.rand((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        heat = ensemble.heatmaps(ensemble.maps(images), torch.tensor([0]))
+    red, green = images[0, 0], images[0, 1]
+    torch.testing.assert_close(heat[0], (red + (red + green)) / 2)  # class 0 is the second member's class 1
+
+
+def test_nobody_is_no_ensemble() -> None:
+    with pytest.raises(ValueError, match="needs a member"):
+        Ensemble([], 4)
