@@ -24,6 +24,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch, shelf
 from thirtytwo.app.markup import bars, headline, matrix, percent, wall
+from thirtytwo.app.memory import let_go
 from thirtytwo.app.pictures import Picture, as_pictures, sample_files
 from thirtytwo.app.results import as_csv, as_json
 from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
@@ -253,6 +254,16 @@ def test_files_of_one_name_are_told_apart() -> None:
     names = [one.name for one in as_pictures([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
     assert names == ["a.png", "b.png", "a (2).png", "a (3).png"]
     assert Picture("a", b"x").digest == Picture("b", b"x").digest != Picture("a", b"y").digest
+
+
+def test_pages_of_a_file_are_let_go_and_read_again(tmp_path: Path) -> None:
+    written = np.arange(3 * 4096, dtype=np.int64).astype(np.uint8)
+    np.save(tmp_path / "a.npy", written)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert mapped.sum() == written.sum()
+    let_go(mapped)
+    np.testing.assert_array_equal(mapped, written)
+    let_go(written)
 
 
 def test_samples_can_be_read(colour_model: Path) -> None:

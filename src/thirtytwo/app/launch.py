@@ -13,6 +13,7 @@ from pathlib import Path
 from streamlit.web import bootstrap
 
 from thirtytwo.app import shelf
+from thirtytwo.app.memory import give_back
 from thirtytwo.app.settings import Settings, streamlit_options
 from thirtytwo.errors import ServiceError
 from thirtytwo.predict.predictor import find_model
@@ -41,6 +42,7 @@ def run(settings: Settings, *, open_browser: bool, tell: Callable[[str], None], 
     settings = replace(settings, port=_free_port(settings.host, settings.port, _TRIED if any_port else 1))
     os.environ["HF_HUB_OFFLINE"] = "1"  # a page that is opened fetches nothing
     shelf.settings = settings
+    give_back()
     options = streamlit_options(settings, open_browser=open_browser)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)

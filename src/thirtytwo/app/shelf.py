@@ -19,7 +19,7 @@ settings = Settings()
 
 _OWN = "own models"
 _CHOSEN = "chosen model"
-_OPEN = 6
+_OPEN = 4
 """Models kept open; the one not asked for longest is closed first."""
 
 

@@ -13,6 +13,7 @@ import streamlit as st
 
 from thirtytwo.app import shelf
 from thirtytwo.app.markup import matrix, percent, wall
+from thirtytwo.app.memory import let_go
 from thirtytwo.app.parts import title
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.imageset import DataSet, ImageSet
@@ -296,4 +297,7 @@ def _predictions(run: str, split: str, changed: int) -> Predictions:
 @st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
 def _dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
     size: Any = int(image_size) if image_size.isdigit() else "auto"
-    return load_dataset(spec, data_root=shelf.settings.data_root, image_size=size, resize=resize, seed=seed)
+    data = load_dataset(spec, data_root=shelf.settings.data_root, image_size=size, resize=resize, seed=seed)
+    for part in splits(data).values():
+        let_go(part.images)
+    return data
