@@ -32,6 +32,6 @@ def give_back() -> None:
 
 def let_go(pictures: npt.NDArray[np.uint8]) -> None:
     """Let go of the pages of a mapped file that were read; they are read again when they are looked at."""
-    mapped = pictures.base
+    mapped: object = pictures.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
