@@ -100,8 +100,8 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
         )
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return (
-        '<div class="tt-scroll"><table class="tt-matrix"><caption class="tt-soft" style="text-align:left">'
-        "Rows: what it is. Columns: what it was called.</caption>"
+        '<p class="tt-soft">Rows: what it is. Columns: what it was called.</p>'
+        '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import streamlit as st
 
 from thirtytwo.app.settings import PICTURE_MB
+from thirtytwo.images.decode import load_image
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]
 UPLOAD, CAMERA, TRY = "Drop or paste", "Camera", "Samples"
 _HELD = "pictures"
+_THUMBNAIL = 108
 
 PASTE = """
 export default function () {
@@ -148,13 +150,12 @@ def _samples() -> None:
     files = sample_files()
     with st.container(horizontal=True, key="samples", gap="small"):
         for file in files:
-            with st.container(width=112, gap="small"):
-                st.image(file.read_bytes(), alt=file.stem, width="stretch")
+            with st.container(width=_THUMBNAIL, gap="small"):
                 picture = Picture(file.name, file.read_bytes())
+                st.image(load_image(picture.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
                 st.button(file.stem, key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([picture],))
-        with st.container(width=112, gap="small"):
-            everything = [Picture(file.name, file.read_bytes()) for file in files]
-            st.button("all of them", key="sample-all", width="stretch", on_click=hold, args=(everything,))
+    everything = [Picture(file.name, file.read_bytes()) for file in files]
+    st.button("All of them", key="sample-all", on_click=hold, args=(everything,))
 
 
 def _kept(pictures: Sequence[Picture]) -> None:

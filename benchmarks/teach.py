@@ -1,0 +1,147 @@
+"""How good a taught model is: new classes from a few CIFAR-10 pictures, on the features of a CIFAR-100 network.
+
+    python benchmarks/teach.py --model runs/cifar100 [--data-root DIR] [--repeats 20]
+
+The two data sets have no class in common. Classes and pictures are drawn from train at random, each draw is scored on
+test pictures of its classes; penalties of the layer and a plain comparison are held against each other on the same
+draws. Also whether cross-validation tells the truth: its mean, how often its interval holds the accuracy on test, and
+how sure the model is; and how many pictures of its own and of the other classes it calls unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.load import load_dataset
+from thirtytwo.files import write_json
+from thirtytwo.judge.calibration import softmax
+from thirtytwo.judge.unknown import class_mean, class_means
+from thirtytwo.predict.predictor import Classifier, find_model
+from thirtytwo.teach import teach
+from thirtytwo.teach.head import PENALTY, fit_head
+
+RESULTS = Path(__file__).parent / "results" / "teach.json"
+TASKS = ((2, 5), (2, 20), (3, 10), (5, 10), (5, 50), (10, 20))
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+DRAWN, SCORED = 150, 100
+"""Pictures of each class that draws are made from, and that they are scored on."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Accuracy of classes taught from a few pictures.")
+    parser.add_argument("--model", help="a run or model file trained on CIFAR-100")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+    if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
+        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        return 0
+    if options.model is None:
+        print("skipped: give --model, a run trained on CIFAR-100")
+        return 0
+    classifier = Classifier(find_model(options.model))
+    data = load_dataset("cifar10", data_root=Path(options.data_root), image_size=classifier.info.input_size)
+    assert data.test is not None
+    random = np.random.default_rng(0)
+    train, test = some(data.train, DRAWN, random), some(data.test, SCORED, random)
+    parts = {
+        "train": features(classifier, train.images),
+        "mirrored": features(classifier, train.images[:, :, ::-1]),
+        "test": features(classifier, test.images),
+    }
+    rows = [task(classifier, train, test, parts, *sizes, options.repeats, random) for sizes in TASKS]
+    found = {
+        "what": "accuracy on test of classes of CIFAR-10 taught from few pictures, mean over draws",
+        "model": f"{classifier.info.architecture} on {classifier.info.dataset}",
+        "model_accuracy": classifier.info.accuracy,
+        "penalty": PENALTY,
+        "tasks": rows,
+        "repeats": options.repeats,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write_json(RESULTS, found)
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+def some(pictures: ImageSet, each: int, random: np.random.Generator) -> ImageSet:
+    """So many pictures of every class."""
+    groups = [random.permutation(np.flatnonzero(pictures.labels == label))[:each] for label in range(10)]
+    return pictures.take(np.concatenate(groups))
+
+
+def features(classifier: Classifier, images: npt.NDArray[np.uint8]) -> Floats:
+    parts = [
+        classifier.run(np.ascontiguousarray(images[at : at + 50]), ("features",))["features"]
+        for at in range(0, len(images), 50)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def task(
+    classifier: Classifier,
+    train: ImageSet,
+    test: ImageSet,
+    parts: dict[str, Floats],
+    classes: int,
+    pictures: int,
+    repeats: int,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    """Means over draws of so many classes with so many pictures each."""
+    scores: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        scores.setdefault(name, []).append(float(value))
+
+    for draw in range(repeats):
+        names = random.permutation(10)[:classes]
+        rows = np.concatenate([random.permutation(np.flatnonzero(train.labels == one))[:pictures] for one in names])
+        labels = np.repeat(np.arange(classes), pictures)
+        seen = np.flatnonzero(np.isin(test.labels, names))
+        place = np.argsort(names)  # of each label among the names
+        truth = place[np.searchsorted(np.sort(names), test.labels[seen])]
+        both, twice = np.concatenate([parts["train"][rows], parts["mirrored"][rows]]), np.tile(labels, 2)
+        for penalty in PENALTIES:
+            logits = fit_head(both, twice, classes, penalty).logits(parts["test"][seen])
+            note(f"penalty {penalty:g}", (logits.argmax(axis=1) == truth).mean())
+        alone = fit_head(parts["train"][rows], labels, classes).logits(parts["test"][seen])
+        note("without mirror images", (alone.argmax(axis=1) == truth).mean())
+        means = class_means(both, twice, classes)
+        directions = parts["test"] / np.linalg.norm(parts["test"], axis=1, keepdims=True)
+        note("nearest class mean", ((directions[seen] @ means.T).argmax(axis=1) == truth).mean())
+
+        taught = teach(
+            classifier, {str(one): list(train.images[rows[labels == at]]) for at, one in enumerate(names)}, seed=draw
+        )
+        shares = softmax(taught.head.logits(parts["test"][seen]), taught.info.temperature)
+        accuracy = (shares.argmax(axis=1) == truth).mean()
+        low, high = taught.accuracy["ci95"]
+        note("taught", accuracy)
+        note("cross_validated", taught.accuracy["value"])
+        note("interval_holds_it", low <= accuracy <= high)
+        note("confidence", shares.max(axis=1).mean())
+        known = class_mean(parts["test"], taught.means) >= taught.info.unknown_threshold
+        note("own_called_unknown", 1 - known[seen].mean())
+        if classes < 10:
+            note("others_called_unknown", 1 - np.delete(known, seen).mean())
+    return {"classes": classes, "pictures_each": pictures} | {
+        name: round(float(np.mean(values)), 4) for name, values in scores.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
