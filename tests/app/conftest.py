@@ -118,7 +118,7 @@ def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) 
     running.process.communicate(timeout=30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other test of this worker can have an event loop
 def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 

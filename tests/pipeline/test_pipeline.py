@@ -400,7 +400,7 @@ def test_all_of_train_takes_its_calibration_from_the_twin(small: Callable[..., R
     [
         ({"data.train_on": "all"}, RecipeError, "name that run in data.calibrate_from"),
         ({"data.train_on": "all", "data.calibrate_from": "none"}, RunError, "There is no run directory 'none'"),
-        ({"model.name": "fastnett"}, UnknownNameError, "Unknown model 'fastnett'. Did you mean 'fastnet'?"),
+        ({"model.name": "fastnett"}, UnknownNameError, "Unknown model 'fastnett'. Did you mean 'fastnet' or"),
         ({"model.options": {"group": []}}, RecipeError, "Did you mean 'groups'?"),
         ({"schedule.epoch": 3}, RecipeError, "Did you mean 'epochs'?"),
         ({"data.image_size": 8, "model.options": {}}, RecipeError, "Pictures of 8×8 pixels are too small"),
