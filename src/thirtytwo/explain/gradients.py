@@ -6,15 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.errors import RunError
 from thirtytwo.explain.overlay import Heat, Pixels
 from thirtytwo.explain.scores import blurred
-from thirtytwo.models import MODELS, Net
+from thirtytwo.fit.build import trained_net
+from thirtytwo.models import Net
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.rundir import RunDir
 
@@ -86,18 +84,7 @@ def read_gradients(run: RunDir, info: ModelInfo) -> Gradients:
     Raises:
         RunError: no weights, or they do not fit.
     """
-    recipe = run.read_recipe()
-    net = MODELS.get(recipe.model.name)(len(info.classes), recipe.model.options)
-    try:
-        net.load_state_dict(load_file(run.weights))
-    except FileNotFoundError:
-        raise RunError(f"{run.path} has no {run.weights.name}.", "Continue its training with --resume.") from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise RunError(
-            f"{run.weights} does not fit the run's recipe or is damaged: {str(error).splitlines()[0]}.",
-            "Choose another method with --method, or train the run again.",
-        ) from None
-    return Gradients(net, info)
+    return Gradients(trained_net(run, len(info.classes)), info)
 
 
 def _as_heat(found: Tensor) -> Heat:

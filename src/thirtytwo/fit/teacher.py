@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thirtytwo.augment.fast import resized
 from thirtytwo.errors import RecipeError, RunError, require
-from thirtytwo.fit.build import build_net
+from thirtytwo.fit.build import trained_net
 from thirtytwo.rundir import RunDir
 
 METADATA = "thirtytwo"
@@ -89,12 +89,9 @@ def _from_weights(
     try:
         with safe_open(run.weights, framework="pt") as file:
             facts = json.loads(file.metadata()[METADATA])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        net = build_net(run.read_recipe(), len(facts["classes"]))
-        net.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{run.weights} does not fit the run's recipe or is damaged: {error}.") from None
-    net = net.eval().requires_grad_(False).to(device)
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
+    net = trained_net(run, len(facts["classes"])).requires_grad_(False).to(device)
     middle, spread = (torch.tensor(facts[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
     def answer(pictures: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
     recipe = directory.read_recipe()
     environment = directory.read_json(directory.environment)
     hardware = choose_hardware(recipe.train, device)
-    net, info = load_net(directory, recipe)
+    net, info = load_net(directory)
     spec = data or environment["data"]["spec"]
     dataset = load_dataset(
         spec,

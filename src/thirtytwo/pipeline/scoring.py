@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.files import write_bytes
-from thirtytwo.fit.train import Fitted, build_net
+from thirtytwo.fit.build import trained_net
+from thirtytwo.fit.train import Fitted
 from thirtytwo.judge.calibration import Calibration, fit_calibration, fit_temperature
 from thirtytwo.judge.score import Scorer
 from thirtytwo.judge.unknown import class_mean, class_means, threshold_at
@@ -164,25 +164,16 @@ def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
     write_bytes(run.weights, save(tensors, metadata={"thirtytwo": info.model_dump_json()}))
 
 
-def load_net(run: RunDir, recipe: Recipe) -> tuple[Net, ModelInfo]:
+def load_net(run: RunDir) -> tuple[Net, ModelInfo]:
     """The trained network of a run and, from its model file, what it needs to look at pictures.
 
     Raises:
         RunError: training did not finish, or the weights do not fit.
     """
-    for needed in (run.weights, run.onnx):
-        if not needed.is_file():
-            raise RunError(
-                f"{run.path} has no {needed.name}: its training did not finish.",
-                f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
-            )
-    info = read_info(run.onnx)
-    net = build_net(recipe, len(info.classes))
-    try:
-        net.load_state_dict(load_file(run.weights))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    if not run.onnx.is_file():
         raise RunError(
-            f"{run.weights} does not fit the run's recipe or is damaged: {str(error).splitlines()[0]}.",
-            "Train the run again.",
-        ) from None
-    return net.eval(), info
+            f"{run.path} has no {run.onnx.name}: its training did not finish.",
+            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+        )
+    info = read_info(run.onnx)
+    return trained_net(run, len(info.classes)), info
