@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thirtytwo import pipeline as pipeline
     from thirtytwo.errors import ThirtytwoError
-    from thirtytwo.pipeline import Run, SeedRuns, Tuned, evaluate, train, train_seeds, tune
+    from thirtytwo.pipeline import Run, SeedRuns, Tuned, ensemble, evaluate, train, train_seeds, tune
     from thirtytwo.predict.predictor import Classifier, load
     from thirtytwo.report.compare import compare
     from thirtytwo.report.comparison import Comparison
@@ -32,6 +32,7 @@ __all__ = [
     "Tuned",
     "__version__",
     "compare",
+    "ensemble",
     "evaluate",
     "load",
     "train",
@@ -46,6 +47,7 @@ _HOMES = {
     "SeedRuns": "thirtytwo.pipeline",
     "Tuned": "thirtytwo.pipeline",
     "compare": "thirtytwo.report.compare",
+    "ensemble": "thirtytwo.pipeline",
     "evaluate": "thirtytwo.pipeline",
     "ThirtytwoError": "thirtytwo.errors",
     "load": "thirtytwo.predict.predictor",

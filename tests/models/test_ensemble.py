@@ -45,8 +45,8 @@ SECOND = [[0.0, 0.0, 3.0], [1.0, 1.0, 0.0]]
 def test_mean_of_calibrated_probabilities(halvings: int) -> None:
     ensemble = Ensemble(
         [
-            Member(Colours(FIRST), ZERO, ONE, 2.0, 0.0, (0, 1)),
-            Member(Colours(SECOND, halvings), (0.5, 0.5, 0.5), (0.5, 0.25, 0.5), 1.0, 0.1, (1, 0)),
+            Member(Colours(FIRST), ZERO, ONE, 2.0, 0.0),
+            Member(Colours(SECOND, halvings), (0.5, 0.5, 0.5), (0.5, 0.25, 0.5), 1.0, 0.1),
         ],
         4,
     )
@@ -55,7 +55,7 @@ def test_mean_of_calibrated_probabilities(halvings: int) -> None:
     one = torch.softmax(colours @ torch.tensor(FIRST).T / 2, dim=1)
     normal = (colours - 0.5) / torch.tensor([0.5, 0.25, 0.5])
     logits = normal @ torch.tensor(SECOND).T
-    other = torch.softmax(logits - 0.1 * torch.log_softmax(logits, dim=1) ** 2, dim=1).flip(1)
+    other = torch.softmax(logits - 0.1 * torch.log_softmax(logits, dim=1) ** 2, dim=1)
     with torch.inference_mode():
         said = ensemble(images)
     torch.testing.assert_close(said.exp(), (one + other) / 2)
@@ -63,17 +63,17 @@ def test_mean_of_calibrated_probabilities(halvings: int) -> None:
     assert ensemble.has_heatmaps is (halvings == 0)
 
 
-def test_heatmaps_are_the_mean_of_the_members_in_the_members_order() -> None:
+def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
     members = [
-        Member(Colours(FIRST), ZERO, ONE, 1.0, 0.0, (0, 1)),
-        Member(Colours(SECOND), ZERO, ONE, 1.0, 0.0, (1, 0)),
+        Member(Colours(FIRST), ZERO, ONE, 1.0, 0.0),
+        Member(Colours(SECOND), ZERO, ONE, 2.0, 0.0),
     ]
     ensemble = Ensemble(members, 4)
     images = torch.rand((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         heat = ensemble.heatmaps(ensemble.maps(images), torch.tensor([0]))
-    red, green = images[0, 0], images[0, 1]
-    torch.testing.assert_close(heat[0], (red + (red + green)) / 2)  # class 0 is the second member's class 1
+    red, blue = images[0, 0], images[0, 2]
+    torch.testing.assert_close(heat[0], (red + 3 * blue / 2) / 2)
 
 
 def test_nobody_is_no_ensemble() -> None:

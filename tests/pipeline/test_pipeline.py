@@ -93,7 +93,7 @@ ARTEFACTS = {
     "README.md",
 }
 ROWS = 120
-WORKING = importlib.import_module("thirtytwo.pipeline.train")
+WORKING = importlib.import_module("thirtytwo.pipeline.finish")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -64,6 +64,25 @@ def show_corruptions(found: Mapping[str, Any]) -> None:
     show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
 
 
+def show_members(run: Path) -> None:
+    """The runs an ensemble is made of, what each reached and costs, and what they do together."""
+    from thirtytwo.report.facts import gather
+    from thirtytwo.report.members import members_table
+    from thirtytwo.rundir import RunDir
+
+    table = members_table(gather(RunDir.open(run)))
+    assert table is not None
+    keys = ("accuracy", "interval", "parameters", "flops", "seconds")
+    rows = [
+        (row["run"] + (f" ({row['left_out']})" if row["left_out"] else ""), *(row[key] for key in keys))
+        for row in (*table["rows"], table["together"])
+    ]
+    show()
+    show_table(["run", "accuracy", "95 % interval", "parameters", "FLOPs", "trained in"], rows)
+    if table["page"]:
+        show(f"held against each other: {run / table['page']}")
+
+
 def show_models(size: int = 32) -> None:
     """Models ready to predict, then networks that can be trained and what they cost at pictures of `size` pixels."""
     from thirtytwo.predict.predictor import RUNS, bundled_models

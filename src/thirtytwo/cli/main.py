@@ -254,6 +254,32 @@ def compare(
 
 
 @app.command()
+def ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, or directories of several seeds.")
+    ],
+    soup: Annotated[
+        Literal["greedy", "uniform"] | None,
+        typer.Option(help="Average weights, not probabilities.", show_default="probabilities"),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
+    ] = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Put trained runs together into one model; prints the run directory last."""
+    import thirtytwo
+    from thirtytwo.cli.listings import show_members, show_metrics
+
+    found = thirtytwo.ensemble(runs, run=run, soup=soup, device=device, data_root=data_root)
+    show_metrics(found.metrics)
+    show_members(found.path)
+    show(str(found.path))
+
+
+@app.command()
 def report(run: RunPath, data_root: DataRoot = None) -> None:
     """Write a run's report.html again."""
     import thirtytwo

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from thirtytwo.models.net import Net, roles_by_kind
+from thirtytwo.models.net import MODELS, Net, roles_by_kind
+from thirtytwo.settings import Settings, parse_settings
+
+NAME = "ensemble"
+
+
+class MemberSettings(Settings):
+    """A member as a recipe tells it: its network, what normalises its images, and its calibration."""
+
+    name: str
+    """A network's name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its settings, every one that was chosen for it written out."""
+    mean: tuple[float, float, float]
+    """Channel means that are subtracted, RGB, for pixels between 0 and 1."""
+    std: tuple[float, float, float]
+    """Channel deviations that are divided by."""
+    temperature: float = Field(1.0, gt=0)
+    """By which its logits are divided before softmax."""
+    curvature: float = Field(0.0, ge=0)
+    """How much of its squared log probability is taken off each logit before."""
+
+
+class EnsembleSettings(Settings):
+    """The networks whose probabilities are averaged."""
+
+    members: tuple[MemberSettings, ...] = Field(min_length=1)
+    """One for each network, in order."""
+    size: int = Field(ge=1)
+    """Width and height of the pictures, in pixels."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network, what its images are normalised by, and how its logits become probabilities.
-
-    `order` int `(C,)`: where each class of the ensemble stands among the member's classes.
-    """
+    """A trained network, what its images are normalised by, and how its logits become probabilities."""
 
     net: Net
     mean: tuple[float, ...]
     std: tuple[float, ...]
     temperature: float
     curvature: float
-    order: tuple[int, ...]
 
 
 class Ensemble(Net):
     """Members whose calibrated probabilities are averaged; logits are the logarithm of that mean.
 
     Images float `(N, 3, H, W)` from 0 to 1, not normalised: each member normalises them itself. Features are the
-    members' side by side. There are heatmaps where all members have them on maps of one size: their mean.
+    members' side by side. There are heatmaps where all members have them on maps of one size.
     `size` is the width and height of the pictures.
     """
 
     head_modules = ("nets",)
     scale: Tensor
     offset: Tensor
-    order: Tensor
 
     def __init__(self, members: Sequence[Member], size: int) -> None:
         super().__init__()
@@ -49,7 +75,6 @@ class Ensemble(Net):
         mean = torch.tensor([member.mean for member in members])[:, None, :, None, None]
         self.register_buffer("scale", 1 / std)
         self.register_buffer("offset", -mean / std)
-        self.register_buffer("order", torch.tensor([member.order for member in members]))  # (M, C)
         self.eval()
         with torch.inference_mode():
             maps = [net.maps(torch.zeros((1, 3, size, size))) for net in self.members()]
@@ -85,15 +110,15 @@ class Ensemble(Net):
             temperature, curvature = self.calibration[at]
             logits = self.members()[at].classify(part)
             bent = logits - curvature * torch.log_softmax(logits, dim=1) ** 2
-            logs.append(torch.log_softmax(bent / temperature, dim=1)[:, self.order[at]])
+            logs.append(torch.log_softmax(bent / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
 
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
-        """The mean of the members' maps of `classes` int64 `(N,)`, `(N, h, w)`."""
+        """The mean of the members' maps of `classes` int64 `(N,)`, each over its temperature, `(N, h, w)`."""
         parts = torch.split(maps, self.map_widths, dim=1)
         seen = [
-            net.heatmaps(part, self.order[at][classes])
+            net.heatmaps(part, classes) / self.calibration[at][0]
             for at, (net, part) in enumerate(zip(self.members(), parts, strict=True))
         ]
         return torch.stack(seen).mean(dim=0)
@@ -101,3 +126,14 @@ class Ensemble(Net):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by role."""
         return roles_by_kind(self, nn.Identity())
+
+
+@MODELS.register(NAME)
+def ensemble(classes: int, options: Mapping[str, Any]) -> Ensemble:
+    """The mean of what several trained networks say; made by `thirtytwo ensemble`, not trained."""
+    settings = parse_settings(EnsembleSettings, options, "model.options of ensemble")
+    members = [
+        Member(MODELS.get(one.name)(classes, one.options), one.mean, one.std, one.temperature, one.curvature)
+        for one in settings.members
+    ]
+    return Ensemble(members, settings.size)

@@ -1,8 +1,10 @@
-"""The stages put together: train, train several seeds, tune, score again, report again."""
+"""The stages put together: train, train several seeds, tune, put runs together, score again, report again."""
 
 from thirtytwo.pipeline.again import evaluate, report
+from thirtytwo.pipeline.ensemble import ensemble
+from thirtytwo.pipeline.finish import Run
 from thirtytwo.pipeline.seeds import SeedRuns, train_seeds
-from thirtytwo.pipeline.train import Run, train
+from thirtytwo.pipeline.train import train
 from thirtytwo.pipeline.tune import Tuned, tune
 
-__all__ = ["Run", "SeedRuns", "Tuned", "evaluate", "report", "train", "train_seeds", "tune"]
+__all__ = ["Run", "SeedRuns", "Tuned", "ensemble", "evaluate", "report", "train", "train_seeds", "tune"]

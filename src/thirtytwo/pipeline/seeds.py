@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
+from thirtytwo.pipeline.finish import Run
 from thirtytwo.pipeline.records import fresh_path, slug, teller
-from thirtytwo.pipeline.train import Run, train
+from thirtytwo.pipeline.train import train
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 

@@ -6,84 +6,40 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.augment.pictures import check_augment
-from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
-from thirtytwo.errors import ExportError
-from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import check_parity
+from thirtytwo.errors import RecipeError
 from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
-from thirtytwo.fit.samples import draw_samples
-from thirtytwo.fit.train import Fitted, build_net, fit
+from thirtytwo.fit.train import build_net, fit
 from thirtytwo.fit.transfer import adapted, stages_told, with_run
-from thirtytwo.judge.confidence import calibration_record
-from thirtytwo.judge.metrics import compute_metrics
-from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
+from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.pretrained import start_from
-from thirtytwo.pipeline.parts import Parts, check_fits, divide
+from thirtytwo.pipeline.finish import Plan, Run, begin, finish
+from thirtytwo.pipeline.parts import check_fits, divide
 from thirtytwo.pipeline.records import (
     begun_as,
     check_same,
     default_path,
-    ending,
     fresh_path,
     record,
-    split_record,
     tell_start,
     teller,
-    touch_test,
 )
 from thirtytwo.pipeline.scoring import (
-    Calibrated,
-    Means,
-    calibrated,
-    calibration_of,
-    means_of,
-    model_info,
-    save_weights,
-    score,
     twin,
 )
-from thirtytwo.pipeline.strangers import strangers_record
-from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
-from thirtytwo.report.augmented import PASSES, ROWS
-from thirtytwo.report.card import write_card
-from thirtytwo.report.page import write_report
 from thirtytwo.rundir import RunDir
 
-PARITY_PICTURES = 512
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has ended: where it lies and what it scored (`metrics.json`)."""
-
-    path: Path
-    metrics: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is settled before the first step."""
-
-    spec: str
-    dataset: DataSet
-    parts: Parts
-    recipe: Recipe
-    hardware: Hardware
-    twin: ModelInfo | None
-    record: dict[str, Any]
-    data_root: Path | None
 
 
 def train(
@@ -129,13 +85,13 @@ def train(
     if begun is not None:
         check_same(begun, plan.recipe, plan.dataset)
         plan = replace(plan, record=plan.record | begun_as(begun))
-        directory = _begin(plan, begun)
+        directory = begin(plan, begun)
     else:
-        directory = _begin(plan, RunDir.create(started_as if run is not None else fresh_path(started_as)))
+        directory = begin(plan, RunDir.create(started_as if run is not None else fresh_path(started_as)))
     tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
     with _told_how_to_resume(say, data, directory, data_root):
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=resume, show=show)
-        metrics = _judge(plan, fitted, directory, say, clock)
+        metrics = finish(plan, fitted, directory, say, clock)
     return Run(directory.path, metrics)
 
 
@@ -164,6 +120,11 @@ def settle(
     typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
     values = with_run(values, resolve_recipe(values, changes, **typical))
     early = adapted(resolve_recipe(values, changes, **typical))
+    if early.model.name == ENSEMBLE:
+        raise RecipeError(
+            f"{where} is that of an ensemble, which is put together from trained runs and not trained itself.",
+            "Put one together with: thirtytwo ensemble RUN RUN... To learn from one, name it in train.distill.run.",
+        )
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
     check_optimizer(early)
@@ -195,91 +156,6 @@ def settle(
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
     return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, data_root)
-
-
-def _begin(plan: Plan, directory: RunDir) -> RunDir:
-    """Write down what is settled; what a run that is resumed has written already stays."""
-    version = plan.record["versions"]["thirtytwo"]
-    if not directory.recipe.is_file():
-        directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
-    if not directory.split.is_file():
-        directory.write_json(directory.split, split_record(plan.parts, plan.recipe))
-    if not directory.environment.is_file():
-        directory.write_json(directory.environment, plan.record)
-    return directory
-
-
-def _judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], clock: float) -> dict[str, Any]:
-    """Calibrate on validation, score test once, export, and write figures and report; the content of metrics.json."""
-    info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
-    save_weights(fitted.net, info, directory)
-    layout = plan.hardware.memory_format
-    scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device, memory_format=layout)
-    means = means_of(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
-    model = calibrated(info, scorer, means, plan.parts.val, plan.twin, directory)
-    metrics = _measured(plan, scorer, model, means, directory, say)
-    say("writing model.onnx and the report")
-    info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
-    difference = _exported(fitted.net, info, means, plan.parts.test, directory)
-    directory.write_json(
-        directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
-    )
-    directory.write_json(directory.metrics, metrics)
-    samples = draw_samples(plan.recipe, plan.parts.train, ROWS, PASSES)
-    write_report(directory, plan.parts.test, val=plan.parts.val, samples=samples)
-    write_card(directory)
-    return metrics
-
-
-def _measured(
-    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Look at test once, and at pictures of other kinds; the content of metrics.json."""
-    test, calibration = plan.parts.test, calibration_of(model.info)
-    say(f"scoring {len(test):,} test pictures")
-    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
-    scored = score(scorer, test, calibration, shift)
-    directory.write_predictions("test", scored.single)
-    metrics = compute_metrics(
-        scored.single,
-        dataset=plan.dataset.name,
-        split="test",
-        superclasses=plan.dataset.superclasses,
-        tta=scored.averaged,
-        test_evaluations=touch_test(directory),
-    )
-    metrics["calibration"] = calibration_record(
-        scored.single,
-        scored.logits,
-        calibration,
-        temperature_only=model.temperature_only,
-        fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
-    )
-    say("scoring pictures unlike any it was trained on")
-    metrics["unknown"] = strangers_record(
-        scorer,
-        means,
-        model.info,
-        val=model.known_scores,
-        test=class_mean(scored.features, means),
-        spec=plan.spec,
-        data_root=plan.data_root,
-    )
-    return metrics
-
-
-def _exported(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> float:
-    """Write `model.onnx`; the largest difference of a probability from the network's.
-
-    Raises:
-        ExportError: it does not say what the network says; the file is gone then.
-    """
-    export_onnx(net, info, directory.onnx, means)
-    try:
-        return check_parity(net, info, directory.onnx, test.images[:PARITY_PICTURES])
-    except ExportError:
-        directory.onnx.unlink()  # nobody shall predict with it
-        raise
 
 
 def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:

@@ -18,10 +18,11 @@ import torch
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.files import write_text
 from thirtytwo.fit.train import fit
+from thirtytwo.pipeline.finish import Plan
 from thirtytwo.pipeline.records import fresh_path, slug, teller
 from thirtytwo.pipeline.space import Space, default_space, label, parse_space, read_space
 from thirtytwo.pipeline.study import Asked, begin_study, close, open_study
-from thirtytwo.pipeline.train import Plan, settle
+from thirtytwo.pipeline.train import settle
 from thirtytwo.recipe import Recipe, read_recipe, read_recipe_values
 from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir

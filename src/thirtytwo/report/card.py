@@ -9,6 +9,7 @@ from thirtytwo.errors import require
 from thirtytwo.files import write_text
 from thirtytwo.report.confidence import calibration_table, unknown_table
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
+from thirtytwo.report.members import members_table
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
 from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.report.suspects import suspects_of
@@ -49,6 +50,7 @@ def card(facts: Facts) -> str:
         _summary(facts),
         _use(facts),
         _figures(facts),
+        _members(facts),
         _calibration(facts),
         _unknown(facts),
         _sets(facts),
@@ -144,6 +146,24 @@ def _figures(facts: Facts) -> str:
         "they do not cover how much another seed would change.\n\n"
         f"Weakest classes by F1: {weak}. "
         "`report.html` shows every class, the confusions and the pictures behind them."
+    )
+
+
+def _members(facts: Facts) -> str:
+    table = members_table(facts)
+    if table is None:
+        return ""
+    count, cost = len(table["rows"]), "It costs what one of them costs" if table["soup"] else "It costs what all cost"
+    told = f"The mean weights of {table['kept']} of {count} runs." if table["soup"] else f"The mean of {count} runs."
+    rows = [
+        f"| {_plain(row['run'])} {row['left_out'] and '(left out) '}| {_plain(row['made'])} | "
+        f"{row['accuracy']} | {row['parameters']} | {row['flops']} | {row['seconds']} |"
+        for row in (*table["rows"], table["together"])
+    ]
+    return (
+        f"## Members\n\n{told} {cost}.\n\n"
+        "| run | made by | accuracy | parameters | FLOPs a picture | trained in |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
     )
 
 
@@ -250,7 +270,9 @@ def _training(facts: Facts) -> str:
         lines.append(f"- Rows: {splits.get('n_train') or 0:,} trained on, {validation} (seed {splits.get('seed')})")
     network = facts.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {_plain(network)}")
-    lines.append(f"- Epochs: {len(facts.history) or facts.recipe.schedule.epochs}, seed {facts.recipe.seed}")
+    made_of_runs = bool(facts.environment.get("members"))
+    if not made_of_runs:
+        lines.append(f"- Epochs: {len(facts.history) or facts.recipe.schedule.epochs}, seed {facts.recipe.seed}")
     if seconds is not None:
         machine = [
             hardware.get("gpu") or hardware.get("cpu"),
@@ -262,8 +284,9 @@ def _training(facts: Facts) -> str:
         lines.append(
             "- Software: " + ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in versions.items())
         )
+    source = "from the same runs" if made_of_runs else "with the recipe of this directory"
     return (
-        "## Training\n\n" + "\n".join(lines) + "\n\nReproduce it with the recipe of this directory:\n\n"
+        "## Training\n\n" + "\n".join(lines) + f"\n\nReproduce it {source}:\n\n"
         f"```sh\n{facts.command_with('recipe.toml')}\n```"
     )
 

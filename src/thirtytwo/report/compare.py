@@ -22,8 +22,8 @@ from thirtytwo.report.compare_page import render_comparison
 from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
 from thirtytwo.report.facts import Facts, gather
 from thirtytwo.report.page import FIGURES
-from thirtytwo.report.seeds import SECONDS, read_summary, settings_without_seed
-from thirtytwo.rundir import Predictions, RunDir, holds_seeds
+from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
+from thirtytwo.rundir import Predictions, RunDir
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
 DEFAULT_OUT = Path("runs") / "comparison"
@@ -76,7 +76,10 @@ def gather_comparison(
         DataError: fewer than two runs, one named twice, or runs that were not scored on the same pictures.
         RunError: a run is missing, damaged, or was not scored on `split`.
     """
-    paths, notices = _expanded(runs)
+    paths, notices = expanded_runs(runs)
+    if len(paths) < 2:
+        found = f"found {len(paths)}: {paths[0]}" if paths else "found none"
+        raise DataError(f"A comparison needs at least 2 runs; {found}.", "Name another run.")
     names = _names(paths)
     facts = {name: _read(RunDir.open(path), split) for name, path in zip(names, paths, strict=True)}
     predictions = aligned({name: _predictions(found, split) for name, found in facts.items()})
@@ -103,30 +106,6 @@ def gather_comparison(
         timed_on=where_timed() if timed else None,
         pictures=pictures,
     )
-
-
-def _expanded(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
-    """Each run's path, directories of seeds replaced by their finished runs, and what is left out."""
-    paths: list[Path] = []
-    notices = []
-    for given in map(Path, runs):
-        if not holds_seeds(given):
-            paths.append(given)
-            continue
-        content = read_summary(given)
-        paths += [given / run["directory"] for run in content["runs"]]
-        missing = sorted(set(content["planned"]) - {run["seed"] for run in content["runs"]})
-        if missing:
-            notices.append(f"{given}: seed {', '.join(map(str, missing))} is not finished and left out.")
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise DataError(f"The run {path} is named twice.", "Name every run once.")
-        seen.add(path.resolve())
-    if len(paths) < 2:
-        found = f"found {len(paths)}: {paths[0]}" if paths else "found none"
-        raise DataError(f"A comparison needs at least 2 runs; {found}.", "Name another run.")
-    return paths, notices
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -235,7 +214,9 @@ def _settings(runs: Sequence[Contender]) -> dict[str, list[Any]]:
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if key == "members" and isinstance(value, list):
+            yield before + key, ", ".join(str(member.get("name")) for member in value)
+        elif isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
         else:
             yield before + key, value

@@ -70,11 +70,13 @@ class Facts:
 
     @property
     def command(self) -> str:
-        """What makes this run again from its resolved recipe."""
+        """What makes this run again: from its resolved recipe, or from the runs it is made of."""
         return self.command_with(str(self.run.recipe))
 
     def command_with(self, recipe: str) -> str:
         """What makes this run again, given where its recipe lies."""
+        if self.environment.get("members"):
+            return str(self.environment["command"])
         return (
             f"thirtytwo train {shlex.quote(str(self.data.get('spec') or self.dataset))} --recipe {shlex.quote(recipe)}"
         )

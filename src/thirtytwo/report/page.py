@@ -21,6 +21,7 @@ from thirtytwo.report.confidence import calibration_table, reliability_before, u
 from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import worst_mistakes
+from thirtytwo.report.members import members_table
 from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.report.suspects import suspects_of
 from thirtytwo.rundir import Predictions, RunDir
@@ -129,7 +130,8 @@ def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
         "unknown": unknown_table(facts),
         "sets": prediction_sets(facts),
         "corruptions": corruption_table(facts),
-        "typed_command": facts.environment.get("command"),
+        "members": members_table(facts),
+        "typed_command": None if facts.environment.get("members") else facts.environment.get("command"),
         "command": facts.command,
         "choices": facts.environment.get("choices") or [],
         "made_of": _made_of(facts),

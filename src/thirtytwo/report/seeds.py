@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.errors import RunError
+from thirtytwo.errors import DataError, RunError
 from thirtytwo.files import write_json, write_text
 from thirtytwo.judge.compare import Spread, spread
 from thirtytwo.recipe import Recipe
 from thirtytwo.report.facts import duration, interval, percent
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
-from thirtytwo.rundir import SEEDS_SUMMARY, RunDir
+from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"
@@ -47,6 +47,31 @@ def read_summary(parent: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"data", "asked", "planned", "runs"} <= content.keys():
         raise RunError(f"{path} is no summary of seeds.", "Delete it and resume with --seeds.")
     return content
+
+
+def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
+    """Each run's path, directories of seeds replaced by their finished runs, and what is left out.
+
+    Raises:
+        DataError: a run is named twice.
+    """
+    paths: list[Path] = []
+    notices = []
+    for given in map(Path, runs):
+        if not holds_seeds(given):
+            paths.append(given)
+            continue
+        content = read_summary(given)
+        paths += [given / run["directory"] for run in content["runs"]]
+        missing = sorted(set(content["planned"]) - {run["seed"] for run in content["runs"]})
+        if missing:
+            notices.append(f"{given}: seed {', '.join(map(str, missing))} is not finished and left out.")
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise DataError(f"The run {path} is named twice.", "Name every run once.")
+        seen.add(path.resolve())
+    return paths, notices
 
 
 def settings_without_seed(recipe: Recipe) -> dict[str, Any]:

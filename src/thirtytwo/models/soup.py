@@ -1,0 +1,44 @@
+"""Weights of several networks averaged into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor over networks of one architecture; whole numbers, which count steps, are the first's.
+
+    A uniform soup (Wortsman et al. 2022, arXiv 2203.05482).
+    """
+    if not states:
+        raise ValueError("a soup needs weights")
+    mean = {}
+    for name, first in states[0].items():
+        same = [state[name] for state in states]
+        mean[name] = torch.stack(same).mean(dim=0) if first.is_floating_point() else first.clone()
+    return mean
+
+
+def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Measure BatchNorm's mean and variance anew over `batches` of normalised images float `(N, 3, H, W)`.
+
+    Averaged weights make other activations than any of their networks did (Izmailov et al. 2018, arXiv 1803.05407).
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    was_training = net.training
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    with torch.inference_mode():
+        for images in batches if norms else ():
+            net(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.train(was_training)
