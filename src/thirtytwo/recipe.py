@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import Field, field_serializer, model_validator
@@ -232,6 +232,13 @@ class ScheduleSettings(Settings):
         return self
 
 
+Monitor = Literal[
+    "val_accuracy", "val_loss", "val_macro_f1", "val_macro_precision", "val_macro_recall", "val_top5_accuracy"
+]
+"""What is measured on validation after an epoch; of the loss less is better, of all else more."""
+MONITORS: tuple[str, ...] = get_args(Monitor)
+
+
 class DistillSettings(Settings):
     """Learning from a trained model as well as from labels (Hinton et al., arXiv 1503.02531)."""
 
@@ -274,7 +281,7 @@ class TrainSettings(Settings):
     """Epochs from one look at validation to the next; the last epoch always has one."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the model: those of the last epoch, or of the best by `monitor`."""
-    monitor: Literal["val_accuracy", "val_loss", "val_macro_f1"] = "val_accuracy"
+    monitor: Monitor = "val_accuracy"
     """What early stopping, `keep = "best"` and the schedule `plateau` watch."""
     patience: int = Field(0, ge=0)
     """Looks at validation without a better `monitor` after which training stops; 0: never."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from thirtytwo.data.batches import Batches, generator_for
 from thirtytwo.errors import RecipeError
-from thirtytwo.fit.loop import macro_f1, truth_of
+from thirtytwo.fit.loop import macro_figures, truth_of
 from thirtytwo.fit.losses import Objective, class_weights, distillation, row_chances
 from thirtytwo.recipe import TrainSettings
 
@@ -163,13 +163,21 @@ def test_balanced_rows_have_every_class_as_often() -> None:
     assert all(abs(count - 10000 / 3) < 141 for count in counts.tolist()), counts
 
 
-def test_macro_f1_is_that_of_the_whole_validation() -> None:
-    from sklearn.metrics import f1_score
+def test_macro_figures_are_those_of_the_whole_validation() -> None:
+    from sklearn.metrics import f1_score, precision_score, recall_score
 
     torch.manual_seed(1)
     labels, called = torch.randint(0, 5, (200,)), torch.randint(0, 5, (200,))
     counts = [torch.bincount(part, minlength=6) for part in (labels, called, labels[labels == called])]
-    assert macro_f1(*counts).item() == pytest.approx(f1_score(labels, called, average="macro"), rel=1e-6)
+    for name, scored in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+        found = macro_figures(*counts)[f"macro_{name}"].item()
+        assert found == pytest.approx(scored(labels, called, average="macro"), rel=1e-6), name
+
+
+def test_a_class_that_is_never_called_or_never_there_counts_as_nothing() -> None:
+    support, called, hits = torch.tensor([4, 2, 0, 0]), torch.tensor([5, 0, 1, 0]), torch.tensor([4, 0, 0, 0])
+    found = {name: value.item() for name, value in macro_figures(support, called, hits).items()}
+    assert found == pytest.approx({"macro_f1": 8 / 9 / 3, "macro_precision": 0.8 / 3, "macro_recall": 1 / 3})
 
 
 def test_truth_of_soft_labels() -> None:

@@ -36,6 +36,11 @@ SMALL: dict[str, Row] = {
     # network and options, last maps of a 32-pixel picture, whether there are heatmaps
     "resnet, enlarged": ("timm", timm("resnet50", **SMALL_RESNET)[1] | {"input_size": 64}, (128, 8, 8), True),
     "efficientnet": (*timm("test_efficientnet"), (256, 4, 4), True),
+    "efficientnetv2": (
+        *timm("tf_efficientnetv2_b0", channel_multiplier=0.25, depth_multiplier=0.5),
+        (320, 4, 4),
+        True,
+    ),
     "convnext": (*timm("convnext_atto", **SMALL_CONVNEXT), (32, 4, 4), True),
     "vit": (*timm("vit_tiny_patch16_224", depth=2), (192, 1, 65), False),
     "deit": (*timm("deit_tiny_patch16_224", **AVERAGED), (192, 8, 8), True),

@@ -304,3 +304,10 @@ def test_the_command_prints_the_recipe_last(tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr()
     assert told.out.splitlines()[-1] == str(tmp_path / "tuning" / "best.toml")
     assert "test is not looked at" in told.err
+
+
+def test_the_command_knows_every_metric() -> None:
+    from thirtytwo.cli.tune import Metric
+    from thirtytwo.recipe import Monitor
+
+    assert Metric == Monitor

@@ -11,6 +11,10 @@ from thirtytwo.cli.console import say, show, show_table
 from thirtytwo.errors import require
 
 SHOWN = 5
+Metric = Literal[
+    "val_accuracy", "val_loss", "val_macro_f1", "val_macro_precision", "val_macro_recall", "val_top5_accuracy"
+]
+"""`recipe.Monitor` once more, which takes long to import."""
 
 
 def tune(
@@ -27,7 +31,7 @@ def tune(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings to do, or to add with --resume.")] = 20,
     metric: Annotated[
-        Literal["val_accuracy", "val_loss", "val_macro_f1"] | None,
+        Metric | None,
         typer.Option(help="What is to be best, on validation.", show_default="val_accuracy"),
     ] = None,
     space: Annotated[

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch import Tensor
 
 from thirtytwo.errors import DivergedError
+from thirtytwo.recipe import MONITORS
 from thirtytwo.rundir import RunDir
 
 HISTORY_COLUMNS = (
@@ -27,6 +28,9 @@ HISTORY_COLUMNS = (
     "val_macro_f1",
     "seconds",
     "images_per_second",
+    "val_macro_precision",
+    "val_macro_recall",
+    "val_top5_accuracy",
 )
 PLAIN_LINE_SECONDS = 30.0
 BAR_SECONDS = 0.5
@@ -175,7 +179,7 @@ def tell(text: str) -> None:
 
 
 def _validation(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(metrics[name]) for name in ("val_loss", "val_accuracy", "val_macro_f1") if name in metrics}
+    return {name: float(metrics[name]) for name in MONITORS if name in metrics}
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:

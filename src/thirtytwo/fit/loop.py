@@ -147,12 +147,15 @@ class Loop(lightning.LightningModule):
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)
         self.log("val_accuracy", right, batch_size=len(labels), logger=False)
         width = logits.shape[1]
+        near = logits.topk(min(5, width), dim=1).indices.eq(labels[:, None]).any(dim=1).float().mean()
+        self.log("val_top5_accuracy", near, batch_size=len(labels), logger=False)
         counts = [torch.bincount(part, minlength=width) for part in (labels, called, labels[called == labels])]
         self._tally = torch.stack(counts) + (0 if self._tally is None else self._tally)  # (3, C)
 
     def on_validation_epoch_end(self) -> None:
         if self._tally is not None:
-            self.log("val_macro_f1", macro_f1(*self._tally), logger=False)
+            for name, value in macro_figures(*self._tally).items():
+                self.log(f"val_{name}", value, logger=False)
 
 
 def truth_of(labels: Tensor) -> Tensor:
@@ -160,7 +163,15 @@ def truth_of(labels: Tensor) -> Tensor:
     return labels.argmax(dim=1) if labels.is_floating_point() else labels
 
 
-def macro_f1(support: Tensor, called: Tensor, hits: Tensor) -> Tensor:
-    """Mean F1 over the classes there are, from each class's pictures, calls and right calls, int64 `(C,)` each."""
+def macro_figures(support: Tensor, called: Tensor, hits: Tensor) -> dict[str, Tensor]:
+    """Mean F1, precision and recall over the classes there are, from each one's pictures, calls and right calls.
+
+    All int64 `(C,)`. Precision of a class that is never called is 0, as is recall of one without pictures.
+    """
     present = (support + called) > 0
-    return (2.0 * hits[present] / (support + called)[present]).mean()
+    support, called, hits = (part[present].float() for part in (support, called, hits))
+    return {
+        "macro_f1": (2 * hits / (support + called)).mean(),
+        "macro_precision": (hits / called.clamp(min=1)).mean(),
+        "macro_recall": (hits / support.clamp(min=1)).mean(),
+    }

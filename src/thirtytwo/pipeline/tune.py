@@ -23,6 +23,7 @@ from thirtytwo.pipeline.records import fresh_path, slug, teller
 from thirtytwo.pipeline.space import Space, default_space, label, parse_space, read_space
 from thirtytwo.pipeline.study import Asked, begin_study, close, open_study
 from thirtytwo.pipeline.train import settle
+from thirtytwo.recipe import Monitor as Metric
 from thirtytwo.recipe import Recipe, read_recipe, read_recipe_values
 from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
@@ -30,7 +31,6 @@ from thirtytwo.rundir import RunDir
 if TYPE_CHECKING:
     import optuna
 
-Metric = Literal["val_accuracy", "val_loss", "val_macro_f1"]
 Pruner = Literal["median", "hyperband", "none"]
 STARTUP = 3
 """Trials trained to their end before the median of trials prunes any."""

@@ -12,13 +12,17 @@ from typing import Any
 
 from thirtytwo.errors import require
 from thirtytwo.files import written_whole
+from thirtytwo.recipe import MONITORS
 from thirtytwo.report.figures import ACCENT, INK, MUTED, STYLE, WARM, _figure
 
-FIGURES = ("val_accuracy", "val_loss", "val_macro_f1")
+FIGURES = MONITORS
 SPOKEN = {
     "val_accuracy": "accuracy on validation",
     "val_loss": "loss on validation",
     "val_macro_f1": "macro-F1 on validation",
+    "val_macro_precision": "macro precision on validation",
+    "val_macro_recall": "macro recall on validation",
+    "val_top5_accuracy": "top-5 accuracy on validation",
 }
 COLUMNS = 3
 """Panels beside each other in the figure of slices."""
