@@ -139,7 +139,8 @@ network on {side}×{side} pixels, {result["epochs"]} epochs; means and ranges of
 
 
 def _accuracy_row(name: str, result: dict[str, Any]) -> str:
-    data, recipe = name.split("-")[1:3]
+    _, data, rest = name.split("-", 2)
+    recipe = rest.rpartition("-")[0]
     run, summary = result["runs"][0], result["summary"]
     spread = "–".join(f"{bound:.2%}" for bound in run["accuracy"]["ci95"])
     if result["n"] > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,18 @@ def test_report_card_and_comparison_tell_the_members_and_their_cost(members: dic
     assert report(made.path) == made.report
     assert 'id="members"' in made.report.read_text(encoding="utf-8")
     assert len(made.report.read_text(encoding="utf-8")) == pytest.approx(len(before), rel=0.01)
+
+
+def test_says_where_a_member_alone_is_better(
+    members: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(members["b"], tmp_path / "sure")
+    sure = RunDir(tmp_path / "sure")
+    said = sure.read_predictions("val")
+    all_right = np.eye(len(said.classes), dtype=np.float32)[said.truth]
+    sure.write_predictions("val", replace(said, probabilities=all_right))
+    ensemble([members["a"], sure.path], run=tmp_path / "pair", device="cpu")
+    assert f"{sure.path} alone is right on 100.00 % of validation" in capsys.readouterr().err
 
 
 def test_command_takes_seeds_and_prints_the_run_last(

@@ -121,6 +121,7 @@ def ensemble(
     fitted = Fitted(mixed.net.eval().to(hardware.device), mixed.mean, mixed.std, epochs, seconds)
     metrics = judge(plan, fitted, directory, say, clock)
     _compared(directory, paths, root, say)
+    _warned(directory, paths, say)
     tell(plan, directory)
     return Run(directory.path, metrics)
 
@@ -342,6 +343,24 @@ def _told(one: Given, kept: bool) -> dict[str, Any]:
         "flops": environment.get("flops"),
         "seconds_train": environment["seconds"]["train"],
     }
+
+
+def _warned(directory: RunDir, paths: Sequence[Path], say: Callable[[str], None]) -> None:
+    """Say where a member alone does better on validation, as far as members have their answers there."""
+
+    def right(run: RunDir) -> float:
+        said = run.read_predictions("val")
+        return float((said.predicted == said.truth).mean())
+
+    scored = [run for run in map(RunDir, paths) if run.predictions("val").is_file()]
+    if not scored or not directory.predictions("val").is_file():
+        return
+    together, best = right(directory), max(scored, key=right)
+    if right(best) > together:
+        say(
+            f"{best.path} alone is right on {100 * right(best):.2f} % of validation, together they are on "
+            f"{100 * together:.2f} %: members of like strength gain from each other, much weaker ones cost"
+        )
 
 
 def _compared(directory: RunDir, paths: Sequence[Path], root: Path | None, say: Callable[[str], None]) -> None:
