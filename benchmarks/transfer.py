@@ -1,11 +1,12 @@
 """What weights from another data set are worth with few pictures: CIFAR-100's for CIFAR-10, and the reverse.
 
-    python benchmarks/transfer.py --cifar100 RUN --cifar10 RUN [--cases 10:500,100:500] [--seeds 0,1,2]
+    python benchmarks/transfer.py --cifar100 RUN --cifar10 RUN [--cases 10:500,10:500@10,100:500] [--seeds 0,1,2]
 
 Trains the recipe `fast` on the first rows of each case (`10:500` is CIFAR-10 with 500 training pictures, of which a
-tenth is held out), once from the run on the other data set and once from scratch, for each seed. Writes accuracy on the
-untouched test pictures, one view, to `benchmarks/results/transfer.json` after each run, and goes on there when it was
-stopped. Settings were chosen on training pictures that are in no case: see `docs/transfer.md`.
+tenth is held out; `10:500@10` the same in 10 epochs instead of the recipe's), once from the run on the other data set
+and once from scratch, for each seed. Writes accuracy on the untouched test pictures, one view, to
+`benchmarks/results/transfer.json` after each run, and goes on there when it was stopped. Settings were chosen on
+training pictures that are in no case: see `docs/transfer.md`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Pretrained weights against none, with few pictures.")
     parser.add_argument("--cifar10", help="run directory of `fast` on CIFAR-10")
     parser.add_argument("--cifar100", help="run directory of `fast` on CIFAR-100")
-    parser.add_argument("--cases", default="10:500,100:500,100:5000", help="classes:rows, separated by commas")
+    parser.add_argument(
+        "--cases", default="10:500,10:500@10,100:500", help="classes:rows[@epochs], separated by commas"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
@@ -46,24 +49,41 @@ def main() -> int:
     if options.out.is_file():
         content = json.loads(options.out.read_text(encoding="utf-8"))
     for case in options.cases.split(","):
-        classes, rows = case.split(":")
+        classes, rest = case.split(":")
+        rows, _, epochs = rest.partition("@")
         for seed in options.seeds.split(","):
             for start in ("pretrained", "scratch"):
-                add(content, options, f"cifar{classes}", int(rows), int(seed), start)
+                add(content, options, f"cifar{classes}", int(rows), int(epochs) if epochs else None, int(seed), start)
     return 0
 
 
-def add(content: dict[str, Any], options: argparse.Namespace, data: str, rows: int, seed: int, start: str) -> None:
+def add(
+    content: dict[str, Any],
+    options: argparse.Namespace,
+    data: str,
+    rows: int,
+    epochs: int | None,
+    seed: int,
+    start: str,
+) -> None:
     """Train once, if that has not been done yet, and write the file anew."""
-    case = next((one for one in content["cases"] if (one["data"], one["rows"]) == (data, rows)), None)
+    what = (data, rows, epochs)
+    case = next((one for one in content["cases"] if (one["data"], one["rows"], one["epochs"]) == what), None)
     if case is None:
-        case = {"data": data, "rows": rows, "source": OTHER[data], "pretrained": {"runs": []}, "scratch": {"runs": []}}
+        case = {
+            "data": data,
+            "rows": rows,
+            "epochs": epochs,
+            "source": OTHER[data],
+            "pretrained": {"runs": []},
+            "scratch": {"runs": []},
+        }
         content["cases"].append(case)
     runs = case[start]["runs"]
     if any(run["seed"] == seed for run in runs):
         return
     figures, about = measure(
-        options, data, rows, seed, getattr(options, OTHER[data]) if start == "pretrained" else None
+        options, data, rows, epochs, seed, getattr(options, OTHER[data]) if start == "pretrained" else None
     )
     runs.append(figures)
     for kind in ("pretrained", "scratch"):
@@ -78,7 +98,7 @@ def add(content: dict[str, Any], options: argparse.Namespace, data: str, rows: i
 
 
 def measure(
-    options: argparse.Namespace, data: str, rows: int, seed: int, source: str | None
+    options: argparse.Namespace, data: str, rows: int, epochs: int | None, seed: int, source: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train once; what it scored, and on what it was trained where."""
     changes = {
@@ -91,6 +111,7 @@ def measure(
             overrides={"evaluate.tta": False, **changes},
             pretrained=source,
             limit_train=rows,
+            epochs=epochs,
             run=Path(place) / "run",
             seed=seed,
             device=options.device,

@@ -16,14 +16,15 @@ def transfer_gains() -> str:
     result = _read(path)
     hardware = result["hardware"]
     lines = [
-        "| data | trained on | weights of | pretrained | from scratch | gained |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| data | trained on | epochs | weights of | pretrained | from scratch | gained |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for case in result["cases"]:
         if "points_gained" in case:
             first = case["pretrained"]["runs"][0]
             started, scratch = _spread(case["pretrained"]), _spread(case["scratch"])
-            cells = [case["data"], f"{first['trained_on']:,} pictures", case["source"], started, scratch]
+            epochs = f"{first['epochs']}" + ("" if case["epochs"] else ", the recipe's")
+            cells = [case["data"], f"{first['trained_on']:,} pictures", epochs, case["source"], started, scratch]
             lines.append(f"| {' | '.join(cells)} | {case['points_gained']:+.1f} points |")
     text = f"""
 Recipe `{result["recipe"]}` with the same settings for both; mean, range and number of seeds of the accuracy on all test
