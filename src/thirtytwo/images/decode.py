@@ -31,6 +31,7 @@ RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
 ENOUGH = 8
+BAND_PIXELS = 2**21
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
@@ -286,26 +287,52 @@ def _damaged(name: str, error: Exception) -> ImageError:
 
 
 def _rgb(image: Image.Image, name: str) -> Pixels:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image, name)
+    """The decoded picture as RGB, converted a band of rows at a time, so that a large one is in memory little more than
+    once.
+    """
+    deep = image.mode.startswith("I") or image.mode == "F"
+    if deep:
+        _check_range(image, name)
+    convert = _from_deep if deep else _from_shallow
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    if rows >= height:
+        return convert(image)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        below = min(top + rows, height)
+        pixels[top:below] = convert(image.crop((0, top, width, below)))
+    return pixels
+
+
+def _from_shallow(image: Image.Image) -> Pixels:
+    """Any mode of 8 bits a channel or fewer; transparency over white."""
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.asarray(image.convert("RGB"))
 
 
-def _from_deep(image: Image.Image, name: str) -> Pixels:
-    """One channel of more than 8 bits: 0 to 65535, or 0 to 1 where they are fractions."""
+def _from_deep(image: Image.Image) -> Pixels:
+    """One channel of more than 8 bits, in its range."""
     values = np.asarray(image).astype(np.float64)
+    grey = np.rint(values * (255.0 / _top(image))).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _top(image: Image.Image) -> float:
+    """What is white in a picture of more than 8 bits: 65535, or 1 where values are fractions."""
+    return 1.0 if image.mode == "F" else 65535.0
+
+
+def _check_range(image: Image.Image, name: str) -> None:
+    values, top = np.asarray(image), _top(image)
     low, high = float(values.min()), float(values.max())
-    top = 1.0 if image.mode == "F" else 65535.0
     if not (low >= 0 and high <= top):
         raise ImageError(
             f"{name} holds values from {low:g} to {high:g}; expected 0 to {top:g}.",
             "Save it with 8 or 16 bits a channel.",
         )
-    grey = np.rint(values * (255.0 / top)).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _orientation(image: Image.Image) -> int:
