@@ -14,6 +14,7 @@ from thirtytwo.models.textbook import Textbook
 
 PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
     ("resnet18", {}, 11_173_962),
+    ("resnet18", {"channels": [8, 16, 24, 32]}, 72_746),
     ("resnet34", {}, 21_282_122),
     ("resnet50", {}, 23_520_842),
     ("preresnet18", {}, 11_172_170),

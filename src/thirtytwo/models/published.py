@@ -7,7 +7,7 @@ K. He et al. (arXiv 1512.03385); K. Simonyan and A. Zisserman (arXiv 1409.1556),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from torch import nn
@@ -16,12 +16,16 @@ from thirtytwo.models.net import MODELS
 from thirtytwo.models.timm_net import HeadSettings, TimmNet, TimmSettings
 from thirtytwo.settings import parse_settings
 
+Width = Annotated[int, Field(ge=1)]
+
 
 class ResNetSettings(HeadSettings):
     """Details of a ResNet."""
 
     zero_init_last: bool = True
     """Every residual branch starts at zero: its last BatchNorm has the weight 0 (arXiv 1706.02677)."""
+    channels: tuple[Width, ...] = Field((64, 128, 256, 512), min_length=4, max_length=4)
+    """Channels of the four stages; with bottlenecks a quarter of what each stage gives."""
 
 
 class DenseNetSettings(HeadSettings):
@@ -52,7 +56,8 @@ def _built(
 
 def _resnet(classes: int, options: Mapping[str, Any], name: str) -> TimmNet:
     settings = parse_settings(ResNetSettings, options, f"model.options of {name}")
-    return _built(classes, name, name, settings, {"zero_init_last": settings.zero_init_last})
+    shape = {"zero_init_last": settings.zero_init_last, "channels": settings.channels}
+    return _built(classes, name, name, settings, shape)
 
 
 @MODELS.register("resnet18")
