@@ -30,7 +30,7 @@ check: $(STAMP) ## format, lint, types, layers
 	@$(BIN)/lint-imports --no-logo
 
 test: check ## check, then every test that can run here
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 format: $(STAMP) ## put the code into its form
 	$(BIN)/ruff check --fix --exit-zero
