@@ -21,6 +21,7 @@ from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.export.shrink import shrink_onnx
 from thirtytwo.files import write_text
+from thirtytwo.images.decode import RESIZE_RULES
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.pipeline.records import touch_test
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("name", help="what it is called there, such as cifar10")
     parser.add_argument("run", type=Path)
     parser.add_argument("--weights", choices=["int8", "float16"], default="int8")
+    parser.add_argument("--resize", choices=RESIZE_RULES, default="squash", help="see benchmarks/photos.py")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     options = parser.parse_args()
     run = RunDir.open(options.run)
@@ -45,19 +47,19 @@ def main() -> int:
         copy = RunDir(Path(place) / "run")
         shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("checkpoints", "figures"))
         shrink_onnx(run.onnx, copy.onnx, options.weights)
-        score(copy, options.data_root)
+        score(copy, options.resize, options.data_root)
         touch_test(run)
         write_card(copy)
         BUNDLED.mkdir(exist_ok=True)
         shutil.copyfile(copy.onnx, BUNDLED / f"{options.name}.onnx")
         text = copy.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {options.name}")
-        write_text(BUNDLED / f"{options.name}.md", text + about_file(copy, options.weights))
+        write_text(BUNDLED / f"{options.name}.md", text + about_file(copy, options.weights, options.resize))
     print(BUNDLED / f"{options.name}.onnx")
     return 0
 
 
-def score(run: RunDir, data_root: str | None) -> None:
-    """Measure `model.onnx` on test: predictions, figures, and the accuracy in its metadata."""
+def score(run: RunDir, rule: str, data_root: str | None) -> None:
+    """Measure `model.onnx` on test: predictions, figures, and accuracy and resize rule in its metadata."""
     info = read_info(run.onnx)
     recipe, spec = run.read_recipe(), run.read_json(run.environment)["data"]["spec"]
     root = Path(data_root) if data_root else None
@@ -89,7 +91,7 @@ def score(run: RunDir, data_root: str | None) -> None:
     run.write_predictions("test", said)
     run.write_json(run.metrics, metrics)
     model = onnx.load(str(run.onnx))
-    told = info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
+    told = info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule})
     onnx.helper.set_model_props(model, {METADATA_KEY: told.model_dump_json()})
     run.onnx.write_bytes(model.SerializeToString())
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")
@@ -107,15 +109,16 @@ def outputs(run: RunDir, test: ImageSet) -> tuple[np.ndarray, np.ndarray, np.nda
     return whole[0], whole[1], whole[2]
 
 
-def about_file(run: RunDir, weights: str) -> str:
+def about_file(run: RunDir, weights: str, rule: str) -> str:
     """The card's last section."""
     content = run.onnx.read_bytes()
     typed = run.read_json(run.environment)["command"]
     size, digest = len(content) / 1e6, hashlib.sha256(content).hexdigest()
+    shown = {"crop": "cropped in the middle", "pad": "padded", "squash": "squashed"}[rule]
     return (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened; "
-        f"every figure above but the one before calibration is of this file. SHA-256 `{digest}`. The run it comes from "
-        f"was started with:\n\n```sh\n{typed}\n```\n"
+        f"every figure above but the one before calibration is of this file. Pictures that are not square are {shown}. "
+        f"SHA-256 `{digest}`. The run it comes from was started with:\n\n```sh\n{typed}\n```\n"
     )
 
 
