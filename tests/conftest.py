@@ -130,6 +130,12 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def nothing_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation without models of its own."""
+    monkeypatch.setattr("thirtytwo.predict.predictor.BUNDLED", tmp_path / "nothing bundled")
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with red, green, blue and grey pictures of several sizes, and files that are no pictures."""
     folder = tmp_path / "pictures"

@@ -37,8 +37,8 @@ MAIN = Path(launch.__file__).with_name("main.py")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory in which the app is started."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None) -> Path:
+    """An empty directory in which the app is started, without models that come along."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shelf, "settings", Settings())
     return tmp_path

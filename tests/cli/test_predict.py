@@ -217,7 +217,12 @@ def test_bad_model(
 
 
 def test_default_model_is_told(
-    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Predict,
+    colour_model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_bundled: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = predict(pictures / "red.png", model=None)

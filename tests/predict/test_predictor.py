@@ -190,7 +190,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[
     return tmp_path / "runs"
 
 
-def test_default_is_the_newest_finished_run(runs: Path) -> None:
+def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -> None:
     assert default_model().parent.name == "newer"
     assert load().path == default_model()
 

@@ -1,0 +1,64 @@
+"""The models that come with the package: what they say of themselves, and that they can be used at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.data.load import load_dataset
+from thirtytwo.predict.predictor import BUNDLED, bundled_models, default_model, load
+
+MOST_BYTES = 40_000_000
+
+
+def test_they_are_there_and_small() -> None:
+    models = bundled_models()
+    assert {"cifar10", "cifar100"} <= set(models)
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
+    assert default_model() == models["cifar100"]
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
+    classifier = load(name)
+    info = classifier.info
+    assert len(info.classes) == int(info.dataset.removeprefix("cifar"))
+    assert info.unknown_threshold is not None
+    assert info.resize == "squash"
+    assert {"probabilities", "logits", "features", "heatmaps", "known_score"} <= {
+        output.name for output in classifier.session.get_outputs()
+    }
+    card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
+    assert f"thirtytwo predict photo.jpg --model {name}" in card
+    assert info.accuracy is not None
+    assert f"{100 * info.accuracy:.2f}%" in card
+    for part in ("Calibration", "Unknown pictures", "Training", "Limits", "This file"):
+        assert f"## {part}" in card, part
+    assert "thirtytwo train cifar" in card
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", bundled_models())
+def test_each_is_as_good_as_it_says(name: str, data_root: Path) -> None:
+    classifier = load(name)
+    test = load_dataset(classifier.info.dataset, data_root=data_root).test
+    assert test is not None
+    some = test.take(np.arange(0, len(test), 10))
+    said = [found.top for found in classifier.predict(some.images)]
+    right = float(np.mean([top == some.classes[label] for top, label in zip(said, some.labels, strict=True)]))
+    assert classifier.info.accuracy is not None
+    deviation = (classifier.info.accuracy * (1 - classifier.info.accuracy) / len(some)) ** 0.5
+    assert right == pytest.approx(classifier.info.accuracy, abs=4 * deviation)
+
+
+def test_a_photo_is_classified_without_naming_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save("photo.jpg")
+    assert run_command(["predict", "photo.jpg"]) == 0
+    assert "photo.jpg" in capsys.readouterr().out
