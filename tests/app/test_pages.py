@@ -75,6 +75,16 @@ def test_without_a_model_every_page_says_how_to_get_one(place: Path, name: str) 
     assert found.file_uploader(key="model-upload").allowed_type == [".onnx"]
 
 
+def test_models_that_come_along_have_their_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shelf, "settings", Settings())
+    found = page("models")
+    assert not found.exception
+    cards = [one.value for one in found.markdown if "## Calibration" in one.value]
+    assert len(cards) == 2
+    assert not any("<details>" in one or "library_name" in one for one in cards)
+
+
 def test_without_a_run_explore_says_so(place: Path) -> None:
     assert "There is no finished run here yet" in texts(page("explore"))
 

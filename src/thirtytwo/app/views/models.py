@@ -20,6 +20,7 @@ from thirtytwo.rundir import RunDir
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
+_FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the classes, which have a place of their own here
 _FIGURES = {
     "accuracy": "accuracy",
     "accuracy_tta": "with test-time augmentation",
@@ -113,6 +114,8 @@ def _model(entry: Entry, number: int, *, used: bool) -> None:
     run = RunDir(entry.path.parent)
     if entry.path.name == run.onnx.name and run.metrics.is_file():
         _run(run, number)
+    else:
+        _card(entry.path.with_suffix(".md"))
 
 
 def _run(run: RunDir, number: int) -> None:
@@ -132,10 +135,7 @@ def _run(run: RunDir, number: int) -> None:
         st.dataframe(rows, hide_index=True, alt="Scores with intervals")
         for picture in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
             st.image(str(picture), alt=picture.stem.replace("-", " "), width="stretch")
-    if run.card.is_file():
-        with st.expander("Model card"):
-            text = _FRONT_MATTER.sub("", run.card.read_text(encoding="utf-8"))
-            st.markdown(_IMAGE.sub("", text))
+    _card(run.card)
     if run.report.is_file():
         st.download_button(
             "Report (HTML)",
@@ -146,6 +146,14 @@ def _run(run: RunDir, number: int) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
+
+
+def _card(path: Path) -> None:
+    """A model card, without what is for a hub's eyes."""
+    if path.is_file():
+        with st.expander("Model card"):
+            text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
+            st.markdown(_FOLDED.sub("", _IMAGE.sub("", text)))
 
 
 def _plain(name: str) -> str:
