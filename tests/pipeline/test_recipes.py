@@ -22,6 +22,7 @@ NARROW: dict[str, dict[str, Any]] = {
     },
     "resnet18": {"model.options.channels": [8, 16, 24, 32]},
     "thorough": {"model.options.groups": [{"width": 8}, {"width": 16}]},
+    "tiny": {},
     "strong": {"model.options": {"depth": 10, "width": 1}},
     "textbook-cnn": {"model.options.widths": [8, 16], "schedule.resolution": [{"size": 12, "until": 0.5}]},
 }
