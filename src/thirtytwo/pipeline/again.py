@@ -17,7 +17,7 @@ from thirtytwo.judge.conformal import check_coverage, least_probability, measure
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.pipeline.parts import divide, pictures_of
+from thirtytwo.pipeline.parts import dataset_of, divide, pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import Scored, calibration_of, load_net, score
 from thirtytwo.predict.modelfile import ModelInfo
@@ -119,13 +119,7 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
     hardware = choose_hardware(recipe.train, device)
     net, info = load_net(directory)
     spec = data or environment["data"]["spec"]
-    dataset = load_dataset(
-        spec,
-        data_root=Path(data_root) if data_root is not None else None,
-        image_size=info.input_size,
-        resize=info.resize,
-        seed=recipe.data.split_seed,
-    )
+    dataset = dataset_of(spec, info, recipe, Path(data_root) if data_root is not None else None)
     own = dataset.fingerprint == environment["data"]["fingerprint"]
     pictures = pictures_of(dataset, split, info, directory if own else None)
     scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from thirtytwo.data.batches import normalised
 from thirtytwo.data.imageset import DataSet, ImageSet
-from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
@@ -27,7 +26,7 @@ from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME, Ensemble, EnsembleSettings, Member, MemberSettings
 from thirtytwo.models.soup import averaged_weights, renew_statistics
 from thirtytwo.pipeline.finish import Plan, Run, begin, judge, tell
-from thirtytwo.pipeline.parts import Parts, divide
+from thirtytwo.pipeline.parts import Parts, dataset_of, divide
 from thirtytwo.pipeline.records import fresh_path, record, slug, teller
 from thirtytwo.pipeline.scoring import MEANS_FROM, load_net
 from thirtytwo.predict.modelfile import ModelInfo
@@ -188,10 +187,8 @@ def _pictures(first: Given, root: Path | None) -> tuple[DataSet, Parts]:
     Raises:
         DataError: it is not there, or has changed since.
     """
-    spec, settings = first.environment["data"]["spec"], first.recipe.data
-    dataset = load_dataset(
-        spec, data_root=root, image_size=first.info.input_size, resize=first.info.resize, seed=settings.split_seed
-    )
+    spec = first.environment["data"]["spec"]
+    dataset = dataset_of(spec, first.info, first.recipe, root)
     if dataset.fingerprint != first.environment["data"]["fingerprint"]:
         raise DataError(f"{spec} has changed since {first.run.path} was trained on it.", "Train the runs again.")
     return dataset, divide(dataset, first.recipe)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import hold_out, limit
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.fit.train import build_net
@@ -23,6 +25,13 @@ class Parts:
     train: ImageSet
     val: ImageSet | None
     test: ImageSet
+
+
+def dataset_of(spec: str, info: ModelInfo, recipe: Recipe, data_root: Path | None) -> DataSet:
+    """The data named by `spec` as a trained model sees pictures, divided as its recipe divides."""
+    return load_dataset(
+        spec, data_root=data_root, image_size=info.input_size, resize=info.resize, seed=recipe.data.split_seed
+    )
 
 
 def divide(dataset: DataSet, recipe: Recipe) -> Parts:
