@@ -1,45 +1,28 @@
-"""The report's charts as files, PNG and SVG, for papers and slides."""
+"""The report's charts as files, for papers and slides."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from thirtytwo.errors import require
-from thirtytwo.files import written_whole
 from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.report.confidence import reliability_before
+from thirtytwo.report.drawing import ACCENT, INK, MUTED, empty_figure, save_figures
 from thirtytwo.report.facts import Facts
 from thirtytwo.report.robustness import spoken
 
 SERIES = ("#1f6078", "#b4532a", "#6b8e3d", "#7a5c9e", "#c08a1e", "#4a4f55")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
-STYLE: dict[str, Any] = {
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "font.size": 9,
-    "legend.frameon": False,
-    "svg.hashsalt": "thirtytwo",
-    "text.parse_math": False,  # a class may be called "$"
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
 NAMED_CLASSES = 120
 
 
 def write_figures(facts: Facts) -> list[Path]:
     """Write every figure this run has data for into its `figures/`; returns the paths written."""
-    matplotlib = require("matplotlib", "train")
     kinds: list[tuple[str, Callable[[Facts], Any]]] = []
     if facts.history:
         kinds.append(("curves", draw_curves))
@@ -49,24 +32,12 @@ def write_figures(facts: Facts) -> list[Path]:
         kinds.append(("f1", draw_f1))
     if facts.corruptions is not None:
         kinds.append(("corruptions", draw_corruptions))
-    written = []
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        for name, draw in kinds:
-            figure = draw(facts)
-            figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine(None)  # laid out once, not once a file
-            for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-                path = facts.run.figures / (name + suffix)
-                with written_whole(path) as temporary:
-                    figure.savefig(temporary, **options)
-                written.append(path)
-    return written
+    return save_figures(facts.run.figures, [(name, partial(draw, facts)) for name, draw in kinds])
 
 
 def draw_curves(facts: Facts) -> Any:
     """Loss and accuracy of training and validation over epochs."""
-    figure = _figure(8.0, 3.2)
+    figure = empty_figure(8.0, 3.2)
     for place, (what, title) in enumerate((("loss", "Loss"), ("accuracy", "Accuracy")), start=1):
         axes = figure.add_subplot(1, 2, place)
         for part, name, colour, dashes in (
@@ -100,7 +71,7 @@ def draw_confusion(facts: Facts) -> Any:
     width = len(names)
     diagonal = np.eye(width, dtype=bool)
     side = float(np.clip(3.0 + 0.28 * width, 4.5, 15.0))
-    figure = _figure(side, side)
+    figure = empty_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
     mistakes = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
@@ -123,7 +94,7 @@ def draw_reliability(facts: Facts) -> Any:
     assert facts.predictions is not None
     before, after = reliability_before(facts), reliability(facts.predictions)
     panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
-    figure = _figure(4.6 * len(panels), 5.4)
+    figure = empty_figure(4.6 * len(panels), 5.4)
     rows = figure.subplots(
         2, len(panels), sharex=True, sharey="row" if before is not None else False, height_ratios=[4, 1], squeeze=False
     )
@@ -148,7 +119,7 @@ def draw_corruptions(facts: Facts) -> Any:
     table = facts.corruptions
     strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
     families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
-    figure = _figure(2.6 * len(families) + 0.6, 3.4)
+    figure = empty_figure(2.6 * len(families) + 0.6, 3.4)
     panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for family, axes in zip(families, panels, strict=True):
         axes.axhline(clean, linestyle=":", color=MUTED)
@@ -170,7 +141,7 @@ def draw_f1(facts: Facts) -> Any:
     assert facts.metrics is not None
     rows = sorted(facts.metrics["per_class"], key=lambda row: row["f1"] or 0.0)
     width = len(rows)
-    figure = _figure(6.0, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
+    figure = empty_figure(6.0, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
     axes = figure.add_subplot()
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
@@ -181,10 +152,4 @@ def draw_f1(facts: Facts) -> Any:
     axes.set_ylim(-0.6, width - 0.4)
     axes.set_xlim(0, 1)
     axes.set_title(f"F1 of each class on {facts.split}")
-    return figure
-
-
-def _figure(width: float, height: float) -> Any:
-    figure = require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
-    require("matplotlib.backends.backend_agg", "train").FigureCanvasAgg(figure)
     return figure

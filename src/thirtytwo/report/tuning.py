@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
 from thirtytwo.files import written_whole
 from thirtytwo.recipe import MONITORS
-from thirtytwo.report.figures import ACCENT, INK, MUTED, STYLE, WARM, _figure
+from thirtytwo.report.drawing import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
 FIGURES = MONITORS
 SPOKEN = {
@@ -94,28 +94,17 @@ def write_trials(path: Path, tuning: Tuning) -> None:
 
 def write_tuning_figures(directory: Path, tuning: Tuning) -> list[Path]:
     """Write `history`, `importance` and `slices`, as far as there is something to draw; returns the paths written."""
-    matplotlib = require("matplotlib", "train")
-    kinds: list[tuple[str, Any]] = []
+    kinds: list[tuple[str, Callable[[Tuning], Any]]] = []
     if tuning.done:
         kinds += [("history", draw_history), ("slices", draw_slices)]
     if tuning.importance:
         kinds.append(("importance", draw_importance))
-    written = []
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        for name, draw in kinds:
-            figure = draw(tuning)
-            for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-                path = directory / (name + suffix)
-                with written_whole(path) as temporary:
-                    figure.savefig(temporary, **options)
-                written.append(path)
-    return written
+    return save_figures(directory, [(name, partial(draw, tuning)) for name, draw in kinds])
 
 
 def draw_history(tuning: Tuning) -> Any:
     """The figure of every trial in their order, and the best so far."""
-    figure = _figure(7.0, 3.4)
+    figure = empty_figure(7.0, 3.4)
     axes = figure.add_subplot()
     pruned = [trial for trial in tuning.trials if trial.outcome == "pruned" and trial.value is not None]
     for trials, marker, colour, name in (
@@ -143,7 +132,7 @@ def draw_history(tuning: Tuning) -> Any:
 def draw_importance(tuning: Tuning) -> Any:
     """How much of the figure's variation each key explains, largest on top."""
     rows = sorted(tuning.importance.items(), key=lambda row: row[1])
-    figure = _figure(7.0, 1.2 + 0.3 * len(rows))
+    figure = empty_figure(7.0, 1.2 + 0.3 * len(rows))
     axes = figure.add_subplot()
     axes.barh(range(len(rows)), [part for _, part in rows], color=ACCENT, height=0.65)
     axes.set_yticks(range(len(rows)), [key for key, _ in rows], color=INK)
@@ -160,7 +149,7 @@ def draw_slices(tuning: Tuning) -> Any:
     ticker = require("matplotlib.ticker", "train")
     rows = math.ceil(len(tuning.keys) / COLUMNS)
     columns = min(COLUMNS, len(tuning.keys))
-    figure = _figure(3.0 * columns + 0.6, 2.6 * rows)
+    figure = empty_figure(3.0 * columns + 0.6, 2.6 * rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     best = tuning.best
     for place, axes in enumerate(panels.flat):
