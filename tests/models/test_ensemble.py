@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.models.ensemble import Ensemble, Member
+from thirtytwo.models.ensemble import Ensemble, EnsembleSettings, MemberSettings
 from thirtytwo.models.net import Net
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -41,15 +43,19 @@ FIRST = [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]
 SECOND = [[0.0, 0.0, 3.0], [1.0, 1.0, 0.0]]
 
 
+def member(**settings: Any) -> MemberSettings:
+    """One whose images are not normalised and whose logits are not calibrated, where `settings` do not say so."""
+    return MemberSettings(**{"name": "colours", "mean": ZERO, "std": ONE, **settings})
+
+
 @pytest.mark.parametrize("halvings", [0, 1])
 def test_mean_of_calibrated_probabilities(halvings: int) -> None:
-    ensemble = Ensemble(
-        [
-            Member(Colours(FIRST), ZERO, ONE, 2.0, 0.0),
-            Member(Colours(SECOND, halvings), (0.5, 0.5, 0.5), (0.5, 0.25, 0.5), 1.0, 0.1),
-        ],
-        4,
+    told = (
+        member(temperature=2.0),
+        member(mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5), curvature=0.1),
     )
+    nets = [Colours(FIRST), Colours(SECOND, halvings)]
+    ensemble = Ensemble(nets, EnsembleSettings(members=told, size=4))
     images = torch.rand((5, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     colours = images.mean(dim=(2, 3))
     one = torch.softmax(colours @ torch.tensor(FIRST).T / 2, dim=1)
@@ -64,11 +70,8 @@ def test_mean_of_calibrated_probabilities(halvings: int) -> None:
 
 
 def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
-    members = [
-        Member(Colours(FIRST), ZERO, ONE, 1.0, 0.0),
-        Member(Colours(SECOND), ZERO, ONE, 2.0, 0.0),
-    ]
-    ensemble = Ensemble(members, 4)
+    told = (member(), member(temperature=2.0))
+    ensemble = Ensemble([Colours(FIRST), Colours(SECOND)], EnsembleSettings(members=told, size=4))
     images = torch.rand((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         heat = ensemble.heatmaps(ensemble.maps(images), torch.tensor([0]))
@@ -76,6 +79,11 @@ def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
     torch.testing.assert_close(heat[0], (red + 3 * blue / 2) / 2)
 
 
+def test_every_member_has_a_network() -> None:
+    with pytest.raises(ValueError, match="1 members are told, and 0 networks given"):
+        Ensemble([], EnsembleSettings(members=(member(),), size=4))
+
+
 def test_nobody_is_no_ensemble() -> None:
-    with pytest.raises(ValueError, match="needs a member"):
-        Ensemble([], 4)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        EnsembleSettings(members=(), size=4)

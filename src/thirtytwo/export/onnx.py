@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from thirtytwo.files import written_whole
 from thirtytwo.models import Net
+from thirtytwo.models.net import bent_logits
 from thirtytwo.predict.modelfile import KNOWN_SCORE, METADATA_KEY, ModelInfo
 
 OPSET = 18
@@ -48,9 +49,7 @@ class PixelModel(nn.Module):
         pixels = (images.float() * self.scale + self.offset).permute(0, 3, 1, 2)
         maps = self.net.maps(pixels)
         features = self.net.pool(maps)
-        logits = self.net.classify(features)
-        if self.curvature:
-            logits = logits - self.curvature * torch.log_softmax(logits, dim=1) ** 2
+        logits = bent_logits(self.net.classify(features), self.curvature)
         probabilities = torch.softmax(logits / self.temperature, dim=1)
         outputs = [probabilities, logits, features]
         if self.net.has_heatmaps:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from thirtytwo.models.net import MODELS, Net, roles_by_kind
+from thirtytwo.models.net import MODELS, Net, bent_logits, roles_by_kind
 from thirtytwo.settings import Settings, parse_settings
 
 NAME = "ensemble"
@@ -42,42 +41,32 @@ class EnsembleSettings(Settings):
     """Width and height of the pictures, in pixels."""
 
 
-@dataclass(frozen=True)
-class Member:
-    """A trained network, what its images are normalised by, and how its logits become probabilities."""
-
-    net: Net
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    temperature: float
-    curvature: float
-
-
 class Ensemble(Net):
     """Members whose calibrated probabilities are averaged; logits are the logarithm of that mean.
 
     Images float `(N, 3, H, W)` from 0 to 1, not normalised: each member normalises them itself. Features are the
     members' side by side. There are heatmaps where all members have them on maps of one size.
-    `size` is the width and height of the pictures.
+    `nets` are the networks of the settings' members, in order.
     """
 
     head_modules = ("nets",)
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, members: Sequence[Member], size: int) -> None:
+    def __init__(self, nets: Sequence[Net], settings: EnsembleSettings) -> None:
         super().__init__()
-        if not members:
-            raise ValueError("an ensemble needs a member")
-        self.nets = nn.ModuleList(member.net for member in members)
-        self.calibration = [(member.temperature, member.curvature) for member in members]
-        std = torch.tensor([member.std for member in members])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
-        mean = torch.tensor([member.mean for member in members])[:, None, :, None, None]
+        told = settings.members
+        if len(nets) != len(told):
+            raise ValueError(f"{len(told)} members are told, and {len(nets)} networks given")
+        self.nets = nn.ModuleList(nets)
+        self.calibration = [(member.temperature, member.curvature) for member in told]
+        std = torch.tensor([member.std for member in told])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
+        mean = torch.tensor([member.mean for member in told])[:, None, :, None, None]
         self.register_buffer("scale", 1 / std)
         self.register_buffer("offset", -mean / std)
         self.eval()
         with torch.inference_mode():
-            maps = [net.maps(torch.zeros((1, 3, size, size))) for net in self.members()]
+            maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in self.members()]
             widths = [net.pool(part).shape[1] for net, part in zip(self.members(), maps, strict=True)]
         self.map_widths, self.widths = [part.shape[1] for part in maps], widths
         self.one_size = len({part.shape[2:] for part in maps}) == 1 and all(part.ndim == 4 for part in maps)
@@ -109,8 +98,7 @@ class Ensemble(Net):
         for at, part in enumerate(torch.split(features, self.widths, dim=1)):
             temperature, curvature = self.calibration[at]
             logits = self.members()[at].classify(part)
-            bent = logits - curvature * torch.log_softmax(logits, dim=1) ** 2
-            logs.append(torch.log_softmax(bent / temperature, dim=1))
+            logs.append(torch.log_softmax(bent_logits(logits, curvature) / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
 
@@ -132,8 +120,4 @@ class Ensemble(Net):
 def ensemble(classes: int, options: Mapping[str, Any]) -> Ensemble:
     """The mean of what several trained networks say; made by `thirtytwo ensemble`, not trained."""
     settings = parse_settings(EnsembleSettings, options, "model.options of ensemble")
-    members = [
-        Member(MODELS.get(one.name)(classes, one.options), one.mean, one.std, one.temperature, one.curvature)
-        for one in settings.members
-    ]
-    return Ensemble(members, settings.size)
+    return Ensemble([MODELS.get(one.name)(classes, one.options) for one in settings.members], settings)

@@ -140,3 +140,11 @@ NetBuilder = Callable[[int, Mapping[str, Any]], Net]
 
 MODELS: Registry[NetBuilder] = Registry("model")
 """Every network by name."""
+
+
+def bent_logits(logits: Tensor, curvature: float) -> Tensor:
+    """Logits `(N, C)` with their curvature taken off: what calibration divides by the temperature.
+
+    The same as `judge.calibration.Calibration.logits`, for graphs and networks.
+    """
+    return logits - curvature * torch.log_softmax(logits, dim=1) ** 2 if curvature else logits
