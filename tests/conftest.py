@@ -224,6 +224,16 @@ def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0
     return ImageSet(images.clip(0, 255).astype(np.uint8), labels, names, np.arange(count, dtype=np.int64))
 
 
+def make_folder(folder: Path, count: int, *, size: int = 16) -> Path:
+    """The same pictures as PNG files, in a folder for each of three classes."""
+    pictures = make_pictures(count, size=size)
+    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
+        place = folder / f"class {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder
+
+
 TINY: dict[str, object] = {
     "model.options": {"groups": [{"width": 8}, {"width": 16}]},
     "train.precision": "float32",
@@ -244,8 +254,8 @@ def make_recipe(**changes: object) -> thirtytwo.recipe.Recipe:
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """`pictures`, `recipe` and `overrides` for training in a blink."""
-    return SimpleNamespace(pictures=make_pictures, recipe=make_recipe, overrides=TINY)
+    """`pictures`, a `folder` of them, `recipe` and `overrides` for training in a blink."""
+    return SimpleNamespace(pictures=make_pictures, folder=make_folder, recipe=make_recipe, overrides=TINY)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
 
 import thirtytwo
 from thirtytwo.recipe import recipe_names
@@ -36,14 +35,9 @@ def test_every_recipe_is_tried() -> None:
 @pytest.mark.parametrize("recipe", NARROW)
 def test_a_recipe_trains_exports_and_predicts(recipe: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
     pictures = tiny.pictures(36, size=16)
-    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
-        place = tmp_path / "few" / f"class {label}"
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place / f"{number}.png")
+    folder = tiny.folder(tmp_path / "few", 36, size=16)
     settings = {"data.image_size": 16, "train.precision": "float32", "evaluate.tta": False, **NARROW[recipe]}
-    run = thirtytwo.train(
-        str(tmp_path / "few"), recipe=recipe, run=tmp_path / "run", epochs=2, overrides=settings, show=False
-    )
+    run = thirtytwo.train(str(folder), recipe=recipe, run=tmp_path / "run", epochs=2, overrides=settings, show=False)
     assert run.metrics["n"]
     prediction = thirtytwo.load(run.path).predict(pictures.images[0])[0]
     assert prediction.top in pictures.classes

@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
@@ -29,12 +28,8 @@ Pretrain = Callable[..., Any]
 @pytest.fixture
 def few(tmp_path: Path, tiny: SimpleNamespace) -> Path:
     """Ten pictures a class of three classes, 20×20 pixels."""
-    pictures = tiny.pictures(30, size=20)
-    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
-        place = tmp_path / "few" / f"class {label}"
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place / f"{number}.png")
-    return tmp_path / "few"
+    folder: Path = tiny.folder(tmp_path / "few", 30, size=20)
+    return folder
 
 
 def test_a_few_pictures_from_a_run(

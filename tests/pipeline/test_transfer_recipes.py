@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import timm
-from PIL import Image
 from safetensors.torch import save_file
 
 import thirtytwo
@@ -29,12 +28,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny: SimpleNamespace) -> Path:
-    pictures = tiny.pictures(36, size=20)
-    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
-        place = tmp_path / "few" / f"class {label}"
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place / f"{number}.png")
-    return tmp_path / "few"
+    made: Path = tiny.folder(tmp_path / "few", 36, size=20)
+    return made
 
 
 @pytest.mark.parametrize("recipe", CASES)
