@@ -34,6 +34,10 @@ from thirtytwo.files import write_json
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import default_model, find_model
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from predict import hardware
+
 RESULTS = Path(__file__).parent / "results" / "app.json"
 PICTURES = 24
 PAGES = ("compare", "explore", "models", "teach")
@@ -129,17 +133,6 @@ def use(page: Any, address: str, pid: int) -> float:
             page.wait_for_timeout(2000)
         most = max(most, psutil.Process(pid).memory_info().rss / 1e6)
     return most
-
-
-def hardware() -> dict[str, Any]:
-    """The processor, its cores and the memory of this machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else None,
-        "cores": len(psutil.Process().cpu_affinity() or []) or psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-    }
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ TARGET = 0.7
 MOST_GROWTH = 0.1
 CLIENTS = 64
 PICTURES_A_REQUEST = {"one_picture_a_request": 1, "32_pictures_a_request": 32}
+IN_FLIGHT = 512
+"""Pictures of all clients together, at most: half of what the service's queue takes before it answers 503."""
 BOUNDARY = b"thirtytwo-benchmark"
 PATIENCE = 30.0  # seconds for one answer
 
@@ -114,15 +116,16 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
     }
     rates: dict[str, list[float]] = {"onnxruntime": [], **{name: [] for name in PICTURES_A_REQUEST}}
     with service(model) as server:
+        clients = {name: min(CLIENTS, IN_FLIGHT // size) for name, size in PICTURES_A_REQUEST.items()}
         for name in PICTURES_A_REQUEST:
-            load(server, requests[name][:64], clients=CLIENTS)  # warm
+            load(server, requests[name][:64], clients=clients[name])  # warm
         for number in range(repeats):
             order = list(rates) if number % 2 == 0 else list(reversed(rates))
             for side in order:
                 if side == "onnxruntime":
                     rates[side].append(_rate(len(pixels), lambda: alone(chosen, pixels, batch_size)))
                     continue
-                outcome = load(server, requests[side], clients=min(CLIENTS, len(requests[side])))
+                outcome = load(server, requests[side], clients=clients[side])
                 outcome.check(expected, PICTURES_A_REQUEST[side])
                 rates[side].append(len(pixels) / outcome.seconds)
     medians = {side: statistics.median(values) for side, values in rates.items()}
@@ -130,7 +133,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
     return {
         "pictures": len(pixels),
         "n": repeats,
-        "clients": CLIENTS,
+        "clients": clients,
         "threads": cpu_count(),
         "onnxruntime_batch_size": batch_size,
         "onnxruntime_settings": settings,

@@ -74,6 +74,64 @@ def speeds() -> str:
 """
 
 
+def installs() -> str:
+    """What an installation without PyTorch takes, and how soon it answers."""
+    path = RESULTS / "install.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/install.py` measures it.\n"
+    result = _read(path)
+    commands = {"alone": "pip install .", "with_app_and_serve": 'pip install ".[app,serve]"'}
+    purposes = {"alone": "predicting", "with_app_and_serve": "the app and the service as well"}
+    lines = ["| for | from a clone | downloads | on disk |", "| --- | --- | --- | --- |"]
+    for name, found in result["installations"].items():
+        sizes = [f"{found[key]:.0f} MB" for key in ("downloaded_mb", "on_disk_mb")]
+        lines.append(f"| {purposes[name]} | `{commands[name]}` | {' | '.join(sizes)} |")
+    seconds = {name: f"{found['median']:.2f} s" for name, found in result["answers"].items()}
+    text = f"""
+No PyTorch in either. From starting the command, Python's own start included: `thirtytwo predict photo.jpg` answers
+after {seconds["predict_cifar100"]}, `thirtytwo serve` its first request after {seconds["serve"]}, `thirtytwo app` after
+{seconds["app"]} ({result["picture"]}, Linux, {_where(result)})."""
+    return "\n".join([*lines, text]) + "\n"
+
+
+def service() -> str:
+    """The service under load."""
+    path = RESULTS / "serve.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/serve.py MODEL` measures it.\n"
+    result = _read(path)
+    through, load, memory = result["throughput"], result["load"], result["memory"]
+    rates, ratios, late = through["median_images_per_second"], through["ratio"], load["milliseconds"]
+    clients, (some, many) = through["clients"], memory["requests"]
+    return f"""\
+- Small PNG files: {rates["32_pictures_a_request"]:,.0f} pictures a second with 32 in a request and
+  {clients["32_pictures_a_request"]} clients, {rates["one_picture_a_request"]:,.0f} with one in each and
+  {clients["one_picture_a_request"]} clients:
+  {ratios["32_pictures_a_request"]:.0%} and {ratios["one_picture_a_request"]:.0%} of what ONNX Runtime alone
+  reaches on ready arrays ({rates["onnxruntime"]:,.0f}), with the clients on the same cores.
+- {load["clients"]} clients that ask without pause for {load["seconds"]:.0f} s, one picture a request:
+  {load["requests"]:,} requests, {load["errors"]} errors, {load["lost"]} lost, {load["wrong_answers"]} wrong; half are
+  answered within
+  {late["p50"]:.0f} ms, 99 % within {late["p99"]:.0f} ms.
+- Memory after {many:,} requests against {some:,}: {memory["resident_mb"][1]:.0f} and {memory["resident_mb"][0]:.0f} MB.
+
+Model: {result["model"]["architecture"]} for CIFAR-10; {_place(result)}.
+"""
+
+
+def app_figures() -> str:
+    """How soon the app opens and what it holds."""
+    path = RESULTS / "app.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/app.py` measures it.\n"
+    result = _read(path)
+    return f"""\
+From starting the command to a page that takes pictures: {result["median_page_ready"]:.1f} s. Memory: at most
+{result["memory_mb_after_use"]} MB with every page opened and {result["pictures"]} pictures classified with heat
+({_where(result)}).
+"""
+
+
 def augmentation_costs() -> str:
     """Pictures a second of each augmentation, and what it adds to a training step of ResNet-18."""
     path = RESULTS / "augment.json"
@@ -178,5 +236,9 @@ def _times(ratio: float) -> str:
 
 
 def _where(result: dict[str, Any]) -> str:
+    return f"median of {result['n']}, {_place(result)}"
+
+
+def _place(result: dict[str, Any]) -> str:
     hardware = result["hardware"]
-    return f"median of {result['n']}, {hardware['cores']} cores of {hardware['cpu']}, {result['date'][:10]}"
+    return f"{hardware['cores']} cores of {hardware['cpu']}, {result['date'][:10]}"

@@ -14,7 +14,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import judged
 import measured
-from figures import accuracies, augmentation_costs, explanations, remedies, speeds, transfer_gains
+from figures import (
+    accuracies,
+    app_figures,
+    augmentation_costs,
+    explanations,
+    installs,
+    remedies,
+    service,
+    speeds,
+    transfer_gains,
+)
 
 from thirtytwo.recipe import Recipe, read_recipe, recipe_names
 
@@ -143,11 +153,14 @@ def augmentations() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
+    "app": app_figures,
     "augmentation-costs": augmentation_costs,
     "augmentations": augmentations,
     "changes-of-fast": changes_of_fast,
     "explanations": explanations,
     "confidence": judged.confidence,
+    "installs": installs,
+    "service": service,
     "speeds": speeds,
     "transfer": transfer_gains,
     "network-options": network_options,
