@@ -8,10 +8,10 @@ RUN python -m venv /opt/thirtytwo \
 
 FROM python:3.13-slim
 COPY --from=build /opt/thirtytwo /opt/thirtytwo
-RUN useradd --system --uid 10032 --no-create-home thirtytwo
+RUN useradd --uid 10032 --no-create-home --shell /usr/sbin/nologin thirtytwo
 USER 10032
 WORKDIR /tmp
-ENV PATH=/opt/thirtytwo/bin:$PATH PYTHONUNBUFFERED=1 THIRTYTWO_SERVE_HOST=0.0.0.0 THIRTYTWO_SERVE_PORT=8032
+ENV PATH=/opt/thirtytwo/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 THIRTYTWO_SERVE_HOST=0.0.0.0 THIRTYTWO_SERVE_PORT=8032
 EXPOSE 8032
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \

@@ -9,6 +9,7 @@ Importing this package is cheap: every public name is fetched when it is first u
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ __all__ = [
     "train_seeds",
     "tune",
 ]
+
+# ONNX Runtime reports to its maker unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Classifier": "thirtytwo.predict.predictor",

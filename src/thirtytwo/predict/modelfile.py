@@ -85,6 +85,7 @@ def _session(path: Path, threads: int, *, optimise: bool) -> InferenceSession:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)  # what goes wrong comes as an exception, and is told once
+    onnxruntime.disable_telemetry_events()  # where a program imported it before thirtytwo
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # An explicit number keeps ONNX Runtime from pinning its threads to cores.
