@@ -316,6 +316,12 @@ def test_a_model_that_is_not_there_is_told_before_the_start(place: Path, model: 
         launch.run(Settings((model,)), open_browser=False, tell=print)
 
 
+def test_a_file_that_is_no_model_is_told_before_the_start(place: Path) -> None:
+    Path("notes.onnx").write_text("bread, milk")
+    with pytest.raises(ModelFileError, match=r"notes\.onnx cannot be opened as an ONNX model"):
+        launch.run(Settings(("notes.onnx",)), open_browser=False, tell=print)
+
+
 def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
     code = f"""
 import sys

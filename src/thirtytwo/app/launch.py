@@ -16,6 +16,7 @@ from thirtytwo.app import shelf
 from thirtytwo.app.memory import give_back
 from thirtytwo.app.settings import Settings, streamlit_options
 from thirtytwo.errors import ServiceError
+from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import find_model
 
 SCRIPT = Path(__file__).with_name("main.py")
@@ -38,7 +39,7 @@ def run(settings: Settings, *, open_browser: bool, tell: Callable[[str], None], 
         RunError: likewise.
     """
     for model in settings.models:
-        find_model(model)
+        read_info(find_model(model))
     settings = replace(settings, port=_free_port(settings.host, settings.port, _TRIED if any_port else 1))
     os.environ["HF_HUB_OFFLINE"] = "1"  # a page that is opened fetches nothing
     shelf.settings = settings
