@@ -1,9 +1,12 @@
 """Accuracy, time and memory of a recipe on CIFAR, through the command line as a user has it.
 
     python benchmarks/accuracy.py cifar10 [--recipe fast] [--seeds 0,1,2] [--data-root DIR] [--set key=value]...
+    python benchmarks/accuracy.py cifar10 --recipe thorough --take RUN [--take RUN]...
 
 Trains once for each seed in a fresh process, and writes figures, wall time, peak memory, hardware and versions to
-`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`.
+`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. With `--take` the
+figures are those of finished runs, such as long ones that were resumed; their time is that of training, pauses between
+epochs left out and pauses within them not.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,15 @@ def main() -> int:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--take", type=Path, action="append", default=[], metavar="RUN", help="do not train")
     options = parser.parse_args()
-    if options.data is None or options.data_root is None:
+    if options.data is None or (options.data_root is None and not options.take):
         print("skipped: name cifar10 or cifar100, and set THIRTYTWO_DATA or give --data-root")
         return 0
-    runs = [measure(options, int(seed)) for seed in options.seeds.split(",")]
+    if options.take:
+        runs = [read(RunDir.open(path), None) for path in options.take]
+    else:
+        runs = [measure(options, int(seed)) for seed in options.seeds.split(",")]
     device = runs[0]["device"]
     out = RESULTS / f"accuracy-{options.data}-{Path(options.recipe).stem}-{device}.json"
     write_json(out, {"what": __doc__.splitlines()[0], "n": len(runs), "summary": summary(runs), "runs": runs})
@@ -48,7 +54,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Train once and read what the run wrote down."""
+    """Train once, and read what the run wrote down."""
     path = options.runs / f"{options.data}-{Path(options.recipe).stem}-seed{seed}-bench"
     words = [sys.executable, "-m", "thirtytwo", "train", options.data, "--recipe", options.recipe]
     words += ["--seed", str(seed), "--device", options.device, "--data-root", options.data_root, "--run", str(path)]
@@ -56,18 +62,22 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         words += ["--set", setting]
     start = time.perf_counter()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    wall = time.perf_counter() - start
-    run = RunDir.open(path)
+    seconds = time.perf_counter() - start
+    largest = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3, 1)
+    return read(RunDir.open(path), seconds) | {"peak_memory_mb_seen_by_parent": largest}
+
+
+def read(run: RunDir, seconds: float | None) -> dict[str, Any]:
+    """Figures of a finished run that took so many seconds from start to report, where that is known."""
     metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
     recipe = run.read_recipe()
     return {
-        "seed": seed,
+        "seed": recipe.seed,
         "n_test": metrics["n"],
         **{name: metrics.get(name) for name in FIGURES},
-        "minutes_wall": round(wall / 60, 2),
+        "minutes_wall": round(seconds / 60, 2) if seconds else None,
         "seconds_train": environment["seconds"]["train"],
         "peak_memory_mb": environment["peak_memory_mb"],
-        "peak_memory_mb_seen_by_parent": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3, 1),
         "trained_on": environment["data"]["train"],
         "held_out": environment["data"]["val"],
         "epochs": environment["epochs"],
@@ -78,7 +88,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "choices": environment["choices"],
         "versions": environment["versions"],
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": environment["finished"][:10],
     }
 
 
@@ -90,7 +100,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else None
             told[name] = {"mean": statistics.fmean(values), "std": spread, "range": [min(values), max(values)]}
-    told["minutes_wall"] = statistics.median(run["minutes_wall"] for run in runs)
+    minutes = [run["minutes_wall"] for run in runs if run["minutes_wall"] is not None]
+    told["minutes_wall"] = statistics.median(minutes) if minutes else None
+    told["minutes_train"] = round(statistics.median(run["seconds_train"] for run in runs) / 60, 2)
     return told
 
 

@@ -212,7 +212,7 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
         f"`{recipe}`",
         f"**{summary['accuracy']['mean']:.2%}** ({spread})",
         f"{summary['accuracy_tta']['mean']:.2%}",
-        f"{summary['minutes_wall']:.0f}",
+        f"{summary['minutes_wall']:.0f}" if summary["minutes_wall"] else f"{summary['minutes_train']:.0f} of training",
         ", ".join(str(one["seed"]) for one in result["runs"]),
         f"{place}, {precision}, {run['date']}",
     ]
