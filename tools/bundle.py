@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from safetensors.numpy import load_file
 
 from thirtytwo.data.imageset import ImageSet
+from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.shrink import shrink_onnx
 from thirtytwo.files import write_text
 from thirtytwo.images.decode import RESIZE_RULES
@@ -32,7 +32,7 @@ from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.pipeline.records import touch_test
 from thirtytwo.pipeline.scoring import calibration_of
 from thirtytwo.pipeline.strangers import strangers_record
-from thirtytwo.predict.modelfile import METADATA_KEY, ModelInfo, open_session
+from thirtytwo.predict.modelfile import open_session
 from thirtytwo.predict.predictor import BUNDLED
 from thirtytwo.report.card import write_card
 from thirtytwo.rundir import Predictions, RunDir
@@ -109,20 +109,13 @@ def score(run: RunDir, rule: str, touches: int, data_root: Path | None) -> None:
     own = {"val": known.get("val"), "test": known["test"], "spec": spec, "data_root": data_root}
     metrics["unknown"] = strangers_record(scorer, means, info, **own)  # type: ignore[arg-type]
     run.write_json(run.metrics, metrics)
-    rewrite(run, info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule}))
+    rewrite_info(run.onnx, info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule}))
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")
 
 
 def predictions(pictures: ImageSet, probabilities: np.ndarray) -> Predictions:
     """What the file says of labelled pictures."""
     return Predictions(pictures.classes, pictures.labels, probabilities, pictures.rows, pictures.files)
-
-
-def rewrite(run: RunDir, info: ModelInfo) -> None:
-    """Let `model.onnx` say this of itself."""
-    model = onnx.load(str(run.onnx))
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
-    run.onnx.write_bytes(model.SerializeToString())
 
 
 def card(run: RunDir, name: str, weights: str, rule: str) -> str:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import percent, say, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
+
+if TYPE_CHECKING:
+    from thirtytwo.pipeline import Exported
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -81,6 +84,23 @@ def show_members(run: Path) -> None:
     show_table(["run", "accuracy", "95 % interval", "parameters", "FLOPs", "trained in"], rows)
     if table["page"]:
         show(f"held against each other: {run / table['page']}")
+
+
+def show_export(made: Exported) -> None:
+    """The sizes of a model and of what was made of it, and how far both say the same."""
+    files = [(str(path), megabytes(path.stat().st_size)) for path in (made.source, made.path)]
+    agreement = made.agreement
+    if agreement is None:
+        show_table(["file", "size"], files)
+        say(f"Not held against the model it is made of: {made.reason}")
+        return
+    right = [percent(agreement.before), percent(agreement.accuracy)]
+    rows = [(*file, told) for file, told in zip(files, right, strict=True)]
+    show_table(["file", "size", f"{agreement.n:,} {agreement.split} pictures"], rows)
+    show(
+        f"\nSame class on {percent(agreement.same)} of these pictures; probabilities differ by at most "
+        f"{agreement.largest:.2g}."
+    )
 
 
 def show_models(size: int = 32) -> None:

@@ -288,6 +288,25 @@ def report(run: RunPath, data_root: DataRoot = None) -> None:
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="RUN|FILE|NAME", help="Run directory, model.onnx, or bundled model.")],
+    kind: Annotated[str, typer.Option("--format", metavar="FORMAT", help="onnx-int8, onnx-float16, or a package's.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="beside the model")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Write a trained model in another format, hold it against the first, and print the file's path last."""
+    import thirtytwo
+    from thirtytwo.cli.listings import show_export
+
+    found = thirtytwo.pipeline.export_model(model, kind, out=out, force=force, data_root=data_root)
+    show_export(found)
+    show(str(found.path))
+
+
+@app.command()
 def models(
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Tell FLOPs for pictures of this size.")] = 32,
 ) -> None:

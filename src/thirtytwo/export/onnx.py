@@ -99,3 +99,11 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
     onnx.checker.check_model(proto)
     with written_whole(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
+
+
+def rewrite_info(path: Path, info: ModelInfo) -> None:
+    """Let the model file at `path` say `info` of itself."""
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
+    with written_whole(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())

@@ -24,7 +24,7 @@ def check_parity(net: Net, info: ModelInfo, path: Path, images: npt.NDArray[np.u
     Raises:
         ExportError: a probability differs by more than 1e-4, or the top class differs where it is not a tie.
     """
-    theirs = _onnx_probabilities(path, images)
+    theirs = onnx_probabilities(path, images)
     model = pixel_model(net, info)
     with torch.inference_mode():
         parts = [model(torch.from_numpy(np.array(part)))[0].numpy() for part in _batches(images)]
@@ -42,7 +42,8 @@ def check_parity(net: Net, info: ModelInfo, path: Path, images: npt.NDArray[np.u
     return difference
 
 
-def _onnx_probabilities(path: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def onnx_probabilities(path: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """What the model file at `path` says of pictures uint8 `(N, H, W, 3)`: float32 `(N, C)`."""
     session, _ = open_session(path)
     parts = [session.run(["probabilities"], {"images": part})[0] for part in _batches(images)]
     return np.concatenate(parts)

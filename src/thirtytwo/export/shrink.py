@@ -31,7 +31,7 @@ def shrink_onnx(source: Path, target: Path, weights: Weights) -> None:
     `int8` each output channel has a scale of its own, chosen for the least squared error.
 
     Raises:
-        ExportError: a weight is too large for float16.
+        ExportError: there is nothing to make smaller, or a weight is too large for float16.
     """
     model = onnx.load(str(source))
     graph = model.graph
@@ -44,6 +44,8 @@ def shrink_onnx(source: Path, target: Path, weights: Weights) -> None:
         small, unpack = (_halved if weights == "float16" else _quartered)(tensor.name, values)
         kept += small
         nodes += unpack
+    if not nodes:
+        raise ExportError(f"{source} holds no float32 weights to make smaller.", "Export the run that it comes from.")
     old = list(graph.node)
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)

@@ -1,0 +1,35 @@
+"""Further files of a trained model: the table of export formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from thirtytwo.export.shrink import shrink_onnx
+from thirtytwo.registry import Registry
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A kind of file that is made of a `model.onnx`.
+
+    `write(source, target)` writes it whole; `ending` follows the model's name; `same_contract` says whether it is
+    itself a model file of ours, with the same inputs, outputs and metadata.
+    """
+
+    ending: str
+    description: str
+    write: Callable[[Path, Path], None]
+    same_contract: bool = True
+
+
+EXPORTS: Registry[ExportFormat] = Registry("export format")
+
+EXPORTS.register("onnx-float16")(
+    ExportFormat("-float16.onnx", "weights kept in half of their bits", partial(shrink_onnx, weights="float16"))
+)
+EXPORTS.register("onnx-int8")(
+    ExportFormat("-int8.onnx", "weights kept in a quarter of their bits", partial(shrink_onnx, weights="int8"))
+)

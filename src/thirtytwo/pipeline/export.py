@@ -1,0 +1,121 @@
+"""Further files of a trained model, held against the one they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.splits import limit
+from thirtytwo.errors import OutputError, ThirtytwoError
+from thirtytwo.export.formats import EXPORTS
+from thirtytwo.export.onnx import rewrite_info
+from thirtytwo.export.parity import onnx_probabilities
+from thirtytwo.pipeline.parts import dataset_of, divide
+from thirtytwo.predict.modelfile import read_info
+from thirtytwo.predict.predictor import BUNDLED, find_model
+from thirtytwo.rundir import RunDir
+
+PICTURES = 2_000
+"""On which both files are asked, at most."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two model files say the same of `n` labelled pictures of a split.
+
+    `same` is the part with the same top class, `largest` the largest difference of a probability; `accuracy` is the
+    new file's, `before` that of the file it was made of.
+    """
+
+    split: str
+    n: int
+    same: float
+    largest: float
+    accuracy: float
+    before: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was made of `source`; `reason` says why it was not held against it, where it was not."""
+
+    path: Path
+    source: Path
+    agreement: Agreement | None
+    reason: str = ""
+
+
+def export_model(
+    model: Path | str,
+    kind: str,
+    *,
+    out: Path | str | None = None,
+    force: bool = False,
+    data_root: Path | str | None = None,
+) -> Exported:
+    """Write a trained model in another format (`export.formats`), and ask both files about validation pictures.
+
+    A new file whose weights were rounded does not claim the accuracy that was measured before.
+
+    Args:
+        model: a run directory, a model file, or a bundled model's name.
+        kind: the format's name.
+        out: the file to write; without it one beside the model, or here if the model is a bundled one.
+        force: replace what is there.
+        data_root: where known data sets are looked for first.
+
+    Raises:
+        UnknownNameError: no such format or model.
+        ModelFileError: no model of ours.
+        RunError: a run directory without a model.
+        OutputError: the file is there already, or cannot be written.
+        ExportError: the model cannot be written in that format.
+    """
+    form = EXPORTS.get(kind)
+    source = find_model(model)
+    info = read_info(source)
+    target = Path(out) if out is not None else _beside(source, form.ending)
+    if target.exists() and (not force or target.samefile(source)):
+        raise OutputError(f"{target} is already there.", "Choose another file with --out, or replace it with --force.")
+    form.write(source, target)
+    if not form.same_contract:
+        return Exported(target, source, None, f"{kind} is no model file of thirtytwo")
+    rewrite_info(target, info.model_copy(update={"accuracy": None}))
+    try:
+        split, pictures = _pictures(source, Path(data_root) if data_root is not None else None)
+    except ThirtytwoError as error:
+        return Exported(target, source, None, error.message)
+    return Exported(target, source, _agreement(source, target, split, pictures))
+
+
+def _beside(source: Path, ending: str) -> Path:
+    place = Path() if source.parent == BUNDLED else source.parent
+    return place / (source.stem + ending)
+
+
+def _pictures(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
+    """Pictures that the model was not trained on; of its training where it held none out.
+
+    Raises:
+        RunError: the model lies in no run directory.
+        DataError: its data is not at hand.
+    """
+    run = RunDir.open(source.parent)
+    recipe, spec = run.read_recipe(), run.read_json(run.environment)["data"]["spec"]
+    parts = divide(dataset_of(spec, read_info(source), recipe, data_root), recipe)
+    split, pictures = ("train", parts.train) if parts.val is None else ("validation", parts.val)
+    return split, limit(pictures, PICTURES, recipe.data.split_seed) if len(pictures) > PICTURES else pictures
+
+
+def _agreement(source: Path, target: Path, split: str, pictures: ImageSet) -> Agreement:
+    before, after = (onnx_probabilities(path, pictures.images) for path in (source, target))
+    classes, old = after.argmax(axis=1), before.argmax(axis=1)
+    return Agreement(
+        split,
+        len(pictures),
+        same=float((classes == old).mean()),
+        largest=float(abs(after - before).max()),
+        accuracy=float((classes == pictures.labels).mean()),
+        before=float((old == pictures.labels).mean()),
+    )
