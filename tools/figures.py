@@ -1,11 +1,32 @@
 """Sentences and tables about what benchmarks measured, from `benchmarks/results/`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BUNDLED = ROOT / "src" / "thirtytwo" / "predict" / "bundled"
 ALIKE = 0.02
+
+
+def bundled() -> str:
+    """The models that come along, as their cards have them."""
+    lines = [
+        "| model | test accuracy, one view | expected calibration error | size | recipe |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for path in sorted(BUNDLED.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        figures = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
+        accuracy, error = (float(figures[name]) for name in ("Accuracy, one view", "Expected calibration error"))
+        recipe = re.search(r"with the recipe `([^`]+)`", text)
+        assert recipe is not None, path
+        size = path.with_suffix(".onnx").stat().st_size / 1e6
+        card = f"[`{path.stem}`](src/thirtytwo/predict/bundled/{path.name})"
+        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | `{recipe[1]}` |")
+    return "\n".join(lines) + "\n"
 
 
 def transfer_gains() -> str:
