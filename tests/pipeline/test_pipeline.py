@@ -667,7 +667,7 @@ def test_export_that_disagrees_leaves_no_model(
     small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parity = importlib.import_module("thirtytwo.export.parity")
-    monkeypatch.setattr(parity, "_onnx_probabilities", lambda path, images: np.full((len(images), 10), 0.1, np.float32))
+    monkeypatch.setattr(parity, "onnx_probabilities", lambda path, images: np.full((len(images), 10), 0.1, np.float32))
     with pytest.raises(ExportError, match="the trained weights are kept"):
         small(epochs=1)
     assert (tmp_path / "run" / "weights.safetensors").is_file()
