@@ -15,7 +15,7 @@ from thirtytwo.registry import Registry
 class ExportFormat:
     """A kind of file that is made of a `model.onnx`.
 
-    `write(source, target)` writes it whole; `ending` follows the model's name; `same_contract` says whether it is
+    `write(source, target)` writes it; `ending` follows the model's name; `same_contract` says whether it is
     itself a model file of ours, with the same inputs, outputs and metadata.
     """
 

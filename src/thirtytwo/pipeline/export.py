@@ -11,6 +11,7 @@ from thirtytwo.errors import OutputError, ThirtytwoError
 from thirtytwo.export.formats import EXPORTS
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.parity import onnx_probabilities
+from thirtytwo.files import written_whole
 from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import BUNDLED, find_model
@@ -78,10 +79,12 @@ def export_model(
     target = Path(out) if out is not None else _beside(source, form.ending)
     if target.exists() and (not force or target.samefile(source)):
         raise OutputError(f"{target} is already there.", "Choose another file with --out, or replace it with --force.")
-    form.write(source, target)
+    with written_whole(target) as temporary:
+        form.write(source, temporary)
+        if form.same_contract:
+            rewrite_info(temporary, info.model_copy(update={"accuracy": None}))
     if not form.same_contract:
         return Exported(target, source, None, f"{kind} is no model file of thirtytwo")
-    rewrite_info(target, info.model_copy(update={"accuracy": None}))
     try:
         split, pictures = _pictures(source, Path(data_root) if data_root is not None else None)
     except ThirtytwoError as error:
