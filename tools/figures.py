@@ -31,10 +31,7 @@ def bundled() -> str:
 
 def transfer_gains() -> str:
     """Accuracy from another data set's weights and from scratch, with few pictures."""
-    path = RESULTS / "transfer.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/transfer.py` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "transfer.json")
     hardware = result["hardware"]
     lines = [
         "| data | trained on | epochs | weights of | pretrained | from scratch | gained |",
@@ -97,10 +94,7 @@ def speeds() -> str:
 
 def installs() -> str:
     """What an installation without PyTorch takes, and how soon it answers."""
-    path = RESULTS / "install.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/install.py` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "install.json")
     commands = {"alone": "pip install .", "with_app_and_serve": 'pip install ".[app,serve]"'}
     purposes = {"alone": "predicting", "with_app_and_serve": "the app and the service as well"}
     lines = ["| for | from a clone | downloads | on disk |", "| --- | --- | --- | --- |"]
@@ -117,10 +111,7 @@ after {seconds["predict_cifar100"]}, `thirtytwo serve` its first request after {
 
 def service() -> str:
     """The service under load."""
-    path = RESULTS / "serve.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/serve.py MODEL` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "serve.json")
     through, load, memory = result["throughput"], result["load"], result["memory"]
     rates, ratios, late = through["median_images_per_second"], through["ratio"], load["milliseconds"]
     clients, (some, many) = through["clients"], memory["requests"]
@@ -142,10 +133,7 @@ Model: {result["model"]["architecture"]} for CIFAR-10; {_place(result)}.
 
 def app_figures() -> str:
     """How soon the app opens and what it holds."""
-    path = RESULTS / "app.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/app.py` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "app.json")
     return f"""\
 From starting the command to a page that takes pictures: {result["median_page_ready"]:.1f} s. Memory: at most
 {result["memory_mb_after_use"]} MB with every page opened and {result["pictures"]} pictures classified with heat
@@ -155,10 +143,7 @@ From starting the command to a page that takes pictures: {result["median_page_re
 
 def augmentation_costs() -> str:
     """Pictures a second of each augmentation, and what it adds to a training step of ResNet-18."""
-    path = RESULTS / "augment.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/augment.py` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "augment.json")
     rates, ratios = result["pictures_per_second"], result["step_ratio"]
     lines = ["| augmentation | pictures a second | a training step of ResNet-18 takes |", "| --- | --- | --- |"]
     lines += [f"| {kind} | {rate:,.0f} | {ratios[kind]:.2f} times as long |" for kind, rate in rates.items()]
@@ -200,10 +185,7 @@ and how often both have the same hottest place. {hardware["cores"]} cores of {ha
 
 def remedies() -> str:
     """What class weights, a balanced sampler and the focal loss do for rare classes."""
-    path = RESULTS / "imbalance.json"
-    if not path.is_file():
-        return "Not measured yet: `python benchmarks/imbalance.py` measures it.\n"
-    result = _read(path)
+    result = _read(RESULTS / "imbalance.json")
     lines = ["| remedy | macro-F1 | accuracy | recall of the rarest three classes |", "| --- | --- | --- | --- |"]
     for name, remedy in result["remedies"].items():
         told = [f"{remedy['mean'][key]:.1%}" for key in ("accuracy", "recall_of_rarest_3")]
