@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def predictions(pictures: ImageSet, probabilities: np.ndarray) -> Predictions:
 def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     """The run's card, told of this file."""
     content = run.onnx.read_bytes()
-    typed = run.read_json(run.environment)["command"]
+    typed = "\n".join(commands(run))
     size, digest = len(content) / 1e6, hashlib.sha256(content).hexdigest()
     shown = {"crop": "cropped in the middle", "pad": "padded", "squash": "squashed"}[rule]
     text = run.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {name}")
@@ -132,6 +133,17 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
         "Figures are of this file, but for those before calibration and on corrupted pictures, which are of the run "
         f"before its weights were rounded. Pictures that are not square are {shown}. SHA-256 `{digest}`.\n"
     )
+
+
+def commands(run: RunDir) -> list[str]:
+    """What was typed for this run, after what was typed for the runs it started from or learned from."""
+    recipe, words = run.read_recipe(), run.read_json(run.environment)["command"]
+    found = []
+    for named in (recipe.transfer.pretrained, recipe.train.distill.run):
+        if named and Path(named).is_dir():
+            *before, last = commands(RunDir.open(Path(named)))
+            found += [*before, f"{last} --run {shlex.quote(str(named))}"]
+    return list(dict.fromkeys([*found, words]))
 
 
 if __name__ == "__main__":

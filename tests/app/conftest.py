@@ -92,12 +92,23 @@ class Running:
 
 def start(*arguments: str, cwd: Path) -> Running:
     """The app on a free port, ready to answer."""
-    command = [sys.executable, "-m", "thirtytwo", "app", "--port", "0", "--no-browser", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd)
+    return started("app", "--port", "0", "--no-browser", *arguments, cwd=cwd)
+
+
+def started(*arguments: str, cwd: Path) -> Running:
+    """A `thirtytwo` command that ends in the app, ready to answer."""
+    command = [sys.executable, "-m", "thirtytwo", *arguments]
+    screenless = {key: value for key, value in os.environ.items() if key not in {"DISPLAY", "WAYLAND_DISPLAY"}}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, cwd=cwd, env=screenless)
     assert process.stderr is not None
-    said = process.stderr.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+", said)
-    assert found, said + process.stderr.read()
+    said, found = "", None
+    for line in process.stderr:
+        said += line
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if found:
+            break
+    assert found, said
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{found[0]}/_stcore/health", timeout=5):
@@ -106,6 +117,15 @@ def start(*arguments: str, cwd: Path) -> Running:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
     raise AssertionError("the app did not answer")
+
+
+@pytest.fixture
+def demonstrated(tmp_path: Path) -> Iterator[Running]:
+    """`thirtytwo demo --app` in an empty directory, trained and serving."""
+    running = started("demo", "--app", cwd=tmp_path)
+    yield running
+    running.process.terminate()
+    running.process.communicate(timeout=30)
 
 
 @pytest.fixture(scope="session")

@@ -188,3 +188,15 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
     told = " ".join(reached)
     for wanted in ("Compare", "Teach", "Model", "Show where the model looks", "CSV"):
         assert wanted in told, (wanted, sorted(reached))
+
+
+def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
+    pictures = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(demonstrated.url)
+    page.wait_for_selector("h1")
+    give(page, pictures[3])
+    page.wait_for_selector(".tt-card")
+    assert page.inner_text(".tt-top") in set("0123456789")
+    page.close()
