@@ -11,7 +11,7 @@ import pytest
 import thirtytwo
 from thirtytwo.recipe import recipe_names
 
-FROM_WEIGHTS = {"few-shot", "transfer-resnet50", "transfer-vit"}
+FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
 """Tested with small weights in `test_transfer_recipes.py`."""
 NARROW: dict[str, dict[str, Any]] = {
     "digits": {},

@@ -11,9 +11,11 @@ import timm
 from safetensors.torch import save_file
 
 import thirtytwo
+from thirtytwo.errors import RecipeError
 from thirtytwo.recipe import ModelSettings
 from thirtytwo.rundir import RunDir
 
+FLOAT = {"train.precision": "float32"}
 VIT: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "transfer-resnet50": (
@@ -65,3 +67,72 @@ def test_few_shot_from_a_run(folder: Path, pretrain: Any, tmp_path: Path) -> Non
     (run.path / "report.html").unlink()
     again = thirtytwo.train(str(folder), run=run.path, resume=True, show=False)
     assert again.metrics["accuracy"] == run.metrics["accuracy"]
+
+
+@pytest.fixture
+def finished(folder: Path, tmp_path: Path) -> Path:
+    """A run of one epoch on `folder`."""
+    changes = {"data.image_size": 16, "model.options.groups": [{"width": 8}, {"width": 16}], **FLOAT}
+    run = thirtytwo.train(str(folder), run=tmp_path / "first", epochs=1, overrides=changes, show=False)
+    return run.path
+
+
+def test_further_goes_on_with_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
+    run = thirtytwo.train(
+        str(folder),
+        recipe="further",
+        pretrained=finished,
+        run=tmp_path / "second",
+        epochs=2,
+        overrides=FLOAT,
+        show=False,
+    )
+    first, second = (RunDir.open(path) for path in (finished, run.path))
+    before, after = first.read_recipe(), second.read_recipe()
+    assert (after.model, after.optimizer, after.data) == (before.model, before.optimizer, before.data)
+    assert after.augment.cutmix == 1.0
+    assert first.read_json(first.split)["val_rows"] == second.read_json(second.split)["val_rows"]
+
+
+def test_further_needs_a_run(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no run is named"):
+        thirtytwo.train(str(folder), recipe="further", run=tmp_path / "second", show=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({"data.val_fraction": 0.5}, "--set data.val_fraction=0.1"), ({"data.split_seed": 1}, "--set data.split_seed=0")],
+)
+def test_validation_was_not_trained_on_before(
+    changed: dict[str, Any], told: str, folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="would flatter") as raised:
+        thirtytwo.train(
+            str(folder),
+            recipe="further",
+            pretrained=finished,
+            run=tmp_path / "second",
+            overrides={**FLOAT, **changed},
+            show=False,
+        )
+    assert raised.value.fix is not None
+    assert told in raised.value.fix
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_validation_split_of_its_own_was_not_trained_on(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    """Its rows have the same numbers as those of training, and are other pictures."""
+    for split in ("train", "val", "test"):
+        tiny.folder(tmp_path / "parts" / split, 36, size=16)
+    changes: dict[str, Any] = {"data.image_size": 16, "model.options.groups": [{"width": 8}], **FLOAT}
+    first = thirtytwo.train(str(tmp_path / "parts"), run=tmp_path / "first", epochs=1, overrides=changes, show=False)
+    again = thirtytwo.train(
+        str(tmp_path / "parts"),
+        recipe="further",
+        pretrained=first.path,
+        run=tmp_path / "second",
+        epochs=1,
+        overrides=FLOAT,
+        show=False,
+    )
+    assert again.metrics["n"] == 36

@@ -34,9 +34,15 @@ def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     `recipe` is what the tables resolve to; what is changed on the command line goes on top of the outcome.
 
     Raises:
+        RecipeError: the network is to be a run's, and none is named.
         ThirtytwoError: there are no such weights.
     """
     settings = recipe.transfer
+    if settings.network == "run" and not settings.pretrained:
+        raise RecipeError(
+            f"Recipe {recipe.name!r} goes on with a finished run's network (transfer.network), and no run is named.",
+            "Name one: --pretrained runs/NAME",
+        )
     if not settings.pretrained or kind_of(settings.pretrained) != "run" or settings.network == "recipe":
         return dict(values)
     ways = ways_of(settings.pretrained)

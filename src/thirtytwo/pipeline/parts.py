@@ -13,6 +13,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import hold_out, limit
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.fit.train import build_net
+from thirtytwo.models.pretrained import kind_of
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
@@ -87,6 +88,48 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo |
             f"data.calibrate_from names a run on {twin.dataset} with other classes than {dataset.name}.",
             "Name a run of the same recipe on the same data with train_on = 'train'.",
         )
+
+
+def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe) -> None:
+    """No picture of validation, cut from the data `spec`, was trained on by the run whose weights are the start.
+
+    Raises:
+        RecipeError: some were; names the settings of that run.
+    """
+    source = recipe.transfer.pretrained
+    if parts.val is None or not source or kind_of(source) != "run":
+        return
+    run = RunDir.open(Path(source))
+    if not run.environment.is_file():
+        return
+    theirs, data = run.read_recipe(), run.read_json(run.environment)["data"]
+    same_division = theirs.data.split_seed == recipe.data.split_seed
+    if data["fingerprint"] != dataset.fingerprint and (same_division or data["spec"] != spec):
+        return
+    if same_division:
+        seen = _trained_on(dataset, parts.val, theirs)
+        if not seen:
+            return
+        found = f"{seen} of {len(parts.val)} pictures of validation were trained on by {run.path}"
+    else:
+        found = f"{run.path} divided the same pictures otherwise (data.split_seed)"
+    keys = ("split_seed", "val_fraction", "limit_train")
+    wanted = " ".join(
+        f"--set data.{key}={getattr(theirs.data, key)}"
+        for key in keys
+        if getattr(theirs.data, key) != getattr(recipe.data, key)
+    )
+    raise RecipeError(
+        f"{found}, which the start of this one (transfer.pretrained) comes from: its figures would flatter.",
+        f"Divide as it did: {wanted}" if wanted else "Start from a run that held the same pictures out.",
+    )
+
+
+def _trained_on(dataset: DataSet, held: ImageSet, theirs: Recipe) -> int:
+    """How many of the pictures `held` out of the data a run with the recipe `theirs` trains on."""
+    if dataset.val is not None:  # a split of its own, whose rows have numbers of their own
+        return len(held) if theirs.data.train_on == "all" else 0
+    return int(np.isin(held.rows, divide(dataset, theirs).train.rows).sum())
 
 
 def pictures_of(dataset: DataSet, split: str, info: ModelInfo, own: RunDir | None) -> ImageSet:

@@ -23,7 +23,7 @@ from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.pipeline.finish import Plan, Run, begin, finish
-from thirtytwo.pipeline.parts import check_fits, divide
+from thirtytwo.pipeline.parts import check_fits, check_unseen, divide
 from thirtytwo.pipeline.records import (
     begun_as,
     check_same,
@@ -142,6 +142,7 @@ def settle(
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
+    check_unseen(data, dataset, parts, recipe)
     check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model or recipe.transfer.pretrained:
         net = build_net(recipe, len(dataset.classes))
