@@ -127,6 +127,7 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     shown = {"crop": "cropped in the middle", "pad": "padded", "squash": "squashed"}[rule]
     text = run.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {name}")
     text = text.replace("`model.onnx` is the whole model", f"`{name}.onnx` is the whole model")
+    text = text.replace("`report.html` shows them", "The run's `report.html` shows them")
     text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```", text)
     return text + (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened. "

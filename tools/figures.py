@@ -21,11 +21,14 @@ def bundled() -> str:
         text = path.read_text(encoding="utf-8")
         figures = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
         accuracy, error = (float(figures[name]) for name in ("Accuracy, one view", "Expected calibration error"))
-        recipe = re.search(r"with the recipe `([^`]+)`", text)
-        assert recipe is not None, path
+        recipes = re.findall(r"^thirtytwo train .*--recipe (\S+)", text, re.MULTILINE)
+        assert recipes, path
+        recipe = ", ".join(f"`{name}`" for name in dict.fromkeys(recipes))
+        if len(recipes) > 1:
+            recipe += f" ({len(recipes)} trainings)"
         size = path.with_suffix(".onnx").stat().st_size / 1e6
         card = f"[`{path.stem}`](src/thirtytwo/predict/bundled/{path.name})"
-        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | `{recipe[1]}` |")
+        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | {recipe} |")
     return "\n".join(lines) + "\n"
 
 
