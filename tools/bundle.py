@@ -2,8 +2,9 @@
 
     python tools/bundle.py NAME RUN [--weights int8] [--resize squash] [--data-root DIR]
 
-Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/predict/bundled/`. Test is scored once more, with the smaller file,
-and the run counts it; nothing is chosen on it.
+Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/predict/bundled/`, and as `docs/reports/NAME.html` a report without
+pictures, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it; nothing
+is chosen on it.
 """
 
 import argparse
@@ -36,9 +37,12 @@ from thirtytwo.pipeline.strangers import strangers_record
 from thirtytwo.predict.modelfile import open_session
 from thirtytwo.predict.predictor import BUNDLED
 from thirtytwo.report.card import write_card
+from thirtytwo.report.facts import gather
+from thirtytwo.report.page import render
 from thirtytwo.rundir import Predictions, RunDir
 
 BATCH = 100
+REPORTS = Path(__file__).parents[1] / "docs" / "reports"
 REPEAT = re.compile(r"Reproduce it with the recipe of this directory:\n\n```sh\n.*?\n```", re.DOTALL)
 
 
@@ -51,15 +55,16 @@ def main() -> int:
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     options = parser.parse_args()
     run = RunDir.open(options.run)
-    touches = touch_test(run)
     with tempfile.TemporaryDirectory() as place:
         copy = RunDir(Path(place) / "run")
         shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("checkpoints", "figures"))
         shrink_onnx(run.onnx, copy.onnx, options.weights)
-        score(copy, options.resize, touches, Path(options.data_root) if options.data_root else None)
+        score(copy, run, options.resize, Path(options.data_root) if options.data_root else None)
         write_card(copy)
-        BUNDLED.mkdir(exist_ok=True)
+        for folder in (BUNDLED, REPORTS):
+            folder.mkdir(exist_ok=True)
         shutil.copyfile(copy.onnx, BUNDLED / f"{options.name}.onnx")
+        write_text(REPORTS / f"{options.name}.html", render(gather(copy, "test"), None))
         write_text(BUNDLED / f"{options.name}.md", card(copy, options.name, options.weights, options.resize))
     print(BUNDLED / f"{options.name}.onnx")
     return 0
@@ -86,12 +91,12 @@ class FileScorer:
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def score(run: RunDir, rule: str, touches: int, data_root: Path | None) -> None:
-    """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata."""
+def score(run: RunDir, origin: RunDir, rule: str, data_root: Path | None) -> None:
+    """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata; `origin` counts it."""
     session, info = open_session(run.onnx)
     recipe, spec = run.read_recipe(), run.read_json(run.environment)["data"]["spec"]
     dataset = dataset_of(spec, info, recipe, data_root)
-    parts = divide(dataset, recipe)
+    parts, touches = divide(dataset, recipe), touch_test(origin)
     scorer, means = FileScorer(session), load_file(run.class_means)["class_means"]
     known = {}
     for split, pictures in (("val", parts.val), ("test", parts.test)):

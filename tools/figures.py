@@ -14,8 +14,8 @@ ALIKE = 0.02
 def bundled() -> str:
     """The models that come along, as their cards have them."""
     lines = [
-        "| model | test accuracy, one view | expected calibration error | size | recipe |",
-        "| --- | --- | --- | --- | --- |",
+        "| model | test accuracy, one view | expected calibration error | size | recipe | report |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for path in sorted(BUNDLED.glob("*.md")):
         text = path.read_text(encoding="utf-8")
@@ -28,7 +28,8 @@ def bundled() -> str:
             recipe += f" ({len(recipes)} trainings)"
         size = path.with_suffix(".onnx").stat().st_size / 1e6
         card = f"[`{path.stem}`](src/thirtytwo/predict/bundled/{path.name})"
-        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | {recipe} |")
+        report = f"[page](docs/reports/{path.stem}.html)"
+        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | {recipe} | {report} |")
     return "\n".join(lines) + "\n"
 
 

@@ -377,6 +377,21 @@ def test_report_again(again: RunDir) -> None:
     assert again.card.is_file()
 
 
+def test_report_for_others_has_no_pictures(again: RunDir, tmp_path: Path) -> None:
+    before = again.report.read_bytes()
+    page = tmp_path / "page.html"
+    assert report(again.path, pictures=False, out=page) == page
+    assert again.report.read_bytes() == before
+    assert b"data:image" in before
+    assert b"data:image" not in page.read_bytes()
+    with pytest.raises(OutputError, match="is already there"):
+        report(again.path, out=page)
+    assert report(again.path, out=page, force=True) == page
+    assert page.stat().st_size > 10_000
+    assert report(again.path, pictures=False) == again.report
+    assert b"data:image" not in again.report.read_bytes()
+
+
 # Training on everything
 
 

@@ -86,7 +86,7 @@ def test_names_are_listed_without_pictures():
     given, _ = given_and_pictures()
     named = replace(given, files=tuple(f"folder/{row}.png" for row in given.rows))
     album = make_album(named, None)
-    assert "not at hand" in album.problem
+    assert "without pictures" in album.problem
     assert all("source" not in entry for entry in album.data["sheets"])
     names = {picture[3] for entry in album.data["sheets"] for picture in entry["pictures"]}
     assert {f"folder/{row}.png" for row in given.rows[given.predicted != given.truth]} <= names

@@ -218,7 +218,7 @@ def test_pictures_that_are_not_those_that_were_scored_are_not_shown(make_run, pi
     run, given = make_run()
     pictures = pictures_of(given)
     for other, said in (
-        (None, "not at hand"),
+        (None, "without pictures"),
         (pictures.take(np.arange(3)), "lacks some"),
         (replace(pictures, labels=np.roll(pictures.labels, 1)), "labels differ"),
     ):

@@ -280,11 +280,19 @@ def ensemble(
 
 
 @app.command()
-def report(run: RunPath, data_root: DataRoot = None) -> None:
+def report(
+    run: RunPath,
+    pictures: Annotated[
+        bool, typer.Option(" /--no-pictures", help="Leave pictures out, for a page that others may see.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page here, and nothing else.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    data_root: DataRoot = None,
+) -> None:
     """Write a run's report.html again."""
     import thirtytwo
 
-    show(str(thirtytwo.pipeline.report(run, data_root=data_root)))
+    show(str(thirtytwo.pipeline.report(run, pictures=pictures, out=out, force=force, data_root=data_root)))
 
 
 @app.command()

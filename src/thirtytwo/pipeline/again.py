@@ -9,7 +9,8 @@ from typing import Any
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, OutputError, RunError
+from thirtytwo.files import write_text
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.judge.confidence import calibration_record
@@ -24,7 +25,8 @@ from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.report.augmented import PASSES, ROWS
 from thirtytwo.report.card import write_card
-from thirtytwo.report.page import write_report
+from thirtytwo.report.facts import gather
+from thirtytwo.report.page import render, write_report
 from thirtytwo.rundir import Predictions, RunDir
 
 KEPT = ("accuracy_tta", "conformal", "unknown")
@@ -150,41 +152,72 @@ def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> d
     return metrics
 
 
-def report(run: Path | str, *, data_root: Path | str | None = None) -> Path:
+def report(
+    run: Path | str,
+    *,
+    pictures: bool = True,
+    out: Path | str | None = None,
+    force: bool = False,
+    data_root: Path | str | None = None,
+) -> Path:
     """Write `report.html`, the figures and the model card of a run again; the path of the page.
 
     The pictures come from the run's data where it can still be read; without it the page says so.
+
+    Args:
+        run: the run directory.
+        pictures: without them the page can go where the pictures may not.
+        out: a file for the page alone; what the run directory holds stays as it is then.
+        force: replace `out` if it is there.
+        data_root: where known data sets are looked for first.
+
+    Raises:
+        RunError: no run there, or a damaged artefact.
+        OutputError: `out` is there already, or cannot be written.
     """
     directory = RunDir.open(Path(run))
+    target = None if out is None else Path(out)
+    if target is not None and target.exists() and not force:
+        raise OutputError(f"{target} is already there.", "Choose another file with --out, or replace it with --force.")
     recipe = directory.read_recipe()
-    dataset = None
-    if directory.environment.is_file() and directory.predictions("test").is_file():
-        info = directory.read_json(directory.environment)["data"]
-        root = Path(data_root) if data_root is not None else None
-        try:
-            dataset = load_dataset(
-                info["spec"],
-                data_root=root,
-                image_size=recipe.data.image_size,
-                resize=recipe.data.resize,
-                seed=recipe.data.split_seed,
-            )
-        except DataError:
-            dataset = None
-        if dataset is not None and dataset.fingerprint != info["fingerprint"]:
-            dataset = None
-    return _write_pages(directory, recipe, dataset)
+    dataset = _data_of(directory, recipe, Path(data_root) if data_root is not None else None) if pictures else None
+    if target is None:
+        return _write_pages(directory, recipe, dataset)
+    write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset)))
+    return target
+
+
+def _data_of(run: RunDir, recipe: Recipe, data_root: Path | None) -> DataSet | None:
+    """The data that the run was trained on and scored with, or None where it cannot be read or has changed."""
+    if not run.environment.is_file() or not run.predictions("test").is_file():
+        return None
+    info, settings = run.read_json(run.environment)["data"], recipe.data
+    try:
+        dataset = load_dataset(
+            info["spec"],
+            data_root=data_root,
+            image_size=settings.image_size,
+            resize=settings.resize,
+            seed=settings.split_seed,
+        )
+    except DataError:
+        return None
+    return dataset if dataset.fingerprint == info["fingerprint"] else None
 
 
 def _write_pages(run: RunDir, recipe: Recipe, dataset: DataSet | None) -> Path:
     """Write report and model card, with pictures where the run's data is at hand; the report's path."""
-    if dataset is None:
-        page = write_report(run, None)
-    else:
-        parts = divide(dataset, recipe)
-        page = write_report(run, parts.test, val=parts.val, samples=draw_samples(recipe, parts.train, ROWS, PASSES))
+    page = write_report(run, **_shown(recipe, dataset))
     write_card(run)
     return page
+
+
+def _shown(recipe: Recipe, dataset: DataSet | None) -> dict[str, Any]:
+    """The pictures of a report, as its arguments."""
+    if dataset is None:
+        return {"pictures": None}
+    parts = divide(dataset, recipe)
+    return {"pictures": parts.test, "val": parts.val, "samples": draw_samples(recipe, parts.train, ROWS, PASSES)}
 
 
 def _calibration(run: RunDir, coverage: float) -> Predictions:

@@ -15,7 +15,7 @@ from thirtytwo.rundir import Predictions
 
 THUMBNAIL = 128
 PIXELATED_UP_TO = 64
-GET_PICTURES = "Write the report again where the data is: thirtytwo report RUN (with THIRTYTWO_DATA or --data-root)."
+GET_PICTURES = "To have them, write it where the data is: thirtytwo report RUN (with THIRTYTWO_DATA or --data-root)."
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def locate(
 ) -> tuple[npt.NDArray[np.int64] | None, str]:
     """Where in `pictures` the picture of each wanted prediction lies, int64; or None and a sentence saying why not."""
     if pictures is None:
-        return None, f"The pictures were not at hand when this was written. {GET_PICTURES}"
+        return None, f"This page was written without pictures. {GET_PICTURES}"
     order = np.argsort(pictures.rows, kind="stable")
     slots = np.searchsorted(pictures.rows, predictions.rows[wanted], sorter=order)
     places = np.append(order, -1)[slots]
