@@ -17,7 +17,7 @@ def bundled() -> str:
         "| model | test accuracy, one view | expected calibration error | size | recipe | report |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for path in sorted(BUNDLED.glob("*.md")):
+    for path in sorted(BUNDLED.glob("*.md"), key=lambda path: path.stem):
         text = path.read_text(encoding="utf-8")
         figures = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
         accuracy, error = (float(figures[name]) for name in ("Accuracy, one view", "Expected calibration error"))

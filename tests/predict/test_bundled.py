@@ -13,12 +13,14 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.predict.predictor import BUNDLED, bundled_models, default_model, load
 
 MOST_BYTES = 40_000_000
+MOST_BYTES_OF_TINY = 3_000_000
 
 
 def test_they_are_there_and_small() -> None:
     models = bundled_models()
-    assert {"cifar10", "cifar100"} <= set(models)
+    assert list(models) == ["cifar10", "cifar10-tiny", "cifar100"]
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
+    assert models["cifar10-tiny"].stat().st_size < MOST_BYTES_OF_TINY
     assert default_model() == models["cifar100"]
 
 

@@ -209,7 +209,7 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None) 
 
 def bundled_models() -> dict[str, Path]:
     """Models that come with this installation, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"), key=lambda path: path.stem)}
 
 
 def find_model(name_or_path: str | Path) -> Path:
