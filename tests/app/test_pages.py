@@ -30,7 +30,7 @@ from thirtytwo.app.results import as_csv, as_json
 from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, Wanted, class_rows, confusion_rows, select
-from thirtytwo.predict.predictor import Prediction, Unreadable, load
+from thirtytwo.predict.predictor import Prediction, Unreadable, bundled_models, load
 from thirtytwo.rundir import Predictions
 
 MAIN = Path(launch.__file__).with_name("main.py")
@@ -81,7 +81,7 @@ def test_models_that_come_along_have_their_card(tmp_path: Path, monkeypatch: pyt
     found = page("models")
     assert not found.exception
     cards = [one.value for one in found.markdown if "## Calibration" in one.value]
-    assert len(cards) == 2
+    assert len(cards) == len(bundled_models())
     assert not any("<details>" in one or "library_name" in one for one in cards)
 
 
