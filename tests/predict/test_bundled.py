@@ -18,9 +18,10 @@ MOST_BYTES_OF_TINY = 3_000_000
 
 def test_they_are_there_and_small() -> None:
     models = bundled_models()
-    assert list(models) == ["cifar10", "cifar10-tiny", "cifar100"]
+    assert list(models) == ["cifar10", "cifar10-tiny", "cifar100", "cifar100-tiny"]
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
-    assert models["cifar10-tiny"].stat().st_size < MOST_BYTES_OF_TINY
+    for name in ("cifar10-tiny", "cifar100-tiny"):
+        assert models[name].stat().st_size < MOST_BYTES_OF_TINY
     assert default_model() == models["cifar100"]
 
 
