@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from thirtytwo.pipeline.strangers import strangers_record
 from thirtytwo.predict.modelfile import open_session
 from thirtytwo.predict.predictor import BUNDLED
 from thirtytwo.report.card import write_card
-from thirtytwo.report.facts import gather
+from thirtytwo.report.facts import gather, typed_commands
 from thirtytwo.report.page import render
 from thirtytwo.rundir import Predictions, RunDir
 
@@ -64,7 +63,7 @@ def main() -> int:
         for folder in (BUNDLED, REPORTS):
             folder.mkdir(exist_ok=True)
         shutil.copyfile(copy.onnx, BUNDLED / f"{options.name}.onnx")
-        write_text(REPORTS / f"{options.name}.html", render(gather(copy, "test"), None))
+        write_text(REPORTS / f"{options.name}.html", render(gather(copy, "test"), None, passed_on=True))
         write_text(BUNDLED / f"{options.name}.md", card(copy, options.name, options.weights, options.resize))
     print(BUNDLED / f"{options.name}.onnx")
     return 0
@@ -127,7 +126,7 @@ def predictions(pictures: ImageSet, probabilities: np.ndarray) -> Predictions:
 def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     """The run's card, told of this file."""
     content = run.onnx.read_bytes()
-    typed = "\n".join(commands(run))
+    typed = "\n".join(typed_commands(run))
     size, digest = len(content) / 1e6, hashlib.sha256(content).hexdigest()
     shown = {"crop": "cropped in the middle", "pad": "padded", "squash": "squashed"}[rule]
     text = run.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {name}")
@@ -139,17 +138,6 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
         "Figures are of this file, but for those before calibration and on corrupted pictures, which are of the run "
         f"before its weights were rounded. Pictures that are not square are {shown}. SHA-256 `{digest}`.\n"
     )
-
-
-def commands(run: RunDir) -> list[str]:
-    """What was typed for this run, after what was typed for the runs it started from or learned from."""
-    recipe, words = run.read_recipe(), run.read_json(run.environment)["command"]
-    found = []
-    for named in (recipe.transfer.pretrained, recipe.train.distill.run):
-        if named and Path(named).is_dir():
-            *before, last = commands(RunDir.open(Path(named)))
-            found += [*before, f"{last} --run {shlex.quote(str(named))}"]
-    return list(dict.fromkeys([*found, words]))
 
 
 if __name__ == "__main__":

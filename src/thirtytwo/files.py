@@ -41,6 +41,18 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse to write over a file of the user's, unless told to.
+
+    Raises:
+        OutputError: `path` is a folder, or a file while `force` is not set.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, and --out needs a file.", "Give a file name inside it.")
+    if path.is_file() and not force:
+        raise OutputError(f"{path} exists already.", "Delete it, choose another name, or overwrite it with --force.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole."""
     with written_whole(path) as temporary:

@@ -85,9 +85,9 @@ def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixt
     place = run.path / "model-int8.onnx"
     place.write_text("mine")
     assert run_command(["export", str(run.path), "--format", "onnx-int8"]) == 2
-    assert f"{place} is already there. Choose another file with --out" in capsys.readouterr().err
+    assert f"{place} exists already. Delete it, choose another name" in capsys.readouterr().err
     assert place.read_text() == "mine"
-    with pytest.raises(OutputError, match="already there"):
+    with pytest.raises(OutputError, match="is the model that the new file is made of"):
         export_model(run.path, "onnx-int8", out=run.onnx, force=True)
 
 

@@ -384,7 +384,9 @@ def test_report_for_others_has_no_pictures(again: RunDir, tmp_path: Path) -> Non
     assert again.report.read_bytes() == before
     assert b"data:image" in before
     assert b"data:image" not in page.read_bytes()
-    with pytest.raises(OutputError, match="is already there"):
+    for named in (str(again.path), str(Path.cwd()), str(tmp_path)):
+        assert named not in page.read_text(encoding="utf-8")
+    with pytest.raises(OutputError, match="exists already"):
         report(again.path, out=page)
     assert report(again.path, out=page, force=True) == page
     assert page.stat().st_size > 10_000

@@ -12,6 +12,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
 from thirtytwo.predict.predictor import BUNDLED, bundled_models, default_model, load
 
+REPORTS = Path(__file__).parents[2] / "docs" / "reports"
 MOST_BYTES = 40_000_000
 MOST_BYTES_OF_TINY = 3_000_000
 
@@ -42,6 +43,11 @@ def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
     for part in ("Calibration", "Unknown pictures", "Training", "Limits", "This file"):
         assert f"## {part}" in card, part
     assert "thirtytwo train cifar" in card
+    page = (REPORTS / f"{name}.html").read_text(encoding="utf-8")
+    assert "<pre>thirtytwo train cifar" in page
+    assert "data:image/" not in page  # pictures that are not ours to pass on
+    for place in ("/tmp/", "/home/", "/root/", "/work/"):
+        assert place not in page
 
 
 @pytest.mark.realdata

@@ -11,7 +11,7 @@ import pytest
 from thirtytwo.errors import RunError
 from thirtytwo.judge.labels import suspect_labels
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
-from thirtytwo.report.facts import duration, gather, interval, percent, quantity
+from thirtytwo.report.facts import duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.report.gallery import THUMBNAIL, data_uri, worst_mistakes
 from thirtytwo.report.page import render, write_report
 from thirtytwo.rundir import RunDir
@@ -88,6 +88,36 @@ def test_a_finished_run(make_run, pictures_of):
     assert {path.name for path in run.figures.iterdir()} == {
         f"{name}.{suffix}" for name in ("curves", "confusion", "reliability", "f1") for suffix in ("png", "svg")
     }
+
+
+def test_a_page_for_others_names_no_place_here(make_run):
+    run, _ = make_run()
+    page = render(gather(run), None, passed_on=True)
+    assert str(run.path) not in page
+    assert "--recipe recipe.toml" in page
+    assert "saved under that name" in page
+
+
+def test_runs_that_it_goes_back_to_are_told(make_run, tmp_path):
+    run, _ = make_run()
+    recipe = run.read_recipe()
+    typed = {"first": "thirtytwo train pets", "teacher": "thirtytwo train pets --seed 1"}
+    for name, words in typed.items():
+        origin = RunDir.create(tmp_path / name)
+        origin.write_recipe(recipe)
+        origin.write_json(origin.environment, {"command": words})
+    start, teacher = (str(tmp_path / name) for name in typed)
+    learned = recipe.train.model_copy(update={"distill": recipe.train.distill.model_copy(update={"run": teacher})})
+    started = recipe.transfer.model_copy(update={"pretrained": start})
+    run.write_recipe(recipe.model_copy(update={"train": learned, "transfer": started}))
+    own = "thirtytwo train 'my pets' --recipe fast"
+    wanted = [f"{words} --run {tmp_path / name}" for name, words in typed.items()] + [own]
+    assert typed_commands(run) == wanted
+    assert "\n".join(wanted) in written(run).text
+    RunDir(tmp_path / "first").recipe.unlink()
+    assert typed_commands(run) == wanted[1:]
+    run.environment.unlink()
+    assert typed_commands(run) == []
 
 
 def test_nothing_is_fetched_from_elsewhere(make_run, pictures_of):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
 from thirtytwo.cli.console import percent, say, show_table
 from thirtytwo.errors import DataError, OutputError
+from thirtytwo.files import check_free
 
 if TYPE_CHECKING:
     from thirtytwo.predict.predictor import Prediction, Unreadable
@@ -35,7 +36,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     from thirtytwo.predict.predictor import default_model, load
 
     if out is not None:
-        _refuse_existing(out, force)
+        check_free(out, force=force)
     files, left_out = find_images(arguments)
     if model is None:
         chosen = default_model()
@@ -154,13 +155,6 @@ def _with_progress(results: Iterator[Result], total: int, quiet: bool) -> Iterat
     )
     with bar:
         yield from bar.track(results, total=total)
-
-
-def _refuse_existing(out: Path, force: bool) -> None:
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder, and --out needs a file.", "Give a file name inside it.")
-    if out.is_file() and not force:
-        raise OutputError(f"{out} exists already.", "Delete it, choose another name, or overwrite it with --force.")
 
 
 @contextmanager

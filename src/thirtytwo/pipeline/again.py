@@ -9,8 +9,8 @@ from typing import Any
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
-from thirtytwo.errors import DataError, OutputError, RunError
-from thirtytwo.files import write_text
+from thirtytwo.errors import DataError, RunError
+from thirtytwo.files import check_free, write_text
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.judge.confidence import calibration_record
@@ -177,13 +177,13 @@ def report(
     """
     directory = RunDir.open(Path(run))
     target = None if out is None else Path(out)
-    if target is not None and target.exists() and not force:
-        raise OutputError(f"{target} is already there.", "Choose another file with --out, or replace it with --force.")
+    if target is not None:
+        check_free(target, force=force)
     recipe = directory.read_recipe()
     dataset = _data_of(directory, recipe, Path(data_root) if data_root is not None else None) if pictures else None
     if target is None:
         return _write_pages(directory, recipe, dataset)
-    write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset)))
+    write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset), passed_on=True))
     return target
 
 

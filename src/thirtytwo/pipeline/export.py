@@ -11,7 +11,7 @@ from thirtytwo.errors import OutputError, ThirtytwoError
 from thirtytwo.export.formats import EXPORTS
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.parity import onnx_probabilities
-from thirtytwo.files import written_whole
+from thirtytwo.files import check_free, written_whole
 from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import BUNDLED, find_model
@@ -77,8 +77,9 @@ def export_model(
     source = find_model(model)
     info = read_info(source)
     target = Path(out) if out is not None else _beside(source, form.ending)
-    if target.exists() and (not force or target.samefile(source)):
-        raise OutputError(f"{target} is already there.", "Choose another file with --out, or replace it with --force.")
+    if target.exists() and target.samefile(source):
+        raise OutputError(f"{target} is the model that the new file is made of.", "Choose another name with --out.")
+    check_free(target, force=force)
     with written_whole(target) as temporary:
         form.write(source, temporary)
         if form.same_contract:

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from thirtytwo.judge.metrics import compute_metrics
@@ -68,18 +69,29 @@ class Facts:
         """Whether training ended before its last epoch, or was never written to its end."""
         return bool(self.environment.get("interrupted")) or (self.metrics is None and self.predictions is None)
 
-    @property
-    def command(self) -> str:
-        """What makes this run again: from its resolved recipe, or from the runs it is made of."""
-        return self.command_with(str(self.run.recipe))
-
     def command_with(self, recipe: str) -> str:
-        """What makes this run again, given where its recipe lies."""
+        """What makes this run again: from its resolved recipe at `recipe`, or from the runs it is made of."""
         if self.environment.get("members"):
             return str(self.environment["command"])
         return (
             f"thirtytwo train {shlex.quote(str(self.data.get('spec') or self.dataset))} --recipe {shlex.quote(recipe)}"
         )
+
+
+def typed_commands(run: RunDir) -> list[str]:
+    """What was typed for this run, after what was typed for the runs it started from or learned from.
+
+    Nothing of runs that are no longer where its recipe names them; nothing at all without a record of its own.
+    """
+    words = run.read_json(run.environment).get("command") if run.environment.is_file() else None
+    if words is None:
+        return []
+    recipe, found = run.read_recipe(), []
+    for named in (recipe.transfer.pretrained, recipe.train.distill.run):
+        origin = RunDir(Path(named))
+        if named and origin.recipe.is_file() and (typed := typed_commands(origin)):
+            found += [*typed[:-1], f"{typed[-1]} --run {shlex.quote(str(named))}"]
+    return list(dict.fromkeys([*found, str(words)]))
 
 
 def gather(run: RunDir, split: str = "test") -> Facts:

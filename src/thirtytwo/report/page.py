@@ -18,7 +18,7 @@ from thirtytwo.report.album import Album, make_album
 from thirtytwo.report.augmented import Augmented, augmented_rows
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
-from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
+from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import worst_mistakes
 from thirtytwo.report.members import members_table
@@ -74,9 +74,17 @@ def write_report(
 
 
 def render(
-    facts: Facts, pictures: ImageSet | None, *, val: ImageSet | None = None, samples: Augmented | None = None
+    facts: Facts,
+    pictures: ImageSet | None,
+    *,
+    val: ImageSet | None = None,
+    samples: Augmented | None = None,
+    passed_on: bool = False,
 ) -> str:
-    """The page's HTML. Every name is escaped by the template, except charts, which escape their own."""
+    """The page's HTML. Every name is escaped by the template, except charts, which escape their own.
+
+    With `passed_on` it goes where the run directory does not, and names no place on this machine.
+    """
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("thirtytwo", "report"),
@@ -87,6 +95,8 @@ def render(
     )
     environment.filters["percent"] = percent
     context = _context(facts, pictures) | {
+        "passed_on": passed_on,
+        "command": facts.command_with(facts.run.recipe.name if passed_on else str(facts.run.recipe)),
         "augmented": [] if samples is None else augmented_rows(samples, facts.classes),
         "suspects": suspects_of(facts, {facts.split: pictures} | ({"val": val} if facts.split != "val" else {})),
     }
@@ -131,8 +141,7 @@ def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
         "sets": prediction_sets(facts),
         "corruptions": corruption_table(facts),
         "members": members_table(facts),
-        "typed_command": None if facts.environment.get("members") else facts.environment.get("command"),
-        "command": facts.command,
+        "typed_command": "" if facts.environment.get("members") else "\n".join(typed_commands(facts.run)),
         "choices": facts.environment.get("choices") or [],
         "made_of": _made_of(facts),
         "skipped": facts.data.get("skipped") or [],
