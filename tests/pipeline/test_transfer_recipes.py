@@ -120,6 +120,23 @@ def test_validation_was_not_trained_on_before(
     assert not (tmp_path / "second").exists()
 
 
+def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> None:
+    changes = {
+        "data.image_size": 16,
+        "model.options.groups": [{"width": 8}],
+        "train.distill.run": str(finished),
+        **FLOAT,
+    }
+
+    def learn(**more: float) -> thirtytwo.Run:
+        place = tmp_path / "second"
+        return thirtytwo.train(str(folder), run=place, epochs=1, overrides=changes | more, show=False)
+
+    with pytest.raises(RecipeError, match=r"learns from \(train.distill.run\): its figures would flatter"):
+        learn(**{"data.val_fraction": 0.5})
+    assert learn().metrics["n"]
+
+
 def test_a_validation_split_of_its_own_was_not_trained_on(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Its rows have the same numbers as those of training, and are other pictures."""
     for split in ("train", "val", "test"):

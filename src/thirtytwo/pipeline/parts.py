@@ -13,7 +13,6 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import hold_out, limit
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.fit.train import build_net
-from thirtytwo.models.pretrained import kind_of
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
@@ -91,26 +90,31 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo |
 
 
 def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe) -> None:
-    """No picture of validation, cut from the data `spec`, was trained on by the run whose weights are the start.
+    """No picture of validation, cut from the data `spec`, was trained on by a run that is the start or the teacher.
 
     Raises:
         RecipeError: some were; names the settings of that run.
     """
-    source = recipe.transfer.pretrained
-    if parts.val is None or not source or kind_of(source) != "run":
-        return
-    run = RunDir.open(Path(source))
-    if not run.environment.is_file():
-        return
+    origins = {
+        "starts from (transfer.pretrained)": recipe.transfer.pretrained,
+        "learns from (train.distill.run)": recipe.train.distill.run,
+    }
+    for relation, named in origins.items():
+        run = RunDir(Path(named))
+        if parts.val is not None and named and run.recipe.is_file() and run.environment.is_file():
+            _check_unseen_by(run, relation, spec, dataset, parts.val, recipe)
+
+
+def _check_unseen_by(run: RunDir, relation: str, spec: str, dataset: DataSet, held: ImageSet, recipe: Recipe) -> None:
     theirs, data = run.read_recipe(), run.read_json(run.environment)["data"]
     same_division = theirs.data.split_seed == recipe.data.split_seed
     if data["fingerprint"] != dataset.fingerprint and (same_division or data["spec"] != spec):
         return
     if same_division:
-        seen = _trained_on(dataset, parts.val, theirs)
+        seen = _trained_on(dataset, held, theirs)
         if not seen:
             return
-        found = f"{seen} of {len(parts.val)} pictures of validation were trained on by {run.path}"
+        found = f"{seen} of {len(held)} pictures of validation were trained on by {run.path}"
     else:
         found = f"{run.path} divided the same pictures otherwise (data.split_seed)"
     keys = ("split_seed", "val_fraction", "limit_train")
@@ -120,8 +124,8 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe) -> N
         if getattr(theirs.data, key) != getattr(recipe.data, key)
     )
     raise RecipeError(
-        f"{found}, which the start of this one (transfer.pretrained) comes from: its figures would flatter.",
-        f"Divide as it did: {wanted}" if wanted else "Start from a run that held the same pictures out.",
+        f"{found}, which this run {relation}: its figures would flatter.",
+        f"Divide as it did: {wanted}" if wanted else "Name a run that held the same pictures out.",
     )
 
 
