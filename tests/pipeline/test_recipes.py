@@ -15,6 +15,7 @@ FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
 """Tested with small weights in `test_transfer_recipes.py`."""
 NARROW: dict[str, dict[str, Any]] = {
     "digits": {},
+    "distilled": {"model.options.groups": [{"width": 8}, {"width": 16}]},
     "fast": {
         "model.options.groups": [{"width": 8}, {"width": 16}],
         "schedule.resolution": [{"size": 12, "until": 0.5}],
