@@ -42,6 +42,7 @@ from thirtytwo.rundir import Predictions, RunDir
 
 BATCH = 100
 REPORTS = Path(__file__).parents[1] / "docs" / "reports"
+UNLICENSED = "- No licence is set here: add one, and mind the licence of the data, before publishing."
 REPEAT = re.compile(r"Reproduce it with the recipe of this directory:\n\n```sh\n.*?\n```", re.DOTALL)
 
 
@@ -132,6 +133,7 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     text = run.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {name}")
     text = text.replace("`model.onnx` is the whole model", f"`{name}.onnx` is the whole model")
     text = text.replace("`report.html` shows them", "The run's `report.html` shows them")
+    text = text.replace(UNLICENSED, "- It is under thirtytwo's licence, MIT; mind that of the data as well.")
     text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```", text)
     return text + (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened. "

@@ -10,6 +10,7 @@ import pytest
 
 from thirtytwo.errors import RunError
 from thirtytwo.judge.labels import suspect_labels
+from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
 from thirtytwo.report.facts import duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.report.gallery import THUMBNAIL, data_uri, worst_mistakes
@@ -114,6 +115,10 @@ def test_runs_that_it_goes_back_to_are_told(make_run, tmp_path):
     wanted = [f"{words} --run {tmp_path / name}" for name, words in typed.items()] + [own]
     assert typed_commands(run) == wanted
     assert "\n".join(wanted) in written(run).text
+    assert f"Started from{start}" in "".join(written(run).text.split("\n"))
+    assert f"Taught by{teacher}" in "".join(written(run).text.split("\n"))
+    assert "smoothed by 0.2 and a teacher's answers" in written(run).text
+    assert f"- Taught by: `{teacher}`" in card(gather(run))
     RunDir(tmp_path / "first").recipe.unlink()
     assert typed_commands(run) == wanted[1:]
     run.environment.unlink()

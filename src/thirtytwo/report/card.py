@@ -270,6 +270,7 @@ def _training(facts: Facts) -> str:
         lines.append(f"- Rows: {splits.get('n_train') or 0:,} trained on, {validation} (seed {splits.get('seed')})")
     network = facts.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {_plain(network)}")
+    lines += [f"- {relation}: {_code(named)}" for relation, named in facts.origins]
     made_of_runs = bool(facts.environment.get("members"))
     if not made_of_runs:
         lines.append(f"- Epochs: {len(facts.history) or facts.recipe.schedule.epochs}, seed {facts.recipe.seed}")

@@ -65,6 +65,14 @@ class Facts:
         return {str(name): str(group) for name, group in known.items()}
 
     @property
+    def origins(self) -> list[tuple[str, str]]:
+        """What it goes back to besides its data, as (relation, weights or run as its recipe names them)."""
+        if self.environment.get("members"):
+            return []
+        found = [("Started from", self.recipe.transfer.pretrained), ("Taught by", self.recipe.train.distill.run)]
+        return [(relation, named) for relation, named in found if named]
+
+    @property
     def interrupted(self) -> bool:
         """Whether training ended before its last epoch, or was never written to its end."""
         return bool(self.environment.get("interrupted")) or (self.metrics is None and self.predictions is None)
