@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from thirtytwo.errors import RecipeError, UnknownNameError
 from thirtytwo.recipe import (
     Recipe,
     When,
+    format_override,
     parse_overrides,
     read_recipe,
     read_recipe_values,
@@ -127,6 +129,30 @@ def test_overrides_leave_the_original_alone() -> None:
 )
 def test_set_is_read_as_toml_else_as_text(text: str, key: str, value: Any) -> None:
     assert parse_overrides([text]) == {key: value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        4,
+        2e-06,
+        0.5,
+        True,
+        "runs/my run",
+        'a "quoted" \\ name',
+        "Ärger 🐱",
+        "[1, 2]",
+        "",
+        [],
+        [8, [16]],
+        [{"size": 20, "until": 0.15}, {"size": 24, "until": 0.5}],
+        {"cat": 2.0, "my dog": {"flip": "none"}},
+    ],
+)
+def test_a_recorded_setting_is_read_as_it_was(value: Any) -> None:
+    words = shlex.split(shlex.join(["--set", format_override("a.b", value)]))
+    assert "\n" not in words[1]
+    assert parse_overrides(words[1:]) == {"a.b": value}
 
 
 @pytest.mark.parametrize("text", ["schedule.epochs", "=4", " =4", ""])

@@ -475,6 +475,24 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
+def format_override(key: str, value: Any) -> str:
+    """What `parse_overrides` reads as that value under that key: `schedule.epochs=4`."""
+    return f"{key}={_inline(value)}"
+
+
+def _inline(value: Any) -> str:
+    """A TOML value on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_inline_key(key)} = {_inline(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").removesuffix("\n")
+
+
+def _inline_key(key: str) -> str:
+    return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
+
+
 def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     name = str(name_or_file)
     path = Path(name)

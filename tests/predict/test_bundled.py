@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
 from thirtytwo.predict.predictor import BUNDLED, bundled_models, default_model, load
+from thirtytwo.recipe import parse_overrides, read_recipe_values, resolve_recipe
 
 REPORTS = Path(__file__).parents[2] / "docs" / "reports"
 MOST_BYTES = 40_000_000
@@ -48,6 +50,24 @@ def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
     assert "data:image/" not in page  # pictures that are not ours to pass on
     for place in ("/tmp/", "/home/", "/root/", "/work/"):
         assert place not in page
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_what_the_card_says_to_type_is_understood(name: str) -> None:
+    card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
+    typed = [shlex.split(line) for line in card.splitlines() if line.startswith("thirtytwo train ")]
+    assert typed
+    kept = set()
+    for _, _, data, *options in typed:
+        given = list(zip(options[::2], options[1::2], strict=True))
+        settings = parse_overrides(value for option, value in given if option == "--set")
+        named = {option: value for option, value in given if option != "--set"}
+        assert set(named) <= {"--recipe", "--run"}
+        values = read_recipe_values(named["--recipe"])
+        recipe = resolve_recipe(values, settings, classes=int(data.removeprefix("cifar")), rows=48_000)
+        assert {recipe.transfer.pretrained, recipe.train.distill.run} - {""} <= kept
+        kept.add(named.get("--run", ""))
+    assert "--run" not in typed[-1]
 
 
 @pytest.mark.realdata

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from thirtytwo.fit.hardware import Hardware, describe_machine, peak_memory_mb
 from thirtytwo.fit.train import Fitted
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
-from thirtytwo.recipe import Recipe
+from thirtytwo.recipe import Recipe, format_override
 from thirtytwo.rundir import RunDir
 
 LIBRARIES = ("thirtytwo", "torch", "lightning", "timm", "numpy", "onnx", "onnxruntime", "scikit-learn", "pillow")
@@ -40,7 +39,7 @@ def record(
     """Content of `environment.json` as far as it is known before training."""
     words = ["thirtytwo", "train", spec, "--recipe", str(recipe_name)]
     for key, value in changes.items():
-        words += ["--set", f"{key}={json.dumps(value)}"]
+        words += ["--set", format_override(key, value)]
     return {
         "command": shlex.join(words),
         "started": started.isoformat(timespec="seconds"),
