@@ -92,6 +92,13 @@ def test_inputs_and_outputs(exported: tuple[Net, ModelInfo, Path]) -> None:
     assert all(isinstance(entry.shape[0], str) for entry in outputs.values()), "N is free"
 
 
+def test_the_file_names_no_place_on_this_machine(exported: tuple[Net, ModelInfo, Path]) -> None:
+    content = exported[2].read_bytes()
+    for place in (Path(__file__).parents[2], Path(torch.__file__).parent):
+        assert str(place).encode() not in content
+    assert b'File "' not in content, "a stack trace"
+
+
 def test_metadata(exported: tuple[Net, ModelInfo, Path]) -> None:
     _, info, path = exported
     (entry,) = [entry for entry in onnx.load(path).metadata_props if entry.key == "thirtytwo"]

@@ -96,9 +96,21 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: info.model_dump_json()})
     proto.producer_name, proto.producer_version = "thirtytwo", info.version
+    forget_origin(proto)
     onnx.checker.check_model(proto)
     with written_whole(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes beside the graph: stack traces, which name folders of the machine it ran on."""
+    graph = model.graph
+    noted = [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for function in model.functions:
+        noted += [function, *function.node, *function.value_info]
+    for part in noted:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def rewrite_info(path: Path, info: ModelInfo) -> None:
