@@ -99,6 +99,7 @@ def fit(
     elif averaging is not None:
         averaging.give()
     seconds = sum(row["seconds"] for row in ledger.rows)
+    net.to(hardware.device)  # Lightning leaves it on the CPU
     return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
 
 
