@@ -410,6 +410,12 @@ def read_recipe_values(name_or_file: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{where} is not valid TOML: {error}.", "Mend that line.") from None
 
 
+def seed_of(name_or_file: str | Path, changes: Mapping[str, Any]) -> int:
+    """The seed of a recipe with these changes; 0 where it has none, or one that is refused when it is resolved."""
+    seed = changes.get("seed", read_recipe_values(name_or_file).get("seed", 0))
+    return seed if isinstance(seed, int) else 0
+
+
 def read_recipe(name_or_file: str | Path) -> Recipe:
     """A shipped recipe or a file, checked; see `read_recipe_values` for what it raises besides RecipeError."""
     return parse_settings(Recipe, read_recipe_values(name_or_file), f"Recipe {str(name_or_file)!r}")

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import wraps
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import RunError, require
 from thirtytwo.files import write_json, write_text, written_whole
+from thirtytwo.lock import LOCK, locked
 from thirtytwo.recipe import Recipe, read_recipe
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PROBABILITY_PREFIX = "p_"
 SEEDS_SUMMARY = "summary.json"
@@ -124,11 +132,45 @@ class RunDir:
             RunError: something is there already; names both ways out.
         """
         cls.refuse_used(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path} cannot be made: {error.strerror}.", "Choose another place with --run.") from None
+        _made(path)  # or an empty one
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def begun(cls, path: Path | str | None, unnamed: Path) -> Iterator[RunDir]:
+        """A new run directory that nobody else writes to; where nothing was written, none is left behind.
+
+        Without a `path` it is the first of `unnamed`, `unnamed-2`, `unnamed-3`, … that is not there yet.
+
+        Raises:
+            RunError: something is there already, or another process begins a run there.
+        """
+        if path is not None:
+            made = not Path(path).exists()
+            found = cls.create(Path(path))
+        else:
+            made, found = True, cls(next(filter(_made, _numbered(unnamed))))
+        with found._claimed(made):
+            yield found
+
+    @contextmanager
+    def _claimed(self, made: bool) -> Iterator[None]:
+        try:
+            with self.writing():
+                self.refuse_used(self.path)  # once more: it may have been written to before the lock was ours
+                yield
+        finally:
+            if made:
+                with suppress(OSError):  # what is not empty stays
+                    self.path.rmdir()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only one who writes to this run.
+
+        Raises:
+            RunError: another process does.
+        """
+        return locked(self.path)
 
     @staticmethod
     def refuse_used(path: Path) -> None:
@@ -140,7 +182,7 @@ class RunDir:
         try:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file, and a run needs a directory.", "Choose another place with --run.")
-            used = path.is_dir() and any(path.iterdir())
+            used = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}.", "Choose another place with --run.") from None
         if used:
@@ -272,3 +314,52 @@ class RunDir:
 def holds_seeds(path: Path) -> bool:
     """Whether a directory holds the runs of several seeds, rather than being a run itself."""
     return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """`path`, `path-2`, `path-3`, …"""
+    yield path
+    yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
+
+
+def writing_at(path: Path) -> AbstractContextManager[None]:
+    """Be the only one who writes to the run directory that `path` lies in; nothing is locked where it lies in none.
+
+    Raises:
+        RunError: another process writes to that run.
+    """
+    found = next((RunDir(place) for place in (path, *path.absolute().parents) if RunDir(place).recipe.is_file()), None)
+    if found is None or not find_spec("filelock"):  # without it nothing here trains
+        return nullcontext()
+    return found.writing()
+
+
+def alone(work: Callable[P, R]) -> Callable[P, R]:
+    """Have `work`, whose first argument is a run directory, be the only one who writes to it.
+
+    Raises:
+        RunError: there is no such run, or another process writes to it.
+    """
+
+    @wraps(work)
+    def locking(*args: P.args, **kwargs: P.kwargs) -> R:
+        run: Any = args[0] if args else kwargs["run"]
+        with RunDir.open(run).writing():
+            return work(*args, **kwargs)
+
+    return locking
+
+
+def _made(path: Path) -> bool:
+    """Make a directory; whether it was not there before.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path} cannot be made: {error.strerror}.", "Choose another place with --run.") from None
+    return True

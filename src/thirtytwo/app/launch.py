@@ -4,7 +4,6 @@ stop.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from thirtytwo.app.settings import Settings, streamlit_options
 from thirtytwo.errors import ServiceError
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import find_model
+from thirtytwo.process import environment
 
 SCRIPT = Path(__file__).with_name("main.py")
 _TRIED = 20
@@ -41,14 +41,14 @@ def run(settings: Settings, *, open_browser: bool, tell: Callable[[str], None], 
     for model in settings.models:
         read_info(find_model(model))
     settings = replace(settings, port=_free_port(settings.host, settings.port, _TRIED if any_port else 1))
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a page that is opened fetches nothing
     shelf.settings = settings
     give_back()
     options = streamlit_options(settings, open_browser=open_browser)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)
     tell(settings.address)
-    bootstrap.run(str(SCRIPT), False, [], flags)
+    with environment("HF_HUB_OFFLINE", "1"):  # a page that is opened fetches nothing
+        bootstrap.run(str(SCRIPT), False, [], flags)
 
 
 def _free_port(host: str, port: int, tried: int) -> int:

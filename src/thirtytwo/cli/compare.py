@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from thirtytwo.report.comparison import Comparison, Contender
 
 
-def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None) -> list[int] | None:
+def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe: str | None = None) -> list[int] | None:
     """The seeds that `--seeds`, or `--repeat` counting on from `--seed`, name; None where neither is given.
+
+    Without `--seed`, `--repeat` counts from the seed of the recipe.
 
     Raises:
         RecipeError: two of them at once, or no whole numbers.
@@ -24,7 +26,9 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None) -> list
         other = "--repeat" if repeat is not None else "--seed"
         raise RecipeError(f"--seeds and {other} exclude each other.", "Name every seed with --seeds, or drop it.")
     if repeat is not None:
-        start = seed or 0
+        from thirtytwo.recipe import seed_of
+
+        start = seed if seed is not None else seed_of(recipe or "fast", {})
         return list(range(start, start + repeat))
     if seeds is None:
         return None

@@ -46,6 +46,7 @@ def explain(
     from thirtytwo.files import write_bytes, write_json
     from thirtytwo.images.decode import find_images
     from thirtytwo.predict.predictor import Unreadable, default_model
+    from thirtytwo.rundir import writing_at
 
     place = _place(out, force)
     files, left_out = find_images(arguments)
@@ -64,21 +65,22 @@ def explain(
     results: list[Explanation | Unreadable] = []
     entries: list[Entry] = []
     numbers = []
-    for file, result in zip(files, _with_progress(explainer.explain(files, score=score), len(files)), strict=True):
-        results.append(result)
-        numbers.append(result.as_dict())
-        if isinstance(result, Unreadable):
-            continue
-        numbers[-1]["overlay"] = names[file]
-        entry = _entry(file, result, explainer.classifier.info.resize)
-        write_bytes(place / names[file], _png(entry.overlay))
-        if len(entries) < _ON_SHEET:
-            entries.append(entry)
-    write_json(place / NUMBERS, numbers)
-    if len(entries) > 1:
-        write_bytes(place / SHEET, _png(contact_sheet(entries)))
-        if len(entries) < len(names):
-            say(f"{SHEET} shows {len(entries)} of {len(names)} pictures")
+    with writing_at(place):
+        for file, result in zip(files, _with_progress(explainer.explain(files, score=score), len(files)), strict=True):
+            results.append(result)
+            numbers.append(result.as_dict())
+            if isinstance(result, Unreadable):
+                continue
+            numbers[-1]["overlay"] = names[file]
+            entry = _entry(file, result, explainer.classifier.info.resize)
+            write_bytes(place / names[file], _png(entry.overlay))
+            if len(entries) < _ON_SHEET:
+                entries.append(entry)
+        write_json(place / NUMBERS, numbers)
+        if len(entries) > 1:
+            write_bytes(place / SHEET, _png(contact_sheet(entries)))
+            if len(entries) < len(names):
+                say(f"{SHEET} shows {len(entries)} of {len(names)} pictures")
     show_table(*_table(results, score))
     problems = [result.error for result in results if isinstance(result, Unreadable)]
     if not problems:

@@ -19,6 +19,7 @@ from thirtytwo.cli.console import say, show, show_error
 from thirtytwo.cli.serve import serve
 from thirtytwo.cli.tune import tune
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.process import owned
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -116,7 +117,7 @@ def train(
         look = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
         find_rate(data, recipe=recipe, overrides=overrides, **look)
         return
-    several = parse_seeds(seeds, repeat, seed)
+    several = parse_seeds(seeds, repeat, seed, recipe)
     how: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,
@@ -401,7 +402,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; every error is told on stderr."""
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
+        with owned():
+            code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's answer to Ctrl-C
             say("Interrupted.")

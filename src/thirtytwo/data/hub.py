@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.splits import Split, split_of
 from thirtytwo.data.tables import OPTIONS, Known, read_tables
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
+from thirtytwo.process import hub_offline, quiet_loggers, setting
 
 _REACH_SECONDS = 5.0
 _BATCH = 256
@@ -138,19 +139,12 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = N
 @contextmanager
 def _quiet(datasets: Any, offline: bool) -> Iterator[None]:
     """The library without counting downloads for others, and without asking the network when there is none."""
-    constants: Any = require("huggingface_hub.constants", "train")
-    logging = datasets.utils.logging
-    before = (datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE)
-    verbosity = logging.get_verbosity()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    if offline:
-        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-        logging.set_verbosity_error()
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(setting(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
+        if offline:
+            stack.enter_context(hub_offline())
+            stack.enter_context(quiet_loggers("datasets"))
         yield
-    finally:
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
-        logging.set_verbosity(verbosity)
 
 
 def _reachable() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,12 +10,14 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.errors import ModelFileError, RunError, require
+from thirtytwo.errors import ModelFileError, RunError, ThirtytwoError, require
 from thirtytwo.explain.occlusion import WINDOW, occlusion_maps
 from thirtytwo.explain.overlay import Heat, Pixels
 from thirtytwo.predict.predictor import Classifier
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32
 _TAKE_ANOTHER = "Choose another with --method; occlusion works with every model."
@@ -61,8 +64,10 @@ def choose_method(classifier: Classifier, run: RunDir | None, any_class: bool) -
                 "the run's weights are here, and so is PyTorch",
                 METHODS.get("gradcam").start(classifier, run),
             )
-        except ModelFileError as error:
+        except ThirtytwoError as error:  # also a recipe or weights that are damaged: the model file is there
             missing = error.message.rstrip(".")
+            if not isinstance(error, ModelFileError):
+                logger.warning("%s: %s Grad-CAM is left out.", run.path, error.message)
     if not any_class and maps_side(classifier) > 1:
         return "cam", f"the model file carries maps; {missing}", METHODS.get("cam").start(classifier, run)
     carried = "its own maps are of the most probable class only" if any_class else "it carries no maps"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
 import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from thirtytwo.files import written_whole
 from thirtytwo.models import Net
 from thirtytwo.models.net import bent_logits
 from thirtytwo.predict.modelfile import KNOWN_SCORE, METADATA_KEY, ModelInfo
+from thirtytwo.process import quiet_loggers
 
 OPSET = 18
 
@@ -74,12 +72,8 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
     """Write `net` with its metadata to `path`, whole; `means` are the class means `(C, D)` of `known_score`."""
     model = pixel_model(net, info, means)
     example = torch.zeros((2, info.input_size, info.input_size, 3), dtype=torch.uint8)
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         program = torch.onnx.export(
             model,
             (example,),
@@ -88,10 +82,8 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
             dynamic_shapes={"images": {0: torch.export.Dim("N")}},
             opset_version=OPSET,
             dynamo=True,
-            verbose=False,
+            verbose=False,  # prints nothing
         )
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: info.model_dump_json()})

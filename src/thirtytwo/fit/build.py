@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from thirtytwo.data.batches import generator_for
 from thirtytwo.errors import RunError
+from thirtytwo.fit.hardware import preserved_random
 from thirtytwo.models import MODELS, Net
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
@@ -35,7 +36,8 @@ def trained_net(run: RunDir, classes: int) -> Net:
             f"{run.path} has no {run.weights.name}: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
-    net = build_net(run.read_recipe(), classes)
+    with preserved_random():
+        net = build_net(run.read_recipe(), classes)
     try:
         net.load_state_dict(load_file(run.weights))
     except (SafetensorError, RuntimeError, OSError) as error:

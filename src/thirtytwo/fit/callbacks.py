@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch import Tensor
 
 from thirtytwo.errors import DivergedError
+from thirtytwo.fit.meter import Meter
 from thirtytwo.recipe import MONITORS
 from thirtytwo.rundir import RunDir
 
@@ -39,8 +40,8 @@ BAR_SECONDS = 0.5
 class Ledger(lightning.Callback):
     """Adds up loss and accuracy, writes one row of `history.csv` an epoch, shows progress on standard error.
 
-    A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole.
-    Training ends after the row that is `enough`.
+    A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole,
+    and so does what the `meter` has measured. Training ends after the row that is `enough`.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Ledger(lightning.Callback):
         accumulate: int = 1,
         show: bool = True,
         enough: Callable[[Mapping[str, float]], bool] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
         self._accumulate = accumulate
         self._show = show
         self._enough = enough
+        self._meter = meter
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._sums: Tensor | None = None
@@ -66,10 +69,13 @@ class Ledger(lightning.Callback):
         self._epoch_start = self._last_line = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "meter": self._meter.state_dict() if self._meter is not None else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+        measured = state_dict.get("meter")
+        if self._meter is not None and measured is not None:
+            self._meter.load_state_dict(measured)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._show and sys.stderr.isatty():

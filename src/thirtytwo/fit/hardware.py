@@ -6,6 +6,8 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 
 from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.process import changed, is_owned
 from thirtytwo.recipe import TrainSettings
 
 MALLOC_MMAP_MAX = -4
@@ -55,8 +58,30 @@ class Hardware:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
+@contextmanager
+def preserved() -> Iterator[None]:
+    """PyTorch's number of threads and its random state are afterwards what they were; also a decorator.
+
+    Training sets both. What libraries set when they are first imported stays.
+    """
+    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
+        yield
+
+
+@contextmanager
+def preserved_random() -> Iterator[None]:
+    """PyTorch's random state is afterwards what it was."""
+    with ExitStack() as stack:
+        stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            stack.enter_context(changed("cuda random", torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+        yield
+
+
 def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
-    """Resolve every `auto` for this machine.
+    """Resolve every `auto` for this machine, and set the number of threads (`preserved` puts it back).
+
+    The allocator is changed only where the process is the command line's own, since that cannot be put back.
 
     Raises:
         ThirtytwoError: a device was asked for that is not there.
@@ -85,7 +110,7 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
             "threads", str(threads), "one for each core this process may use" if settings.threads == "auto" else given
         ),
     ]
-    if place.type == "cpu":
+    if place.type == "cpu" and is_owned():
         choices += _keep_freed_memory()
     return Hardware(place, precision, channels_last, compile_it, threads, tuple(choices))
 
@@ -154,7 +179,13 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float | None:
-    """Most memory this process has held so far, in MB; None where the system does not tell."""
+    """Most memory this process has held since it began, in MB; None where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except OSError:
+        pass
     try:
         import resource
     except ImportError:

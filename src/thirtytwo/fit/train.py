@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +24,14 @@ from thirtytwo.fit.checkpoints import Patience, WholeCheckpoints
 from thirtytwo.fit.hardware import Hardware
 from thirtytwo.fit.loop import Loop as Loop
 from thirtytwo.fit.losses import Objective, class_weights, row_chances
+from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.fit.schedules import Plateau
 from thirtytwo.fit.teacher import read_teacher
 from thirtytwo.fit.transfer import TransferBatches, TransferLoop, cached_views, embedding, width_of
 from thirtytwo.models import Net
 from thirtytwo.models.pretrained import start_from
+from thirtytwo.process import quiet_loggers
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
 
@@ -75,10 +76,12 @@ def fit(
     resume: bool = False,
     show: bool = True,
     enough: Callable[[Mapping[str, float]], bool] | None = None,
+    meter: Meter | None = None,
 ) -> Fitted:
     """Train as the recipe says and leave checkpoints and history in `run`.
 
-    `enough` is asked after each epoch, with its row of the history, whether to end there.
+    `enough` is asked after each epoch, with its row of the history, whether to end there. `meter` is kept in
+    checkpoints and goes on from the one that is resumed.
 
     Raises:
         DivergedError: the loss is no number any more.
@@ -87,7 +90,7 @@ def fit(
     """
     loop, batches, mean, std = prepared(recipe, train, hardware)
     net = loop.net
-    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough}
+    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
     ledger = Ledger(run, loop.steps, recipe.schedule.epochs, **told)
     averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
     watchers = [one for one in (averaging, loop.plateau) if one is not None]
@@ -244,15 +247,7 @@ def _load_best(net: Net, run: RunDir) -> None:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without Lightning's notes on what we chose on purpose."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with quiet_loggers("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        yield

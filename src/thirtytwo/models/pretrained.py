@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -19,6 +18,7 @@ from torch import Tensor
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
 from thirtytwo.models.net import MODELS, Decision, Net
 from thirtytwo.models.timm_net import TimmNet
+from thirtytwo.process import hub_offline, quiet_loggers
 from thirtytwo.recipe import ModelSettings
 from thirtytwo.rundir import RunDir
 
@@ -201,10 +201,9 @@ def _of_timm(pretrained: str, net: Net, model: ModelSettings) -> Source:
     config = timm.models.get_pretrained_cfg(name)
     count = config.num_classes if config is not None else 0
     misfit = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
-    constants: Any = require("huggingface_hub.constants", "train")
     for offline in (True, False):
         try:
-            with _hub(offline=offline or constants.HF_HUB_OFFLINE):
+            with _hub_told(), hub_offline() if offline else nullcontext():
                 return Source(f"timm's {name}", _donated(net, name, {"num_classes": count}), net.statistics)
         except _unreachable():
             continue
@@ -262,7 +261,7 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
 def _donated(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights for the body of `net`, loaded and fitted to its size by timm itself, which checks that all are there."""
     overlay = dict(overlay)
-    with _quiet_timm():
+    with quiet_loggers("timm"):  # notes on layers that are left out on purpose
         donor: Any = timm.create_model(
             name,
             pretrained=True,
@@ -362,11 +361,8 @@ def _unreachable() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _hub(*, offline: bool) -> Iterator[None]:
-    """The hub's client, told not to ask the network where `offline`."""
-    constants: Any = require("huggingface_hub.constants", "train")
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline
+def _hub_told() -> Iterator[None]:
+    """What the disk refuses the hub's client is the user's to mend."""
     try:
         yield
     except OSError as error:
@@ -375,17 +371,3 @@ def _hub(*, offline: bool) -> Iterator[None]:
         raise DataError(
             f"The weights could not be fetched: {error}.", f"Look at the disk, or name a file in {KEY}."
         ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _quiet_timm() -> Iterator[None]:
-    """Without timm's notes on layers that are left out on purpose."""
-    logger = logging.getLogger("timm")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -11,7 +11,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.files import check_free, write_text
-from thirtytwo.fit.hardware import choose_hardware
+from thirtytwo.fit.hardware import choose_hardware, preserved
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.conformal import check_coverage, least_probability, measure_sets
@@ -27,12 +27,14 @@ from thirtytwo.report.augmented import PASSES, ROWS
 from thirtytwo.report.card import write_card
 from thirtytwo.report.facts import gather
 from thirtytwo.report.page import render, write_report
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import Predictions, RunDir, alone, writing_at
 
 KEPT = ("accuracy_tta", "conformal", "unknown")
 """Entries of metrics.json that stay where this time they were not asked for."""
 
 
+@preserved()
+@alone
 def evaluate(
     run: Path | str,
     *,
@@ -152,6 +154,7 @@ def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> d
     return metrics
 
 
+@preserved()
 def report(
     run: Path | str,
     *,
@@ -179,12 +182,13 @@ def report(
     target = None if out is None else Path(out)
     if target is not None:
         check_free(target, force=force)
-    recipe = directory.read_recipe()
-    dataset = _data_of(directory, recipe, Path(data_root) if data_root is not None else None) if pictures else None
-    if target is None:
-        return _write_pages(directory, recipe, dataset)
-    write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset), passed_on=True))
-    return target
+    with directory.writing() if target is None else writing_at(target):
+        recipe = directory.read_recipe()
+        dataset = _data_of(directory, recipe, Path(data_root) if data_root is not None else None) if pictures else None
+        if target is None:
+            return _write_pages(directory, recipe, dataset)
+        write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset), passed_on=True))
+        return target
 
 
 def _data_of(run: RunDir, recipe: Recipe, data_root: Path | None) -> DataSet | None:

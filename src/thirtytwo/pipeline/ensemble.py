@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from thirtytwo.data.imageset import DataSet
 from thirtytwo.errors import DataError, ThirtytwoError
-from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
+from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware, preserved
+from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.train import Fitted
 from thirtytwo.pipeline.finish import Plan, Run, begin, judge, tell
 from thirtytwo.pipeline.members import Given, Soup, check_alike, opened, told
 from thirtytwo.pipeline.mixing import Mixed, averaged, soup_of
 from thirtytwo.pipeline.parts import Parts, dataset_of, divide
-from thirtytwo.pipeline.records import fresh_path, record, slug, teller
+from thirtytwo.pipeline.records import record, slug, teller
 from thirtytwo.recipe import TrainSettings
 from thirtytwo.report.compare import compare
 from thirtytwo.report.members import COMPARISON
@@ -25,6 +26,7 @@ from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.rundir import RunDir
 
 
+@preserved()
 def ensemble(
     runs: Sequence[Path | str],
     *,
@@ -54,34 +56,35 @@ def ensemble(
         DataError: fewer than two runs, one named twice, or their data is not at hand as it was.
     """
     say = teller(show)
-    clock, started = time.perf_counter(), datetime.now(UTC)
+    started = datetime.now(UTC)
     if run is not None:
         RunDir.refuse_used(Path(run))
-    paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
-    if len(paths) < 2:
-        raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
-    for notice in notices:
-        say(notice)
-    given = [opened(path) for path in paths]
-    check_alike(given, soup)
-    root = Path(data_root) if data_root is not None else None
-    dataset, parts = _pictures(given[0], root)
-    hardware = choose_hardware(TrainSettings(precision="float32"), device)
-    say(f"{len(given)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
-    mixed = soup_of(given, parts, soup, hardware, say) if soup else averaged(given)
-    plan = _plan(given, mixed, soup, dataset, parts, hardware, root, started)
-    kind = "soup" if soup else "ensemble"
-    directory = begin(
-        plan, RunDir.create(Path(run) if run is not None else fresh_path(Path("runs") / f"{slug(plan.spec)}-{kind}"))
-    )
-    seconds = sum(float(given[at].environment["seconds"]["train"]) for at in mixed.kept)
-    epochs = sum(int(given[at].environment["epochs"]) for at in mixed.kept)
-    fitted = Fitted(mixed.net.eval().to(hardware.device), mixed.mean, mixed.std, epochs, seconds)
-    metrics = judge(plan, fitted, directory, say, clock)
-    _compared(directory, paths, root, say)
-    _warned(directory, paths, say)
-    tell(plan, directory)
-    return Run(directory.path, metrics)
+    with ExitStack() as held:
+        meter = held.enter_context(Meter())
+        paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
+        if len(paths) < 2:
+            raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
+        for notice in notices:
+            say(notice)
+        given = [opened(path) for path in paths]
+        check_alike(given, soup)
+        root = Path(data_root) if data_root is not None else None
+        dataset, parts = _pictures(given[0], root)
+        hardware = choose_hardware(TrainSettings(precision="float32"), device)
+        say(f"{len(given)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
+        mixed = soup_of(given, parts, soup, hardware, say) if soup else averaged(given)
+        plan = _plan(given, mixed, soup, dataset, parts, hardware, root, started)
+        kind = "soup" if soup else "ensemble"
+        directory = held.enter_context(RunDir.begun(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
+        begin(plan, directory)
+        seconds = sum(float(given[at].environment["seconds"]["train"]) for at in mixed.kept)
+        epochs = sum(int(given[at].environment["epochs"]) for at in mixed.kept)
+        fitted = Fitted(mixed.net.eval().to(hardware.device), mixed.mean, mixed.std, epochs, seconds)
+        metrics = judge(plan, fitted, directory, say, meter)
+        _compared(directory, paths, root, say)
+        _warned(directory, paths, say)
+        tell(plan, directory)
+        return Run(directory.path, metrics)
 
 
 def _pictures(first: Given, root: Path | None) -> tuple[DataSet, Parts]:

@@ -12,10 +12,11 @@ from thirtytwo.export.formats import EXPORTS
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.parity import onnx_probabilities
 from thirtytwo.files import check_free, written_whole
+from thirtytwo.fit.hardware import preserved
 from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import BUNDLED, find_model
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, writing_at
 
 PICTURES = 2_000
 """On which both files are asked, at most."""
@@ -47,6 +48,7 @@ class Exported:
     reason: str = ""
 
 
+@preserved()
 def export_model(
     model: Path | str,
     kind: str,
@@ -80,7 +82,7 @@ def export_model(
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model that the new file is made of.", "Choose another name with --out.")
     check_free(target, force=force)
-    with written_whole(target) as temporary:
+    with writing_at(target), written_whole(target) as temporary:
         form.write(source, temporary)
         if form.same_contract:
             rewrite_info(temporary, info.model_copy(update={"accuracy": None}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.fit.hardware import Hardware
+from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.samples import draw_samples
 from thirtytwo.fit.train import Fitted
 from thirtytwo.judge.confidence import calibration_record
@@ -77,14 +77,14 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
     return directory
 
 
-def finish(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], clock: float) -> dict[str, Any]:
+def finish(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], meter: Meter) -> dict[str, Any]:
     """Calibrate on validation, score test once, export, and write figures and report; the content of metrics.json."""
-    metrics = judge(plan, fitted, directory, say, clock)
+    metrics = judge(plan, fitted, directory, say, meter)
     tell(plan, directory)
     return metrics
 
 
-def judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], clock: float) -> dict[str, Any]:
+def judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], meter: Meter) -> dict[str, Any]:
     """`finish` without report and card."""
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
     save_weights(fitted.net, info, directory)
@@ -96,9 +96,7 @@ def judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], No
     say("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
     difference = _exported(fitted.net, info, means, plan.parts.test, directory)
-    directory.write_json(
-        directory.environment, plan.record | ending(fitted, info.input_size, difference, time.perf_counter() - clock)
-    )
+    directory.write_json(directory.environment, plan.record | ending(fitted, info.input_size, difference, meter))
     directory.write_json(directory.metrics, metrics)
     return metrics
 

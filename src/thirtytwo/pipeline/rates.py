@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.fit.hardware import preserved
 from thirtytwo.fit.range_test import RangeTest, range_test
 from thirtytwo.pipeline.records import teller
 from thirtytwo.pipeline.train import settle
 from thirtytwo.recipe import Recipe
 
 
+@preserved()
 def find_rate(
     data: str,
     *,

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from thirtytwo.data.imageset import DataSet
 from thirtytwo.errors import RunError
 from thirtytwo.fit.callbacks import tell
-from thirtytwo.fit.hardware import Hardware, describe_machine, peak_memory_mb
+from thirtytwo.fit.hardware import Hardware, describe_machine
+from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.train import Fitted
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
@@ -62,16 +63,19 @@ def record(
     }
 
 
-def ending(fitted: Fitted, image_size: int, onnx_difference: float, seconds: float) -> dict[str, Any]:
+def ending(fitted: Fitted, image_size: int, onnx_difference: float, meter: Meter) -> dict[str, Any]:
     """What `environment.json` gains when the run has ended."""
+    peak, how = meter.peak_memory
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": {"train": round(fitted.seconds, 2), "total": round(seconds, 2)},
+        "seconds": {"train": round(fitted.seconds, 2), "total": round(meter.seconds, 2)},
+        "sessions": meter.sessions,
         "epochs": fitted.epochs,
         "parameters": sum(parameter.numel() for parameter in fitted.net.parameters()),
         "flops": flops(fitted.net, image_size),
         "onnx_largest_difference": onnx_difference,
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": peak,
+        "peak_memory_measured": how,
         "interrupted": False,
     }
 
@@ -123,8 +127,35 @@ def begun_as(run: RunDir) -> dict[str, Any]:
     return {key: before[key] for key in ("command", "started") if key in before}
 
 
-def check_same(run: RunDir, recipe: Recipe, dataset: DataSet) -> None:
-    """A resumed run must go on as it began.
+def write_session(run: RunDir, meter: Meter) -> None:
+    """Note in `environment.json` of a run that has not ended how many sessions it took so far, and how long."""
+    if run.environment.is_file():
+        noted = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        run.write_json(run.environment, run.read_json(run.environment) | noted)
+
+
+def resume_meter(run: RunDir, meter: Meter) -> None:
+    """Have `meter` go on from what the sessions before noted; the checkpoint may know more (`Meter`)."""
+    if run.environment.is_file():
+        before = run.read_json(run.environment)
+        meter.resume(float((before.get("seconds") or {}).get("total") or 0.0), int(before.get("sessions", 1)))
+
+
+def names_its_data(run: RunDir, data: str) -> bool:
+    """Whether `data` is the run's data by its name or place."""
+    if not run.environment.is_file():
+        return False
+    spec = run.read_json(run.environment)["data"]["spec"]
+    return bool(spec == data or Path(spec).absolute() == Path(data).absolute())
+
+
+def is_finished(run: RunDir) -> bool:
+    """Whether a run has everything that training leaves behind."""
+    return all(artefact.is_file() for artefact in (run.metrics, run.onnx, run.report))
+
+
+def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str) -> None:
+    """A resumed run must go on as it began; `spec` names the data now.
 
     Raises:
         RunError: names the keys that differ, or the other data.
@@ -133,7 +164,7 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet) -> None:
         data = run.read_json(run.environment)["data"]
         if data["fingerprint"] != dataset.fingerprint:
             raise RunError(
-                f"{run.path} was begun on other data: {data['spec']!r} as it was then.",
+                f"{run.path} was begun on other data: DATA (was {data['spec']!r} as it was then, now {spec!r}).",
                 "Resume with the same data, or start anew with another --run.",
             )
     before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
@@ -159,15 +190,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def default_path(data: str, recipe: str | Path, seed: int) -> Path:
     """Where a run lies when no place was named."""
     return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
-
-
-def fresh_path(path: Path) -> Path:
-    """`path`, or the first of `path-2`, `path-3`, … that is not there yet."""
-    number, fresh = 1, path
-    while fresh.exists():
-        number += 1
-        fresh = path.with_name(f"{path.name}-{number}")
-    return fresh
 
 
 def slug(text: str) -> str:

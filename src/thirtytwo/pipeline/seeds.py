@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.pipeline.finish import Run
-from thirtytwo.pipeline.records import fresh_path, slug, teller
+from thirtytwo.pipeline.records import slug, teller
 from thirtytwo.pipeline.train import train
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
@@ -67,16 +67,29 @@ def train_seeds(
         raise RecipeError("'seed' is set to one value, and several seeds are asked for.", "Leave one of the two out.")
     asked = _Asked(data, None if recipe is None else str(recipe), changes)
     planned = _checked(seeds) if seeds is not None else []
-    if resume:
-        parent, asked, planned = _continued(run, asked, planned)
-    else:
-        if not planned:
-            raise RecipeError("No seeds were named.", "Name some, such as 0, 1 and 2.")
-        parent = Path(run) if run is not None else fresh_path(_default_path(asked))
-        if parent.exists():
-            RunDir.create(parent)  # refuses what is not empty
-    runs = _train_each(parent, asked, planned, device, data_root, show, teller(show))
-    return SeedRuns(parent, tuple(runs), _write(parent, asked, planned))
+    if not resume and not planned:
+        raise RecipeError("No seeds were named.", "Name some, such as 0, 1 and 2.")
+    with _place(run, asked, resume) as place:
+        parent, asked, planned = _continued(place, asked, planned) if resume else (place, asked, planned)
+        runs = _train_each(parent, asked, planned, device, data_root, show, teller(show))
+        return SeedRuns(parent, tuple(runs), _write(parent, asked, planned))
+
+
+@contextmanager
+def _place(run: Path | str | None, asked: _Asked, resume: bool) -> Iterator[Path]:
+    """The directory of the seeds, that nobody else writes to meanwhile.
+
+    Raises:
+        RunError: it is used already, is not named where it is to be resumed, or another process writes to it.
+    """
+    if not resume:
+        with RunDir.begun(run, _default_path(asked)) as new:
+            yield new.path
+        return
+    if run is None:
+        raise RunError("Which seeds are to be resumed is not said.", "Name their directory with --run.")
+    with RunDir(Path(run)).writing() if Path(run).is_dir() else nullcontext():
+        yield Path(run)
 
 
 def _train_each(
@@ -108,15 +121,12 @@ def _train_each(
     return runs
 
 
-def _continued(run: Path | str | None, asked: _Asked, planned: list[int]) -> tuple[Path, _Asked, list[int]]:
+def _continued(parent: Path, asked: _Asked, planned: list[int]) -> tuple[Path, _Asked, list[int]]:
     """Where to go on, how it was called at first, and every seed that belongs there.
 
     Raises:
         RunError: nothing is there, or it was called otherwise.
     """
-    if run is None:
-        raise RunError("Which seeds are to be resumed is not said.", "Name their directory with --run.")
-    parent = Path(run)
     if RunDir(parent).recipe.is_file():
         raise RunError(f"{parent} is a run of one seed.", "Resume it without --seeds and --repeat.")
     if not holds_seeds(parent):

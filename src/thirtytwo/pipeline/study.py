@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thirtytwo.errors import RunError, require
+from thirtytwo.process import quiet_loggers
 
 if TYPE_CHECKING:
     import optuna
@@ -85,12 +88,8 @@ def open_study(path: Path) -> tuple[optuna.Study, Asked]:
     """The study in `path`, and how it was begun.
 
     Raises:
-        RunError: there is none, it is damaged, or it is not one of tuning.
+        RunError: it is damaged, or it is not one of tuning.
     """
-    if not (path / FILE).is_file():
-        raise RunError(
-            f"{path} holds no tuning to resume: it has no {FILE}.", "Give the directory tuning was to write."
-        )
     misfit = RunError(
         f"{path / FILE} is damaged, or holds another program's study.",
         "Start anew with another --run, without --resume.",
@@ -106,6 +105,18 @@ def open_study(path: Path) -> tuple[optuna.Study, Asked]:
     return study, asked
 
 
+def check_there(path: Path) -> None:
+    """Whether `path` is a directory of tuning.
+
+    Raises:
+        RunError: it holds no study.
+    """
+    if not (path / FILE).is_file():
+        raise RunError(
+            f"{path} holds no tuning to resume: it has no {FILE}.", "Give the directory tuning was to write."
+        )
+
+
 def close(study: optuna.Study) -> None:
     """Let go of the file."""
     storage: Any = study._storage
@@ -113,10 +124,14 @@ def close(study: optuna.Study) -> None:
     getattr(storage, "_backend", storage).engine.dispose()
 
 
+def quiet_optuna() -> AbstractContextManager[None]:
+    """Without Optuna's notes on every trial, which are told here in other words."""
+    _optuna()  # sets its own level when it is imported
+    return quiet_loggers("optuna", level=logging.WARNING)
+
+
 def _optuna() -> Any:
-    optuna = require("optuna", "train")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+    return require("optuna", "train")
 
 
 def _storage(file: Path) -> Any:

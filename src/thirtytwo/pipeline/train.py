@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 from thirtytwo.augment.pictures import check_augment
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.fit.checks import check_optimizer, check_training
-from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware
+from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware, preserved
+from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.train import build_net, fit
 from thirtytwo.fit.transfer import adapted, stages_told, with_run
 from thirtytwo.models import Net
@@ -28,20 +28,24 @@ from thirtytwo.pipeline.records import (
     begun_as,
     check_same,
     default_path,
-    fresh_path,
+    is_finished,
+    names_its_data,
     record,
+    resume_meter,
     tell_start,
     teller,
+    write_session,
 )
 from thirtytwo.pipeline.scoring import (
     twin,
 )
-from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.rundir import RunDir
 
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
 
 
+@preserved()
 def train(
     data: str,
     *,
@@ -68,31 +72,57 @@ def train(
         KeyboardInterrupt: stopped by hand; continue with `resume`.
     """
     say = teller(show)
-    clock = time.perf_counter()
     changes = dict(overrides or {})
     named: dict[str, Any] = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     named["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes |= {key: value for key, value in named.items() if value is not None}
-    started_as = Path(run) if run is not None else default_path(data, recipe or "fast", int(changes.get("seed", 0)))
-    begun = RunDir.open(started_as) if resume else None
-    if begun is not None and begun.metrics.is_file() and begun.onnx.is_file() and begun.report.is_file():
-        say(f"{begun.path} is finished; nothing is left to resume")
-        return Run(begun.path, begun.read_json(begun.metrics))
-    if begun is None and run is not None:
-        RunDir.refuse_used(started_as)
-    source = recipe or (begun.recipe if begun else "fast")
-    plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None)
-    if begun is not None:
-        check_same(begun, plan.recipe, plan.dataset)
-        plan = replace(plan, record=plan.record | begun_as(begun))
-        directory = begin(plan, begun)
-    else:
-        directory = begin(plan, RunDir.create(started_as if run is not None else fresh_path(started_as)))
-    tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
-    with _told_how_to_resume(say, data, directory, data_root):
-        fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=resume, show=show)
-        metrics = finish(plan, fitted, directory, say, clock)
-    return Run(directory.path, metrics)
+    started_as = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
+    with ExitStack() as held:
+        meter = held.enter_context(Meter())
+        begun = RunDir.open(started_as) if resume else None
+        if begun is not None:
+            held.enter_context(begun.writing())
+            if is_finished(begun) and recipe is None and not changes and names_its_data(begun, data):
+                return _nothing_left(begun, say)
+            resume_meter(begun, meter)
+        elif run is not None:
+            RunDir.refuse_used(started_as)
+        source = recipe or (begun.recipe if begun else "fast")
+        plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None)
+        if begun is not None:
+            check_same(begun, plan.recipe, plan.dataset, data)
+            if is_finished(begun):
+                return _nothing_left(begun, say)
+            plan = replace(plan, record=plan.record | begun_as(begun))
+        directory = begun or held.enter_context(RunDir.begun(run, started_as))
+        begin(plan, directory)
+        tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+        with _told_how_to_resume(say, data, directory, data_root), _noted(directory, meter):
+            how: dict[str, Any] = {"resume": resume, "show": show, "meter": meter}
+            fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **how)
+            metrics = finish(plan, fitted, directory, say, meter)
+        return Run(directory.path, metrics)
+
+
+def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> Path:
+    return default_path(data, recipe, seed_of(recipe, changes))
+
+
+def _nothing_left(run: RunDir, say: Callable[[str], None]) -> Run:
+    say(f"{run.path} is finished; nothing is left to resume")
+    return Run(run.path, run.read_json(run.metrics))
+
+
+@contextmanager
+def _noted(directory: RunDir, meter: Meter) -> Iterator[None]:
+    """Keep what this session took, at its start and where it ends without finishing the run."""
+    write_session(directory, meter)
+    try:
+        yield
+    except BaseException:
+        with suppress(ThirtytwoError):  # what ended it is told
+            write_session(directory, meter)
+        raise
 
 
 @contextmanager

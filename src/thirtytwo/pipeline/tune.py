@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,11 +18,12 @@ import torch
 
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.files import write_text
+from thirtytwo.fit.hardware import preserved
 from thirtytwo.fit.train import fit
 from thirtytwo.pipeline.finish import Plan
-from thirtytwo.pipeline.records import fresh_path, slug, teller
+from thirtytwo.pipeline.records import slug, teller
 from thirtytwo.pipeline.space import Space, default_space, label, parse_space, read_space
-from thirtytwo.pipeline.study import Asked, begin_study, close, open_study
+from thirtytwo.pipeline.study import Asked, begin_study, check_there, close, open_study, quiet_optuna
 from thirtytwo.pipeline.train import settle
 from thirtytwo.recipe import Monitor as Metric
 from thirtytwo.recipe import Recipe, read_recipe, read_recipe_values
@@ -67,6 +69,7 @@ class _Tuner:
         return self.path / "base.toml"
 
 
+@preserved()
 def tune(
     data: str,
     *,
@@ -103,54 +106,58 @@ def tune(
     source = recipe if recipe is not None or resume else "fast"
     values = read_recipe_values(source) if source is not None else None
     wanted = read_space(space) if isinstance(space, (str, Path)) else parse_space(space) if space is not None else None
-    if resume:
-        if run is None:
-            raise RunError("Which tuning is to be resumed is not said.", "Name its directory with --run.")
-        path = Path(run)
-        study, asked = open_study(path)
-        asked.check_same(path, data, values, changes, metric, pruner, wanted)
-        plan = settle(data, path / "base.toml", asked.changes, device, root)
-        asked.check_data(path, plan.dataset.fingerprint)
-        wanted = parse_space(asked.space)
-    else:
-        assert source is not None
-        assert values is not None
-        path = Path(run) if run is not None else fresh_path(_default_path(data, source))
-        RunDir.refuse_used(path)
-        plan = settle(data, source, changes, device, root)
-        _check_validated(plan)
-        wanted = wanted or default_space(plan.recipe)
-        asked = Asked(
-            data,
-            plan.dataset.fingerprint,
-            values,
-            changes,
-            metric or "val_accuracy",
-            pruner or "median",
-            wanted.to_dict(),
-        )
-        RunDir.create(path)
-        write_text(path / "base.toml", tomli_w.dumps(values))
-        write_text(path / "space.toml", wanted.to_toml())
-        study = begin_study(path, asked)
-        own = wanted.drawn(plan.recipe)
-        if own is not None:
-            study.enqueue_trial(own)
+    with ExitStack() as held:
+        held.enter_context(quiet_optuna())
+        if resume:
+            if run is None:
+                raise RunError("Which tuning is to be resumed is not said.", "Name its directory with --run.")
+            path = Path(run)
+            check_there(path)
+            held.enter_context(RunDir(path).writing())
+            study, asked = open_study(path)
+            asked.check_same(path, data, values, changes, metric, pruner, wanted)
+            plan = settle(data, path / "base.toml", asked.changes, device, root)
+            asked.check_data(path, plan.dataset.fingerprint)
+            wanted = parse_space(asked.space)
         else:
-            say("the recipe itself lies outside the space, so it is no trial")
-    tuner = _Tuner(path, asked, wanted, study, device, root, show, say)
-    _tell_start(tuner, plan, trials)
-    try:
-        _search(tuner, plan.recipe, trials)
-        return _ended(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
-    except KeyboardInterrupt:
-        _write(tuner)
-        words = ["thirtytwo", "tune", data, "--resume", "--run", str(path)]
-        words += ["--data-root", str(data_root)] if data_root is not None else []
-        say(f"stopped; {len(_tuning(tuner).done)} finished trials are kept. Go on with: {shlex.join(words)}")
-        raise
-    finally:
-        close(study)
+            assert source is not None
+            assert values is not None
+            if run is not None:
+                RunDir.refuse_used(Path(run))
+            plan = settle(data, source, changes, device, root)
+            _check_validated(plan)
+            wanted = wanted or default_space(plan.recipe)
+            asked = Asked(
+                data,
+                plan.dataset.fingerprint,
+                values,
+                changes,
+                metric or "val_accuracy",
+                pruner or "median",
+                wanted.to_dict(),
+            )
+            path = held.enter_context(RunDir.begun(run, _default_path(data, source))).path
+            write_text(path / "base.toml", tomli_w.dumps(values))
+            write_text(path / "space.toml", wanted.to_toml())
+            study = begin_study(path, asked)
+            own = wanted.drawn(plan.recipe)
+            if own is not None:
+                study.enqueue_trial(own)
+            else:
+                say("the recipe itself lies outside the space, so it is no trial")
+        tuner = _Tuner(path, asked, wanted, study, device, root, show, say)
+        _tell_start(tuner, plan, trials)
+        try:
+            _search(tuner, plan.recipe, trials)
+            return _ended(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
+        except KeyboardInterrupt:
+            _write(tuner)
+            words = ["thirtytwo", "tune", data, "--resume", "--run", str(path)]
+            words += ["--data-root", str(data_root)] if data_root is not None else []
+            say(f"stopped; {len(_tuning(tuner).done)} finished trials are kept. Go on with: {shlex.join(words)}")
+            raise
+        finally:
+            close(study)
 
 
 def _check(trials: int, metric: str | None, pruner: str | None) -> None:

@@ -1,0 +1,70 @@
+"""State of the whole process, changed for a while."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from thirtytwo.process import hub_offline, is_owned, owned, quiet_loggers
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("thirtytwo.tests.process")
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.setLevel(logging.NOTSET)
+
+
+def test_loggers_are_put_back_after_an_error(logger: logging.Logger) -> None:
+    def fail() -> None:
+        with quiet_loggers(logger.name):
+            assert logger.level == logging.ERROR
+            assert not logger.getChild("below").isEnabledFor(logging.WARNING)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert logger.level == logging.INFO
+
+
+def test_the_last_of_two_threads_puts_back(logger: logging.Logger) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet_loggers(logger.name):
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with quiet_loggers(logger.name):
+        thread.start()
+        assert inside.wait(60)
+    assert logger.level == logging.ERROR, "the other thread still wants it quiet"
+    leave.set()
+    thread.join()
+    assert logger.level == logging.INFO
+
+
+def test_the_hub_is_asked_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def fail() -> None:
+        with hub_offline():
+            assert constants.HF_HUB_OFFLINE
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_a_process_is_owned_for_a_while() -> None:
+    assert not is_owned()
+    with owned(), owned():
+        assert is_owned()
+    assert not is_owned()
