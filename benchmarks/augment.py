@@ -27,6 +27,7 @@ from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import Hardware, choose_hardware, describe_machine
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.models import MODELS
+from thirtytwo.process import owned
 from thirtytwo.recipe import Recipe, resolve_recipe
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
@@ -70,6 +71,7 @@ TORCHVISION: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 }
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> None:
     parser = argparse.ArgumentParser(description="What augmentation costs.")
     parser.add_argument("--batch", type=int, default=128)

@@ -29,11 +29,13 @@ from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import choose_hardware, describe_machine
 from thirtytwo.judge.score import SCORE_BATCH
 from thirtytwo.pipeline.scoring import load_net
+from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> int:
     parser = argparse.ArgumentParser(description="What evaluating a run takes beyond looking at the pictures.")
     parser.add_argument("runs", nargs="*", type=Path, help="finished run directories")

@@ -18,6 +18,7 @@ from typing import Any
 
 import thirtytwo
 from thirtytwo.files import write_json
+from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "imbalance.json"
@@ -37,6 +38,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 }
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> int:
     parser = argparse.ArgumentParser(description="Remedies for rare classes on long-tailed CIFAR-10.")
     parser.add_argument("--data", default="cifar10?imbalance=100")

@@ -26,11 +26,13 @@ from thirtytwo.data.splits import hold_out
 from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import choose_hardware, describe_machine
 from thirtytwo.fit.module import TrainingBatches
+from thirtytwo.process import owned
 from thirtytwo.recipe import read_recipe_values, resolve_recipe
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> int:
     parser = argparse.ArgumentParser(description="Seconds to the first training batch of CIFAR-10.")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))

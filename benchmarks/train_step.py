@@ -30,6 +30,7 @@ from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import choose_hardware, describe_machine
 from thirtytwo.fit.optim import build_optimizer
 from thirtytwo.fit.train import build_net, fit
+from thirtytwo.process import owned
 from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.rundir import RunDir
 
@@ -37,6 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "train_step.json"
 SIDES = ("thirtytwo", "plain", "plain_sgd", "defaults")
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> None:
     parser = argparse.ArgumentParser(description="A training step against the plain PyTorch loop.")
     parser.add_argument("--rounds", type=int, default=5)

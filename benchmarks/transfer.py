@@ -23,12 +23,14 @@ from typing import Any
 
 import thirtytwo
 from thirtytwo.files import write_json
+from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "transfer.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 
 
+@owned()  # with the allocator as the command line has it
 def main() -> int:
     parser = argparse.ArgumentParser(description="Pretrained weights against none, with few pictures.")
     parser.add_argument("--cifar10", help="run directory of `fast` on CIFAR-10")

@@ -296,9 +296,15 @@ def test_streamlit_is_closed_in() -> None:
 
 def test_a_taken_port_is_told_or_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
-    monkeypatch.setattr(launch.bootstrap, "run", lambda *_: started.append(shelf.settings.address))
+    offline: list[str | None] = []
+
+    def start(*_: object) -> None:
+        started.append(shelf.settings.address)
+        offline.append(os.environ.get("HF_HUB_OFFLINE"))
+
+    monkeypatch.setattr(launch.bootstrap, "run", start)
     monkeypatch.setattr(launch.bootstrap, "load_config_options", lambda _: None)
-    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -308,6 +314,7 @@ def test_a_taken_port_is_told_or_passed_over(place: Path, monkeypatch: pytest.Mo
         launch.run(Settings(port=port), open_browser=False, tell=started.append, any_port=True)
     assert started[0] == started[1] != f"http://127.0.0.1:{port}"
     assert started[0] == shelf.settings.address
+    assert (offline, os.environ.get("HF_HUB_OFFLINE")) == (["1"], None), "for as long as the app runs"
 
 
 @pytest.mark.parametrize(("model", "kind"), [("cifra10", UnknownNameError), ("gone/model.onnx", ModelFileError)])

@@ -82,6 +82,20 @@ def test_method_is_chosen_and_told(squares_run: Path, alone: Path, without_heatm
     assert "carries no maps" in reason
 
 
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "recipe.toml"])
+def test_a_damaged_run_is_explained_by_its_model_file(
+    damaged: str, squares_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(squares_run, tmp_path / "run")
+    (run / damaged).write_bytes((run / damaged).read_bytes()[:40])
+    made = Explainer(run)
+    assert made.method == "cam"
+    assert damaged in made.reason or "Recipe" in made.reason
+    assert damaged in caplog.text or "Recipe" in caplog.text
+    with pytest.raises(ThirtytwoError):
+        Explainer(run, "gradcam")
+
+
 def test_without_pytorch(squares_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thirtytwo.explain.methods.find_spec", lambda name: None)
     made = Explainer(squares_run)

@@ -74,6 +74,8 @@ ENVIRONMENT = {
     "choices",
     "data",
     "peak_memory_mb",
+    "peak_memory_measured",
+    "sessions",
     "interrupted",
 }
 ARTEFACTS = {
@@ -464,9 +466,11 @@ def test_directory_of_its_own(small: Callable[..., Run], tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     path = parts.default_path("data/my pets", "recipes/own.toml", 3)
     assert path == Path("runs/my-pets-own-seed3")
-    assert parts.fresh_path(path) == path
-    path.mkdir(parents=True)
-    assert parts.fresh_path(path) == Path("runs/my-pets-own-seed3-2")
+    with RunDir.begun(None, path) as run:
+        assert run.path == path
+        run.card.write_text("mine")
+    with RunDir.begun(None, path) as run:
+        assert run.path == Path("runs/my-pets-own-seed3-2")
 
 
 # Going on
