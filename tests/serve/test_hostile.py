@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -156,3 +157,65 @@ def test_none_of_them_takes_much_memory(launch: Callable[..., Any]) -> None:
         assert client.get("/health/ready").status_code == 200
     assert running.memory_mb("VmHWM") < MOST_MB
     assert running.stop() == 0
+
+
+HUGE_MB = 600
+HUGE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "progressive": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+    "CMYK": ("CMYK", "JPEG", {}),
+    "progressive CMYK": ("CMYK", "JPEG", {"progressive": True}),
+    "PNG": ("RGB", "PNG", {"compress_level": 1}),
+    "WebP": ("RGB", "WEBP", {"lossless": True, "quality": 0, "method": 0}),
+}
+
+
+def huge(case: str) -> bytes:
+    """49 megapixels in a small file."""
+    mode, format, options = HUGE[case]
+    return saved(Image.new(mode, (7000, 7000), (250, 5, 5) if mode == "RGB" else (0, 250, 250, 5)), format, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+@pytest.mark.parametrize("case", HUGE)
+def test_four_huge_images_at_a_time_are_held_one_at_a_time(launch: Callable[..., Any], case: str) -> None:
+    running = launch("--threads", "4")
+    data, answers = huge(case), []
+
+    def post() -> None:
+        answers.append(httpx.post(f"{running.url}/predict", files={"f": ("huge", data)}, timeout=60))
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = case == "WebP"  # Pillow holds four copies of it
+    assert [answer.status_code for answer in answers] == [422 if refused else 200] * 4
+    if refused:
+        assert answers[0].json()["file"] == "huge"
+        assert "WEBP" in answers[0].json()["detail"]
+    assert running.memory_mb("VmHWM") < HUGE_MB
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("case", ["progressive", "CMYK"])
+def test_small_requests_do_not_wait_for_huge_images(
+    launch: Callable[..., Any], make: SimpleNamespace, case: str
+) -> None:
+    running = launch("--threads", "1")
+    data, done = huge(case), []
+
+    def post() -> None:
+        done.append(httpx.post(f"{running.url}/predict", files=[("f", ("huge", data))] * 3, timeout=60).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while "thirtytwo_waiting 9.0" not in httpx.get(f"{running.url}/metrics").text:
+        assert len(done) < 3
+    assert httpx.post(f"{running.url}/predict", files={"f": ("small.png", make.picture())}).status_code == 200
+    assert len(done) < 3, "the small one was answered while huge ones were waiting"
+    for thread in threads:
+        thread.join()
+    assert done == [200] * 3

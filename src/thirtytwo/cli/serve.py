@@ -62,6 +62,12 @@ def serve(
             min=0.001, max=50, envvar="THIRTYTWO_SERVE_MAX_MEGAPIXELS", help="Largest picture; checked before decoding."
         ),
     ] = 50,
+    max_decode_mb: Annotated[
+        float,
+        typer.Option(
+            min=1, envvar="THIRTYTWO_SERVE_MAX_DECODE_MB", help="Most memory that decoding one image may take."
+        ),
+    ] = 400,
     max_json_mb: Annotated[
         float, typer.Option(min=0.001, max=1024, envvar="THIRTYTWO_SERVE_MAX_JSON_MB", help="Largest JSON body.")
     ] = 32,
@@ -98,6 +104,7 @@ def serve(
         max_file_mb=max_file_mb,
         max_files=max_files,
         max_megapixels=max_megapixels,
+        max_decode_mb=max_decode_mb,
         max_json_mb=max_json_mb,
         max_held_mb=max_held_mb,
         queue=queue,

@@ -53,6 +53,12 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb"BM", "BMP", "BmpImagePlugin"),
     )
 )
+# Bytes a pixel, measured as the peak of a process: what Pillow keeps by mode, what decoders need beside it by format.
+_CORE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_CORE_DEFAULT = 4
+_EXTRA = {"WEBP": 13.0, "AVIF": 11.0, "GIF": 4.0, "BMP": 2.0, "PPM": 4.0}
+_RGB, _RESIZING, _BAND_BYTES = 3, 4, 20
+_ANY_JPEG = 8.0
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
@@ -71,6 +77,32 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
     return _reading(lambda stream, called: _decode(stream, called)[0], source, name)
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its image before anything is decoded; width and height are before EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+    core: float
+    """Bytes a pixel that Pillow keeps of the decoded image."""
+    extra: float
+    """Bytes a pixel that the format's decoder needs beside that, at the full scale."""
+
+    def memory(self, size: int | None = None) -> int:
+        """Bytes that `load_image` holds at its peak for a square of `size`; None: that `decode` holds.
+
+        An upper estimate, without the file's own bytes. A JPEG that is decoded at a smaller scale costs less only as
+        far as its decoder does not keep the coefficients of all pixels (see `_jpeg_coefficients`).
+        """
+        pixels = self.width * self.height
+        scale = _draft_scale(self.width, self.height, ENOUGH * size) if size and self.format == "JPEG" else 1
+        shown = pixels / scale**2
+        decoding = self.extra * pixels + self.core * shown
+        after = max(self.core + _RGB, _RGB + _RESIZING) * shown
+        return round(max(decoding, after) + _BAND_BYTES * min(shown, BAND_PIXELS))
+
+
 def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
     """Width and height as the file's header has them, before EXIF orientation; nothing is decoded.
 
@@ -78,6 +110,15 @@ def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int,
         ImageError: as `decode`, as far as the header shows it.
     """
     return _reading(lambda stream, called: _open(stream, called).size, source, name)
+
+
+def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
+    """Format, size and cost of an image; nothing is decoded.
+
+    Raises:
+        ImageError: as `decode`, as far as the header shows it.
+    """
+    return _reading(_header, source, name)
 
 
 def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
@@ -237,6 +278,7 @@ def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pi
     except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
         raise _damaged(name, error) from None
     orientation = _orientation(image)
+    del image  # turning makes a copy; three of a large image need not be there at a time
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
     return np.ascontiguousarray(_turn(pixels, orientation)), size
 
@@ -255,6 +297,64 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
             f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
         )
     return image
+
+
+def _header(stream: IO[bytes], name: str) -> Header:
+    image = _open(stream, name)
+    kind = image.format or ""
+    width, height = image.size
+    if kind in ("JPEG", "MPO"):
+        stream.seek(0)
+        extra = _jpeg_coefficients(stream.read())
+    elif kind == "TIFF":
+        extra = _tiff_strip(image)
+    else:
+        extra = _EXTRA.get(kind, 0.0)
+    core = _CORE.get(image.mode, _CORE_DEFAULT)
+    return Header("JPEG" if kind == "MPO" else kind, width, height, core, extra)
+
+
+def _jpeg_coefficients(data: bytes) -> float:
+    """Bytes a pixel of coefficients that libjpeg keeps of the whole image: 0 where it works row by row.
+
+    It does not where the file has several scans, so that no scan alone gives a pixel: progressive ones (ITU T.81,
+    SOF2, 6, 10 and 14), and sequential ones whose first scan leaves a component out. What cannot be followed is taken
+    for the worst.
+    """
+    at, kept, components, progressive = 2, _ANY_JPEG, 0, True
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
+            at += 1  # padding, or bytes that belong to nothing: decoders look for the next marker too
+            continue
+        marker = data[at + 1]
+        if 0xD0 <= marker <= 0xD8 or marker == 0x01:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + length]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if len(body) < 6 or len(body) < 6 + 3 * body[5] or not body[5]:
+                return _ANY_JPEG
+            components, progressive = body[5], marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            sampling = [(factors >> 4, factors & 15) for factors in body[7 : 6 + 3 * components : 3]]
+            most = max(across for across, _ in sampling) * max(down for _, down in sampling)
+            kept = 2 * sum(across * down for across, down in sampling) / most if most else _ANY_JPEG
+        elif marker == 0xDA:
+            return kept if progressive or not body or body[0] < components else 0.0
+        at += 2 + max(length, 2)
+    return _ANY_JPEG
+
+
+def _tiff_strip(image: Image.Image) -> float:
+    """Bytes a pixel of a strip that is the whole image, as a compressed TIFF may have it."""
+    bits = getattr(image, "tag_v2", {}).get(258, (8,))
+    strip = (sum(bits) if isinstance(bits, tuple) else int(bits)) / 8
+    return strip + (_ANY_JPEG if "jpeg" in str(image.info.get("compression")) else 0.0)
+
+
+def _draft_scale(width: int, height: int, enough: int) -> int:
+    """By how much Pillow's `draft` divides the sides of a JPEG of which `enough` pixels a side are wanted."""
+    return next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(width // enough, height // enough) >= scale)
 
 
 def _identify(stream: IO[bytes], name: str) -> Image.Image:
@@ -326,8 +426,15 @@ def _top(image: Image.Image) -> float:
 
 
 def _check_range(image: Image.Image, name: str) -> None:
-    values, top = np.asarray(image), _top(image)
-    low, high = float(values.min()), float(values.max())
+    (width, height), top = image.size, _top(image)
+    rows = max(1, BAND_PIXELS // width)
+    low, high = np.inf, -np.inf
+    for at in range(0, height, rows):
+        values = np.asarray(image.crop((0, at, width, min(at + rows, height))))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if np.isnan(values.min()):
+            low = high = np.nan
+            break
     if not (low >= 0 and high <= top):
         raise ImageError(
             f"{name} holds values from {low:g} to {high:g}; expected 0 to {top:g}.",

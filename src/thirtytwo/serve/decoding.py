@@ -12,14 +12,16 @@ import numpy.typing as npt
 
 from thirtytwo.errors import ImageError
 from thirtytwo.explain.overlay import LEAST
-from thirtytwo.images.decode import load_image, read_size
+from thirtytwo.images.decode import load_image, read_header
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.predict.predictor import Unreadable
+from thirtytwo.serve.settings import MB
 from thirtytwo.serve.uploads import Upload
 
-_AT_ONCE = 16_000_000  # pixels that all threads together may be decoding; a picture of more than a share waits its turn
-_JPEG = b"\xff\xd8\xff"
-_JPEG_SHARE = 8  # of a large JPEG's pixels few are ever there: it is decoded at a smaller scale
+_AT_ONCE = (
+    112 * MB
+)  # what decoding may hold in all threads together; an image that needs more than a share waits its turn
+_MANY = 25_000_000  # pixels that take long however little memory they need; such an image waits its turn too
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,16 @@ class Seen:
 
 
 class Decoder:
-    """Decodes uploads in a few threads; pictures of very many pixels one at a time, so that few are held."""
+    """Decodes uploads in a few threads, and images that take much memory one at a time in a thread of their own.
 
-    def __init__(self, threads: int, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    Args:
+        threads: those for all but the huge images.
+        max_pixels: images with more are refused.
+        max_bytes: images that need more memory to be decoded are refused.
+    """
+
+    def __init__(self, threads: int, max_pixels: int, max_bytes: int) -> None:
+        self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._huge = _AT_ONCE // threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
         self._one = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-huge")
@@ -59,16 +67,23 @@ class Decoder:
         return [self._decode_unless_huge(upload, info, view) for upload in uploads]
 
     def _decode_unless_huge(self, upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable | None:
-        """The result, or None for a picture of very many pixels."""
+        """The result, or None for an image that takes long, or much memory by its format, mode and size."""
         try:
-            width, height = read_size(upload.data, upload.name)
+            header = read_header(upload.data, upload.name)
         except ImageError as error:
             return Unreadable(upload.name, str(error))
+        width, height = header.width, header.height
         if width * height > self._max_pixels:
             most = f"the {self._max_pixels:,} that are read"
             return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {most}.")
-        held = width * height // (_JPEG_SHARE if upload.data.startswith(_JPEG) else 1)
-        return None if held > self._huge else _decode(upload, info, view)
+        memory = header.memory(max(info.input_size, LEAST if view else 0))
+        if memory > self._max_bytes:
+            needed = f"needs about {memory / MB:,.0f} MB to be decoded"
+            most = f"more than the {self._max_bytes / MB:g} MB there are"
+            found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {most}."
+            return Unreadable(upload.name, f"{found} Send it smaller, or as a plain (not progressive) JPEG.")
+        huge = memory > self._huge or width * height > _MANY
+        return None if huge else _decode(upload, info, view)
 
 
 def _decode(upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable:

@@ -73,7 +73,7 @@ class Service:
         self.settings = settings
         self.gate = Gate(settings.queue, settings.max_held_mb, self._seconds_a_picture)
         self.metrics = Metrics(lambda: self.gate.pictures, settings.max_batch)
-        self.decoder = Decoder(self._threads, settings.max_pixels)
+        self.decoder = Decoder(self._threads, settings.max_pixels, settings.max_decode_bytes)
         self.models = {name: self._open(name, path) for name, path in models.items()}
         self.default = next(iter(self.models), "")
         self.ready = False

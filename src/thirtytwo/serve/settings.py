@@ -30,6 +30,8 @@ class Settings(BaseModel):
     """Most files in a request."""
     max_megapixels: float = Field(MAX_PIXELS / 1e6, gt=0, le=MAX_PIXELS / 1e6)
     """Largest picture, in million pixels, checked before it is decoded."""
+    max_decode_mb: float = Field(400, ge=1)
+    """Largest memory that decoding an image may take, in MB, estimated from its format, mode and size before."""
     max_json_mb: float = Field(32, gt=0, le=1024)
     """Largest JSON body; unlike multipart it is held in memory whole."""
     max_held_mb: float = Field(512, gt=0)
@@ -46,6 +48,10 @@ class Settings(BaseModel):
     @property
     def max_file_bytes(self) -> int:
         return int(self.max_file_mb * MB)
+
+    @property
+    def max_decode_bytes(self) -> int:
+        return int(self.max_decode_mb * MB)
 
     @property
     def max_pixels(self) -> int:
