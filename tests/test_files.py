@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from thirtytwo.errors import OutputError
+from thirtytwo.errors import InputError, OutputError
 from thirtytwo.files import write_bytes, write_json, write_text, written_whole
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
@@ -65,6 +65,39 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
+@posix
+def test_the_umask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other threads create meanwhile would get the rights of another umask."""
+
+    def changed(mask: int) -> int:
+        raise AssertionError(f"the umask was set to {mask}")
+
+    monkeypatch.setattr(os, "umask", changed)
+    write_text(tmp_path / "a.txt", "a")
+
+
+def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path) -> None:
+    missing, out = tmp_path / "missing.onnx", tmp_path / "out.onnx"
+
+    def copy() -> None:
+        with written_whole(out) as temporary:
+            temporary.write_bytes(missing.read_bytes())
+
+    with pytest.raises(InputError) as caught:
+        copy()
+    assert caught.value.message.startswith(f"{missing} could not be read: ")
+    assert str(out) not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_are_not_about_writing_pass_as_they_are(tmp_path: Path) -> None:
+    for error in (OSError("image file is truncated"), ConnectionResetError(104, "Connection reset by peer")):
+        with pytest.raises(type(error)) as caught, written_whole(tmp_path / "a.txt"):
+            raise error
+        assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("case", ["folder is a file", "target is a folder", "name too long"])
 def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> None:
     (tmp_path / "file").write_text("")
@@ -88,7 +121,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path; from thirtytwo.files import write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "from thirtytwo.errors import OutputError\n"
+        "from thirtytwo.errors import InputError, OutputError\n"
         "try: write_bytes(Path(sys.argv[1]), bytes(100_000))\n"
         "except OutputError as error: print(error)\n"
     )

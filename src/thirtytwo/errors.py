@@ -10,6 +10,7 @@ ThirtytwoError              anything below; the command line prints it as one me
 ├── RunError                a run directory that is missing, not empty, or damaged
 ├── ModelFileError          an ONNX file that is not one of ours
 ├── ExportError             an exported model that does not agree with the one it came from
+├── InputError              an input file that cannot be read
 ├── OutputError             an output that cannot be written (disk full, no permission, exists already)
 ├── ServiceError            a service that cannot be started as asked
 └── MissingExtraError       an optional part that is not installed
@@ -71,6 +72,10 @@ class ModelFileError(ThirtytwoError):
 
 class ExportError(ThirtytwoError):
     """An exported model that does not agree with the network it came from."""
+
+
+class InputError(ThirtytwoError):
+    """An input file that cannot be read; the message names it."""
 
 
 class OutputError(ThirtytwoError):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-from thirtytwo.errors import OutputError
+from thirtytwo.errors import InputError, OutputError
+
+_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""What an error that names no file has to be to come from writing; others, such as a decoder's, pass as they are."""
 
 
 @contextmanager
@@ -18,27 +22,46 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it is renamed to `path` when the block ends without an error.
 
     Raises:
-        OutputError: the file system refused (disk full, no permission, no such folder).
+        OutputError: the file system refused to write (disk full, no permission, no such folder).
+        InputError: the block could not read a file of its own; names that file.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _create_beside(path)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path} could not be written: {reason}.", "Free some space or choose another place, then run it again."
+        if _is_about(error, path, temporary):
+            raise OutputError(
+                f"{path} could not be written: {reason}.", "Free some space or choose another place, then run it again."
+            ) from error
+        if error.filename is None:
+            raise
+        raise InputError(
+            f"{os.fsdecode(error.filename)} could not be read: {reason}.", "Check the path and its permissions."
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _create_beside(path: Path) -> Path:
+    """A new empty file beside `path`, with the rights that the umask leaves."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}{path.suffix}")
+        with suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return temporary
+
+
+def _is_about(error: OSError, path: Path, temporary: Path | None) -> bool:
+    """Whether an error comes from writing `path` rather than from what is read for it."""
+    if error.filename is None or isinstance(error.filename, int):
+        return error.errno in _WRITING
+    written = {str(path), str(temporary), *map(str, path.parents)}
+    return temporary is None or os.fsdecode(error.filename) in written
 
 
 def check_free(path: Path, *, force: bool) -> None:
