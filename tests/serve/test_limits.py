@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -79,6 +81,72 @@ def test_json_body_has_a_limit_of_its_own(start: Start, make: SimpleNamespace) -
     streamed = client.post("/predict", content=iter([body]), headers=headers)
     for problem in (announced, streamed):
         assert (problem.status_code, kind(problem)) == (413, "too-large")
+
+
+@pytest.mark.parametrize("item", [b"{},", b"1,", b"[],"])
+def test_a_json_body_of_very_many_values_is_not_parsed(start: Start, item: bytes) -> None:
+    """Each costs many times its text once it is parsed, and again as an error."""
+    body = b'{"files": [' + item * 100_000 + b"1]}"
+    problem = start().post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert (problem.status_code, kind(problem)) == (413, "too-large")
+
+
+def test_json_counts_with_all_its_copies(start: Start, make: SimpleNamespace) -> None:
+    client = start(max_held_mb=2)
+    small, large = encoded(make.noise(400, 400)), encoded(make.noise(500, 500))  # 0.6 and 1 MB in base64
+    assert client.post("/predict", json=small).status_code == 200
+    problem = client.post("/predict", json=large)
+    assert (problem.status_code, kind(problem)) == (503, "busy"), "body, parsed text and bytes are there at a time"
+    assert client.service.gate.held == 0  # type: ignore[attr-defined]
+    assert client.post("/predict", files=make.parts(("a.png", make.noise(500, 500)))).status_code == 200
+
+
+READ_JSON = """
+import asyncio, base64, json, sys
+from starlette.requests import Request
+from thirtytwo.serve.gate import Gate
+from thirtytwo.serve.settings import Settings
+from thirtytwo.serve.uploads import read_uploads
+
+class Recording(Gate):
+    most = 0
+    def hold(self, size):
+        super().hold(size)
+        self.most = max(self.most, self.held)
+
+def memory():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+async def read(count, size, gate):
+    # As it might come: one letter beyond ASCII in a text makes Python keep four bytes for each of its letters.
+    body = [b'{"files": [', *([b'{"data": "', b"AAAA" * (size // 4), b'"},'] * count)]
+    body[-1] = b'"}]}' if sys.argv[1] == "plain" else '\\U0001F600"}]}'.encode()
+    pieces = iter(body)
+    async def receive():
+        piece = next(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    with gate.ticket() as ticket:
+        try:
+            return sum([len(one.data) async for one in read_uploads(Request(scope, receive), Settings(), ticket)])
+        except Exception as error:
+            return type(error).__name__
+
+asyncio.run(read(1, 4, Recording(9, 512)))
+before, gate = memory(), Recording(9, 512)
+found = asyncio.run(read(4, 7_000_000, gate))
+print(json.dumps([found, gate.most, memory() - before]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+@pytest.mark.parametrize("case", ["plain", "wide"])
+def test_json_holds_what_is_accounted(case: str) -> None:
+    done = subprocess.run([sys.executable, "-c", READ_JSON, case], capture_output=True, text=True, check=True)
+    found, accounted, held = json.loads(done.stdout)
+    assert found == (4 * 5_250_000 if case == "plain" else "Problem")
+    assert held < accounted + (12 << 20), f"{held:,} held, {accounted:,} accounted"
+    assert accounted < 3.5 * 28_000_000
 
 
 def test_uploads_of_all_requests_share_their_memory() -> None:

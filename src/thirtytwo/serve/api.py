@@ -196,7 +196,7 @@ async def _predict(
 
     async def uploads() -> AsyncIterator[Any]:
         nonlocal arrived
-        async for upload in read_uploads(request, service.settings, ticket.hold):
+        async for upload in read_uploads(request, service.settings, ticket):
             yield upload
         arrived = True
 

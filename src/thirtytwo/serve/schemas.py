@@ -14,7 +14,7 @@ class EncodedFile(BaseModel):
 
     file: Annotated[str, Field(description="What the answer calls it.")] = ""
     data: Annotated[
-        str,
+        bytes,  # of the text: a str takes up to four bytes for each of them
         Field(
             description="The file's bytes in base64 (RFC 4648, with padding).",
             json_schema_extra={"format": "byte", "contentEncoding": "base64"},

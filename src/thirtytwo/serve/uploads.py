@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from thirtytwo.serve.gate import Ticket
 from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.schemas import PredictBody
 from thirtytwo.serve.settings import MB, Settings
@@ -18,6 +19,9 @@ from thirtytwo.serve.settings import MB, Settings
 MULTIPART, JSON = "multipart/form-data", "application/json"
 
 _PARTS_OVERHEAD = 8192  # bytes of headers and boundary a part may have
+_SIGNS = (
+    1000  # commas and brackets a file of a JSON body may come with; base64 has none, values cost more than their text
+)
 _NAME = 255  # characters of a file name that are kept
 
 
@@ -29,10 +33,10 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, settings: Settings, hold: Callable[[int], None]) -> AsyncIterator[Upload]:
+async def read_uploads(request: Request, settings: Settings, ticket: Ticket) -> AsyncIterator[Upload]:
     """The files of a request, each as soon as it has arrived whole.
 
-    `hold` is told how many more bytes are in memory; it raises where they are too many.
+    `ticket` holds what is in memory at any time, copies included; what it holds of an upload is the caller's to release.
 
     Raises:
         Problem: another content type, a malformed body, or one that is over a limit.
@@ -41,13 +45,13 @@ async def read_uploads(request: Request, settings: Settings, hold: Callable[[int
     if content_type == MULTIPART.encode():
         most = settings.max_files * (settings.max_file_bytes + _PARTS_OVERHEAD)
         _refuse_announced(request, most)
-        parts = _Parts(options.get(b"boundary", b""), settings, hold)
+        parts = _Parts(options.get(b"boundary", b""), settings, ticket)
         async for chunk in request.stream():
             for upload in parts.feed(chunk):
                 yield upload
         parts.close()
     elif content_type == JSON.encode():
-        for upload in await _read_json(request, settings, hold):
+        for upload in await _read_json(request, settings, ticket):
             yield upload
     else:
         found = content_type.decode("latin-1") or "none"
@@ -57,10 +61,10 @@ async def read_uploads(request: Request, settings: Settings, hold: Callable[[int
 class _Parts:
     """The files of a multipart body (RFC 7578); every part is one, whatever its field is called."""
 
-    def __init__(self, boundary: bytes, settings: Settings, hold: Callable[[int], None]) -> None:
+    def __init__(self, boundary: bytes, settings: Settings, ticket: Ticket) -> None:
         if not boundary:
             raise Problem("malformed", f"The Content-Type {MULTIPART} has no boundary.")
-        self._settings, self._hold = settings, hold
+        self._settings, self._ticket = settings, ticket
         self._header = b""
         self._value = b""
         self._count = 0
@@ -119,42 +123,60 @@ class _Parts:
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
         _refuse_large(self._name, self._size, self._settings)
-        self._hold(end - start)
+        self._ticket.hold(end - start)
         self._pieces.append(data[start:end])
 
     def _end(self) -> None:
+        self._ticket.hold(self._size)  # the pieces and the whole
         self._whole.append(Upload(self._name, b"".join(self._pieces)))
         self._pieces = []
+        self._ticket.release(self._size)
 
     def _finish(self) -> None:
         self._ended = True
 
 
-async def _read_json(request: Request, settings: Settings, hold: Callable[[int], None]) -> list[Upload]:
+async def _read_json(request: Request, settings: Settings, ticket: Ticket) -> list[Upload]:
+    body = await _json_body(request, settings, ticket)
+    size = len(body)
+    if sum(map(body.count, (b",", b"[", b"{"))) > _SIGNS * settings.max_files:
+        raise Problem("too-large", f"The body holds more values than those of {settings.max_files} files.")
+    ticket.hold(2 * size)  # what the parser makes of it, and the texts it gives
+    try:
+        files = PredictBody.model_validate_json(body).files
+    except ValidationError as error:
+        raise _invalid_json(error) from None
+    finally:
+        del body
+    texts = sum(len(entry.data) for entry in files)
+    ticket.release(3 * size - texts)
+    if len(files) > settings.max_files:
+        raise Problem("too-large", f"A request may hold {settings.max_files} files; this one holds {len(files)}.")
+    uploads = []
+    for number, entry in enumerate(files, start=1):
+        name = (entry.file or f"picture {number}")[:_NAME]
+        text, entry.data = entry.data, b""
+        _refuse_large(name, len(text) * 3 // 4 - 2, settings)
+        ticket.hold(len(text))
+        try:
+            data = binascii.a2b_base64(text, strict_mode=True)
+        except binascii.Error:
+            raise Problem("invalid", f"The data of {name} is not base64 (RFC 4648).", file=name) from None
+        ticket.release(2 * len(text) - len(data))
+        uploads.append(Upload(name, data))
+    return uploads
+
+
+async def _json_body(request: Request, settings: Settings, ticket: Ticket) -> bytearray:
     most = int(settings.max_json_mb * MB)
     _refuse_announced(request, most)
     body = bytearray()
     async for chunk in request.stream():
         if len(body) + len(chunk) > most:
             raise Problem("too-large", _over_json(settings))
-        hold(len(chunk))
+        ticket.hold(len(chunk))
         body += chunk
-    try:
-        files = PredictBody.model_validate_json(bytes(body)).files
-    except ValidationError as error:
-        raise _invalid_json(error) from None
-    if len(files) > settings.max_files:
-        raise Problem("too-large", f"A request may hold {settings.max_files} files; this one holds {len(files)}.")
-    uploads = []
-    for number, entry in enumerate(files, start=1):
-        name = (entry.file or f"picture {number}")[:_NAME]
-        _refuse_large(name, len(entry.data) * 3 // 4 - 2, settings)
-        try:
-            data = binascii.a2b_base64(entry.data.encode("ascii"), strict_mode=True)
-        except ValueError:  # binascii.Error is one, and so is what a non-ASCII letter raises
-            raise Problem("invalid", f"The data of {name} is not base64 (RFC 4648).", file=name) from None
-        uploads.append(Upload(name, data))
-    return uploads
+    return body
 
 
 def _invalid_json(error: ValidationError) -> Problem:
