@@ -117,11 +117,11 @@ def test_a_file_that_is_no_model_is_told(
     if data is None:
         data = write_model(place / "foreign.onnx", metadata=None).read_bytes()
     found = page("models")
-    before = set(shelf.workplace().iterdir())
+    before = set(shelf.uploads().folder.iterdir())
     found.file_uploader(key="model-upload").set_value(("mine.onnx", data, "")).run()
     assert message in found.error[0].value
-    assert str(shelf.workplace()) not in found.error[0].value
-    assert set(shelf.workplace().iterdir()) == before
+    assert str(shelf.uploads().folder) not in found.error[0].value
+    assert set(shelf.uploads().folder.iterdir()) == before
 
 
 def test_a_run_directory_is_added_by_its_path(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import streamlit as st
 
 from thirtytwo.app.settings import Settings
+from thirtytwo.app.uploads import Held, Store
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.predict.modelfile import ModelInfo, read_info
 from thirtytwo.predict.predictor import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model
@@ -30,6 +29,8 @@ class Entry:
     name: str
     path: Path
     origin: str
+    held: Held | None = field(default=None, compare=False, repr=False)
+    """Keeps an uploaded or taught file there while the session has this entry."""
 
     @property
     def stamp(self) -> tuple[str, int, int]:
@@ -40,16 +41,16 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Every model at hand: asked for, brought along, bundled, then finished runs under ./runs, newest first."""
-    found: list[tuple[str, Path, str]] = []
+    found: list[Entry] = []
     for text in settings.models:
         path = find_model(text)
-        found.append((name_of(path), path, "asked for with --model"))
-    found += [(one.name, one.path, one.origin) for one in own().values()]
+        found.append(Entry(name_of(path), path, "asked for with --model"))
+    found += own().values()
     bundled = sorted(bundled_models().items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0]))
-    found += [(name, path, "comes with thirtytwo") for name, path in bundled]
+    found += [Entry(name, path, "comes with thirtytwo") for name, path in bundled]
     runs = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
     runs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    found += [(name_of(path), path, f"run {path.parent}") for path in runs]
+    found += [Entry(name_of(path), path, f"run {path.parent}") for path in runs]
     return _named_apart(found)
 
 
@@ -59,19 +60,22 @@ def name_of(path: Path) -> str:
 
 
 def own() -> dict[str, Entry]:
-    """What this session uploaded, taught or pointed at, newest first."""
+    """What this session uploaded, taught or pointed at, newest first, as far as it is still there."""
     kept: dict[str, Entry] = st.session_state.setdefault(_OWN, {})
+    gone = [key for key, entry in kept.items() if entry.held is not None and not entry.path.is_file()]
+    for key in gone:
+        del kept[key]
     return kept
 
 
-def keep(name: str, path: Path, origin: str) -> Entry:
-    """Put a model that was found good on this session's shelf, and choose it."""
+def keep(name: str, path: Path, origin: str, held: Held | None = None) -> Entry:
+    """Put a model that was found good on this session's shelf, and choose it; `held` is its upload."""
     name = name.strip() or "model"
     others = {one.name for one in entries() if one.path != path}
     free, number = name, 2
     while free in others:
         free, number = f"{name} ({number})", number + 1
-    entry = Entry(free, path, origin)
+    entry = Entry(free, path, origin, held)
     kept = {str(path): entry} | {key: one for key, one in own().items() if key != str(path)}
     st.session_state[_OWN] = kept
     choose(entry)
@@ -84,25 +88,24 @@ def keep_upload(name: str, data: bytes) -> Entry:
     Raises:
         ModelFileError: damaged, or not one of ours; names the upload.
     """
-    path = place(data)
-    if not path.exists():
-        path.write_bytes(data)
+    held = uploads().add(data)
     try:
-        read_info(path)
+        read_info(held.path)
     except ThirtytwoError as error:
-        path.unlink(missing_ok=True)
-        raise type(error)(error.message.replace(str(path), name), error.fix) from None
-    return keep(Path(name).stem, path, "uploaded")
+        raise type(error)(error.message.replace(str(held.path), name), error.fix) from None
+    return keep(Path(name).stem, held.path, "uploaded", held)
 
 
-def place(data: bytes) -> Path:
-    """Where a model of this content lies while the app runs."""
-    return workplace() / f"{blake2b(data, digest_size=12).hexdigest()}.onnx"
+def keep_taught(name: str, data: bytes) -> Entry:
+    """Put a model that was taught here on the shelf."""
+    held = uploads().add(data)
+    return keep(name, held.path, "taught here", held)
 
 
-def workplace() -> Path:
-    """A directory for this process's uploads; gone when it ends."""
-    return Path(_workplace().name)
+@st.cache_resource(show_spinner=False)
+def uploads() -> Store:
+    """The files of all sessions; gone when the process ends."""
+    return Store()
 
 
 def choose(entry: Entry) -> None:
@@ -118,6 +121,7 @@ def chosen(found: list[Entry]) -> int:
 
 def opened(entry: Entry) -> Classifier:
     """The model, ready to classify; raises as `Classifier` does."""
+    uploads().touch(entry.path)
     return _opened(entry.stamp)
 
 
@@ -136,21 +140,16 @@ def _info(stamp: tuple[str, int, int]) -> ModelInfo:
     return read_info(Path(stamp[0]))
 
 
-@st.cache_resource(show_spinner=False)
-def _workplace() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="thirtytwo-app-")
-
-
-def _named_apart(found: list[tuple[str, Path, str]]) -> list[Entry]:
+def _named_apart(found: list[Entry]) -> list[Entry]:
     """Each file once, the first time it comes; a name that comes again gets its directory with it."""
     seen: set[Path] = set()
     entries: list[Entry] = []
-    for name, path, origin in found:
-        real = path.resolve()
+    for entry in found:
+        real = entry.path.resolve()
         if real in seen:
             continue
         seen.add(real)
-        if any(one.name == name for one in entries):
-            name = f"{name} ({path})"
-        entries.append(Entry(name, path, origin))
+        if any(one.name == entry.name for one in entries):
+            entry = replace(entry, name=f"{entry.name} ({entry.path})")
+        entries.append(entry)
     return entries

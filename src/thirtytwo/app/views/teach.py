@@ -14,7 +14,7 @@ from thirtytwo.app.markup import matrix, percent, wall
 from thirtytwo.app.parts import choose_model, mistake, title
 from thirtytwo.app.pictures import Picture, as_pictures, drop
 from thirtytwo.app.results import tell
-from thirtytwo.app.shelf import Entry, keep, opened, place
+from thirtytwo.app.shelf import Entry, keep_taught, opened
 from thirtytwo.app.views.classify import cards
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.images.decode import load_image
@@ -43,7 +43,7 @@ def show() -> None:
     if st.button("Teach", type="primary", disabled=bool(missing), icon=":material/school:"):
         _teach(entry, groups)
     lesson = st.session_state.get(_LESSON)
-    if lesson is not None:
+    if lesson is not None and lesson[1].path.is_file():
         _results(*lesson)
 
 
@@ -114,9 +114,7 @@ def _teach(entry: Entry, groups: Sequence[tuple[str, list[Picture]]]) -> None:
             fix = "Take it out of its class." if isinstance(error, ImageError) else error.fix
             mistake(type(error)(error.message, fix))
             return
-        path = place(data)
-        path.write_bytes(data)
-        found_entry = keep(" or ".join(pixels), path, "taught here")
+        found_entry = keep_taught(" or ".join(pixels), data)
         st.session_state[_LESSON] = (taught, found_entry, [sources[one.tobytes()] for one in taught.pictures])
 
 
