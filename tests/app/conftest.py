@@ -128,6 +128,21 @@ def demonstrated(tmp_path: Path) -> Iterator[Running]:
     running.process.communicate(timeout=30)
 
 
+@pytest.fixture
+def launch_app() -> Iterator[Callable[..., Running]]:
+    """Starts apps of their own, and ends them."""
+    apps: list[Running] = []
+
+    def begin(*arguments: str, cwd: Path) -> Running:
+        apps.append(start(*arguments, cwd=cwd))
+        return apps[-1]
+
+    yield begin
+    for running in apps:
+        running.process.terminate()
+        running.process.communicate(timeout=30)
+
+
 @pytest.fixture(scope="session")
 def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) -> Iterator[Running]:
     """The app with a model that tells colours, one that names blue otherwise, and a run."""

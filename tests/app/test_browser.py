@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 import json
+import socket
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +203,72 @@ def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: A
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") in set("0123456789")
     page.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[int, list[bytes]]]:
+    """A port of this machine, and the first line of everything that was asked there."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        asked.append(connection.recv(200).partition(b"\r")[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1], asked
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_text_of_a_model_is_shown_and_means_nothing(
+    browser: Any,
+    launch_app: Callable[..., Any],
+    listener: tuple[int, list[bytes]],
+    write_model: Callable[..., Path],
+    finished_run: Callable[..., Path],
+    files: list[Path],
+    tmp_path: Path,
+) -> None:
+    port, asked = listener
+    leak = f"http://127.0.0.1:{port}/leak"
+    dataset = f"![x]({leak}) :red[red] $a^2$ :material/home: :cat: <img src={leak}> -> {leak} `code` **bold**"
+    classes = (f"![c]({leak}/c)", f"<img src='{leak}/h'>", f"[c]({leak}/l)")
+    architecture = f"*net* ![a]({leak}/a)"
+    made = write_model(
+        tmp_path / ":red[mine] _m_.onnx", dataset=dataset, classes=classes, architecture=architecture, version="$1$"
+    )
+    run = finished_run(tmp_path / "runs" / "a *b* :red[c]", classes=classes)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"dataset": dataset}))
+    (run / "README.md").write_text(f"# Card\n\n![1]({leak}/1 'x(y)') ![2][r] <img src={leak}/3>\n\n[r]: {leak}/2\n")
+    write_model(run / "model.onnx", dataset=dataset, classes=classes)
+    app = launch_app("--model", str(made), cwd=tmp_path)
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    for path in ("", "compare", "explore", "models", "teach"):
+        page.goto(f"{app.url}/{path}")
+        page.wait_for_selector("h1")
+        if path in ("", "compare"):
+            give(page, files[0])
+            page.wait_for_selector(".tt-top")
+        if path == "models":
+            for title in page.locator("summary").all():
+                title.click()
+        page.wait_for_timeout(700)
+        text = page.inner_text("body").replace("\u2060", "")
+        if path != "explore":
+            assert dataset in text, ascii(text[text.find("classes of") :][:300])
+            assert architecture in text, path
+        if path == "models":
+            assert ":red[mine] _m_" in text
+            assert "a *b* :red[c]" in text
+            assert all(name in text for name in classes)
+            assert "made by thirtytwo $1$" in text
+        links = page.evaluate("[...document.querySelectorAll('a[href]')].map((one) => one.href)")
+        assert not [link for link in links if str(port) in link and "Card" not in text], links
+        assert not page.evaluate(f"[...document.querySelectorAll('img')].some((one) => one.src.includes('{port}'))")
+    page.close()
+    assert asked == []

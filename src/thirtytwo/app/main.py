@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from thirtytwo.app.parts import mistake
 from thirtytwo.app.views import classify, compare, explore, models, teach
 from thirtytwo.errors import ThirtytwoError
 
@@ -39,7 +40,7 @@ def told(show: Callable[[], None]) -> Callable[[], None]:
         try:
             show()
         except ThirtytwoError as error:
-            st.error(f"{error.message}\n\n{error.fix or ''}", icon=":material/error:")
+            mistake(error)
 
     return shown
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.app.looking import Drawn, uri
 from thirtytwo.predict.predictor import Prediction
+from thirtytwo.text import as_html
 
 Ints = npt.NDArray[np.int64]
 _SHARP = 64
@@ -24,7 +24,7 @@ def card(name: str, result: Prediction, drawn: Drawn, top: int, *, heat: bool) -
     about = f"{name}, with heat over it" if heat else name
     return (
         f'<div class="tt-card"><figure>{image(drawn.picture, about)}'
-        f"<figcaption>{escape(name)} · {size}</figcaption></figure>"
+        f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
         f'<figure class="tt-seen">{image(drawn.seen, f"{name} as the model sees it")}'
         f"<figcaption>What the model sees, {sides}</figcaption></figure>"
         f"<div>{headline(result)}{bars(result.predictions[:top])}</div></div>"
@@ -34,9 +34,9 @@ def card(name: str, result: Prediction, drawn: Drawn, top: int, *, heat: bool) -
 def headline(result: Prediction) -> str:
     """The class named first, and a badge where the picture is unlike those of training."""
     if result.known:
-        return f'<p class="tt-top">{escape(result.top)}</p>'
+        return f'<p class="tt-top">{as_html(result.top)}</p>'
     return (
-        f'<p class="tt-top">{escape(result.top)}?<span class="tt-badge tt-warm">unknown</span></p>'
+        f'<p class="tt-top">{as_html(result.top)}?<span class="tt-badge tt-warm">unknown</span></p>'
         '<p class="tt-soft" style="margin:0 0 8px">Unlike anything the model was trained on; what follows is its '
         "nearest guess.</p>"
     )
@@ -45,7 +45,7 @@ def headline(result: Prediction) -> str:
 def bars(predictions: Iterable[tuple[str, float]]) -> str:
     """Classes with their calibrated probabilities as bars."""
     rows = (
-        f'<b>{escape(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
+        f'<b>{as_html(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
         f"<em>{percent(value)}</em>"
         for name, value in predictions
     )
@@ -55,8 +55,8 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
 def wall(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
     """Many small pictures, each with a line in bold and one below."""
     shown = (
-        f'<figure class="tt-tile">{image(pixels, f"{first}, {second}")}<b>{escape(first)}</b><br>'
-        f"<span>{escape(second)}</span></figure>"
+        f'<figure class="tt-tile">{image(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
+        f"<span>{as_html(second)}</span></figure>"
         for pixels, first, second in tiles
     )
     return f'<div class="tt-wall">{"".join(shown)}</div>'
@@ -72,25 +72,25 @@ def beside(
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
     columns = "".join(
-        f"<div><h4>{escape(model)}</h4>{headline_only(result)}{bars(result.predictions[:top])}</div>"
+        f"<div><h4>{as_html(model)}</h4>{headline_only(result)}{bars(result.predictions[:top])}</div>"
         for model, result in said
     )
     return (
         f'<div class="tt-beside" style="--models:{len(said)}"><figure style="margin:0">{image(picture, name)}'
-        f'<figcaption class="tt-soft">{escape(name)}</figcaption>{badge}</figure>{columns}</div>'
+        f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 
 
 def headline_only(result: Prediction) -> str:
     """The class named first, with a badge, without the explanation of it."""
     badge = "" if result.known else '<span class="tt-badge tt-warm">unknown</span>'
-    return f'<p class="tt-top">{escape(result.top)}{badge}</p>'
+    return f'<p class="tt-top">{as_html(result.top)}{badge}</p>'
 
 
 def matrix(counts: Ints, classes: Sequence[str]) -> str:
     """A confusion matrix `(C, C)`: rows are true classes, columns what they were called."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in classes)
+    head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in classes)
     rows = []
     for row, name in enumerate(classes):
         cells = "".join(
@@ -98,7 +98,7 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
             f"{int(counts[row, column]) or ''}</td>"
             for column in range(len(classes))
         )
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
     return (
         '<p class="tt-soft">Rows: what it is. Columns: what it was called.</p>'
         '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
@@ -109,7 +109,7 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
 def image(pixels: npt.NDArray[np.uint8], about: str) -> str:
     """An `<img>`; small pictures show their pixels."""
     sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _SHARP else ""
-    return f'<img{sharp} src="{uri(pixels)}" alt="{escape(about, quote=True)}">'
+    return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(about)}">'
 
 
 def percent(value: float) -> str:

@@ -8,6 +8,7 @@ from thirtytwo.app.markup import percent
 from thirtytwo.app.shelf import Entry, choose, chosen, entries, info_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.predict.modelfile import ModelInfo
+from thirtytwo.text import as_markdown
 
 NO_MODEL = """
 There is no model yet, and this page needs one. Either
@@ -50,12 +51,12 @@ def no_model() -> None:
 
 
 def describe(info: ModelInfo) -> str:
-    """A model in a line."""
+    """A model in a line of Markdown."""
     tested = "" if info.accuracy is None else f" · {percent(info.accuracy)} right on test"
-    size = info.input_size
-    return f"{len(info.classes)} classes of {info.dataset}{tested} · sees {size}×{size} pixels · {info.architecture}"
+    size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
+    return f"{len(info.classes)} classes of {dataset}{tested} · sees {size}×{size} pixels · {architecture}"
 
 
 def mistake(error: ThirtytwoError) -> None:
     """Tell a mistake and what to do about it."""
-    st.error(f"{error.message} {error.fix or ''}", icon=":material/error:")
+    st.error(as_markdown(f"{error.message} {error.fix or ''}"), icon=":material/error:")

@@ -13,6 +13,7 @@ import streamlit as st
 
 from thirtytwo.app.settings import PICTURE_MB
 from thirtytwo.images.decode import load_image
+from thirtytwo.text import as_markdown
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]
@@ -92,7 +93,7 @@ def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help
     container = st.container(key="paste-here" if key == "upload" else None)
     with container:
         st.file_uploader(
-            label,
+            as_markdown(label),
             type=TYPES,
             accept_multiple_files=True,
             key=key,
@@ -153,7 +154,9 @@ def _samples() -> None:
             with st.container(width=_THUMBNAIL, gap="small"):
                 picture = Picture(file.name, file.read_bytes())
                 st.image(load_image(picture.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
-                st.button(file.stem, key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([picture],))
+                st.button(
+                    as_markdown(file.stem), key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([picture],)
+                )
     everything = [Picture(file.name, file.read_bytes()) for file in files]
     st.button("All of them", key="sample-all", on_click=hold, args=(everything,))
 
@@ -165,7 +168,7 @@ def _kept(pictures: Sequence[Picture]) -> None:
         return
     names = ", ".join(picture.name for picture in pictures[:3]) + (" …" if len(pictures) > 3 else "")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"Working on {names}")
+        st.caption(f"Working on {as_markdown(names)}")
         st.button("Clear", key="clear", type="tertiary", on_click=hold, args=([],))
 
 

@@ -1,4 +1,7 @@
-"""What the command line shows: messages on stderr, tables on stdout; plain text where it is not a terminal."""
+"""What the command line shows: messages on stderr, tables on stdout; plain text where it is not a terminal.
+
+Names of files and classes come from anywhere: what a terminal would obey is written out, and nothing is markup.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from thirtytwo.text import as_printable
+
 
 def say(text: str) -> None:
     """A note on stderr, so that stdout holds results only."""
-    print(text, file=sys.stderr)
+    print(as_printable(text), file=sys.stderr)
 
 
 def show(text: str = "") -> None:
     """A line of results on stdout."""
-    print(text, flush=True)
+    print(as_printable(text), flush=True)
 
 
 def show_error(message: str, fix: str | None = None) -> None:
@@ -28,15 +33,17 @@ def show_error(message: str, fix: str | None = None) -> None:
         return
     width = min(shutil.get_terminal_size().columns, 100)
     wrapped = [
-        textwrap.fill(part, width, break_long_words=False, break_on_hyphens=False) for part in (message, fix) if part
+        textwrap.fill(as_printable(part), width, break_long_words=False, break_on_hyphens=False)
+        for part in (message, fix)
+        if part
     ]
     label = "Error" if "NO_COLOR" in os.environ else "\033[1;31mError\033[0m"
-    say("\n".join([label, *wrapped]))
+    print("\n".join([label, *wrapped]), file=sys.stderr)
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns aligned with spaces; cells hold no line breaks."""
-    cells = [tuple(columns), *(tuple(" ".join(cell.split()) for cell in row) for row in rows)]
+    cells = [tuple(as_printable(" ".join(cell.split())) for cell in row) for row in (columns, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return "".join(f"{line}\n" for line in lines)
@@ -55,9 +62,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: Te
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(as_printable(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(as_printable(cell)) for cell in row))
     Console(file=stream).print(table)
 
 

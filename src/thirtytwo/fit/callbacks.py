@@ -17,6 +17,7 @@ from thirtytwo.errors import DivergedError
 from thirtytwo.fit.meter import Meter
 from thirtytwo.recipe import MONITORS
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_printable
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -180,7 +181,7 @@ class Ledger(lightning.Callback):
 
 def tell(text: str) -> None:
     """One plain line on standard error, at once."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(as_printable(text) + "\n")
     sys.stderr.flush()
 
 

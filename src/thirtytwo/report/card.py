@@ -14,6 +14,7 @@ from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
 from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.report.suspects import suspects_of
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_markdown
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 HUB_METRICS: tuple[tuple[str, str, str], ...] = (
@@ -46,7 +47,7 @@ def card(facts: Facts) -> str:
     front = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
     parts = [
         f"---\n{front}---",
-        f"# {_plain(facts.dataset)}, {_plain(facts.recipe.name)}",
+        f"# {as_markdown(facts.dataset)}, {as_markdown(facts.recipe.name)}",
         _summary(facts),
         _use(facts),
         _figures(facts),
@@ -98,7 +99,7 @@ def _summary(facts: Facts) -> str:
     classes = len(facts.classes)
     sentences = [
         f"An image classifier for {classes} classes" if classes else "An image classifier",
-        f", trained on {_plain(facts.dataset)} with the recipe {_code(facts.recipe.name)}.",
+        f", trained on {as_markdown(facts.dataset)} with the recipe {_code(facts.recipe.name)}.",
     ]
     if facts.metrics is not None:
         accuracy = facts.metrics["accuracy"]
@@ -113,7 +114,7 @@ def _summary(facts: Facts) -> str:
 
 
 def _use(facts: Facts) -> str:
-    named = ", ".join(_plain(name) for name in facts.classes)
+    named = ", ".join(as_markdown(name) for name in facts.classes)
     listing = f"\n\n<details><summary>Classes</summary>\n\n{named}\n\n</details>" if named else ""
     return (
         "## Use\n\n"
@@ -137,7 +138,7 @@ def _figures(facts: Facts) -> str:
     touched = int(metrics.get("test_evaluations") or 0)
     times = {0: "not at all", 1: "once", 2: "twice"}.get(touched, f"{touched} times")
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
-    weak = ", ".join(f"{_plain(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
+    weak = ", ".join(f"{as_markdown(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
     return (
         f"## Figures\n\nOn {facts.split}, n = {metrics['n']:,}. Test was scored {times}.\n\n"
         "| figure | value | 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
@@ -156,7 +157,7 @@ def _members(facts: Facts) -> str:
     count, cost = len(table["rows"]), "It costs what one of them costs" if table["soup"] else "It costs what all cost"
     told = f"The mean weights of {table['kept']} of {count} runs." if table["soup"] else f"The mean of {count} runs."
     rows = [
-        f"| {_plain(row['run'])} {row['left_out'] and '(left out) '}| {_plain(row['made'])} | "
+        f"| {as_markdown(row['run'])} {row['left_out'] and '(left out) '}| {as_markdown(row['made'])} | "
         f"{row['accuracy']} | {row['parameters']} | {row['flops']} | {row['seconds']} |"
         for row in (*table["rows"], table["together"])
     ]
@@ -198,14 +199,14 @@ def _unknown(facts: Facts) -> str:
     text = (
         f"## Unknown pictures\n\nA picture is called unknown where its score lies below {table['threshold']}, "
         f"set so that {table['share']} of validation pictures do. "
-        f"The score ({_plain(table['score'])}): {_plain(table['what'])}"
-        + (f", {_plain(table['source'])}" if table["source"] else "")
+        f"The score ({as_markdown(table['score'])}): {as_markdown(table['what'])}"
+        + (f", {as_markdown(table['source'])}" if table["source"] else "")
         + f".{called}"
     )
     if not table["rows"]:
         return text
     lines = [
-        f"| {_plain(row['what'])} | {row['n']:,} | {row['auroc']} | {row['fpr95']} | {row['called']} |"
+        f"| {as_markdown(row['what'])} | {row['n']:,} | {row['auroc']} | {row['fpr95']} | {row['called']} |"
         for row in table["rows"]
     ]
     return (
@@ -234,7 +235,7 @@ def _sets(facts: Facts) -> str:
         f"{sets['calibrated_on']:,} validation pictures for a coverage of {sets['asked']}, hold the truth of "
         f"{sets['measured']} of {sets['n']:,} {facts.split} pictures (95% interval {sets['interval']}), "
         f"{sets['size']} classes on average. Coverage holds over all classes together; "
-        f"the least covered is {_plain(sets['weakest'])} ({sets['weakest_coverage']})."
+        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']})."
     )
 
 
@@ -244,7 +245,7 @@ def _corruptions(facts: Facts) -> str:
         return ""
     heads = " | ".join(str(strength) for strength in table["strengths"])
     lines = [
-        f"| {_plain(row['kind'])} | " + " | ".join(cell["text"] for cell in row["cells"]) + f" | {row['mean']} |"
+        f"| {as_markdown(row['kind'])} | " + " | ".join(cell["text"] for cell in row["cells"]) + f" | {row['mean']} |"
         for row in table["rows"]
     ]
     return (
@@ -262,14 +263,15 @@ def _training(facts: Facts) -> str:
     parameters = environment.get("parameters")
     spec = data.get("spec") or facts.dataset
     lines = [
-        f"- Data: {_plain(spec)}" + (f", fingerprint {_code(data['fingerprint'])}" if data.get("fingerprint") else "")
+        f"- Data: {as_markdown(spec)}"
+        + (f", fingerprint {_code(data['fingerprint'])}" if data.get("fingerprint") else "")
     ]
     if splits:
         held = splits.get("n_val") or 0
         validation = f"{held:,} rows held out for choices" if held else "none held out for choices"
         lines.append(f"- Rows: {splits.get('n_train') or 0:,} trained on, {validation} (seed {splits.get('seed')})")
     network = facts.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
-    lines.append(f"- Network: {_plain(network)}")
+    lines.append(f"- Network: {as_markdown(network)}")
     lines += [f"- {relation}: {_code(named)}" for relation, named in facts.origins]
     made_of_runs = bool(facts.environment.get("members"))
     if not made_of_runs:
@@ -280,10 +282,11 @@ def _training(facts: Facts) -> str:
             f"{hardware['cores']} cores" if hardware.get("cores") else None,
         ]
         on = ", ".join(str(part) for part in machine if part)
-        lines.append(f"- Time: {duration(seconds)}" + (f" on {_plain(on)}" if on else ""))
+        lines.append(f"- Time: {duration(seconds)}" + (f" on {as_markdown(on)}" if on else ""))
     if versions:
         lines.append(
-            "- Software: " + ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in versions.items())
+            "- Software: "
+            + ", ".join(f"{as_markdown(name)} {as_markdown(version)}" for name, version in versions.items())
         )
     source = "from the same runs" if made_of_runs else "with the recipe of this directory"
     return (
@@ -314,11 +317,3 @@ def _hub_name(facts: Facts) -> str | None:
 def _code(text: object) -> str:
     """Any text as a code span."""
     return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
-
-
-def _plain(text: object) -> str:
-    """Any text as one line of Markdown that means only itself."""
-    line = " ".join(str(text).split())
-    for sign in "\\`*_[]|":
-        line = line.replace(sign, "\\" + sign)
-    return line.replace("<", "&lt;").replace(">", "&gt;")

@@ -23,19 +23,19 @@ from thirtytwo.report.compare_tables import (
     verdict,
 )
 from thirtytwo.report.comparison import Comparison
+from thirtytwo.text import as_markdown
 
 CLASSES = 10
 PICTURES = 5
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#$"})
 
 
 def comparison_text(found: Comparison) -> str:
     """The comparison as Markdown; every name is escaped."""
     parts = [
-        f"# {escaped(found.dataset)}: {len(found.runs)} runs compared",
-        f"On {escaped(found.split)}, n = {found.count:,} pictures. {escaped(verdict(found))}",
-        *([escaped(seeds_verdict(found))] if found.group_pairs else []),
-        *(f"> {escaped(notice)}" for notice in found.notices),
+        f"# {as_markdown(found.dataset)}: {len(found.runs)} runs compared",
+        f"On {as_markdown(found.split)}, n = {found.count:,} pictures. {as_markdown(verdict(found))}",
+        *([as_markdown(seeds_verdict(found))] if found.group_pairs else []),
+        *(f"> {as_markdown(notice)}" for notice in found.notices),
         table_text(runs_table(found)),
         "## Figures",
         "95% intervals in brackets; the best of a row is bold.",
@@ -44,8 +44,8 @@ def comparison_text(found: Comparison) -> str:
         table_text(cost_table(found)),
     ]
     if found.timed_on is not None:
-        parts.append(f"Milliseconds were measured on {escaped(found.timed_on)}.")
-    parts += ["## Tests", table_text(pairs_table(found)), escaped(METHODS)]
+        parts.append(f"Milliseconds were measured on {as_markdown(found.timed_on)}.")
+    parts += ["## Tests", table_text(pairs_table(found)), as_markdown(METHODS)]
     if found.groups:
         parts += ["## Seeds", table_text(seeds_table(found))]
         if found.group_pairs:
@@ -63,21 +63,16 @@ def table_text(table: Table) -> str:
     """A Markdown table; numbers to the right."""
     ruler = ["---", *("---" if table.words else "---:" for _ in table.columns[1:])]
     lines = [
-        _line([escaped(column) for column in table.columns]),
+        _line([as_markdown(column) for column in table.columns]),
         _line(ruler),
         *(_line([_cell(cell) for cell in row]) for row in table.rows),
     ]
     return "\n".join(lines)
 
 
-def escaped(text: str) -> str:
-    """Text in which no character means anything to Markdown or HTML."""
-    return " ".join(text.split()).translate(_SPECIAL)
-
-
 def _cell(cell: Cell) -> str:
-    text = f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text)
-    return f"{text} ({escaped(cell.note)})" if cell.note else text
+    text = f"**{as_markdown(cell.text)}**" if cell.best else as_markdown(cell.text)
+    return f"{text} ({as_markdown(cell.note)})" if cell.note else text
 
 
 def _line(cells: list[str]) -> str:
@@ -89,13 +84,14 @@ def _disagreements(found: Comparison) -> list[str]:
         return ["Nowhere: every picture got the same answer from all of them."]
     parts = []
     for group in found.disagreements:
-        lines = [f"**{escaped(disagreement_title(found, group))}**: {len(group.positions):,} pictures, such as", ""]
+        lines = [f"**{as_markdown(disagreement_title(found, group))}**: {len(group.positions):,} pictures, such as", ""]
         for position in islice(group.positions.tolist(), PICTURES):
             first = found.runs[0].predictions
             told = "; ".join(
-                f"{letters} {escaped(name)} {confidence}" for letters, name, _, confidence in answers(found, position)
+                f"{letters} {as_markdown(name)} {confidence}"
+                for letters, name, _, confidence in answers(found, position)
             )
             truth = first.classes[int(first.truth[position])]
-            lines.append(f"- {escaped(picture_name(found, position))}, {escaped(truth)}: {told}")
+            lines.append(f"- {as_markdown(picture_name(found, position))}, {as_markdown(truth)}: {told}")
         parts.append("\n".join(lines))
     return parts

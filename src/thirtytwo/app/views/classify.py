@@ -14,6 +14,7 @@ from thirtytwo.app.pictures import Picture, picture_input
 from thirtytwo.app.results import Result, as_csv, as_json, as_zip, tell
 from thirtytwo.app.shelf import Entry, opened
 from thirtytwo.predict.predictor import Prediction, Unreadable
+from thirtytwo.text import as_markdown
 
 ON_A_PAGE = 8
 
@@ -51,7 +52,7 @@ def cards(
     for picture, result in list(zip(pictures, results, strict=True))[first : first + ON_A_PAGE]:
         with st.container(border=True):
             if isinstance(result, Unreadable):
-                st.warning(result.error, icon=":material/broken_image:")
+                st.warning(as_markdown(result.error), icon=":material/broken_image:")
             else:
                 st.html(card(picture.name, result, drawn(entry, picture, heat=heat), top, heat=heat))
 

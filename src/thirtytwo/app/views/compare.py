@@ -15,6 +15,7 @@ from thirtytwo.app.pictures import picture_input
 from thirtytwo.app.results import Result, tell
 from thirtytwo.app.shelf import Entry, chosen, entries, info_of
 from thirtytwo.predict.predictor import Prediction, Unreadable
+from thirtytwo.text import as_markdown
 
 MOST = 4
 ON_A_PAGE = 8
@@ -29,8 +30,8 @@ def show() -> None:
         no_model()
     if len(found) < 2:
         st.info(
-            f"There is one model at hand, {found[0].name}. Train another, teach one of your own, or add a file on the "
-            "page Models; then choose both here.",
+            f"There is one model at hand, {as_markdown(found[0].name)}. Train another, teach one of your own, or "
+            "add a file on the page Models; then choose both here.",
             icon=":material/balance:",
         )
         return
@@ -47,7 +48,7 @@ def show() -> None:
     readable = [(picture, said) for picture, said in rows if not isinstance(said[0], Unreadable)]
     for _, said in rows:
         if isinstance(said[0], Unreadable):
-            st.warning(said[0].error, icon=":material/broken_image:")
+            st.warning(as_markdown(said[0].error), icon=":material/broken_image:")
     if not readable:
         return
     agreeing = sum(agree(said) for _, said in readable)
@@ -100,7 +101,7 @@ def _choose(found: list[Entry]) -> list[Entry]:
     default = [names[first], next(name for name in names if name != names[first])]
     picked = st.multiselect("Models", names, default=default, max_selections=MOST, key="models-compared")
     models = [found[names.index(name)] for name in picked]
-    st.caption("  \n".join(f"{entry.name}: {describe(info_of(entry))}" for entry in models))
+    st.caption("  \n".join(f"{as_markdown(entry.name)}: {describe(info_of(entry))}" for entry in models))
     return models
 
 

@@ -26,6 +26,7 @@ from thirtytwo.judge.metrics import confusion_matrix, wilson
 from thirtytwo.predict.predictor import RUNS
 from thirtytwo.report.gallery import locate, picture_name
 from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.text import as_markdown
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Wrong", "Right", "All"
@@ -138,14 +139,16 @@ def _run() -> None:
     split = parts[0]
     if len(parts) > 1:
         default = "test" if "test" in parts else parts[0]
-        picked = st.segmented_control("Pictures of", parts, default=default, required=True, key=f"split-{run.path}")
+        picked = st.segmented_control(
+            "Pictures of", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
+        )
         split = picked or default
     predictions = _predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
     right = int((predictions.predicted == predictions.truth).sum())
     count = len(predictions.truth)
     low, high = wilson(right, count)
     st.metric(
-        f"right of {count:,} pictures ({split})",
+        f"right of {count:,} pictures ({as_markdown(split)})",
         percent(right / count),
         f"95 % interval {100 * low:.1f}–{100 * high:.1f} %",
         delta_color="off",
@@ -193,7 +196,7 @@ def _pictures(run: RunDir, split: str, predictions: Predictions) -> None:
     images, problem = _images(run, split)
     places, found_problem = (None, problem) if images is None else locate(predictions, images, shown)
     if images is None or places is None:
-        st.caption(f"The pictures themselves cannot be shown: {found_problem}")
+        st.caption(f"The pictures themselves cannot be shown: {as_markdown(found_problem)}")
         st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
         return
     tiles = (
@@ -252,9 +255,11 @@ def _data() -> None:
     parts = splits(data)
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
-    st.markdown(f"**{data.name}**: {len(data.classes)} classes; {counts} pictures, at {width}×{height} pixels")
+    st.markdown(
+        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} pictures, at {width}×{height} pixels"
+    )
     for skipped in data.skipped[:10]:
-        st.caption(f"Left out: {skipped}")
+        st.caption(f"Left out: {as_markdown(skipped)}")
     first, second = st.columns(2)
     part = parts[first.selectbox("Pictures of", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], key="data-class")

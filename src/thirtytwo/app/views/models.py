@@ -17,6 +17,7 @@ from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import find_model
 from thirtytwo.report.facts import interval, percent
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_markdown
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
@@ -91,16 +92,18 @@ def _try(key: str, add: Any) -> None:
 def _told(key: str) -> None:
     fine, text = st.session_state.pop(f"{key}-told", (True, ""))
     if text:
-        (st.success if fine else st.error)(text, icon=":material/check:" if fine else ":material/error:")
+        (st.success if fine else st.error)(as_markdown(text), icon=":material/check:" if fine else ":material/error:")
 
 
 def _model(entry: Entry, number: int, *, used: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(entry.name, anchor=False, width="content")
+        st.subheader(as_markdown(entry.name), anchor=False, width="content")
         if used:
             st.badge("in use", icon=":material/check:", color="green")
         else:
-            st.button("Use", key=f"use-{number}", on_click=choose, args=(entry,), help=f"Begin with {entry.name}")
+            st.button(
+                "Use", key=f"use-{number}", on_click=choose, args=(entry,), help=f"Begin with {as_markdown(entry.name)}"
+            )
     try:
         info = info_of(entry)
     except ThirtytwoError as error:
@@ -108,9 +111,9 @@ def _model(entry: Entry, number: int, *, used: bool) -> None:
         return
     st.markdown(describe(info))
     size = entry.path.stat().st_size / 1e6
-    st.caption(f"{entry.origin} · {size:.1f} MB · made by thirtytwo {info.version}")
+    st.caption(f"{as_markdown(entry.origin)} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
     with st.expander("Classes"):
-        st.write(", ".join(_plain(name) for name in info.classes))
+        st.markdown(", ".join(as_markdown(name) for name in info.classes))
     run = RunDir(entry.path.parent)
     if entry.path.name == run.onnx.name and run.metrics.is_file():
         _run(run, number)
@@ -131,7 +134,7 @@ def _run(run: RunDir, number: int) -> None:
             for key, label in _FIGURES.items()
             if (figure := metrics.get(key)) and figure.get("value") is not None
         ]
-        st.caption(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures")
+        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures"))
         st.dataframe(rows, hide_index=True, alt="Scores with intervals")
         for picture in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
             st.image(str(picture), alt=picture.stem.replace("-", " "), width="stretch")
@@ -152,10 +155,6 @@ def _card(path: Path) -> None:
     """A model card, without what is for a hub's eyes."""
     if path.is_file():
         with st.expander("Model card"):
-            text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
-            st.markdown(_FOLDED.sub("", _IMAGE.sub("", text)))
-
-
-def _plain(name: str) -> str:
-    """A class name that Markdown leaves as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:-])", r"\\\1", name)
+            text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8", errors="replace"))
+            text = _FOLDED.sub("", _IMAGE.sub("", text))
+            st.markdown(text.replace("![", "!\\["))  # no other image either: it would be fetched from anywhere

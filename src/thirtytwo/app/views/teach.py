@@ -20,6 +20,7 @@ from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.images.decode import load_image
 from thirtytwo.judge.metrics import confusion_matrix
 from thirtytwo.teach import LEAST, Taught, teach
+from thirtytwo.text import as_markdown
 
 _GROUPS, _NUMBERS, _LESSON = "groups", "group-numbers", "lesson"
 _SHOWN = 6
@@ -39,7 +40,7 @@ def show() -> None:
     st.button("Add a class", icon=":material/add:", on_click=_add)
     missing = _missing(groups)
     if missing:
-        st.info(missing, icon=":material/checklist:")
+        st.info(as_markdown(missing), icon=":material/checklist:")
     if st.button("Teach", type="primary", disabled=bool(missing), icon=":material/school:"):
         _teach(entry, groups)
     lesson = st.session_state.get(_LESSON)
@@ -149,8 +150,8 @@ def _results(taught: Taught, entry: Entry, pictures: Sequence[Picture]) -> None:
             icon=":material/download:",
         )
     st.caption(
-        f"It is on the pages Classify, Compare and Models now, as “{entry.name}”. The file works everywhere: "
-        "`thirtytwo predict photo.jpg --model model.onnx`"
+        f"It is on the pages Classify, Compare and Models now, as “{as_markdown(entry.name)}”. The file works "
+        "everywhere: `thirtytwo predict photo.jpg --model model.onnx`"
     )
     st.subheader("Try it on new pictures", anchor=False)
     drop("New pictures", "try-files", _try)

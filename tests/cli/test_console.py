@@ -1,0 +1,61 @@
+"""Names that would be obeyed by a terminal, or read as markup, are shown as they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.console import show_error, show_table
+from thirtytwo.cli.main import run_command
+
+TITLE = "\x1b]0;owned\x07"
+RED = "\x1b[31m"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_names_of_files_and_classes_cannot_steer_the_terminal(
+    write_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "model.onnx", classes=(f"{TITLE}cat", "green", "blue"))
+    place = tmp_path / "pictures"
+    place.mkdir()
+    Image.new("RGB", (9, 9), (250, 5, 5)).save(place / f"{RED}red.png")
+    (place / f"{RED}broken.png").write_bytes(b"no picture")
+    (place / f"{RED}notes.txt").write_text("")
+    assert run_command(["predict", str(place), "--model", str(model)]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+    assert "\\x1b]0;owned\\x07cat" in out
+    assert "\\x1b[31mred.png" in out
+    assert "\\x1b[31mbroken.png" in err
+    assert "\\x1b[31mnotes.txt" in err
+    assert run_command(["predict", str(place / f"{RED}gone.png"), "--model", str(model)]) == 2
+    assert "\\x1b[31mgone.png" in capsys.readouterr().err
+
+
+def test_a_table_on_a_terminal_reads_no_markup() -> None:
+    stream = Terminal()
+    show_table(["[red]data[/red]", f"{TITLE}value"], [("[link=http://x]cat[/link]", f"{RED}1")], stream)
+    shown = stream.getvalue()
+    assert "[red]data[/red]" in shown
+    assert "[link=http://x]cat[/link]" in shown
+    assert "\\x1b]0;owned\\x07value" in shown
+    assert "\\x1b[31m1" in shown
+    assert TITLE not in shown
+
+
+def test_an_error_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_error(f"{RED}cat.png is damaged.", f"Delete {TITLE}it.")
+    assert stream.getvalue() == "Error\n\\x1b[31mcat.png is damaged.\nDelete \\x1b]0;owned\\x07it.\n"
