@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.app import app as open_app
+from thirtytwo.cli.cache import cache
 from thirtytwo.cli.console import say, show, show_error
 from thirtytwo.cli.serve import serve
 from thirtytwo.cli.tune import tune
@@ -372,6 +373,7 @@ def data_doctor(data: Data, data_root: DataRoot = None) -> None:
 
 
 app.command("app")(open_app)
+app.command()(cache)
 app.command()(tune)
 app.command()(serve)
 

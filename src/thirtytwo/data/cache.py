@@ -1,15 +1,19 @@
 """Decoded pictures on disk, keyed by content, opened as memory maps.
 
-An entry is a directory that appears whole or not at all. Its arrays carry checksums; an entry that does not match them
-is made anew. When the disk refuses, the pictures stay in memory and a warning says so.
+An entry is a directory that appears whole or not at all. Its arrays carry checksums, taken when they are written;
+opening compares sizes, headers and some blocks, and all of a file only where it was touched since. A damaged entry is
+made anew. Entries together are bounded (see `cache_room`). When the disk refuses, the pictures stay in memory and a
+warning says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,16 +23,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from weakref import finalize
 
 import numpy as np
 
+from thirtytwo.data import cache_room as room
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import Pixels
 
 FORMAT = 1
-_TEMPORARY = ".writing-"
 _SETTLED_SECONDS = 2.0
-_STALE_SECONDS = 86_400.0
+_REMEMBERED = re.compile(r"[0-9a-f]{32}(\.\d+)?")
+_BLOCK, _BLOCKS = 1 << 16, 16
+"""Bytes of a block, and how many of an array are compared at each opening."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +67,18 @@ def digest(value: object) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+def clear_contents() -> int:
+    """Forget what files hold, so that they are read again; returns the bytes that are free now."""
+    freed = 0
+    with contextlib.suppress(OSError):
+        for file in contents_dir().iterdir():
+            if _REMEMBERED.fullmatch(file.name) and file.is_file():
+                size = file.stat().st_size
+                file.unlink()
+                freed += size
+    return freed
+
+
 def content_key(root: Path, files: Sequence[Path]) -> str:
     """Name of what `files` hold and what they are called below `root`.
 
@@ -73,7 +93,7 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
             times = (state.st_mtime_ns, state.st_ctime_ns)
             newest = max(newest, *times)
             states.append([_below(root, file), state.st_size, *times, state.st_ino])
-        remembered = cache_dir() / "contents" / digest([FORMAT, str(root.resolve()), states])
+        remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
         key = _remembered(remembered)
         if key is None:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -86,15 +106,31 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
     return key
 
 
-def cached(key: str, make: Callable[[], Entry]) -> Entry:
-    """The entry called `key`, made and stored where it is missing or damaged."""
-    entry = cache_dir() / "pictures" / key
+def entries_dir() -> Path:
+    """Where entries lie, each in a directory called by its key."""
+    return cache_dir() / "pictures"
+
+
+def contents_dir() -> Path:
+    """Where it is remembered what files hold."""
+    return cache_dir() / "contents"
+
+
+def cached(key: str, make: Callable[[], Entry], data: str = "") -> Entry:
+    """The entry called `key`, made and stored where it is missing or damaged; `data` is what listings call it.
+
+    Raises:
+        DataError: the bound that the environment sets is no number.
+    """
+    entry = entries_dir() / key
     found = _open(entry)
     if found is not None:
         return found
+    limit = room.limit_bytes(entry.parent)
     made = make()
     try:
-        _store(entry, made)
+        _store(entry, made, data)
+        room.make_room(entry.parent, limit, keep=entry)
     except OSError as error:
         logger.warning("Decoded pictures could not be kept in %s: %s.", entry.parent, error.strerror or error)
         return made
@@ -104,9 +140,12 @@ def cached(key: str, make: Callable[[], Entry]) -> Entry:
 def _open(entry: Path) -> Entry | None:
     """The entry as memory maps, or None where it is missing or not what was written."""
     try:
-        facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        facts = json.loads((entry / room.FACTS).read_text(encoding="utf-8"))
+        in_use = room.hold(entry)
         images = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in facts["checksums"]}
-        if all(_checksum(images[name]) == checksum for name, checksum in facts["checksums"].items()):
+        if all(_is_whole(entry / f"{name}.npy", images[name], facts, name) for name in images):
+            _keep_while_mapped(images, in_use)
+            _note_use(entry, facts)
             sizes = {(width, height): count for width, height, count in facts["sizes"]}
             return Entry(images, sizes, str(facts["fingerprint"]))
     except FileNotFoundError:
@@ -118,21 +157,75 @@ def _open(entry: Path) -> Entry | None:
     return None
 
 
-def _store(entry: Path, made: Entry) -> None:
+def _is_whole(file: Path, images: Pixels, facts: dict[str, Any], name: str) -> bool:
+    """Whether an array is what was written: cheaply where the file was not touched since, else all of it.
+
+    Files that were copied have other times; `_note_use` remembers them once all was compared.
+    """
+    known = facts.get("files", {}).get(name)
+    state = file.stat()
+    if known is None or [state.st_size, state.st_mtime_ns] != known["state"]:
+        if _checksum(images) != facts["checksums"][name]:
+            return False
+        facts.setdefault("files", {})[name] = _state(file, images)
+        return True
+    return bool(_sampled(images) == known["sampled"])
+
+
+def _state(file: Path, images: Pixels) -> dict[str, Any]:
+    found = file.stat()
+    return {"state": [found.st_size, found.st_mtime_ns], "sampled": _sampled(images)}
+
+
+def _sampled(images: Pixels) -> int:
+    """Checksum of some blocks, the first and the last among them."""
+    flat = images.reshape(-1)
+    starts = np.linspace(0, max(0, flat.size - _BLOCK), _BLOCKS).astype(int)
+    found = 0
+    for start in sorted(set(starts.tolist())):
+        found = zlib.crc32(np.ascontiguousarray(flat[start : start + _BLOCK]).data, found)
+    return found
+
+
+def _keep_while_mapped(images: Mapping[str, Pixels], in_use: room.InUse | None) -> None:
+    """Hold the entry until the last of its arrays is gone."""
+    for mapped in images.values():
+        if in_use is not None:
+            finalize(mapped.base, lambda held: None, in_use)
+
+
+def _note_use(entry: Path, facts: dict[str, Any]) -> None:
+    """Remember that the entry was used now, and what was found out about its files."""
+    with contextlib.suppress(OSError):
+        if json.loads((entry / room.FACTS).read_text(encoding="utf-8")) != facts:
+            temporary = entry / f"{room.FACTS}.{os.getpid()}"
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
+            temporary.replace(entry / room.FACTS)
+    room.note_use(entry)
+
+
+def _store(entry: Path, made: Entry, data: str) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(entry.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=entry.parent))
+    room.sweep(entry.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=room.TEMPORARY, dir=entry.parent))
     try:
         for name, images in made.images.items():
             np.save(temporary / f"{name}.npy", images, allow_pickle=False)
         facts = {
             "checksums": {name: _checksum(images) for name, images in made.images.items()},
+            "files": {name: _state(temporary / f"{name}.npy", images) for name, images in made.images.items()},
+            "about": {
+                "data": data,
+                "side": next((images.shape[1] for images in made.images.values()), 0),
+                "images": sum(len(images) for images in made.images.values()),
+            },
             "sizes": [[width, height, count] for (width, height), count in made.sizes.items()],
             "fingerprint": made.fingerprint,
         }
-        (temporary / "entry.json").write_text(json.dumps(facts), encoding="utf-8")
+        (temporary / room.FACTS).write_text(json.dumps(facts), encoding="utf-8")
         if _open_quietly(entry) is None:
-            shutil.rmtree(entry, ignore_errors=True)
+            if entry.exists():
+                room.remove_own(entry)
             temporary.replace(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -140,14 +233,7 @@ def _store(entry: Path, made: Entry) -> None:
 
 def _open_quietly(entry: Path) -> Entry | None:
     """What another process may have stored in the meantime."""
-    return _open(entry) if (entry / "entry.json").is_file() else None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written."""
-    for left in folder.glob(f"{_TEMPORARY}*"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+    return _open(entry) if (entry / room.FACTS).is_file() else None
 
 
 def _checksum(images: Pixels) -> int:

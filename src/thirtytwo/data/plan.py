@@ -247,7 +247,7 @@ def _entry(plan: Plan, request: Request) -> cache.Entry:
             "labels": {name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in plan.parts.items()},
         }
     )
-    return cache.cached(key, lambda: _decoded(plan, request))
+    return cache.cached(key, lambda: _decoded(plan, request), plan.where)
 
 
 def _decoded(plan: Plan, request: Request) -> cache.Entry:
