@@ -262,13 +262,14 @@ def test_the_text_of_a_model_is_shown_and_means_nothing(
         if path != "explore":
             assert dataset in text, ascii(text[text.find("classes of") :][:300])
             assert architecture in text, path
+        assert not page.evaluate(f"[...document.querySelectorAll('img')].some((one) => one.src.includes('{port}'))")
         if path == "models":
             assert ":red[mine] _m_" in text
             assert "a *b* :red[c]" in text
             assert all(name in text for name in classes)
             assert "made by thirtytwo $1$" in text
+            continue  # a card is a document, which may have links
         links = page.evaluate("[...document.querySelectorAll('a[href]')].map((one) => one.href)")
-        assert not [link for link in links if str(port) in link and "Card" not in text], links
-        assert not page.evaluate(f"[...document.querySelectorAll('img')].some((one) => one.src.includes('{port}'))")
+        assert not [link for link in links if str(port) in link], links
     page.close()
     assert asked == []
