@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.range_test import HIGHEST, LOWEST, range_test, steepest
@@ -61,3 +62,20 @@ def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: s
     found = range_test(recipe, tiny.pictures(48), hardware)
     assert found.suggestion is not None
     assert 1e-3 < found.suggestion < 10
+
+
+def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
+    """The rates told are peaks, whatever part of them a schedule would begin with."""
+    plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)
+    cycle = tiny.recipe(schedule__name="one-cycle", schedule__warmup=0.3)
+    hardware = choose_hardware(plain.train, "cpu")
+    found = [range_test(recipe, tiny.pictures(48), hardware, steps=30) for recipe in (plain, warm, cycle)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_generator_of_the_caller_goes_on(tiny: SimpleNamespace) -> None:
+    recipe = tiny.recipe()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=15)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -19,7 +19,7 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.fit.callbacks import Ledger
 from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.module import TrainingBatches
-from thirtytwo.fit.range_test import range_test
+from thirtytwo.fit.range_test import ramp, range_test
 from thirtytwo.fit.train import Fitted, prepared
 from thirtytwo.fit.transfer import (
     TransferBatches,
@@ -274,11 +274,96 @@ def test_with_other_ways_to_train(changes: dict[str, Any], started: Start, train
     assert "groups.0.widen.weight" not in found
 
 
-def test_looking_for_a_rate(started: Start, tiny: SimpleNamespace) -> None:
-    recipe, _ = started(transfer__head_until=0.34)
-    found = range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=20)
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
+    """Every network that is built from here on, oldest first."""
+    made: list[Net] = []
+
+    def keeping(build: Callable[..., Any]) -> Callable[..., Any]:
+        def keep(*arguments: Any) -> Any:
+            made.append(build(*arguments))
+            return made[-1]
+
+        return keep
+
+    for settings in NETWORKS.values():
+        monkeypatch.setitem(MODELS._rows, settings.name, keeping(MODELS.get(settings.name)))
+    return made
+
+
+def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
+    """Weights and buffers that the first stage does not train."""
+    if recipe.transfer.head_until:
+        return base_of(net)
+    trained = {name.rpartition(".")[0] for layer in unfrozen(net, recipe.transfer) for name in layer}
+    keeps = recipe.transfer.batchnorm == "frozen"
+
+    def frozen(name: str) -> bool:
+        buffer = name not in dict(net.named_parameters())
+        return name.rpartition(".")[0] not in trained or (buffer and keeps)
+
+    return {name: value for name, value in base_of(net).items() if frozen(name)}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transfer__head_until": 0.34},
+        {"transfer__head_until": 0.34, "transfer__views": 0, "augment__translate": 2},
+        {"transfer__head_until": 0.34, "transfer__batchnorm": "trained", "optimizer__sam": 0.05, "train__ema": 0.9},
+        {"transfer__head_until": 1, "transfer__views": 2, "augment__translate": 2},
+        {"transfer__head_until": 0},
+        {"transfer__head_until": 0, "transfer__batchnorm": "trained"},
+    ],
+    ids=str,
+)
+def test_looking_for_a_rate_leaves_what_is_frozen(
+    network: str, changes: dict[str, Any], started: Start, tiny: SimpleNamespace, built: list[Net]
+) -> None:
+    """Every weight and buffer, and no wonder that the loss is finite."""
+    layers = {"fastnet": "groups.1", "textbook": "stages.5", "timm": "layer4"}
+    recipe, before = started(network, transfer__unfreeze=layers[network], optimizer__renormalise=False, **changes)
+    kept = {name: value.clone() for name, value in frozen_part(before, recipe).items()}
+    built.clear()
+    looks = 0
+
+    def look(_: str) -> None:
+        nonlocal looks
+        looks += 1
+        (net,) = [one for one in built if any(parameter.grad is not None for parameter in one.parameters())]
+        now = net.state_dict()
+        assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
+        assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
+
+    found = range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
+    assert looks
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("head_until", [0, 0.34])
+def test_looking_for_a_rate_gives_the_network_back(
+    head_until: float, network: str, started: Start, tiny: SimpleNamespace
+) -> None:
+    recipe, _ = started(network, transfer__head_until=head_until, optimizer__renormalise=False)
+    loop, batches = loop_of(recipe, tiny)
+    loop.net.eval()
+    next(loop.net.children()).train()  # a mode of its own, which is to stay
+    batches.epoch = 2
+    before = {name: value.clone() for name, value in loop.net.state_dict().items()}
+    modes = [module.training for module in loop.net.modules()]
+    trained = [parameter.requires_grad for parameter in loop.net.parameters()]
+    torch.manual_seed(3)
+    random = torch.get_rng_state()
+    assert ramp(loop, batches, choose_hardware(recipe.train, "cpu"), steps=20).rates
+    assert all(torch.equal(value, before[name]) for name, value in loop.net.state_dict().items())
+    assert [module.training for module in loop.net.modules()] == modes
+    assert [parameter.requires_grad for parameter in loop.net.parameters()] == trained
+    assert all(parameter.grad is None for parameter in loop.net.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert batches.epoch == 2
 
 
 def test_sizes_rise_after_the_head(started: Start, tiny: SimpleNamespace) -> None:

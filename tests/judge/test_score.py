@@ -96,3 +96,11 @@ def test_memory_format_and_precision(scorer: Scorer, tiny: SimpleNamespace) -> N
     rough = Scorer(scorer.net, MEAN, STD, scorer.device, precision=torch.bfloat16).logits(images)
     assert rough.dtype == np.float32
     np.testing.assert_allclose(rough, scorer.logits(images), atol=0.05)
+
+
+def test_each_part_keeps_its_mode(tiny: SimpleNamespace) -> None:
+    net = build_net(tiny.recipe(), 3).train()
+    frozen = next(net.children()).eval()
+    Scorer(net, MEAN, STD, torch.device("cpu")).logits(tiny.pictures(5).images)
+    assert net.training
+    assert not frozen.training

@@ -69,6 +69,19 @@ class Loop(lightning.LightningModule):
         scale = self.plateau.scale if self.plateau else 1.0
         return scale * rate_factor(self.recipe.schedule, role, step, self.steps)
 
+    @property
+    def first_epochs(self) -> int:
+        """In how many epochs, from the first on, the same part of the network is trained."""
+        return self.recipe.schedule.epochs
+
+    @property
+    def first_rate(self) -> float:
+        """What every rate is multiplied with in these epochs."""
+        return 1.0
+
+    def enter(self, epoch: int) -> None:
+        """Freeze what is frozen in `epoch`, and nothing else: here nothing ever is."""
+
     def on_train_epoch_start(self) -> None:
         batches = self.trainer.train_dataloader
         if isinstance(batches, TrainingBatches):
@@ -77,6 +90,7 @@ class Loop(lightning.LightningModule):
         self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
         # dropout and the like draw from torch's own generator: fixed an epoch at a time, so that resuming is exact
         torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
+        self.enter(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # a bias that no longer moves needs no gradient, and then nothing below it does

@@ -20,6 +20,7 @@ from thirtytwo.fit.loop import Loop
 from thirtytwo.fit.module import TrainingBatches
 from thirtytwo.fit.schedules import rate_factor
 from thirtytwo.models import Net
+from thirtytwo.models.net import modes_kept
 from thirtytwo.models.pretrained import kind_of, ways_of, weights_name
 from thirtytwo.recipe import AugmentSettings, Recipe, TransferSettings
 
@@ -149,10 +150,8 @@ def augments(settings: AugmentSettings) -> bool:
 def width_of(net: Net, size: int) -> int:
     """How many numbers the base makes of a picture of `size` pixels."""
     parameter = next(net.parameters())
-    training = net.training
-    with torch.inference_mode():
+    with modes_kept(net), torch.inference_mode():
         found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
-    net.train(training)
     return int(found.shape[1])
 
 
@@ -247,6 +246,14 @@ class TransferLoop(Loop):
                 if isinstance(module, _BatchNorm) and name.split(".")[0] not in self.net.head_modules:
                     module.eval()
 
+    @property
+    def first_epochs(self) -> int:
+        return self._head_epochs or self.recipe.schedule.epochs
+
+    @property
+    def first_rate(self) -> float:
+        return self._stage(0)[2]
+
     def configure_optimizers(self) -> Any:
         frozen = [parameter for parameter in self._movable if not parameter.requires_grad]
         for parameter in frozen:  # networks tell the roles of what is trained
@@ -266,10 +273,6 @@ class TransferLoop(Loop):
         start, steps, rate = self._stage(step)
         scale = self.plateau.scale if self.plateau else 1.0
         return scale * rate * rate_factor(self.recipe.schedule, role, step - start, steps)
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self.enter(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         start, steps, _ = self._stage(self.global_step)

@@ -13,6 +13,7 @@ from torch import Tensor
 from thirtytwo.augment.fast import padded
 from thirtytwo.data.batches import normalised
 from thirtytwo.models import Net
+from thirtytwo.models.net import modes_kept
 
 SCORE_BATCH = 500
 
@@ -80,15 +81,14 @@ class Scorer:
         look: Callable[[Tensor], Tensor],
         tick: Callable[[int], None] | None,
     ) -> npt.NDArray[np.float32]:
-        was_training = self.net.training
-        self.net.eval()
         parts = []
-        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, self.precision != torch.float32):
+        autocast = torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
+        with modes_kept(self.net), torch.inference_mode(), autocast:
+            self.net.eval()
             for start in range(0, len(images), SCORE_BATCH):
                 pixels = torch.from_numpy(np.array(images[start : start + SCORE_BATCH])).to(self.device)
                 batch = normalised(pixels, self.mean, self.std).contiguous(memory_format=self.memory_format)
                 parts.append(look(batch).float().cpu().numpy())
                 if tick:
                     tick(len(batch))
-        self.net.train(was_training)
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)

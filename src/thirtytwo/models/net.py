@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -100,6 +101,17 @@ class Net(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by role: `filters` (matrices that Muon may move), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
+
+
+@contextmanager
+def modes_kept(net: nn.Module) -> Iterator[None]:
+    """Afterwards each part of `net` is in the mode it was in: frozen parts of one that is trained are not."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def layers_of(module: nn.Module, named: Iterable[tuple[str, nn.Parameter]]) -> list[list[str]]:

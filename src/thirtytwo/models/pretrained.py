@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.models.net import MODELS, Decision, Net
+from thirtytwo.models.net import MODELS, Decision, Net, modes_kept
 from thirtytwo.models.timm_net import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
 from thirtytwo.recipe import ModelSettings
@@ -318,10 +318,8 @@ def _check_features(net: Net, source: Source, run: RunDir, model: ModelSettings)
     pictures = torch.randn((2, 3, *[int(_facts(run.weights)["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
-    training = net.training
-    with torch.inference_mode():
+    with modes_kept(net), torch.inference_mode():
         same = torch.allclose(net.eval().embed(pictures), other.eval().embed(pictures), atol=SAME, rtol=SAME)
-    net.train(training)
     if not same:
         told = ", ".join(
             f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} there)"

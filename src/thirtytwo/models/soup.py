@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from thirtytwo.models.net import modes_kept
+
 
 def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each tensor over networks of one architecture; whole numbers, which count steps, are the first's.
@@ -30,15 +32,13 @@ def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    was_training = net.training
-    net.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.train()
-    with torch.inference_mode():
+    with modes_kept(net), torch.inference_mode():
+        net.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            norm.train()
         for images in batches if norms else ():
             net(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    net.train(was_training)
