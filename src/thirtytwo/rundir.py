@@ -101,6 +101,11 @@ class RunDir:
         return self.path / "model.onnx"
 
     @property
+    def exports(self) -> Path:
+        """How far each file that `thirtytwo export` made of the model agrees with it."""
+        return self.path / "exports.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -13,7 +13,7 @@ import torch
 
 from thirtytwo.errors import ExportError, ModelFileError
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import check_parity
+from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
 from thirtytwo.fit.train import build_net
 from thirtytwo.judge.calibration import Calibration
 from thirtytwo.judge.score import Scorer
@@ -32,6 +32,7 @@ RESIDUAL = {
 MEANS = np.eye(3, 16, dtype=np.float32)
 """Class means for 16 features: the directions of the first three."""
 SMALL = {"groups": [{"width": 8}, {"width": 16}]}
+OUTPUTS = ["probabilities", "logits", "features", "heatmaps", "known_score"]
 METADATA = [
     "classes",
     "input_size",
@@ -137,12 +138,16 @@ def test_what_it_says(count: int, exported: tuple[Net, ModelInfo, Path], tiny: S
 
 def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
     net, info, path = exported
-    assert 0 <= check_parity(net, info, path, tiny.pictures(150).images) < 1e-4
+    found = check_parity(net, info, path, tiny.pictures(150).images, MEANS)
+    assert list(found) == OUTPUTS == list(TOLERANCES)
+    assert all(0 <= found[name] <= TOLERANCES[name].allowed for name in OUTPUTS)
+    assert all(tolerance.why for tolerance in TOLERANCES.values())
 
 
-@pytest.mark.parametrize("damage", ["network", "file", "temperature", "curvature"])
+@pytest.mark.parametrize("damage", ["network", "file", "temperature", "curvature", "means"])
 def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path) -> None:
     net, info, path = exported
+    means = MEANS
     if damage == "network":
         other = build_net(tiny.recipe(seed=5), 3)
         net = other.eval()
@@ -150,6 +155,8 @@ def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: Sim
         info = info.model_copy(update={"temperature": 0.3})
     elif damage == "curvature":
         info = info.model_copy(update={"curvature": 0.0})
+    elif damage == "means":
+        means = np.eye(3, 16, k=5, dtype=np.float32)
     else:
         model = onnx.load(path)
         largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -157,8 +164,64 @@ def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: Sim
         largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
         path = tmp_path / "model.onnx"
         onnx.save(model, path)
-    with pytest.raises(ExportError, match=r"does not agree with the network .* \(allowed: 0 and 1e-04\)"):
+    with pytest.raises(ExportError, match="does not agree with the network"):
+        check_parity(net, info, path, tiny.pictures(30).images, means)
+
+
+def break_output(path: Path, name: str, target: Path, times: float, more: float) -> Path:
+    """The model file with one output changed, and no other: `times` what it was, and `more`."""
+    model = onnx.load(path)
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, one in enumerate(names):
+                if one == name:
+                    names[place] = f"{name}.before"
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.float32(value), f"{name}.{what}")
+        for what, value in (("times", times), ("more", more))
+    )
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Mul", [f"{name}.before", f"{name}.times"], [f"{name}.scaled"]),
+            onnx.helper.make_node("Add", [f"{name}.scaled", f"{name}.more"], [name]),
+        ]
+    )
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(("times", "more"), [(1.01, 0.0), (1.0, float("nan"))])
+def test_each_output_is_compared(
+    name: str, times: float, more: float, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    net, info, path = exported
+    broken = break_output(path, name, tmp_path / "model.onnx", times, more)
+    with pytest.raises(ExportError) as caught:
+        check_parity(net, info, broken, tiny.pictures(30).images, MEANS)
+    assert [one for one in OUTPUTS if f" {one} by " in caught.value.message] == [name]
+
+
+def test_outputs_that_should_not_be_there(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
+    net, info, path = exported
+    with pytest.raises(ExportError, match="known_score"):
         check_parity(net, info, path, tiny.pictures(30).images)
+
+
+def test_each_output_of_a_rounded_file_is_compared(
+    exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    _, _, path = exported
+    images = tiny.pictures(30).images
+    before = onnx_outputs(path, images)
+    assert rounding(before, before) == dict.fromkeys(OUTPUTS, 0.0)
+    for name in OUTPUTS:
+        broken = break_output(path, name, tmp_path / f"{name}.onnx", 1.5, 0.0)
+        found = rounding(before, onnx_outputs(broken, images))
+        assert found == pytest.approx({one: 0.5 * (one == name) for one in OUTPUTS}, abs=1e-6)
+    with pytest.raises(ExportError, match="heatmaps"):
+        rounding(before, {one: value for one, value in before.items() if one != "heatmaps"})
 
 
 def test_parity_with_a_broken_file(

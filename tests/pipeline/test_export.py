@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import thirtytwo
@@ -57,6 +58,33 @@ def test_every_format_of_ours(run: RunDir, kind: str, part: float, capsys: pytes
     assert agreement.same > 0.9
     assert 0 < agreement.largest < 0.2
     assert f"Same class on {100 * agreement.same:.2f} %" in out
+    assert set(agreement.outputs) == {"probabilities", "logits", "features", "heatmaps", "known_score"}
+    assert all(0 < value < agreement.allowed for value in agreement.outputs.values())
+    written = run.read_json(run.exports)
+    assert list(written) == [made.name]
+    assert written[made.name]["format"] == kind
+    assert written[made.name]["outputs"] == agreement.outputs
+    assert written[made.name]["n"] == agreement.n
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits", "features", "heatmaps", "known_score"])
+def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(source: Path, target: Path) -> None:
+        model = onnx.load(str(source))
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == output:
+                        names[place] = "before"
+        model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [output]))
+        onnx.save(model, str(target))
+
+    monkeypatch.setitem(EXPORTS._rows, "onnx-spoilt", ExportFormat("-spoilt.onnx", "one output negated", spoil))
+    with pytest.raises(ExportError) as caught:
+        export_model(run.path, "onnx-spoilt")
+    assert f"{output} by 200.0%" in caught.value.message
+    assert not (run.path / "model-spoilt.onnx").exists()
+    assert not run.exports.exists()
 
 
 def test_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

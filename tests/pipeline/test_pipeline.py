@@ -688,9 +688,15 @@ def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
 def test_export_that_disagrees_leaves_no_model(
     small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parity = importlib.import_module("thirtytwo.export.parity")
-    monkeypatch.setattr(parity, "onnx_probabilities", lambda path, images: np.full((len(images), 10), 0.1, np.float32))
-    with pytest.raises(ExportError, match="the trained weights are kept"):
+    finishing = importlib.import_module("thirtytwo.pipeline.finish")
+    export = finishing.export_onnx
+
+    def damaged(net: Any, info: Any, path: Path, means: Any) -> None:
+        """The file of a network with other features; its known_score alone is moved out of its place."""
+        export(net, info, path, np.roll(means, 1, axis=1))
+
+    monkeypatch.setattr(finishing, "export_onnx", damaged)
+    with pytest.raises(ExportError, match="known_score"):
         small(epochs=1)
     assert (tmp_path / "run" / "weights.safetensors").is_file()
     assert not (tmp_path / "run" / "model.onnx").exists()

@@ -101,6 +101,8 @@ def show_export(made: Exported) -> None:
         f"\nSame class on {percent(agreement.same)} of these pictures; probabilities differ by at most "
         f"{agreement.largest:.2g}."
     )
+    apart = ", ".join(f"{name} {value:.2%}" for name, value in agreement.outputs.items())
+    show(f"Outputs differ by {apart} of their size (root mean squares; allowed: {agreement.allowed:.0%}).")
 
 
 def show_models(size: int = 32) -> None:

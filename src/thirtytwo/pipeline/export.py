@@ -7,10 +7,10 @@ from pathlib import Path
 
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.splits import limit
-from thirtytwo.errors import OutputError, ThirtytwoError
-from thirtytwo.export.formats import EXPORTS
+from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
+from thirtytwo.export.formats import EXPORTS, ExportFormat
 from thirtytwo.export.onnx import rewrite_info
-from thirtytwo.export.parity import onnx_probabilities
+from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.files import check_free, written_whole
 from thirtytwo.fit.hardware import preserved
 from thirtytwo.pipeline.parts import dataset_of, divide
@@ -27,7 +27,8 @@ class Agreement:
     """How far two model files say the same of `n` labelled pictures of a split.
 
     `same` is the part with the same top class, `largest` the largest difference of a probability; `accuracy` is the
-    new file's, `before` that of the file it was made of.
+    new file's, `before` that of the file it was made of. `outputs` says of each output how far it is off
+    (`export.parity.rounding`); `allowed` is how far it may be.
     """
 
     split: str
@@ -36,6 +37,8 @@ class Agreement:
     largest: float
     accuracy: float
     before: float
+    outputs: dict[str, float]
+    allowed: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def export_model(
 ) -> Exported:
     """Write a trained model in another format (`export.formats`), and ask both files about validation pictures.
 
-    A new file whose weights were rounded does not claim the accuracy that was measured before.
+    A new file whose weights were rounded does not claim the accuracy that was measured before. How far its outputs
+    agree is written to the run's `exports.json`.
 
     Args:
         model: a run directory, a model file, or a bundled model's name.
@@ -73,7 +77,7 @@ def export_model(
         ModelFileError: no model of ours.
         RunError: a run directory without a model.
         OutputError: the file is there already, or cannot be written.
-        ExportError: the model cannot be written in that format.
+        ExportError: the model cannot be written in that format, or an output is further off than the format allows.
     """
     form = EXPORTS.get(kind)
     source = find_model(model)
@@ -84,15 +88,17 @@ def export_model(
     check_free(target, force=force)
     with writing_at(target), written_whole(target) as temporary:
         form.write(source, temporary)
-        if form.same_contract:
-            rewrite_info(temporary, info.model_copy(update={"accuracy": None}))
-    if not form.same_contract:
-        return Exported(target, source, None, f"{kind} is no model file of thirtytwo")
-    try:
-        split, pictures = _pictures(source, Path(data_root) if data_root is not None else None)
-    except ThirtytwoError as error:
-        return Exported(target, source, None, error.message)
-    return Exported(target, source, _agreement(source, target, split, pictures))
+        if not form.same_contract:
+            return Exported(target, source, None, f"{kind} is no model file of thirtytwo")
+        rewrite_info(temporary, info.model_copy(update={"accuracy": None}))
+        try:
+            split, pictures = _pictures(source, Path(data_root) if data_root is not None else None)
+        except ThirtytwoError as error:
+            return Exported(target, source, None, error.message)
+        agreement = _agreement(source, temporary, form, split, pictures)
+        _check(agreement, source, kind)
+    _record(RunDir(source.parent), target, kind, agreement)
+    return Exported(target, source, agreement)
 
 
 def _beside(source: Path, ending: str) -> Path:
@@ -114,14 +120,38 @@ def _pictures(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
     return split, limit(pictures, PICTURES, recipe.data.split_seed) if len(pictures) > PICTURES else pictures
 
 
-def _agreement(source: Path, target: Path, split: str, pictures: ImageSet) -> Agreement:
-    before, after = (onnx_probabilities(path, pictures.images) for path in (source, target))
-    classes, old = after.argmax(axis=1), before.argmax(axis=1)
+def _agreement(source: Path, target: Path, form: ExportFormat, split: str, pictures: ImageSet) -> Agreement:
+    before, after = (onnx_outputs(path, pictures.images) for path in (source, target))
+    outputs = rounding(before, after)
+    classes, old = (said["probabilities"].argmax(axis=1) for said in (after, before))
     return Agreement(
         split,
         len(pictures),
         same=float((classes == old).mean()),
-        largest=float(abs(after - before).max()),
+        largest=float(abs(after["probabilities"] - before["probabilities"]).max()),
         accuracy=float((classes == pictures.labels).mean()),
         before=float((old == pictures.labels).mean()),
+        outputs=outputs,
+        allowed=form.tolerance,
     )
+
+
+def _check(agreement: Agreement, source: Path, kind: str) -> None:
+    """Refuse a file that says something else.
+
+    Raises:
+        ExportError: names the outputs, and how far they are off.
+    """
+    off = [f"{name} by {value:.1%}" for name, value in agreement.outputs.items() if not value <= agreement.allowed]
+    if off:
+        raise ExportError(
+            f"As {kind}, {source.name} says something else: on {agreement.n:,} {agreement.split} images outputs are "
+            f"off by more than {agreement.allowed:.0%}: {', '.join(off)}.",
+            "Keep the model as it is, or in another format; nothing was written.",
+        )
+
+
+def _record(run: RunDir, target: Path, kind: str, agreement: Agreement) -> None:
+    """Write down in the run how far the new file agrees with the model."""
+    before = run.read_json(run.exports) if run.exports.is_file() else {}
+    run.write_json(run.exports, before | {target.name: {"format": kind} | vars(agreement)})

@@ -10,7 +10,7 @@ from typing import Any
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.export.parity import check_parity
+from thirtytwo.export.parity import check_parity, parity_record
 from thirtytwo.fit.hardware import Hardware
 from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.samples import draw_samples
@@ -95,8 +95,8 @@ def judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], No
     metrics = _measured(plan, scorer, model, means, directory, say)
     say("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
-    difference = _exported(fitted.net, info, means, plan.parts.test, directory)
-    directory.write_json(directory.environment, plan.record | ending(fitted, info.input_size, difference, meter))
+    parity = _exported(fitted.net, info, means, plan.parts.test, directory)
+    directory.write_json(directory.environment, plan.record | ending(fitted, info.input_size, parity, meter))
     directory.write_json(directory.metrics, metrics)
     return metrics
 
@@ -145,15 +145,15 @@ def _measured(
     return metrics
 
 
-def _exported(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> float:
-    """Write `model.onnx`; the largest difference of a probability from the network's.
+def _exported(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
+    """Write `model.onnx`; how far each output is from the network's.
 
     Raises:
         ExportError: it does not say what the network says; the file is gone then.
     """
     export_onnx(net, info, directory.onnx, means)
     try:
-        return check_parity(net, info, directory.onnx, test.images[:PARITY_PICTURES])
+        return parity_record(check_parity(net, info, directory.onnx, test.images[:PARITY_PICTURES], means))
     except ExportError:
         directory.onnx.unlink()  # nobody shall predict with it
         raise

@@ -63,7 +63,7 @@ def record(
     }
 
 
-def ending(fitted: Fitted, image_size: int, onnx_difference: float, meter: Meter) -> dict[str, Any]:
+def ending(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
     """What `environment.json` gains when the run has ended."""
     peak, how = meter.peak_memory
     return {
@@ -73,7 +73,8 @@ def ending(fitted: Fitted, image_size: int, onnx_difference: float, meter: Meter
         "epochs": fitted.epochs,
         "parameters": sum(parameter.numel() for parameter in fitted.net.parameters()),
         "flops": flops(fitted.net, image_size),
-        "onnx_largest_difference": onnx_difference,
+        "onnx_largest_difference": parity["probabilities"]["difference"],
+        "onnx_parity": dict(parity),
         "peak_memory_mb": peak,
         "peak_memory_measured": how,
         "interrupted": False,
