@@ -18,6 +18,7 @@ from thirtytwo.predict.modelfile import KNOWN_SCORE, ModelInfo, open_session
 TIE = 1e-5
 """Images whose two largest probabilities are nearer than this may get either class."""
 BATCH = 128
+TINY = float(np.finfo(np.float32).tiny)
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 """What a model says of images, by the name of the output; each has a row an image."""
@@ -119,7 +120,7 @@ def rounding(before: Outputs, after: Outputs) -> dict[str, float]:
         rows = same if name == "heatmaps" else np.ones(len(old), dtype=bool)
         length = float(np.sqrt(np.square(old[rows], dtype=np.float64).sum()))
         apart = float(np.sqrt(np.square(after[name][rows] - old[rows], dtype=np.float64).sum()))
-        found[name] = apart / max(length, np.finfo(np.float32).tiny)
+        found[name] = apart / max(length, TINY)
     return found
 
 
@@ -148,7 +149,7 @@ def _furthest(name: str, ours: Outputs, theirs: Outputs) -> float:
     if not rows.any():
         return 0.0
     difference = float(np.abs(ours[name][rows] - theirs[name][rows]).max())
-    largest = max(float(np.abs(ours[name]).max()), float(np.finfo(np.float32).tiny))
+    largest = max(float(np.abs(ours[name]).max()), TINY)
     return difference / largest if TOLERANCES[name].relative else difference
 
 
