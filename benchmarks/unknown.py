@@ -4,7 +4,7 @@
 
 RUN are run directories trained on CIFAR-10 and CIFAR-100 with validation held out. The score is chosen on pictures made
 for the choice (`choosing`): the mean AUROC of validation against each of them, over all runs. Then every score is
-measured on others (`strangers`): the other CIFAR, handwritten digits, noise and plain colours, against test, with
+measured on others (`ood_sets`): the other CIFAR, handwritten digits, noise and plain colours, against test, with
 the threshold below which 5 % of validation lie. Written to `benchmarks/results/unknown.json`.
 """
 
@@ -41,10 +41,12 @@ from thirtytwo.judge.unknown import (
 )
 from thirtytwo.pipeline.parts import pictures_of
 from thirtytwo.pipeline.scoring import CALLED_UNKNOWN, load_net
-from thirtytwo.pipeline.strangers import strangers
+from thirtytwo.pipeline.strangers import OodSet, ood_sets
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
+OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
+"""Data sets without a class in common."""
 MADE = 1000
 """Pictures of each kind made for the choice."""
 NEAREST = ((2_000, 5), (10_000, 10))
@@ -114,7 +116,8 @@ def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, An
     scores = every_score(scorer.outputs(known.images)[1], known.labels, len(own.classes))
     val, test = looked(held.images), looked(pictures_of(own, "test", info, run).images)
     choosing = {name: looked(images) for name, images in made_for_choosing(held.images[:MADE])}
-    others = {name: looked(images) for name, _, images in strangers(spec, info, root, photos=10_000)}
+    sets = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], root, most=10_000)
+    others = {one.name: looked(one.images) for one in sets if isinstance(one, OodSet)}
     measured = {}
     for name, score in scores.items():
         of_val, of_test = score(val), score(test)

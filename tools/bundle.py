@@ -32,7 +32,7 @@ from thirtytwo.judge.unknown import class_mean
 from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.pipeline.records import touch_test
 from thirtytwo.pipeline.scoring import calibration_of
-from thirtytwo.pipeline.strangers import strangers_record
+from thirtytwo.pipeline.strangers import ood_sets, strangers_record, validation_alarms
 from thirtytwo.predict.modelfile import open_session
 from thirtytwo.predict.predictor import BUNDLED
 from thirtytwo.report.card import write_card
@@ -40,6 +40,8 @@ from thirtytwo.report.facts import gather, typed_commands
 from thirtytwo.report.page import render
 from thirtytwo.rundir import Predictions, RunDir
 
+OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
+"""Data sets without a class in common; the other one's images are OOD data."""
 BATCH = 100
 REPORTS = Path(__file__).parents[1] / "docs" / "reports"
 UNLICENSED = "- No licence is set here: add one, and mind the licence of the data, before publishing."
@@ -112,8 +114,10 @@ def score(run: RunDir, origin: RunDir, rule: str, data_root: Path | None) -> Non
     after: dict[str, Any] = {"temperature_only": None, "fitted_on": before["fitted_on"]}
     metrics["calibration"] = calibration_record(said, logits, calibration_of(info), **after)
     metrics["calibration"]["before"] = before["before"]  # the file does not give logits with the curvature on
-    own = {"val": known.get("val"), "test": known["test"], "spec": spec, "data_root": data_root}
-    metrics["unknown"] = strangers_record(scorer, means, info, **own)  # type: ignore[arg-type]
+    others = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], data_root)
+    alarms = validation_alarms(known.get("val"), info)
+    told = {"validation": alarms, "test": known["test"], "sets": others}
+    metrics["unknown"] = strangers_record(scorer, means, info, **told)  # type: ignore[arg-type]
     run.write_json(run.metrics, metrics)
     rewrite_info(run.onnx, info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule}))
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")

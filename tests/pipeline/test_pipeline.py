@@ -218,6 +218,9 @@ def test_unknown_is_what_training_called_unknown(finished: Run) -> None:
     unknown = sum(not one.known for one in said)  # type: ignore[union-attr]
     assert unknown / len(said) == pytest.approx(record["test"]["called_unknown"]["value"], abs=0.01)
     assert [row["name"] for row in record["against"]] == ["noise", "colours"], "digits are no strangers here"
+    assert [row["name"] for row in record["skipped"]] == ["digits"]
+    assert [row["n"] for row in record["against"]] == [1000, 1000]
+    assert all(row["source"] for row in record["against"])
     for row in record["against"]:
         assert 0 <= row["fpr95"] <= 1
         assert 0.5 < row["auroc"] <= 1

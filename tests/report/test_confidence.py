@@ -38,6 +38,7 @@ STRANGERS = {
     "threshold": 0.7321,
     "validation": {"called_unknown": 0.05, "n": 100},
     "test": {"called_unknown": {"value": 0.0542, "ci95": [0.031, 0.091]}, "n": 240},
+    "skipped": [{"name": "digits", "reason": "it shares classes with the model: 0, 1"}],
     "against": [
         {"name": "noise", "what": "plain noise", "n": 1000, "auroc": 0.9876, "fpr95": 0.123, "called_unknown": 0.954}
     ],
@@ -73,12 +74,22 @@ def test_unknown_pictures_are_told(make_run):
     facts = gather(run)
     page, text = render(facts, None), card(facts)
     for told in (page, text):
-        for said in ("plain noise", "0.988", "12.3%", "95.4%", "5.42%", "0.7321", "class mean", "&lt;the nearest&gt;"):
+        for said in (
+            "plain noise",
+            "0.988",
+            "12.3%",
+            "95.4%",
+            "5.42%",
+            "0.7321",
+            "class mean",
+            "&lt;the nearest&gt;",
+            "shares classes",
+        ):
             assert said in told, said
     assert 'href="#unknown"' in page
 
 
-@pytest.mark.parametrize("lacking", ["validation", "test", "against", "source"])
+@pytest.mark.parametrize("lacking", ["validation", "test", "against", "source", "skipped"])
 def test_what_was_not_measured_of_unknown_pictures_is_left_out(make_run, lacking):
     run, _ = make_run()
     less = STRANGERS | {lacking: None}

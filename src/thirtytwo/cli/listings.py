@@ -54,6 +54,18 @@ def show_sets(found: Mapping[str, Any]) -> None:
     show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
 
 
+def show_unknown(found: Mapping[str, Any]) -> None:
+    """How well OOD data is told unknown, and what was skipped."""
+    rows = [
+        (row["name"], f"{row['n']:,}", f"{row['auroc']:.3f}", percent(row["fpr95"]), percent(row["called_unknown"]))
+        for row in found["against"]
+    ]
+    show()
+    show_table(["OOD data", "images", "AUROC", "false positives at 95 %", "called unknown"], rows)
+    for row in found["skipped"]:
+        show(f"Skipped {row['name']}: {row['reason']}.")
+
+
 def show_corruptions(found: Mapping[str, Any]) -> None:
     """Accuracy under each kind of corruption at each strength."""
     rows = [

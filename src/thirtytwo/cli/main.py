@@ -156,12 +156,18 @@ def evaluate(
         float | None,
         typer.Option(metavar="SHARE", help="Also prediction sets that hold the truth this often, such as 0.95."),
     ] = None,
+    ood: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA", help="Also measure how data of none of its classes is told unknown; may be repeated."
+        ),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
     """Score a trained run again, or on other data."""
     import thirtytwo
-    from thirtytwo.cli.listings import show_corruptions, show_metrics, show_sets
+    from thirtytwo.cli.listings import show_corruptions, show_metrics, show_sets, show_unknown
 
     metrics = thirtytwo.evaluate(
         run,
@@ -171,12 +177,15 @@ def evaluate(
         corruptions=corruptions,
         corruption_pictures=corruption_pictures,
         coverage=coverage,
+        ood=ood or (),
         device=device,
         data_root=data_root,
     )
     show_metrics(metrics)
     if coverage is not None:
         show_sets(metrics["conformal"])
+    if ood:
+        show_unknown(metrics["unknown"])
     if corruptions:
         show_corruptions(metrics["corruptions"])
 

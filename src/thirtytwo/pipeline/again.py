@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
@@ -18,9 +22,11 @@ from thirtytwo.judge.conformal import check_coverage, least_probability, measure
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
+from thirtytwo.judge.unknown import class_mean
 from thirtytwo.pipeline.parts import dataset_of, divide, pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
-from thirtytwo.pipeline.scoring import Scored, calibration_of, load_net, score
+from thirtytwo.pipeline.scoring import Means, Scored, calibration_of, load_net, score
+from thirtytwo.pipeline.strangers import check_thresholded, ood_sets, strangers_record
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.report.augmented import PASSES, ROWS
@@ -44,6 +50,7 @@ def evaluate(
     corruptions: bool = False,
     corruption_pictures: int = PICTURES,
     coverage: float | None = None,
+    ood: Sequence[str] = (),
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -62,6 +69,7 @@ def evaluate(
         corruptions: also under corruptions of every kind and strength.
         corruption_pictures: how many pictures are corrupted at most, drawn from every class.
         coverage: also prediction sets, calibrated on validation to hold the truth this often.
+        ood: data sets that hold none of its classes: how well it tells that it does not know them is measured as well.
         device: what computes.
         data_root: where known data sets are looked for first.
         show: tell progress on standard error.
@@ -78,6 +86,13 @@ def evaluate(
         raise DataError(
             "Prediction sets are calibrated on validation, so they cannot be measured on it.", "Leave out --split val."
         )
+    if ood and not (there.own and split == "test"):
+        raise DataError(
+            "OOD metrics compare other data with the run's own test, which is not scored here.",
+            "Leave out --ood, or --data and --split.",
+        )
+    means = _means(directory, there.info) if ood else None
+    others = ood_sets(there.info, ood, there.data_root) if ood else []
     spoilt = _drawn(there.pictures, corruption_pictures, there.recipe.data.split_seed) if corruptions else None
     say(f"scoring {len(there.pictures):,} pictures of {there.dataset.name} ({split})")
     shift = there.recipe.evaluate.tta_shift if tta else None
@@ -85,6 +100,17 @@ def evaluate(
     metrics = _figures(directory, there, scored, split)
     if calibration is not None and coverage is not None:
         metrics["conformal"] = measure_sets(calibration, scored.single, coverage)
+    if means is not None:
+        say("scoring OOD data")
+        before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
+        metrics["unknown"] = strangers_record(
+            there.scorer,
+            means,
+            there.info,
+            validation=(before.get("unknown") or {}).get("validation"),
+            test=class_mean(scored.features, means),
+            sets=others,
+        )
     directory.write_predictions(there.name(split), scored.single)
     table: dict[str, Any] | None = None
     if spoilt is not None:
@@ -111,6 +137,7 @@ class _Opened:
     pictures: ImageSet
     own: bool
     spec: str
+    data_root: Path | None
 
     def name(self, split: str) -> str:
         """What predictions of this split are filed under."""
@@ -123,11 +150,12 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
     hardware = choose_hardware(recipe.train, device)
     net, info = load_net(directory)
     spec = data or environment["data"]["spec"]
-    dataset = dataset_of(spec, info, recipe, Path(data_root) if data_root is not None else None)
+    root = Path(data_root) if data_root is not None else None
+    dataset = dataset_of(spec, info, recipe, root)
     own = dataset.fingerprint == environment["data"]["fingerprint"]
     pictures = pictures_of(dataset, split, info, directory if own else None)
     scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)
-    return _Opened(recipe, info, scorer, dataset, pictures, own, spec)
+    return _Opened(recipe, info, scorer, dataset, pictures, own, spec, root)
 
 
 def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> dict[str, Any]:
@@ -240,6 +268,19 @@ def _calibration(run: RunDir, coverage: float) -> Predictions:
     calibration = run.read_predictions("val")
     least_probability(calibration, coverage)
     return calibration
+
+
+def _means(run: RunDir, info: ModelInfo) -> Means:
+    """The class means that `known_score` compares with.
+
+    Raises:
+        RunError: the model calls nothing unknown, or they are not there.
+    """
+    check_thresholded(info)
+    try:
+        return load_file(run.class_means)["class_means"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise RunError(f"{run.class_means} is missing or damaged: {error}.", "Train the run again.") from None
 
 
 def _drawn(pictures: ImageSet, most: int, seed: int) -> ImageSet:

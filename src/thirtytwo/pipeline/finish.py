@@ -32,7 +32,7 @@ from thirtytwo.pipeline.scoring import (
     save_weights,
     score,
 )
-from thirtytwo.pipeline.strangers import strangers_record
+from thirtytwo.pipeline.strangers import Skipped, ood_sets, strangers_record, validation_alarms
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.report.augmented import PASSES, ROWS
@@ -133,14 +133,17 @@ def _measured(
         fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
     )
     say("scoring pictures unlike any it was trained on")
+    sets = ood_sets(model.info)
+    for one in sets:
+        if isinstance(one, Skipped):
+            say(f"skipped {one.name}: {one.reason}")
     metrics["unknown"] = strangers_record(
         scorer,
         means,
         model.info,
-        val=model.known_scores,
+        validation=validation_alarms(model.known_scores, model.info),
         test=class_mean(scored.features, means),
-        spec=plan.spec,
-        data_root=plan.data_root,
+        sets=sets,
     )
     return metrics
 

@@ -1,17 +1,22 @@
-"""Pictures that a model was not trained on: which there are to try it with, and how many it takes for strangers."""
+"""Out-of-distribution images: which a model is tried with, and how many it takes for unknown.
+
+The same on every machine: what is measured without being asked comes with the packages or is made from a fixed seed.
+Data that lies on this disk is used only where it is named.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.load import DATA_ROOT_VARIABLE, load_dataset
-from thirtytwo.data.splits import limit
+from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import RunError
 from thirtytwo.judge.metrics import wilson
 from thirtytwo.judge.score import Scorer
 from thirtytwo.judge.unknown import class_mean, false_alarms, measure_unknown
@@ -21,12 +26,30 @@ from thirtytwo.predict.modelfile import ModelInfo
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
 
-PLAIN = 1000
-"""Pictures of noise, and of plain colours."""
-PHOTOS = 2000
-"""Photographs of another data set, at most."""
-OTHERS = {"cifar10": "cifar100", "cifar100": "cifar10"}
-"""Data sets without a class in common; their test pictures are strangers to each other's models."""
+MADE = 1000
+"""Images of noise, and of plain colors."""
+MOST = 2000
+"""Images of a data set that is asked for, at most."""
+SEED = 0
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True)
+class OodSet:
+    """Images uint8 `(N, S, S, 3)` of none of the model's classes, and where they come from."""
+
+    name: str
+    what: str
+    source: str
+    images: Pixels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A data set that is no OOD data for this model, and why."""
+
+    name: str
+    reason: str
 
 
 def strangers_record(
@@ -34,22 +57,26 @@ def strangers_record(
     means: npt.NDArray[np.float32],
     info: ModelInfo,
     *,
-    val: Scores | None,
+    validation: dict[str, Any] | None,
     test: Scores,
-    spec: str,
-    data_root: Path | None,
+    sets: Iterable[OodSet | Skipped],
 ) -> dict[str, Any] | None:
-    """The entry `unknown` of `metrics.json`: false alarms, and how well strangers are told; None without a threshold.
+    """The entry `unknown` of `metrics.json`: false alarms, and how well OOD images are told; None without a threshold.
 
-    `val` and `test` are the scores of the model's own pictures, `(N,)`.
+    `validation` is `validation_alarms` of the validation images, `test` the scores `(N,)` of the test images, `sets`
+    those of `ood_sets`.
     """
     threshold = info.unknown_threshold
     if threshold is None:
         return None
-
-    def scores(images: Pixels) -> Scores:
-        return class_mean(scorer.outputs(images)[1], means)
-
+    against, skipped = [], []
+    for one in sets:
+        if isinstance(one, Skipped):
+            skipped.append({"name": one.name, "reason": one.reason})
+            continue
+        measured = measure_unknown(test, class_mean(scorer.outputs(one.images)[1], means), threshold)
+        told = {"name": one.name, "what": one.what, "source": one.source, "n": len(one.images)}
+        against.append(told | measured)
     alarms = int((test < threshold).sum())
     return {
         "score": "class_mean",
@@ -57,39 +84,102 @@ def strangers_record(
         "source": "after Techapanurak et al. 2019, arXiv 1905.10628",
         "share": CALLED_UNKNOWN,
         "threshold": threshold,
-        "validation": None if val is None else {"called_unknown": false_alarms(val, threshold), "n": len(val)},
+        "validation": validation,
         "test": {
             "called_unknown": {"value": alarms / len(test), "ci95": list(wilson(alarms, len(test)))},
             "n": len(test),
         },
-        "against": [
-            {"name": name, "what": what, "n": len(images), **measure_unknown(test, scores(images), threshold)}
-            for name, what, images in strangers(spec, info, data_root)
-        ],
+        "against": against,
+        "skipped": skipped,
     }
 
 
-def strangers(
-    spec: str, info: ModelInfo, data_root: Path | None, photos: int = PHOTOS
-) -> Iterator[tuple[str, str, Pixels]]:
-    """Name, description and pictures uint8 `(N, S, S, 3)` of everything at hand that is none of the model's classes.
+def validation_alarms(scores: Scores | None, info: ModelInfo) -> dict[str, Any] | None:
+    """How many validation images, with these scores `(N,)`, are called unknown; None where there are none."""
+    if scores is None or info.unknown_threshold is None:
+        return None
+    return {"called_unknown": false_alarms(scores, info.unknown_threshold), "n": len(scores)}
 
-    Nothing is fetched for it: another photo data set, `photos` of it at most, only where it lies under the data root.
+
+def ood_sets(
+    info: ModelInfo, asked: Sequence[str] = (), data_root: Path | None = None, most: int = MOST
+) -> list[OodSet | Skipped]:
+    """What every model is tried with, and then the data sets `asked` for, of each at most `most` images.
+
+    Raises:
+        DataError: one that was asked for cannot be read.
     """
-    size, rule = info.input_size, info.resize
-    name = spec.partition("?")[0]
-    other, root = OTHERS.get(name), data_root or Path(os.environ.get(DATA_ROOT_VARIABLE) or os.devnull)
-    if other is not None and (root / other).is_dir():
-        test = load_dataset(other, data_root=root, image_size=size, resize=rule).test
-        assert test is not None
-        yield other, f"test pictures of {other}", (limit(test, photos, 0) if len(test) > photos else test).images
-    if name != "digits":
-        digits = load_dataset("digits", image_size=size, resize=rule)
-        assert digits.test is not None
-        yield "digits", "handwritten digits", np.concatenate([digits.train.images, digits.test.images])
-    random = np.random.default_rng(0)
-    yield "noise", "noise, each value drawn evenly", random.integers(0, 256, (PLAIN, size, size, 3), dtype=np.uint8)
-    yield "colours", "one plain colour each", plain_colours(PLAIN, size, random)
+    return [*_always(info), *(_of_data(spec, info, data_root, most) for spec in asked)]
+
+
+def check_thresholded(info: ModelInfo) -> None:
+    """Refuse to measure OOD detection of a model that calls nothing unknown.
+
+    Raises:
+        RunError: it has no threshold, or one of another score.
+    """
+    if info.unknown_threshold is None or info.unknown_score != "class_mean":
+        raise RunError(
+            "This model has no threshold below which it calls an image unknown, so --ood has nothing to measure.",
+            "Train with data.val_fraction above 0; the threshold is set on validation.",
+        )
+
+
+def _always(info: ModelInfo) -> Iterator[OodSet | Skipped]:
+    """Images that are the same on every machine."""
+    size = info.input_size
+    digits = load_dataset("digits", image_size=size, resize=info.resize)
+    packaged = "scikit-learn's load_digits, packaged with it"
+    yield skipped_for(digits, info) or OodSet("digits", "handwritten digits", packaged, _drawn(digits, None))
+    random = np.random.default_rng(SEED)
+    made = f"made with seed {SEED}"
+    noise = random.integers(0, 256, (MADE, size, size, 3), dtype=np.uint8)
+    yield OodSet("noise", "noise, each value drawn evenly", made, noise)
+    yield OodSet("colours", "one plain colour each", made, plain_colours(MADE, size, random))
+
+
+def _of_data(spec: str, info: ModelInfo, data_root: Path | None, most: int) -> OodSet | Skipped:
+    found = load_dataset(spec, data_root=data_root, image_size=info.input_size, resize=info.resize)
+    source = f"asked for as {spec}, fingerprint {found.fingerprint}"
+    return skipped_for(found, info) or OodSet(found.name, f"images of {found.name}", source, _drawn(found, most))
+
+
+def skipped_for(found: DataSet, info: ModelInfo) -> Skipped | None:
+    """Why a data set is no OOD data for this model; None where it is."""
+    shared = shared_classes(info.classes, found.classes)
+    if not shared:
+        return None
+    more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+    return Skipped(found.name, f"it shares classes with the model: {', '.join(shared[:3])}{more}")
+
+
+def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """Which of `theirs` are among `ours`, capitals, underscores and the spelling of digits aside."""
+    known = {_plain(name) for name in ours}
+    return [name for name in theirs if _plain(name) in known]
+
+
+def _plain(name: str) -> str:
+    """`Fire_Truck` as `fire truck`; `3`, `Three`, `3 - three` and `digit_3` all as `3`."""
+    words = name.casefold().replace("_", " ").replace("-", " ").split()
+    digits = {str(DIGITS.index(word)) if word in DIGITS else word for word in words if word not in ("digit", "number")}
+    alone = next(iter(digits)) if len(digits) == 1 else ""
+    return alone if alone.isdigit() else " ".join(words)
+
+
+def _drawn(found: DataSet, most: int | None) -> Pixels:
+    """At most `most` images of all parts of a data set, drawn with a fixed seed; None: all of them."""
+    parts = [part.images for part in (found.train, found.val, found.test) if part is not None and len(part)]
+    count = sum(len(part) for part in parts)
+    places = np.arange(count)
+    if most is not None and count > most:
+        places = np.sort(np.random.default_rng(SEED).permutation(count)[:most])
+    drawn, start = [], 0
+    for part in parts:
+        inside = places[(places >= start) & (places < start + len(part))] - start
+        drawn.append(part[inside])
+        start += len(part)
+    return np.concatenate(drawn)
 
 
 def plain_colours(count: int, size: int, random: np.random.Generator) -> Pixels:

@@ -203,6 +203,8 @@ def _unknown(facts: Facts) -> str:
         + (f", {as_markdown(table['source'])}" if table["source"] else "")
         + f".{called}"
     )
+    if table["skipped"]:
+        text += f" Not measured: {_plain('; '.join(table['skipped']))}."
     if not table["rows"]:
         return text
     lines = [

@@ -84,6 +84,7 @@ def unknown_table(facts: Facts) -> dict[str, Any] | None:
             }
             for row in found.get("against") or ()
         ],
+        "skipped": [f"{row['name']}, since {row['reason']}" for row in found.get("skipped") or ()],
     }
 
 
