@@ -232,6 +232,7 @@ class ScheduleSettings(Settings):
         return self
 
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Monitor = Literal[
     "val_accuracy", "val_loss", "val_macro_f1", "val_macro_precision", "val_macro_recall", "val_top5_accuracy"
 ]
@@ -269,8 +270,8 @@ class TrainSettings(Settings):
     """Decay a step of a running average of the weights, which is validated and becomes the model; smaller in the first
     steps; 0: no average."""
     distill: DistillSettings = DistillSettings()
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the forward and backward pass."""
+    precision: Precision = "auto"
+    """Number format of the forward and backward pass; `auto` times a step of each on a CPU with bfloat16."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Layout of images and filters in memory."""
     compile: Literal["auto", "on", "off"] = "auto"

@@ -120,12 +120,14 @@ def tell_start(
         say(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def begun_as(run: RunDir) -> dict[str, Any]:
-    """What `environment.json` of a run that was stopped says of its beginning."""
+def begun_as(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
+    """What `environment.json` of a run that was stopped says of its beginning, where `now` says what it says today."""
     if not run.environment.is_file():
         return {}
     before = run.read_json(run.environment)
-    return {key: before[key] for key in ("command", "started") if key in before}
+    first = {choice["what"]: choice for choice in before.get("choices") or ()}
+    choices = [first.get("precision", choice) if choice["what"] == "precision" else choice for choice in now["choices"]]
+    return {key: before[key] for key in ("command", "started") if key in before} | {"choices": choices}
 
 
 def write_session(run: RunDir, meter: Meter) -> None:

@@ -101,7 +101,7 @@ def _train_each(
     show: bool,
     say: Callable[[str], None],
 ) -> list[Run]:
-    runs = []
+    runs: list[Run] = []
     for number, seed in enumerate(planned, start=1):
         place = seed_path(parent, seed)
         if number > 1:  # before the first, nothing is said until it is known to be all right
@@ -109,7 +109,7 @@ def _train_each(
         begun = RunDir(place).recipe.is_file()
         how: dict[str, Any] = {"resume": True} if begun else {"recipe": asked.recipe, "overrides": asked.overrides}
         if not begun:
-            how["seed"] = seed
+            how |= {"seed": seed, "overrides": _with_precision(asked.overrides, runs)}
         try:
             runs.append(train(asked.data, run=place, device=device, data_root=data_root, show=show, **how))
         except BaseException:
@@ -119,6 +119,13 @@ def _train_each(
             raise
         _write(parent, asked, planned)
     return runs
+
+
+def _with_precision(overrides: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """Later seeds are trained in the precision that the first came to: a timing must not be a part of their spread."""
+    if not runs or overrides.get("train.precision", "auto") != "auto":
+        return dict(overrides)
+    return {**overrides, "train.precision": RunDir(runs[0].path).read_recipe().train.precision}
 
 
 def _continued(parent: Path, asked: _Asked, planned: list[int]) -> tuple[Path, _Asked, list[int]]:

@@ -17,6 +17,7 @@ from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware, preserved
 from thirtytwo.fit.meter import Meter
+from thirtytwo.fit.precision import timed_precision
 from thirtytwo.fit.train import build_net, fit
 from thirtytwo.fit.transfer import adapted, stages_told, with_run
 from thirtytwo.models import Net
@@ -39,7 +40,7 @@ from thirtytwo.pipeline.records import (
 from thirtytwo.pipeline.scoring import (
     twin,
 )
-from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe, seed_of
+from thirtytwo.recipe import Precision, Recipe, read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.rundir import RunDir
 
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
@@ -88,12 +89,13 @@ def train(
         elif run is not None:
             RunDir.refuse_used(started_as)
         source = recipe or (begun.recipe if begun else "fast")
-        plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None)
+        precision = begun.read_recipe().train.precision if begun else None
+        plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
         if begun is not None:
             check_same(begun, plan.recipe, plan.dataset, data)
             if is_finished(begun):
                 return _nothing_left(begun, say)
-            plan = replace(plan, record=plan.record | begun_as(begun))
+            plan = replace(plan, record=plan.record | begun_as(begun, plan.record))
         directory = begun or held.enter_context(RunDir.begun(run, started_as))
         begin(plan, directory)
         tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
@@ -141,15 +143,23 @@ def _told_how_to_resume(
 
 
 def settle(
-    data: str, recipe_source: str | Path, changes: Mapping[str, Any], device: str, data_root: Path | None
+    data: str,
+    recipe_source: str | Path,
+    changes: Mapping[str, Any],
+    device: str,
+    data_root: Path | None,
+    precision: Precision | None = None,
 ) -> Plan:
-    """Settle recipe, hardware, pictures and split; quick mistakes come before slow reading."""
+    """Settle recipe, hardware, pictures and split; quick mistakes come before slow reading.
+
+    `precision` is what `auto` came to before, where this training belongs to one that has begun.
+    """
     started = datetime.now(UTC)
     values = read_recipe_values(recipe_source)
     where = f"Recipe {str(recipe_source)!r}"
     typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
     values = with_run(values, resolve_recipe(values, changes, **typical))
-    early = adapted(resolve_recipe(values, changes, **typical))
+    early = _as_before(adapted(resolve_recipe(values, changes, **typical)), precision)
     if early.model.name == ENSEMBLE:
         raise RecipeError(
             f"{where} is that of an ensemble, which is put together from trained runs and not trained itself.",
@@ -168,25 +178,35 @@ def settle(
         seed=early.data.split_seed,
     )
     parts = divide(dataset, early)
-    recipe = adapted(resolve_recipe(values, changes, classes=len(dataset.classes), rows=len(parts.train), where=where))
+    known: dict[str, Any] = {"classes": len(dataset.classes), "rows": len(parts.train), "where": where}
+    recipe = _as_before(adapted(resolve_recipe(values, changes, **known)), precision)
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
     check_unseen(data, dataset, parts, recipe)
     check_augment(recipe.augment, dataset.classes)
-    if recipe.model != early.model or recipe.transfer.pretrained:
+    if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
         net = build_net(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)
     recipe, hardware = _heard(net, recipe, hardware)
     recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
     if recipe.transfer.pretrained:
         hardware = _started(net, recipe, parts.train, hardware)
-    recipe = _settled(recipe, hardware, int(parts.train.images.shape[1]))
+    size = int(parts.train.images.shape[1])
+    hardware = timed_precision(net, recipe, size, len(dataset.classes), hardware)
+    recipe = _settled(recipe, hardware, size)
     if measured_by_twin is not None:
         borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
     return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, data_root)
+
+
+def _as_before(recipe: Recipe, precision: Precision | None) -> Recipe:
+    """The recipe with the precision that `auto` came to before, where it did."""
+    if precision is None or recipe.train.precision != "auto":
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
 
 
 def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:

@@ -26,7 +26,7 @@ from thirtytwo.pipeline.space import Space, default_space, label, parse_space, r
 from thirtytwo.pipeline.study import Asked, begin_study, check_there, close, open_study, quiet_optuna
 from thirtytwo.pipeline.train import settle
 from thirtytwo.recipe import Monitor as Metric
-from thirtytwo.recipe import Recipe, read_recipe, read_recipe_values
+from thirtytwo.recipe import Precision, Recipe, read_recipe, read_recipe_values
 from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 
@@ -63,6 +63,8 @@ class _Tuner:
     data_root: Path | None
     show: bool
     say: Callable[[str], None]
+    precision: Precision
+    """That of every trial, unless it is searched."""
 
     @property
     def base(self) -> Path:
@@ -116,7 +118,7 @@ def tune(
             held.enter_context(RunDir(path).writing())
             study, asked = open_study(path)
             asked.check_same(path, data, values, changes, metric, pruner, wanted)
-            plan = settle(data, path / "base.toml", asked.changes, device, root)
+            plan = settle(data, path / "base.toml", asked.changes, device, root, _precision_before(path))
             asked.check_data(path, plan.dataset.fingerprint)
             wanted = parse_space(asked.space)
         else:
@@ -145,7 +147,7 @@ def tune(
                 study.enqueue_trial(own)
             else:
                 say("the recipe itself lies outside the space, so it is no trial")
-        tuner = _Tuner(path, asked, wanted, study, device, root, show, say)
+        tuner = _Tuner(path, asked, wanted, study, device, root, show, say, plan.recipe.train.precision)
         _tell_start(tuner, plan, trials)
         try:
             _search(tuner, plan.recipe, trials)
@@ -158,6 +160,12 @@ def tune(
             raise
         finally:
             close(study)
+
+
+def _precision_before(path: Path) -> Precision | None:
+    """The precision of the trials there are."""
+    recipes = sorted((path / "trials").glob("*/recipe.toml"))
+    return read_recipe(recipes[0]).train.precision if recipes else None
 
 
 def _check(trials: int, metric: str | None, pruner: str | None) -> None:
@@ -238,7 +246,7 @@ def _try(tuner: _Tuner, trial: optuna.Trial) -> None:
     outcome, reason, keep = "done", "", None
     try:
         changes = {**tuner.asked.changes, **tuner.space.values(trial.params)}
-        plan = settle(tuner.asked.data, tuner.base, changes, tuner.device, tuner.data_root)
+        plan = settle(tuner.asked.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
         keep = plan.recipe
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
