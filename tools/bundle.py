@@ -32,6 +32,7 @@ from thirtytwo.judge.unknown import class_mean
 from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.pipeline.records import touch_test
 from thirtytwo.pipeline.scoring import calibration_of
+from thirtytwo.pipeline.selection import selection_record, selections
 from thirtytwo.pipeline.strangers import ood_sets, strangers_record, validation_alarms
 from thirtytwo.predict.modelfile import open_session
 from thirtytwo.predict.predictor import BUNDLED
@@ -113,6 +114,7 @@ def score(run: RunDir, origin: RunDir, rule: str, data_root: Path | None) -> Non
     before = run.read_json(run.metrics)["calibration"]
     after: dict[str, Any] = {"temperature_only": None, "fitted_on": before["fitted_on"]}
     metrics["calibration"] = calibration_record(said, logits, calibration_of(info), **after)
+    metrics["calibration"] |= selection_record(selections(recipe, run.read_json(run.environment)))
     metrics["calibration"]["before"] = before["before"]  # the file does not give logits with the curvature on
     others = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], data_root)
     alarms = validation_alarms(known.get("val"), info)

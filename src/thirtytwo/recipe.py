@@ -232,6 +232,8 @@ class ScheduleSettings(Settings):
         return self
 
 
+TUNED = "-tuned"
+"""How the names of recipes end that were found by tuning."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Monitor = Literal[
     "val_accuracy", "val_loss", "val_macro_f1", "val_macro_precision", "val_macro_recall", "val_top5_accuracy"

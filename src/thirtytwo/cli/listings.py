@@ -45,6 +45,8 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 
 def show_sets(found: Mapping[str, Any]) -> None:
     """Coverage and size of prediction sets."""
+    from thirtytwo.report.confidence import coverage_note
+
     measured, size = found["measured"], found["mean_size"]
     rows = [
         ("truth in the set", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
@@ -52,6 +54,7 @@ def show_sets(found: Mapping[str, Any]) -> None:
     ]
     show()
     show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
+    show(f"{coverage_note(found, 'the images scored here')}.")
 
 
 def show_unknown(found: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from thirtytwo.judge.unknown import class_mean
 from thirtytwo.pipeline.parts import dataset_of, divide, pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import Means, Scored, calibration_of, load_net, score
+from thirtytwo.pipeline.selection import selection_record, selections
 from thirtytwo.pipeline.strangers import check_thresholded, ood_sets, strangers_record
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
@@ -95,11 +96,15 @@ def evaluate(
     others = ood_sets(there.info, ood, there.data_root) if ood else []
     spoilt = _drawn(there.pictures, corruption_pictures, there.recipe.data.split_seed) if corruptions else None
     say(f"scoring {len(there.pictures):,} pictures of {there.dataset.name} ({split})")
+    if there.own and split == "val":
+        used = ", ".join(["temperature and the threshold for unknown", *_chosen(directory, there.recipe)])
+        say(f"validation was used to choose {used}: scores on it are optimistic")
     shift = there.recipe.evaluate.tta_shift if tta else None
     scored = score(there.scorer, there.pictures, calibration_of(there.info), shift)
     metrics = _figures(directory, there, scored, split)
     if calibration is not None and coverage is not None:
-        metrics["conformal"] = measure_sets(calibration, scored.single, coverage)
+        sets = measure_sets(calibration, scored.single, coverage)
+        metrics["conformal"] = sets | selection_record(_chosen(directory, there.recipe))
     if means is not None:
         say("scoring OOD data")
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
@@ -178,8 +183,12 @@ def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> d
         calibration_of(there.info),
         temperature_only=straight["temperature"] if straight else None,
         fitted_on=int(record["n_val"]),
-    )
+    ) | selection_record(_chosen(directory, there.recipe))
     return metrics
+
+
+def _chosen(directory: RunDir, recipe: Recipe) -> list[str]:
+    return selections(recipe, directory.read_json(directory.environment))
 
 
 @preserved()

@@ -32,6 +32,7 @@ from thirtytwo.pipeline.scoring import (
     save_weights,
     score,
 )
+from thirtytwo.pipeline.selection import selection_record, selections
 from thirtytwo.pipeline.strangers import Skipped, ood_sets, strangers_record, validation_alarms
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
@@ -131,7 +132,9 @@ def _measured(
         calibration,
         temperature_only=model.temperature_only,
         fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
-    )
+    ) | selection_record(chosen := selections(plan.recipe, plan.record))
+    if chosen and plan.parts.val is not None:
+        say(f"validation also chose {', '.join(chosen)}: scores on it are optimistic, those on test are not")
     say("scoring pictures unlike any it was trained on")
     sets = ood_sets(model.info)
     for one in sets:

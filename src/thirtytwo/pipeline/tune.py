@@ -25,8 +25,8 @@ from thirtytwo.pipeline.records import slug, teller
 from thirtytwo.pipeline.space import Space, default_space, label, parse_space, read_space
 from thirtytwo.pipeline.study import Asked, begin_study, check_there, close, open_study, quiet_optuna
 from thirtytwo.pipeline.train import settle
+from thirtytwo.recipe import TUNED, Precision, Recipe, read_recipe, read_recipe_values
 from thirtytwo.recipe import Monitor as Metric
-from thirtytwo.recipe import Precision, Recipe, read_recipe, read_recipe_values
 from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 
@@ -337,7 +337,7 @@ def _write(tuner: _Tuner) -> None:
         f"  thirtytwo train {shlex.quote(asked.data)} --recipe {shlex.quote(str(tuner.path / 'best.toml'))}",
     )
     comment = "".join(f"# {line}\n" for line in head)
-    name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
+    name = recipe.name.removesuffix(TUNED) + TUNED
     write_text(tuner.path / "best.toml", comment + recipe.model_copy(update={"name": name}).to_toml())
 
 

@@ -178,8 +178,9 @@ def _calibration(facts: Facts) -> str:
     ]
     bent = f" and curvature {table['curvature']}" if table["curvature"] else ""
     fitted = f", fitted on {table['fitted_on']:,} validation pictures" if table["fitted_on"] else ""
+    note = f" {as_markdown(table['note'])}." if table["note"] else ""
     return (
-        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{bent}{fitted}. "
+        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{bent}{fitted}.{note} "
         f"Measured on {facts.split}:\n\n"
         "| probabilities | ECE | 95% interval | NLL | 95% interval |\n| --- | ---: | ---: | ---: | ---: |\n"
         + "\n".join(lines)
@@ -204,7 +205,7 @@ def _unknown(facts: Facts) -> str:
         + f".{called}"
     )
     if table["skipped"]:
-        text += f" Not measured: {_plain('; '.join(table['skipped']))}."
+        text += f" Not measured: {as_markdown('; '.join(table['skipped']))}."
     if not table["rows"]:
         return text
     lines = [
@@ -237,7 +238,7 @@ def _sets(facts: Facts) -> str:
         f"{sets['calibrated_on']:,} validation pictures for a coverage of {sets['asked']}, hold the truth of "
         f"{sets['measured']} of {sets['n']:,} {facts.split} pictures (95% interval {sets['interval']}), "
         f"{sets['size']} classes on average. Coverage holds over all classes together; "
-        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']})."
+        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). {as_markdown(sets['note'])}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,26 @@ from thirtytwo.judge.metrics import Reliability
 from thirtytwo.report.facts import Facts, interval, percent
 
 STAGES = (("before", "As trained"), ("temperature_only", "Temperature alone"), ("after", "Calibrated"))
+
+
+def calibration_note(found: Mapping[str, Any], split: str) -> str:
+    """What else the validation images decided that probabilities were calibrated on; nothing where they did not."""
+    chosen = found.get("validation_chose") or ()
+    if not chosen:
+        return ""
+    return (
+        f"The same validation images also chose {', '.join(chosen)}, so confidence fitted on them may come out a "
+        f"little too high; what is measured on {split} is free of that"
+    )
+
+
+def coverage_note(found: Mapping[str, Any], split: str) -> str:
+    """How far the coverage of prediction sets is promised, and how far it is only measured."""
+    chosen = ["temperature and curvature", *(found.get("validation_chose") or ())]
+    return (
+        "The coverage asked for is promised for validation images that were used for nothing else; these also chose "
+        f"{', '.join(chosen)}. What holds is the coverage measured on {split}, with its interval"
+    )
 
 
 def reliability_before(facts: Facts) -> Reliability | None:
@@ -49,6 +70,7 @@ def calibration_table(facts: Facts) -> dict[str, Any] | None:
         "before": rows[0]["ece"],
         "after": rows[-1]["ece"],
         "rows": rows,
+        "note": calibration_note(found, facts.split),
     }
 
 

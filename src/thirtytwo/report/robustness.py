@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from thirtytwo.report.confidence import coverage_note
 from thirtytwo.report.facts import Facts, interval, percent
 
 
@@ -60,6 +61,7 @@ def prediction_sets(facts: Facts) -> dict[str, Any] | None:
         "n": found["n"],
         "calibrated_on": found["calibrated_on"],
         "least": percent(found["least_probability"], 1),
+        "note": coverage_note(found, facts.split),
         "weakest": weakest["class"],
         "weakest_coverage": percent(weakest["coverage"], 1),
         "sizes": [
