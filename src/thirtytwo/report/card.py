@@ -238,7 +238,8 @@ def _sets(facts: Facts) -> str:
         f"{sets['calibrated_on']:,} validation pictures for a coverage of {sets['asked']}, hold the truth of "
         f"{sets['measured']} of {sets['n']:,} {facts.split} pictures (95% interval {sets['interval']}), "
         f"{sets['size']} classes on average. Coverage holds over all classes together; "
-        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). {as_markdown(sets['note'])}."
+        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). "
+        f"{as_markdown(sets['note'])}."
     )
 
 
