@@ -52,14 +52,17 @@ class PixelModel(nn.Module):
         outputs = [probabilities, logits, features]
         if self.net.has_heatmaps:
             outputs.append(self.net.heatmaps(maps, logits.argmax(dim=1)))
-        if self.means is not None:
+        if self.net.scores_known:
+            outputs.append(self.net.known_score(features))
+        elif self.means is not None:
             outputs.append((F.normalize(features, dim=1) @ self.means.T).amax(dim=1))
         return tuple(outputs)
 
     def output_names(self) -> list[str]:
         """Names of what `forward` gives, in order."""
+        known = self.net.scores_known or self.means is not None
         heatmaps = ["heatmaps"] if self.net.has_heatmaps else []
-        return ["probabilities", "logits", "features", *heatmaps, *([] if self.means is None else [KNOWN_SCORE])]
+        return ["probabilities", "logits", "features", *heatmaps, *([KNOWN_SCORE] if known else [])]
 
 
 def pixel_model(net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> PixelModel:

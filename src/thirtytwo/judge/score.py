@@ -12,6 +12,7 @@ from torch import Tensor
 
 from thirtytwo.augment.fast import padded
 from thirtytwo.data.batches import normalised
+from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
 from thirtytwo.models.net import modes_kept
 
@@ -48,6 +49,16 @@ class Scorer:
 
         found = self._over(images, both, None)
         return found[:, :classes], found[:, classes:]
+
+    def known_scores(
+        self, features: npt.NDArray[np.float32], means: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        """How known images look, `(N,)`, from their features `(N, D)`; `means` are those of the classes `(C, D)`."""
+        if not self.net.scores_known:
+            return class_mean(features, means)
+        with torch.inference_mode():
+            found = self.net.known_score(torch.from_numpy(features).to(self.device))
+        return found.double().cpu().numpy()
 
     def tta_logits(
         self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None

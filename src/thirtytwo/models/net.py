@@ -38,6 +38,8 @@ class Net(nn.Module):
     """What each `auto` of its options came to, for the recipe that is saved."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation that images must be normalised by, where weights from elsewhere ask for it."""
+    scores_known: bool = False
+    """Whether the network itself tells how known an image looks (`known_score`); else class means do."""
     head_modules: tuple[str, ...] = ("head",)
     """Names of the parts that make logits of what the base gives; everything else is the base."""
 
@@ -64,6 +66,10 @@ class Net(nn.Module):
         """
         weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
         return torch.einsum("ndhw,nd->nhw", maps, weights)
+
+    def known_score(self, features: Tensor) -> Tensor:
+        """How much speaks for any of the classes, `(N,)`, from features `(N, D)`; larger for images that look known."""
+        raise NotImplementedError
 
     def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits `(N, C)`, computed through the maps `(N, D, h, w)` that Grad-CAM looks at.

@@ -22,7 +22,6 @@ from thirtytwo.judge.conformal import check_coverage, least_probability, measure
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean
 from thirtytwo.pipeline.parts import dataset_of, divide, pictures_of
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import Means, Scored, calibration_of, load_net, score
@@ -113,7 +112,7 @@ def evaluate(
             means,
             there.info,
             validation=(before.get("unknown") or {}).get("validation"),
-            test=class_mean(scored.features, means),
+            test=there.scorer.known_scores(scored.features, means),
             sets=others,
         )
     directory.write_predictions(there.name(split), scored.single)

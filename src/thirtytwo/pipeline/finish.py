@@ -18,7 +18,6 @@ from thirtytwo.fit.train import Fitted
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.records import ending, split_record, touch_test
@@ -145,7 +144,7 @@ def _measured(
         means,
         model.info,
         validation=validation_alarms(model.known_scores, model.info),
-        test=class_mean(scored.features, means),
+        test=scorer.known_scores(scored.features, means),
         sets=sets,
     )
     return metrics

@@ -17,7 +17,7 @@ from thirtytwo.fit.build import trained_net
 from thirtytwo.fit.train import Fitted
 from thirtytwo.judge.calibration import Calibration, fit_calibration, fit_temperature
 from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean, class_means, threshold_at
+from thirtytwo.judge.unknown import class_means, threshold_at
 from thirtytwo.models import Net
 from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.records import version
@@ -95,14 +95,14 @@ def calibrated(
     info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, twin: ModelInfo | None, run: RunDir
 ) -> Calibrated:
     """Calibration and unknown threshold from validation, or from the twin run that had one."""
-    info = info.model_copy(update={"unknown_score": "class_mean"})
+    info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
         borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
         return Calibrated(info.model_copy(update={key: getattr(twin or info, key) for key in borrowed}))
     logits, features = scorer.outputs(val.images)
     found = fit_calibration(logits, val.labels)
     run.write_predictions("val", predictions(val, logits, found))
-    known = class_mean(features, means)
+    known = scorer.known_scores(features, means)
     measured = {
         "temperature": found.temperature,
         "curvature": found.curvature,

@@ -19,7 +19,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import RunError
 from thirtytwo.judge.metrics import wilson
 from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean, false_alarms, measure_unknown
+from thirtytwo.judge.unknown import false_alarms, measure_unknown
 from thirtytwo.pipeline.scoring import CALLED_UNKNOWN
 from thirtytwo.predict.modelfile import ModelInfo
 
@@ -31,6 +31,19 @@ MADE = 1000
 MOST = 2000
 """Images of a data set that is asked for, at most."""
 SEED = 0
+SCORES = {
+    "class_mean": {
+        "score": "class_mean",
+        "what": "cosine between a picture's features and the nearest class mean",
+        "source": "after Techapanurak et al. 2019, arXiv 1905.10628",
+    },
+    "network": {
+        "score": "network",
+        "what": "logarithm of the evidence for the likeliest class, which the network gives itself",
+        "source": "largest softmax probability, after Hendrycks and Gimpel 2017, arXiv 1610.02136",
+    },
+}
+"""What tells known images from unknown ones, by `unknown_score` of the model file."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -74,14 +87,12 @@ def strangers_record(
         if isinstance(one, Skipped):
             skipped.append({"name": one.name, "reason": one.reason})
             continue
-        measured = measure_unknown(test, class_mean(scorer.outputs(one.images)[1], means), threshold)
+        measured = measure_unknown(test, scorer.known_scores(scorer.outputs(one.images)[1], means), threshold)
         told = {"name": one.name, "what": one.what, "source": one.source, "n": len(one.images)}
         against.append(told | measured)
     alarms = int((test < threshold).sum())
     return {
-        "score": "class_mean",
-        "what": "cosine between a picture's features and the nearest class mean",
-        "source": "after Techapanurak et al. 2019, arXiv 1905.10628",
+        **SCORES[info.unknown_score],
         "share": CALLED_UNKNOWN,
         "threshold": threshold,
         "validation": validation,
@@ -118,7 +129,7 @@ def check_thresholded(info: ModelInfo) -> None:
     Raises:
         RunError: it has no threshold, or one of another score.
     """
-    if info.unknown_threshold is None or info.unknown_score != "class_mean":
+    if info.unknown_threshold is None or info.unknown_score not in SCORES:
         raise RunError(
             "This model has no threshold below which it calls an image unknown, so --ood has nothing to measure.",
             "Train with data.val_fraction above 0; the threshold is set on validation.",

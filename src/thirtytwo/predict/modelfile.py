@@ -39,9 +39,10 @@ class ModelInfo(BaseModel):
     """By which logits are divided before softmax, inside the graph."""
     curvature: float = Field(0.0, ge=0)
     """How much of its squared log probability the graph took off each logit before (`judge.calibration`)."""
-    unknown_score: Literal["class_mean", "max_logit"] = "max_logit"
+    unknown_score: Literal["class_mean", "network", "max_logit"] = "max_logit"
     """How alike a picture is to those of training: `class_mean` is the output `known_score`, the cosine between its
-    features and the nearest class mean; `max_logit` its largest logit."""
+    features and the nearest class mean; `network` what the network itself gives as that output; `max_logit` its largest
+    logit."""
     unknown_threshold: float | None
     """A picture whose score is below this is called unknown; None: never."""
     architecture: str
@@ -136,7 +137,7 @@ def _graph_problem(session: InferenceSession, info: ModelInfo) -> str | None:
         found = ", ".join(f"{name} {kind} with {rank} dimensions" for name, kind, rank in inputs)
         return f"its input must be {INPUT} tensor(uint8) with 4 dimensions, found {found or 'none'}"
     outputs: dict[str, Any] = {entry.name: entry.shape for entry in session.get_outputs()}
-    for name in (*REQUIRED_OUTPUTS, *([KNOWN_SCORE] if info.unknown_score == "class_mean" else [])):
+    for name in (*REQUIRED_OUTPUTS, *([KNOWN_SCORE] if info.unknown_score != "max_logit" else [])):
         if name not in outputs:
             return f"it has no output {name!r}, found {', '.join(outputs)}"
         columns = outputs[name][-1] if outputs[name] and name in REQUIRED_OUTPUTS else None

