@@ -192,7 +192,7 @@ class TransferBatches(TrainingBatches):
 
     def size_at(self, progress: float) -> int:
         start = self._head_epochs * len(self) / self.steps
-        if progress < start:
+        if progress < start or start >= 1:
             return int(self._pixels.shape[1])
         return super().size_at((progress - start) / (1 - start))
 
