@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from thirtytwo.cli.console import percent, say, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
+from thirtytwo.images.outputs import EXPLANATIONS as NUMBERS
+from thirtytwo.images.outputs import SHEET
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from thirtytwo.predict.predictor import Unreadable
 
 DEFAULT_OUT = "explained"
-NUMBERS = "explanations.json"
-SHEET = "contact-sheet.png"
 _ON_SHEET = 60
 _NAMED = 5  # left-out files told by name
 

@@ -15,6 +15,7 @@ from thirtytwo.data.splits import Split, split_of
 from thirtytwo.data.tables import Known, read_tables
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.decode import is_junk, natural_key
+from thirtytwo.images.outputs import output_kind
 
 _BATCH = 256
 
@@ -54,8 +55,13 @@ class ParquetTable:
 
 
 def find_parquet(root: Path) -> list[Path]:
-    """Parquet files at every depth, in natural order."""
-    found = (file for file in root.rglob("*.parquet") if not any(map(is_junk, file.relative_to(root).parts)))
+    """Parquet files at every depth, in natural order; those of run directories are no data."""
+    found = (
+        file
+        for file in root.rglob("*.parquet")
+        if not any(map(is_junk, file.relative_to(root).parts))
+        and not any(output_kind(folder) for folder in file.parents if folder != root and folder.is_relative_to(root))
+    )
     return sorted(found, key=lambda file: natural_key(file.as_posix()))
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
+from thirtytwo.images.outputs import output_kind, overlays_in
 
 T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -201,9 +202,21 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
     return list(found), skipped
 
 
-def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Picture files at every depth below `folder`, in natural order, and the files passed over with the reason."""
-    return sift(sorted(_walk(folder, set()), key=lambda path: natural_key(path.as_posix())))
+def list_images(folder: Path, *, named: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Picture files at every depth below `folder`, in natural order, and what was passed over with the reason.
+
+    Passed over is also what thirtytwo wrote there: run directories, and what `explain` draws. Where the user `named`
+    the folder, that is not asked of the folder itself.
+    """
+    outputs: list[tuple[Path, str]] = []
+    found: list[Path] = []
+    if not named and (kind := output_kind(folder)):
+        outputs.append((folder, f"{kind} of thirtytwo"))
+    else:
+        above = set() if named else {""}
+        found = sorted(_walk(folder, above, outputs), key=lambda path: natural_key(path.as_posix()))
+    images, skipped = sift(found)
+    return images, skipped + outputs
 
 
 def sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -231,18 +244,25 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK_NAMES
 
 
-def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
-    """Every file below, links followed except back into a folder one is already in."""
+def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Every file below, links followed except back into a folder one is already in; `outputs` collects what is ours."""
     real = os.path.realpath(folder)
     if real in above:
         return
+    overlays = overlays_in(folder) if above else frozenset()
+    if overlays:
+        outputs.append((folder, f"written by thirtytwo explain ({len(overlays)} images)"))
     for entry in os.scandir(folder):
+        path = Path(entry.path)
         if not entry.is_dir():
-            yield Path(entry.path)
+            if entry.name not in overlays:
+                yield path
         elif is_junk(entry.name):
             continue
+        elif kind := output_kind(path):
+            outputs.append((path, f"{kind} of thirtytwo"))
         else:
-            yield from _walk(Path(entry.path), above | {real})
+            yield from _walk(path, above | {real}, outputs)
 
 
 def _reading(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
