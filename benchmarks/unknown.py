@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.recorded import load_run_data
 from thirtytwo.data.splits import limit
 from thirtytwo.files import write_json
 from thirtytwo.fit.hardware import choose_hardware, describe_machine
@@ -39,7 +39,7 @@ from thirtytwo.judge.unknown import (
     nearest,
     threshold_at,
 )
-from thirtytwo.pipeline.parts import pictures_of
+from thirtytwo.pipeline.parts import own_images
 from thirtytwo.pipeline.scoring import CALLED_UNKNOWN, load_net
 from thirtytwo.pipeline.strangers import OodSet, ood_sets
 from thirtytwo.rundir import RunDir
@@ -105,16 +105,15 @@ def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, An
     hardware = choose_hardware(recipe.train, "cpu")
     net, info = load_net(run, recipe)
     scorer = Scorer(net, info.mean, info.std, hardware.device)
-    own = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize)
-    held = pictures_of(own, "val", info, run)
-    trained_on = own.train.take(np.flatnonzero(~np.isin(own.train.rows, held.rows)))
-    known = limit(trained_on, bank, 0)
+    data = load_run_data(run, root, image_size=info.input_size)
+    own, held = data.dataset, own_images(data, "val", run)
+    known = limit(data.parts.train, bank, 0)
 
     def looked(images: Pixels) -> Outputs:
         return scorer.outputs(images[:most])
 
     scores = every_score(scorer.outputs(known.images)[1], known.labels, len(own.classes))
-    val, test = looked(held.images), looked(pictures_of(own, "test", info, run).images)
+    val, test = looked(held.images), looked(own_images(data, "test", run).images)
     choosing = {name: looked(images) for name, images in made_for_choosing(held.images[:MADE])}
     sets = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], root, most=10_000)
     others = {one.name: looked(one.images) for one in sets if isinstance(one, OodSet)}

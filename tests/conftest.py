@@ -225,9 +225,9 @@ def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0
     return ImageSet(images.clip(0, 255).astype(np.uint8), labels, names, np.arange(count, dtype=np.int64))
 
 
-def make_folder(folder: Path, count: int, *, size: int = 16) -> Path:
+def make_folder(folder: Path, count: int, *, size: int = 16, seed: int = 0) -> Path:
     """The same pictures as PNG files, in a folder for each of three classes."""
-    pictures = make_pictures(count, size=size)
+    pictures = make_pictures(count, size=size, seed=seed)
     for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
         place = folder / f"class {label}"
         place.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.recorded import load_run_data
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.shrink import shrink_onnx
 from thirtytwo.files import write_text
@@ -29,7 +30,6 @@ from thirtytwo.images.decode import RESIZE_RULES
 from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.unknown import class_mean
-from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.pipeline.records import touch_test
 from thirtytwo.pipeline.scoring import calibration_of
 from thirtytwo.pipeline.selection import selection_record, selections
@@ -46,6 +46,10 @@ OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 BATCH = 100
 REPORTS = Path(__file__).parents[1] / "docs" / "reports"
 UNLICENSED = "- No licence is set here: add one, and mind the licence of the data, before publishing."
+BY_POSITION = (
+    "Its held-out images were chosen by position, before thirtytwo divided data by content: the same commands now hold "
+    "out other images of train, and the same test."
+)
 REPEAT = re.compile(r"Reproduce it with the recipe of this directory:\n\n```sh\n.*?\n```", re.DOTALL)
 
 
@@ -97,9 +101,12 @@ class FileScorer:
 def score(run: RunDir, origin: RunDir, rule: str, data_root: Path | None) -> None:
     """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata; `origin` counts it."""
     session, info = open_session(run.onnx)
-    recipe, spec = run.read_recipe(), run.read_json(run.environment)["data"]["spec"]
-    dataset = dataset_of(spec, info, recipe, data_root)
-    parts, touches = divide(dataset, recipe), touch_test(origin)
+    recipe = run.read_recipe()
+    spec = run.read_json(run.environment)["data"]["spec"]
+    data = load_run_data(run, data_root, image_size=info.input_size)
+    if any(data.missing.values()):
+        raise SystemExit(next(data.told()))
+    dataset, parts, touches = data.dataset, data.parts, touch_test(origin)
     scorer, means = FileScorer(session), load_file(run.class_means)["class_means"]
     known = {}
     for split, pictures in (("val", parts.val), ("test", parts.test)):
@@ -140,7 +147,8 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     text = text.replace("`model.onnx` is the whole model", f"`{name}.onnx` is the whole model")
     text = text.replace("`report.html` shows them", "The run's `report.html` shows them")
     text = text.replace(UNLICENSED, "- It is under thirtytwo's licence, MIT; mind that of the data as well.")
-    text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```", text)
+    note = "" if "train" in run.read_json(run.split) else f"\n\n{BY_POSITION}"
+    text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```{note}", text)
     return text + (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened. "
         "Figures are of this file, but for those before calibration and on corrupted pictures, which are of the run "

@@ -20,10 +20,13 @@ class DataSettings(Settings):
     """What is trained on, and what is held out for choices."""
 
     val_fraction: float = Field(0.1, ge=0.0, le=0.5)
-    """Part of train held out, stratified by class, where the data has no validation split of its own."""
+    """Part of train held out, about as much of each class, where the data has no validation split of its own."""
     split_seed: int = Field(0, ge=0)
-    """Decides which rows are held out, and which are test where the data has no test split; apart from `seed`, so that
-    runs with other seeds are scored on the same rows."""
+    """Decides, with the content of each image, which are held out, and which are test where the data has no test split;
+    apart from `seed`, so that runs with other seeds are scored on the same images."""
+    group_by: str = ""
+    """What stays in one part when images are held out, such as all images of one patient: a regular expression on
+    files' paths, whose first group (else all it matches) names the group, or a column; empty: each image alone."""
     train_on: Literal["train", "all"] = "train"
     """`all` adds the validation rows to training once every choice is fixed; needs `calibrate_from`."""
     calibrate_from: str = ""
@@ -33,7 +36,7 @@ class DataSettings(Settings):
     resize: Literal["crop", "pad", "squash"] = "crop"
     """How other shapes become that square: cut the centre, add borders, or change the aspect."""
     limit_train: int = Field(0, ge=0)
-    """Train on this many rows (stratified, seeded); 0: all."""
+    """Train on this many images (stratified, seeded), validation not counted; 0: all."""
 
 
 class PictureSettings(Settings):

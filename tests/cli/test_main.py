@@ -167,7 +167,7 @@ def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_data_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("digits: 10 classes; train 1,438, test 359 pictures")
+    assert out.startswith("digits: 10 classes; train 1,439, test 358 pictures")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 2
     assert "sheet.png exists already" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def test_what_to_set_is_the_last_line(
     assert settings[::2] == ["--set"] * len(keys)
     overrides = parse_overrides(settings[1::2])
     assert list(overrides) == keys
-    assert all(isinstance(value, float) and value > 0 for value in overrides.values())
+    assert all(isinstance(value, int | float) and value > 0 for value in overrides.values())
     if len(keys) == 3:
         assert overrides["optimizer.lr_head"] / overrides["optimizer.lr"] == pytest.approx(0.67 / 0.24, rel=0.1)
     assert "the loss fell fastest at" in told.err

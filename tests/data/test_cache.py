@@ -18,13 +18,13 @@ TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}
 def decoded(monkeypatch):
     """How many pictures were decoded so far."""
     seen = []
-    real = plan.load_image
+    real = plan.load_hashed
 
     def counting(source, size, rule, name):
         seen.append(name)
         return real(source, size, rule, name)
 
-    monkeypatch.setattr(plan, "load_image", counting)
+    monkeypatch.setattr(plan, "load_hashed", counting)
     return seen
 
 
@@ -40,6 +40,7 @@ def test_the_second_time_nothing_is_decoded(make, tmp_path, decoded):
         np.testing.assert_array_equal(one.images, two.images)
         np.testing.assert_array_equal(one.labels, two.labels)
         assert one.files == two.files
+        np.testing.assert_array_equal(one.hashes, two.hashes)
     assert (first.fingerprint, first.sizes) == (second.fingerprint, second.sizes)
 
 

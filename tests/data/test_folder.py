@@ -90,8 +90,8 @@ def test_deeper_folders_belong_to_their_class_and_order_is_natural(make, tmp_pat
 @pytest.mark.parametrize(("sides", "auto"), [((10, 10), 10), ((100, 60), 32), ((3, 3), 8), ((20, 100), 20)])
 def test_auto_size(make, sides, auto, tmp_path):
     root = make.tree(tmp_path, {"a": 3, "b": 3})
-    for file in root.rglob("*.png"):
-        Image.new("RGB", sides).save(file)
+    for number, file in enumerate(root.rglob("*.png")):
+        Image.new("RGB", sides, (number, 0, 0)).save(file)
     assert load_dataset(str(root)).train.images.shape[1:] == (auto, auto, 3)
     assert load_dataset(str(root), image_size=17, resize="pad").train.images.shape[1:] == (17, 17, 3)
 
@@ -191,3 +191,61 @@ def test_files_without_permission_are_named(make, tmp_path):
     (root / "train/cat/0.png").chmod(0)
     with pytest.raises(DataError, match=r"0\.png"):
         load_dataset(str(root))
+
+
+def test_a_class_called_runs_stays_one(make, tmp_path):
+    root = make.tree(tmp_path / "sports", {"runs": 3, "jumps": 3, "explained": 4})
+    assert load_dataset(str(root)).classes == ("explained", "jumps", "runs")
+
+
+def test_what_thirtytwo_wrote_is_no_data(make, tmp_path):
+    root = make.tree(tmp_path / "set", {"a": 3, "b": 3, "runs/first/figures": 2, "a/deeper/figures": 2, "explained": 4})
+    for run in (root / "runs" / "first", root / "a" / "deeper"):
+        (run / "recipe.toml").write_text("")
+        (run / "split.json").write_text("{}")
+    told = '[{"overlay": "0.png"}, {"overlay": "1.png"}, {"file": "x", "error": "y"}]'
+    (root / "explained" / "explanations.json").write_text(told)
+    data = load_dataset(str(root))
+    assert data.classes == ("a", "b", "explained"), "2.png and 3.png were put there by somebody else"
+    for name in ("2.png", "3.png"):
+        (root / "explained" / name).unlink()
+    data = load_dataset(str(root))
+    assert data.classes == ("a", "b")
+    assert len(data.train) + len(data.test) == 6
+    for place in ("runs/first: run directory of thirtytwo", "a/deeper: run directory", "explained: written by"):
+        assert any(note.startswith(place) for note in data.skipped), (place, data.skipped)
+
+
+def test_parquet_beside_our_runs_stays_parquet(make, tmp_path):
+    make.parquet(tmp_path / "train.parquet", [0, 1] * 4)
+    make.tree(tmp_path / "runs" / "first", {"figures": 2})
+    make.parquet(tmp_path / "runs" / "first" / "predictions-test.parquet", [0, 1], first=50)
+    for name in ("recipe.toml", "environment.json"):
+        (tmp_path / "runs" / "first" / name).write_text("{}")
+    data = load_dataset(str(tmp_path))
+    assert len(data.train) + len(data.test) == 8
+
+
+@pytest.mark.parametrize(
+    ("tree", "stored"),
+    [
+        ({"a": 1}, {"train": 1}),
+        ({"test/a": 2, "test/b": 1}, {"train": 0, "test": 3}),
+        ({"val/a": 2, "test/b": 1}, {"train": 0, "val": 2, "test": 1}),
+        ({"a": 1, "b": 1}, {"train": 2}),
+    ],
+)
+def test_whole_data_is_taken_as_it_is_stored(make, tree, stored, tmp_path):
+    root = make.tree(tmp_path / "set", tree)
+    data = load_dataset(str(root), whole=True)
+    assert {name: len(images) for name, images in data.stored.items()} == stored
+    with pytest.raises(DataError):
+        load_dataset(str(root))
+
+
+def test_groups_by_pattern(make, tmp_path):
+    root = make.tree(tmp_path / "set", {"a/p1": 2, "a/p2": 2, "a/p3": 2, "b/p1": 2, "b/p4": 2, "b/loose": 1})
+    data = load_dataset(str(root), group_by=r"/(p\d)/")
+    sides = [{file.split("/")[1] for file in part.files} for part in (data.train, data.test)]
+    assert sides[0] | sides[1] == {"p1", "p2", "p3", "p4", "loose"}
+    assert not sides[0] & sides[1]

@@ -62,7 +62,9 @@ def test_a_single_split_of_any_name_is_divided(make, answer):
     answer(datasets.DatasetDict({"full": table(make, [0, 1] * 10)}))
     data = load_dataset("hf:owner/insects")
     assert data.test is not None
-    assert (len(data.train), len(data.test)) == (16, 4)
+    assert len(data.train) + len(data.test) == 20
+    assert data.train.counts.min() >= 1
+    assert data.test.counts.min() >= 1
 
 
 def test_sets_kept_by_the_library_are_cached_by_content(make, answer, tmp_path):

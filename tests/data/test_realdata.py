@@ -72,10 +72,11 @@ def test_cifar100_names_and_superclasses_are_those_of_the_file(data_root):
     assert {len(names) for names in CIFAR100_GROUPS.values()} == {5}
 
 
-def test_validation_is_a_tenth_of_every_class(data_root):
+def test_validation_is_about_a_tenth_of_every_class(data_root):
     train, val = hold_out(load_dataset("cifar10", data_root=data_root).train, 0.1, seed=0)
-    assert train.counts.tolist() == [4500] * 10
-    assert val.counts.tolist() == [500] * 10
+    assert (train.counts + val.counts).tolist() == [5000] * 10
+    assert val.counts == pytest.approx([500] * 10, abs=4 * (5000 * 0.1 * 0.9) ** 0.5)
+    assert not np.isin(train.hashes, val.hashes).any()
 
 
 def test_at_the_second_start_no_picture_is_decoded(data_root, monkeypatch):

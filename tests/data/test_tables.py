@@ -54,7 +54,11 @@ def test_one_file_is_divided_by_seed_and_long_files_are_read_piece_by_piece(make
     make.parquet(tmp_path / "everything.parquet", [0, 1] * 300, names=NAMES)
     data = load_dataset(str(tmp_path), seed=4)
     assert data.test is not None
-    assert (len(data.train), len(data.test)) == (480, 120)
+    assert len(data.train) + len(data.test) == 600
+    assert len(data.test) == pytest.approx(120, abs=40)
+    other = load_dataset(str(tmp_path), seed=5)
+    assert other.test is not None
+    assert data.test.rows.tolist() != other.test.rows.tolist()
     for part in (data.train, data.test):
         for row, label, picture in zip(part.rows, part.labels, part.images, strict=True):
             assert label == row % 2
@@ -89,7 +93,7 @@ def test_a_test_split_without_labels_is_left_out(make, tmp_path):
     make.parquet(tmp_path / "test.parquet", [-1, -1], names=NAMES, first=20)
     data = load_dataset(str(tmp_path))
     assert data.test is not None
-    assert len(data.test) == 2
+    assert len(data.train) + len(data.test) == 10
     assert data.skipped[0] == "test: no row has a label"
 
 
@@ -235,3 +239,15 @@ def test_options_are_checked(query, message, make, tmp_path):
         make.parquet(tmp_path / f"{split}.parquet", [0, 1], names=NAMES)
     with pytest.raises((UnknownNameError, DataError), match=message):
         load_dataset(f"{tmp_path}?{query}")
+
+
+def test_groups_by_column(make, tmp_path):
+    patients = pa.array([number // 4 for number in range(40)])
+    make.parquet(tmp_path / "all.parquet", [n // 4 % 2 for n in range(40)], more={"patient": patients})
+    data = load_dataset(str(tmp_path), group_by="patient")
+    assert data.test is not None
+    sides = [{int(row) // 4 for row in part.rows} for part in (data.train, data.test)]
+    assert sides[0] | sides[1] == set(range(10))
+    assert not sides[0] & sides[1]
+    with pytest.raises(UnknownNameError, match="Did you mean 'patient'"):
+        load_dataset(str(tmp_path), group_by="patiant")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from thirtytwo.data.batches import normalised
 from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.parts import Parts
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.fit.build import build_net
@@ -21,7 +22,6 @@ from thirtytwo.fit.hardware import choose_hardware
 from thirtytwo.fit.losses import distillation
 from thirtytwo.fit.teacher import Teacher, read_teacher
 from thirtytwo.fit.train import Fitted, fit, prepared
-from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.scoring import model_info, save_weights
 from thirtytwo.rundir import RunDir
 

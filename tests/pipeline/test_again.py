@@ -35,7 +35,7 @@ def test_corruptions_and_sets_are_written_and_stay(run):
     assert all(len(kind["accuracy"]) == len(STRENGTHS) for kind in table["kinds"])
     assert 0 < table["mean_corruption_accuracy"]["value"] <= 1
     sets = metrics["conformal"]
-    assert (sets["coverage"], sets["calibrated_on"], sets["n"]) == (0.8, 40, metrics["n"])
+    assert (sets["coverage"], sets["calibrated_on"], sets["n"]) == (0.8, 44, metrics["n"])
     assert sets["measured"]["value"] == pytest.approx(0.8, abs=0.2)
     assert metrics["test_evaluations"] == 2
 
@@ -75,7 +75,7 @@ def test_the_command_prints_them(run, capsys):
     ("settings", "error", "says"),
     [
         ({"coverage": 95}, DataError, "Did you mean 0.95"),
-        ({"coverage": 0.99}, DataError, "needs at least 99 validation pictures; found 40"),
+        ({"coverage": 0.99}, DataError, "needs at least 99 validation pictures; found 44"),
         ({"coverage": 0.9, "split": "val"}, DataError, "cannot be measured on it"),
         ({"corruptions": True, "corruption_pictures": 5}, DataError, "5 pictures cannot cover 10 classes"),
     ],

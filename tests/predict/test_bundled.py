@@ -46,6 +46,7 @@ def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
     for part in ("Calibration", "Unknown pictures", "Training", "Limits", "This file"):
         assert f"## {part}" in card, part
     assert "thirtytwo train cifar" in card
+    assert "chosen by position" in card, "until they are trained anew: these commands now hold out other images"
     page = (REPORTS / f"{name}.html").read_text(encoding="utf-8")
     assert "<pre>thirtytwo train cifar" in page
     assert "data:image/" not in page  # pictures that are not ours to pass on

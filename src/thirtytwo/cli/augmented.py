@@ -42,6 +42,7 @@ def show_augmented(
         image_size=early.data.image_size,
         resize=early.data.resize,
         seed=early.data.split_seed,
+        group_by=early.data.group_by,
     )
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
     samples = draw_samples(recipe, data.train)

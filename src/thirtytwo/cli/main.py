@@ -90,6 +90,14 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX|COLUMN",
+            help="Keep together what belongs together when validation and test are set aside: a pattern on files' "
+            "paths, such as '/(patient\\d+)_', or a column.",
+        ),
+    ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(metavar="timm|TAG|FILE|RUN", help="Start from these weights.", show_default="the recipe's"),
@@ -110,6 +118,8 @@ def train(
     overrides = parse_overrides(settings or [])
     if pretrained is not None:
         overrides["transfer.pretrained"] = pretrained
+    if group_by is not None:
+        overrides["data.group_by"] = group_by
     if find_lr:
         from thirtytwo.cli.rates import find_rate
 

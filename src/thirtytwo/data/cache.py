@@ -30,9 +30,10 @@ import numpy as np
 
 from thirtytwo.data import cache_room as room
 from thirtytwo.errors import DataError
+from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
 
-FORMAT = 1
+FORMAT = 2
 _SETTLED_SECONDS = 2.0
 _REMEMBERED = re.compile(r"[0-9a-f]{32}(\.\d+)?")
 _BLOCK, _BLOCKS = 1 << 16, 16
@@ -43,9 +44,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """Pictures of each split, uint8 `(N, H, W, 3)`, and what was learnt while decoding them."""
+    """Pictures of each split, uint8 `(N, H, W, 3)`, and what was learnt while decoding them.
+
+    `hashes` name the content of each image (`images.content`).
+    """
 
     images: Mapping[str, Pixels]
+    hashes: Mapping[str, Hashes]
     sizes: Mapping[tuple[int, int], int]
     fingerprint: str
 
@@ -147,7 +152,9 @@ def _open(entry: Path) -> Entry | None:
             _keep_while_mapped(images, in_use)
             _note_use(entry, facts)
             sizes = {(width, height): count for width, height, count in facts["sizes"]}
-            return Entry(images, sizes, str(facts["fingerprint"]))
+            hashes = {name: from_text(facts["hashes"][name]) for name in images}
+            if all(len(hashes[name]) == len(images[name]) for name in images):
+                return Entry(images, hashes, sizes, str(facts["fingerprint"]))
     except FileNotFoundError:
         if not entry.exists():
             return None
@@ -221,6 +228,7 @@ def _store(entry: Path, made: Entry, data: str) -> None:
             },
             "sizes": [[width, height, count] for (width, height), count in made.sizes.items()],
             "fingerprint": made.fingerprint,
+            "hashes": {name: as_text(hashes) for name, hashes in made.hashes.items()},
         }
         (temporary / room.FACTS).write_text(json.dumps(facts), encoding="utf-8")
         if _open_quietly(entry) is None:

@@ -11,7 +11,8 @@ from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.plan import AUTO_SIZE, TEST_FRACTION, check, fingerprint
 from thirtytwo.data.source import DATASETS, Request, refuse_options
 from thirtytwo.data.splits import part_off
-from thirtytwo.errors import require
+from thirtytwo.errors import DataError, require
+from thirtytwo.images.content import hash_pixels
 from thirtytwo.images.decode import Pixels, resize
 
 _BRIGHTEST = 16
@@ -20,16 +21,21 @@ _TEST_SEED = 0
 
 @DATASETS.register("digits")
 def digits(request: Request) -> DataSet:
-    """Digits of 8×8 pixels made larger; test is the same stratified fifth whatever the seed."""
+    """Digits of 8×8 pixels made larger; test is the same fifth whatever the seed."""
     refuse_options(request, "digits", ())
+    if request.group_by:
+        raise DataError("digits has nothing to group by.", "Leave out --group-by (data.group_by).")
     check(request)
     source = require("sklearn.datasets", "train").load_digits()
     classes = tuple(str(name) for name in source.target_names)
     side = AUTO_SIZE if request.image_size == "auto" else request.image_size
     grey = np.rint(source.images * (255 / _BRIGHTEST)).astype(np.uint8)
-    images: Pixels = np.stack([resize(np.repeat(picture[:, :, None], 3, 2), side, request.resize) for picture in grey])
-    every = ImageSet(images, source.target.astype(np.int64), classes, np.arange(len(images), dtype=np.int64))
-    train, test = (every.take(part) for part in part_off(every.labels, classes, TEST_FRACTION, _TEST_SEED, "testing"))
+    colored = np.repeat(grey[:, :, :, None], 3, axis=3)
+    images: Pixels = np.stack([resize(picture, side, request.resize) for picture in colored])
+    hashes = np.array([hash_pixels(picture) for picture in colored], dtype=np.uint64)
+    rows = np.arange(len(images), dtype=np.int64)
+    every = ImageSet(images, source.target.astype(np.int64), classes, rows, hashes=hashes)
+    train, test = (every.take(part) for part in part_off(every, TEST_FRACTION, _TEST_SEED, "testing"))
     return DataSet(
         name="digits",
         train=train,

@@ -85,8 +85,7 @@ def examine(dataset: DataSet) -> list[Finding]:
 
 def splits(dataset: DataSet) -> Mapping[str, ImageSet]:
     """The splits there are, by name."""
-    every = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    return {name: images for name, images in every.items() if images is not None}
+    return dataset.stored
 
 
 def _unreadable(causes: list[ImageError]) -> Iterator[Finding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +32,17 @@ def read_folder(root: Path, request: Request) -> DataSet:
     """
     refuse_options(request, str(root), ())
     skipped: list[str] = []
-    found = {name: _labelled(root, folder, skipped) for name, folder in _split_folders(root, skipped).items()}
+    folders = _split_folders(root, skipped, request.whole)
+    found = {name: _labelled(root, folder, skipped) for name, folder in folders.items()}
     classes = tuple(sorted({label for pictures in found.values() for label, _ in pictures}, key=natural_key))
-    if len(classes) == 1:
+    if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
     files = [path for pictures in found.values() for _, path in pictures]
     plan = Plan(
         name=root.resolve().name,
         where=str(root),
         classes=classes,
-        parts={name: _part(root, pictures, classes) for name, pictures in found.items()},
+        parts=_grouped(root, {name: _part(root, pictures, classes) for name, pictures in found.items()}, request),
         content=lambda: cache.content_key(root, files),
         skipped=tuple(skipped),
         all_in_all=True,
@@ -47,7 +50,7 @@ def read_folder(root: Path, request: Request) -> DataSet:
     return carry_out(plan, request)
 
 
-def _split_folders(root: Path, skipped: list[str]) -> dict[Split, Path]:
+def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:
     """Where each split lies; `{"train": root}` where the folders are classes."""
     splits: dict[Split, Path] = {}
     entries = _entries(root)
@@ -59,7 +62,7 @@ def _split_folders(root: Path, skipped: list[str]) -> dict[Split, Path]:
             splits[name] = entry
     if not splits:
         return {"train": root}
-    if "train" not in splits:
+    if "train" not in splits and not whole:
         raise DataError(
             f"{root} has {' and '.join(sorted(folder.name for folder in splits.values()))}, but no train folder.",
             "Add train/ with one folder per class; a class folder of that name must be renamed.",
@@ -76,8 +79,9 @@ def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, P
     pictures: list[tuple[str, Path]] = []
     for entry in entries:
         if entry.is_dir():
-            inside, junk = list_images(entry)
-            passed_over += junk if inside else [*junk, (entry, "folder without pictures")]
+            inside, junk = list_images(entry, named=False)
+            ours = any(path == entry for path, _ in junk)
+            passed_over += junk if inside or ours else [*junk, (entry, "folder without pictures")]
             pictures += [(entry.name, path) for path in inside]
     if not pictures:
         if loose:
@@ -102,6 +106,45 @@ def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]
         files=files,
         random_access=True,
     )
+
+
+def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Split, Part]:
+    """The parts with what the pattern `group_by` finds in each path below `root`, the first group of it if it has one.
+
+    Raises:
+        DataError: no regular expression, or it matches no path.
+    """
+    if not request.group_by:
+        return parts
+    try:
+        pattern = re.compile(request.group_by)
+    except re.error as error:
+        raise DataError(
+            f"The pattern {request.group_by!r} of --group-by (data.group_by) cannot be read: {error}.",
+            r"Expected a regular expression, such as '/(patient\d+)_'.",
+        ) from None
+
+    def group(file: str) -> str | None:
+        found = pattern.search(file)
+        return None if found is None else (found[1] or "" if pattern.groups else found[0])
+
+    named = {name: [group(file) for file in part.files or ()] for name, part in parts.items()}
+    if not any(one is not None for groups in named.values() for one in groups):
+        example = next(file for part in parts.values() for file in part.files or ())
+        raise DataError(
+            f"The pattern {request.group_by!r} of --group-by (data.group_by) matches none of the files in {root}.",
+            f"It is looked for in paths such as {example!r}; put what names the group in parentheses.",
+        )
+    return {
+        name: replace(
+            part,
+            groups=tuple(
+                f"file {file}" if one is None else f"group {one}"
+                for file, one in zip(part.files or (), named[name], strict=True)
+            ),
+        )
+        for name, part in parts.items()
+    }
 
 
 def _hint_one_deeper(folder: Path) -> None:

@@ -36,28 +36,32 @@ def ratio_of(options: Mapping[str, str]) -> float | None:
     return ratio
 
 
-def long_tailed(data: DataSet, ratio: float, seed: int) -> DataSet:
+def long_tailed(data: DataSet, ratio: float, seed: int, *, only_named: bool = False) -> DataSet:
     """`data` with fewer training pictures from class to class, down to one in `ratio`; val and test stay as they are.
 
     The exponential profile of Cao et al. (2019, arXiv 1906.07413): class c of C keeps the largest class's count times
-    ratio^(-c / (C - 1)), rounded down, or all it has where that is less. `seed` decides which pictures stay.
+    ratio^(-c / (C - 1)), rounded down, or all it has where that is less. `seed` decides which pictures stay. With
+    `only_named` all of them do, and only the data set's name tells.
     """
-    counts = data.train.counts
-    kept = data.train.take(draw(data.train.labels, profile(counts, ratio), seed))
+    name = f"{data.name}{'&' if '?' in data.name else '?'}{IMBALANCE}={ratio:g}"
+    if only_named:
+        return replace(data, name=name)
+    chosen = draw(data.train, profile(data.train.counts, ratio), seed)
+    kept = data.train.take(chosen)
     splits = {"train": kept, "val": data.val, "test": data.test}
-    sign = "&" if "?" in data.name else "?"
     remark = (
         f"{len(data.train) - len(kept):,} of {len(data.train):,} training pictures for {IMBALANCE} {ratio:g}: "
         f"{kept.counts.max():,} are left of the most frequent class, {kept.counts.min():,} of the rarest (seed {seed})"
     )
     return replace(
         data,
-        name=f"{data.name}{sign}{IMBALANCE}={ratio:g}",
+        name=name,
         train=kept,
         fingerprint=fingerprint(
             data.classes, [(name, part.images, part.labels) for name, part in splits.items() if part is not None]
         ),
         skipped=(*data.skipped, remark),
+        thinned=np.delete(data.train.hashes, chosen),
     )
 
 

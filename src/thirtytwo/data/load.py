@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from thirtytwo.data import cifar as cifar
 from thirtytwo.data import digits as digits
@@ -44,6 +44,8 @@ def load_dataset(
     seed: int = 0,
     cache: bool = True,
     unreadable: list[ImageError] | None = None,
+    group_by: str = "",
+    whole: bool = False,
 ) -> DataSet:
     """The data set `spec` names, decoded.
 
@@ -57,6 +59,10 @@ def load_dataset(
             leaves.
         cache: keep the decoded pictures and open them from there.
         unreadable: collects pictures that cannot be read and are left out; None makes them an error.
+        group_by: keeps together what belongs together when the data is divided: a regular expression on files' paths
+            (its first group, else all that it matches), or a column of a table.
+        whole: as it is stored, for looking at and not for training: no test is set aside, no imbalance made, and one
+            class, or a test split alone, will do.
 
     Raises:
         UnknownNameError: no such data set, option or column.
@@ -67,8 +73,19 @@ def load_dataset(
     root = data_root or (Path(text).expanduser() if (text := os.environ.get(DATA_ROOT_VARIABLE)) else None)
     ratio = ratio_of(found.options)
     options = {key: value for key, value in found.options.items() if key != IMBALANCE}
-    data = _reader(found)(Request(root, image_size, resize, seed, cache, options, unreadable))
-    return data if ratio is None else long_tailed(data, ratio, seed)
+    request = Request(root, image_size, resize, seed, cache, options, unreadable, group_by, whole)
+    data = _reader(found)(request)
+    return data if ratio is None else long_tailed(data, ratio, seed, only_named=whole)
+
+
+def absolute(spec: str) -> str | None:
+    """`spec` of a folder such that it means the same from everywhere; None for what is no folder of this machine."""
+    found = parse(spec)
+    if found.kind != "folder":
+        return None
+    place = str(Path(found.name).expanduser().resolve())
+    options = f"?{urlencode(found.options)}" if found.options else ""
+    return place + options
 
 
 def parse(spec: str) -> Spec:

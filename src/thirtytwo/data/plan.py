@@ -21,9 +21,10 @@ import PIL
 from thirtytwo.data import cache
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.source import Request
-from thirtytwo.data.splits import SPLITS, Positions, Split, part_off
+from thirtytwo.data.splits import SPLITS, Positions, Split, group_ids, part_off
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, load_image, read_size
+from thirtytwo.images.content import Hashes, load_hashed
+from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
 
 Source: TypeAlias = bytes | Path
 Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
@@ -45,7 +46,8 @@ class Part:
     """One split before decoding.
 
     `labels` and `rows` int64 `(N,)`, `rows` rising; `stream` yields the pictures of the rows it is given, in order;
-    `name_of` says what an error message calls a row; `random_access` tells that rows far apart cost no more.
+    `name_of` says what an error message calls a row; `random_access` tells that rows far apart cost no more. `groups`
+    names what each row belongs to, where rows that belong together must stay in one part.
     """
 
     labels: npt.NDArray[np.int64]
@@ -54,6 +56,7 @@ class Part:
     name_of: Callable[[int], str]
     files: tuple[str, ...] | None = None
     random_access: bool = False
+    groups: tuple[str, ...] | None = None
 
     def take(self, positions: Positions) -> Part:
         """The pictures at `positions`, which rise."""
@@ -62,6 +65,7 @@ class Part:
             labels=self.labels[positions],
             rows=self.rows[positions],
             files=None if self.files is None else tuple(self.files[position] for position in positions),
+            groups=None if self.groups is None else tuple(self.groups[position] for position in positions),
         )
 
 
@@ -97,13 +101,15 @@ class UnreadablePicturesError(DataError):
 
 
 def carry_out(plan: Plan, request: Request) -> DataSet:
-    """Check the plan, divide it where it has no test, decode it or open what was decoded before.
+    """Check the plan, decode it or open what was decoded before, and set a test apart where it has none.
 
     Raises:
         DataError: the plan does not make a data set, or pictures cannot be read.
     """
     check(request)
-    plan = _with_test(_with_all_classes(plan), request.seed)
+    plan = _as_stored(plan) if request.whole else _with_all_classes(plan)
+    if not request.whole and "test" not in plan.parts:
+        _check_enough(plan)
     try:
         entry = _entry(plan, request)
     except UnreadablePicturesError as error:
@@ -112,13 +118,10 @@ def carry_out(plan: Plan, request: Request) -> DataSet:
         request.unreadable.extend(error.causes.values())
         plan = _without(plan, error.causes)
         entry = _entry(plan, request)
-    sets = {
-        name: ImageSet(entry.images[name], part.labels, plan.classes, part.rows, part.files)
-        for name, part in plan.parts.items()
-    }
-    return DataSet(
+    sets = {name: _image_set(plan, name, entry) for name in plan.parts}
+    found = DataSet(
         name=plan.name,
-        train=sets["train"],
+        train=sets.get("train") or _nothing(plan.classes, next(iter(sets.values()))),
         val=sets.get("val"),
         test=sets.get("test"),
         fingerprint=entry.fingerprint,
@@ -126,6 +129,39 @@ def carry_out(plan: Plan, request: Request) -> DataSet:
         skipped=plan.skipped,
         sizes=entry.sizes,
     )
+    return found if request.whole or found.test is not None else set_test_apart(found, request.seed)
+
+
+def set_test_apart(data: DataSet, seed: int) -> DataSet:
+    """`data`, which has no test, with a part of train as test.
+
+    Raises:
+        DataError: a class that cannot be in both.
+    """
+    kept, aside = part_off(data.train, TEST_FRACTION, seed, "testing")
+    train, test = data.train.take(kept), data.train.take(aside)
+    parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
+    remark = f"no test split: {len(aside)} of {len(data.train)} pictures were set aside as test (seed {seed})"
+    return replace(
+        data,
+        train=train,
+        test=test,
+        fingerprint=fingerprint(data.classes, [(name, part.images, part.labels) for name, part in parts]),
+        skipped=(*data.skipped, remark),
+    )
+
+
+def _image_set(plan: Plan, name: Split, entry: cache.Entry) -> ImageSet:
+    part = plan.parts[name]
+    groups = None if part.groups is None else group_ids(part.groups)
+    return ImageSet(
+        entry.images[name], part.labels, plan.classes, part.rows, part.files, hashes=entry.hashes[name], groups=groups
+    )
+
+
+def _nothing(classes: tuple[str, ...], like: ImageSet) -> ImageSet:
+    """No images, of the size of others."""
+    return replace(like.take(np.zeros(0, dtype=np.int64)), classes=classes)
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.NDArray[np.int64]]]) -> str:
@@ -203,18 +239,28 @@ def _with_all_classes(plan: Plan) -> Plan:
     )
 
 
-def _with_test(plan: Plan, seed: int) -> Plan:
-    """The plan with a part of train set aside as test, where it has no test."""
-    if "test" in plan.parts:
-        return plan
+def _as_stored(plan: Plan) -> Plan:
+    """The plan without splits and classes that have no pictures, whatever else it lacks.
+
+    Raises:
+        DataError: no picture at all.
+    """
+    filled = {name: part for name, part in plan.parts.items() if len(part.labels)}
+    if not filled:
+        raise DataError(f"{plan.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+    return replace(plan, parts=filled)
+
+
+def _check_enough(plan: Plan) -> None:
+    """Refuse before anything is decoded what cannot be divided afterwards.
+
+    Raises:
+        DataError: a class with a single picture.
+    """
     train = plan.parts["train"]
-    kept, aside = part_off(train.labels, plan.classes, TEST_FRACTION, seed, "testing")
-    remark = f"no test split: {len(aside)} of {len(train.labels)} pictures were set aside as test (seed {seed})"
-    return replace(
-        plan,
-        parts={**plan.parts, "train": train.take(kept), "test": train.take(aside)},
-        skipped=(*plan.skipped, remark),
-    )
+    blank = np.zeros((len(train.labels), 1, 1, 3), dtype=np.uint8)
+    apart = np.arange(len(train.labels), dtype=np.uint64)
+    part_off(ImageSet(blank, train.labels, plan.classes, train.rows, hashes=apart), TEST_FRACTION, 0, "testing")
 
 
 def _without(plan: Plan, rows: Iterable[tuple[Split, int]]) -> Plan:
@@ -226,7 +272,7 @@ def _without(plan: Plan, rows: Iterable[tuple[Split, int]]) -> Plan:
         )
         for name, part in plan.parts.items()
     }
-    if not len(parts["train"].labels):
+    if "train" in parts and not len(parts["train"].labels):
         raise DataError(f"{plan.where}: no training picture can be read.", "Copy the data again.")
     return replace(plan, parts={name: part for name, part in parts.items() if len(part.labels)})
 
@@ -260,34 +306,37 @@ def _decoded(plan: Plan, request: Request) -> cache.Entry:
     logger.info("Decoding %s pictures of %s.", f"{total:,}", plan.where)
     side = _auto_size(plan) if request.image_size == "auto" else request.image_size
     images: dict[str, Pixels] = {}
+    hashes: dict[str, Hashes] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     causes: dict[tuple[Split, int], ImageError] = {}
     for name in SPLITS:
         if name in plan.parts:
-            images[name], unread = _decoded_part(plan.parts[name], side, request, sizes)
+            images[name], hashes[name], unread = _decoded_part(plan.parts[name], side, request, sizes)
             causes |= {(name, row): cause for row, cause in unread.items()}
     if causes:
         raise UnreadablePicturesError(plan.where, total, causes)
     found = [(name, images[name], plan.parts[name].labels) for name in SPLITS if name in images]
-    return cache.Entry(images, dict(sizes.most_common()), fingerprint(plan.classes, found))
+    return cache.Entry(images, hashes, dict(sizes.most_common()), fingerprint(plan.classes, found))
 
 
 def _decoded_part(
     part: Part, side: int, request: Request, sizes: Counter[tuple[int, int]]
-) -> tuple[Pixels, dict[int, ImageError]]:
-    """Pictures uint8 `(N, side, side, 3)`, and what is wrong with which row."""
+) -> tuple[Pixels, Hashes, dict[int, ImageError]]:
+    """Pictures uint8 `(N, side, side, 3)`, hashes of their content, and what is wrong with which row."""
     images = np.zeros((len(part.rows), side, side, 3), dtype=np.uint8)
+    hashes = np.zeros(len(part.rows), dtype=np.uint64)
     causes: dict[int, ImageError] = {}
 
     def work(items: Sequence[tuple[int, Source]]) -> None:
         for position, source in items:
             row = int(part.rows[position])
             try:
-                loaded = load_image(source, side, request.resize, part.name_of(row))
+                loaded, content = load_hashed(source, side, request.resize, part.name_of(row))
             except ImageError as cause:
                 causes[row] = cause
                 continue
             images[position] = loaded.pixels
+            hashes[position] = content
             found.append((loaded.width, loaded.height))
 
     found: list[tuple[int, int]] = []
@@ -297,12 +346,12 @@ def _decoded_part(
         while items := list(islice(waiting, _CHUNK * workers)):
             list(pool.map(work, [items[start::workers] for start in range(workers)]))
     sizes.update(found)
-    return images, dict(sorted(causes.items()))
+    return images, hashes, dict(sorted(causes.items()))
 
 
 def _auto_size(plan: Plan) -> int:
     """The shorter side that half of the pictures have at least, at most `AUTO_SIZE`; a sample of train decides."""
-    part = plan.parts["train"]
+    part = plan.parts["train"] if "train" in plan.parts else next(iter(plan.parts.values()))
     step = max(1, len(part.rows) // _PROBED) if part.random_access else 1
     sides = []
     for source in part.stream(part.rows[::step][:_PROBED]):

@@ -18,7 +18,9 @@ class Request:
     """How a data set is wanted.
 
     `options` are those of the spec (`?label=…`). `unreadable` collects what is wrong with pictures that cannot be read,
-    which are then left out; None makes them an error.
+    which are then left out; None makes them an error. `group_by` says what must stay together when the data is divided:
+    a regular expression on files' paths, or a column. `whole` asks for the data as it is stored, not to be trained on:
+    nothing is set aside as test, and one class, or a test split alone, will do.
     """
 
     data_root: Path | None = None
@@ -28,6 +30,8 @@ class Request:
     cache: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     unreadable: list[ImageError] | None = None
+    group_by: str = ""
+    whole: bool = False
 
 
 IMBALANCE = "imbalance"

@@ -72,14 +72,20 @@ def read_tables(
         DataError: no train split, a column that cannot be told, labels that make no classes, unreadable pictures.
     """
     refuse_options(request, where, OPTIONS)
-    if "train" not in tables:
+    if "train" not in tables and not (request.whole and tables):
         raise DataError(f"{where} has no train split; found {', '.join(tables) or 'none'}.", "Add one.")
-    schema = tables["train"].schema
+    schema = next(iter(tables.values())).schema if "train" not in tables else tables["train"].schema
     features = _features(schema)
     image = _image_column(where, schema, features, request.options.get("image"))
     label = _label_column(where, schema, features, request.options.get("label") or (known.label if known else None))
+    group_by = request.group_by
+    if group_by and group_by not in schema.names:
+        raise UnknownNameError(
+            f"{where} has no column {group_by!r} to group by (--group-by, data.group_by).",
+            did_you_mean(group_by, schema.names),
+        )
     for split, table in tables.items():
-        lacking = {image, label} - set(table.schema.names)
+        lacking = {image, label, *([group_by] if group_by else [])} - set(table.schema.names)
         if lacking:
             raise DataError(f"{where}: {split} has no column {listed(sorted(lacking))}, which train has.", "Add it.")
     values = {split: table.column(label) for split, table in tables.items()}
@@ -98,7 +104,7 @@ def read_tables(
         where=where,
         classes=classes,
         parts={
-            split: _part(f"{split} row", table, image, labels[split])
+            split: _part(f"{split} row", table, image, labels[split], group_by)
             for split, table in tables.items()
             if split not in unlabelled
         },
@@ -242,7 +248,7 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(called: str, table: Table, image: str, labels: Labels) -> Part:
+def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> Part:
     def stream(rows: Positions) -> Iterator[Source]:
         """Rows rise, so one pass over the batches meets them all."""
         start = done = 0
@@ -261,7 +267,14 @@ def _part(called: str, table: Table, image: str, labels: Labels) -> Part:
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
         name_of=lambda row: f"{called} {row}",
+        groups=tuple(_group_names(called, table.column(group_by))) if group_by else None,
     )
+
+
+def _group_names(called: str, column: Any) -> Iterator[str]:
+    """A group for each row; a row without one is a group of its own."""
+    for row, cell in enumerate(column.to_pylist()):
+        yield f"{called} {row}" if cell is None else f"group {cell}"
 
 
 def _source(cell: Any) -> Source:

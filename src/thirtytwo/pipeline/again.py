@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from thirtytwo.data.imageset import DataSet, ImageSet
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.parts import Parts
+from thirtytwo.data.recorded import RunData, find_again, is_own, load_as_stored, load_run_data
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.files import check_free, write_text
@@ -22,7 +23,7 @@ from thirtytwo.judge.conformal import check_coverage, least_probability, measure
 from thirtytwo.judge.corruptions import PICTURES, measure_corruptions
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
-from thirtytwo.pipeline.parts import dataset_of, divide, pictures_of
+from thirtytwo.pipeline.parts import Scorable, other_images, own_images
 from thirtytwo.pipeline.records import slug, teller, touch_test
 from thirtytwo.pipeline.scoring import Means, Scored, calibration_of, load_net, score
 from thirtytwo.pipeline.selection import selection_record, selections
@@ -55,7 +56,11 @@ def evaluate(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
-    """Score a finished run again, on its own test or validation rows or on other `data` with the same class names.
+    """Score a finished run again, on its own test or validation images or on other `data` with the same class names.
+
+    Its own images are found by their content, as `split.json` records it: what is missing or new since is logged, and
+    counted as `changed` in the metrics. Other data is scored whole where it has no splits; what the run was trained on
+    or chosen on is left out, and counted as `excluded`.
 
     Its own test rewrites `metrics.json` and the report and counts one more touch of test; anything else writes its
     own `predictions-….parquet` and leaves `metrics.json` alone. Gives the content of a `metrics.json`; with
@@ -63,7 +68,7 @@ def evaluate(
 
     Args:
         run: the run directory.
-        data: other data than the run's own.
+        data: other data than the run's own, or where that is now.
         split: `test` or `val`.
         tta: also with test-time augmentation.
         corruptions: also under corruptions of every kind and strength.
@@ -76,7 +81,8 @@ def evaluate(
 
     Raises:
         RunError: no such run, not finished, or without the validation rows that sets are calibrated on.
-        DataError: the classes do not match, there is no such split, or too little for what is asked.
+        DataError: the data is not there or other data than it was, the classes do not match, there is no such split,
+            nothing is left that the run does not know, or too little for what is asked.
     """
     say = teller(show)
     directory = RunDir.open(Path(run))
@@ -86,6 +92,8 @@ def evaluate(
         raise DataError(
             "Prediction sets are calibrated on validation, so they cannot be measured on it.", "Leave out --split val."
         )
+    for sentence in there.told:
+        say(sentence)
     if ood and not (there.own and split == "test"):
         raise DataError(
             "OOD metrics compare other data with the run's own test, which is not scored here.",
@@ -115,6 +123,7 @@ def evaluate(
             test=there.scorer.known_scores(scored.features, means),
             sets=others,
         )
+    metrics |= there.counts
     directory.write_predictions(there.name(split), scored.single)
     table: dict[str, Any] | None = None
     if spoilt is not None:
@@ -126,22 +135,33 @@ def evaluate(
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
         metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
-        _write_pages(directory, there.recipe, there.dataset)
+        _write_pages(directory, there.recipe, there.parts)
     return metrics if table is None else metrics | {"corruptions": table}
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A finished run and the pictures it is to look at; `own`: they are of the data it was trained on."""
+    """A finished run and the images it is to be scored on.
+
+    `parts` are those of the run where the images are its own, else None; `told` says what has changed or was left out,
+    `counts` are the entries of the metrics for that.
+    """
 
     recipe: Recipe
     info: ModelInfo
     scorer: Scorer
     dataset: DataSet
     pictures: ImageSet
-    own: bool
+    parts: Parts | None
     spec: str
     data_root: Path | None
+    told: tuple[str, ...]
+    counts: dict[str, Any]
+
+    @property
+    def own(self) -> bool:
+        """Whether the images are of the data that the run was trained on."""
+        return self.parts is not None
 
     def name(self, split: str) -> str:
         """What predictions of this split are filed under."""
@@ -153,13 +173,40 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
     environment = directory.read_json(directory.environment)
     hardware = choose_hardware(recipe.train, device)
     net, info = load_net(directory)
-    spec = data or environment["data"]["spec"]
     root = Path(data_root) if data_root is not None else None
-    dataset = dataset_of(spec, info, recipe, root)
-    own = dataset.fingerprint == environment["data"]["fingerprint"]
-    pictures = pictures_of(dataset, split, info, directory if own else None)
+    spec = data or environment["data"]["spec"]
     scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)
-    return _Opened(recipe, info, scorer, dataset, pictures, own, spec, root)
+    if data is None:
+        found = load_run_data(directory, root, image_size=info.input_size)
+    else:
+        dataset = load_as_stored(directory, data, root, image_size=info.input_size)
+        if not is_own(directory, data, dataset):
+            other = other_images(dataset, split, info.classes, directory)
+            counts = {"excluded": other.excluded}
+            return _Opened(
+                recipe, info, scorer, dataset, other.images, None, spec, root, _left_out(other, directory), counts
+            )
+        found = find_again(directory, dataset)
+    pictures = own_images(found, split, directory)
+    told, counts = tuple(found.told()), _changed(found, split)
+    return _Opened(recipe, info, scorer, found.dataset, pictures, found.parts, spec, root, told, counts)
+
+
+def _changed(found: RunData, split: str) -> dict[str, Any]:
+    """The entry of the metrics on what has changed since training, where something has."""
+    missing = len(found.missing.get(split, ()))
+    return {"changed": {"missing": missing, "new": len(found.new)}} if missing or found.new else {}
+
+
+def _left_out(other: Scorable, run: RunDir) -> tuple[str, ...]:
+    if other.excluded is None:
+        return (f"{run.path} recorded no content of its images, so what it was trained on cannot be left out",)
+    reasons = {"trained_on": "trained on", "validation": "chosen and calibrated on"}
+    return tuple(
+        f"left out {count:,} images that {run.path} was {reasons[reason]}"
+        for reason, count in other.excluded.items()
+        if count
+    )
 
 
 def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> dict[str, Any]:
@@ -220,44 +267,36 @@ def report(
         check_free(target, force=force)
     with directory.writing() if target is None else writing_at(target):
         recipe = directory.read_recipe()
-        dataset = _data_of(directory, recipe, Path(data_root) if data_root is not None else None) if pictures else None
+        parts = _parts_of(directory, Path(data_root) if data_root is not None else None) if pictures else None
         if target is None:
-            return _write_pages(directory, recipe, dataset)
-        write_text(target, render(gather(directory, "test"), **_shown(recipe, dataset), passed_on=True))
+            return _write_pages(directory, recipe, parts)
+        write_text(target, render(gather(directory, "test"), **_shown(recipe, parts), passed_on=True))
         return target
 
 
-def _data_of(run: RunDir, recipe: Recipe, data_root: Path | None) -> DataSet | None:
-    """The data that the run was trained on and scored with, or None where it cannot be read or has changed."""
+def _parts_of(run: RunDir, data_root: Path | None) -> Parts | None:
+    """The images that the run was trained on and scored with, or None where they are not there as they were."""
     if not run.environment.is_file() or not run.predictions("test").is_file():
         return None
-    info, settings = run.read_json(run.environment)["data"], recipe.data
     try:
-        dataset = load_dataset(
-            info["spec"],
-            data_root=data_root,
-            image_size=settings.image_size,
-            resize=settings.resize,
-            seed=settings.split_seed,
-        )
-    except DataError:
+        return load_run_data(run, data_root).parts
+    except (DataError, RunError):
         return None
-    return dataset if dataset.fingerprint == info["fingerprint"] else None
 
 
-def _write_pages(run: RunDir, recipe: Recipe, dataset: DataSet | None) -> Path:
+def _write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
     """Write report and model card, with pictures where the run's data is at hand; the report's path."""
-    page = write_report(run, **_shown(recipe, dataset))
+    page = write_report(run, **_shown(recipe, parts))
     write_card(run)
     return page
 
 
-def _shown(recipe: Recipe, dataset: DataSet | None) -> dict[str, Any]:
+def _shown(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
     """The pictures of a report, as its arguments."""
-    if dataset is None:
+    if parts is None:
         return {"pictures": None}
-    parts = divide(dataset, recipe)
-    return {"pictures": parts.test, "val": parts.val, "samples": draw_samples(recipe, parts.train, ROWS, PASSES)}
+    samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
+    return {"pictures": parts.test, "val": parts.val, "samples": samples}
 
 
 def _calibration(run: RunDir, coverage: float) -> Predictions:

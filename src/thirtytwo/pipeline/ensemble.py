@@ -9,15 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.recorded import RunData, load_run_data, split_record, unused_of
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware, preserved
 from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.train import Fitted
 from thirtytwo.pipeline.finish import Plan, Run, begin, judge, tell
+from thirtytwo.pipeline.leakage import Origins, check_members
 from thirtytwo.pipeline.members import Given, Soup, check_alike, opened, told
 from thirtytwo.pipeline.mixing import Mixed, averaged, soup_of
-from thirtytwo.pipeline.parts import Parts, dataset_of, divide
 from thirtytwo.pipeline.records import record, slug, teller
 from thirtytwo.recipe import TrainSettings
 from thirtytwo.report.compare import compare
@@ -69,11 +69,13 @@ def ensemble(
         given = [opened(path) for path in paths]
         check_alike(given, soup)
         root = Path(data_root) if data_root is not None else None
-        dataset, parts = _pictures(given[0], root)
+        data = _pictures(given[0], root)
+        dataset, parts = data.dataset, data.parts
+        origins = check_members([one.run for one in given], dataset, parts)
         hardware = choose_hardware(TrainSettings(precision="float32"), device)
         say(f"{len(given)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
         mixed = soup_of(given, parts, soup, hardware, say) if soup else averaged(given)
-        plan = _plan(given, mixed, soup, dataset, parts, hardware, root, started)
+        plan = _plan(given, mixed, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
         directory = held.enter_context(RunDir.begun(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
         begin(plan, directory)
@@ -87,33 +89,33 @@ def ensemble(
         return Run(directory.path, metrics)
 
 
-def _pictures(first: Given, root: Path | None) -> tuple[DataSet, Parts]:
+def _pictures(first: Given, root: Path | None) -> RunData:
     """The members' data as they had it.
 
     Raises:
-        DataError: it is not there, or has changed since.
+        DataError: it is not there, or lacks some of it.
     """
-    spec = first.environment["data"]["spec"]
-    dataset = dataset_of(spec, first.info, first.recipe, root)
-    if dataset.fingerprint != first.environment["data"]["fingerprint"]:
-        raise DataError(f"{spec} has changed since {first.run.path} was trained on it.", "Train the runs again.")
-    return dataset, divide(dataset, first.recipe)
+    found = load_run_data(first.run, root, image_size=first.info.input_size)
+    if any(found.missing.values()):
+        raise DataError(f"{next(found.told())}.", "Put them back, or train the runs again.")
+    return found
 
 
 def _plan(
     given: Sequence[Given],
     mixed: Mixed,
     soup: Soup | None,
-    dataset: DataSet,
-    parts: Parts,
+    data: RunData,
+    origins: Origins,
     hardware: Hardware,
     root: Path | None,
     started: datetime,
 ) -> Plan:
-    spec = given[0].environment["data"]["spec"]
+    about, parts = given[0].environment["data"], data.parts
+    spec, dataset = about["spec"], replace(data.dataset, fingerprint=about["fingerprint"])
     chosen = replace(hardware, choices=mixed.choices)
     words = ["thirtytwo", "ensemble", *(str(one.run.path) for one in given), *(["--soup", soup] if soup else [])]
-    written = record(dataset, spec, parts, mixed.recipe.name, {}, chosen, started)
+    written = record(dataset, spec, parts, mixed.recipe.name, {}, chosen, started, about.get("path"))
     written |= {
         "command": shlex.join(words),
         "members": [told(one, place in mixed.kept) for place, one in enumerate(given)],
@@ -121,7 +123,8 @@ def _plan(
     if parts.val is None:
         nothing = Choice("calibration", "none", "the members held nothing out that it could be fitted on")
         written["choices"] = [*written["choices"], vars(nothing)]
-    return Plan(spec, dataset, parts, mixed.recipe, chosen, None, written, root)
+    split = split_record(parts, mixed.recipe, unused_of(dataset, parts), origins.as_dict())
+    return Plan(spec, dataset, parts, mixed.recipe, chosen, None, written, split, root)
 
 
 def _warned(directory: RunDir, paths: Sequence[Path], say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.recorded import load_run_data
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
 from thirtytwo.export.formats import EXPORTS, ExportFormat
@@ -13,7 +14,6 @@ from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.files import check_free, written_whole
 from thirtytwo.fit.hardware import preserved
-from thirtytwo.pipeline.parts import dataset_of, divide
 from thirtytwo.predict.modelfile import read_info
 from thirtytwo.predict.predictor import BUNDLED, find_model
 from thirtytwo.rundir import RunDir, writing_at
@@ -114,8 +114,7 @@ def _pictures(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
         DataError: its data is not at hand.
     """
     run = RunDir.open(source.parent)
-    recipe, spec = run.read_recipe(), run.read_json(run.environment)["data"]["spec"]
-    parts = divide(dataset_of(spec, read_info(source), recipe, data_root), recipe)
+    recipe, parts = run.read_recipe(), load_run_data(run, data_root, image_size=read_info(source).input_size).parts
     split, pictures = ("train", parts.train) if parts.val is None else ("validation", parts.val)
     return split, limit(pictures, PICTURES, recipe.data.split_seed) if len(pictures) > PICTURES else pictures
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.parts import Parts
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity, parity_record
@@ -19,8 +20,7 @@ from thirtytwo.judge.confidence import calibration_record
 from thirtytwo.judge.metrics import compute_metrics
 from thirtytwo.judge.score import Scorer
 from thirtytwo.models import Net
-from thirtytwo.pipeline.parts import Parts
-from thirtytwo.pipeline.records import ending, split_record, touch_test
+from thirtytwo.pipeline.records import ending, touch_test
 from thirtytwo.pipeline.scoring import (
     Calibrated,
     Means,
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is settled before the first step."""
+    """Everything that is settled before the first step; `record` and `split` become the JSON files of those names."""
 
     spec: str
     dataset: DataSet
@@ -62,6 +62,7 @@ class Plan:
     hardware: Hardware
     twin: ModelInfo | None
     record: dict[str, Any]
+    split: dict[str, Any]
     data_root: Path | None
 
 
@@ -71,7 +72,7 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
     if not directory.recipe.is_file():
         directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
     if not directory.split.is_file():
-        directory.write_json(directory.split, split_record(plan.parts, plan.recipe))
+        directory.write_json(directory.split, plan.split)
     if not directory.environment.is_file():
         directory.write_json(directory.environment, plan.record)
     return directory

@@ -61,11 +61,13 @@ def check_alike(given: Sequence[Given], soup: Soup | None) -> None:
                     f"{pair} see pictures differently: {key} is {ours} and {theirs}.",
                     f"Train them with the same {key}.",
                 )
-        if first.split["val_rows"] != other.split["val_rows"]:
-            raise RunError(
-                f"{pair} held out different pictures for validation: one was trained on what would judge the other.",
-                "Train them with the same data.split_seed, data.val_fraction, data.train_on and data.limit_train.",
-            )
+        for part in ("validation", "test"):
+            if _held_out(first, part) != _held_out(other, part):
+                raise RunError(
+                    f"{pair} held out different pictures for {part}: one was trained on what would judge the other.",
+                    "Train them with the same data.split_seed, data.group_by, data.val_fraction, data.train_on and "
+                    "data.limit_train.",
+                )
         if soup is None:
             continue
         if first.recipe.model != other.recipe.model:
@@ -84,6 +86,12 @@ def check_alike(given: Sequence[Given], soup: Soup | None) -> None:
             f"{first.run.path} held nothing out, and a greedy soup is chosen on validation.",
             "Take --soup uniform, which chooses nothing.",
         )
+
+
+def _held_out(one: Given, part: str) -> object:
+    """What names the images that a run held out."""
+    key = "val" if part == "validation" else "test"
+    return one.split.get(key, {}).get("hashes"), one.split["val_rows"] if key == "val" else None
 
 
 def _network(one: Given) -> str:

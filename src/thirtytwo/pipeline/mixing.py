@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thirtytwo.data.batches import normalised
 from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.parts import Parts
 from thirtytwo.data.splits import limit
 from thirtytwo.fit.hardware import Choice, Hardware
 from thirtytwo.judge.score import SCORE_BATCH, Scorer
@@ -18,7 +19,6 @@ from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME, Ensemble, EnsembleSettings, MemberSettings
 from thirtytwo.models.soup import averaged_weights, renew_statistics
 from thirtytwo.pipeline.members import Given, Soup
-from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.scoring import MEANS_FROM
 from thirtytwo.recipe import ModelSettings, Recipe
 

@@ -1,68 +1,21 @@
-"""Which pictures a run trains on, holds out and scores."""
+"""Whether a network and a data set go together, and which images of other data are scored."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from thirtytwo.data.imageset import DataSet, ImageSet
-from thirtytwo.data.load import load_dataset
-from thirtytwo.data.splits import hold_out, limit
+from thirtytwo.data.parts import Parts
+from thirtytwo.data.recorded import RunData, recorded_hashes, trained_on
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.fit.train import build_net
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.recipe import Recipe
 from thirtytwo.rundir import RunDir
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The pictures of one run: trained on, held out for choices, and scored once."""
-
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet
-
-
-def dataset_of(spec: str, info: ModelInfo, recipe: Recipe, data_root: Path | None) -> DataSet:
-    """The data named by `spec` as a trained model sees pictures, divided as its recipe divides."""
-    return load_dataset(
-        spec, data_root=data_root, image_size=info.input_size, resize=info.resize, seed=recipe.data.split_seed
-    )
-
-
-def divide(dataset: DataSet, recipe: Recipe) -> Parts:
-    """Training, validation and test pictures as the recipe says."""
-    settings = recipe.data
-    if dataset.test is None or not len(dataset.test):
-        raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
-    train = limit(dataset.train, settings.limit_train, settings.split_seed) if settings.limit_train else dataset.train
-    if dataset.val is not None:
-        val = dataset.val if len(dataset.val) else None
-    else:
-        train, held = hold_out(train, settings.val_fraction, settings.split_seed)
-        val = held if len(held) else None
-    if settings.train_on == "all" and val is not None:
-        train = joined(train, val)
-        val = None
-    return Parts(train, val, dataset.test)
-
-
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, `first` before `second`."""
-    files = None
-    if first.files is not None and second.files is not None:
-        files = first.files + second.files
-    return replace(
-        first,
-        images=np.concatenate([first.images, second.images]),
-        labels=np.concatenate([first.labels, second.labels]),
-        rows=np.concatenate([first.rows, second.rows]),
-        files=files,
-    )
 
 
 def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo | None) -> None:
@@ -89,81 +42,86 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo |
         )
 
 
-def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe) -> None:
-    """No picture of validation, cut from the data `spec`, was trained on by a run that is the start or the teacher.
+def own_images(found: RunData, split: str, run: RunDir) -> ImageSet:
+    """The images of a part of a finished run that are still there.
 
     Raises:
-        RecipeError: some were; names the settings of that run.
+        DataError: the run has no such part, or nothing of it is left.
     """
-    origins = {
-        "starts from (transfer.pretrained)": recipe.transfer.pretrained,
-        "learns from (train.distill.run)": recipe.train.distill.run,
-    }
-    for relation, named in origins.items():
-        run = RunDir(Path(named))
-        if parts.val is not None and named and run.recipe.is_file() and run.environment.is_file():
-            _check_unseen_by(run, relation, spec, dataset, parts.val, recipe)
-
-
-def _check_unseen_by(run: RunDir, relation: str, spec: str, dataset: DataSet, held: ImageSet, recipe: Recipe) -> None:
-    theirs, data = run.read_recipe(), run.read_json(run.environment)["data"]
-    same_division = theirs.data.split_seed == recipe.data.split_seed
-    if data["fingerprint"] != dataset.fingerprint and (same_division or data["spec"] != spec):
-        return
-    if same_division:
-        seen = _trained_on(dataset, held, theirs)
-        if not seen:
-            return
-        found = f"{seen} of {len(held)} pictures of validation were trained on by {run.path}"
-    else:
-        found = f"{run.path} divided the same pictures otherwise (data.split_seed)"
-    keys = ("split_seed", "val_fraction", "limit_train")
-    wanted = " ".join(
-        f"--set data.{key}={getattr(theirs.data, key)}"
-        for key in keys
-        if getattr(theirs.data, key) != getattr(recipe.data, key)
-    )
-    raise RecipeError(
-        f"{found}, which this run {relation}: its figures would flatter.",
-        f"Divide as it did: {wanted}" if wanted else "Name a run that held the same pictures out.",
-    )
-
-
-def _trained_on(dataset: DataSet, held: ImageSet, theirs: Recipe) -> int:
-    """How many of the pictures `held` out of the data a run with the recipe `theirs` trains on."""
-    if dataset.val is not None:  # a split of its own, whose rows have numbers of their own
-        return len(held) if theirs.data.train_on == "all" else 0
-    return int(np.isin(held.rows, divide(dataset, theirs).train.rows).sum())
-
-
-def pictures_of(dataset: DataSet, split: str, info: ModelInfo, own: RunDir | None) -> ImageSet:
-    """The pictures of a split with labels in the model's order of classes.
-
-    Raises:
-        DataError: no such split, or other classes.
-    """
-    if split == "val" and own is not None and own.read_json(own.split)["train_on"] == "all":
+    recorded = run.read_json(run.split)
+    if split == "val" and recorded["train_on"] == "all":
         raise DataError(
-            f"{own.path} was trained on all of {dataset.name}, so no validation pictures are left to score.",
+            f"{run.path} was trained on all of {found.dataset.name}, so no validation pictures are left to score.",
             "Score its twin, or --split test.",
         )
-    if split == "val" and dataset.val is None and own is not None:
-        rows = np.asarray(own.read_json(own.split)["val_rows"], dtype=np.int64)
-        pictures = dataset.train.take(np.flatnonzero(np.isin(dataset.train.rows, rows)))
-    else:
-        found = {"val": dataset.val, "test": dataset.test}.get(split)
-        if found is None:
-            raise DataError(f"{dataset.name} has no split {split!r}.", "Choose the other one with --split.")
-        pictures = found
-    if not len(pictures):
-        raise DataError(f"The split {split!r} of {dataset.name} is empty.", "Choose another with --split.")
-    if dataset.classes == tuple(info.classes):
-        return pictures
-    missing = sorted(set(dataset.classes) - set(info.classes))
-    if missing:
+    images = found.parts.val if split == "val" else found.parts.test
+    if images is None:
+        raise DataError(f"{run.path} has no split {split!r}.", "Choose the other one with --split.")
+    if not len(images):
         raise DataError(
-            f"{dataset.name} has classes the model was not trained on: {', '.join(missing[:10])}.",
-            f"The model knows: {', '.join(list(info.classes)[:20])}.",
+            f"None of the {recorded.get(f'n_{split}', 0):,} {split} images of {run.path} is left in "
+            f"{found.dataset.name}.",
+            "Put them back, or score other images with --data.",
         )
-    place = np.array([info.classes.index(name) for name in dataset.classes], dtype=np.int64)
-    return replace(pictures, labels=place[pictures.labels], classes=tuple(info.classes))
+    return images
+
+
+@dataclass(frozen=True)
+class Scorable:
+    """Images of other data that a run may be scored on, and how many were left out since the run knows them.
+
+    `excluded` counts what was `trained_on` and what was in `validation`; None where the run recorded no content.
+    """
+
+    images: ImageSet
+    excluded: Mapping[str, int] | None
+
+
+def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: RunDir) -> Scorable:
+    """The images of a split of other data than the run's, or all of them where the data has no splits.
+
+    Labels are in the order of `classes`. What the run was trained on, or used for validation, is left out.
+
+    Raises:
+        DataError: no such split, other classes, or nothing is left.
+    """
+    stored = dataset.stored
+    images = stored.get(split)
+    if images is None and split == "test" and "val" not in stored:
+        images = dataset.train
+    if images is None or not len(images):
+        raise DataError(f"{dataset.name} has no split {split!r}.", "Choose the other one with --split.")
+    seen, held = trained_on(run), recorded_hashes(run, "val")
+    excluded = None
+    if seen is not None and held is not None:
+        trained = np.isin(images.hashes, seen)
+        validation = np.isin(images.hashes, held) & ~trained
+        excluded = {"trained_on": int(trained.sum()), "validation": int(validation.sum())}
+        if (trained | validation).all():
+            raise DataError(
+                f"{run.path} was trained on {excluded['trained_on']:,} of the {len(images):,} images of {dataset.name} "
+                f"and chosen on {excluded['validation']:,}; none is left to score.",
+                "Score it on images that it has not seen.",
+            )
+        images = images.take(np.flatnonzero(~(trained | validation)))
+    return Scorable(_relabelled(images, dataset.name, classes), excluded)
+
+
+def _relabelled(images: ImageSet, name: str, classes: tuple[str, ...]) -> ImageSet:
+    """The images with labels in the order of the model's `classes`.
+
+    Raises:
+        DataError: some are of other classes.
+    """
+    if images.classes == classes:
+        return images
+    unknown = sorted(
+        images.classes[index] for index in np.flatnonzero(images.counts) if images.classes[index] not in classes
+    )
+    if unknown:
+        raise DataError(
+            f"{name} has classes the model was not trained on: {', '.join(unknown[:10])}.",
+            f"The model knows: {', '.join(list(classes)[:20])}.",
+        )
+    place = np.array([classes.index(one) if one in classes else -1 for one in images.classes], dtype=np.int64)
+    return replace(images, labels=place[images.labels], classes=classes)

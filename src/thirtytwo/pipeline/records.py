@@ -15,13 +15,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.load import absolute
+from thirtytwo.data.parts import Parts
+from thirtytwo.data.recorded import PARTS
 from thirtytwo.errors import RunError
 from thirtytwo.fit.callbacks import tell
 from thirtytwo.fit.hardware import Hardware, describe_machine
 from thirtytwo.fit.meter import Meter
 from thirtytwo.fit.train import Fitted
 from thirtytwo.models import Net
-from thirtytwo.pipeline.parts import Parts
 from thirtytwo.recipe import Recipe, format_override
 from thirtytwo.rundir import RunDir
 
@@ -36,8 +38,9 @@ def record(
     changes: Mapping[str, Any],
     hardware: Hardware,
     started: datetime,
+    path: str | None = None,
 ) -> dict[str, Any]:
-    """Content of `environment.json` as far as it is known before training."""
+    """Content of `environment.json` as far as it is known before training; `path` is where the data of `spec` is."""
     words = ["thirtytwo", "train", spec, "--recipe", str(recipe_name)]
     for key, value in changes.items():
         words += ["--set", format_override(key, value)]
@@ -50,6 +53,7 @@ def record(
         "choices": [vars(choice) for choice in hardware.choices],
         "data": {
             "spec": spec,
+            "path": path or absolute(spec),
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
@@ -57,7 +61,7 @@ def record(
             "train": len(parts.train),
             "val": len(parts.val) if parts.val is not None else 0,
             "test": len(parts.test),
-            "skipped": list(dataset.skipped),
+            "skipped": [*dataset.skipped, *parts.notes],
         },
         "interrupted": True,
     }
@@ -81,19 +85,6 @@ def ending(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Me
     }
 
 
-def split_record(parts: Parts, recipe: Recipe) -> dict[str, Any]:
-    """Content of `split.json`: which rows were held out, and how often test was touched."""
-    return {
-        "seed": recipe.data.split_seed,
-        "val_fraction": recipe.data.val_fraction,
-        "train_on": recipe.data.train_on,
-        "n_train": len(parts.train),
-        "n_val": len(parts.val) if parts.val is not None else 0,
-        "val_rows": parts.val.rows.tolist() if parts.val is not None else [],
-        "test_evaluations": 0,
-    }
-
-
 def touch_test(run: RunDir) -> int:
     """Record one more look at test; how many there have been."""
     record = run.read_json(run.split)
@@ -111,6 +102,8 @@ def tell_start(
         f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} pictures to train on, {held}, "
         f"{len(parts.test):,} for test"
     )
+    for note in parts.notes:
+        say(f"left out {note}")
     for skipped in dataset.skipped[:10]:
         say(f"skipped {skipped}")
     if len(dataset.skipped) > 10:
@@ -148,8 +141,8 @@ def names_its_data(run: RunDir, data: str) -> bool:
     """Whether `data` is the run's data by its name or place."""
     if not run.environment.is_file():
         return False
-    spec = run.read_json(run.environment)["data"]["spec"]
-    return bool(spec == data or Path(spec).absolute() == Path(data).absolute())
+    about = run.read_json(run.environment)["data"]
+    return absolute(data) == about["path"] if about.get("path") else bool(data == about["spec"])
 
 
 def is_finished(run: RunDir) -> bool:
@@ -157,11 +150,11 @@ def is_finished(run: RunDir) -> bool:
     return all(artefact.is_file() for artefact in (run.metrics, run.onnx, run.report))
 
 
-def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str) -> None:
-    """A resumed run must go on as it began; `spec` names the data now.
+def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: Mapping[str, Any]) -> None:
+    """A resumed run must go on as it began; `spec` names the data now, and `split` is how it is divided.
 
     Raises:
-        RunError: names the keys that differ, or the other data.
+        RunError: names the keys that differ, the other data, or that the same data was divided otherwise.
     """
     if run.environment.is_file():
         data = run.read_json(run.environment)["data"]
@@ -177,6 +170,12 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str) -> None
         raise RunError(
             f"{run.path} was begun with another recipe: {told}.",
             "Resume without --recipe, --set, --seed and --epochs, or start anew with another --run.",
+        )
+    began = run.read_json(run.split) if run.split.is_file() else split
+    if any(began.get(part, {}).get("hashes") != split[part]["hashes"] for part in PARTS):
+        raise RunError(
+            f"{run.path} was begun on another division of its data, or by a version that did not record it.",
+            "Start anew with another --run.",
         )
 
 

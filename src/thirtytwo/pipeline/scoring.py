@@ -10,6 +10,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.parts import Parts
 from thirtytwo.data.splits import limit
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.files import write_bytes
@@ -19,7 +20,6 @@ from thirtytwo.judge.calibration import Calibration, fit_calibration, fit_temper
 from thirtytwo.judge.score import Scorer
 from thirtytwo.judge.unknown import class_means, threshold_at
 from thirtytwo.models import Net
-from thirtytwo.pipeline.parts import Parts
 from thirtytwo.pipeline.records import version
 from thirtytwo.predict.modelfile import ModelInfo, read_info
 from thirtytwo.recipe import Recipe

@@ -22,7 +22,7 @@ from thirtytwo.settings import Settings, parse_settings
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-LUCK = ("name", "description", "seed", "when", "data.val_fraction", "data.split_seed", "data.train_on")
+LUCK = ("name", "description", "seed", "when", "data.val_fraction", "data.split_seed", "data.group_by", "data.train_on")
 """What would compare luck, or trials judged on different pictures."""
 RANGE = "a range, such as { low = 0.1, high = 1.0, log = true }, or { choices = [1, 2] }"
 

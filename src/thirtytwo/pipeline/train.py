@@ -13,6 +13,8 @@ from typing import Any
 from thirtytwo.augment.pictures import check_augment
 from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.parts import divide
+from thirtytwo.data.recorded import split_record, unused_of
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.fit.checks import check_optimizer, check_training
 from thirtytwo.fit.hardware import Choice, Hardware, choose_hardware, preserved
@@ -24,7 +26,8 @@ from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.pipeline.finish import Plan, Run, begin, finish
-from thirtytwo.pipeline.parts import check_fits, check_unseen, divide
+from thirtytwo.pipeline.leakage import check_unseen
+from thirtytwo.pipeline.parts import check_fits
 from thirtytwo.pipeline.records import (
     begun_as,
     check_same,
@@ -58,6 +61,7 @@ def train(
     resume: bool = False,
     limit_train: int | None = None,
     pretrained: str | Path | None = None,
+    group_by: str | None = None,
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -66,7 +70,9 @@ def train(
 
     `overrides` are dotted recipe keys and values; `run` is the new run directory (one under `runs/` when not given);
     `resume` continues the run in it from its last whole epoch. `pretrained` names weights to start from: `timm` or a
-    tag of timm's weights, a .safetensors file, or a run directory. `show` tells progress on standard error.
+    tag of timm's weights, a .safetensors file, or a run directory. `group_by` keeps together what belongs together when
+    validation and test are set aside: a regular expression on files' paths, or a column. `show` tells progress on
+    standard error.
 
     Raises:
         ThirtytwoError: anything the user can mend; nothing is written then but what was trained so far.
@@ -75,7 +81,7 @@ def train(
     say = teller(show)
     changes = dict(overrides or {})
     named: dict[str, Any] = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    named["transfer.pretrained"] = None if pretrained is None else str(pretrained)
+    named |= {"transfer.pretrained": None if pretrained is None else str(pretrained), "data.group_by": group_by}
     changes |= {key: value for key, value in named.items() if value is not None}
     started_as = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
     with ExitStack() as held:
@@ -92,7 +98,7 @@ def train(
         precision = begun.read_recipe().train.precision if begun else None
         plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
         if begun is not None:
-            check_same(begun, plan.recipe, plan.dataset, data)
+            check_same(begun, plan.recipe, plan.dataset, data, plan.split)
             if is_finished(begun):
                 return _nothing_left(begun, say)
             plan = replace(plan, record=plan.record | begun_as(begun, plan.record))
@@ -176,14 +182,18 @@ def settle(
         image_size=early.data.image_size,
         resize=early.data.resize,
         seed=early.data.split_seed,
+        group_by=early.data.group_by,
     )
     parts = divide(dataset, early)
+    unused = unused_of(dataset, parts)
     known: dict[str, Any] = {"classes": len(dataset.classes), "rows": len(parts.train), "where": where}
     recipe = _as_before(adapted(resolve_recipe(values, changes, **known)), precision)
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
-    check_unseen(data, dataset, parts, recipe)
+    origins = check_unseen(data, dataset, parts, recipe, data_root)
+    hardware = replace(hardware, choices=(*hardware.choices, *origins.choices))
+    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # lets go of what was divided
     check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
         net = build_net(recipe, len(dataset.classes))
@@ -199,7 +209,8 @@ def settle(
         borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
-    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, data_root)
+    split = split_record(parts, recipe, unused, origins.as_dict())
+    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, split, data_root)
 
 
 def _as_before(recipe: Recipe, precision: Precision | None) -> Recipe:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.data.imageset import ImageSet
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.recorded import load_run_data
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
 from thirtytwo.files import write_json, write_text
 from thirtytwo.judge.compare import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
@@ -247,23 +247,11 @@ def _pictures(runs: Sequence[Contender], split: str, data_root: Path | None) -> 
     """The pictures that were scored, in the order of the predictions; or None and a sentence why."""
     predictions = runs[0].predictions
     for run in runs:
-        settings = run.facts.recipe.data
-        spec = run.facts.data.get("spec")
-        if not spec:
-            continue
         try:
-            dataset = load_dataset(
-                spec,
-                data_root=data_root,
-                image_size=settings.image_size,
-                resize=settings.resize,
-                seed=settings.split_seed,
-            )
-        except ThirtytwoError:
+            parts = load_run_data(run.facts.run, data_root).parts
+        except (ThirtytwoError, KeyError):
             continue
-        if dataset.fingerprint != run.facts.data.get("fingerprint"):
-            continue
-        given = dataset.test if split == "test" else dataset.val or dataset.train
+        given = parts.test if split == "test" else parts.val
         places = None if given is None else _places(predictions, given)
         if given is not None and places is not None:
             return given.take(places), []

@@ -18,6 +18,8 @@ from thirtytwo.app.parts import title
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.parts import Parts
+from thirtytwo.data.recorded import load_run_data
 from thirtytwo.data.sheet import class_counts
 from thirtytwo.data.source import DATASETS
 from thirtytwo.errors import ThirtytwoError
@@ -227,16 +229,11 @@ def _images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
     about = run.read_json(run.environment).get("data", {}) if run.environment.is_file() else {}
     if split not in ("test", "val") or not about.get("spec"):
         return None, "the run does not say where they are."
-    recipe = run.read_recipe()
     try:
-        data = _dataset(about["spec"], str(recipe.data.image_size), recipe.data.resize, recipe.data.split_seed)
+        parts = _parts(str(run.path), run.split.stat().st_mtime_ns if run.split.is_file() else 0)
     except ThirtytwoError as error:
         return None, f"{error.message} Start the app with --data-root where the data is."
-    if data.fingerprint != about.get("fingerprint"):
-        return None, f"the data at {about['spec']} is not what was trained on."
-    if split == "test":
-        return data.test, "the data has no test pictures."
-    return (data.val if data.val is not None else data.train), ""
+    return (parts.test if split == "test" else parts.val), "the run held none out."
 
 
 def _data() -> None:
@@ -297,6 +294,15 @@ def _name(path: Path, runs: Sequence[Path]) -> str:
 @st.cache_resource(show_spinner="Reading the predictions …", max_entries=4)
 def _predictions(run: str, split: str, changed: int) -> Predictions:
     return RunDir(Path(run)).read_predictions(split)
+
+
+@st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
+def _parts(run: str, changed: int) -> Parts:
+    parts = load_run_data(RunDir(Path(run)), shelf.settings.data_root).parts
+    for part in (parts.train, parts.val, parts.test):
+        if part is not None:
+            let_go(part.images)
+    return parts
 
 
 @st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)

@@ -1,0 +1,89 @@
+"""The parts of a run's data: trained on, held out for choices, and scored once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.splits import hold_out, limit
+from thirtytwo.errors import DataError
+from thirtytwo.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of one run; no image, by its content, is in two parts. `notes` say what was left out for that."""
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet
+    notes: tuple[str, ...] = ()
+
+
+def divide(dataset: DataSet, recipe: Recipe) -> Parts:
+    """Training, validation and test images as the recipe says.
+
+    Where the data has splits of its own, training images that are equal to test or validation images, or of one group
+    with some, are left out, so that nothing that is scored was trained on.
+
+    Raises:
+        DataError: no test, or a class that has nothing to train on.
+    """
+    settings = recipe.data
+    if dataset.test is None or not len(dataset.test):
+        raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
+    notes: list[str] = []
+    train, val = _apart(dataset.train, dataset.test, "test", notes), dataset.val
+    if val is None:
+        train, val = hold_out(train, settings.val_fraction, settings.split_seed)
+        if settings.limit_train and settings.train_on == "train":
+            share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
+            val = limit(val, max(share, int((val.counts > 0).sum())), settings.split_seed)
+    else:
+        val = _apart(val, dataset.test, "test", notes, what="validation")
+        train = _apart(train, val, "validation", notes)
+    if settings.train_on == "all" and len(val):
+        train, val = joined(train, val), val.take(np.zeros(0, dtype=np.int64))
+    if settings.limit_train:
+        train = limit(train, settings.limit_train, settings.split_seed)
+    return Parts(train, val if len(val) else None, dataset.test, tuple(notes))
+
+
+def joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Both sets as one, `first` before `second`."""
+    files = groups = None
+    if first.files is not None and second.files is not None:
+        files = first.files + second.files
+    if first.groups is not None and second.groups is not None:
+        groups = np.concatenate([first.groups, second.groups])
+    return replace(
+        first,
+        images=np.concatenate([first.images, second.images]),
+        labels=np.concatenate([first.labels, second.labels]),
+        rows=np.concatenate([first.rows, second.rows]),
+        files=files,
+        hashes=np.concatenate([first.hashes, second.hashes]),
+        groups=groups,
+    )
+
+
+def _apart(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
+    """`images` without those that `held` has as well."""
+    same = np.isin(images.hashes, held.hashes)
+    if images.groups is not None and held.groups is not None:
+        same |= np.isin(images.groups, held.groups)
+    if not same.any():
+        return images
+    left = images.take(np.flatnonzero(~same))
+    lost = [images.classes[index] for index in np.flatnonzero((images.counts > 0) & (left.counts == 0))]
+    if lost and what == "training":
+        raise DataError(
+            f"Every training image of {', '.join(map(repr, lost[:5]))} is a {name} image as well.",
+            f"Give the {name} split images of its own, or leave it out and have one set aside.",
+        )
+    many = int(same.sum())
+    why = f"equal to {name} images" + (", or in a group with some" if images.groups is not None else "")
+    notes.append(f"{many:,} {what} images: {why}")
+    return left
