@@ -18,7 +18,7 @@ from thirtytwo.data.imageset import DataSet
 from thirtytwo.data.load import absolute
 from thirtytwo.data.parts import Parts
 from thirtytwo.data.recorded import PARTS
-from thirtytwo.errors import RunError
+from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.fit.callbacks import tell
 from thirtytwo.fit.hardware import Hardware, describe_machine
 from thirtytwo.fit.meter import Meter
@@ -142,7 +142,12 @@ def names_its_data(run: RunDir, data: str) -> bool:
     if not run.environment.is_file():
         return False
     about = run.read_json(run.environment)["data"]
-    return absolute(data) == about["path"] if about.get("path") else bool(data == about["spec"])
+    if not about.get("path"):
+        return bool(data == about["spec"])
+    try:
+        return bool(absolute(data) == about["path"])
+    except ThirtytwoError:  # no such data: reading it tells more
+        return False
 
 
 def is_finished(run: RunDir) -> bool:
