@@ -288,7 +288,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     }
     if options.weights:
         changes["transfer.pretrained"] = str(options.weights)
-    done = trained(data, HERE / "gpu-photos.toml", changes, options)
+    done = trained(data, "transfer-lite2", changes, options)
     plan, fitted = done["plan"], done["fitted"]
     half = {name: (t.half() if t.ndim == 4 else t.float()).cpu() for name, t in fitted.net.state_dict().items()}
     save_file({k: v.contiguous() for k, v in half.items()}, options.out / f"photos-{data}.safetensors")

@@ -299,8 +299,9 @@ class TransferSettings(Settings):
     """Starting from weights that were trained on something else; nothing here counts without `pretrained`."""
 
     pretrained: str = ""
-    """What `--pretrained` names: `timm` or the tag of timm's weights (from the hub, kept on this machine), a
-    .safetensors file, or a run directory; empty: none."""
+    """What `--pretrained` names: `imagenet` (weights that come as a package for this network, else timm's), `timm` or
+    the tag of timm's weights (from the hub, kept on this machine), a .safetensors file, or a run directory; empty:
+    none."""
     network: Literal["recipe", "run"] = "recipe"
     """`run`: where `pretrained` names a run, `[model]`, `[optimizer]` and `data.image_size` are that run's, and what is
     set on the command line comes on top."""

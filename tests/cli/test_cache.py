@@ -62,7 +62,7 @@ def test_one_entry_is_removed_by_its_name_or_its_data(two: list[str], run: Calla
 
 
 def test_all_are_removed_and_decoded_again_when_needed(two: list[str], run: Callable[..., Told]) -> None:
-    open_one = load_dataset(two[0])
+    open_one = load_dataset(two[0], whole=True)
     code, out, err = run("--clear")
     assert code == 0
     assert "1 entries removed" in out

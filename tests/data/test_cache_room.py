@@ -36,9 +36,9 @@ def images(number: int, count: int = 200) -> np.ndarray:
 
 def kept(number: int, make: Callable[[], cache.Entry] | None = None, count: int = 200) -> cache.Entry:
     def made() -> cache.Entry:
-        return cache.Entry(images={"train": images(number, count)}, sizes={(32, 32): count}, fingerprint="f", **more)
+        hashes = {"train": np.arange(count, dtype=np.uint64)}
+        return cache.Entry({"train": images(number, count)}, hashes, {(32, 32): count}, "f")
 
-    more = {"hashes": {}} if "hashes" in cache.Entry.__dataclass_fields__ else {}
     return cache.cached(key(number), make or made, f"data {number}")
 
 

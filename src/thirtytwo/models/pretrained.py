@@ -17,12 +17,15 @@ from torch import Tensor
 
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
 from thirtytwo.models.net import MODELS, Decision, Net, modes_kept
+from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm_net import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
 from thirtytwo.recipe import ModelSettings
 from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"
+IMAGENET = "imagenet"
+"""Weights that come as a package for this architecture, else timm's from the hub."""
 METADATA = "thirtytwo"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SHOWN = 4
@@ -198,6 +201,10 @@ def _listed(names: str | Iterable[str]) -> list[str]:
 def _of_timm(pretrained: str, net: Net, model: ModelSettings) -> Source:
     assert isinstance(net, TimmNet)
     name = weights_name(pretrained, model)
+    if pretrained == IMAGENET and (known := PACKAGED.get(name.partition(".")[0])) is not None:
+        weights = packaged_weights(net.architecture)
+        body = {f"body.{key}": value for key, value in weights.items() if not key.startswith("classifier.")}
+        return Source(f"the package {known.package}", body, (known.mean, known.std))
     config = timm.models.get_pretrained_cfg(name)
     count = config.num_classes if config is not None else 0
     misfit = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -239,7 +246,7 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
             f"{KEY} is {pretrained!r}, and timm has no weights for {plain}.",
             "Choose another architecture, or name a .safetensors file.",
         )
-    if pretrained == "timm":
+    if pretrained in ("timm", IMAGENET):
         tag = architecture.partition(".")[2]
     elif timm.is_model(pretrained.partition(".")[0]):
         other, _, tag = pretrained.partition(".")
@@ -252,7 +259,8 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
         tag = pretrained
     if tag and tag not in tags:
         raise UnknownNameError(
-            f"{KEY} is {pretrained!r}: neither a run directory, a file, 'timm', nor a tag of {plain}'s weights.",
+            f"{KEY} is {pretrained!r}: neither a run directory, a file, 'imagenet', 'timm', nor a tag of {plain}'s "
+            "weights.",
             did_you_mean(tag, tags),
         )
     return f"{plain}.{tag}" if tag else plain

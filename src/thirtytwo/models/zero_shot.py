@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +25,6 @@ from thirtytwo.settings import Settings, parse_settings
 NAME = "zero_shot"
 IMAGENET = 1000
 LEAST = 1e-6
-FLAT = 0.02  # mean deviation, of pixels between -1 and 1, below which an image counts as this contrasty
 
 
 class BranchSettings(Settings):
@@ -43,20 +44,20 @@ class ZeroShotSettings(Settings):
     labels: tuple[tuple[Annotated[int, Field(ge=0, lt=IMAGENET)], ...], ...]
     """For each of our classes the indices of ImageNet's classes that it holds; may be empty."""
     size: int = Field(ge=32, le=512)
-    """Side of the images, in pixels; a multiple of `detail`."""
+    """Side of the images, in pixels; an odd multiple of `detail`, so that enlarging keeps pixels where they were."""
     detail: int = Field(32, ge=8)
     """Side to which images are reduced for the fine-tuned network."""
-    blurred: float = Field(ge=0)
-    """Sharpness up to which the general network has no say."""
-    sharp: float = Field(gt=0)
-    """Sharpness from which it has its full share."""
+    blurred: float = Field(0.006, ge=0)
+    """Detail beyond `detail` pixels, as `ZeroShot.beyond` measures it, up to which the general network has no say."""
+    sharp: float = Field(0.012, gt=0)
+    """The same from which it has its full share."""
     share: float = Field(0.5, gt=0, lt=1)
     """Its full share of the probabilities."""
 
     @model_validator(mode="after")
     def _fits(self) -> ZeroShotSettings:
-        if self.size % self.detail:
-            raise ValueError(f"size {self.size} is no multiple of detail {self.detail}")
+        if self.size % self.detail or self.size // self.detail % 2 == 0:
+            raise ValueError(f"size {self.size} is no odd multiple of detail {self.detail}")
         if self.blurred >= self.sharp:
             raise ValueError("blurred must be less than sharp")
         return self
@@ -73,6 +74,7 @@ class ZeroShot(Net):
     head_modules = ("finetuned", "general")
     scores_known = True
     holds: Tensor
+    enlarge: Tensor
 
     def __init__(self, classes: int, settings: ZeroShotSettings, finetuned: Net, general: Net) -> None:
         super().__init__()
@@ -84,6 +86,7 @@ class ZeroShot(Net):
         for place, indices in enumerate(settings.labels):
             holds[list(indices), place] = 1.0
         self.register_buffer("holds", holds, persistent=False)
+        self.register_buffer("enlarge", _enlarging(settings.detail, settings.size), persistent=False)
         self.eval()
         with torch.inference_mode():
             maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in (finetuned, general)]
@@ -92,26 +95,24 @@ class ZeroShot(Net):
             raise ValueError("both networks must have last maps of one size")
         self.has_heatmaps = finetuned.has_heatmaps and general.has_heatmaps
 
-    def reduced(self, images: Tensor) -> Tensor:
-        """Images `(N, 3, H, W)` with no more detail than `detail` pixels a side, `(N, 3, detail, detail)`."""
-        return F.avg_pool2d(images, self.settings.size // self.settings.detail)
+    def beyond(self, images: Tensor, kept: Tensor) -> Tensor:
+        """How much detail images `(N, 3, H, W)` have that `detail` pixels a side cannot hold, `(N,)`.
 
-    def share(self, images: Tensor, reduced: Tensor) -> Tensor:
-        """The general network's share of each image's probabilities, `(N,)`.
-
-        Sharpness is the mean deviation of the image from its reduction, as a part of its mean deviation from one color.
+        The mean difference from what bicubic enlarging makes of their pixels `kept`, `(N, 3, detail, detail)`: for
+        an enlarged small image nothing but rounding.
         """
-        smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
-        lost = (images - smooth).abs().mean(dim=(1, 2, 3))
-        whole = (images - images.mean(dim=(2, 3), keepdim=True)).abs().mean(dim=(1, 2, 3)).clamp(min=FLAT)
-        low, high = self.settings.blurred, self.settings.sharp
-        return self.settings.share * ((lost / whole - low) / (high - low)).clamp(0, 1)
+        again = self.enlarge @ kept @ self.enlarge.T
+        return (images - again).abs().mean(dim=(1, 2, 3))
 
     def maps(self, images: Tensor) -> Tensor:
-        reduced = self.reduced(images)
+        step, low, high = self.settings.size // self.settings.detail, self.settings.blurred, self.settings.sharp
+        kept = images[:, :, step // 2 :: step, step // 2 :: step]
+        weight = ((self.beyond(images, kept) - low) / (high - low)).clamp(0, 1).view(-1, 1, 1, 1)
+        # a small image is seen as it was before it was enlarged, a sharp one averaged over areas
+        reduced = torch.lerp(kept, F.avg_pool2d(images, step), weight)
         smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
         seen = [self.finetuned.maps(smooth), self.general.maps(images)]
-        share = self.share(images, reduced).view(-1, 1, 1, 1).expand(-1, 1, *seen[0].shape[2:])
+        share = (self.settings.share * weight).expand(-1, 1, *seen[0].shape[2:])
         return torch.cat([*seen, share], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -156,6 +157,12 @@ class ZeroShot(Net):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return roles_by_kind(self, nn.Identity())
+
+
+def _enlarging(small: int, large: int) -> Tensor:
+    """The matrix `(large, small)` by which images are enlarged bicubically everywhere here, one axis at a time."""
+    unit = Image.fromarray(np.eye(small, dtype=np.float32))
+    return torch.from_numpy(np.array(unit.resize((small, large), Image.Resampling.BICUBIC)))
 
 
 @MODELS.register(NAME)

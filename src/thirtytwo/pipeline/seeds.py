@@ -125,7 +125,8 @@ def _with_precision(overrides: Mapping[str, Any], runs: Sequence[Run]) -> dict[s
     """Later seeds are trained in the precision that the first came to: a timing must not be a part of their spread."""
     if not runs or overrides.get("train.precision", "auto") != "auto":
         return dict(overrides)
-    return {**overrides, "train.precision": RunDir(runs[0].path).read_recipe().train.precision}
+    found = RunDir(runs[0].path).read_recipe().train.precision
+    return dict(overrides) if found == "auto" else {**overrides, "train.precision": found}
 
 
 def _continued(parent: Path, asked: _Asked, planned: list[int]) -> tuple[Path, _Asked, list[int]]:
