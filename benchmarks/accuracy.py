@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.files import write_json
+from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results"

@@ -30,9 +30,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.files import write_json
-from thirtytwo.predict.modelfile import read_info
-from thirtytwo.predict.predictor import default_model, find_model
+from thirtytwo.inference.classifier import default_model, find_model
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.io import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 

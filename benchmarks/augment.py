@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from thirtytwo.files import write_json
-from thirtytwo.fit.hardware import Hardware, choose_hardware, describe_machine
-from thirtytwo.fit.module import TrainingBatches
+from thirtytwo.config.recipe import Recipe, resolve_recipe
+from thirtytwo.io import write_json
 from thirtytwo.models import MODELS
 from thirtytwo.process import owned
-from thirtytwo.recipe import Recipe, resolve_recipe
+from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.hardware import Hardware, choose_hardware, describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
 CLASSES = tuple(f"class {number}" for number in range(10))

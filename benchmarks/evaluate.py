@@ -25,12 +25,12 @@ import torch
 
 from thirtytwo.data.batches import normalised
 from thirtytwo.data.load import load_dataset
-from thirtytwo.files import write_json
-from thirtytwo.fit.hardware import choose_hardware, describe_machine
-from thirtytwo.judge.score import SCORE_BATCH
-from thirtytwo.pipeline.scoring import load_net
+from thirtytwo.evaluation.scoring import SCORE_BATCH
+from thirtytwo.io import write_json
 from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.hardware import choose_hardware, describe_machine
+from thirtytwo.workflows.scoring import load_net
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 

@@ -26,12 +26,12 @@ from scipy.stats import spearmanr
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.explain.explainer import Explainer
+from thirtytwo.explain.faithfulness import BLUR, STEPS, Score, score_maps
 from thirtytwo.explain.methods import METHODS, run_in_batches
 from thirtytwo.explain.overlay import resized_map
-from thirtytwo.explain.scores import BLUR, STEPS, Score, score_maps
-from thirtytwo.files import write_json
-from thirtytwo.fit.hardware import describe_machine
+from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.hardware import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "explain.json"
 SHOWN = ("cam", "gradcam", "integrated", "occlusion")

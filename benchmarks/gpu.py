@@ -157,7 +157,7 @@ def run_stage(options: argparse.Namespace) -> int:
 def machine() -> dict[str, Any]:
     import torch
 
-    from thirtytwo.fit.hardware import describe_machine
+    from thirtytwo.training.hardware import describe_machine
 
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     return describe_machine(device) | {
@@ -180,10 +180,10 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
     import numpy as np
     import torch
 
-    from thirtytwo.fit.train import fit
-    from thirtytwo.pipeline.finish import begin
-    from thirtytwo.pipeline.train import settle
     from thirtytwo.rundir import RunDir
+    from thirtytwo.training.fit import fit
+    from thirtytwo.workflows.finish import begin
+    from thirtytwo.workflows.train import settle
 
     changes = {**changes, **TINY} if options.tiny else changes
     plan = settle(data, recipe, changes, "auto", Path(options.data_root))
@@ -214,7 +214,7 @@ def kept_or_temporary(options: argparse.Namespace) -> Iterator[Path]:
 
 def accuracies(done: dict[str, Any], split: str) -> dict[str, float]:
     """Accuracy of one view and with test-time augmentation on `val` or `test`."""
-    from thirtytwo.judge.score import Scorer
+    from thirtytwo.evaluation.scoring import Scorer
 
     plan, fitted = done["plan"], done["fitted"]
     images = plan.parts.val if split == "val" else plan.parts.test
@@ -277,7 +277,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from thirtytwo.judge.score import Scorer
+    from thirtytwo.evaluation.scoring import Scorer
 
     epochs = options.epochs if data == "cifar100" else round(options.epochs * 2 / 3)
     changes: dict[str, Any] = {

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thirtytwo.files import write_json
+from thirtytwo.io import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.files import write_json
+from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "judgement.json"

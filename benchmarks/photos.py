@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thirtytwo.files import write_json
+from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.images.decode import RESIZE_RULES, Pixels, decode, load_image, resize
-from thirtytwo.judge.metrics import wilson
-from thirtytwo.predict.predictor import Classifier, find_model
+from thirtytwo.inference.classifier import Classifier, find_model
+from thirtytwo.io import write_json
 
 RESULTS = Path(__file__).parent / "results" / "photos.json"
 CIFAR10 = {

@@ -29,9 +29,9 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.files import write_json
-from thirtytwo.predict.modelfile import INPUT, REQUIRED_OUTPUTS, cpu_count, open_session
-from thirtytwo.predict.predictor import Classifier, Prediction, find_model
+from thirtytwo.inference.classifier import Classifier, Prediction, find_model
+from thirtytwo.inference.model_file import INPUT, REQUIRED_OUTPUTS, cpu_count, open_session
+from thirtytwo.io import write_json
 
 RESULTS = Path(__file__).parent / "results" / "predict.json"
 BATCH_SIZES = (16, 32, 64, 128, 256)

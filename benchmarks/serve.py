@@ -34,9 +34,9 @@ import onnxruntime
 from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.files import write_json
-from thirtytwo.predict.modelfile import cpu_count, open_session
-from thirtytwo.predict.predictor import find_model
+from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.model_file import cpu_count, open_session
+from thirtytwo.io import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.imageset import ImageSet
 from thirtytwo.data.load import load_dataset
-from thirtytwo.files import write_json
-from thirtytwo.judge.calibration import softmax
-from thirtytwo.judge.unknown import class_mean, class_means
-from thirtytwo.predict.predictor import Classifier, find_model
-from thirtytwo.teach import teach
-from thirtytwo.teach.head import PENALTY, fit_head
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.calibration import softmax
+from thirtytwo.evaluation.ood import class_mean, class_means
+from thirtytwo.fewshot import teach
+from thirtytwo.fewshot.head import PENALTY, fit_head
+from thirtytwo.inference.classifier import Classifier, find_model
+from thirtytwo.io import write_json
 
 RESULTS = Path(__file__).parent / "results" / "teach.json"
 TASKS = ((2, 5), (2, 20), (3, 10), (5, 10), (5, 50), (10, 20))

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.files import write_json
-from thirtytwo.fit.hardware import choose_hardware, describe_machine
-from thirtytwo.fit.optim import build_optimizer
-from thirtytwo.fit.train import build_net, fit
+from thirtytwo.config.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.data.types import ImageSet
+from thirtytwo.io import write_json
 from thirtytwo.process import owned
-from thirtytwo.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import build_net, fit
+from thirtytwo.training.hardware import choose_hardware, describe_machine
+from thirtytwo.training.optimizers import build_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 SIDES = ("thirtytwo", "plain", "plain_sgd", "defaults")

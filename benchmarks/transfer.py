@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import thirtytwo
-from thirtytwo.files import write_json
+from thirtytwo.io import write_json
 from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
 

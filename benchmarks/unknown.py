@@ -24,12 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from thirtytwo.data.recorded import load_run_data
-from thirtytwo.data.splits import limit
-from thirtytwo.files import write_json
-from thirtytwo.fit.hardware import choose_hardware, describe_machine
-from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import (
+from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.split import limit
+from thirtytwo.evaluation.ood import (
     LOGIT_SCORES,
     auroc,
     class_mean,
@@ -39,10 +36,13 @@ from thirtytwo.judge.unknown import (
     nearest,
     threshold_at,
 )
-from thirtytwo.pipeline.parts import own_images
-from thirtytwo.pipeline.scoring import CALLED_UNKNOWN, load_net
-from thirtytwo.pipeline.strangers import OodSet, ood_sets
+from thirtytwo.evaluation.scoring import Scorer
+from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.hardware import choose_hardware, describe_machine
+from thirtytwo.workflows.ood_data import OodSet, ood_sets
+from thirtytwo.workflows.parts import own_images
+from thirtytwo.workflows.scoring import CALLED_UNKNOWN, load_net
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}

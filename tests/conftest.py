@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    import thirtytwo.data.imageset
-    import thirtytwo.recipe
+    import thirtytwo.config.recipe
+    import thirtytwo.data.types
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -133,7 +133,7 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def nothing_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation without models of its own."""
-    monkeypatch.setattr("thirtytwo.predict.predictor.BUNDLED", tmp_path / "nothing bundled")
+    monkeypatch.setattr("thirtytwo.inference.classifier.BUNDLED", tmp_path / "nothing bundled")
 
 
 @pytest.fixture
@@ -166,8 +166,8 @@ def write_finished_run(
 
     `skill` decides how often it is right; `settings` are tables of its recipe; `data` what it says of its data.
     """
-    from thirtytwo.judge.metrics import compute_metrics
-    from thirtytwo.recipe import Recipe
+    from thirtytwo.config.recipe import Recipe
+    from thirtytwo.evaluation.metrics import compute_metrics
     from thirtytwo.rundir import Predictions, RunDir
 
     random = np.random.default_rng(1000 + seed)
@@ -213,9 +213,9 @@ def finished_run() -> Callable[..., Path]:
     return write_finished_run
 
 
-def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.imageset.ImageSet:
+def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.types.ImageSet:
     """Labelled pictures of noise, each class with a brightness and a colour of its own."""
-    from thirtytwo.data.imageset import ImageSet
+    from thirtytwo.data.types import ImageSet
 
     random = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % classes
@@ -245,9 +245,9 @@ TINY: dict[str, object] = {
 """Overrides that make a recipe train in a blink, and the same on every machine."""
 
 
-def make_recipe(**changes: object) -> thirtytwo.recipe.Recipe:
+def make_recipe(**changes: object) -> thirtytwo.config.recipe.Recipe:
     """A tiny recipe; `changes` are its keys with `__` for the dot."""
-    from thirtytwo.recipe import resolve_recipe
+    from thirtytwo.config.recipe import resolve_recipe
 
     overrides = TINY | {key.replace("__", "."): value for key, value in changes.items()}
     return resolve_recipe({"name": "tiny", "model": {"name": "fastnet"}}, overrides, classes=3, rows=48)
@@ -268,8 +268,8 @@ def pretrain(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
     import torch
     from safetensors.torch import save_file
 
+    from thirtytwo.config.recipe import ModelSettings, Recipe
     from thirtytwo.models import MODELS
-    from thirtytwo.recipe import ModelSettings, Recipe
     from thirtytwo.rundir import RunDir
 
     def make(model: ModelSettings, classes: Sequence[str], name: str = "pretrained") -> tuple[Path, Any]:

@@ -23,7 +23,7 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import app, run_command
-from thirtytwo.recipe import Recipe, parse_settings
+from thirtytwo.config.recipe import Recipe, parse_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -162,14 +162,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-pictures" / name / f"{picture}.jpg")
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    pipeline = pytest.importorskip("thirtytwo.pipeline")
+    pipeline = pytest.importorskip("thirtytwo.workflows")
     train = pipeline.train
 
     def train_briefly(data: str, **settings: Any) -> Any:
         return train(data, **{**settings, "epochs": 1, "device": "cpu"})
 
     monkeypatch.setattr(pipeline, "train", train_briefly)
-    monkeypatch.setattr("thirtytwo.pipeline.seeds.train", train_briefly)
+    monkeypatch.setattr("thirtytwo.workflows.seeds.train", train_briefly)
     return tmp_path
 
 

@@ -16,12 +16,12 @@ NEED_THE_EXTRA = (
     "thirtytwo.app",
     "thirtytwo.augment",
     "thirtytwo.data.batches",
-    "thirtytwo.judge.score",
+    "thirtytwo.evaluation.scoring",
     "thirtytwo.explain.gradients",
     "thirtytwo.export",
-    "thirtytwo.fit",
+    "thirtytwo.training",
     "thirtytwo.models",
-    "thirtytwo.pipeline",
+    "thirtytwo.workflows",
     "thirtytwo.report",
     "thirtytwo.serve",
 )
@@ -74,7 +74,7 @@ def run(code: str, *arguments: str) -> str:
 
 
 def test_there_is_something_to_test() -> None:
-    assert {"thirtytwo.recipe", "thirtytwo.cli.main", "thirtytwo.predict.predictor"} <= set(MODULES)
+    assert {"thirtytwo.config.recipe", "thirtytwo.cli.main", "thirtytwo.inference.classifier"} <= set(MODULES)
     assert {"torch", "lightning", "sklearn", "pyarrow"} <= set(of_extras())
 
 
@@ -97,5 +97,5 @@ def test_public_names_are_there() -> None:
 
 
 def test_package_data_is_shipped() -> None:
-    for pattern in ("py.typed", "recipes/*.toml", "report/*.j2"):
+    for pattern in ("py.typed", "config/recipes/*.toml", "report/templates/*.j2"):
         assert list(ROOT.glob(pattern)), pattern

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thirtytwo.config.recipe import Recipe, parse_settings
 from thirtytwo.errors import RunError
-from thirtytwo.recipe import Recipe, parse_settings
 from thirtytwo.rundir import Predictions, RunDir
 
 RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}}, "test")

@@ -2,9 +2,9 @@
 
     python tools/bundle.py NAME RUN [--weights int8] [--resize squash] [--data-root DIR]
 
-Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/predict/bundled/`, and as `docs/reports/NAME.html` a report without
-pictures, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it; nothing
-is chosen on it.
+Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/inference/bundled/`, and as `docs/reports/NAME.html` a report
+without pictures, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it;
+nothing is chosen on it.
 """
 
 import argparse
@@ -21,25 +21,25 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.data.recorded import load_run_data
+from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.export.onnx import rewrite_info
-from thirtytwo.export.shrink import shrink_onnx
-from thirtytwo.files import write_text
+from thirtytwo.export.quantize import shrink_onnx
 from thirtytwo.images.decode import RESIZE_RULES
-from thirtytwo.judge.confidence import calibration_record
-from thirtytwo.judge.metrics import compute_metrics
-from thirtytwo.judge.unknown import class_mean
-from thirtytwo.pipeline.records import touch_test
-from thirtytwo.pipeline.scoring import calibration_of
-from thirtytwo.pipeline.selection import selection_record, selections
-from thirtytwo.pipeline.strangers import ood_sets, strangers_record, validation_alarms
-from thirtytwo.predict.modelfile import open_session
-from thirtytwo.predict.predictor import BUNDLED
+from thirtytwo.inference.classifier import BUNDLED
+from thirtytwo.inference.model_file import open_session
+from thirtytwo.io import write_text
 from thirtytwo.report.card import write_card
-from thirtytwo.report.facts import gather, typed_commands
 from thirtytwo.report.page import render
+from thirtytwo.report.run_record import gather, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.workflows.ood_data import ood_sets, strangers_record, validation_alarms
+from thirtytwo.workflows.records import touch_test
+from thirtytwo.workflows.scoring import calibration_of
+from thirtytwo.workflows.selection import selection_record, selections
 
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common; the other one's images are OOD data."""
@@ -79,7 +79,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class FileScorer:
-    """Logits and features of a model file, as `judge.score.Scorer` gives those of a network."""
+    """Logits and features of a model file, as `evaluation.scoring.Scorer` gives those of a network."""
 
     session: Any
 

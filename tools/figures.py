@@ -27,7 +27,7 @@ def bundled() -> str:
         if len(recipes) > 1:
             recipe += f" ({len(recipes)} trainings)"
         size = path.with_suffix(".onnx").stat().st_size / 1e6
-        card = f"[`{path.stem}`](src/thirtytwo/predict/bundled/{path.name})"
+        card = f"[`{path.stem}`](src/thirtytwo/inference/bundled/{path.name})"
         report = f"[page](docs/reports/{path.stem}.html)"
         lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | {recipe} | {report} |")
     return "\n".join(lines) + "\n"

@@ -27,7 +27,7 @@ from figures import (
     transfer_gains,
 )
 
-from thirtytwo.recipe import Recipe, read_recipe, recipe_names
+from thirtytwo.config.recipe import Recipe, read_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -68,7 +68,7 @@ def published_options() -> str:
     from thirtytwo.models.preactivation import PreResNetSettings, WideResNetSettings
     from thirtytwo.models.published import DenseNetSettings, ResNetSettings
     from thirtytwo.models.textbook import TextbookSettings
-    from thirtytwo.models.timm_net import HeadSettings, TimmSettings
+    from thirtytwo.models.timm import HeadSettings, TimmSettings
 
     kinds = {
         "`timm`": TimmSettings,
@@ -97,7 +97,7 @@ def networks() -> str:
 
 def stems() -> str:
     """How each family of timm is fitted to small pictures."""
-    from thirtytwo.models.stems import SMALL_STEMS
+    from thirtytwo.models.small_stems import SMALL_STEMS
 
     rows = [f"| `{family}` | {stem.does} | {stem.because} |" for family, stem in SMALL_STEMS.items()]
     return "\n".join(["| family | what is changed | why |", "| --- | --- | --- |", *rows]) + "\n"

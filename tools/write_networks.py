@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from thirtytwo.files import write_json
+from thirtytwo.io import write_json
 from thirtytwo.models import MODELS, Net
 
 TABLE = Path(__file__).resolve().parent.parent / "src" / "thirtytwo" / "models" / "networks.json"

@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thirtytwo import pipeline as pipeline
+    from thirtytwo import workflows as workflows
     from thirtytwo.errors import ThirtytwoError
-    from thirtytwo.pipeline import Run, SeedRuns, Tuned, ensemble, evaluate, train, train_seeds, tune
-    from thirtytwo.predict.predictor import Classifier, load
+    from thirtytwo.inference.classifier import Classifier, load
     from thirtytwo.report.compare import compare
     from thirtytwo.report.comparison import Comparison
+    from thirtytwo.workflows import Run, SeedRuns, Tuned, ensemble, evaluate, train, train_seeds, tune
 
     __version__: str
 
@@ -45,30 +45,30 @@ __all__ = [
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
-    "Classifier": "thirtytwo.predict.predictor",
+    "Classifier": "thirtytwo.inference.classifier",
     "Comparison": "thirtytwo.report.comparison",
-    "Run": "thirtytwo.pipeline",
-    "SeedRuns": "thirtytwo.pipeline",
-    "Tuned": "thirtytwo.pipeline",
+    "Run": "thirtytwo.workflows",
+    "SeedRuns": "thirtytwo.workflows",
+    "Tuned": "thirtytwo.workflows",
     "compare": "thirtytwo.report.compare",
-    "ensemble": "thirtytwo.pipeline",
-    "evaluate": "thirtytwo.pipeline",
+    "ensemble": "thirtytwo.workflows",
+    "evaluate": "thirtytwo.workflows",
     "ThirtytwoError": "thirtytwo.errors",
-    "load": "thirtytwo.predict.predictor",
-    "train": "thirtytwo.pipeline",
-    "train_seeds": "thirtytwo.pipeline",
-    "tune": "thirtytwo.pipeline",
+    "load": "thirtytwo.inference.classifier",
+    "train": "thirtytwo.workflows",
+    "train_seeds": "thirtytwo.workflows",
+    "tune": "thirtytwo.workflows",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name == "pipeline":
-        return _pipeline()
+    if name == "workflows":
+        return _workflows()
     if name not in _HOMES:
         raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
-    return getattr(_pipeline() if _HOMES[name] == "thirtytwo.pipeline" else import_module(_HOMES[name]), name)
+    return getattr(_workflows() if _HOMES[name] == "thirtytwo.workflows" else import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
@@ -84,9 +84,9 @@ def _version() -> str:
         return "0+unknown"
 
 
-def _pipeline() -> ModuleType:
+def _workflows() -> ModuleType:
     from thirtytwo.errors import require
 
     require("torch", "train")
     require("lightning", "train")
-    return import_module("thirtytwo.pipeline")
+    return import_module("thirtytwo.workflows")

@@ -17,8 +17,8 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.rundir import RunDir
 
 if TYPE_CHECKING:
-    from thirtytwo.data.imageset import ImageSet
-    from thirtytwo.pipeline import Run
+    from thirtytwo.data.types import ImageSet
+    from thirtytwo.workflows import Run
 
 DATA = "digits"
 RECIPE = "digits"

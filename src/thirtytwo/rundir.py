@@ -19,10 +19,10 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.config.recipe import Recipe, read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.files import write_json, write_text, written_whole
+from thirtytwo.io import write_json, write_text, written_whole
 from thirtytwo.lock import LOCK, locked
-from thirtytwo.recipe import Recipe, read_recipe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +85,7 @@ class RunDir:
 
     @property
     def class_means(self) -> Path:
-        """What `known_score` compares with (`judge.unknown`), for exporting the model again."""
+        """What `known_score` compares with (`evaluation.ood`), for exporting the model again."""
         return self.path / "class_means.safetensors"
 
     @property

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.predict.predictor import Classifier
+from thirtytwo.inference.classifier import Classifier
 
 pytestmark = pytest.mark.browser
 

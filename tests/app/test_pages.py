@@ -22,15 +22,16 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from thirtytwo.app import launch, shelf
+from thirtytwo.app import launch
+from thirtytwo.app import library as shelf
+from thirtytwo.app.images import Picture, as_pictures, sample_files
 from thirtytwo.app.markup import bars, headline, matrix, percent, wall
 from thirtytwo.app.memory import let_go
-from thirtytwo.app.pictures import Picture, as_pictures, sample_files
 from thirtytwo.app.results import as_csv, as_json
 from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, Wanted, class_rows, confusion_rows, select
-from thirtytwo.predict.predictor import Prediction, Unreadable, bundled_models, load
+from thirtytwo.inference.classifier import Prediction, Unreadable, bundled_models, load
 from thirtytwo.rundir import Predictions
 
 MAIN = Path(launch.__file__).with_name("main.py")
@@ -333,7 +334,7 @@ def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
     code = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-from thirtytwo.app import shelf
+from thirtytwo.app import library as shelf
 from thirtytwo.app.settings import Settings
 shelf.settings = Settings(({str(colour_model)!r},))
 found = AppTest.from_file({str(MAIN)!r}, default_timeout=60).run()

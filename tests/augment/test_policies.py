@@ -199,7 +199,7 @@ def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_augmix_weights_cover_everything() -> None:
     """Beta(1, 1) and Dirichlet(1, 1, 1): evenly, so that means are 1/2 and 1/3."""
-    from thirtytwo.augment.chance import beta, dirichlet
+    from thirtytwo.augment.random import beta, dirichlet
 
     generator = torch.Generator().manual_seed(0)
     parts = dirichlet(20_000, 3, generator)

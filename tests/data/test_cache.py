@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.data import cache, plan
+from thirtytwo.data import build as plan
+from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
 
 TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data.doctor import diagnose, examine
-from thirtytwo.data.imageset import DataSet, ImageSet
-from thirtytwo.data.sheet import class_counts, contact_sheet, write_sheet
+from thirtytwo.data.explore import class_counts, contact_sheet, write_sheet
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import OutputError, UnknownNameError
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thirtytwo.data.imageset import DataSet, ImageSet
 from thirtytwo.data.imbalance import long_tailed, profile
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.splits import hold_out
+from thirtytwo.data.split import hold_out
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, UnknownNameError
 
 

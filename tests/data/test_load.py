@@ -74,7 +74,7 @@ def test_a_data_root_that_is_not_there_is_told(tmp_path, monkeypatch):
 
 
 def test_a_known_set_comes_from_the_data_root(make, tmp_path, monkeypatch):
-    from thirtytwo.data.cifar import CIFAR10_CLASSES
+    from thirtytwo.data.sources.cifar import CIFAR10_CLASSES
 
     for split, first in (("train", 0), ("test", 100)):
         make.parquet(tmp_path / f"cifar10/plain_text/{split}-00000-of-00001.parquet", list(range(10)) * 2, first=first)
@@ -93,7 +93,7 @@ def test_a_known_set_with_other_classes_is_refused(make, tmp_path):
 
 
 def test_superclasses_are_known(make, tmp_path):
-    from thirtytwo.data.cifar import CIFAR100_GROUPS
+    from thirtytwo.data.sources.cifar import CIFAR100_GROUPS
 
     for split in ("train", "test"):
         make.parquet(tmp_path / f"cifar100/{split}.parquet", list(range(100)), label="fine_label",
@@ -132,7 +132,7 @@ def test_digits_keep_every_grey_level():
 def test_loading_never_imports_torch(make, tmp_path):
     make.tree(tmp_path / "set", {"a": 3, "b": 3})
     code = (
-        "import sys; from thirtytwo.data import load, doctor, sheet, splits\n"
+        "import sys; from thirtytwo.data import load, doctor, explore, split\n"
         "assert not {'torch', 'sklearn', 'pyarrow', 'datasets', 'scipy'} & set(sys.modules), sys.modules.keys()\n"
         f"load.load_dataset({str(tmp_path / 'set')!r}); assert 'torch' not in sys.modules"
     )

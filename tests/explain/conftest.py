@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 if TYPE_CHECKING:
+    from thirtytwo.inference.model_file import ModelInfo
     from thirtytwo.models import Net
-    from thirtytwo.predict.modelfile import ModelInfo
 
 SIZE, OBJECT = 32, 10
 CLASSES = ("red", "green", "blue")
@@ -38,7 +38,7 @@ def squares(count: int, seed: int = 0) -> tuple[Pixels, npt.NDArray[np.int64], n
 
 def model_info(**changes: Any) -> ModelInfo:
     """What a model of `squares` says about itself."""
-    from thirtytwo.predict.modelfile import ModelInfo
+    from thirtytwo.inference.model_file import ModelInfo
 
     said: dict[str, Any] = {
         "classes": CLASSES,
@@ -108,9 +108,9 @@ def write_run(path: Path, **changes: Any) -> Path:
     import torch
     from safetensors.torch import save_file
 
+    from thirtytwo.config.recipe import Recipe
     from thirtytwo.export.onnx import export_onnx
     from thirtytwo.models import MODELS
-    from thirtytwo.recipe import Recipe
     from thirtytwo.rundir import RunDir
 
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ from thirtytwo.errors import MissingExtraError, ModelFileError, RunError, Thirty
 from thirtytwo.explain import Explainer, Explanation
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import METHODS
-from thirtytwo.predict.predictor import Unreadable
+from thirtytwo.inference.classifier import Unreadable
 
 
 @pytest.fixture

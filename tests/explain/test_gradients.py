@@ -92,7 +92,7 @@ def test_integrated_gradients_add_up(lab: SimpleNamespace) -> None:
     gradients = Gradients(Linear(), lab.info())
     found = gradients.integrated(pictures, labels)
     assert (found.dtype, found.shape) == (np.dtype(np.float32), (3, 32, 32))
-    from thirtytwo.explain.scores import blurred
+    from thirtytwo.explain.faithfulness import blurred
 
     images, start = (lab.normalised(value) for value in (pictures, np.stack([blurred(one) for one in pictures])))
     with torch.no_grad():

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from thirtytwo.errors import ExportError, ModelFileError
+from thirtytwo.evaluation.calibration import Calibration
+from thirtytwo.evaluation.ood import class_mean
+from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
-from thirtytwo.fit.train import build_net
-from thirtytwo.judge.calibration import Calibration
-from thirtytwo.judge.score import Scorer
-from thirtytwo.judge.unknown import class_mean
+from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import Net
-from thirtytwo.predict.modelfile import ModelInfo, open_session
+from thirtytwo.training.fit import build_net
 
 RESIDUAL = {
     "activation": "silu",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thirtytwo.models.base import Net
 from thirtytwo.models.ensemble import Ensemble, EnsembleSettings, MemberSettings
-from thirtytwo.models.net import Net
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
+from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import MODELS, Net
 from thirtytwo.models.fastnet import FastNet
 from thirtytwo.models.textbook import Textbook
-from thirtytwo.predict.modelfile import ModelInfo, open_session
 
 CLASSES = 5
 SMALL_RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}

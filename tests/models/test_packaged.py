@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import thirtytwo
+from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import RunError, UnknownNameError
 from thirtytwo.models import MODELS
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.pretrained import start_from
-from thirtytwo.recipe import ModelSettings
 
 LITE0 = {"architecture": "tf_efficientnet_lite0", "input_size": 64, "pretrained": True}
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS, Net
 from thirtytwo.models.pretrained import kind_of, start_from, ways_of, weights_name
-from thirtytwo.recipe import ModelSettings
 
 GROUPS = [{"width": 8}, {"width": 16}]
 RESNET: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from thirtytwo.errors import RecipeError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS
-from thirtytwo.models.stems import SMALL_STEMS
+from thirtytwo.models.small_stems import SMALL_STEMS
 
 SHALLOW = {"depth": 2}
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}

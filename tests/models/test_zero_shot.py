@@ -12,10 +12,10 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.images.decode import resize
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models import MODELS
 from thirtytwo.models.zero_shot import ZeroShot
-from thirtytwo.predict.modelfile import ModelInfo
-from thirtytwo.predict.predictor import Classifier
 
 SIZE, DETAIL = 96, 32
 SMALL = {"architecture": "test_efficientnet", "small_images": "none"}

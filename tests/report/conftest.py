@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.judge.metrics import compute_metrics
-from thirtytwo.recipe import Recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.rundir import Predictions, RunDir
 
 COLUMNS = (

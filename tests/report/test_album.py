@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.types import ImageSet
 from thirtytwo.report.album import make_album
 from thirtytwo.report.sheets import LADDER, Quality, choose_quality, columns_of, sheet
 from thirtytwo.rundir import Predictions

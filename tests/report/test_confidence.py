@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.judge.calibration import Calibration
-from thirtytwo.judge.confidence import calibration_record
-from thirtytwo.judge.metrics import reliability
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.calibration import Calibration
+from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.metrics import reliability
 from thirtytwo.report.augmented import augmented_rows
 from thirtytwo.report.card import card
 from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
-from thirtytwo.report.facts import gather, percent
 from thirtytwo.report.figures import write_figures
+from thirtytwo.report.label_issues import suspects_of
 from thirtytwo.report.page import render
-from thirtytwo.report.suspects import suspects_of
+from thirtytwo.report.run_record import gather, percent
 from thirtytwo.rundir import Predictions
 
 

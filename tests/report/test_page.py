@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from thirtytwo.errors import RunError
-from thirtytwo.judge.labels import suspect_labels
+from thirtytwo.evaluation.label_issues import suspect_labels
 from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
-from thirtytwo.report.facts import duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.report.gallery import THUMBNAIL, data_uri, worst_mistakes
 from thirtytwo.report.page import render, write_report
+from thirtytwo.report.run_record import duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.rundir import RunDir
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.judge.conformal import measure_sets
-from thirtytwo.judge.corruptions import corruption_names, measure_corruptions
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.conformal import measure_sets
+from thirtytwo.evaluation.corruptions import corruption_names, measure_corruptions
 from thirtytwo.report.card import card
-from thirtytwo.report.facts import gather, percent
 from thirtytwo.report.page import render
 from thirtytwo.report.robustness import corruption_table, prediction_sets, spoken
+from thirtytwo.report.run_record import gather, percent
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thirtytwo.predict.predictor import Prediction
+from thirtytwo.inference.classifier import Prediction
 from thirtytwo.serve.batching import Batcher
 
 

@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from thirtytwo.serve.gate import Gate
+from thirtytwo.serve.limits import Gate
 from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.settings import Settings
 
@@ -104,7 +104,7 @@ def test_json_counts_with_all_its_copies(start: Start, make: SimpleNamespace) ->
 READ_JSON = """
 import asyncio, base64, json, sys
 from starlette.requests import Request
-from thirtytwo.serve.gate import Gate
+from thirtytwo.serve.limits import Gate
 from thirtytwo.serve.settings import Settings
 from thirtytwo.serve.uploads import read_uploads
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from streamlit.web import bootstrap
 
-from thirtytwo.app import shelf
+from thirtytwo.app import library as shelf
 from thirtytwo.app.memory import give_back
 from thirtytwo.app.settings import Settings, streamlit_options
 from thirtytwo.errors import ServiceError
-from thirtytwo.predict.modelfile import read_info
-from thirtytwo.predict.predictor import find_model
+from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.model_file import read_info
 from thirtytwo.process import environment
 
 SCRIPT = Path(__file__).with_name("main.py")

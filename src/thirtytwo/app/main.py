@@ -8,8 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app.parts import mistake
-from thirtytwo.app.views import classify, compare, explore, models, teach
+from thirtytwo.app.components import mistake
+from thirtytwo.app.views import classify, compare, explore, fewshot, models
 from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
@@ -25,7 +25,7 @@ def main() -> None:
         st.Page(told(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
         st.Page(told(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
         st.Page(told(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
-        st.Page(told(teach.show), title="Teach", icon=":material/school:", url_path="teach"),
+        st.Page(told(fewshot.show), title="Teach", icon=":material/school:", url_path="teach"),
     ]
     page = st.navigation(pages, position="top")
     st.html(STYLE)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.app.looking import Drawn, uri
-from thirtytwo.predict.predictor import Prediction
+from thirtytwo.app.display import Drawn, uri
+from thirtytwo.inference.classifier import Prediction
 from thirtytwo.text import as_html
 
 Ints = npt.NDArray[np.int64]

@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 
 import streamlit as st
 
-from thirtytwo.app.looking import drawn, png
-from thirtytwo.app.pictures import Picture
-from thirtytwo.app.shelf import Entry, opened
+from thirtytwo.app.display import drawn, png
+from thirtytwo.app.images import Picture
+from thirtytwo.app.library import Entry, opened
 from thirtytwo.cli.predict import write_csv, write_json
-from thirtytwo.predict.predictor import Prediction, Unreadable
+from thirtytwo.inference.classifier import Prediction, Unreadable
 
 TOP = 10
 """Classes kept of each picture, at most."""

@@ -11,7 +11,7 @@ from threading import Lock
 from time import monotonic
 from weakref import WeakValueDictionary, finalize
 
-from thirtytwo.files import write_bytes
+from thirtytwo.io import write_bytes
 
 MOST_FILES, MOST_BYTES = 32, 2 << 30
 

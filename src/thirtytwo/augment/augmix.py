@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.catalogue import AUGMENTATIONS, Terms
-from thirtytwo.augment.chance import dirichlet
+from thirtytwo.augment.geometry import quantised
 from thirtytwo.augment.operations import USUAL, Range, Space, operated
-from thirtytwo.augment.warp import quantised
+from thirtytwo.augment.random import dirichlet
+from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 
 MAGNITUDE = 9
 WIDTH, DEPTH = 3, 3

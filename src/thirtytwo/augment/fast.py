@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thirtytwo.augment.warp import Border
+from thirtytwo.augment.geometry import Border
 
 
 def flip_mask(first: Tensor, epoch: int, mode: str, generator: torch.Generator) -> Tensor:

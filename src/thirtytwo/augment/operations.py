@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thirtytwo.augment import colour
-from thirtytwo.augment.catalogue import Terms
-from thirtytwo.augment.warp import moved, slanted, turned, warped
+from thirtytwo.augment import color as colour
+from thirtytwo.augment.geometry import moved, slanted, turned, warped
+from thirtytwo.augment.registry import Terms
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Pictures uint8 `(N, 3, H, W)`, an amount for each float `(N,)`, and the colour beyond the border float `(3,)`."""

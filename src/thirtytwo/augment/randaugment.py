@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.catalogue import AUGMENTATIONS, Terms
 from thirtytwo.augment.operations import USUAL, operated
+from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 
 MAGNITUDE = 9
 NUM_OPS = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.catalogue import AUGMENTATIONS, STRONGEST, Terms
 from thirtytwo.augment.operations import USUAL, Range, Space, operated
+from thirtytwo.augment.registry import AUGMENTATIONS, STRONGEST, Terms
 
 WIDE: Space = {
     **USUAL,

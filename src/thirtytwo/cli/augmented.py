@@ -10,7 +10,7 @@ from thirtytwo.cli.console import say, show
 from thirtytwo.errors import OutputError, require
 
 if TYPE_CHECKING:
-    from thirtytwo.fit.samples import Samples
+    from thirtytwo.training.samples import Samples
 
 SHARES = 2  # classes told under a mixed picture
 
@@ -27,11 +27,11 @@ def show_augmented(
     if path.exists():
         raise OutputError(f"{path} exists already.", "Delete it, or choose another name with --sheet.")
     require("torch", "train")
-    from thirtytwo.augment.pictures import check_augment
+    from thirtytwo.augment.augmenter import check_augment
+    from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
+    from thirtytwo.data.explore import augmented_sheet, write_picture
     from thirtytwo.data.load import load_dataset
-    from thirtytwo.data.sheet import augmented_sheet, write_picture
-    from thirtytwo.fit.samples import draw_samples
-    from thirtytwo.recipe import read_recipe_values, resolve_recipe
+    from thirtytwo.training.samples import draw_samples
 
     values, where = read_recipe_values(recipe_source), f"Recipe {recipe_source!r}"
     early = resolve_recipe(values, overrides, classes=10, rows=50_000, where=where)

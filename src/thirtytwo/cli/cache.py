@@ -12,7 +12,7 @@ from thirtytwo.cli.console import say, show, show_table
 from thirtytwo.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from thirtytwo.data.cache_room import Cleared, Stored
+    from thirtytwo.data.cache_eviction import Cleared, Stored
 
 
 def cache(
@@ -31,7 +31,7 @@ def cache(
     ] = None,
 ) -> None:
     """List the decoded images kept on disk with sizes and last use, or remove them."""
-    from thirtytwo.data import cache_room as room
+    from thirtytwo.data import cache_eviction as room
     from thirtytwo.data.cache import clear_contents, entries_dir
 
     if entries and not clear:

@@ -10,8 +10,8 @@ from thirtytwo.cli.console import percent, say, show, show_table
 from thirtytwo.errors import RecipeError
 
 if TYPE_CHECKING:
-    from thirtytwo.report.compare_tables import Table
     from thirtytwo.report.comparison import Comparison, Contender
+    from thirtytwo.report.comparison_tables import Table
 
 
 def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe: str | None = None) -> list[int] | None:
@@ -26,7 +26,7 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe:
         other = "--repeat" if repeat is not None else "--seed"
         raise RecipeError(f"--seeds and {other} exclude each other.", "Name every seed with --seeds, or drop it.")
     if repeat is not None:
-        from thirtytwo.recipe import seed_of
+        from thirtytwo.config.recipe import seed_of
 
         start = seed if seed is not None else seed_of(recipe or "fast", {})
         return list(range(start, start + repeat))
@@ -80,7 +80,7 @@ def compare(runs: Sequence[Path], **settings: Any) -> None:
 
 def show_comparison(found: Comparison) -> None:
     """Runs with figures and cost, paired tests, seeds, and the verdict."""
-    from thirtytwo.report import compare_tables as tables
+    from thirtytwo.report import comparison_tables as tables
 
     for notice in found.notices:
         say(notice)
@@ -104,7 +104,7 @@ def show_comparison(found: Comparison) -> None:
 
 
 def _row(run: Contender) -> tuple[str, ...]:
-    from thirtytwo.report.facts import duration, quantity
+    from thirtytwo.report.run_record import duration, quantity
 
     low, high = run.metrics["accuracy"]["ci95"]
     nll, ece = run.figure("nll"), run.figure("ece")

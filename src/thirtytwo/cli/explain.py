@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from thirtytwo.explain.overlay import Pixels
     from thirtytwo.explain.sheet import Entry
     from thirtytwo.images.decode import ResizeRule
-    from thirtytwo.predict.predictor import Unreadable
+    from thirtytwo.inference.classifier import Unreadable
 
 DEFAULT_OUT = "explained"
 _ON_SHEET = 60
@@ -43,9 +43,9 @@ def explain(
     """
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.explain.sheet import contact_sheet
-    from thirtytwo.files import write_bytes, write_json
     from thirtytwo.images.decode import find_images
-    from thirtytwo.predict.predictor import Unreadable, default_model
+    from thirtytwo.inference.classifier import Unreadable, default_model
+    from thirtytwo.io import write_bytes, write_json
     from thirtytwo.rundir import writing_at
 
     place = _place(out, force)
@@ -158,7 +158,7 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
 
 
 def _table(results: Iterable[Explanation | Unreadable], score: bool) -> tuple[list[str], list[tuple[str, ...]]]:
-    from thirtytwo.predict.predictor import Unreadable
+    from thirtytwo.inference.classifier import Unreadable
 
     figures = ["deletion", "insertion", "random", "better by", "maps beaten"] if score else []
     rows: list[tuple[str, ...]] = []

@@ -13,7 +13,7 @@ from thirtytwo.cli.console import percent, say, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 if TYPE_CHECKING:
-    from thirtytwo.pipeline import Exported
+    from thirtytwo.workflows import Exported
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -84,8 +84,8 @@ def show_corruptions(found: Mapping[str, Any]) -> None:
 
 def show_members(run: Path) -> None:
     """The runs an ensemble is made of, what each reached and costs, and what they do together."""
-    from thirtytwo.report.facts import gather
     from thirtytwo.report.members import members_table
+    from thirtytwo.report.run_record import gather
     from thirtytwo.rundir import RunDir
 
     table = members_table(gather(RunDir.open(run)))
@@ -122,7 +122,7 @@ def show_export(made: Exported) -> None:
 
 def show_models(size: int = 32) -> None:
     """Models ready to predict, then networks that can be trained and what they cost at pictures of `size` pixels."""
-    from thirtytwo.predict.predictor import RUNS, bundled_models
+    from thirtytwo.inference.classifier import RUNS, bundled_models
 
     table = _package_json("networks.json")
     if size not in table["sizes"]:
@@ -144,7 +144,7 @@ def show_models(size: int = 32) -> None:
 
 
 def _trained_row(name: str, path: Path) -> tuple[str, ...]:
-    from thirtytwo.predict.modelfile import read_info
+    from thirtytwo.inference.model_file import read_info
 
     try:
         info = read_info(path)
@@ -186,7 +186,7 @@ def _package(point: EntryPoint) -> str:
 
 def show_recipes() -> None:
     """The shipped recipes."""
-    from thirtytwo.recipe import read_recipe, recipe_names
+    from thirtytwo.config.recipe import read_recipe, recipe_names
 
     recipes = [(name, read_recipe(name)) for name in recipe_names()]
     rows = [(name, recipe.model.name, str(recipe.schedule.epochs), recipe.description) for name, recipe in recipes]
@@ -196,8 +196,8 @@ def show_recipes() -> None:
 def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     """Splits, classes and counts of a data set."""
     from thirtytwo.data.doctor import splits
+    from thirtytwo.data.explore import class_counts, write_sheet
     from thirtytwo.data.load import load_dataset
-    from thirtytwo.data.sheet import class_counts, write_sheet
 
     if sheet is not None and sheet.exists():
         raise OutputError(f"{sheet} exists already.", "Delete it, or choose another name for --sheet.")

@@ -112,7 +112,7 @@ def train(
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.listings import show_metrics
-    from thirtytwo.recipe import parse_overrides
+    from thirtytwo.config.recipe import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
     overrides = parse_overrides(settings or [])
@@ -121,7 +121,7 @@ def train(
     if group_by is not None:
         overrides["data.group_by"] = group_by
     if find_lr:
-        from thirtytwo.cli.rates import find_rate
+        from thirtytwo.cli.find_lr import find_rate
 
         if resume or run or seeds or repeat or epochs:
             raise typer.BadParameter("--find-lr writes no run: leave out --run, --resume, --seeds, --repeat, --epochs.")
@@ -313,7 +313,7 @@ def report(
     """Write a run's report.html again."""
     import thirtytwo
 
-    show(str(thirtytwo.pipeline.report(run, pictures=pictures, out=out, force=force, data_root=data_root)))
+    show(str(thirtytwo.workflows.report(run, pictures=pictures, out=out, force=force, data_root=data_root)))
 
 
 @app.command()
@@ -330,7 +330,7 @@ def export(
     import thirtytwo
     from thirtytwo.cli.listings import show_export
 
-    found = thirtytwo.pipeline.export_model(model, kind, out=out, force=force, data_root=data_root)
+    found = thirtytwo.workflows.export_model(model, kind, out=out, force=force, data_root=data_root)
     show_export(found)
     show(str(found.path))
 
@@ -374,7 +374,7 @@ def data_show(
         raise typer.BadParameter("--set changes a recipe: name one with --recipe.")
     if recipe is not None:
         from thirtytwo.cli.augmented import show_augmented
-        from thirtytwo.recipe import parse_overrides
+        from thirtytwo.config.recipe import parse_overrides
 
         show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
         return

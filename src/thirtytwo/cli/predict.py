@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
 from thirtytwo.cli.console import percent, say, show_table
 from thirtytwo.errors import DataError, OutputError
-from thirtytwo.files import check_free
+from thirtytwo.io import check_free
 
 if TYPE_CHECKING:
-    from thirtytwo.predict.predictor import Prediction, Unreadable
+    from thirtytwo.inference.classifier import Prediction, Unreadable
 
     Result: TypeAlias = Prediction | Unreadable
 
@@ -33,7 +33,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
         DataError: no picture was found, or, after all others were classified, some could not be read.
     """
     from thirtytwo.images.decode import find_images
-    from thirtytwo.predict.predictor import default_model, load
+    from thirtytwo.inference.classifier import default_model, load
 
     if out is not None:
         check_free(out, force=force)
@@ -75,7 +75,7 @@ def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
 
 def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
     """One row a picture: its best class, then `class_1, confidence_1, …` up to `top`, then the error."""
-    from thirtytwo.predict.predictor import Unreadable
+    from thirtytwo.inference.classifier import Unreadable
 
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "confidence")]
     writer = csv.writer(stream, lineterminator="\n")
@@ -104,7 +104,7 @@ WRITERS: dict[Format, Callable[[Iterable[Result], TextIO, int], None]] = {
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    from thirtytwo.predict.predictor import Unreadable
+    from thirtytwo.inference.classifier import Unreadable
 
     if isinstance(result, Unreadable):
         return (str(result.file), "", "could not be read", "", "")
@@ -121,7 +121,7 @@ class _Tally:
     unreadable: list[str] = field(default_factory=list)
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        from thirtytwo.predict.predictor import Unreadable
+        from thirtytwo.inference.classifier import Unreadable
 
         for result in results:
             self.total += 1
@@ -170,7 +170,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         except OSError as error:
             raise OutputError(f"{out} could not be written: {error.strerror}.", "Choose another place.") from error
         return
-    from thirtytwo.files import written_whole
+    from thirtytwo.io import written_whole
 
     with written_whole(out) as temporary, _open_text(temporary) as stream:
         yield stream

@@ -67,9 +67,9 @@ def tune(
     """Search for better settings of a recipe on validation, never on test; prints the best recipe's file last."""
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
-    from thirtytwo.pipeline import tune
-    from thirtytwo.recipe import parse_overrides
+    from thirtytwo.config.recipe import parse_overrides
     from thirtytwo.report.tuning import Tuning
+    from thirtytwo.workflows import tune
 
     tuned = tune(
         data,

@@ -28,7 +28,7 @@ from weakref import finalize
 
 import numpy as np
 
-from thirtytwo.data import cache_room as room
+from thirtytwo.data import cache_eviction as room
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels

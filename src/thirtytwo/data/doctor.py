@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.build import listed
 from thirtytwo.data.load import load_dataset, parse
-from thirtytwo.data.plan import listed
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
 

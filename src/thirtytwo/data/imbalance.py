@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.imageset import DataSet
-from thirtytwo.data.plan import fingerprint
+from thirtytwo.data.build import fingerprint
 from thirtytwo.data.source import IMBALANCE
-from thirtytwo.data.splits import draw
+from thirtytwo.data.split import draw
+from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
-from thirtytwo.data import cifar as cifar
-from thirtytwo.data import digits as digits
-from thirtytwo.data.hub import read_hub, read_known
-from thirtytwo.data.imageset import DataSet
 from thirtytwo.data.imbalance import long_tailed, ratio_of
-from thirtytwo.data.place import read_place
 from thirtytwo.data.source import DATASETS, IMBALANCE, Request
+from thirtytwo.data.sources import cifar as cifar
+from thirtytwo.data.sources import digits as digits
+from thirtytwo.data.sources.hub import read_hub, read_known
+from thirtytwo.data.sources.place import read_place
+from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
 

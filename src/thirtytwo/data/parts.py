@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thirtytwo.data.imageset import DataSet, ImageSet
-from thirtytwo.data.splits import hold_out, limit
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.split import hold_out, limit
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
-from thirtytwo.recipe import Recipe
 
 
 @dataclass(frozen=True)

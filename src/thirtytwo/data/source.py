@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from thirtytwo.data.imageset import DataSet
+from thirtytwo.data.types import DataSet
 from thirtytwo.errors import ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.registry import Registry

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.errors import ImageError, ModelFileError, UnknownNameError, did_you_mean
+from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
 from thirtytwo.explain.overlay import Heat, Pixels, resized_map
-from thirtytwo.explain.scores import Score, score_maps
 from thirtytwo.images.decode import load_image, resize
-from thirtytwo.predict.predictor import Classifier, Picture, Unreadable, default_model, find_model
+from thirtytwo.inference.classifier import Classifier, Picture, Unreadable, default_model, find_model
 from thirtytwo.rundir import RunDir
 
 _BATCH = 16

@@ -9,12 +9,12 @@ from captum.attr import IntegratedGradients, LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat, Pixels
-from thirtytwo.explain.scores import blurred
-from thirtytwo.fit.build import trained_net
+from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models import Net
-from thirtytwo.predict.modelfile import ModelInfo
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.build import trained_net
 
 INTEGRATION_STEPS = 24
 SMOOTHING = 1 / 16

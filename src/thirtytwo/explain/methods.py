@@ -13,7 +13,7 @@ import numpy.typing as npt
 from thirtytwo.errors import ModelFileError, RunError, ThirtytwoError, require
 from thirtytwo.explain.occlusion import WINDOW, occlusion_maps
 from thirtytwo.explain.overlay import Heat, Pixels
-from thirtytwo.predict.predictor import Classifier
+from thirtytwo.inference.classifier import Classifier
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 

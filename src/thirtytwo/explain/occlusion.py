@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat, Pixels
-from thirtytwo.explain.scores import blurred
 
 WINDOW = 3 / 8
 STRIDE = 1 / 8

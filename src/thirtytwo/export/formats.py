@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thirtytwo.export.shrink import shrink_onnx
+from thirtytwo.export.quantize import shrink_onnx
 from thirtytwo.registry import Registry
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.files import written_whole
+from thirtytwo.inference.model_file import KNOWN_SCORE, METADATA_KEY, ModelInfo
+from thirtytwo.io import written_whole
 from thirtytwo.models import Net
-from thirtytwo.models.net import bent_logits
-from thirtytwo.predict.modelfile import KNOWN_SCORE, METADATA_KEY, ModelInfo
+from thirtytwo.models.base import bent_logits
 from thirtytwo.process import quiet_loggers
 
 OPSET = 18
@@ -27,7 +27,7 @@ class PixelModel(nn.Module):
 
     Images uint8 `(N, H, W, 3)` → probabilities `(N, C)`, logits `(N, C)` with the curvature taken off, features
     `(N, D)`; heatmaps `(N, h, w)` of the top class where the network has them; known_score `(N,)` where there are class
-    means `(C, D)` (`judge.unknown`).
+    means `(C, D)` (`evaluation.ood`).
     """
 
     scale: Tensor

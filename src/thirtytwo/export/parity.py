@@ -12,8 +12,8 @@ import torch
 
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import pixel_model
+from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
 from thirtytwo.models import Net
-from thirtytwo.predict.modelfile import KNOWN_SCORE, ModelInfo, open_session
 
 TIE = 1e-5
 """Images whose two largest probabilities are nearer than this may get either class."""

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from thirtytwo.models.net import MODELS, Decision, Net
+from thirtytwo.models.base import MODELS, Decision, Net
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

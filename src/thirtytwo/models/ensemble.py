@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from thirtytwo.models.net import MODELS, Net, bent_logits, roles_by_kind
-from thirtytwo.settings import Settings, parse_settings
+from thirtytwo.config.settings import Settings, parse_settings
+from thirtytwo.models.base import MODELS, Net, bent_logits, roles_by_kind
 
 NAME = "ensemble"
 

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.models.net import MODELS, Net
-from thirtytwo.recipe import Settings, parse_settings
+from thirtytwo.config.recipe import Settings, parse_settings
+from thirtytwo.models.base import MODELS, Net
 
 WHITENING_IMAGES = 5000
 PATCH = 2

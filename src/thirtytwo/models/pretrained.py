@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.models.net import MODELS, Decision, Net, modes_kept
+from thirtytwo.models.base import MODELS, Decision, Net, modes_kept
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
-from thirtytwo.models.timm_net import TimmNet
+from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
-from thirtytwo.recipe import ModelSettings
 from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"

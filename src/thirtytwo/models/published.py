@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from torch import nn
 
-from thirtytwo.models.net import MODELS
-from thirtytwo.models.timm_net import HeadSettings, TimmNet, TimmSettings
-from thirtytwo.settings import parse_settings
+from thirtytwo.config.settings import parse_settings
+from thirtytwo.models.base import MODELS
+from thirtytwo.models.timm import HeadSettings, TimmNet, TimmSettings
 
 Width = Annotated[int, Field(ge=1)]
 

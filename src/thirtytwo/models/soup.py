@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.models.net import modes_kept
+from thirtytwo.models.base import modes_kept
 
 
 def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

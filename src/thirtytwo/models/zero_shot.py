@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.models.net import MODELS, Net, roles_by_kind
-from thirtytwo.settings import Settings, parse_settings
+from thirtytwo.config.settings import Settings, parse_settings
+from thirtytwo.models.base import MODELS, Net, roles_by_kind
 
 NAME = "zero_shot"
 IMAGENET = 1000

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.judge.metrics import confusion_matrix
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.report.gallery import PIXELATED_UP_TO, locate
 from thirtytwo.report.sheets import LADDER, SAMPLE, Quality, choose_quality, columns_of, sheet
 from thirtytwo.rundir import Predictions

@@ -16,7 +16,7 @@ MIXED_NAMES = 2
 
 
 class Augmented(Protocol):
-    """Pictures before and after augmentation, as `thirtytwo.fit.samples.draw_samples` gives them.
+    """Pictures before and after augmentation, as `thirtytwo.training.samples.draw_samples` gives them.
 
     `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`; `targets` float `(R, K, C)`, rows sum to 1;
     `labels` int64 `(R,)`.

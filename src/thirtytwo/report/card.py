@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
-from thirtytwo.files import write_text
+from thirtytwo.io import write_text
 from thirtytwo.report.confidence import calibration_table, unknown_table
-from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity
+from thirtytwo.report.label_issues import suspects_of
 from thirtytwo.report.members import members_table
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
 from thirtytwo.report.robustness import corruption_table, prediction_sets
-from thirtytwo.report.suspects import suspects_of
+from thirtytwo.report.run_record import Facts, duration, gather, interval, percent, quantity
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.judge.metrics import Reliability, wilson
+from thirtytwo.evaluation.metrics import Reliability, wilson
 
 LABELLED_CLASSES = 120
 """With more classes than this a confusion matrix has no room for their names."""

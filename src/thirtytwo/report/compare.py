@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.data.recorded import load_run_data
+from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
-from thirtytwo.files import write_json, write_text
-from thirtytwo.judge.compare import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
-from thirtytwo.predict.timing import Timing, time_models, where_timed
-from thirtytwo.report.compare_markdown import comparison_text
-from thirtytwo.report.compare_page import render_comparison
+from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
+from thirtytwo.inference.timing import Timing, time_models, where_timed
+from thirtytwo.io import write_json, write_text
 from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
-from thirtytwo.report.facts import Facts, gather
+from thirtytwo.report.comparison_markdown import comparison_text
+from thirtytwo.report.comparison_page import render_comparison
 from thirtytwo.report.page import FIGURES
+from thirtytwo.report.run_record import Facts, gather
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
 from thirtytwo.rundir import Predictions, RunDir
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.data.imageset import ImageSet
-from thirtytwo.judge.compare import Disagreement, MeanTest, PairTest, Spread
-from thirtytwo.predict.timing import Timing
-from thirtytwo.report.facts import Facts
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
+from thirtytwo.inference.timing import Timing
 from thirtytwo.report.page import FIGURES
+from thirtytwo.report.run_record import Facts
 from thirtytwo.report.seeds import SECONDS
 from thirtytwo.rundir import Predictions
 

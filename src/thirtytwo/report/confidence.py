@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.judge.metrics import Reliability
-from thirtytwo.report.facts import Facts, interval, percent
+from thirtytwo.evaluation.metrics import Reliability
+from thirtytwo.report.run_record import Facts, interval, percent
 
 STAGES = (("before", "As trained"), ("temperature_only", "Temperature alone"), ("after", "Calibrated"))
 

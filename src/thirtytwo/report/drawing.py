@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
-from thirtytwo.files import written_whole
+from thirtytwo.io import written_whole
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.report.confidence import reliability_before
 from thirtytwo.report.drawing import ACCENT, INK, MUTED, empty_figure, save_figures
-from thirtytwo.report.facts import Facts
 from thirtytwo.report.robustness import spoken
+from thirtytwo.report.run_record import Facts
 
 SERIES = ("#1f6078", "#b4532a", "#6b8e3d", "#7a5c9e", "#c08a1e", "#4a4f55")
 MARKERS = ("o", "s", "^", "D", "v", "P")

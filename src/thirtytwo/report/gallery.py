@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.types import ImageSet
 from thirtytwo.rundir import Predictions
 
 THUMBNAIL = 128

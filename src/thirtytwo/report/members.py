@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.report.facts import Facts, duration, interval, percent, quantity
+from thirtytwo.report.run_record import Facts, duration, interval, percent, quantity
 
 COMPARISON = "comparison"
 """Directory inside an ensemble's run directory that holds it against its members."""

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.data.imageset import ImageSet
+from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
-from thirtytwo.files import write_text
-from thirtytwo.judge.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.io import write_text
 from thirtytwo.report.album import Album, make_album
 from thirtytwo.report.augmented import Augmented, augmented_rows
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
-from thirtytwo.report.facts import Facts, duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import worst_mistakes
+from thirtytwo.report.label_issues import suspects_of
 from thirtytwo.report.members import members_table
 from thirtytwo.report.robustness import corruption_table, prediction_sets
-from thirtytwo.report.suspects import suspects_of
+from thirtytwo.report.run_record import Facts, duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
 
 PAIRS = 12
@@ -61,7 +61,7 @@ def write_report(
     """Write `report.html` and `figures/` from what the run directory holds; returns the page's path.
 
     `pictures` are those of `split`, `val` those held out, wanted for suspected labels; `samples` are training pictures
-    as augmentation shows them (`thirtytwo.fit.samples.draw_samples`). Missing artefacts (an interrupted run, no
+    as augmentation shows them (`thirtytwo.training.samples.draw_samples`). Missing artefacts (an interrupted run, no
     validation, no pictures) are said on the page, not refused.
 
     Raises:
@@ -87,7 +87,7 @@ def render(
     """
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thirtytwo", "report"),
+        loader=jinja2.PackageLoader("thirtytwo", "report/templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -100,7 +100,7 @@ def render(
         "augmented": [] if samples is None else augmented_rows(samples, facts.classes),
         "suspects": suspects_of(facts, {facts.split: pictures} | ({"val": val} if facts.split != "val" else {})),
     }
-    return str(environment.get_template("template.html.j2").render(context))
+    return str(environment.get_template("report.html.j2").render(context))
 
 
 def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from thirtytwo.report.confidence import coverage_note
-from thirtytwo.report.facts import Facts, interval, percent
+from thirtytwo.report.run_record import Facts, interval, percent
 
 
 def corruption_table(facts: Facts) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.files import write_json, write_text
-from thirtytwo.judge.compare import Spread, spread
-from thirtytwo.recipe import Recipe
-from thirtytwo.report.facts import duration, interval, percent
+from thirtytwo.evaluation.statistics import Spread, spread
+from thirtytwo.io import write_json, write_text
 from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
+from thirtytwo.report.run_record import duration, interval, percent
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 
 SUMMARY_TEXT = "summary.md"

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import require
-from thirtytwo.files import written_whole
-from thirtytwo.recipe import MONITORS
+from thirtytwo.io import written_whole
 from thirtytwo.report.drawing import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
 FIGURES = MONITORS

@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.predict.predictor import Classifier, Prediction
+from thirtytwo.inference.classifier import Classifier, Prediction
 
 _SMOOTHING = 0.1
 

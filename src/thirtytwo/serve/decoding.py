@@ -13,8 +13,8 @@ import numpy.typing as npt
 from thirtytwo.errors import ImageError
 from thirtytwo.explain.overlay import LEAST
 from thirtytwo.images.decode import load_image, read_header
-from thirtytwo.predict.modelfile import ModelInfo
-from thirtytwo.predict.predictor import Unreadable
+from thirtytwo.inference.classifier import Unreadable
+from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.settings import MB
 from thirtytwo.serve.uploads import Upload
 

@@ -19,8 +19,7 @@ from PIL import Image
 
 from thirtytwo.errors import ServiceError, did_you_mean
 from thirtytwo.explain.overlay import overlay, to_look_at
-from thirtytwo.predict.modelfile import cpu_count
-from thirtytwo.predict.predictor import (
+from thirtytwo.inference.classifier import (
     DEFAULT_BUNDLED,
     Classifier,
     Prediction,
@@ -29,9 +28,10 @@ from thirtytwo.predict.predictor import (
     default_model,
     find_model,
 )
+from thirtytwo.inference.model_file import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.decoding import Decoder, Seen
-from thirtytwo.serve.gate import Gate, Ticket
+from thirtytwo.serve.limits import Gate, Ticket
 from thirtytwo.serve.metrics import Metrics
 from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.settings import Settings

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from thirtytwo.serve.gate import Ticket
+from thirtytwo.serve.limits import Ticket
 from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.schemas import PredictBody
 from thirtytwo.serve.settings import MB, Settings

@@ -7,13 +7,13 @@ from functools import partial
 
 import streamlit as st
 
-from thirtytwo.app.looking import drawn, heat_method
+from thirtytwo.app.components import choose_model, title
+from thirtytwo.app.display import drawn, heat_method
+from thirtytwo.app.images import Picture, picture_input
+from thirtytwo.app.library import Entry, opened
 from thirtytwo.app.markup import card
-from thirtytwo.app.parts import choose_model, title
-from thirtytwo.app.pictures import Picture, picture_input
 from thirtytwo.app.results import Result, as_csv, as_json, as_zip, tell
-from thirtytwo.app.shelf import Entry, opened
-from thirtytwo.predict.predictor import Prediction, Unreadable
+from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
 ON_A_PAGE = 8

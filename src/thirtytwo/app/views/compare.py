@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from thirtytwo.app.looking import view
+from thirtytwo.app.components import describe, no_model, title
+from thirtytwo.app.display import view
+from thirtytwo.app.images import picture_input
+from thirtytwo.app.library import Entry, chosen, entries, info_of
 from thirtytwo.app.markup import beside
-from thirtytwo.app.parts import describe, no_model, title
-from thirtytwo.app.pictures import picture_input
 from thirtytwo.app.results import Result, tell
-from thirtytwo.app.shelf import Entry, chosen, entries, info_of
-from thirtytwo.predict.predictor import Prediction, Unreadable
+from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
 MOST = 4

@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from thirtytwo.app import shelf
+from thirtytwo.app import library as shelf
+from thirtytwo.app.components import title
 from thirtytwo.app.markup import matrix, percent, wall
 from thirtytwo.app.memory import let_go
-from thirtytwo.app.parts import title
 from thirtytwo.data.doctor import splits
-from thirtytwo.data.imageset import DataSet, ImageSet
+from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.parts import Parts
-from thirtytwo.data.recorded import load_run_data
-from thirtytwo.data.sheet import class_counts
+from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.source import DATASETS
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.explain.overlay import to_look_at
-from thirtytwo.judge.metrics import confusion_matrix, wilson
-from thirtytwo.predict.predictor import RUNS
+from thirtytwo.inference.classifier import RUNS
 from thirtytwo.report.gallery import locate, picture_name
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown

@@ -8,14 +8,14 @@ from typing import Any
 
 import streamlit as st
 
-from thirtytwo.app import shelf
-from thirtytwo.app.parts import describe, mistake, no_model, title
+from thirtytwo.app import library as shelf
+from thirtytwo.app.components import describe, mistake, no_model, title
+from thirtytwo.app.library import Entry, choose, chosen, entries, info_of, keep, keep_upload, name_of
 from thirtytwo.app.settings import MODEL_MB
-from thirtytwo.app.shelf import Entry, choose, chosen, entries, info_of, keep, keep_upload, name_of
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.predict.modelfile import read_info
-from thirtytwo.predict.predictor import find_model
-from thirtytwo.report.facts import interval, percent
+from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.report.run_record import interval, percent
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown
 

@@ -1,0 +1,157 @@
+"""Everything that a recipe does to training pictures one by one, from stored pixels to normalised batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from thirtytwo.augment import color as colour
+from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, shifted
+from thirtytwo.augment.geometry import turned, warped
+from thirtytwo.augment.registry import AUGMENTATIONS, Terms
+from thirtytwo.config.recipe import AugmentSettings, PictureSettings
+from thirtytwo.data.batches import normalised
+from thirtytwo.errors import RecipeError, did_you_mean
+
+ERASED = (0.02, 0.33)
+ASPECTS = (0.3, 1 / 0.3)
+Draw = Callable[[str], torch.Generator]
+"""A fresh CPU generator for a purpose; the same one whenever this batch is made."""
+
+
+def check_augment(settings: AugmentSettings, classes: Sequence[str] | None = None) -> None:
+    """Every policy is known, and every class with a table of its own is one of `classes` (where they are known yet).
+
+    Raises:
+        UnknownNameError: no augmentation of that name; offers close matches.
+        RecipeError: the data have no such class.
+    """
+    for table in (settings, *settings.classes.values()):
+        for name in table.policies:
+            AUGMENTATIONS.get(name)
+    for name in settings.classes:
+        if classes is not None and name not in classes:
+            raise RecipeError(
+                f"Recipe: 'augment.classes.{name}' names no class of the data.", did_you_mean(name, classes)
+            )
+
+
+class Augmenter:
+    """Augments pictures as `[augment]` says, those of a class with a table of its own by that table."""
+
+    def __init__(
+        self,
+        settings: AugmentSettings,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        check_augment(settings, classes)
+        self._tables = [(name, settings.of_class(name)) for name in (None, *settings.classes)]
+        self._places = [list(classes or ()).index(name) for name in settings.classes] if classes else []
+        if settings.classes and not classes:
+            raise ValueError("settings for classes need the names of all classes")
+        self._mean, self._std = mean, std
+
+    def tables_of(self, labels: Tensor) -> Tensor | None:
+        """Which table holds for each of `labels` int64 `(N,)`, on the CPU; None where there is but one."""
+        if not self._places:
+            return None
+        tables = torch.zeros(len(labels), dtype=torch.long)
+        for number, place in enumerate(self._places, start=1):
+            tables[labels.cpu() == place] = number
+        return tables
+
+    def __call__(self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw) -> Tensor:
+        """Pixels uint8 `(B, H, W, 3)` as normalised float `(B, 3, H, W)`.
+
+        `first` bool `(B,)` as for `flip_mask`; `tables` int64 `(B,)` from `tables_of`.
+        """
+        if tables is None:
+            return self._augmented(pixels, first, epoch, draw, *self._tables[0])
+        out = torch.empty_like(normalised(pixels, self._mean, self._std))
+        for number, (name, table) in enumerate(self._tables):
+            rows = (tables == number).nonzero().flatten()
+            if len(rows):
+                rows = rows.to(pixels.device)
+                out[rows] = self._augmented(pixels[rows], first[rows], epoch, draw, name, table)
+        return out
+
+    def _augmented(
+        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, name: str | None, table: PictureSettings
+    ) -> Tensor:
+        suffix = "" if name is None else f" {name}"
+        changed = self._changed(pixels.permute(0, 3, 1, 2), table, draw("pixels" + suffix))
+        images = normalised(changed.permute(0, 2, 3, 1), self._mean, self._std)
+        generator = draw("augment" + suffix)
+        images = mirrored(images, flip_mask(first, epoch, table.flip, generator))
+        wide = padded(images, table.translate, table.fill)
+        images = shifted(wide, images.shape[-1], table.translate, generator)
+        return cutout(images, table.cutout, generator)
+
+    def _changed(self, images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+        """Pictures uint8 `(B, 3, H, W)` turned, recoloured, put through the policies and erased."""
+        fill = torch.tensor(self._mean, device=images.device) * 255
+        images = _turned(images, table, fill, generator)
+        images = _recoloured(images, table, generator)
+        terms = Terms(generator, fill, table.magnitude, table.num_ops)
+        for name in table.policies:
+            images = AUGMENTATIONS.get(name)(images, terms)
+        return erased(images, table.erase, generator)
+
+
+def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Pictures uint8 `(N, 3, H, W)`, some with a rectangle of noise (arXiv 1708.04896).
+
+    Area and aspect are drawn as in the paper; a side longer than the picture is cut to it.
+    """
+    if chance == 0:
+        return images
+    count, channels, height, width = images.shape
+    rows = (torch.rand(count, generator=generator) < chance).nonzero().flatten()
+    area, aspect, *place = torch.rand((4, len(rows)), generator=generator)
+    area = ERASED[0] + area * (ERASED[1] - ERASED[0])
+    aspect = torch.exp(math.log(ASPECTS[0]) + aspect * math.log(ASPECTS[1] / ASPECTS[0]))
+    inside = []
+    for length, part, start in ((height, area * aspect, place[0]), (width, area / aspect, place[1])):
+        long = (part.sqrt() * length).round().clamp(1, length)
+        begin = (start * (length - long + 1)).floor()
+        places = torch.arange(length)
+        inside.append((places >= begin[:, None]) & (places < (begin + long)[:, None]))
+    noise = torch.randint(0, 256, (len(rows), channels, height, width), generator=generator, dtype=torch.uint8)
+    box = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)  # (n, 1, H, W)
+    out = images.clone()
+    rows = rows.to(images.device)
+    out[rows] = torch.where(box.to(images.device), noise.to(images.device), images[rows])
+    return out
+
+
+def _turned(images: Tensor, table: PictureSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
+    if not (table.rotate or table.zoom or table.shear):
+        return images
+    degrees, zoom, shear = _either_way(3, len(images), generator).to(images.device)
+    matrices = turned(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
+    return warped(images, matrices, fill, table.fill)
+
+
+def _recoloured(images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+    for change, reach in (
+        (colour.brightened, table.brightness),
+        (colour.contrasted, table.contrast),
+        (colour.saturated, table.saturation),
+    ):
+        if reach:
+            factor = 1 + reach * _either_way(1, len(images), generator)[0]
+            images = change(images, factor.clamp(min=0).to(images.device))
+    if table.hue:
+        turn = table.hue * _either_way(1, len(images), generator)[0]
+        images = colour.hue_turned(images, turn.to(images.device))
+    return images
+
+
+def _either_way(kinds: int, count: int, generator: torch.Generator) -> Tensor:
+    """Float `(kinds, count)` drawn evenly from -1 to 1."""
+    return 2 * torch.rand((kinds, count), generator=generator) - 1

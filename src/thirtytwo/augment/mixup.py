@@ -1,0 +1,64 @@
+"""MixUp and CutMix: two pictures in one, and labels in the same shares.
+
+Written out here since timm's `Mixup` and torchvision's draw from global generators, so that a resumed run would differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.augment.random import beta
+from thirtytwo.config.recipe import AugmentSettings
+
+
+def mixes(settings: AugmentSettings) -> bool:
+    """Whether labels become soft."""
+    return settings.mix_share > 0 and (settings.mixup > 0 or settings.cutmix > 0)
+
+
+def mixed(
+    images: Tensor, labels: Tensor, classes: int, settings: AugmentSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Float images `(B, 3, H, W)` mixed with others of the batch, and their targets float32 `(B, classes)`.
+
+    `labels` int64 `(B,)`. Every picture has a partner, a kind and a share of its own (arXiv 1710.09412, 1905.04899);
+    a CutMix share is the exact part of the picture that is left of it. Targets sum to 1.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    partner = torch.randperm(count, generator=generator)
+    chosen = torch.rand(count, generator=generator) < settings.mix_share
+    cut = torch.rand(count, generator=generator) < _chance_of_cut(settings)
+    own = torch.ones(count)
+    others = images[partner.to(device)]
+    if settings.mixup:
+        own = torch.where(chosen & ~cut, beta(count, settings.mixup, generator), own)
+        images = torch.lerp(others, images, own.to(device).view(-1, 1, 1, 1))
+    if settings.cutmix:
+        box = _boxes(beta(count, settings.cutmix, generator), height, width, generator)  # (B, H, W)
+        box &= (chosen & cut).view(-1, 1, 1)
+        own = torch.where(chosen & cut, 1 - box.float().mean(dim=(1, 2)), own)
+        images = torch.where(box.to(device).unsqueeze(1), others, images)
+    share = own.to(device).unsqueeze(1)
+    target = F.one_hot(labels, classes).float()
+    return images, share * target + (1 - share) * target[partner.to(device)]
+
+
+def _chance_of_cut(settings: AugmentSettings) -> float:
+    if settings.mixup and settings.cutmix:
+        return 0.5
+    return 1.0 if settings.cutmix else 0.0
+
+
+def _boxes(own: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Boxes bool `(B, H, W)` that leave the part `own` `(B,)` of a picture, cut off where they reach over its edge."""
+    side = (1 - own).sqrt()
+    centres = torch.rand((2, len(own)), generator=generator)
+    inside = []
+    for length, centre in ((height, centres[0]), (width, centres[1])):
+        middle, half = (centre * length).floor(), (side * length).floor() / 2
+        places = torch.arange(length)
+        inside.append((places >= (middle - half).floor()[:, None]) & (places < (middle + half).floor()[:, None]))
+    return inside[0].unsqueeze(2) & inside[1].unsqueeze(1)

@@ -1,0 +1,368 @@
+"""From labelled but undecoded pictures to a data set: checks, splits, decoding."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from thirtytwo.data import cache
+from thirtytwo.data.source import Request
+from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, part_off
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.errors import DataError, ImageError
+from thirtytwo.images.content import Hashes, load_hashed
+from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+
+Source: TypeAlias = bytes | Path
+Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
+
+AUTO_SIZE = 32
+TEST_FRACTION = 0.2
+_SMALLEST_SIDE = 8
+_LARGEST_SIDE = 1024
+_PROBED = 256
+_CHUNK = 128
+_NAMED = 10
+_NO_PIXELS: Pixels = np.zeros((0, 1, 1, 3), dtype=np.uint8)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split before decoding.
+
+    `labels` and `rows` int64 `(N,)`, `rows` rising; `stream` yields the pictures of the rows it is given, in order;
+    `name_of` says what an error message calls a row; `random_access` tells that rows far apart cost no more. `groups`
+    names what each row belongs to, where rows that belong together must stay in one part.
+    """
+
+    labels: npt.NDArray[np.int64]
+    rows: Positions
+    stream: Stream
+    name_of: Callable[[int], str]
+    files: tuple[str, ...] | None = None
+    random_access: bool = False
+    groups: tuple[str, ...] | None = None
+
+    def take(self, positions: Positions) -> Part:
+        """The pictures at `positions`, which rise."""
+        return replace(
+            self,
+            labels=self.labels[positions],
+            rows=self.rows[positions],
+            files=None if self.files is None else tuple(self.files[position] for position in positions),
+            groups=None if self.groups is None else tuple(self.groups[position] for position in positions),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A data set before decoding.
+
+    `where` is what error messages call it; `content` names the bytes it will be decoded from, or gives None where they
+    have no name; with `all_in_all` a split that lacks a class is an error, not a remark.
+    """
+
+    name: str
+    where: str
+    classes: tuple[str, ...]
+    parts: Mapping[Split, Part]
+    content: Callable[[], str | None]
+    superclasses: Mapping[str, str] | None = None
+    skipped: tuple[str, ...] = ()
+    all_in_all: bool = False
+
+
+class UnreadablePicturesError(DataError):
+    """Pictures of a data set that cannot be read; names the first few."""
+
+    def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError]) -> None:
+        self.causes = causes
+        messages = [cause.message.rstrip(".") for cause in causes.values()]
+        more = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
+        super().__init__(
+            f"{where}: {len(messages)} of {total} pictures cannot be read: {'; '.join(messages[:_NAMED])}{more}.",
+            "Delete them or copy them again; `thirtytwo data doctor` lists all of them.",
+        )
+
+
+def carry_out(plan: Plan, request: Request) -> DataSet:
+    """Check the plan, decode it or open what was decoded before, and set a test apart where it has none.
+
+    Raises:
+        DataError: the plan does not make a data set, or pictures cannot be read.
+    """
+    check(request)
+    plan = _as_stored(plan) if request.whole else _with_all_classes(plan)
+    if not request.whole and "test" not in plan.parts:
+        _check_enough(plan)
+    try:
+        entry = _entry(plan, request)
+    except UnreadablePicturesError as error:
+        if request.unreadable is None:
+            raise
+        request.unreadable.extend(error.causes.values())
+        plan = _without(plan, error.causes)
+        entry = _entry(plan, request)
+    sets = {name: _image_set(plan, name, entry) for name in plan.parts}
+    found = DataSet(
+        name=plan.name,
+        train=sets.get("train") or _nothing(plan.classes, next(iter(sets.values()))),
+        val=sets.get("val"),
+        test=sets.get("test"),
+        fingerprint=entry.fingerprint,
+        superclasses=plan.superclasses,
+        skipped=plan.skipped,
+        sizes=entry.sizes,
+    )
+    return found if request.whole or found.test is not None else set_test_apart(found, request.seed)
+
+
+def set_test_apart(data: DataSet, seed: int) -> DataSet:
+    """`data`, which has no test, with a part of train as test.
+
+    Raises:
+        DataError: a class that cannot be in both.
+    """
+    kept, aside = part_off(data.train, TEST_FRACTION, seed, "testing")
+    train, test = data.train.take(kept), data.train.take(aside)
+    parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
+    remark = f"no test split: {len(aside)} of {len(data.train)} pictures were set aside as test (seed {seed})"
+    return replace(
+        data,
+        train=train,
+        test=test,
+        fingerprint=fingerprint(data.classes, [(name, part.images, part.labels) for name, part in parts]),
+        skipped=(*data.skipped, remark),
+    )
+
+
+def _image_set(plan: Plan, name: Split, entry: cache.Entry) -> ImageSet:
+    part = plan.parts[name]
+    groups = None if part.groups is None else group_ids(part.groups)
+    return ImageSet(
+        entry.images[name], part.labels, plan.classes, part.rows, part.files, hashes=entry.hashes[name], groups=groups
+    )
+
+
+def _nothing(classes: tuple[str, ...], like: ImageSet) -> ImageSet:
+    """No images, of the size of others."""
+    return replace(like.take(np.zeros(0, dtype=np.int64)), classes=classes)
+
+
+def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.NDArray[np.int64]]]) -> str:
+    """Name of the content: class names, and name, pixels and labels of each split."""
+    found = hashlib.blake2b("\0".join(classes).encode(), digest_size=16)
+    for name, images, labels in splits:
+        found.update(f"{name} {images.shape}".encode())
+        found.update(np.ascontiguousarray(images).data)
+        found.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return found.hexdigest()
+
+
+def listed(names: Iterable[str], most: int = _NAMED) -> str:
+    """The first few names, quoted, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(map(repr, every[:most])) + more
+
+
+def check(request: Request) -> None:
+    """Refuse sizes and resize rules that there are not."""
+    if request.resize not in RESIZE_RULES:
+        raise DataError(f"Unknown resize rule {request.resize!r}.", f"Expected one of: {', '.join(RESIZE_RULES)}.")
+    if request.image_size != "auto" and not _SMALLEST_SIDE <= request.image_size <= _LARGEST_SIDE:
+        raise DataError(
+            f"The image size is {request.image_size}; expected {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, or 'auto'."
+        )
+
+
+def _with_all_classes(plan: Plan) -> Plan:
+    """The plan without classes that no split shows.
+
+    Raises:
+        DataError: no picture, one class, or a class that a split lacks and must not lack.
+    """
+    filled = {name: part for name, part in plan.parts.items() if len(part.labels)}
+    empty = tuple(f"{name}: no pictures" for name in plan.parts if name not in filled)
+    plan = replace(plan, parts=filled, skipped=(*plan.skipped, *empty))
+    if not filled:
+        raise DataError(f"{plan.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+    if "train" not in filled:
+        raise DataError(
+            f"{plan.where} has no pictures to train on; found {', '.join(plan.parts)}.", "Add a train split."
+        )
+    counts = {name: np.bincount(part.labels, minlength=len(plan.classes)) for name, part in plan.parts.items()}
+    shown = np.flatnonzero(sum(counts.values()))
+    if len(shown) < 2:
+        raise DataError(
+            f"{plan.where} has pictures of one class only, {plan.classes[shown[0]]!r}; expected at least 2 classes.",
+            "Put the pictures of each class into a folder of its own.",
+        )
+    missing = {name: [plan.classes[index] for index in shown if not found[index]] for name, found in counts.items()}
+    remarks: list[str] = []
+    problems: list[str] = []
+    for name, lacking in missing.items():
+        if lacking:
+            sentence = f"{name} has no pictures of {listed(lacking)}"
+            (problems if name == "train" or plan.all_in_all else remarks).append(sentence)
+    if problems:
+        raise DataError(
+            f"{plan.where}: {'; '.join(problems)}, which other splits have.",
+            "Every split needs pictures of every class: add them, or remove the class everywhere.",
+        )
+    if len(shown) == len(plan.classes):
+        return replace(plan, skipped=(*plan.skipped, *remarks))
+    absent = sorted(set(range(len(plan.classes))) - set(shown.tolist()))
+    remarks.append(f"classes without a picture in any split were left out: {listed(plan.classes[i] for i in absent)}")
+    renumbered = np.zeros(len(plan.classes), dtype=np.int64)
+    renumbered[shown] = np.arange(len(shown))
+    return replace(
+        plan,
+        classes=tuple(plan.classes[index] for index in shown),
+        parts={name: replace(part, labels=renumbered[part.labels]) for name, part in plan.parts.items()},
+        skipped=(*plan.skipped, *remarks),
+    )
+
+
+def _as_stored(plan: Plan) -> Plan:
+    """The plan without splits and classes that have no pictures, whatever else it lacks.
+
+    Raises:
+        DataError: no picture at all.
+    """
+    filled = {name: part for name, part in plan.parts.items() if len(part.labels)}
+    if not filled:
+        raise DataError(f"{plan.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+    return replace(plan, parts=filled)
+
+
+def _check_enough(plan: Plan) -> None:
+    """Refuse before anything is decoded what cannot be divided afterwards.
+
+    Raises:
+        DataError: a class with a single picture.
+    """
+    train = plan.parts["train"]
+    blank = np.zeros((len(train.labels), 1, 1, 3), dtype=np.uint8)
+    apart = np.arange(len(train.labels), dtype=np.uint64)
+    part_off(ImageSet(blank, train.labels, plan.classes, train.rows, hashes=apart), TEST_FRACTION, 0, "testing")
+
+
+def _without(plan: Plan, rows: Iterable[tuple[Split, int]]) -> Plan:
+    """The plan without some rows."""
+    gone = set(rows)
+    parts = {
+        name: part.take(
+            np.array([i for i, row in enumerate(part.rows) if (name, int(row)) not in gone], dtype=np.int64)
+        )
+        for name, part in plan.parts.items()
+    }
+    if "train" in parts and not len(parts["train"].labels):
+        raise DataError(f"{plan.where}: no training picture can be read.", "Copy the data again.")
+    return replace(plan, parts={name: part for name, part in parts.items() if len(part.labels)})
+
+
+def _entry(plan: Plan, request: Request) -> cache.Entry:
+    content = plan.content() if request.cache else None
+    if content is None:
+        return _decoded(plan, request)
+    key = cache.digest(
+        {
+            "format": cache.FORMAT,
+            "decoder": PIL.__version__,
+            "content": content,
+            "size": request.image_size,
+            "resize": request.resize,
+            "classes": plan.classes,
+            "splits": {name: fingerprint((), [(name, _NO_PIXELS, part.rows)]) for name, part in plan.parts.items()},
+            "labels": {name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in plan.parts.items()},
+        }
+    )
+    return cache.cached(key, lambda: _decoded(plan, request), plan.where)
+
+
+def _decoded(plan: Plan, request: Request) -> cache.Entry:
+    """Every picture decoded and made one size.
+
+    Raises:
+        UnreadablePicturesError: some cannot be read.
+    """
+    total = sum(len(part.rows) for part in plan.parts.values())
+    logger.info("Decoding %s pictures of %s.", f"{total:,}", plan.where)
+    side = _auto_size(plan) if request.image_size == "auto" else request.image_size
+    images: dict[str, Pixels] = {}
+    hashes: dict[str, Hashes] = {}
+    sizes: Counter[tuple[int, int]] = Counter()
+    causes: dict[tuple[Split, int], ImageError] = {}
+    for name in SPLITS:
+        if name in plan.parts:
+            images[name], hashes[name], unread = _decoded_part(plan.parts[name], side, request, sizes)
+            causes |= {(name, row): cause for row, cause in unread.items()}
+    if causes:
+        raise UnreadablePicturesError(plan.where, total, causes)
+    found = [(name, images[name], plan.parts[name].labels) for name in SPLITS if name in images]
+    return cache.Entry(images, hashes, dict(sizes.most_common()), fingerprint(plan.classes, found))
+
+
+def _decoded_part(
+    part: Part, side: int, request: Request, sizes: Counter[tuple[int, int]]
+) -> tuple[Pixels, Hashes, dict[int, ImageError]]:
+    """Pictures uint8 `(N, side, side, 3)`, hashes of their content, and what is wrong with which row."""
+    images = np.zeros((len(part.rows), side, side, 3), dtype=np.uint8)
+    hashes = np.zeros(len(part.rows), dtype=np.uint64)
+    causes: dict[int, ImageError] = {}
+
+    def work(items: Sequence[tuple[int, Source]]) -> None:
+        for position, source in items:
+            row = int(part.rows[position])
+            try:
+                loaded, content = load_hashed(source, side, request.resize, part.name_of(row))
+            except ImageError as cause:
+                causes[row] = cause
+                continue
+            images[position] = loaded.pixels
+            hashes[position] = content
+            found.append((loaded.width, loaded.height))
+
+    found: list[tuple[int, int]] = []
+    workers = _workers()
+    waiting = enumerate(part.stream(part.rows))
+    with ThreadPoolExecutor(workers) as pool:
+        while items := list(islice(waiting, _CHUNK * workers)):
+            list(pool.map(work, [items[start::workers] for start in range(workers)]))
+    sizes.update(found)
+    return images, hashes, dict(sorted(causes.items()))
+
+
+def _auto_size(plan: Plan) -> int:
+    """The shorter side that half of the pictures have at least, at most `AUTO_SIZE`; a sample of train decides."""
+    part = plan.parts["train"] if "train" in plan.parts else next(iter(plan.parts.values()))
+    step = max(1, len(part.rows) // _PROBED) if part.random_access else 1
+    sides = []
+    for source in part.stream(part.rows[::step][:_PROBED]):
+        try:
+            sides.append(min(read_size(source)))
+        except ImageError:  # told when it is decoded
+            continue
+    return max(_SMALLEST_SIDE, min(AUTO_SIZE, int(statistics.median(sides)))) if sides else AUTO_SIZE
+
+
+def _workers() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)

@@ -1,0 +1,294 @@
+"""The division of a run's data as `split.json` records it: by content, so that it is found again.
+
+A run's parts are read here and nowhere else: what was test is test again, under whatever name and beside whatever other
+images, and what was trained on is never anything else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.load import absolute, load_dataset
+from thirtytwo.data.parts import Parts, joined
+from thirtytwo.data.split import Positions
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
+from thirtytwo.images.content import Hashes, as_text, from_text
+from thirtytwo.rundir import RunDir
+
+PARTS = ("train", "val", "test")
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """A run's data as it lies there now, divided as it was when the run was trained.
+
+    `parts` hold what is still there, with the run's classes and the `rows` it counted then. `missing` names what each
+    part has lost, `new` what is in no part.
+    """
+
+    dataset: DataSet
+    parts: Parts
+    missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
+
+    def told(self) -> Iterator[str]:
+        """Sentences on what has changed since."""
+        for name, names in self.missing.items():
+            if names:
+                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listed(names)}"
+        if self.new:
+            yield f"{len(self.new):,} images are new and in no part of the run: {_listed(self.new)}"
+
+
+def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of `split.json`: every part by content, row and file, and how often test was evaluated.
+
+    Args:
+        parts: the images of the run.
+        recipe: how they were divided.
+        unused: hashes of images that the data has besides.
+        seen_before: what runs that this one starts or learns from were trained on (`workflows.leakage`).
+    """
+    record: dict[str, Any] = {
+        "seed": recipe.data.split_seed,
+        "val_fraction": recipe.data.val_fraction,
+        "train_on": recipe.data.train_on,
+        "group_by": recipe.data.group_by,
+        "n_train": len(parts.train),
+        "n_val": len(parts.val) if parts.val is not None else 0,
+        "n_test": len(parts.test),
+        "val_rows": parts.val.rows.tolist() if parts.val is not None else [],
+        "test_evaluations": 0,
+    }
+    for name, images in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
+        record[name] = _part_record(images)
+    return record | {"unused": as_text(np.unique(unused)), "seen_before": dict(seen_before)}
+
+
+def unused_of(dataset: DataSet, parts: Parts) -> Hashes:
+    """Hashes of the images of a data set that are in none of the parts."""
+    every = np.concatenate([*(images.hashes for images in dataset.stored.values()), dataset.thinned])
+    taken = np.concatenate([images.hashes for images in (parts.train, parts.val, parts.test) if images is not None])
+    return np.setdiff1d(every, taken)
+
+
+def recorded_hashes(run: RunDir, part: Literal["train", "val", "test"]) -> Hashes | None:
+    """Hashes of the images of a part of a run; None where it recorded none.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    record = run.read_json(run.split) if run.split.is_file() else {}
+    return _hashes(run, record[part]) if part in record else None
+
+
+def trained_on(run: RunDir) -> Hashes | None:
+    """Hashes of what a run was trained on, and what the runs it goes back to were; None where it recorded none.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    own = recorded_hashes(run, "train")
+    if own is None:
+        return None
+    before = run.read_json(run.split).get("seen_before") or {"hashes": []}
+    return np.union1d(own, _hashes(run, before))
+
+
+def load_run_data(
+    run: RunDir,
+    data_root: Path | None = None,
+    *,
+    image_size: int | Literal["auto"] | None = None,
+) -> RunData:
+    """The run's data from where it was, divided as it was.
+
+    Args:
+        run: a run directory.
+        data_root: where known data sets are looked for first.
+        image_size: side of the images; the recipe's by default.
+
+    Raises:
+        DataError: the data is not there, or something else lies there.
+        RunError: the run did not record how its data was divided, and that cannot be told otherwise.
+    """
+    about = run.read_json(run.environment)["data"]
+    places = list(dict.fromkeys([about.get("path") or about["spec"], about["spec"]]))
+    problem: ThirtytwoError | None = None
+    for place in places:
+        try:
+            return find_again(run, load_as_stored(run, place, data_root, image_size=image_size))
+        except (DataError, UnknownNameError) as error:
+            problem = problem or error
+            if about.get("path") is None:
+                raise
+    assert problem is not None
+    raise DataError(
+        f"The data of {run.path}, {about['spec']!r}, is not at {places[0]} as it was: {problem.message}",
+        f"Say where it is now: thirtytwo evaluate {run.path} --data PLACE",
+    ) from None
+
+
+def load_as_stored(
+    run: RunDir, spec: str, data_root: Path | None = None, *, image_size: int | Literal["auto"] | None = None
+) -> DataSet:
+    """Any data as the run's network sees images, whole."""
+    settings = run.read_recipe().data
+    return load_dataset(
+        spec,
+        data_root=data_root,
+        image_size=image_size or settings.image_size,
+        resize=settings.resize,
+        seed=settings.split_seed,
+        whole=True,
+    )
+
+
+def is_own(run: RunDir, spec: str, dataset: DataSet) -> bool:
+    """Whether `dataset`, found at `spec`, is the run's data: the same place, or mostly the same images elsewhere."""
+    about = run.read_json(run.environment)["data"]
+    if spec == about["spec"] and about.get("path") is None:
+        return True
+    if about.get("path") is not None and absolute(spec) == about["path"]:
+        return True
+    record = run.read_json(run.split)
+    if "train" not in record:
+        return bool(dataset.fingerprint == about["fingerprint"])
+    recorded = np.unique(_known(run, record))
+    present = np.unique(np.concatenate([images.hashes for images in dataset.stored.values()]))
+    return 2 * len(np.intersect1d(present, recorded)) > max(len(present), len(recorded))
+
+
+def find_again(run: RunDir, dataset: DataSet) -> RunData:
+    """`dataset`, which is whole, divided as the run recorded.
+
+    Raises:
+        DataError: none of the run's images is there.
+        RunError: the run recorded no content, and the data has changed since or has no test of its own.
+    """
+    record, about = run.read_json(run.split), run.read_json(run.environment)["data"]
+    classes = tuple(about["classes"])
+    if "train" not in record:
+        return _by_rows(run, dataset, record, about)
+    pool = _Pool(dataset, classes)
+    found, missing = {}, {}
+    for name in PARTS:
+        found[name], missing[name] = pool.take(name, record[name], _hashes(run, record[name]))
+    recorded = sum(len(record[name]["hashes"]) for name in PARTS)
+    if recorded and not any(len(part) for part in found.values()):
+        raise DataError(
+            f"None of the {recorded:,} images of {run.path} is in {dataset.name}: it is other data.",
+            "Give the run's data, or score these images as other data with --data.",
+        )
+    parts = Parts(found["train"], found["val"] if record["n_val"] else None, found["test"])
+    return RunData(dataset, parts, missing, tuple(pool.others(_known(run, record))))
+
+
+class _Pool:
+    """All images of a data set, to be taken out by their content."""
+
+    def __init__(self, dataset: DataSet, classes: tuple[str, ...]) -> None:
+        self._stored, self._classes = dataset.stored, classes
+        index = {name: number for number, name in enumerate(classes)}
+        self._label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
+        self._places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for name, images in self._stored.items():
+            for position, (content, label) in enumerate(zip(images.hashes.tolist(), images.labels, strict=True)):
+                if self._label[label] >= 0:
+                    self._places[content].append((name, position))
+
+    def take(self, part: str, record: Mapping[str, Any], hashes: Hashes) -> tuple[ImageSet, tuple[str, ...]]:
+        """The images of a recorded part, each at most once, and the names of those that are not there."""
+        files: Sequence[str | None] = record.get("files") or [None] * len(hashes)
+        taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        missing = []
+        for number, (content, file) in enumerate(zip(hashes.tolist(), files, strict=True)):
+            places = self._places.get(content)
+            if not places:
+                missing.append(file or f"row {record['rows'][number]}")
+                continue
+            best = max(places, key=lambda place: (self._file(place) == file, place[0] == part))
+            places.remove(best)
+            taken[best[0]].append((number, best[1]))
+        return self._images(taken, np.array(record["rows"], dtype=np.int64)), tuple(missing)
+
+    def others(self, known: Hashes) -> Iterator[str]:
+        """Names of the images whose content is not `known`."""
+        for name, images in self._stored.items():
+            for position in np.flatnonzero(~np.isin(images.hashes, known)):
+                yield images.files[position] if images.files else f"{name} row {images.rows[position]}"
+
+    def _file(self, place: tuple[str, int]) -> str | None:
+        files = self._stored[place[0]].files
+        return None if files is None else files[place[1]]
+
+    def _images(self, taken: Mapping[str, list[tuple[int, int]]], rows: Positions) -> ImageSet:
+        """What was taken from each split, in the order of the record and with its rows."""
+        nothing = next(iter(self._stored.values())).take(np.zeros(0, dtype=np.int64))
+        order: list[int] = []
+        together = None
+        for name, pairs in taken.items():
+            some = self._stored[name].take(np.array([position for _, position in pairs], dtype=np.int64))
+            order += [number for number, _ in pairs]
+            together = some if together is None else joined(together, some)
+        numbers = np.array(order, dtype=np.int64)
+        sorting = np.argsort(numbers, kind="stable")
+        images = nothing if together is None else together
+        if len(taken) > 1:
+            images = images.take(sorting)
+        return replace(images, labels=self._label[images.labels], classes=self._classes, rows=rows[numbers[sorting]])
+
+
+def _by_rows(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
+    """The parts of a run that recorded rows only, which name the same images as long as nothing has changed."""
+    if dataset.fingerprint != about["fingerprint"] or dataset.test is None:
+        again = f"thirtytwo train {about['spec']} --recipe {run.recipe}"
+        raise RunError(
+            f"{run.path} did not record the content of its images, and its data is now divided otherwise or has "
+            "changed: which images it was trained on cannot be told.",
+            f"Train it again: {again}",
+        )
+    everything = np.arange(len(dataset.train))
+    held = np.isin(dataset.train.rows, record["val_rows"]) if dataset.val is None else np.zeros(len(everything), bool)
+    val = dataset.train.take(everything[held]) if dataset.val is None else dataset.val
+    train = dataset.train.take(everything[~held])
+    if record["train_on"] == "all" or not record["n_val"]:
+        train, val = (dataset.train if dataset.val is None else joined(train, val)), val.take(everything[:0])
+    return RunData(dataset, Parts(train, val if len(val) else None, dataset.test))
+
+
+def _known(run: RunDir, record: Mapping[str, Any]) -> Hashes:
+    """Hashes of everything that the run's data held, in its parts or not."""
+    return np.concatenate(
+        [*(_hashes(run, record[name]) for name in PARTS), _hashes(run, {"hashes": record.get("unused", ())})]
+    )
+
+
+def _part_record(images: ImageSet | None) -> dict[str, Any]:
+    if images is None:
+        return {"hashes": [], "rows": []}
+    files = {} if images.files is None else {"files": list(images.files)}
+    return {"hashes": as_text(images.hashes), "rows": images.rows.tolist(), **files}
+
+
+def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:
+    try:
+        return from_text(record["hashes"])
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{run.split} is damaged: its hashes cannot be read.", "Restore it from a copy, or train the run again."
+        ) from None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

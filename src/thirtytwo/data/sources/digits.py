@@ -1,0 +1,46 @@
+"""Scikit-learn's handwritten digits: 1,797 pictures that need no download.
+
+E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from thirtytwo.data.build import AUTO_SIZE, TEST_FRACTION, check, fingerprint
+from thirtytwo.data.source import DATASETS, Request, refuse_options
+from thirtytwo.data.split import part_off
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.errors import DataError, require
+from thirtytwo.images.content import hash_pixels
+from thirtytwo.images.decode import Pixels, resize
+
+_BRIGHTEST = 16
+_TEST_SEED = 0
+
+
+@DATASETS.register("digits")
+def digits(request: Request) -> DataSet:
+    """Digits of 8×8 pixels made larger; test is the same fifth whatever the seed."""
+    refuse_options(request, "digits", ())
+    if request.group_by:
+        raise DataError("digits has nothing to group by.", "Leave out --group-by (data.group_by).")
+    check(request)
+    source = require("sklearn.datasets", "train").load_digits()
+    classes = tuple(str(name) for name in source.target_names)
+    side = AUTO_SIZE if request.image_size == "auto" else request.image_size
+    grey = np.rint(source.images * (255 / _BRIGHTEST)).astype(np.uint8)
+    colored = np.repeat(grey[:, :, :, None], 3, axis=3)
+    images: Pixels = np.stack([resize(picture, side, request.resize) for picture in colored])
+    hashes = np.array([hash_pixels(picture) for picture in colored], dtype=np.uint64)
+    rows = np.arange(len(images), dtype=np.int64)
+    every = ImageSet(images, source.target.astype(np.int64), classes, rows, hashes=hashes)
+    train, test = (every.take(part) for part in part_off(every, TEST_FRACTION, _TEST_SEED, "testing"))
+    return DataSet(
+        name="digits",
+        train=train,
+        val=None,
+        test=test,
+        fingerprint=fingerprint(classes, [(n, s.images, s.labels) for n, s in (("train", train), ("test", test))]),
+        sizes={(grey.shape[2], grey.shape[1]): len(grey)},
+    )

@@ -1,0 +1,125 @@
+"""Folders of parquet files in the hub's layout, read straight from disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.data import cache
+from thirtytwo.data.build import listed
+from thirtytwo.data.source import Request
+from thirtytwo.data.sources.tables import Known, read_tables
+from thirtytwo.data.split import Split, split_of
+from thirtytwo.data.types import DataSet
+from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
+from thirtytwo.images.decode import is_junk, natural_key
+from thirtytwo.images.outputs import output_kind
+
+_BATCH = 256
+
+
+class ParquetTable:
+    """Parquet files one after the other."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.schema = self._opened(files[0]).schema_arrow
+
+    def column(self, name: str) -> Any:
+        arrow = require("pyarrow", "train")
+        try:
+            return arrow.chunked_array(
+                [chunk for file in self.files for chunk in self._opened(file).read([name])[name].chunks],
+                type=self.schema.field(name).type,
+            )
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{self.files[0].parent}: column {name!r} cannot be read: {error}.", "Copy it again."
+            ) from None
+
+    def batches(self, name: str) -> Iterator[Any]:
+        for file in self.files:
+            try:
+                for batch in self._opened(file).iter_batches(_BATCH, columns=[name]):
+                    yield batch.column(0)
+            except OSError as error:
+                raise _damaged(file, error) from None
+
+    def _opened(self, file: Path) -> Any:
+        try:
+            return require("pyarrow.parquet", "train").ParquetFile(file)
+        except (OSError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+
+def find_parquet(root: Path) -> list[Path]:
+    """Parquet files at every depth, in natural order; those of run directories are no data."""
+    found = (
+        file
+        for file in root.rglob("*.parquet")
+        if not any(map(is_junk, file.relative_to(root).parts))
+        and not any(output_kind(folder) for folder in file.parents if folder != root and folder.is_relative_to(root))
+    )
+    return sorted(found, key=lambda file: natural_key(file.as_posix()))
+
+
+def read_parquet(root: Path, request: Request, known: Known | None = None) -> DataSet:
+    """The data set in a folder such as `data/train-00000-of-00003.parquet`, or `train/0.parquet`.
+
+    Files that name no split are one pool, from which a test part is set aside.
+
+    Raises:
+        DataError: no such files, damaged files, several configurations, or as `tables.read_tables`.
+    """
+    files = find_parquet(root)
+    if not files:
+        raise DataError(f"{root} holds no parquet files.", "Expected files such as data/train-00000-of-00001.parquet.")
+    configs: dict[str, dict[Split | None, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        config, split = _place(file.relative_to(root))
+        configs[config][split].append(file)
+    chosen = _config(root, configs, request.options.get("config"))
+    named = {split: found for split, found in chosen.items() if split is not None}
+    nameless = chosen.get(None, [])
+    skipped = tuple(f"{file.relative_to(root).as_posix()}: its name tells no split" for file in nameless if named)
+    used = named or {"train": nameless}
+    return read_tables(
+        where=str(root),
+        name=known.name if known else root.resolve().name,
+        tables={split: ParquetTable(found) for split, found in used.items()},
+        request=request,
+        content=lambda: cache.content_key(root, [file for found in used.values() for file in found]),
+        known=known,
+        skipped=skipped,
+    )
+
+
+def _place(file: Path) -> tuple[str, Split | None]:
+    """Configuration (the folders, less one that names the split) and split of a file."""
+    folders = list(file.parts[:-1])
+    split = split_of(file.stem)
+    if split is None and folders:
+        split = split_of(folders[-1])
+        folders = folders[:-1] if split else folders
+    return "/".join(folders), split
+
+
+def _config(
+    root: Path, configs: dict[str, dict[Split | None, list[Path]]], wanted: str | None
+) -> dict[Split | None, list[Path]]:
+    if wanted is not None:
+        if wanted not in configs:
+            raise UnknownNameError(f"{root} has no configuration {wanted!r}.", did_you_mean(wanted, configs))
+        return configs[wanted]
+    if len(configs) > 1:
+        raise DataError(
+            f"{root} has parquet files in several folders: {listed(sorted(configs))}.",
+            f"Choose one: ?config={max(configs)}",
+        )
+    return next(iter(configs.values()))
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} is no sound parquet file: {' '.join(str(error).split()).rstrip('.')}.", "Copy it again.")

@@ -1,0 +1,286 @@
+"""Tables of pictures in the hub's layout: which columns count, what labels mean, how rows are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.data.build import Part, Plan, Source, carry_out, listed
+from thirtytwo.data.source import Request, refuse_options
+from thirtytwo.data.split import Positions, Split
+from thirtytwo.data.types import DataSet
+from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
+from thirtytwo.images.decode import natural_key
+
+Labels: TypeAlias = npt.NDArray[np.int64]
+
+OPTIONS = ("label", "image", "config")
+_LABEL_NAMES = ("label", "labels", "class", "target", "category")
+_IMAGE_NAMES = ("image", "img")
+
+
+class Table(Protocol):
+    """One split: an Arrow schema with the hub's features in its metadata, and rows in an order that does not change."""
+
+    @property
+    def schema(self) -> Any: ...
+
+    def column(self, name: str) -> Any:
+        """A whole column as an Arrow array."""
+
+    def batches(self, name: str) -> Iterator[Any]:
+        """A column as Arrow arrays, piece by piece."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is fixed of a data set everybody knows.
+
+    `classes` has the class names in the order of their indices for each label column, the default first;
+    `superclasses` maps the classes of a label column.
+    """
+
+    name: str
+    hub_id: str
+    classes: Mapping[str, tuple[str, ...]]
+    superclasses: Mapping[str, Mapping[str, str]]
+
+    @property
+    def label(self) -> str:
+        """The label column that is used unless another is asked for."""
+        return next(iter(self.classes))
+
+
+def read_tables(
+    where: str,
+    name: str,
+    tables: Mapping[Split, Table],
+    request: Request,
+    content: Callable[[], str | None],
+    known: Known | None = None,
+    skipped: tuple[str, ...] = (),
+) -> DataSet:
+    """The data set in one table per split.
+
+    Raises:
+        DataError: no train split, a column that cannot be told, labels that make no classes, unreadable pictures.
+    """
+    refuse_options(request, where, OPTIONS)
+    if "train" not in tables and not (request.whole and tables):
+        raise DataError(f"{where} has no train split; found {', '.join(tables) or 'none'}.", "Add one.")
+    schema = next(iter(tables.values())).schema if "train" not in tables else tables["train"].schema
+    features = _features(schema)
+    image = _image_column(where, schema, features, request.options.get("image"))
+    label = _label_column(where, schema, features, request.options.get("label") or (known.label if known else None))
+    group_by = request.group_by
+    if group_by and group_by not in schema.names:
+        raise UnknownNameError(
+            f"{where} has no column {group_by!r} to group by (--group-by, data.group_by).",
+            did_you_mean(group_by, schema.names),
+        )
+    for split, table in tables.items():
+        lacking = {image, label, *([group_by] if group_by else [])} - set(table.schema.names)
+        if lacking:
+            raise DataError(f"{where}: {split} has no column {listed(sorted(lacking))}, which train has.", "Add it.")
+    values = {split: table.column(label) for split, table in tables.items()}
+    named = _class_names(where, label, features, known)
+    classes, labels = _indices(where, label, values, named)
+    unlabelled = [split for split in labels if split != "train" and len(labels[split]) and (labels[split] < 0).all()]
+    for split, found in labels.items():
+        if split not in unlabelled and (found < 0).any():
+            raise DataError(
+                f"{where}: {int((found < 0).sum())} of {len(found)} rows of {split} have no label in {label!r}.",
+                "Remove those rows or give them labels.",
+            )
+    options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
+    plan = Plan(
+        name=name + options.replace("?", "&").replace("&", "?", 1),
+        where=where,
+        classes=classes,
+        parts={
+            split: _part(f"{split} row", table, image, labels[split], group_by)
+            for split, table in tables.items()
+            if split not in unlabelled
+        },
+        content=lambda: None if (found := content()) is None else f"{found} {image}",
+        superclasses=known.superclasses.get(label) if known else None,
+        skipped=(*skipped, *(f"{split}: no row has a label" for split in unlabelled)),
+    )
+    return carry_out(plan, request)
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """The hub's features, `{column: {"_type": …}}`, or nothing where the file does not tell."""
+    try:
+        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+
+
+def _image_column(where: str, schema: Any, features: dict[str, Any], wanted: str | None) -> str:
+    arrow = require("pyarrow", "train")
+    pictures = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
+    if not pictures:
+        pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
+    return _chosen(where, "picture", "image", pictures, wanted, _IMAGE_NAMES, schema.names)
+
+
+def _holds_bytes(arrow: Any, kind: Any) -> bool:
+    if arrow.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(arrow, field.type) for field in kind)
+    return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+
+
+def _label_column(where: str, schema: Any, features: dict[str, Any], wanted: str | None) -> str:
+    arrow = require("pyarrow", "train")
+    labels = [name for name, value in features.items() if value.get("_type") == "ClassLabel" and name in schema.names]
+    possible = [field.name for field in schema if _can_label(arrow, field.type)]
+    if wanted is not None and wanted in possible:
+        return wanted
+    return _chosen(
+        where,
+        "label",
+        "label",
+        labels or [name for name in possible if name in _LABEL_NAMES],
+        wanted,
+        _LABEL_NAMES,
+        possible,
+    )
+
+
+def _can_label(arrow: Any, kind: Any) -> bool:
+    is_ = arrow.types
+    if is_.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(is_.is_integer(kind) or is_.is_boolean(kind) or is_.is_string(kind) or is_.is_large_string(kind))
+
+
+def _chosen(
+    where: str, what: str, option: str, found: list[str], wanted: str | None, usual: tuple[str, ...], every: list[str]
+) -> str:
+    """The one column that is meant."""
+    if wanted is not None:
+        if wanted in found:
+            return wanted
+        raise UnknownNameError(f"{where} has no {what} column {wanted!r}.", did_you_mean(wanted, found or every))
+    if len(found) == 1:
+        return found[0]
+    for name in usual:
+        if name in found:
+            return name
+    if found:
+        raise DataError(f"{where} has several {what} columns: {listed(found)}.", f"Choose one: ?{option}={found[0]}")
+    raise DataError(
+        f"{where} has no {what} column; its columns are {listed(every) or 'none'}.", f"Name one with ?{option}=…"
+    )
+
+
+def _class_names(where: str, label: str, features: dict[str, Any], known: Known | None) -> tuple[str, ...] | None:
+    """Names by index: those of the known set, else those the features tell."""
+    told: Any = features.get(label, {}).get("names")
+    if isinstance(told, dict):
+        told = [told[key] for key in sorted(told, key=int)]
+    names = tuple(map(str, told)) if told else None
+    ours = known.classes.get(label) if known else None
+    if known is not None and ours is not None and names is not None and names != ours:
+        raise DataError(
+            f"{where} is not {known.name}: its classes are {listed(names, 3)}; expected {listed(ours, 3)}.",
+            "Copy the data again, or give its folder as ./folder.",
+        )
+    return ours or names
+
+
+def _indices(
+    where: str, label: str, values: Mapping[Split, Any], named: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], dict[Split, Labels]]:
+    """Class names, and labels as int64 indices into them, -1 where a row has none."""
+    arrow = require("pyarrow", "train")
+    columns = {}
+    for split, column in values.items():
+        column = column.combine_chunks() if isinstance(column, arrow.ChunkedArray) else column
+        columns[split] = column.dictionary_decode() if arrow.types.is_dictionary(column.type) else column
+    if all(arrow.types.is_integer(column.type) for column in columns.values()):
+        return _from_numbers(where, label, columns, named)
+    return _from_texts(where, label, columns, named)
+
+
+def _from_numbers(
+    where: str, label: str, columns: Mapping[Split, Any], named: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], dict[Split, Labels]]:
+    found: dict[Split, Labels] = {}
+    for split, column in columns.items():
+        numbers = column.to_numpy(zero_copy_only=False)
+        found[split] = np.maximum(np.nan_to_num(numbers, nan=-1).astype(np.int64), -1)
+    present = np.unique(np.concatenate(list(found.values())))
+    present = present[present >= 0]
+    if named is None:
+        indices = {split: np.where(part < 0, -1, np.searchsorted(present, part)) for split, part in found.items()}
+        return tuple(map(str, present.tolist())), indices
+    if len(present) and present[-1] >= len(named):
+        raise DataError(
+            f"{where}: {label!r} holds {present[-1]}; expected 0 to {len(named) - 1} for {len(named)} classes.",
+            "Correct the labels or the class names.",
+        )
+    return named, found
+
+
+def _from_texts(
+    where: str, label: str, columns: Mapping[Split, Any], named: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], dict[Split, Labels]]:
+    texts = {
+        split: [None if cell is None else str(cell) for cell in column.to_pylist()] for split, column in columns.items()
+    }
+    every = {text for column in texts.values() for text in column if text is not None}
+    if named is not None and not every <= set(named):
+        raise DataError(
+            f"{where}: {label!r} holds {listed(sorted(every - set(named)))}; expected one of {listed(named)}.",
+            "Correct the labels or the class names.",
+        )
+    classes = named or tuple(sorted(every, key=natural_key))
+    index: dict[str | None, int] = {text: number for number, text in enumerate(classes)} | {None: -1}
+    return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
+
+
+def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> Part:
+    def stream(rows: Positions) -> Iterator[Source]:
+        """Rows rise, so one pass over the batches meets them all."""
+        start = done = 0
+        for batch in table.batches(image):
+            if done == len(rows):
+                return
+            stop = start + len(batch)
+            upto = int(np.searchsorted(rows, stop))
+            if upto > done:
+                for cell in batch.take(rows[done:upto] - start).to_pylist():
+                    yield _source(cell)
+            start, done = stop, upto
+
+    return Part(
+        labels=labels,
+        rows=np.arange(len(labels), dtype=np.int64),
+        stream=stream,
+        name_of=lambda row: f"{called} {row}",
+        groups=tuple(_group_names(called, table.column(group_by))) if group_by else None,
+    )
+
+
+def _group_names(called: str, column: Any) -> Iterator[str]:
+    """A group for each row; a row without one is a group of its own."""
+    for row, cell in enumerate(column.to_pylist()):
+        yield f"{called} {row}" if cell is None else f"group {cell}"
+
+
+def _source(cell: Any) -> Source:
+    """The bytes of a cell, or the path it points to; nothing becomes an empty picture, which decoding reports."""
+    if isinstance(cell, dict):
+        if not cell.get("bytes") and cell.get("path"):
+            return Path(cell["path"])
+        cell = cell.get("bytes")
+    return bytes(cell) if cell else b""

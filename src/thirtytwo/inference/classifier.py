@@ -1,0 +1,277 @@
+"""Classifying pictures with ONNX Runtime alone: files are decoded in threads while the model runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
+from thirtytwo.images.decode import load_image, resize
+from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, REQUIRED_OUTPUTS, ModelInfo, cpu_count, open_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Picture: TypeAlias = "str | Path | bytes | npt.NDArray[np.uint8]"
+"""A file, an encoded picture, or RGB pixels uint8 `(H, W, 3)`."""
+
+BUNDLED = Path(__file__).parent / "bundled"
+DEFAULT_BUNDLED = "cifar100"
+RUNS = Path("runs")
+_TRAIN = "Train one with `thirtytwo train cifar10` (any data set or folder of pictures will do)"
+
+_BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
+_CHUNK = 8  # pictures a decoding thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one picture.
+
+    `width` and `height` are the picture's own; `top` is the most probable class and `confidence` its calibrated
+    probability; `known` is false where the picture is unlike anything the model was trained on; `predictions` holds
+    the most probable classes with their probabilities, most probable first. `file` is None for pixels and bytes.
+    """
+
+    file: str | None
+    width: int
+    height: int
+    top: str
+    confidence: float
+    known: bool
+    predictions: tuple[tuple[str, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of `thirtytwo predict --format json`."""
+        return {
+            "file": self.file,
+            "width": self.width,
+            "height": self.height,
+            "top": self.top,
+            "confidence": self.confidence,
+            "known": self.known,
+            "predictions": [{"class": name, "confidence": value} for name, value in self.predictions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A picture that could not be read, and why."""
+
+    file: str | None
+    error: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of `thirtytwo predict --format json`."""
+        return {"file": self.file, "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """One decoded picture: `pixels` uint8 `(S, S, 3)`, and its name and size before resizing."""
+
+    file: str | None
+    width: int
+    height: int
+    pixels: npt.NDArray[np.uint8]
+
+
+class Classifier:
+    """A model file, ready to classify pictures; safe to use from several threads.
+
+    `load("runs/cifar10-1").predict("photo.jpg")[0].top` is the class of a picture.
+    """
+
+    def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
+        self.path = Path(path)
+        self._threads = threads or cpu_count()
+        opened = open_session(self.path, threads=self._threads)
+        self.session: InferenceSession = opened[0]
+        self.info: ModelInfo = opened[1]
+
+    def __repr__(self) -> str:
+        return f"Classifier({str(self.path)!r}, {len(self.classes)} classes)"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return self.info.classes
+
+    def predict(self, images: Picture | Iterable[Picture], top: int = 5) -> list[Prediction | Unreadable]:
+        """One result for each picture, in order; unreadable files come as `Unreadable`.
+
+        Args:
+            images: one picture or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
+            top: how many classes to tell, at most all.
+        """
+        return list(self.predict_iter(_as_pictures(images), top))
+
+    def predict_iter(self, images: Iterable[Picture], top: int = 5) -> Iterator[Prediction | Unreadable]:
+        """As `predict`, one result at a time; holds a few batches in memory, however many pictures there are."""
+        if top < 1:
+            raise ValueError(f"top must be at least 1, found {top}")
+        waiting: list[_Pixels | Unreadable] = []
+        for decoded in self._decoded(images):
+            waiting.append(decoded)
+            if len(waiting) == _BATCH:
+                yield from self._classify(waiting, top)
+                waiting = []
+        yield from self._classify(waiting, top)
+
+    def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
+        """One result for each of a batch that has the model's input size, uint8 `(N, S, S, 3)`, in one run.
+
+        Starts no threads, for callers that decode and form batches themselves; `width` and `height` are `S`.
+        """
+        size = self.info.input_size
+        return list(self._classify_readable([_Pixels(None, size, size, picture) for picture in pixels], top))
+
+    def run(
+        self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The model's raw outputs for pixels that have its input size, uint8 `(N, S, S, 3)`."""
+        return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
+
+    def _decoded(self, images: Iterable[Picture]) -> Iterator[_Pixels | Unreadable]:
+        """Pictures decoded in threads ahead of use, in order."""
+        remaining = iter(images)
+        first = list(islice(remaining, 2))
+        if len(first) < 2:
+            yield from self._decode(first)
+            return
+        remaining = chain(first, remaining)
+        chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="thirtytwo-decode")
+        try:
+            lookahead = 2 * _BATCH // _CHUNK + self._threads
+            ahead = deque(pool.submit(self._decode, chunk) for chunk in islice(chunks, lookahead))
+            while ahead:
+                decoded = ahead.popleft().result()
+                ahead.extend(pool.submit(self._decode, chunk) for chunk in islice(chunks, 1))
+                yield from decoded
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, chunk: Sequence[Picture]) -> list[_Pixels | Unreadable]:
+        return [self._decode_one(picture) for picture in chunk]
+
+    def _decode_one(self, picture: Picture) -> _Pixels | Unreadable:
+        file = str(picture) if isinstance(picture, str | Path) else None
+        try:
+            size, rule = self.info.input_size, self.info.resize
+            if isinstance(picture, np.ndarray):
+                height, width = _checked(picture).shape[:2]
+                return _Pixels(file, width, height, resize(picture, size, rule))
+            loaded = load_image(picture, size, rule)
+            return _Pixels(file, loaded.width, loaded.height, loaded.pixels)
+        except ImageError as error:
+            return Unreadable(file, str(error))
+
+    def _classify(self, batch: Sequence[_Pixels | Unreadable], top: int) -> Iterator[Prediction | Unreadable]:
+        readable = [entry for entry in batch if isinstance(entry, _Pixels)]
+        results = iter(self._classify_readable(readable, top) if readable else ())
+        for entry in batch:
+            yield entry if isinstance(entry, Unreadable) else next(results)
+
+    def _classify_readable(self, batch: Sequence[_Pixels], top: int) -> Iterator[Prediction]:
+        told_by = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
+        outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", told_by))
+        probabilities, score = outputs["probabilities"], outputs[told_by]  # (N, C), and (N,) or (N, C)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
+        known = self._known(score if score.ndim == 1 else score.max(axis=1))
+        for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):
+            best = tuple((self.classes[column], round(float(row[column]), 6)) for column in columns)
+            yield Prediction(entry.file, entry.width, entry.height, *best[0], is_known, best)
+
+    def _known(self, score: npt.NDArray[np.float32]) -> list[bool]:
+        threshold = self.info.unknown_threshold
+        return [True] * len(score) if threshold is None else [bool(value >= threshold) for value in score]
+
+
+def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:
+    """The classifier in a model file, a run directory, or a bundled model by name; without any, see `default_model`.
+
+    Raises:
+        UnknownNameError: no such file, directory or bundled model.
+        ModelFileError: a file that is not one of our models.
+        RunError: a run directory without a model.
+    """
+    return Classifier(default_model() if name_or_path is None else find_model(name_or_path), threads=threads)
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that come with this installation, by name."""
+    return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"), key=lambda path: path.stem)}
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The model file meant by a bundled name, a run directory or a path; raises as `load` does."""
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _model_of_run(path)
+    bundled = bundled_models()
+    if name in bundled:
+        return bundled[name]
+    if path.suffix or len(path.parts) > 1:
+        raise ModelFileError(
+            f"There is no model file or run directory {name!r}.",
+            "Give a model.onnx or the path that training printed last.",
+        )
+    if not bundled:
+        raise UnknownNameError(
+            f"Unknown model {name!r}: no such file or run directory, and this installation has no bundled models.",
+            f"{_TRAIN} and give --model its run directory.",
+        )
+    raise UnknownNameError(f"Unknown model {name!r}: no such file or run directory.", did_you_mean(name, bundled))
+
+
+def default_model() -> Path:
+    """The bundled model `cifar100`, else the newest finished run under ./runs.
+
+    Raises:
+        ModelFileError: there is neither.
+    """
+    bundled = bundled_models()
+    if DEFAULT_BUNDLED in bundled:
+        return bundled[DEFAULT_BUNDLED]
+    finished = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
+    if not finished:
+        raise ModelFileError(
+            "There is no model yet: this installation has no bundled models and ./runs has no finished run.",
+            f"{_TRAIN}, or give --model a model.onnx or a run directory.",
+        )
+    return max(finished, key=lambda path: path.stat().st_mtime)
+
+
+def _model_of_run(path: Path) -> Path:
+    from thirtytwo.rundir import RunDir
+
+    model = RunDir(path).onnx
+    if model.is_file():
+        return model
+    RunDir.open(path)
+    raise RunError(f"{path} has no {model.name}: its training has not finished.", "Continue it with --resume.")
+
+
+def _as_pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    if isinstance(images, str | Path | bytes):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        return [images]
+    return images
+
+
+def _checked(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise ImageError(f"Pixels must be uint8 (H, W, 3); found {pixels.dtype} {pixels.shape}.")
+    return pixels

@@ -1,0 +1,353 @@
+"""Every architecture of timm as a network of ours, made ready for small pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import timm
+import torch
+from pydantic import Field
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.config.settings import Settings, parse_settings
+from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+from thirtytwo.models.base import MODELS, Decision, Net, layers_of, roles_by_kind
+from thirtytwo.models.small_stems import SMALL_STEMS
+
+WHERE = "model.options of timm"
+USUAL_SIZE = 32
+USUAL_REDUCTION = 32
+PLACES = 4
+SAME = 1e-4
+
+Mode = Literal["stem", "upsample", "none"]
+
+
+class HeadSettings(Settings):
+    """What follows the features, and what is left out in training."""
+
+    drop_rate: float | None = Field(None, ge=0, lt=1)
+    """Dropout before the classifier; timm's own default when not given."""
+    head: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Widths of hidden layers between the features and the classes, such as [512, 256]."""
+    head_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout after each of them."""
+
+
+class TimmSettings(HeadSettings):
+    """Which architecture, and how it meets small pictures."""
+
+    architecture: str
+    """A name that timm knows, with or without the tag of its weights."""
+    small_images: Literal["auto", "stem", "upsample", "none"] = "auto"
+    """`stem`: a gentler first layer or smaller patches; `upsample`: pictures are enlarged inside the network; `none`:
+    the network as published. `auto` decides by family and by `pretrained`."""
+    input_size: int = Field(0, ge=0, le=1024)
+    """Side to which pictures are resized inside the network; 0: as they come, or what `upsample` needs."""
+    pretrained: bool = False
+    """Weights from elsewhere will be loaded, so every layer keeps its published shape."""
+    drop_path_rate: float | None = Field(None, ge=0, lt=1)
+    """Part of residual branches left out in training (stochastic depth); timm's own default when not given."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Anything else that timm's builder of this architecture takes."""
+
+
+class TimmNet(Net):
+    """A timm architecture, its classifier taken off (`body`), and a head of ours.
+
+    The last maps are what `body.forward_features` gives, tokens laid out as `(N, D, h, w)`. Where logits come from a
+    class token, the maps are all tokens in one row `(N, D, 1, T)`, and `tapped` looks at the patch tokens that the last
+    block mixes into it.
+    """
+
+    head_modules = ("hidden", "head")
+
+    def __init__(self, classes: int, settings: TimmSettings, where: str = WHERE) -> None:
+        """`where` says in messages whose options these are."""
+        super().__init__()
+        family = _family(settings.architecture, where)
+        mode, why = _choose_mode(family, settings, where)
+        self.size, why_size = _choose_size(family, mode, settings)
+        self.architecture = settings.architecture
+        self.arguments = _arguments(family, mode, self.size, settings)
+        self.body = _build(classes, family, mode, self.arguments, settings, where)
+        self.choices = _told(family, mode, why, self.size, why_size)
+        self.settled = {"small_images": mode, "input_size": self.size}
+        config = getattr(self.body, "pretrained_cfg", None) or {}
+        if settings.pretrained and config.get("mean") and config.get("std"):
+            self.statistics = (tuple(config["mean"]), tuple(config["std"]))
+        classifier = self.body.get_classifier()
+        self.body.reset_classifier(0)
+        width = self._look(where)
+        self.hidden, self.head = _head(classifier, width, classes, settings)
+        self._norm: str | None = None
+        self.has_heatmaps = not settings.head and self._features_are_means()
+
+    def maps(self, images: Tensor) -> Tensor:
+        found: Tensor = self.body.forward_features(self._resized(images))
+        if self._layout == "NHWC":
+            return found.permute(0, 3, 1, 2)
+        if self._layout == "row":
+            return found.transpose(1, 2).unsqueeze(2)
+        if self._layout == "tokens":
+            return self._on_grid(found[:, self._prefix :])
+        return found
+
+    def pool(self, maps: Tensor) -> Tensor:
+        features: Tensor = self.hidden(self._pooled(maps))
+        return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self._pooled(self.maps(images))
+
+    def decide(self, features: Tensor) -> Tensor:
+        return self.classify(self.hidden(features))
+
+    def layers(self) -> list[list[str]]:
+        """Names of the body's parameters by timm's own order of its layers, from the input on."""
+        matcher = getattr(self.body, "group_matcher", None)
+        if matcher is None:
+            layers = layers_of(self.body, self.body.named_parameters())
+        else:
+            layers = list(group_parameters(self.body, matcher(coarse=False)).values())
+        return [[f"body.{name}" for name in names] for names in layers]
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def class_weights(self) -> Tensor:
+        weights: Tensor = self.head.weight
+        return weights
+
+    def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
+        """Class activation maps `(N, h, w)`; their mean is the class's logit but for a constant.
+
+        A LayerNorm between mean and classifier (ConvNeXt) counts as the linear map that it is for this picture: its
+        scale is taken from the picture's own features.
+        """
+        weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
+        if self._norm is not None:
+            norm: Any = self.body.get_submodule(self._norm)
+            spread = maps.mean(dim=(2, 3)).var(dim=1, unbiased=False, keepdim=True)
+            weights = weights * norm.weight.to(maps.dtype) * torch.rsqrt(spread + norm.eps)
+            weights = weights - weights.mean(dim=1, keepdim=True)
+        return torch.einsum("ndhw,nd->nhw", maps, weights)
+
+    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+        if self._layout != "row" or not hasattr(self.body, "blocks") or not hasattr(self.body.blocks[-1], "norm1"):
+            return super().tapped(images, tap)
+
+        def on_the_way(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
+            prefix = tokens.shape[1] - self._grid[0] * self._grid[1]  # some networks add the class token later
+            patches = tap(self._on_grid(tokens[:, prefix:]))
+            return torch.cat([tokens[:, :prefix], patches.flatten(2).transpose(1, 2)], dim=1)
+
+        hook = self.body.blocks[-1].norm1.register_forward_hook(on_the_way)
+        try:
+            logits: Tensor = self(images)
+            return logits
+        finally:
+            hook.remove()
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return roles_by_kind(self, self.head)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        if not self.size or images.shape[-2:] == (self.size, self.size):
+            return images
+        return F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+
+    def _on_grid(self, tokens: Tensor) -> Tensor:
+        """Tokens `(N, T, D)` → maps `(N, D, h, w)`."""
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self._grid)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        """What timm's classifier would see, `(N, F)`."""
+        if self._layout == "NHWC":
+            maps = maps.permute(0, 2, 3, 1)
+        elif self._layout != "NCHW":
+            maps = maps.flatten(2).transpose(1, 2)
+            if self._layout == "tokens":
+                maps = F.pad(maps, (0, 0, self._prefix, 0))  # the pooling leaves these out
+        features: Tensor = self.body.forward_head(maps, pre_logits=True)
+        return features
+
+    def _look(self, where: str) -> int:
+        """Find out how this body lays out its features, by one pass over an empty picture; the width for the head."""
+        body, training = self.body, self.body.training
+        body.eval()
+        size = self.size or USUAL_SIZE
+        try:
+            with torch.inference_mode():
+                found = body.forward_features(torch.zeros((1, 3, size, size)))
+                self._layout, self._prefix, self._grid = _layout(body, found)
+                maps = self.maps(torch.zeros((1, 3, size, size)))
+                width = self._pooled(maps).shape[1]
+        except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
+            raise RecipeError(
+                f"{where}: this architecture cannot be used for pictures of {size} pixels: {_first_line(error)}.",
+                "Set small_images or input_size, or choose another architecture.",
+            ) from error
+        body.train(training)
+        self._shape = maps.shape[1:]
+        return int(width)
+
+    def _features_are_means(self) -> bool:
+        """Whether features are the mean of the last maps, or a LayerNorm of it; tried on made-up maps."""
+        if self._layout == "row":
+            return False
+        body, training = self.body, self.body.training
+        body.eval()
+        width = self._shape[0]
+        maps = torch.sin(torch.arange(2 * self._shape.numel()).float()).view(2, *self._shape)
+        with torch.inference_mode():
+            features, means = self._pooled(maps), maps.mean(dim=(2, 3))
+        body.train(training)
+        if features.shape != means.shape:
+            return False
+        if torch.allclose(features, means, atol=SAME):
+            return True
+        for name in ("fc_norm", "head.norm"):
+            norm = _submodule(body, name)
+            if isinstance(norm, nn.LayerNorm):
+                normed = F.layer_norm(means, (width,), norm.weight.detach(), norm.bias.detach(), norm.eps)
+                if torch.allclose(features, normed, atol=SAME):
+                    self._norm = name
+                    return True
+        return False
+
+
+def _family(architecture: str, where: str) -> str:
+    """The timm module that builds `architecture`."""
+    name = architecture.partition(".")[0]
+    if "/" in architecture or ":" in architecture or not timm.is_model(name):
+        known = timm.list_models()
+        raise UnknownNameError(
+            f"{where}: timm {timm.__version__} knows no architecture {architecture!r}.", did_you_mean(name, known)
+        )
+    return str(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
+
+
+def _choose_mode(family: str, settings: TimmSettings, where: str) -> tuple[Mode, str]:
+    stem = SMALL_STEMS.get(family)
+    if settings.small_images == "stem" and stem is None:
+        raise RecipeError(
+            f"{where}: no stem for small pictures is known for {settings.architecture} (family {family}).",
+            f"Set small_images to 'upsample' or 'none', or choose from these families: {', '.join(SMALL_STEMS)}.",
+        )
+    if settings.small_images != "auto":
+        return settings.small_images, "set in the recipe"
+    if settings.pretrained:
+        return "upsample", "weights from elsewhere fit the published layers only, and know larger pictures"
+    if stem is None:
+        return "upsample", f"no stem for small pictures is known for the family {family}"
+    return "stem", f"{stem.because}; trained from scratch, its layers may be others"
+
+
+def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, str]:
+    """Side of the pictures that the body sees, and why; 0: as they come."""
+    if settings.input_size:
+        return settings.input_size, "set in the recipe"
+    built_for_one = family in SMALL_STEMS and SMALL_STEMS[family].fixed_size
+    if mode == "upsample":
+        config = timm.models.get_pretrained_cfg(settings.architecture, allow_unregistered=True)
+        if config is not None and (built_for_one or config.fixed_input_size):
+            return int(config.input_size[-1]), "the size that this architecture is published for"
+        return PLACES * USUAL_REDUCTION, f"leaves {PLACES}×{PLACES} places after a division by {USUAL_REDUCTION}"
+    return (USUAL_SIZE, "the layers are built for one size") if built_for_one else (0, "")
+
+
+def _told(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Decision, ...]:
+    does = {"stem": SMALL_STEMS[family].does if mode == "stem" else "", "upsample": "enlarged inside the network"}
+    told = [Decision("small pictures", f"{mode}: {does.get(mode, 'the network as published')}", why)]
+    return (*told, Decision("network's input", f"{size}×{size}", why_size)) if size else tuple(told)
+
+
+def _arguments(family: str, mode: Mode, size: int, settings: TimmSettings) -> dict[str, Any]:
+    """What timm's builder of this architecture is called with."""
+    arguments: dict[str, Any] = {}
+    if family in SMALL_STEMS and SMALL_STEMS[family].fixed_size:
+        arguments["img_size"] = size
+    stem = SMALL_STEMS[family] if mode == "stem" else None
+    if stem is not None and stem.arguments is not None:
+        arguments |= stem.arguments(size)
+    given = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path_rate}
+    arguments |= {name: value for name, value in given.items() if value is not None}
+    return arguments | settings.arguments
+
+
+def _build(classes: int, family: str, mode: Mode, arguments: dict[str, Any], settings: TimmSettings, where: str) -> Any:
+    stem = SMALL_STEMS[family] if mode == "stem" else None
+    try:
+        body = timm.create_model(settings.architecture, pretrained=False, num_classes=classes, **arguments)
+        if stem is not None and stem.change is not None:
+            stem.change(body)
+    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
+        raise RecipeError(
+            f"{where}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
+            "Check drop_rate, drop_path_rate, small_images and arguments against what this architecture takes.",
+        ) from error
+    return body
+
+
+def _head(classifier: Any, width: int, classes: int, settings: TimmSettings) -> tuple[nn.Module, nn.Linear]:
+    """Hidden layers and the last linear one; timm's own classifier, with its initialisation, where it fits."""
+    layers: list[nn.Module] = []
+    for hidden in settings.head:
+        linear = nn.Linear(width, hidden)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU(), nn.Dropout(settings.head_dropout)]
+        width = hidden
+    if not layers and type(classifier) is nn.Linear and classifier.in_features == width:
+        return nn.Identity(), classifier
+    last = nn.Linear(width, classes)
+    nn.init.trunc_normal_(last.weight, std=0.02)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers), last
+
+
+def _layout(body: Any, found: Tensor) -> tuple[str, int, tuple[int, int]]:
+    """How features are laid out: NCHW, NHWC, patch tokens, or tokens in a row; prefix tokens; the patches' grid."""
+    if found.ndim == 4:
+        last = getattr(body, "output_fmt", "") == "NHWC" or found.shape[1] != body.num_features == found.shape[3]
+        return ("NHWC", 0, (found.shape[1], found.shape[2])) if last else ("NCHW", 0, (found.shape[2], found.shape[3]))
+    if found.ndim != 3:
+        raise ValueError("its features have no places")
+    prefix = int(getattr(body, "num_prefix_tokens", 0))
+    grid = _grid(body, found.shape[1] - prefix)
+    means = getattr(body, "global_pool", "") in ("avg", "max", "avgmax") and not getattr(
+        body, "pool_include_prefix", False
+    )
+    if grid is not None and (means or not prefix):
+        return "tokens", prefix, grid
+    return "row", prefix, grid or (1, found.shape[1] - prefix)
+
+
+def _grid(body: Any, count: int) -> tuple[int, int] | None:
+    grid = getattr(getattr(body, "patch_embed", None), "grid_size", None)
+    if grid is not None and grid[0] * grid[1] == count:
+        return int(grid[0]), int(grid[1])
+    side = round(count**0.5)
+    return (side, side) if side * side == count else None
+
+
+def _submodule(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@MODELS.register("timm")
+def timm_net(classes: int, options: Mapping[str, Any]) -> TimmNet:
+    """Any architecture of timm, with a stem for small pictures or with pictures enlarged inside the network."""
+    return TimmNet(classes, parse_settings(TimmSettings, options, WHERE))

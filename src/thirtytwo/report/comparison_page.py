@@ -1,0 +1,143 @@
+"""`comparison.html`: a comparison as one offline page, in the manner of a run's report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thirtytwo.errors import require
+from thirtytwo.report.comparison import Comparison
+from thirtytwo.report.comparison_charts import Row, interval_chart
+from thirtytwo.report.comparison_tables import (
+    METHODS,
+    answers,
+    classes_table,
+    cost_table,
+    disagreement_title,
+    figures_table,
+    group_name,
+    p_text,
+    pair_text,
+    pairs_table,
+    picture_name,
+    recipes_table,
+    runs_table,
+    seeds_table,
+    seeds_verdict,
+    settings_table,
+    verdict,
+)
+from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
+from thirtytwo.report.run_record import interval, percent
+
+PICTURES = 12
+PICTURES_OF_MANY = 6
+MANY_GROUPS = 8
+CHARTED_PAIRS = 15
+
+
+def render_comparison(found: Comparison) -> str:
+    """The page's HTML. Every name is escaped by the template, except in charts, which escape their own."""
+    jinja2 = require("jinja2", "train")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("thirtytwo", "report/templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return str(environment.get_template("comparison.html.j2").render(_context(found)))
+
+
+def _context(found: Comparison) -> dict[str, Any]:
+    return {
+        "dataset": found.dataset,
+        "split": found.split,
+        "count": found.count,
+        "letters": [run.letter for run in found.runs],
+        "notices": found.notices,
+        "verdict": verdict(found),
+        "seeds_verdict": seeds_verdict(found),
+        "runs": runs_table(found),
+        "accuracy_chart": _accuracy_chart(found),
+        "difference_chart": _difference_chart(found),
+        "figures": figures_table(found),
+        "cost": cost_table(found),
+        "timed_on": found.timed_on,
+        "pairs": pairs_table(found),
+        "methods": METHODS,
+        "seeds": seeds_table(found) if found.groups else None,
+        "seeds_chart": _seeds_chart(found),
+        "recipes": recipes_table(found) if found.group_pairs else None,
+        "settings": settings_table(found) if found.settings else None,
+        "classes": classes_table(found),
+        "disagreements": _disagreements(found),
+        "disagreeing": sum(len(group.positions) for group in found.disagreements),
+        "with_pictures": found.pictures is not None,
+    }
+
+
+def _accuracy_chart(found: Comparison) -> str:
+    rows = []
+    for run in found.runs:
+        low, high = run.metrics["accuracy"]["ci95"]
+        said = f"{run.name}: {percent(run.accuracy)}, 95% interval {interval([low, high])}"
+        rows.append(Row(run.letter, run.accuracy, low, high, said))
+    return interval_chart("Accuracy", rows)
+
+
+def _difference_chart(found: Comparison) -> str:
+    """Differences of pairs; with many runs only those with the best."""
+    pairs = found.pairs
+    if len(pairs) > CHARTED_PAIRS:
+        pairs = tuple(pair for pair in pairs if pair.first == 0)
+    rows = [
+        Row(
+            f"{found.runs[pair.first].letter} − {found.runs[pair.second].letter}",
+            pair.test.difference,
+            *pair.test.ci95,
+            f"{pair_text(found, pair)} p {p_text(pair.test.p_value)} by itself",
+        )
+        for pair in pairs
+    ]
+    return interval_chart("Difference in points", rows, unit="", zero=True)
+
+
+def _seeds_chart(found: Comparison) -> str:
+    rows = []
+    for group in found.groups:
+        accuracy = group.figures["accuracy"]
+        std = accuracy.std or 0.0
+        values = tuple(found.runs[place].accuracy for place in group.members)
+        said = f"{group.name}: mean {percent(accuracy.mean)}, standard deviation {percent(std)}, n = {accuracy.n}"
+        name = group_name(found, group)
+        rows.append(Row(name, accuracy.mean, accuracy.mean - std, accuracy.mean + std, said, values))
+    return interval_chart("Accuracy over seeds", rows) if rows else ""
+
+
+def _disagreements(found: Comparison) -> list[dict[str, Any]]:
+    """Each kind of disagreement with its most telling pictures."""
+    most = PICTURES if len(found.disagreements) <= MANY_GROUPS else PICTURES_OF_MANY
+    first = found.runs[0].predictions
+    groups = []
+    for group in found.disagreements:
+        shown = [
+            {
+                "name": picture_name(found, position),
+                "true": first.classes[int(first.truth[position])],
+                "answers": [
+                    {"letters": letters, "answer": answer, "right": right, "confidence": confidence}
+                    for letters, answer, right, confidence in answers(found, position)
+                ],
+                **_picture(found, position),
+            }
+            for position in group.positions[:most].tolist()
+        ]
+        groups.append({"title": disagreement_title(found, group), "count": len(group.positions), "shown": shown})
+    return groups
+
+
+def _picture(found: Comparison, position: int) -> dict[str, Any]:
+    if found.pictures is None:
+        return {"source": None, "pixelated": False}
+    image = found.pictures.images[position]
+    return {"source": data_uri(image), "pixelated": max(image.shape[:2]) <= PIXELATED_UP_TO}

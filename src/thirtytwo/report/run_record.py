@@ -1,0 +1,191 @@
+"""What a run has to tell: its artefacts read once, with whatever is missing left empty."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.rundir import Predictions, RunDir
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run as the report and the model card see it.
+
+    `metrics` and `predictions` are None where the split was never scored, `corruptions` where it was not scored under
+    them; `history` holds finite numbers only; `out_of_sample` are the predictions of test and of what was held out,
+    by split;
+    `environment` and `splits` are empty where the run ended before they were written.
+    """
+
+    run: RunDir
+    split: str
+    recipe: Recipe
+    history: list[dict[str, float]]
+    environment: dict[str, Any]
+    splits: dict[str, Any]
+    metrics: dict[str, Any] | None
+    predictions: Predictions | None
+    corruptions: dict[str, Any] | None = None
+    out_of_sample: Mapping[str, Predictions] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What `environment.json` says of the data."""
+        return dict(self.environment.get("data") or {})
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name, as far as it is known."""
+        named = (self.metrics or {}).get("dataset") or self.data.get("name") or self.data.get("spec")
+        return str(named or "an unnamed data set")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their indices; empty where nothing tells them."""
+        if self.predictions is not None:
+            return self.predictions.classes
+        if self.metrics is not None:
+            return tuple(row["class"] for row in self.metrics["per_class"])
+        listed = self.data.get("classes")
+        return tuple(listed) if isinstance(listed, list) else ()
+
+    @property
+    def superclasses(self) -> dict[str, str]:
+        """Superclass of each class; empty unless the data has one for every class."""
+        known = self.data.get("superclasses")
+        if not isinstance(known, Mapping) or any(name not in known for name in self.classes):
+            return {}
+        return {str(name): str(group) for name, group in known.items()}
+
+    @property
+    def origins(self) -> list[tuple[str, str]]:
+        """What it goes back to besides its data, as (relation, weights or run as its recipe names them)."""
+        if self.environment.get("members"):
+            return []
+        found = [("Started from", self.recipe.transfer.pretrained), ("Taught by", self.recipe.train.distill.run)]
+        return [(relation, named) for relation, named in found if named]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether training ended before its last epoch, or was never written to its end."""
+        return bool(self.environment.get("interrupted")) or (self.metrics is None and self.predictions is None)
+
+    def command_with(self, recipe: str) -> str:
+        """What makes this run again: from its resolved recipe at `recipe`, or from the runs it is made of."""
+        if self.environment.get("members"):
+            return str(self.environment["command"])
+        return (
+            f"thirtytwo train {shlex.quote(str(self.data.get('spec') or self.dataset))} --recipe {shlex.quote(recipe)}"
+        )
+
+
+def typed_commands(run: RunDir) -> list[str]:
+    """What was typed for this run, after what was typed for the runs it started from or learned from.
+
+    Nothing of runs that are no longer where its recipe names them; nothing at all without a record of its own.
+    """
+    words = run.read_json(run.environment).get("command") if run.environment.is_file() else None
+    if words is None:
+        return []
+    recipe, found = run.read_recipe(), []
+    for named in (recipe.transfer.pretrained, recipe.train.distill.run):
+        origin = RunDir(Path(named))
+        if named and origin.recipe.is_file() and (typed := typed_commands(origin)):
+            found += [*typed[:-1], f"{typed[-1]} --run {shlex.quote(str(named))}"]
+    return list(dict.fromkeys([*found, str(words)]))
+
+
+def gather(run: RunDir, split: str = "test") -> Facts:
+    """Read a run.
+
+    Figures come from `metrics.json` where it is of this split, else from the predictions of this split.
+
+    Raises:
+        RunError: an artefact is damaged, or nothing of a run is there.
+    """
+    environment = run.read_json(run.environment) if run.environment.is_file() else {}
+    splits = run.read_json(run.split) if run.split.is_file() else {}
+    predictions = run.read_predictions(split) if run.predictions(split).is_file() else None
+    metrics = run.read_json(run.metrics) if run.metrics.is_file() else None
+    facts = Facts(
+        run=run,
+        split=split,
+        recipe=run.read_recipe(),
+        history=[_finite(row) for row in run.read_history()],
+        environment=environment,
+        splits=splits,
+        metrics=None,
+        predictions=predictions,
+        corruptions=run.read_json(path) if (path := run.corruptions_on(split)).is_file() else None,
+        out_of_sample=_out_of_sample(run, split, predictions, splits),
+    )
+    if metrics is not None and metrics.get("split") != split:
+        metrics = None
+    if metrics is None and predictions is not None:
+        metrics = compute_metrics(
+            predictions,
+            dataset=facts.dataset,
+            split=split,
+            superclasses=facts.superclasses or None,
+            test_evaluations=int(splits.get("test_evaluations") or 0),
+        )
+    return replace(facts, metrics=metrics)
+
+
+def _out_of_sample(
+    run: RunDir, split: str, predictions: Predictions | None, splits: Mapping[str, Any]
+) -> dict[str, Predictions]:
+    """Predictions of this split and, beside those of test, of validation where it was not trained on."""
+    found = {} if predictions is None else {split: predictions}
+    if split == "test" and splits.get("train_on") != "all" and run.predictions("val").is_file():
+        found["val"] = run.read_predictions("val")
+    return found
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """0.9342 as `93.42%`."""
+    return f"{100 * value:.{digits}f}%"
+
+
+def interval(ci95: list[float], *, as_percent: bool = True, digits: int | None = None) -> str:
+    """The two ends of an interval, unit once: `92.92–93.89%` or `0.201–0.224`."""
+    low, high = ci95
+    if as_percent:
+        places = 2 if digits is None else digits
+        return f"{100 * low:.{places}f}–{100 * high:.{places}f}%"
+    places = 3 if digits is None else digits
+    return f"{low:.{places}f}–{high:.{places}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: `14.2 s`, `12 min 5 s`, `3 h 20 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def quantity(value: float | None) -> str:
+    """Large counts with a unit a person reads: `2.0 million`, `1.3 billion`, `640`."""
+    if value is None:
+        return "not recorded"
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.2f} {name}"
+    return f"{value:,.0f}"
+
+
+def _finite(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if math.isfinite(value)}

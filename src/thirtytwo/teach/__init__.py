@@ -1,5 +1,0 @@
-"""New classes for a trained network from a few pictures each: a linear layer on its features, without PyTorch."""
-
-from thirtytwo.teach.lesson import LEAST, MOST, Taught, teach
-
-__all__ = ["LEAST", "MOST", "Taught", "teach"]

@@ -1,0 +1,207 @@
+"""What happens around the steps: the history file, progress, and the guard against a diverged loss."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from thirtytwo.config.recipe import MONITORS
+from thirtytwo.errors import DivergedError
+from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_printable
+from thirtytwo.training.usage import Meter
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_macro_f1",
+    "seconds",
+    "images_per_second",
+    "val_macro_precision",
+    "val_macro_recall",
+    "val_top5_accuracy",
+)
+PLAIN_LINE_SECONDS = 30.0
+BAR_SECONDS = 0.5
+
+
+class Ledger(lightning.Callback):
+    """Adds up loss and accuracy, writes one row of `history.csv` an epoch, shows progress on standard error.
+
+    A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole,
+    and so does what the `meter` has measured. Training ends after the row that is `enough`.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        total_steps: int,
+        epochs: int,
+        *,
+        accumulate: int = 1,
+        show: bool = True,
+        enough: Callable[[Mapping[str, float]], bool] | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._run, self._total_steps, self._epochs = run, total_steps, epochs
+        self._accumulate = accumulate
+        self._show = show
+        self._enough = enough
+        self._meter = meter
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._sums: Tensor | None = None
+        self._batches = self._images = 0
+        self._validated = False
+        self._epoch_start = self._last_line = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "meter": self._meter.state_dict() if self._meter is not None else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+        measured = state_dict.get("meter")
+        if self._meter is not None and measured is not None:
+            self._meter.load_state_dict(measured)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._show and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%  {task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._bar is not None:
+            self._task = self._bar.add_task(
+                "train", total=self._total_steps, completed=trainer.global_step, epoch="", figures=""
+            )
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._sums, self._batches, self._images = None, 0, 0
+        self._validated = False
+        self._epoch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        figures = torch.stack([outputs["mean_loss"].detach().float(), outputs["accuracy"].detach().float()])
+        self._sums = figures if self._sums is None else self._sums + figures
+        self._batches += 1
+        self._images += len(batch[1])
+        now = time.perf_counter()
+        if self._show and now - self._last_line >= (BAR_SECONDS if self._bar else PLAIN_LINE_SECONDS):
+            self._last_line = now
+            self._tell(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        loss, accuracy = self._means()
+        if not loss < float("inf"):
+            raise DivergedError(
+                f"Training diverged: the loss in epoch {trainer.current_epoch + 1} is {loss}.",
+                "Lower optimizer.lr, or set train.precision to float32.",
+            )
+        seconds = time.perf_counter() - self._epoch_start
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            **(_validation(trainer.callback_metrics) if self._validated else {}),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self._images / max(seconds, 1e-9), 1),
+        }
+        self.rows.append(row)
+        self._run.write_history(self.rows, HISTORY_COLUMNS)
+        for logger in trainer.loggers:
+            logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
+        if self._show and self._bar is None:
+            tell(_line(row, self._epochs))
+        if self._enough is not None and self._enough(row):
+            trainer.should_stop = True
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _means(self) -> tuple[float, float]:
+        if self._sums is None:
+            return float("nan"), float("nan")
+        loss, accuracy = (self._sums / self._batches).tolist()
+        return loss, accuracy
+
+    def _tell(self, trainer: lightning.Trainer) -> None:
+        loss, accuracy = self._means()
+        rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
+        figures = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s"
+        epoch = f"{trainer.current_epoch + 1}/{self._epochs}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, figures=figures)
+            return
+        steps_left = self._total_steps - trainer.global_step
+        left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
+        tell(f"epoch {epoch}  {figures}  about {_duration(left)} left")
+
+
+def tell(text: str) -> None:
+    """One plain line on standard error, at once."""
+    sys.stderr.write(as_printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def _validation(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(metrics[name]) for name in MONITORS if name in metrics}
+
+
+def _line(row: Mapping[str, float], epochs: int) -> str:
+    parts = [
+        f"epoch {row['epoch']:.0f}/{epochs} done",
+        f"loss {row['train_loss']:.3f}",
+        f"accuracy {row['train_accuracy']:.1%}",
+    ]
+    if "val_accuracy" in row:
+        parts.append(f"validation {row['val_accuracy']:.1%}")
+    parts += [f"{row['images_per_second']:,.0f} images/s", _duration(row["seconds"])]
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,37 @@
+"""What is kept for resuming: files written whole, and an early stop that stays one."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from thirtytwo.io import written_whole
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all, whatever kills the process or fills the disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write one checkpoint.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with written_whole(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+class Patience(EarlyStopping):
+    """Early stopping that also holds when a run that had stopped is resumed."""
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.stopped_epoch:
+            trainer.should_stop = True

@@ -1,0 +1,118 @@
+"""A trained model that a student learns from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from thirtytwo.augment.fast import resized
+from thirtytwo.errors import RecipeError, RunError, require
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.build import trained_net
+
+METADATA = "thirtytwo"
+KEY = "train.distill.run"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Logits of a finished run for the pictures its student is trained on.
+
+    `mean` and `std` are the student's, on the scale 0 to 1; `_answer` takes pictures on that scale, `(B, 3, H, W)`, of
+    the teacher's own size.
+    """
+
+    size: int
+    mean: Tensor
+    std: Tensor
+    _answer: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits float32 `(B, C)` for the student's normalised pictures float `(B, 3, h, w)` of any size."""
+        pictures = images.float() * self.std + self.mean
+        return self._answer(resized(pictures, self.size))
+
+
+def read_teacher(
+    path: str,
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    arithmetic: torch.dtype = torch.float32,
+) -> Teacher:
+    """The teacher in the run directory `path`: its weights, else its model.onnx.
+
+    Args:
+        path: the run directory.
+        classes: what the student tells apart.
+        mean: the student's, of each channel on the scale 0 to 1.
+        std: the same.
+        device: where the student is trained.
+        arithmetic: what the teacher's forward pass runs in.
+
+    Raises:
+        RunError: no such run, or not finished, or damaged.
+        RecipeError: it tells other classes apart.
+    """
+    run = RunDir.open(path)
+    if run.weights.is_file():
+        facts, answer = _from_weights(run, device, arithmetic)
+    elif run.onnx.is_file():
+        facts, answer = _from_onnx(run.onnx)
+    else:
+        raise RunError(
+            f"{KEY} names {run.path}, which has neither weights nor a model file: its training did not finish.",
+            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+        )
+    if tuple(facts["classes"]) != classes:
+        raise RecipeError(
+            f"{KEY} names {run.path}, which tells {len(facts['classes'])} classes apart; "
+            f"expected the {len(classes)} of this data in the same order.",
+            "Name a run on the same classes.",
+        )
+    middle, spread = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    return Teacher(int(facts["input_size"]), middle, spread, answer)
+
+
+def _from_weights(
+    run: RunDir, device: torch.device, arithmetic: torch.dtype
+) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
+    try:
+        with safe_open(run.weights, framework="pt") as file:
+            facts = json.loads(file.metadata()[METADATA])
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
+    net = trained_net(run, len(facts["classes"])).requires_grad_(False).to(device)
+    middle, spread = (torch.tensor(facts[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+
+    def answer(pictures: Tensor) -> Tensor:
+        with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
+            found: Tensor = net((pictures - middle) / spread)
+        return found.float()
+
+    return facts, answer
+
+
+def _from_onnx(file: Path) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
+    runtime: Any = require("onnxruntime", "train")
+    try:
+        session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+    except Exception as error:  # a damaged file fails in many ways
+        raise RunError(f"{file} is not a model file of thirtytwo or is damaged: {error}.") from None
+
+    def answer(pictures: Tensor) -> Tensor:
+        pixels = (pictures * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        (found,) = session.run(["logits"], {"images": pixels.cpu().numpy()})
+        return torch.from_numpy(found).to(pictures.device)
+
+    return facts, answer

@@ -1,0 +1,253 @@
+"""From a recipe and pictures to a trained network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.batches import channel_statistics, normalised, to_device
+from thirtytwo.data.types import ImageSet
+from thirtytwo.errors import RunError, require
+from thirtytwo.models import Net
+from thirtytwo.models.pretrained import start_from
+from thirtytwo.process import quiet_loggers
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.build import build_net as build_net
+from thirtytwo.training.callbacks import Ledger
+from thirtytwo.training.checkpoints import Patience, WholeCheckpoints
+from thirtytwo.training.distillation import read_teacher
+from thirtytwo.training.ema import Averaging
+from thirtytwo.training.hardware import Hardware
+from thirtytwo.training.losses import Objective, class_weights, row_chances
+from thirtytwo.training.module import Loop as Loop
+from thirtytwo.training.schedules import Plateau
+from thirtytwo.training.transfer import TransferBatches, TransferLoop, cached_views, embedding, width_of
+from thirtytwo.training.usage import Meter
+
+PREPARE_IMAGES = 5000
+VALIDATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network and how it came about."""
+
+    net: Net
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    epochs: int
+    seconds: float
+
+
+class ValidationBatches:
+    """Validation pictures in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // VALIDATION_BATCH)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self._labels), VALIDATION_BATCH):
+            part = slice(start, start + VALIDATION_BATCH)
+            images = normalised(self._pixels[part], self._mean, self._std)
+            yield images.contiguous(memory_format=torch.channels_last), self._labels[part]
+
+
+def fit(
+    recipe: Recipe,
+    train: ImageSet,
+    val: ImageSet | None,
+    run: RunDir,
+    hardware: Hardware,
+    *,
+    resume: bool = False,
+    show: bool = True,
+    enough: Callable[[Mapping[str, float]], bool] | None = None,
+    meter: Meter | None = None,
+) -> Fitted:
+    """Train as the recipe says and leave checkpoints and history in `run`.
+
+    `enough` is asked after each epoch, with its row of the history, whether to end there. `meter` is kept in
+    checkpoints and goes on from the one that is resumed.
+
+    Raises:
+        DivergedError: the loss is no number any more.
+        KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
+        RunError: `resume` was asked for and the checkpoint does not fit.
+    """
+    loop, batches, mean, std = prepared(recipe, train, hardware)
+    net = loop.net
+    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
+    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, **told)
+    averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
+    watchers = [one for one in (averaging, loop.plateau) if one is not None]
+    trainer = _trainer(recipe, run, hardware, [ledger, *watchers, *_checkpoints(recipe, run, val is not None)])
+    held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
+    _run_trainer(trainer, loop, batches, held_out, run, resume)
+    if recipe.train.keep == "best" and val is not None:
+        _load_best(net, run)
+    elif averaging is not None:
+        averaging.give()
+    seconds = sum(row["seconds"] for row in ledger.rows)
+    net.to(hardware.device)  # Lightning leaves it on the CPU
+    return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
+
+
+def prepared(
+    recipe: Recipe, train: ImageSet, hardware: Hardware
+) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
+    """Everything the first step needs: the loop around a fresh network, its batches, and the pictures' mean and std.
+
+    Raises:
+        RecipeError: the recipe does not fit these pictures or classes.
+        RunError: the teacher's run, or the pretrained one, cannot be used.
+    """
+    settings, device = recipe.train, hardware.device
+    pretrained = bool(recipe.transfer.pretrained)
+    pixels, labels = to_device(train, device)
+    net, mean, std = _beginning(recipe, train, pixels, hardware)
+    teacher = None
+    if settings.distill.run:
+        teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
+    shown: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
+    shown |= {"memory_format": hardware.memory_format, "classes": train.classes}
+    if pretrained:
+        shown["views"] = cached_views(recipe, len(train), width_of(net, int(pixels.shape[1])))
+        shown["embed"] = embedding(net, device, hardware.precision)
+    batches = (TransferBatches if pretrained else TrainingBatches)(**shown)
+    if settings.sampler == "balanced":
+        batches.chances = row_chances(labels, len(train.classes))
+    weights = class_weights(settings.class_weights, train.counts, train.classes)
+    loop = (TransferLoop if pretrained else Loop)(
+        net,
+        recipe,
+        len(batches),
+        objective=Objective(settings, weights if weights is None else weights.to(device)),
+        teacher=teacher,
+        plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
+        compile_net=hardware.compile,
+        arithmetic=hardware.matrix_arithmetic,
+    )
+    return loop, batches, mean, std
+
+
+def _beginning(
+    recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
+) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
+    """The network before its first step, and mean and std of its pictures.
+
+    Pretrained weights bring their own mean and std, so that features mean what they meant.
+    """
+    mean, std = channel_statistics(train.images)
+    net = build_net(recipe, len(train.classes))
+    source = recipe.transfer.pretrained
+    if source:
+        mean, std = start_from(net, source, recipe.model, train.classes).statistics or (mean, std)
+    net = net.to(hardware.device).to(memory_format=hardware.memory_format)
+    if not source:
+        net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
+    return net, mean, std
+
+
+def _run_trainer(
+    trainer: lightning.Trainer,
+    loop: Loop,
+    batches: TrainingBatches,
+    held_out: ValidationBatches | None,
+    run: RunDir,
+    resume: bool,
+) -> None:
+    last = run.checkpoints / "last.ckpt"
+    start_from = str(last) if resume and last.is_file() else None
+    misfit = RunError(
+        f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
+    )
+    if start_from is not None:
+        try:
+            torch.load(start_from, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in many ways
+            raise misfit from error
+    with _quiet_lightning():
+        try:
+            trainer.fit(loop, batches, held_out, ckpt_path=start_from, weights_only=True)
+        except SystemExit:  # how Lightning ends after Ctrl-C
+            raise KeyboardInterrupt from None
+        except (RuntimeError, KeyError) as error:
+            if start_from is None or "state_dict" not in str(error):
+                raise
+            raise misfit from error
+
+
+def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    logger: Any = False
+    if recipe.train.tensorboard:
+        require("tensorboard", "train")
+        logger = TensorBoardLogger(str(run.path), name="tensorboard", version="")
+    accelerator = {"cuda": "gpu"}.get(hardware.device.type, hardware.device.type)
+    with _quiet_lightning():
+        return lightning.Trainer(
+            default_root_dir=run.path,
+            max_epochs=recipe.schedule.epochs,
+            accelerator=accelerator,
+            devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
+            precision=hardware.lightning_precision,  # type: ignore[arg-type]
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=logger,
+            check_val_every_n_epoch=recipe.train.validate_every,
+            num_sanity_val_steps=0,
+            accumulate_grad_batches=recipe.schedule.accumulate,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning.Callback]:
+    callbacks: list[lightning.Callback] = []
+    mode = "min" if recipe.train.monitor == "val_loss" else "max"
+    if validated and recipe.train.patience:
+        callbacks.append(Patience(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+    if validated and recipe.train.keep == "best":
+        callbacks.append(
+            ModelCheckpoint(
+                run.checkpoints,
+                "best",
+                monitor=recipe.train.monitor,
+                mode=mode,
+                save_weights_only=True,
+                save_on_train_epoch_end=False,
+                enable_version_counter=False,
+            )
+        )
+    last = ModelCheckpoint(
+        run.checkpoints, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [*callbacks, last]
+
+
+def _load_best(net: Net, run: RunDir) -> None:
+    checkpoint = torch.load(run.checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+    weights = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    net.load_state_dict({name: weights[name] for name in net.state_dict()})
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's notes on what we chose on purpose."""
+    with quiet_loggers("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        yield

@@ -1,0 +1,211 @@
+"""What the machine offers, and the automatic choices that follow from it, each with its reason."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thirtytwo.config.recipe import TrainSettings
+from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.process import changed, is_owned
+
+MALLOC_MMAP_MAX = -4
+MALLOC_TRIM_THRESHOLD = -1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that was decided, and why."""
+
+    what: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how the arithmetic runs."""
+
+    device: torch.device
+    precision: torch.dtype
+    channels_last: bool
+    compile: bool
+    threads: int
+    choices: tuple[Choice, ...]
+
+    @property
+    def lightning_precision(self) -> str:
+        """The same precision by Lightning's name."""
+        return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[self.precision]
+
+    @property
+    def matrix_arithmetic(self) -> torch.dtype:
+        """What the optimiser's matrix products run in: bfloat16 only where it is quick."""
+        return torch.bfloat16 if self.precision == torch.bfloat16 else torch.float32
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The same layout by torch's name."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """PyTorch's number of threads and its random state are afterwards what they were; also a decorator.
+
+    Training sets both. What libraries set when they are first imported stays.
+    """
+    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
+        yield
+
+
+@contextmanager
+def preserved_random() -> Iterator[None]:
+    """PyTorch's random state is afterwards what it was."""
+    with ExitStack() as stack:
+        stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            stack.enter_context(changed("cuda random", torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+        yield
+
+
+def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
+    """Resolve every `auto` for this machine, and set the number of threads (`preserved` puts it back).
+
+    The allocator is changed only where the process is the command line's own, since that cannot be put back.
+
+    Raises:
+        ThirtytwoError: a device was asked for that is not there.
+        RecipeError: a precision that the device cannot compute.
+    """
+    place, choices = _choose_device(device)
+    precision, why_precision = _choose_precision(settings.precision, place)
+    channels_last = settings.memory_format != "contiguous"
+    compile_it = settings.compile == "on"
+    threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
+    torch.set_num_threads(threads)
+    given = "set in the recipe"
+    choices += [
+        Choice("precision", str(precision).removeprefix("torch."), why_precision),
+        Choice(
+            "memory format",
+            "channels_last" if channels_last else "contiguous",
+            "convolutions read whole pixels; quicker on CPU and GPU" if settings.memory_format == "auto" else given,
+        ),
+        Choice(
+            "compile",
+            "on" if compile_it else "off",
+            "compiling takes longer than it saves in a short run" if settings.compile == "auto" else given,
+        ),
+        Choice(
+            "threads", str(threads), "one for each core this process may use" if settings.threads == "auto" else given
+        ),
+    ]
+    if place.type == "cpu" and is_owned():
+        choices += _keep_freed_memory()
+    return Hardware(place, precision, channels_last, compile_it, threads, tuple(choices))
+
+
+def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0), [Choice("device", "cuda", f"found {torch.cuda.get_device_name(0)}")]
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), [Choice("device", "mps", "found Apple's GPU")]
+        return torch.device("cpu"), [Choice("device", "cpu", "found no GPU that PyTorch can use")]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in there:
+        raise ThirtytwoError(f"Unknown device {device!r}.", "Choose auto, cpu, cuda or mps.")
+    if not there[device]:
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ThirtytwoError(
+            f"--device {device} was asked for, but PyTorch finds only: {found}.", "Leave --device out."
+        )
+    return torch.device(device, 0) if device == "cuda" else torch.device(device), [
+        Choice("device", device, "asked for")
+    ]
+
+
+def _choose_precision(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
+    if wanted == "float16" and device.type == "cpu":
+        raise RecipeError("train.precision is float16, which CPUs do not train in.", "Set it to auto or bfloat16.")
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype, "set in the recipe"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "this GPU computes it natively"
+        return torch.float16, "this GPU has no native bfloat16"
+    if device.type == "mps":
+        return torch.float32, "safe on Apple's GPU"
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if features.get("amx_bf16") or features.get("avx512_bf16"):
+        name = "AMX" if features.get("amx_bf16") else "AVX512-BF16"
+        return torch.bfloat16, f"this CPU has {name} instructions"
+    return torch.float32, "this CPU has no bfloat16 arithmetic"
+
+
+def _keep_freed_memory() -> list[Choice]:
+    """Tell glibc to keep freed memory: a training step frees and takes back the same gigabyte every time."""
+    if not sys.platform.startswith("linux"):
+        return []
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        done = libc.mallopt(MALLOC_MMAP_MAX, 0) and libc.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+    except (OSError, AttributeError):
+        return []
+    reason = "each step takes the same memory again; saves page faults"
+    return [Choice("allocator", "keeps freed memory", reason)] if done else []
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, memory and GPU for the record."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """Most memory this process has held since it began, in MB; None where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

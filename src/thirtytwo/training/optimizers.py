@@ -1,0 +1,141 @@
+"""Muon for filters and Nesterov SGD for everything else, in one optimiser; and timm's optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+from timm.optim.muon import zeropower_via_newtonschulz
+from torch import Tensor, nn
+
+from thirtytwo.config.recipe import OptimizerSettings
+from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+
+ROLES = ("filters", "stem_bias", "rest", "head")
+DECAYED = ("filters", "head")
+"""Roles whose matrices decay by default; what is a matrix elsewhere is an embedding or the like."""
+TIMM_PREFIX = "timm_"
+NEWTON_SCHULZ_STEPS = 3
+NORM_FLOOR = 1e-12  # some networks have filters that start at zero
+NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
+
+
+class MuonSGD(torch.optim.Optimizer):
+    """Orthogonalised momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
+
+    Muon after K. Jordan (2024, https://kellerjordan.github.io/posts/muon/), with timm's Newton–Schulz iteration;
+    `renormalise` keeps each filter bank at norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
+        """`arithmetic` is what the Newton–Schulz iteration computes in; bfloat16 suffices where it is quick."""
+        defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
+        super().__init__(groups, defaults)
+        self._arithmetic = arithmetic
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; `closure` is called first, as torch's optimisers do."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            move = self._move_filters if group["muon"] else self._move_plain
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    move(parameter, group)
+        return loss
+
+    def _momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """Nesterov's look-ahead direction; the buffer sums, as torch's SGD does."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        buffer = state["momentum"]
+        buffer.mul_(momentum).add_(gradient)
+        return gradient.add(buffer, alpha=momentum)
+
+    def _move_filters(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        direction = self._momentum(parameter, parameter.grad, group["momentum"])
+        if group["renormalise"]:
+            parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=NORM_FLOOR))
+        flat = direction.reshape(len(direction), -1)  # (out, in · kernel²)
+        step = zeropower_via_newtonschulz(flat, NEWTON_SCHULZ_STEPS, NEWTON_SCHULZ_COEFFICIENTS, dtype=self._arithmetic)
+        parameter.add_(step.reshape(direction.shape).to(parameter.dtype), alpha=-group["lr"])
+
+    def _move_plain(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+        parameter.add_(self._momentum(parameter, gradient, group["momentum"]), alpha=-group["lr"])
+
+
+def build_optimizer(
+    roles: Mapping[str, list[nn.Parameter]],
+    settings: OptimizerSettings,
+    batch_size: int,
+    arithmetic: torch.dtype = torch.float32,
+    scales: Mapping[nn.Parameter, float] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser over a network's `parameter_groups`.
+
+    Args:
+        roles: trained parameters by role.
+        settings: which optimiser; `settings.per_picture` tells whether it expects the loss summed over the batch.
+        batch_size: pictures a step.
+        arithmetic: what Muon's matrix products run in.
+        scales: a factor on the rate of single parameters, 1 for those not in it; each group carries its `scale`.
+
+    Raises:
+        UnknownNameError: no such optimiser.
+        RecipeError: `optimizer.options` do not fit it, or it cannot run here.
+    """
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for role in ROLES:
+        for parameter in roles.get(role, []):
+            parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
+    if not settings.per_picture:
+        return _timms(parts, settings)
+    ours = [_ours(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
+    return MuonSGD(ours, arithmetic)
+
+
+def _ours(
+    role: str, scale: float, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
+) -> dict[str, Any]:
+    filters, muon = role == "filters", settings.name == "muon" and role == "filters"
+    lr = settings.lr if filters else settings.lr_head if role == "head" else settings.lr_rest
+    group = {"role": role, "scale": scale, "params": parameters, "lr": lr * scale, "muon": muon}
+    group["momentum"] = settings.momentum if filters else settings.momentum_rest
+    if muon:
+        return group | {"renormalise": settings.renormalise}
+    return group | {"weight_decay": settings.weight_decay * batch_size / lr}  # a step at peak rate takes its part off
+
+
+def _timms(parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """An optimiser of timm's; decay on matrices and filters alone, as timm does by itself for a whole network."""
+    name = settings.name.removeprefix(TIMM_PREFIX)
+    if name not in timm_names():
+        known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
+        raise UnknownNameError(f"Unknown optimizer {settings.name!r}.", did_you_mean(settings.name, known))
+    groups: list[dict[str, Any]] = []
+    for (role, scale), params in parts.items():
+        group = {"role": role, "scale": scale, "lr": settings.lr * scale, "use_fallback": role != "filters"}
+        matrices = [param for param in params if settings.decay_all or (param.ndim > 1 and role in DECAYED)]
+        others = [param for param in params if not any(param is matrix for matrix in matrices)]
+        groups += [group | {"params": matrices, "weight_decay": settings.weight_decay}] if matrices else []
+        groups += [group | {"params": others, "weight_decay": 0.0}] if others else []
+    try:
+        return create_optimizer_v2(groups, opt=name, lr=settings.lr, **settings.options)
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise RecipeError(f"The optimizer {settings.name!r} cannot be had with these options: {error}.") from None
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """Names of timm's optimisers that need neither one brand of GPU nor second derivatives."""
+    return tuple(str(name) for name in list_optimizers(exclude_filters=["bnb*", "fused*", "kron*", "adahessian"]))

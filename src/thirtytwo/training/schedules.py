@@ -1,0 +1,87 @@
+"""How rates go over a run, as a part of their peak."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+
+from thirtytwo.config.recipe import ScheduleSettings
+
+ONE_CYCLE_START = 1 / 25
+
+
+def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
+    """What part of its peak rate the group `role` has in `step` of `total` steps: up, then as the schedule's name says.
+
+    The stem's bias falls to zero at `stem_bias_until` and stays there.
+    """
+    progress = step / max(1, total)
+    if role == "stem_bias":
+        return max(0.0, 1 - progress / schedule.stem_bias_until) if schedule.stem_bias_until else 0.0
+    if schedule.name == "one-cycle":
+        return _one_cycle(schedule, step, total)
+    if progress < schedule.warmup:
+        return (step + 1) / (schedule.warmup * total + 1)
+    if schedule.name == "step":
+        passed = sum(progress >= milestone for milestone in schedule.milestones)
+        return max(schedule.final, schedule.drop**passed)
+    if schedule.name in ("constant", "plateau"):
+        return 1.0
+    left = (1 - progress) / (1 - schedule.warmup)
+    if schedule.name == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    return schedule.final + (1 - schedule.final) * left
+
+
+def _one_cycle(schedule: ScheduleSettings, step: int, total: int) -> float:
+    """Up to 1 in the last step of the warm-up, down to `final` in the very last, as torch's OneCycleLR goes."""
+    peak, last = max(0.0, schedule.warmup * total - 1), max(1, total - 1)
+    if step < peak:
+        return _cosine(ONE_CYCLE_START, 1.0, step / peak)
+    return _cosine(1.0, schedule.final, min(1.0, (step - peak) / max(last - peak, 1e-9)))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    """From `start` to `end` along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class Plateau(lightning.Callback):
+    """Drops every rate where validation no longer gains.
+
+    As torch's ReduceLROnPlateau with a threshold of 0, but on top of the schedule of steps, so that there can be a
+    warm-up. The loop multiplies its rates with `scale`.
+    """
+
+    def __init__(self, schedule: ScheduleSettings, monitor: str) -> None:
+        self.scale = 1.0
+        self._schedule, self._monitor = schedule, monitor
+        self._best: float | None = None
+        self._looks = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": self.scale, "best": self._best, "looks": self._looks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scale, self._best, self._looks = (state_dict[key] for key in ("scale", "best", "looks"))
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        change = self.look(float(trainer.callback_metrics[self._monitor]))
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:  # the coming step's rate is set already
+                group["lr"] *= change
+
+    def look(self, value: float) -> float:
+        """Take note of one look at validation; what the rates are multiplied with from here on."""
+        sign = -1 if self._monitor == "val_loss" else 1
+        if self._best is None or sign * value > sign * self._best:
+            self._best, self._looks = value, 0
+            return 1.0
+        self._looks += 1
+        if self._looks < self._schedule.patience:
+            return 1.0
+        before, self._looks = self.scale, 0
+        self.scale = min(before, max(self._schedule.final, before * self._schedule.drop))
+        return self.scale / before

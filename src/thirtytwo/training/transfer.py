@@ -1,0 +1,316 @@
+"""Training on from weights that were trained on something else: first the head, then the layers below it.
+
+A frozen layer keeps its weights and BatchNorm's statistics, and leaves nothing out (dropout). While the whole base is
+frozen, what it says of a picture does not change, so it is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thirtytwo.config.recipe import AugmentSettings, Recipe, TransferSettings
+from thirtytwo.errors import RecipeError, did_you_mean
+from thirtytwo.models import Net
+from thirtytwo.models.base import modes_kept
+from thirtytwo.models.pretrained import kind_of, ways_of, weights_name
+from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.hardware import Choice
+from thirtytwo.training.module import Loop
+from thirtytwo.training.schedules import rate_factor
+
+CACHE_BYTES = 2**31
+NORMS = (0.5, 2.0)
+KEY = "transfer.unfreeze"
+
+
+def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The tables `values` of a recipe, with the network and the rates of the run it starts from if it is to have them.
+
+    `recipe` is what the tables resolve to; what is changed on the command line goes on top of the outcome.
+
+    Raises:
+        RecipeError: the network is to be a run's, and none is named.
+        ThirtytwoError: there are no such weights.
+    """
+    settings = recipe.transfer
+    if settings.network == "run" and not settings.pretrained:
+        raise RecipeError(
+            f"Recipe {recipe.name!r} goes on with a finished run's network (transfer.network), and no run is named.",
+            "Name one: --pretrained runs/NAME",
+        )
+    if not settings.pretrained or kind_of(settings.pretrained) != "run" or settings.network == "recipe":
+        return dict(values)
+    ways = ways_of(settings.pretrained)
+    return {**values, **ways, "data": {**values.get("data", {}), **ways["data"]}}
+
+
+def adapted(recipe: Recipe) -> Recipe:
+    """The recipe with an architecture of timm as published, where it is to take weights from outside.
+
+    What came from a run (`with_run`) is the recipe's own from here on, so that it can be trained again as it is.
+
+    Raises:
+        ThirtytwoError: there are no such weights.
+    """
+    source, model = recipe.transfer.pretrained, recipe.model
+    if not source:
+        return recipe
+    kind = kind_of(source)
+    if kind == "timm":
+        weights_name(source, model)
+    if kind == "run":
+        return recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"network": "recipe"})})
+    if model.name != "timm" or "pretrained" in model.options:
+        return recipe
+    published = model.model_copy(update={"options": {**model.options, "pretrained": True}})
+    return recipe.model_copy(update={"model": published})
+
+
+def head_epochs(recipe: Recipe) -> int:
+    """In how many epochs, from the first on, only the head is trained."""
+    return round(recipe.transfer.head_until * recipe.schedule.epochs)
+
+
+def unfrozen(net: Net, settings: TransferSettings) -> list[list[str]]:
+    """Names of the parameters below the head that are trained in the end, layer by layer from the input on.
+
+    Raises:
+        RecipeError: the network has no such layer.
+    """
+    layers = net.layers()
+    if settings.unfreeze == "all":
+        return layers
+    wanted = settings.unfreeze.removeprefix("body.")
+    for place, names in enumerate(layers):
+        if any(f"{name.removeprefix('body.')}.".startswith(f"{wanted}.") for name in names):
+            return layers[place:]
+    paths = [name.removeprefix("body.").split(".") for names in layers for name in names]
+    known = dict.fromkeys(part for path in paths for part in (path[0], ".".join(path[:2])) if len(path) > 2)
+    raise RecipeError(
+        f"{KEY} is {settings.unfreeze!r}, and this network has no such layer.", did_you_mean(wanted, ["all", *known])
+    )
+
+
+def rate_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]:
+    """What part of the head's rate each parameter below it has: less the further it is away."""
+    parameters = dict(net.named_parameters())
+    layers = unfrozen(net, settings)
+    return {
+        parameters[name]: settings.layer_decay ** (len(layers) - place)
+        for place, names in enumerate(layers)
+        for name in names
+    }
+
+
+def check_rescaling(net: Net, recipe: Recipe) -> None:
+    """Muon's renormalisation leaves the pretrained filters about as long as they are.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if (
+        recipe.optimizer.name != "muon"
+        or not recipe.optimizer.renormalise
+        or head_epochs(recipe) == recipe.schedule.epochs
+    ):
+        return
+    below = {name for names in unfrozen(net, recipe.transfer) for name in names}
+    filters = {id(value) for value in net.parameter_groups()["filters"]}
+    for name, value in net.named_parameters():
+        if name in below and id(value) in filters:
+            factor = len(value) ** 0.5 / max(float(value.detach().norm()), 1e-12)
+            if not NORMS[0] < factor < NORMS[1]:
+                raise RecipeError(
+                    f"optimizer.renormalise would multiply the pretrained filters {name} by {factor:.2g}.",
+                    "Set optimizer.renormalise to false, or choose another optimizer, such as adamw.",
+                )
+
+
+def cached_views(recipe: Recipe, rows: int, width: int) -> int:
+    """How many views of each picture have their features, `width` numbers each, computed once; 0: anew each time."""
+    head = head_epochs(recipe)
+    wanted = recipe.transfer.views if augments(recipe.augment) else min(1, recipe.transfer.views)
+    if recipe.train.distill.run:  # the teacher looks at pictures
+        return 0
+    return min(wanted, head, CACHE_BYTES // (4 * rows * width))
+
+
+def augments(settings: AugmentSettings) -> bool:
+    """Whether a picture is ever shown otherwise than it is."""
+    idle = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
+    return settings.model_copy(update=idle) != AugmentSettings(flip="none")
+
+
+def width_of(net: Net, size: int) -> int:
+    """How many numbers the base makes of a picture of `size` pixels."""
+    parameter = next(net.parameters())
+    with modes_kept(net), torch.inference_mode():
+        found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
+    return int(found.shape[1])
+
+
+def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice, ...]:
+    """What is trained when, for the log.
+
+    Raises:
+        RecipeError: the recipe's `transfer` does not fit this network.
+    """
+    settings, head, epochs = recipe.transfer, head_epochs(recipe), recipe.schedule.epochs
+    missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
+    if missing:
+        raise RecipeError(
+            f"The network {recipe.model.name!r} has no part {missing[0]!r}, so its head cannot be told from its base.",
+            "Let it name its head in head_modules.",
+        )
+    layers = unfrozen(net, settings)
+    check_rescaling(net, recipe)
+    views = cached_views(recipe, rows, width_of(net, size))
+    seen = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on pictures seen anew"
+    told = [Choice("frozen base", f"{head} of {epochs} epochs, {seen}", "transfer.head_until and transfer.views")]
+    if head < epochs:
+        rates = f"rates × {settings.rate:g}, {settings.layer_decay:g} less a layer"
+        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {rates}"
+        told.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
+    return tuple(told)
+
+
+class TransferBatches(TrainingBatches):
+    """Training batches that give features `(B, F)` instead of pictures while the base is frozen, if they are to."""
+
+    def __init__(self, recipe: Recipe, embed: Callable[[Tensor], Tensor], views: int, **rest: Any) -> None:
+        """`embed` gives the features of normalised pictures; those of `views` views are kept, 0: none."""
+        super().__init__(recipe=recipe, **rest)
+        self._head_epochs = head_epochs(recipe)
+        self._embed, self._views = embed, views
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def size_at(self, progress: float) -> int:
+        start = self._head_epochs * len(self) / self.steps
+        if progress < start or start >= 1:
+            return int(self._pixels.shape[1])
+        return super().size_at((progress - start) / (1 - start))
+
+    def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        if epoch >= self._head_epochs or not self._views:
+            return super().batch(positions, epoch, step)
+        if not self._kept:
+            self._kept = [self._view(number) for number in range(self._views)]
+        features, labels = self._kept[epoch % self._views]
+        positions = positions.to(features.device)
+        return features[positions], labels[positions]
+
+    @torch.no_grad()
+    def _view(self, number: int) -> tuple[Tensor, Tensor]:
+        """Features float `(N, F)` and labels of every picture as the epoch `number` shows it."""
+        features, labels = [], []
+        for step, start in enumerate(range(0, self.count, self.batch_size)):
+            positions = torch.arange(start, min(start + self.batch_size, self.count))
+            pictures, truth = super().batch(positions, number, step)
+            features.append(self._embed(pictures).float())
+            labels.append(truth)
+        return torch.cat(features), torch.cat(labels)
+
+
+class TransferLoop(Loop):
+    """The loop, in two stages: the head on a frozen base, then some of the base as well at lower rates.
+
+    Each stage goes through the recipe's schedule from its start.
+    """
+
+    def __init__(self, net: Net, recipe: Recipe, batches: int, **rest: Any) -> None:
+        super().__init__(net, recipe, batches, scales=rate_scales(net, recipe.transfer), **rest)
+        self._head_epochs = head_epochs(recipe)
+        self._head_steps = self.steps // recipe.schedule.epochs * self._head_epochs
+        self._movable = [value for value in net.parameters() if value.requires_grad]
+        names = dict(net.named_parameters())
+        self._head = {id(value) for name, value in names.items() if name.split(".")[0] in net.head_modules}
+        self._tuned = {id(names[name]) for layer in unfrozen(net, recipe.transfer) for name in layer}
+        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._tuned]
+        self._held: dict[int, Tensor] = {}
+        self.enter(0)
+
+    def enter(self, epoch: int) -> None:
+        """Freeze what is frozen in `epoch`, and nothing else."""
+        trained = self._head if epoch < self._head_epochs else self._head | self._tuned
+        for parameter in self._movable:
+            parameter.requires_grad_(id(parameter) in trained)
+        set_modes(self.net, trained & {id(parameter) for parameter in self._movable})
+        if self.recipe.transfer.batchnorm == "frozen":
+            for name, module in self.net.named_modules():
+                if isinstance(module, _BatchNorm) and name.split(".")[0] not in self.net.head_modules:
+                    module.eval()
+
+    @property
+    def first_epochs(self) -> int:
+        return self._head_epochs or self.recipe.schedule.epochs
+
+    @property
+    def first_rate(self) -> float:
+        return self._stage(0)[2]
+
+    def configure_optimizers(self) -> Any:
+        frozen = [parameter for parameter in self._movable if not parameter.requires_grad]
+        for parameter in frozen:  # networks tell the roles of what is trained
+            parameter.requires_grad_(True)
+        found = super().configure_optimizers()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        return found
+
+    def _stage(self, step: int) -> tuple[int, int, float]:
+        """Of the stage that `step` is in: its first step, its steps, and what its rates are multiplied with."""
+        if step < self._head_steps:
+            return 0, self._head_steps, 1.0
+        return self._head_steps, self.steps - self._head_steps, self.recipe.transfer.rate
+
+    def _factor(self, role: str, step: int) -> float:
+        start, steps, rate = self._stage(step)
+        scale = self.plateau.scale if self.plateau else 1.0
+        return scale * rate * rate_factor(self.recipe.schedule, role, step - start, steps)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        start, steps, _ = self._stage(self.global_step)
+        until = start + self.recipe.schedule.stem_bias_until * steps
+        for bias in self._stem_bias:
+            bias.requires_grad_(self._head_steps <= self.global_step < until)
+        self.begin_step()
+
+    def answer(self, images: Tensor) -> Tensor:
+        return self.net.decide(images) if images.ndim == 2 else super().answer(images)
+
+    def look(self, images: Tensor, batch: int) -> Tensor:
+        if self.current_epoch >= self._head_epochs:
+            self._held.clear()
+            return super().look(images, batch)
+        if batch not in self._held:
+            self._held[batch] = self.net.embed(images)
+        return self.net.decide(self._held[batch])
+
+
+def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -> bool:
+    """Put what holds parameters with ids in `trained` into training mode, everything else not.
+
+    What has no parameters, such as dropout, is as the part `before` it. Gives the mode of `module`.
+    """
+    wanted = set(trained)
+    parameters = list(module.parameters())
+    module.training = any(id(parameter) in wanted for parameter in parameters) if parameters else before
+    for child in module.children():
+        before = set_modes(child, wanted, before)
+    return module.training
+
+
+def embedding(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What gives the features of normalised pictures, in the arithmetic of training."""
+    return partial(_embedded, net, device, arithmetic)
+
+
+def _embedded(net: Net, device: torch.device, arithmetic: torch.dtype, pictures: Tensor) -> Tensor:
+    with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
+        return net.embed(pictures)

@@ -1,0 +1,117 @@
+"""Uploaded model files: whole, each content once, within bounds, and gone with the session that brought them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+from thirtytwo.app import library as shelf
+from thirtytwo.app.settings import Settings
+from thirtytwo.app.uploads import Store
+
+
+def names(store: Store) -> list[str]:
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def test_equal_uploads_are_one_file_that_goes_with_the_last_of_them() -> None:
+    store = Store()
+    one, other, third = store.add(b"a"), store.add(b"a"), store.add(b"b")
+    assert one.path == other.path != third.path
+    assert one.path.read_bytes() == b"a"
+    place = one.path
+    del one
+    gc.collect()
+    assert place.is_file(), "another one still has it"
+    del other
+    gc.collect()
+    assert not place.exists()
+    assert names(store) == [third.path.name]
+    assert store.add(b"a").path != place, "it may be about to be removed"
+
+
+def test_number_and_bytes_are_bounded_and_the_least_recently_used_goes() -> None:
+    store = Store(most_files=3)
+    held = [store.add(bytes([number])) for number in range(3)]
+    store.touch(held[0].path)
+    held.append(store.add(b"new"))
+    assert [one.path.exists() for one in held] == [True, False, True, True]
+    assert store.add(bytes([1])).path.exists(), "what was removed can come again"
+    store = Store(most_bytes=10)
+    held = [store.add(bytes(size)) for size in (4, 5, 6, 20)]
+    assert [one.path.exists() for one in held] == [False, False, False, True]
+
+
+def test_the_directory_goes_with_the_store() -> None:
+    store = Store()
+    folder, held = store.folder, store.add(b"a")
+    del store, held
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_session_uploads_what_another_is_half_through_with(
+    colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shelf, "settings", Settings())
+    data = colour_model.read_bytes() + b"\x72\x00"  # an empty field more: content that no other test uploads
+    half, go = threading.Event(), threading.Event()
+    write = Path.write_bytes
+
+    def slowly(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
+        half.set()
+        assert go.wait(20)
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", slowly)
+    wrong: list[Exception] = []
+
+    def upload() -> None:
+        try:
+            shelf.keep_upload("mine.onnx", data)
+        except Exception as error:
+            wrong.append(error)
+
+    first, second = threading.Thread(target=upload), threading.Thread(target=upload)
+    first.start()
+    assert half.wait(20)
+    second.start()
+    second.join(0.5)
+    go.set()
+    first.join()
+    second.join()
+    assert not wrong
+
+
+def test_an_upload_goes_with_its_session(
+    colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shelf, "settings", Settings())
+
+    def script() -> None:
+        from thirtytwo.app.views.models import show
+
+        show()
+
+    before = set(shelf.uploads().folder.iterdir())
+    session = AppTest.from_function(script, default_timeout=60).run()
+    session.file_uploader(key="model-upload").set_value(("mine.onnx", colour_model.read_bytes(), "")).run()
+    (new,) = set(shelf.uploads().folder.iterdir()) - before
+    assert session.subheader[0].value == "mine"
+    new.unlink()  # as when others needed the room
+    assert "mine" not in [one.value for one in session.run().subheader]
+    session.file_uploader(key="model-upload").set_value(("mine.onnx", colour_model.read_bytes(), "")).run()
+    (new,) = set(shelf.uploads().folder.iterdir()) - before
+    del session
+    gc.collect()
+    assert not new.exists()

@@ -1,0 +1,135 @@
+"""MixUp and CutMix: pictures and targets must tell of the same shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.augment.mixup import mixed, mixes
+from thirtytwo.config.recipe import AugmentSettings
+
+CLASSES = 64
+
+
+def levels(count: int = CLASSES, height: int = 12, width: int = 12) -> tuple[Tensor, Tensor]:
+    """Picture i is of the single value i and of class i: what is in a mixture can be read off."""
+    return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 3, height, width).clone(), torch.arange(count)
+
+
+def mix(seed: int = 0, images: Tensor | None = None, **changes: Any) -> tuple[Tensor, Tensor]:
+    pictures, labels = levels()
+    settings = AugmentSettings(**changes)
+    return mixed(pictures if images is None else images, labels, CLASSES, settings, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_mixup_blends_pictures_and_labels_alike(alpha: float) -> None:
+    """A blend of the values i and j has the mean of the classes under its target as its value."""
+    images, targets = mix(mixup=alpha)
+    assert targets.dtype == torch.float32
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(CLASSES))
+    assert int((targets > 0).sum(dim=1).max()) == 2
+    expected = targets @ torch.arange(float(CLASSES))
+    torch.testing.assert_close(images, expected.view(-1, 1, 1, 1).expand_as(images), rtol=1e-5, atol=1e-4)
+
+
+def test_shares_are_drawn_for_each_picture() -> None:
+    _, targets = mix(mixup=1.0)
+    own = targets.diagonal()
+    assert len(own.unique()) > CLASSES // 2
+    assert 0.35 < float(own.mean()) < 0.65
+
+
+@pytest.mark.parametrize("size", [(12, 12), (7, 7), (8, 13), (32, 32)])
+def test_cutmix_counts_its_box_exactly(size: tuple[int, int]) -> None:
+    pictures, labels = levels(CLASSES, *size)
+    generator = torch.Generator().manual_seed(2)
+    images, targets = mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), generator)
+    boxed = 0
+    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
+        values, counts = image[0].unique(return_counts=True)
+        assert torch.equal(image, image[:1].expand_as(image)), "all channels alike"
+        shares = torch.zeros(CLASSES).index_put((values.long(),), counts / counts.sum())
+        torch.testing.assert_close(target, shares, atol=1e-6, rtol=0)
+        if len(values) == 2:
+            boxed += 1
+            inside = image[0] != place
+            rows, columns = inside.any(dim=1), inside.any(dim=0)
+            assert torch.equal(inside, rows[:, None] & columns[None]), "a rectangle"
+            for filled in (rows, columns):
+                assert int(filled.int().diff().eq(1).sum()) <= 1, "without holes"
+    assert boxed > CLASSES // 2
+
+
+def test_cutmix_boxes_have_the_area_that_was_drawn() -> None:
+    """Beta(1, 1) is even: boxes whole inside would leave half on average; those cut off at an edge leave more."""
+    pictures, labels = levels(CLASSES, 32, 32)
+    own = torch.cat(
+        [
+            mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), torch.Generator().manual_seed(seed))[1]
+            .diagonal()
+            .clone()
+            for seed in range(40)
+        ]
+    )
+    assert 0.55 < float(own.mean()) < 0.75
+    assert float(own.min()) < 0.1
+
+
+def test_both_kinds_are_as_likely() -> None:
+    images, _ = mix(mixup=8.0, cutmix=8.0)
+    flat = images.flatten(1)
+    blended = (flat == flat[:, :1]).all(dim=1) & (flat[:, 0] != torch.arange(CLASSES))
+    pasted = ~(flat == flat[:, :1]).all(dim=1)
+    assert 15 < int(blended.sum()) < 49
+    assert 15 < int(pasted.sum()) < 49
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_only_a_part_is_mixed(kind: str) -> None:
+    pictures, _ = levels()
+    images, targets = mix(**{kind: 1.0, "mix_share": 0.25})
+    alone = targets.diagonal() == 1
+    assert 32 < int(alone.sum()) < 62
+    assert torch.equal(images[alone], pictures[alone])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, False), ({"mixup": 0.2}, True), ({"cutmix": 1.0}, True), ({"mixup": 0.2, "mix_share": 0.0}, False)],
+)
+def test_when_labels_become_soft(changes: dict[str, float], expected: bool) -> None:
+    assert mixes(AugmentSettings(**changes)) is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_generator_decides(changes: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    one = mix(**changes)
+    torch.manual_seed(1)
+    again, other = mix(**changes), mix(seed=1, **changes)
+    assert all(torch.equal(first, second) for first, second in zip(one, again, strict=True))
+    assert not torch.equal(one[1], other[1])
+
+
+def test_a_batch_of_one_stays_as_it_is() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    settings = AugmentSettings(mixup=1.0, cutmix=1.0)
+    images, targets = mixed(image, torch.tensor([2]), 4, settings, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(images, image)
+    assert targets.tolist() == [[0, 0, 1, 0]]
+
+
+def test_loss_of_a_mixture_is_the_mixture_of_losses() -> None:
+    """What makes soft targets right: cross entropy is linear in them."""
+    _, targets = mix(mixup=1.0)
+    logits = torch.randn(CLASSES, CLASSES, generator=torch.Generator().manual_seed(4))
+    each = F.cross_entropy(
+        logits.repeat_interleave(CLASSES, 0), torch.arange(CLASSES).repeat(CLASSES), reduction="none"
+    )
+    expected = (each.view(CLASSES, CLASSES) * targets).sum(dim=1)
+    torch.testing.assert_close(F.cross_entropy(logits, targets, reduction="none"), expected)

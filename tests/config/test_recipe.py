@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thirtytwo.config.recipe import (
+    Recipe,
+    When,
+    format_override,
+    parse_overrides,
+    read_recipe,
+    read_recipe_values,
+    recipe_names,
+    resolve_recipe,
+    with_overrides,
+)
+from thirtytwo.errors import RecipeError, UnknownNameError
+
+BASE: dict[str, Any] = {"name": "own", "model": {"name": "net"}}
+
+
+def resolve(overrides: dict[str, Any], values: dict[str, Any] = BASE, classes: int = 10, rows: int = 100) -> Recipe:
+    return resolve_recipe(values, overrides, classes=classes, rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"schedule.epoch": 1}, ["unknown key 'schedule.epoch'. Did you mean 'epochs'?"]),
+        ({"Schedule.epochs": 1}, ["unknown key 'Schedule'. Did you mean 'schedule'?"]),
+        ({"schedule.zzz": 1}, ["unknown key 'schedule.zzz'. Known: accumulate, batch_size, drop, epochs, "]),
+        ({"schedule.resolution": [{"size": 16, "unti": 1}]}, ["'schedule.resolution.0.unti'. Did you mean 'until'?"]),
+        ({"schedule.epochs": 0}, ["'schedule.epochs' must be greater than or equal to 1, found 0."]),
+        ({"schedule.epochs": True}, ["'schedule.epochs' must be a valid integer, found True."]),
+        ({"schedule.epochs": "8"}, ["'schedule.epochs' must be a valid integer, found '8'."]),
+        ({"schedule.epochs": 1.5}, ["'schedule.epochs' must be a valid integer, found 1.5."]),
+        ({"optimizer.lr": float("nan")}, ["'optimizer.lr' must be a finite number, found nan."]),
+        ({"data.resize": "zoom"}, ["'data.resize' must be 'crop', 'pad' or 'squash', found 'zoom'."]),
+        ({"data.image_size": "big"}, ["'data.image_size' must be a valid integer or 'auto', found 'big'."]),
+        ({"data.image_size": 1}, ["'data.image_size' must be greater than or equal to 8 or 'auto', found 1."]),
+        ({"train.threads": 0}, ["'train.threads' must be greater than or equal to 1 or 'auto', found 0."]),
+        ({"schedule": 3}, ["'schedule' must be a table, found 3."]),
+        ({"schedule.resolution": 3}, ["'schedule.resolution' must be a list, found 3."]),
+        ({"model.options": [1]}, ["'model.options' must be a table, found [1]."]),
+        (
+            {"schedule.resolution": [{"size": 16, "until": 0.5}, {"size": 24, "until": 0.4}]},
+            ["resolution stages must have rising 'until' values."],
+        ),
+        (
+            {
+                "schedule.epoch": 1,
+                "data.val_fraction": 0.9,
+                "augment.flip": "both",
+                "schedule.resolution": [{"size": 16}],
+            },
+            [
+                "unknown key 'schedule.epoch'",
+                "'data.val_fraction' must be less than or equal to 0.5, found 0.9.",
+                "'augment.flip' must be 'none', 'random' or 'alternating', found 'both'.",
+                "'schedule.resolution.0.until' is missing.",
+            ],
+        ),
+    ],
+)
+def test_mistakes_are_told_all_at_once(overrides: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(overrides)
+    assert str(caught.value).startswith("Recipe: ")
+    for sentence in told:
+        assert sentence in str(caught.value)
+
+
+def test_what_is_missing_is_told() -> None:
+    with pytest.raises(RecipeError, match=r"'name' is missing. 'model' is missing."):
+        resolve({}, values={})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        ({"data.image_size": 64}, ("data", "image_size"), 64),
+        ({"data.image_size": "auto"}, ("data", "image_size"), "auto"),
+        ({"optimizer.lr": 1}, ("optimizer", "lr"), 1.0),
+        ({"schedule.epochs": np.int64(3)}, ("schedule", "epochs"), 3),
+        ({"model.options.widths": [1, 2]}, ("model", "options"), {"widths": [1, 2]}),
+        ({"model.options": {"a": (1, 2)}}, ("model", "options"), {"a": [1, 2]}),
+    ],
+)
+def test_overrides_arrive(overrides: dict[str, Any], key: tuple[str, str], value: Any) -> None:
+    table, name = key
+    assert getattr(getattr(resolve(overrides), table), name) == value
+
+
+def test_override_through_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match="'name.first' cannot be set: 'name' holds 'own', not a table"):
+        resolve({"name.first": 1})
+
+
+def test_overrides_leave_the_original_alone() -> None:
+    values: dict[str, Any] = {"schedule": {"epochs": 1}}
+    assert with_overrides(values, {"schedule.epochs": 2, "a.b.c": 3}) == {
+        "schedule": {"epochs": 2},
+        "a": {"b": {"c": 3}},
+    }
+    assert values == {"schedule": {"epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("schedule.epochs=4", "schedule.epochs", 4),
+        ("optimizer.lr=1e-3", "optimizer.lr", 0.001),
+        ("evaluate.tta=false", "evaluate.tta", False),
+        ("augment.flip=none", "augment.flip", "none"),
+        ('augment.flip="none"', "augment.flip", "none"),
+        (" augment.flip = none ", "augment.flip", "none"),
+        ("model.options.widths=[8, 16]", "model.options.widths", [8, 16]),
+        ("model.name=timm/resnet18.a1_in1k", "model.name", "timm/resnet18.a1_in1k"),
+        ("description=a=b", "description", "a=b"),
+        ("description=", "description", ""),
+    ],
+)
+def test_set_is_read_as_toml_else_as_text(text: str, key: str, value: Any) -> None:
+    assert parse_overrides([text]) == {key: value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        4,
+        2e-06,
+        0.5,
+        True,
+        "runs/my run",
+        'a "quoted" \\ name',
+        "Ärger 🐱",
+        "[1, 2]",
+        "",
+        [],
+        [8, [16]],
+        [{"size": 20, "until": 0.15}, {"size": 24, "until": 0.5}],
+        {"cat": 2.0, "my dog": {"flip": "none"}},
+    ],
+)
+def test_a_recorded_setting_is_read_as_it_was(value: Any) -> None:
+    words = shlex.split(shlex.join(["--set", format_override("a.b", value)]))
+    assert "\n" not in words[1]
+    assert parse_overrides(words[1:]) == {"a.b": value}
+
+
+@pytest.mark.parametrize("text", ["schedule.epochs", "=4", " =4", ""])
+def test_set_without_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="is not of the form key=value") as caught:
+        parse_overrides([text])
+    assert caught.value.fix == "Write, for example, --set schedule.epochs=4"
+
+
+@pytest.mark.parametrize(
+    ("when", "classes", "rows", "holds"),
+    [
+        ({}, 10, 100, True),
+        ({"min_classes": 10, "max_classes": 10, "min_rows": 100, "max_rows": 100}, 10, 100, True),
+        ({"min_classes": 11}, 10, 100, False),
+        ({"max_classes": 9}, 10, 100, False),
+        ({"min_rows": 101}, 10, 100, False),
+        ({"max_rows": 99}, 10, 100, False),
+        ({"min_classes": 2, "max_rows": 99}, 10, 100, False),
+    ],
+)
+def test_when_holds(when: dict[str, int], classes: int, rows: int, holds: bool) -> None:
+    assert When(set={}, **when).holds(classes, rows) is holds
+
+
+def test_when_rows_apply_in_order_and_set_has_the_last_word() -> None:
+    values = {
+        **BASE,
+        "when": [
+            {"min_classes": 5, "set": {"schedule.epochs": 2, "schedule.batch_size": 20}},
+            {"max_rows": 1000, "set": {"schedule.epochs": 3}},
+            {"max_classes": 4, "set": {"schedule.epochs": 4}},
+        ],
+    }
+    assert resolve({}, values).schedule.epochs == 3
+    assert resolve({}, values, rows=5000).schedule.epochs == 2
+    resolved = resolve({"schedule.epochs": 9}, values)
+    assert (resolved.schedule.epochs, resolved.schedule.batch_size, resolved.when) == (9, 20, ())
+
+
+def test_a_wrong_when_row_is_told_even_where_it_does_not_hold() -> None:
+    values = {**BASE, "when": [{"min_classes": 1000, "set": {"schedule.epoch": 2}}]}
+    with pytest.raises(RecipeError, match="'when' row 1: unknown key 'schedule.epoch'"):
+        resolve({}, values)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_hold_for_any_data_and_round_trip(name: str, tmp_path: Path) -> None:
+    values = read_recipe_values(name)
+    assert values["name"] == name
+    assert values["description"].endswith(".")
+    for classes in (2, 10, 100, 1000):
+        for rows in (10, 2_000, 50_000, 1_000_000):
+            recipe = resolve({}, values, classes=classes, rows=rows)
+            path = tmp_path / "recipe.toml"
+            path.write_text(recipe.to_toml(), encoding="utf-8")
+            assert read_recipe(path) == recipe
+            assert resolve({}, read_recipe_values(path), classes=classes, rows=rows) == recipe
+
+
+@given(
+    lr=st.floats(1e-9, 1e9),
+    epochs=st.integers(1, 10**6),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=30),
+    options=st.dictionaries(
+        st.text("abc_-. ", min_size=1), st.integers(-5, 5) | st.booleans() | st.lists(st.floats(0, 1))
+    ),
+)
+def test_any_recipe_comes_back_from_its_toml(lr: float, epochs: int, text: str, options: dict[str, Any]) -> None:
+    values = {
+        **BASE,
+        "description": text,
+        "optimizer": {"lr": lr},
+        "schedule": {"epochs": epochs},
+        "model": {"name": "net", "options": options},
+    }
+    recipe = resolve({}, values)
+    assert resolve({}, tomllib.loads(recipe.to_toml())) == recipe
+
+
+def test_a_run_directory_means_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('name = "mine"\n[model]\nname = "net"\n', encoding="utf-8")
+    assert read_recipe(tmp_path).name == read_recipe(tmp_path / "recipe.toml").name == "mine"
+
+
+@pytest.mark.skipif("fast" not in recipe_names(), reason="no recipe `fast` yet")
+def test_a_stray_file_does_not_hide_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fast").mkdir()
+    (tmp_path / "fast" / "recipe.toml").write_text('name = "stray"\n[model]\nname = "net"\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("fast").name == "fast"
+    assert read_recipe("./fast").name == "stray"
+
+
+@pytest.mark.parametrize("name", ["fsat", "no/such/recipe.toml", "gone.toml"])
+def test_unknown_recipes_say_what_there_is(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=name):
+        read_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"name = x\n", "is not valid TOML: .*line 1"), (b"\xff\xfe", "could not be read")]
+)
+def test_damaged_recipe_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)

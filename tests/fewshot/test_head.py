@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from thirtytwo.fewshot.head import fit_head
+
+
+def blobs(counts: list[int], width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return 5.0 + random.normal(size=(len(counts), width))[labels] + random.normal(size=(len(labels), width)), labels
+
+
+@pytest.mark.parametrize(("counts", "width"), [([8, 8], 40), ([20, 15, 30], 6), ([5, 40, 9], 40)])
+def test_it_is_the_minimum_that_scikit_learn_finds(counts: list[int], width: int) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, labels = blobs(counts, width)
+    penalty = 1e-2
+    weight = (1 / (len(counts) * np.array(counts)))[labels]
+    centred = features - weight @ features
+    scaled = centred / np.sqrt(weight @ (centred**2).sum(axis=1))
+    if len(counts) == 2:  # its two-class model has one weight vector, the difference of ours
+        reference = linear_model.LogisticRegression(C=2 / penalty, fit_intercept=False, tol=1e-10, max_iter=5000)
+        expected = reference.fit(scaled, labels, sample_weight=weight).decision_function(scaled)
+        logits = fit_head(features, labels, 2, penalty).logits(features)
+        np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=2e-3)
+        return
+    reference = linear_model.LogisticRegression(C=1 / penalty, fit_intercept=False, tol=1e-10, max_iter=5000)
+    expected = reference.fit(scaled, labels, sample_weight=weight).decision_function(scaled)
+    logits = fit_head(features, labels, len(counts), penalty).logits(features)
+    logits -= logits.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(logits, expected - expected.mean(axis=1, keepdims=True), atol=2e-3)
+
+
+def test_a_class_with_more_pictures_is_not_favoured() -> None:
+    features = np.array([[-1.0, 0.1]] * 2 + [[1.0, -0.1]] * 50)
+    head = fit_head(features, np.array([0] * 2 + [1] * 50), 2)
+    np.testing.assert_allclose(np.diff(head.logits([[0.0, 0.0]])), 0.0, atol=1e-9)
+
+
+def test_constant_features_tell_nothing() -> None:
+    head = fit_head(np.ones((10, 4)), np.arange(10) % 2, 2)
+    np.testing.assert_allclose(head.logits(np.ones((1, 4))), 0.0, atol=1e-9)

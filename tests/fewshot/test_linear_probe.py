@@ -1,0 +1,216 @@
+"""Teaching a network that is known: its maps are the pixels, its features their means, so colours can be taught."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.errors import DataError, ModelFileError
+from thirtytwo.evaluation.metrics import confusion_matrix, wilson
+from thirtytwo.fewshot import Taught, teach
+from thirtytwo.inference.classifier import Classifier
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def write_maps_model(path: Path, *, heatmaps: bool = True, maps_equation: str = "ndhw,nd->nhw") -> Path:
+    """A model file with classes red, green and blue at 8×8, whose heatmaps are maps weighted by class weights."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    def floats(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    constants = {
+        "axes": np.array([2, 3]),
+        "weights": np.eye(3, dtype=np.float32),
+        "scale": np.array(1 / 255, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["raw"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["raw", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["maps"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["maps", "axes"], ["features"], keepdims=0),
+        helper.make_node("Gemm", ["features", "weights"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["weights", "top"], ["row"]),
+        helper.make_node("Einsum", ["maps", "row"], ["heatmaps"], equation=maps_equation),
+    ]
+    outputs = [floats("probabilities", ["N", 3]), floats("logits", ["N", 3]), floats("features", ["N", 3])]
+    if heatmaps:
+        outputs.append(floats("heatmaps", ["N", 8, 8]))
+    graph = helper.make_graph(
+        nodes if heatmaps else nodes[:6],
+        "maps",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
+        outputs,
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    info = {
+        "classes": ["red", "green", "blue"],
+        "input_size": 8,
+        "resize": "crop",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "temperature": 1.0,
+        "curvature": 0.3,
+        "unknown_threshold": 0.1,
+        "architecture": "maps",
+        "dataset": "colours",
+        "accuracy": 0.9,
+        "version": "0.1.0",
+    }
+    helper.set_model_props(model, {"thirtytwo": json.dumps(info)})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def maps_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_maps_model(tmp_path_factory.mktemp("maps") / "model.onnx")
+
+
+def tones(colour: tuple[int, int, int], count: int, seed: int = 0, spread: int = 30) -> list[Pixels]:
+    """Pictures of about that colour, uint8 `(8, 8, 3)` each."""
+    random = np.random.default_rng(seed)
+    return [
+        np.clip(np.array(colour) + random.integers(-spread, spread + 1, (8, 8, 3)), 0, 255).astype(np.uint8)
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def two_tones() -> dict[str, list[Pixels]]:
+    """Ten yellow and ten violet pictures."""
+    return {"yellow": tones((220, 200, 40), 10), "violet": tones((150, 40, 200), 10, seed=1)}
+
+
+@pytest.fixture(scope="module")
+def taught(maps_model: Path, two_tones: dict[str, list[Any]]) -> Taught:
+    return teach(Classifier(maps_model, threads=1), two_tones)
+
+
+@pytest.fixture(scope="module")
+def written(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught.write(tmp_path_factory.mktemp("taught") / "model.onnx")
+
+
+def test_cross_validation_is_of_every_picture_once(taught: Taught) -> None:
+    assert taught.folds == 10
+    assert taught.accuracy == {"value": 1.0, "ci95": list(wilson(20, 20))}
+    assert confusion_matrix(taught.held_out).tolist() == [[10, 0], [0, 10]]
+    np.testing.assert_allclose(taught.held_out.probabilities.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_what_cannot_be_told_apart_is_not_told_apart(maps_model: Path) -> None:
+    same = tones((120, 120, 120), 80, spread=100)
+    found = teach(Classifier(maps_model, threads=1), {"one": same[:40], "other": same[40:]})
+    low, high = found.accuracy["ci95"]
+    assert low < 0.5 < high
+    assert found.held_out.confidence.mean() < 0.75, "it may not be sure of what it cannot know"
+
+
+def test_the_file_gives_what_was_taught(taught: Taught, written: Path, maps_model: Path) -> None:
+    model = Classifier(written, threads=1)
+    assert model.classes == ("yellow", "violet")
+    assert model.info.dataset == "20 pictures, on features of colours"
+    assert model.info.accuracy is None
+    assert model.info.curvature == 0.0
+    pixels = np.stack([*tones((220, 200, 40), 3, seed=5), *tones((150, 40, 200), 3, seed=6)])
+    out = model.run(pixels, ("features", "logits", "probabilities", "known_score", "heatmaps"))
+    before = Classifier(maps_model, threads=1).run(pixels, ("features",))["features"]
+    np.testing.assert_array_equal(out["features"], before)
+    expected = taught.head.logits(before)
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-4)
+    shares = np.exp(expected / taught.info.temperature)
+    np.testing.assert_allclose(out["probabilities"], shares / shares.sum(axis=1, keepdims=True), atol=1e-5)
+    directions = before / np.linalg.norm(before, axis=1, keepdims=True)
+    np.testing.assert_allclose(out["known_score"], (directions @ taught.means.T).max(axis=1), atol=1e-6)
+    weights = taught.head.weights[:, out["logits"].argmax(axis=1)]  # (D, N)
+    maps = pixels.transpose(0, 3, 1, 2) / 255
+    np.testing.assert_allclose(out["heatmaps"], np.einsum("ndhw,dn->nhw", maps, weights), rtol=1e-3, atol=1e-3)
+    assert [one.top for one in model.classify(pixels)] == ["yellow"] * 3 + ["violet"] * 3
+
+
+def test_strangers_are_unknown_and_its_own_are_not(written: Path) -> None:
+    model = Classifier(written, threads=1)
+    assert not any(one.known for one in model.classify(np.stack(tones((20, 200, 60), 5))))
+    own = [*tones((220, 200, 40), 50, seed=7), *tones((150, 40, 200), 50, seed=8)]
+    assert np.mean([one.known for one in model.classify(np.stack(own))]) > 0.75
+
+
+def test_it_can_be_taught_again(written: Path, tmp_path: Path) -> None:
+    again = teach(Classifier(written, threads=1), {"dark": tones((30, 30, 90), 5), "light": tones((240, 240, 90), 5)})
+    model = Classifier(again.write(tmp_path / "again.onnx"), threads=1)
+    assert model.predict(tones((250, 240, 90), 1, seed=3)[0])[0].top == "light"  # type: ignore[union-attr]
+
+
+def test_the_command_line_predicts_with_it(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (20, 30), (150, 40, 200)).save(tmp_path / "a.png")
+    assert run_command(["predict", str(tmp_path / "a.png"), "--model", str(written), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["top"] == "violet"
+
+
+@pytest.mark.parametrize("changes", [{"heatmaps": False}, {"maps_equation": "ndhw,nd->nwh"}])
+def test_without_maps_weighted_by_class_there_are_no_heatmaps(
+    changes: dict[str, Any], two_tones: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    base = Classifier(write_maps_model(tmp_path / "base.onnx", **changes), threads=1)
+    path = teach(base, two_tones).write(tmp_path / "model.onnx")
+    assert "heatmaps" not in [output.name for output in Classifier(path, threads=1).session.get_outputs()]
+
+
+def test_a_model_whose_heatmaps_are_something_else(
+    colour_model: Path, two_tones: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    path = teach(Classifier(colour_model, threads=1), two_tones).write(tmp_path / "model.onnx")
+    assert Classifier(path, threads=1).predict(two_tones["violet"][0])[0].top == "violet"  # type: ignore[union-attr]
+
+
+YELLOW, VIOLET = tones((220, 200, 40), 5), tones((150, 40, 200), 5)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ({"yellow": YELLOW}, "at least 2 classes to tell apart; found 1"),
+        ({"yellow": YELLOW, " ": VIOLET}, "no name"),
+        ({"yellow": YELLOW, "violet": VIOLET[:4]}, "'violet' has 4 pictures; expected 5 to 200. Add some."),
+        ({"yellow": YELLOW, "violet": [VIOLET[0]] * 9}, "has 1 pictures (8 more were repeated)"),
+        ({"yellow": YELLOW, "violet": tones((150, 40, 200), 201)}, "Train on so many"),
+        ({"yellow": YELLOW, "violet": [*VIOLET, YELLOW[2]]}, "'yellow' and 'violet' hold the same picture"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_are_told(maps_model: Path, pictures: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        teach(Classifier(maps_model, threads=1), pictures)
+    assert message in str(caught.value)
+
+
+def test_a_base_that_is_gone_is_told(
+    write_model: Callable[..., Path], two_tones: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    base = write_model(tmp_path / "base.onnx")
+    found = teach(Classifier(base, threads=1), two_tones)
+    base.unlink()
+    with pytest.raises(ModelFileError, match="base.onnx cannot be read"):
+        found.write(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_teaching_needs_no_pytorch() -> None:
+    code = "import sys, thirtytwo.fewshot; print(sorted({'torch', 'onnx', 'scipy', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

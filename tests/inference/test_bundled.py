@@ -1,0 +1,95 @@
+"""The models that come with the package: what they say of themselves, and that they can be used at once."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.config.recipe import parse_overrides, read_recipe_values, resolve_recipe
+from thirtytwo.data.load import load_dataset
+from thirtytwo.inference.classifier import BUNDLED, bundled_models, default_model, load
+
+REPORTS = Path(__file__).parents[2] / "docs" / "reports"
+MOST_BYTES = 40_000_000
+MOST_BYTES_OF_TINY = 3_000_000
+
+
+def test_they_are_there_and_small() -> None:
+    models = bundled_models()
+    assert list(models) == ["cifar10", "cifar10-tiny", "cifar100", "cifar100-tiny"]
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
+    for name in ("cifar10-tiny", "cifar100-tiny"):
+        assert models[name].stat().st_size < MOST_BYTES_OF_TINY
+    assert default_model() == models["cifar100"]
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
+    classifier = load(name)
+    info = classifier.info
+    assert len(info.classes) == int(info.dataset.removeprefix("cifar"))
+    assert info.unknown_threshold is not None
+    assert info.resize == "squash"
+    assert {"probabilities", "logits", "features", "heatmaps", "known_score"} <= {
+        output.name for output in classifier.session.get_outputs()
+    }
+    card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
+    assert f"thirtytwo predict photo.jpg --model {name}" in card
+    assert info.accuracy is not None
+    assert f"{100 * info.accuracy:.2f}%" in card
+    for part in ("Calibration", "Unknown pictures", "Training", "Limits", "This file"):
+        assert f"## {part}" in card, part
+    assert "thirtytwo train cifar" in card
+    assert "chosen by position" in card, "until they are trained anew: these commands now hold out other images"
+    page = (REPORTS / f"{name}.html").read_text(encoding="utf-8")
+    assert "<pre>thirtytwo train cifar" in page
+    assert "data:image/" not in page  # pictures that are not ours to pass on
+    assert not re.search(r"(?:--recipe|--run|File) [\"']?/", page), "a place on the machine it was made on"
+    assert b'File "' not in bundled_models()[name].read_bytes(), "a stack trace of the export"
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_what_the_card_says_to_type_is_understood(name: str) -> None:
+    card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
+    typed = [shlex.split(line) for line in card.splitlines() if line.startswith("thirtytwo train ")]
+    assert typed
+    kept = set()
+    for _, _, data, *options in typed:
+        given = list(zip(options[::2], options[1::2], strict=True))
+        settings = parse_overrides(value for option, value in given if option == "--set")
+        named = {option: value for option, value in given if option != "--set"}
+        assert set(named) <= {"--recipe", "--run"}
+        values = read_recipe_values(named["--recipe"])
+        recipe = resolve_recipe(values, settings, classes=int(data.removeprefix("cifar")), rows=48_000)
+        assert {recipe.transfer.pretrained, recipe.train.distill.run} - {""} <= kept
+        kept.add(named.get("--run", ""))
+    assert "--run" not in typed[-1]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", bundled_models())
+def test_each_is_as_good_as_it_says(name: str, data_root: Path) -> None:
+    classifier = load(name)
+    test = load_dataset(classifier.info.dataset, data_root=data_root).test
+    assert test is not None
+    some = test.take(np.arange(0, len(test), 10))
+    said = [found.top for found in classifier.predict(some.images)]
+    right = float(np.mean([top == some.classes[label] for top, label in zip(said, some.labels, strict=True)]))
+    assert classifier.info.accuracy is not None
+    deviation = (classifier.info.accuracy * (1 - classifier.info.accuracy) / len(some)) ** 0.5
+    assert right == pytest.approx(classifier.info.accuracy, abs=4 * deviation)
+
+
+def test_a_photo_is_classified_without_naming_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save("photo.jpg")
+    assert run_command(["predict", "photo.jpg"]) == 0
+    assert "photo.jpg" in capsys.readouterr().out

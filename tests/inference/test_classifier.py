@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
+from thirtytwo.inference import classifier as predictor
+from thirtytwo.inference.classifier import Classifier, Prediction, Unreadable, default_model, find_model, load
+
+
+@pytest.fixture(scope="module")
+def classifier(colour_model: Path) -> Classifier:
+    return load(colour_model)
+
+
+def pixels(red: int, green: int, blue: int, size: int = 8) -> npt.NDArray[np.uint8]:
+    return np.full((size, size, 3), (red, green, blue), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "top", "known"),
+    [
+        (pixels(250, 0, 0), "red", True),
+        (pixels(0, 250, 0, size=40), "green", True),
+        (pixels(0, 0, 250, size=3), "blue", True),
+        (pixels(128, 128, 129), "blue", False),
+    ],
+)
+def test_pixels(classifier: Classifier, picture: npt.NDArray[np.uint8], top: str, known: bool) -> None:
+    (result,) = classifier.predict(picture)
+    assert isinstance(result, Prediction)
+    assert (result.file, result.top, result.known) == (None, top, known)
+    assert (result.height, result.width) == picture.shape[:2]
+    assert result.predictions[0] == (result.top, result.confidence)
+    assert sum(value for _, value in result.predictions) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["str", "Path", "bytes", "list", "iterator"])
+def test_forms_of_input(classifier: Classifier, pictures: Path, form: str) -> None:
+    file = pictures / "red.png"
+    given = {"str": str(file), "Path": file, "bytes": file.read_bytes(), "list": [file], "iterator": iter([file])}[form]
+    (result,) = classifier.predict(given)  # type: ignore[arg-type]
+    assert isinstance(result, Prediction)
+    assert (result.top, result.width, result.height) == ("red", 8, 10)
+    assert result.file == (None if form == "bytes" else str(file))
+
+
+def test_stack_of_pixels(classifier: Classifier) -> None:
+    stack = np.stack([pixels(250, 0, 0), pixels(0, 0, 250)])
+    assert [result.top for result in classifier.predict(stack)] == ["red", "blue"]  # type: ignore[union-attr]
+
+
+def test_ready_batch(classifier: Classifier) -> None:
+    stack = np.stack([pixels(250, 0, 0), pixels(128, 128, 129), pixels(0, 0, 250)])
+    assert classifier.classify(stack, top=2) == classifier.predict(stack, top=2)
+    assert [result.known for result in classifier.classify(stack)] == [True, False, True]
+
+
+def test_no_pictures(classifier: Classifier) -> None:
+    assert classifier.predict([]) == []
+
+
+@pytest.mark.parametrize(("top", "found"), [(1, 1), (2, 2), (3, 3), (99, 3)])
+def test_top(classifier: Classifier, top: int, found: int) -> None:
+    (result,) = classifier.predict(pixels(250, 100, 0), top=top)
+    assert isinstance(result, Prediction)
+    assert [name for name, _ in result.predictions] == ["red", "green", "blue"][:found]
+
+
+def test_top_must_be_positive(classifier: Classifier) -> None:
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        classifier.predict(pixels(0, 0, 0), top=0)
+
+
+@pytest.mark.parametrize("count", [2, 31, 32, 33, 200])
+def test_order_is_kept_and_unreadable_ones_stay_in_place(classifier: Classifier, pictures: Path, count: int) -> None:
+    bad = pictures / "bad.png"
+    bad.write_bytes((pictures / "red.png").read_bytes()[:40])
+    kinds = [pictures / "red.png", pictures / "green.png", bad, pictures / "blue.png"]
+    files = [kinds[number % 4] for number in range(count)]
+    results = classifier.predict(files)
+    assert [result.file for result in results] == [str(file) for file in files]
+    for file, result in zip(files, results, strict=True):
+        assert isinstance(result, Unreadable) == (file == bad)
+        assert isinstance(result, Unreadable) or result.top == file.stem
+
+
+def test_same_alone_and_in_a_batch(classifier: Classifier, pictures: Path) -> None:
+    files = sorted(pictures.glob("*.png")) * 20
+    alone = [classifier.predict(file)[0] for file in files[:4]]
+    assert classifier.predict(files) == alone * 20
+
+
+def test_only_a_few_batches_are_held(classifier: Classifier) -> None:
+    taken = 0
+
+    def many() -> Iterator[npt.NDArray[np.uint8]]:
+        nonlocal taken
+        for _ in range(10_000):
+            taken += 1
+            yield pixels(250, 0, 0)
+
+    results = classifier.predict_iter(many())
+    for _ in range(40):
+        next(results)
+    assert taken < 400
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(classifier: Classifier) -> None:
+    tracemalloc.start()
+    try:
+        for _ in classifier.predict_iter(pixels(250, 0, 0, size=64) for _ in range(2000)):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000, "2,000 pictures of 64×64 pixels hold 24 MB"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("empty.png", b"", "is empty"),
+        ("text.jpg", b"no picture here, only words", "is not a picture"),
+        ("cut.png", None, "damaged or cut short"),
+    ],
+)
+def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, data: bytes | None, says: str) -> None:
+    file = pictures / name
+    file.write_bytes((pictures / "grey.png").read_bytes()[:60] if data is None else data)
+    (result,) = classifier.predict(file)
+    assert isinstance(result, Unreadable)
+    assert result.as_dict() == {"file": str(file), "error": result.error}
+    assert says in result.error
+    assert str(file) in result.error
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+)
+def test_wrong_pixels(classifier: Classifier, wrong: npt.NDArray[np.uint8]) -> None:
+    (result,) = classifier.predict(wrong)
+    assert isinstance(result, Unreadable)
+    assert "Pixels must be uint8 (H, W, 3); found" in result.error
+
+
+def test_as_dict_is_the_contract(classifier: Classifier, pictures: Path) -> None:
+    result = classifier.predict(pictures / "green.png", top=2)[0].as_dict()
+    assert list(result) == ["file", "width", "height", "top", "confidence", "known", "predictions"]
+    assert [list(entry) for entry in result["predictions"]] == [["class", "confidence"]] * 2
+    assert (result["width"], result["height"], result["top"], result["known"]) == (16, 20, "green", True)
+
+
+def test_outputs(classifier: Classifier) -> None:
+    batch = np.stack([pixels(250, 0, 0)] * 2)
+    outputs = classifier.run(batch, ["features", "heatmaps"])
+    assert {name: value.shape for name, value in outputs.items()} == {"features": (2, 3), "heatmaps": (2, 8, 8)}
+
+
+def test_no_threshold_knows_everything(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx", unknown_threshold=None)
+    (result,) = load(path).predict(pixels(128, 128, 128))
+    assert isinstance(result, Prediction)
+    assert result.known
+
+
+# Which model is meant
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[..., Path]) -> Path:
+    """A working directory with an older and a newer finished run, and an unfinished one that is newest."""
+    monkeypatch.chdir(tmp_path)
+    for time, name in enumerate(("older", "newer", "unfinished")):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "recipe.toml").write_text('name = "x"\nmodel.name = "x"\n')
+        if name != "unfinished":
+            model = write_model(run / "model.onnx")
+            os.utime(model, (1000 + time, 1000 + time))
+    return tmp_path / "runs"
+
+
+def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -> None:
+    assert default_model().parent.name == "newer"
+    assert load().path == default_model()
+
+
+def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path) -> None:
+    bundled = runs.parent / "bundled"
+    bundled.mkdir()
+    (bundled / "cifar100.onnx").write_bytes(colour_model.read_bytes())
+    monkeypatch.setattr(predictor, "BUNDLED", bundled)
+    assert default_model() == bundled / "cifar100.onnx"
+    assert find_model("cifar100") == bundled / "cifar100.onnx"
+    with pytest.raises(UnknownNameError, match="Did you mean 'cifar100'"):
+        find_model("cifar10")
+
+
+def test_run_directory_is_a_name_for_its_model(runs: Path) -> None:
+    assert find_model(runs / "older") == runs / "older" / "model.onnx"
+    assert find_model("runs/older") == Path("runs/older/model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says"),
+    [
+        ("nosuch", UnknownNameError, "no bundled models"),
+        ("nosuch.onnx", ModelFileError, "There is no model file or run directory 'nosuch.onnx'"),
+        ("runs/nosuch", ModelFileError, "There is no model file or run directory 'runs/nosuch'"),
+        ("runs/unfinished", RunError, "has no model.onnx"),
+        ("runs", RunError, "is not a run directory"),
+    ],
+)
+def test_unknown_models(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[ThirtytwoError], says: str
+) -> None:
+    monkeypatch.setattr(predictor, "BUNDLED", runs / "none")
+    with pytest.raises(kind, match=says) as caught:
+        find_model(name)
+    assert caught.value.fix
+
+
+def test_no_model_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predictor, "BUNDLED", tmp_path)
+    with pytest.raises(ModelFileError, match="thirtytwo train cifar10"):
+        default_model()
+
+
+def test_errors_while_decoding_that_are_ours_are_not_hidden(
+    classifier: Classifier, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(predictor, "load_image", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        classifier.predict(sorted(pictures.glob("*.png")))
+
+
+def test_huge_header_is_refused_unread(classifier: Classifier, tmp_path: Path) -> None:
+    file = tmp_path / "huge.png"
+    Image.new("1", (20_000, 20_000)).save(file)
+    (result,) = classifier.predict(file)
+    assert isinstance(result, Unreadable)
+    assert "20000×20000" in result.error
+    assert ImageError.__name__ not in result.error

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from thirtytwo.errors import ModelFileError
+from thirtytwo.inference.model_file import METADATA_KEY, cpu_count, open_session, read_info
+
+
+def test_info_is_read(colour_model: Path) -> None:
+    info = read_info(colour_model)
+    assert info.classes == ("red", "green", "blue")
+    assert info.input_size == 8
+    assert info.unknown_threshold == 1.0
+
+
+def test_session_runs(colour_model: Path) -> None:
+    session, info = open_session(colour_model)
+    pixels = np.zeros((2, info.input_size, info.input_size, 3), dtype=np.uint8)
+    (probabilities,) = session.run(["probabilities"], {"images": pixels})
+    np.testing.assert_allclose(probabilities, 1 / 3, rtol=1e-6)
+
+
+def not_there(path: Path, model: Path) -> None:
+    pass
+
+
+def folder(path: Path, model: Path) -> None:
+    path.mkdir()
+
+
+def empty(path: Path, model: Path) -> None:
+    path.touch()
+
+
+def text(path: Path, model: Path) -> None:
+    path.write_text("this is no model at all, whatever its name says")
+
+
+def truncated(path: Path, model: Path) -> None:
+    data = model.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def png(path: Path, model: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+
+
+def without_metadata(path: Path, model: Path) -> None:
+    changed = onnx.load(model)
+    del changed.metadata_props[:]
+    onnx.save(changed, path)
+
+
+def no_json(path: Path, model: Path) -> None:
+    with_metadata(path, model, "{classes")
+
+
+def missing_classes(path: Path, model: Path) -> None:
+    info = {"input_size": 8, "resize": "crop"}
+    with_metadata(path, model, json.dumps(info))
+
+
+def wrong_resize(path: Path, model: Path) -> None:
+    info = json.loads(onnx.load(model).metadata_props[0].value)
+    with_metadata(path, model, json.dumps(info | {"resize": "stretch"}))
+
+
+def more_classes(path: Path, model: Path) -> None:
+    info = json.loads(onnx.load(model).metadata_props[0].value)
+    with_metadata(path, model, json.dumps(info | {"classes": ["a", "b", "c", "d"]}))
+
+
+def float_input(path: Path, model: Path) -> None:
+    changed = onnx.load(model)
+    changed.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(changed, path)
+
+
+def no_logits(path: Path, model: Path) -> None:
+    changed = onnx.load(model)
+    kept = [output for output in changed.graph.output if output.name != "logits"]
+    del changed.graph.output[:]
+    changed.graph.output.extend(kept)
+    onnx.save(changed, path)
+
+
+def with_metadata(path: Path, model: Path, value: str) -> None:
+    changed = onnx.load(model)
+    changed.metadata_props[0].value = value
+    onnx.save(changed, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (not_there, "There is no model file"),
+        (folder, "is a folder, not a model file"),
+        (empty, "it is empty"),
+        (text, "cannot be opened as an ONNX model"),
+        (png, "cannot be opened as an ONNX model"),
+        (truncated, "cannot be opened as an ONNX model"),
+        (without_metadata, "its metadata has no key 'thirtytwo'"),
+        (no_json, "the JSON: "),
+        (missing_classes, "classes: Field required"),
+        (wrong_resize, "resize: Input should be 'crop', 'pad' or 'squash'"),
+        (more_classes, "has 3 columns for 4 classes"),
+        (float_input, "its input must be images tensor(uint8) with 4 dimensions, found images tensor(float)"),
+        (no_logits, "it has no output 'logits', found probabilities, features, heatmaps"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_info, open_session])
+def test_bad_files(
+    tmp_path: Path,
+    colour_model: Path,
+    capfd: pytest.CaptureFixture[str],
+    make: Callable[[Path, Path], None],
+    says: str,
+    read: Callable[[Path], object],
+) -> None:
+    path = tmp_path / "model.onnx"
+    make(path, colour_model)
+    with pytest.raises(ModelFileError) as caught:
+        read(path)
+    assert says in caught.value.message
+    assert str(path) in caught.value.message
+    assert caught.value.fix
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == "", "ONNX Runtime must not write beside the message"
+
+
+def test_metadata_key_is_the_contract() -> None:
+    assert METADATA_KEY == "thirtytwo"
+
+
+def test_cpu_count_is_bounded() -> None:
+    assert 1 <= cpu_count() <= 16
+    assert cpu_count(most=1) == 1

@@ -1,0 +1,421 @@
+"""A comparison: what it finds in runs, and its page, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError
+from thirtytwo.evaluation.statistics import mcnemar
+from thirtytwo.report.compare import compare
+from thirtytwo.report.comparison_charts import Row, interval_chart
+from thirtytwo.report.comparison_tables import (
+    LOWER_IS_BETTER,
+    answers,
+    figures_table,
+    p_text,
+    pairs_table,
+    points,
+    seeds_verdict,
+    verdict,
+)
+from thirtytwo.report.page import FIGURES
+from thirtytwo.report.seeds import write_summary
+from thirtytwo.rundir import RunDir
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+NASTY = ("<b>red</b>", "gr|een & `co`", "</script><script>alert(1)</script>")
+Maker = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order; gathers tags and text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.problems: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.problems == []
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing, at {self.getpos()}")
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def two(finished_run: Maker, tmp_path: Path) -> list[Path]:
+    """A weak run and a good one, with recipes that differ."""
+    weak = finished_run(tmp_path / "weak", seed=1, skill=1.0)
+    return [weak, finished_run(tmp_path / "good", seed=2, skill=3.0, settings={"augment": {"cutout": 8}})]
+
+
+def test_two_runs(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, out=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "comparison.html",
+        "comparison.json",
+        "comparison.md",
+    ]
+    assert [(run.letter, run.name) for run in found.runs] == [("A", "good"), ("B", "weak")], "the best comes first"
+    (pair,) = found.pairs
+    right = [run.predictions.predicted == run.predictions.truth for run in found.runs]
+    counts = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    assert (pair.test.only_first, pair.test.only_second) == counts
+    assert pair.test.p_value == pair.p_adjusted == mcnemar(*counts)[0]
+    assert pair.test.difference == pytest.approx(found.runs[0].accuracy - found.runs[1].accuracy)
+    assert found.settings == {"seed": [2, 1], "augment.cutout": [8, 0]}
+    assert found.groups == ()
+    assert verdict(found).startswith("A is right more often than B: +")
+    assert found.page is not None
+    page = Page(found.page)
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    for run in found.runs:
+        for said in (f"{100 * run.accuracy:.2f}%", "1.97 million", "81.00 million", "1 min 41 s", run.name):
+            assert said in page.text
+            assert said in text
+    assert "augment.cutout" in page.text
+    assert verdict(found) in page.text
+
+
+def test_the_numbers_are_written_for_machines(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, out=tmp_path / "out")
+    numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert numbers == json.loads(json.dumps(found.as_dict()))
+    assert numbers["n"] == 240
+    scores = RunDir(two[1]).read_json(RunDir(two[1]).metrics)
+    assert numbers["runs"][0]["accuracy"] == scores["accuracy"]
+    assert {"parameters", "flops", "seconds_train", "model_bytes", "milliseconds"} <= numbers["runs"][0].keys()
+    assert numbers["pairs"][0]["mcnemar_mid_p"] == found.pairs[0].test.p_value
+
+
+def test_no_difference_is_said_to_be_none_shown(finished_run: Maker, tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=2.0) for seed in (3, 4)]
+    found = compare(runs, out=tmp_path / "out")
+    assert found.pairs[0].test.p_value > 0.05
+    assert verdict(found).startswith("No difference between A and B could be shown on 240 pictures: ")
+
+
+def test_the_best_of_each_figure_is_marked(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, out=tmp_path / "out")
+    names = {name: key for key, name, _ in FIGURES}
+    for row in figures_table(found).rows:
+        values = [cell.value for cell in row[1:] if cell.value is not None]
+        best = min(values) if names[row[0].text] in LOWER_IS_BETTER else max(values)
+        assert [cell.value for cell in row[1:] if cell.best] == [best]
+
+
+def test_seeds_are_taken_together(finished_run: Maker, tmp_path: Path) -> None:
+    for name, skill in (("one", 3.0), ("two", 1.5)):
+        for seed in (0, 1, 2):
+            settings = {"augment": {"cutout": 8 if name == "one" else 0}}
+            finished_run(
+                tmp_path / name / f"seed{seed}", seed=seed + (name == "two") * 10, skill=skill, settings=settings
+            )
+        write_summary(tmp_path / name, "colours", [0, 1, 2], {})
+    finished_run(tmp_path / "two" / "seed3", seed=99)
+    (tmp_path / "two" / "seed3" / "metrics.json").unlink()
+    write_summary(tmp_path / "two", "colours", [0, 1, 2, 3], {})
+    found = compare([tmp_path / "two", tmp_path / "one"], out=tmp_path / "out")
+    assert {run.name for run in found.runs[:3]} == {"one/seed0", "one/seed1", "one/seed2"}
+    assert [len(group.members) for group in found.groups] == [3, 3]
+    values = [run.accuracy for run in found.runs if run.name.startswith("one/")]
+    first = found.groups[0].figures["accuracy"]
+    assert (first.mean, first.std, first.n) == pytest.approx((np.mean(values), np.std(values, ddof=1), 3))
+    assert len(found.pairs) == 15
+    assert seeds_verdict(found).startswith(
+        "Over seeds, fast (A, B, C) has a higher mean accuracy than fast (D, E, F): +"
+    )
+    assert "seed 3 is not finished and left out" in found.notices[0]
+    assert found.page is not None
+    text = Page(found.page).text
+    for said in ("n = 3", "Welch", "p, Holm", "Accuracy over seeds"):
+        assert said in text, said
+    assert re.search(r"Only [A-F] is wrong: ", text)
+    assert "± " in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_names_are_text_and_never_markup(finished_run: Maker, tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / f"a <i>{seed}", seed=seed, classes=NASTY, skill=0.5) for seed in (0, 1)]
+    found = compare(runs, out=tmp_path / "out")
+    assert found.page is not None
+    page = Page(found.page)
+    assert len(page.all("script")) == 1
+    html = found.page.read_text()
+    assert "<b>red" not in html
+    assert "<script>alert" not in html
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "<b>" not in re.sub(r"\\<", "", text)
+    assert "gr\\|een" in text
+    for name in NASTY:
+        assert name in page.text
+
+
+def test_nothing_is_fetched_from_elsewhere(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, out=tmp_path / "out")
+    assert found.page is not None
+    page = Page(found.page)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        for name in ("src", "href", "xlink:href", "srcset"):
+            if name in attributes:
+                assert (attributes[name] or "").startswith(("data:image/png;base64,", "#")), attributes
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {(link["href"] or "").removeprefix("#") for link in page.all("a")} <= ids
+
+
+@pytest.fixture
+def with_pictures(finished_run: Maker, tmp_path: Path) -> list[Path]:
+    """Three runs on the embedded digits, whose pictures are at hand."""
+    data = load_dataset("digits")
+    assert data.test is not None
+    facts: dict[str, Any] = {"spec": "digits", "name": "digits", "fingerprint": data.fingerprint}
+    return [
+        finished_run(
+            tmp_path / f"run{seed}",
+            seed=seed,
+            classes=data.classes,
+            truth=data.test.labels,
+            rows=data.test.rows,
+            data=facts,
+        )
+        for seed in range(3)
+    ]
+
+
+def test_pictures_of_disagreements_are_shown(with_pictures: list[Path], tmp_path: Path) -> None:
+    found = compare(with_pictures, out=tmp_path / "out")
+    assert found.pictures is not None
+    assert (found.pictures.labels == found.runs[0].predictions.truth).all()
+    assert found.page is not None
+    images = Page(found.page).all("img")
+    assert len(images) == sum(min(12, len(group.positions)) for group in found.disagreements)
+    assert {group.kind for group in found.disagreements} == {"only_right", "only_wrong", "all_wrong"}
+    assert found.page.stat().st_size < 1_000_000
+
+
+def test_pictures_of_other_data_are_not_shown(with_pictures: list[Path], tmp_path: Path) -> None:
+    for run in with_pictures:
+        directory = RunDir(run)
+        environment = directory.read_json(directory.environment)
+        environment["data"]["fingerprint"] = "another"
+        directory.write_json(directory.environment, environment)
+    found = compare(with_pictures, out=tmp_path / "out")
+    assert found.pictures is None
+    assert "pictures were not at hand" in found.notices[-1]
+    assert found.page is not None
+    assert Page(found.page).all("img") == []
+
+
+def test_answers_are_grouped_with_their_runs(with_pictures: list[Path], tmp_path: Path) -> None:
+    found = compare(with_pictures, out=tmp_path / "out")
+    group = next(group for group in found.disagreements if group.kind == "only_wrong")
+    rows = answers(found, int(group.positions[0]))
+    assert [right for _, _, right, _ in rows] == [True, False]
+    assert len(rows[0][0].split()) == 2
+
+
+def test_milliseconds_are_measured_when_asked(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, out=tmp_path / "out", timed=True)
+    for run in found.runs:
+        assert run.timing is not None
+        assert run.timing.alone > 0
+        assert run.timing.rounds >= 3
+    assert found.page is not None
+    assert "Milliseconds a picture, alone" in Page(found.page).text
+    assert found.timed_on is not None
+    assert found.timed_on in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_another_split(finished_run: Maker, tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / f"run{seed}", seed=seed, split="val") for seed in (0, 1)]
+    found = compare(runs, out=tmp_path / "out", split="val")
+    assert found.split == "val"
+    assert "which served for choices" in found.notices[0]
+
+
+def test_unfair_comparisons_say_so(finished_run: Maker, tmp_path: Path) -> None:
+    one = finished_run(tmp_path / "one", seed=0)
+    other = finished_run(
+        tmp_path / "other", seed=1, data={"train": 90}, hardware={"cpu": "Other CPU", "cores": 64, "gpu": None}
+    )
+    scores = RunDir(one).read_json(RunDir(one).metrics)
+    RunDir(one).write_json(RunDir(one).metrics, scores | {"test_evaluations": 4})
+    notices = " ".join(compare([one, other], out=tmp_path / "out").notices)
+    for said in ("scored more than once", "4 times", "training times do not compare", "different numbers of pictures"):
+        assert said in notices
+
+
+def changed(run: Path, **entries: Any) -> None:
+    directory = RunDir(run)
+    directory.write_json(directory.metrics, directory.read_json(directory.metrics) | entries)
+
+
+def remove_predictions(run: Path) -> None:
+    RunDir(run).predictions("test").unlink()
+
+
+def remove_model(run: Path) -> None:
+    RunDir(run).onnx.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "settings", "kind", "says"),
+    [
+        (remove_predictions, {}, RunError, "has no predictions for 'test'"),
+        (lambda run: changed(run, n=7), {}, RunError, "do not belong together"),
+        (lambda run: RunDir(run).metrics.write_text("{"), {}, RunError, r"metrics\.json is damaged"),
+        (lambda run: RunDir(run).predictions("test").write_text("x"), {}, RunError, "is damaged"),
+        (remove_model, {"timed": True}, ModelFileError, "There is no model file"),
+        (lambda run: None, {"split": "val"}, RunError, "has no predictions for 'val'"),
+    ],
+)
+def test_spoiled_runs_are_named(
+    spoil: Callable[[Path], object],
+    settings: dict[str, Any],
+    kind: type[Exception],
+    says: str,
+    two: list[Path],
+    tmp_path: Path,
+) -> None:
+    spoil(two[0])
+    with pytest.raises(kind, match=says) as refused:
+        compare(two, out=tmp_path / "out", **settings)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker, tmp_path: Path) -> None:
+    other = {
+        "classes": finished_run(tmp_path / "classes", classes=("red", "green", "pink")),
+        "rows": finished_run(tmp_path / "rows", truth=[0, 1, 2] * 20),
+        "truth": finished_run(tmp_path / "truth", truth=[2, 1, 0] * 80),
+    }
+    for run, says in (
+        (other["classes"], "know other classes: only .* has 'blue'; only .* has 'pink'"),
+        (other["rows"], "other rows than .*: 60 against 240"),
+        (other["truth"], "another truth than .* in 160 of 240 rows"),
+        (two[0], "is named twice"),
+        (two[0] / ".." / two[0].name, "is named twice"),
+    ):
+        with pytest.raises(DataError, match=says):
+            compare([two[0], run], out=tmp_path / "out")
+    with pytest.raises(DataError, match="at least 2 runs; found 1"):
+        compare([two[0]], out=tmp_path / "out")
+    with pytest.raises(DataError, match="found none"):
+        compare([], out=tmp_path / "out")
+    with pytest.raises(RunError, match="no run directory"):
+        compare([two[0], tmp_path / "nothing"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="full exists and is not empty"):
+        compare(two, out=tmp_path / "full")
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        compare(two, out=tmp_path / "full" / "thesis.txt")
+    monkeypatch.chdir(tmp_path)
+    pages = [compare(two).page for _ in range(2)]
+    assert [str(page) for page in pages] == ["runs/comparison/comparison.html", "runs/comparison-2/comparison.html"]
+
+
+def test_runs_of_the_same_name_are_told_apart(finished_run: Maker, tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / name / "seed0", seed=seed) for seed, name in enumerate(("one", "two"))]
+    assert {run.name for run in compare(runs, out=tmp_path / "out").runs} == {"one/seed0", "two/seed0"}
+
+
+def test_many_runs_get_letters_and_their_page_stays_small(finished_run: Maker, tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=1.0, truth=[0, 1, 2] * 20) for seed in range(28)]
+    found = compare(runs, out=tmp_path / "out")
+    assert [run.letter for run in found.runs][25:] == ["Z", "AA", "AB"]
+    assert len(pairs_table(found).rows) == 28 * 27 / 2
+    assert found.page is not None
+    assert found.page.stat().st_size < 1_000_000
+    Page(found.page)
+
+
+def test_writing_twice_gives_the_same(two: list[Path], tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        compare(two, out=tmp_path / name)
+    for name in ("comparison.html", "comparison.md", "comparison.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_comparing_needs_no_pytorch(two: list[Path], tmp_path: Path) -> None:
+    code = "import sys, thirtytwo; thirtytwo.compare(sys.argv[2:], out=sys.argv[1]); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "out"), *map(str, two)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_chart_of_one_value_and_of_negative_ones() -> None:
+    chart = interval_chart("Difference", [Row("A − B", 0.0, 0.0, 0.0, "nothing <at> all")], unit="", zero=True)
+    assert "nan" not in chart
+    assert "&lt;at&gt;" in chart
+    assert "−" in interval_chart("Difference", [Row("A − B", -0.02, -0.03, -0.01, "worse")], unit="", zero=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "+1.23 points"), (-0.0123, "−1.23 points"), (-0.00001, "0.00 points"), (0, "0.00 points")],
+)
+def test_points(value: float, text: str) -> None:
+    assert points(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0004, "< 0.001"), (0.03911, "0.039"), (1.0, "1.000")])
+def test_p_text(value: float, text: str) -> None:
+    assert p_text(value) == text
+
+
+@pytest.mark.browser
+def test_in_a_browser_it_fits_a_phone_and_sorts(with_pictures: list[Path], tmp_path: Path, chromium: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = compare(with_pictures, out=tmp_path / "out")
+    assert found.page is not None
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(found.page.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        shown = "[...document.querySelectorAll('.gallery img')].every(image => image.naturalWidth > 0)"
+        assert page.evaluate(shown)
+        page.locator("table.sortable th button", has_text=re.compile("^Class")).click()
+        assert page.evaluate("document.querySelector('table.sortable tbody th').textContent") == "0"
+        assert problems == []
+        browser.close()

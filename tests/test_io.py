@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thirtytwo.errors import InputError, OutputError
+from thirtytwo.io import write_bytes, write_json, write_text, written_whole
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+
+
+def test_text_bytes_and_json_come_back(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.txt", "grün\n")
+    write_bytes(tmp_path / "a.bin", b"\0\1")
+    write_json(tmp_path / "a.json", {"größe": [1, None]})
+    assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "grün\n"
+    assert (tmp_path / "a.bin").read_bytes() == b"\0\1"
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"größe": [1, None]}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    expected = OutputError if isinstance(error, OSError) else type(error)
+
+    def fail_halfway() -> None:
+        with written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(expected):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
+def test_json_refuses_what_other_readers_refuse(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_file_lies_beside_with_the_same_suffix(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "model.onnx") as temporary:
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".onnx")
+        assert not (tmp_path / "model.onnx").exists()
+    assert (tmp_path / "model.onnx").exists()
+
+
+@posix
+def test_rights_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "a")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+@posix
+def test_the_umask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other threads create meanwhile would get the rights of another umask."""
+
+    def changed(mask: int) -> int:
+        raise AssertionError(f"the umask was set to {mask}")
+
+    monkeypatch.setattr(os, "umask", changed)
+    write_text(tmp_path / "a.txt", "a")
+
+
+def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path) -> None:
+    missing, out = tmp_path / "missing.onnx", tmp_path / "out.onnx"
+
+    def copy() -> None:
+        with written_whole(out) as temporary:
+            temporary.write_bytes(missing.read_bytes())
+
+    with pytest.raises(InputError) as caught:
+        copy()
+    assert caught.value.message.startswith(f"{missing} could not be read: ")
+    assert str(out) not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_are_not_about_writing_pass_as_they_are(tmp_path: Path) -> None:
+    for error in (OSError("image file is truncated"), ConnectionResetError(104, "Connection reset by peer")):
+        with pytest.raises(type(error)) as caught, written_whole(tmp_path / "a.txt"):
+            raise error
+        assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["folder is a file", "target is a folder", "name too long"])
+def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    path = {
+        "folder is a file": tmp_path / "file" / "a.txt",
+        "target is a folder": tmp_path / "folder",
+        "name too long": tmp_path / ("a" * 300),
+    }[case]
+    with pytest.raises(OutputError) as caught:
+        write_text(path, "a")
+    assert caught.value.message.startswith(f"{path} could not be written: ")
+    assert caught.value.fix is not None
+
+
+@posix
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    """A process that may write 4 KB to a file meets the same refusal that a full disk gives."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from thirtytwo.io import write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "from thirtytwo.errors import InputError, OutputError\n"
+        "try: write_bytes(Path(sys.argv[1]), bytes(100_000))\n"
+        "except OutputError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path} could not be written: File too large. Free some space")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

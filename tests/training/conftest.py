@@ -1,0 +1,78 @@
+"""Training in a blink, and a network without normalisation whose steps can be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.models.base import MODELS, Net
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import Fitted, fit
+from thirtytwo.training.hardware import choose_hardware
+
+Train = Callable[..., Fitted]
+
+
+class Plain(Net):
+    """A linear layer on the mean colour of each quarter of the picture."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, classes)
+
+    def maps(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images, 2)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def class_weights(self) -> Tensor:
+        return self.head.weight
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"filters": [], "stem_bias": [], "rest": [self.head.bias], "head": [self.head.weight]}
+
+
+@pytest.fixture
+def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name under which `Plain` can be trained."""
+
+    def build(classes: int, options: Mapping[str, Any]) -> Plain:
+        return Plain(classes)
+
+    monkeypatch.setitem(MODELS._rows, "plain", build)
+    return "plain"
+
+
+@pytest.fixture
+def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
+    """`train(run, recipe)` fits 48 pictures of 3 classes, 12 held out, in the directory `run`."""
+
+    def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
+        hardware = choose_hardware(recipe.train, "cpu")
+        held_out = tiny.pictures(12, seed=1) if val else None
+        directory = RunDir(tmp_path / run)
+        directory.path.mkdir(exist_ok=True)
+        return fit(recipe, tiny.pictures(48), held_out, directory, hardware, resume=resume, show=False)
+
+    return run_fit
+
+
+@pytest.fixture
+def same_weights() -> Callable[[Fitted, Fitted], bool]:
+    def same(one: Fitted, other: Fitted) -> bool:
+        theirs = other.net.state_dict()
+        return all(torch.equal(value, theirs[name]) for name, value in one.net.state_dict().items())
+
+    return same

@@ -1,0 +1,154 @@
+"""A finished run as a teacher, from its weights and from its model file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from thirtytwo.data.batches import normalised
+from thirtytwo.data.parts import Parts
+from thirtytwo.data.types import DataSet
+from thirtytwo.errors import RecipeError, RunError
+from thirtytwo.export.onnx import export_onnx
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.build import build_net
+from thirtytwo.training.distillation import Teacher, read_teacher
+from thirtytwo.training.fit import Fitted, fit, prepared
+from thirtytwo.training.hardware import choose_hardware
+from thirtytwo.training.losses import distillation
+from thirtytwo.workflows.scoring import model_info, save_weights
+
+CLASSES = ("class 0", "class 1", "class 2")
+OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+"""Mean and deviation of a student's pictures that are not the teacher's."""
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> tuple[Path, Fitted]:
+    """A run of 16×16 pictures with weights and model file, and what was fitted in it."""
+    pictures = tiny.pictures(48, seed=3)
+    recipe = tiny.recipe()
+    run = RunDir.create(tmp_path_factory.mktemp("teacher") / "run")
+    fitted = fit(recipe, pictures, None, run, choose_hardware(recipe.train, "cpu"), show=False)
+    dataset = DataSet("colours", pictures, None, pictures, "abc")
+    info = model_info(fitted, recipe, dataset, Parts(pictures, None, pictures))
+    run.write_recipe(recipe)
+    save_weights(fitted.net, info, run)
+    export_onnx(fitted.net, info, run.onnx)
+    return run.path, fitted
+
+
+def read(path: Path) -> Teacher:
+    return read_teacher(str(path), CLASSES, *OWN, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
+def test_answers_are_those_of_the_run(
+    source: str, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    path, fitted = teacher_run
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("recipe.toml", source):
+        shutil.copy(path / name, run / name)
+    images = torch.from_numpy(tiny.pictures(12, seed=9).images)
+    with torch.no_grad():
+        expected = fitted.net(normalised(images, fitted.mean, fitted.std))
+    found = read(run).logits(normalised(images, *OWN))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert not found.requires_grad
+
+
+def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
+    large = torch.from_numpy(tiny.pictures(12, size=24, seed=9).images)
+    path, fitted = teacher_run
+    shrunk = F.interpolate(large.float().permute(0, 3, 1, 2) / 255, (16, 16), mode="bilinear", antialias=True)
+    middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (fitted.mean, fitted.std))
+    with torch.no_grad():
+        expected = fitted.net((shrunk - middle) / spread)
+    torch.testing.assert_close(read(path).logits(normalised(large, *OWN)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
+    path, fitted = teacher_run
+    pictures = tiny.pictures(48)
+    recipe = tiny.recipe(
+        train__distill={"run": str(path), "temperature": 3.0, "weight": 0.25}, train__label_smoothing=0.1, seed=2
+    )
+    loop, batches, mean, std = prepared(recipe, pictures, choose_hardware(recipe.train, "cpu"))
+    images, labels = next(iter(batches))
+    loop.train()
+    found = loop.training_step((images, labels), 0)["loss"]
+    net = build_net(recipe, 3)
+    net.load_state_dict(loop.net.state_dict())
+    net.train()
+    logits = net(images)
+    middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    there = images * spread + middle
+    middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (fitted.mean, fitted.std))
+    with torch.no_grad():
+        taught = fitted.net((there - middle) / spread)
+    hard = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(found, 0.75 * hard + 0.25 * distillation(logits, taught, 3.0), rtol=1e-4, atol=1e-3)
+
+
+def test_a_student_of_its_teacher_alone_calls_what_it_calls(
+    train: Callable[..., Fitted], teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace
+) -> None:
+    path, fitted = teacher_run
+    recipe = tiny.recipe(train__distill={"run": str(path), "weight": 1.0}, schedule__epochs=8, seed=5)
+    student = train("student", recipe)
+    images = torch.from_numpy(tiny.pictures(60, seed=11).images)
+    with torch.no_grad():
+        calls = [one.net(normalised(images, one.mean, one.std)).argmax(1) for one in (student, fitted)]
+    assert (calls[0] == calls[1]).float().mean() > 0.9
+
+
+def test_resumed_student_equals_uninterrupted(
+    train: Callable[..., Fitted],
+    same_weights: Callable[[Fitted, Fitted], bool],
+    teacher_run: tuple[Path, Fitted],
+    tiny: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from thirtytwo.training.callbacks import Ledger
+
+    recipe = tiny.recipe(train__distill={"run": str(teacher_run[0])})
+    straight = train("straight", recipe)
+    plain = Ledger.on_train_epoch_end
+
+    def stop(self: Ledger, *arguments: Any) -> None:
+        plain(self, *arguments)
+        if len(self.rows) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Ledger, "on_train_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped", recipe)
+    assert same_weights(straight, train("stopped", recipe, resume=True))
+
+
+@pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
+def test_a_damaged_teacher(source: str, teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
+    shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
+    (tmp_path / source).write_bytes((teacher_run[0] / source).read_bytes()[:1000])
+    with pytest.raises(RunError, match=rf"{source} .*damaged"):
+        read(tmp_path)
+
+
+def test_what_is_no_teacher(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run directory"):
+        read(tmp_path / "gone")
+    shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
+    with pytest.raises(RunError, match="neither weights nor a model file"):
+        read(tmp_path)
+    with pytest.raises(RecipeError, match="tells 3 classes apart; expected the 2 of this data"):
+        read_teacher(str(teacher_run[0]), CLASSES[:2], *OWN, torch.device("cpu"))

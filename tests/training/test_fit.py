@@ -1,0 +1,363 @@
+"""The loop: the same by seed, the same after a stop, and the same as a loop in plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.batches import channel_statistics, normalised, to_device
+from thirtytwo.errors import DivergedError, OutputError, RunError
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.callbacks import HISTORY_COLUMNS, Ledger
+from thirtytwo.training.fit import Fitted, Loop, build_net
+
+AUGMENTED: dict[str, Any] = {
+    "augment__flip": "alternating",
+    "augment__translate": 2,
+    "augment__cutout": 3,
+    "augment__policy": ["randaugment", "augmix"],
+    "augment__erase": 0.3,
+    "augment__mixup": 0.4,
+    "augment__cutmix": 1.0,
+}
+Train = Callable[..., Fitted]
+
+
+def same_weights(one: Fitted, other: Fitted) -> bool:
+    theirs = other.net.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.net.state_dict().items())
+
+
+def history(path: Path) -> list[dict[str, float]]:
+    rows = RunDir(path).read_history()
+    return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+    """Make the training stop after this many batches."""
+    count = 0
+    plain = Ledger.on_train_batch_end
+
+    def on_train_batch_end(self: Ledger, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == batches:
+            raise error
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Ledger, "on_train_batch_end", on_train_batch_end)
+
+
+def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    one = train("one", tiny.recipe(**AUGMENTED))
+    torch.manual_seed(99)
+    again = train("again", tiny.recipe(**AUGMENTED))
+    other = train("other", tiny.recipe(seed=1, **AUGMENTED))
+    assert same_weights(one, again)
+    assert not same_weights(one, other)
+    assert history(tmp_path / "one") == history(tmp_path / "again")
+
+
+def test_history_and_what_is_given_back(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    fitted = train("run", tiny.recipe())
+    rows = RunDir(tmp_path / "run").read_history()
+    assert (tmp_path / "run" / "history.csv").read_text().splitlines()[0] == ",".join(HISTORY_COLUMNS)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    assert set(rows[0]) == set(HISTORY_COLUMNS)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert fitted.epochs == 3
+    assert fitted.seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    assert not fitted.net.training
+    assert (fitted.mean, fitted.std) == channel_statistics(tiny.pictures(48).images)
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+def test_resumed_equals_uninterrupted(
+    batches: int, train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny.recipe(train__keep="best", optimizer__weight_decay=1e-5, **AUGMENTED)
+    straight = train("straight", recipe)
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, batches)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped", recipe)
+    assert signal.getsignal(signal.SIGINT) == handler, "a later Ctrl-C still works"
+    assert len(history(tmp_path / "stopped")) == batches // 3
+    resumed = train("stopped", recipe, resume=True)
+    assert same_weights(straight, resumed)
+    assert history(tmp_path / "stopped") == history(tmp_path / "straight")
+
+
+def test_resuming_a_whole_run_trains_no_more(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    recipe = tiny.recipe()
+    one = train("run", recipe)
+    before = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    again = train("run", recipe, resume=True)
+    assert same_weights(one, again)
+    assert again.epochs == 3
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_resuming_from_a_damaged_checkpoint(
+    content: bytes | None, train: Train, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=1)
+    train("run", recipe)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-2000] if content is None else content)
+    with pytest.raises(RunError, match="does not fit this recipe or is damaged"):
+        train("run", recipe, resume=True)
+
+
+def test_resuming_with_another_network(train: Train, tiny: SimpleNamespace) -> None:
+    train("run", tiny.recipe(schedule__epochs=1))
+    wider = tiny.recipe(schedule__epochs=1, model__options={"groups": [{"width": 8}, {"width": 24}]})
+    with pytest.raises(RunError, match="does not fit this recipe"):
+        train("run", wider, resume=True)
+
+
+def test_checkpoints_hold_no_code(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    train("run", tiny.recipe(train__keep="best", train__patience=5))
+    files = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert files == ["best.ckpt", "last.ckpt"]
+    for name in files:
+        torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Tensor]]:
+    """Validation says what the script says; gives the weights it was shown, by epoch."""
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        seen[self.current_epoch] = {name: value.clone() for name, value in self.net.state_dict().items()}
+        accuracy = [0.5, 0.7, 0.6, 0.65, 0.6, 0.9][self.current_epoch]
+        self.log("val_accuracy", accuracy, batch_size=1)
+        self.log("val_loss", 1 - accuracy, batch_size=1)
+
+    monkeypatch.setattr(Loop, "validation_step", validation_step)
+    return seen
+
+
+@pytest.mark.parametrize("monitor", ["val_accuracy", "val_loss"])
+def test_patience_and_best(
+    monitor: str, train: Train, tiny: SimpleNamespace, tmp_path: Path, scripted: dict[int, dict[str, Tensor]]
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=6, train__patience=2, train__keep="best", train__monitor=monitor)
+    fitted = train("run", recipe)
+    assert fitted.epochs == 4, "best in epoch 2, then two looks without a better one"
+    state = fitted.net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
+    assert not all(torch.equal(state[name], value) for name, value in scripted[3].items())
+    again = train("run", recipe, resume=True)
+    assert again.epochs == 4, "stopped is stopped"
+    assert same_weights(fitted, again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "like"),
+    [({}, 6, 5), ({"train__keep": "best"}, 6, 5), ({"train__patience": 1}, 3, 2)],
+)
+def test_keep(
+    changes: dict[str, Any],
+    epochs: int,
+    like: int,
+    train: Train,
+    tiny: SimpleNamespace,
+    scripted: dict[int, dict[str, Tensor]],
+) -> None:
+    fitted = train("run", tiny.recipe(schedule__epochs=6, **changes))
+    assert fitted.epochs == epochs
+    state = fitted.net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in scripted[like].items())
+
+
+@pytest.mark.parametrize(("every", "epochs", "looks"), [(1, 3, [1, 2, 3]), (2, 3, [2, 3]), (2, 4, [2, 4]), (9, 3, [3])])
+def test_validate_every(
+    every: int, epochs: int, looks: list[int], train: Train, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    train("run", tiny.recipe(train__validate_every=every, schedule__epochs=epochs))
+    assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == looks
+
+
+def test_best_with_rare_looks(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
+    """Looks after epochs 2, 4 and 5: the first is best."""
+    fitted = train("run", tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best"))
+    state = fitted.net.state_dict()
+    assert sorted(scripted) == [1, 3, 4]
+    assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
+
+
+def test_resumed_with_rare_looks(
+    train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best")
+    straight = train("straight", recipe)
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 10)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped", recipe)
+    assert same_weights(straight, train("stopped", recipe, resume=True))
+    assert history(tmp_path / "stopped") == history(tmp_path / "straight")
+
+
+def test_nothing_held_out(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    fitted = train("run", tiny.recipe(train__keep="best", train__patience=1), val=False)
+    assert fitted.epochs == 3
+    assert "val_loss" not in history(tmp_path / "run")[0]
+
+
+def test_diverged_loss(train: Train, tiny: SimpleNamespace) -> None:
+    with pytest.raises(DivergedError, match=r"^Training diverged: the loss in epoch \d is (nan|inf)\. Lower"):
+        train("run", tiny.recipe(optimizer__lr_head=1e30, optimizer__lr_rest=1e30))
+
+
+def test_tensorboard_on_request(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    train("without", tiny.recipe(schedule__epochs=1))
+    assert not (tmp_path / "without" / "tensorboard").exists()
+    train("run", tiny.recipe(train__tensorboard=True, schedule__epochs=1))
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
+    written = events.read_bytes()
+    for name in (b"val_loss", b"val_accuracy", b"train_loss", b"train_accuracy", b"lr"):
+        assert name in written
+
+
+def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", refuse)
+        with pytest.raises(OutputError, match="history.csv could not be written: No space left on device"):
+            train("run", tiny.recipe())
+    assert list((tmp_path / "run").iterdir()) == [], "nothing half-written"
+
+
+def batches_of(recipe: Recipe, tiny: SimpleNamespace) -> TrainingBatches:
+    images = tiny.pictures(48)
+    pixels, labels = to_device(images, torch.device("cpu"))
+    return TrainingBatches(
+        pixels, labels, *channel_statistics(images.images), recipe, torch.contiguous_format, images.classes
+    )
+
+
+def test_sizes_rise_as_the_recipe_says(tiny: SimpleNamespace) -> None:
+    stages = [{"size": 8, "until": 0.25}, {"size": 12, "until": 0.75}]
+    batches = batches_of(tiny.recipe(schedule__resolution=stages, schedule__epochs=4), tiny)
+    sizes = []
+    for epoch in range(4):
+        batches.epoch = epoch
+        sizes += [images.shape[-1] for images, _ in batches]
+    assert sizes == [8] * 3 + [12] * 6 + [16] * 3
+
+
+def test_a_stage_never_enlarges(tiny: SimpleNamespace) -> None:
+    batches = batches_of(tiny.recipe(schedule__resolution=[{"size": 24, "until": 0.5}]), tiny)
+    assert {images.shape[-1] for images, _ in batches} == {16}
+
+
+def test_batches_are_the_same_whenever_they_are_made(tiny: SimpleNamespace) -> None:
+    one, other = (batches_of(tiny.recipe(**AUGMENTED), tiny) for _ in range(2))
+    list(other)
+    one.epoch = other.epoch = 2
+    for (images, labels), (again, names) in zip(one, other, strict=True):
+        assert torch.equal(images, again)
+        assert torch.equal(labels, names)
+
+
+def test_labels_go_with_their_pictures(tiny: SimpleNamespace) -> None:
+    images = tiny.pictures(48)
+    batches = batches_of(tiny.recipe(augment__flip="none"), tiny)
+    plain = normalised(torch.from_numpy(images.images), *channel_statistics(images.images))
+    for pictures, labels in batches:
+        for picture, label in zip(pictures, labels, strict=True):
+            (place,) = [number for number in range(48) if torch.equal(plain[number], picture)]
+            assert int(label) == images.labels[place]
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_loop_equals_a_plain_one(name: str, train: Train, tiny: SimpleNamespace) -> None:
+    recipe = tiny.recipe(
+        optimizer__name=name,
+        optimizer__lr=0.01,
+        optimizer__weight_decay=1e-5,
+        schedule__warmup=0.2,
+        train__label_smoothing=0.1,
+        train__memory_format="contiguous",
+        **AUGMENTED,
+    )
+    fitted = train("run", recipe, val=False)
+    torch.testing.assert_close(
+        fitted.net.state_dict(), plain_loop(recipe, tiny), rtol=1e-4 if name == "sgd" else 1e-3, atol=1e-5
+    )
+
+
+def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
+    """The recipe again without Lightning, schedule and rates by hand; torch's own SGD where it can be."""
+    from timm.optim.muon import zeropower_via_newtonschulz
+
+    images = tiny.pictures(48)
+    mean, std = channel_statistics(images.images)
+    net = build_net(recipe, 3)
+    net.prepare(((torch.from_numpy(images.images) / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))
+    settings, batch = recipe.optimizer, 16
+    roles = net.parameter_groups()
+    rates = {"filters": settings.lr, "stem_bias": settings.lr_rest, "rest": settings.lr_rest, "head": settings.lr_head}
+    if settings.name == "muon":
+        rates.pop("filters")
+    sgd = torch.optim.SGD(
+        [
+            {
+                "params": roles[role],
+                "lr": lr,
+                "momentum": settings.momentum if role == "filters" else settings.momentum_rest,
+                "weight_decay": settings.weight_decay * batch / lr,
+            }
+            for role, lr in rates.items()
+        ],
+        momentum=0.5,
+        nesterov=True,
+    )
+    buffers = {parameter: torch.zeros_like(parameter) for parameter in roles["filters"]}
+    batches, step = batches_of(recipe, tiny), 0
+    for epoch in range(3):
+        batches.epoch = epoch
+        for pictures, labels in batches:
+            factor = (step + 1) / (0.2 * 9 + 1) if step / 9 < 0.2 else (1 - step / 9) / 0.8
+            stem = max(0.0, 1 - step / 9 / 0.375)
+            for group, (role, lr) in zip(sgd.param_groups, rates.items(), strict=True):
+                group["lr"] = lr * (stem if role == "stem_bias" else factor)
+            net.train()
+            net.zero_grad()
+            loss = len(labels) * F.cross_entropy(net(pictures), labels, label_smoothing=0.1)
+            loss.backward()
+            if stem == 0.0:
+                roles["stem_bias"][0].grad = None
+            sgd.step()
+            if settings.name == "muon":
+                with torch.no_grad():
+                    for weight, buffer in buffers.items():
+                        assert weight.grad is not None
+                        buffer.mul_(settings.momentum).add_(weight.grad)
+                        look_ahead = (weight.grad + settings.momentum * buffer).flatten(1)
+                        move = zeropower_via_newtonschulz(
+                            look_ahead, 3, [(3.4445, -4.7750, 2.0315)], dtype=torch.float32
+                        )
+                        weight.mul_(math.sqrt(len(weight)) / weight.norm())
+                        weight.sub_(settings.lr * factor * move.reshape(weight.shape))
+            step += 1
+    return net.state_dict()

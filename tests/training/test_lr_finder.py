@@ -1,0 +1,81 @@
+"""The range test on what is known: where a loss falls fastest, and where it runs away."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from thirtytwo.training.hardware import choose_hardware
+from thirtytwo.training.lr_finder import HIGHEST, LOWEST, range_test, steepest
+
+
+def test_steepest_by_hand() -> None:
+    rates = [10.0**power for power in range(-20, 0)]
+    losses = [2.0] * 14 + [1.9, 1.5, 0.9, 0.8, 0.8, 3.0]
+    # central differences: the largest fall over two steps is around the 16th, from 1.9 to 0.9
+    assert steepest(rates, losses) == rates[15]
+    assert steepest(rates, [1.0 + 0.1 * place for place in range(20)]) is None
+    assert steepest(rates[:5], losses[:5]) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer__name": "timm_sgd"},
+        {"optimizer__name": "adamw", "optimizer__lr": 0.05, "optimizer__sam": 0.05, "train__clip": 1.0},
+        {"schedule__accumulate": 2, "schedule__resolution": [{"size": 8, "until": 1.0}]},
+    ],
+)
+def test_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
+    recipe = tiny.recipe(**changes)
+    hardware = choose_hardware(recipe.train, "cpu")
+    found = range_test(recipe, tiny.pictures(48), hardware)
+    assert len(found.rates) == len(found.losses) <= 100
+    assert found.rates[0] == LOWEST
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(HIGHEST / LOWEST) / 99)
+    assert found.suggestion is not None
+    assert LOWEST < found.suggestion <= HIGHEST * 1.0001
+    assert min(found.losses) < 0.8 * found.losses[0]
+    again = range_test(recipe, tiny.pictures(48), hardware)
+    assert again == found, "the seed decides"
+
+
+def test_it_ends_where_the_loss_runs_away(tiny: SimpleNamespace, plain_net: str) -> None:
+    recipe = tiny.recipe(
+        model__name=plain_net, optimizer__name="timm_sgd", optimizer__lr=1e-3, train__label_smoothing=0.3
+    )
+    pictures = tiny.pictures(48)
+    told: list[str] = []
+    found = range_test(recipe, pictures, choose_hardware(recipe.train, "cpu"), steps=400, tell=told.append)
+    assert len(found.rates) < 400
+    assert told[0].startswith("step 20 of 400: lr ")
+
+
+def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: str) -> None:
+    recipe = tiny.recipe(model__name=plain_net, optimizer__name="adam", optimizer__lr=1e-5)
+    hardware = choose_hardware(recipe.train, "cpu")
+    found = range_test(recipe, tiny.pictures(48), hardware)
+    assert found.suggestion is not None
+    assert 1e-3 < found.suggestion < 10
+
+
+def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
+    """The rates told are peaks, whatever part of them a schedule would begin with."""
+    plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)
+    cycle = tiny.recipe(schedule__name="one-cycle", schedule__warmup=0.3)
+    hardware = choose_hardware(plain.train, "cpu")
+    found = [range_test(recipe, tiny.pictures(48), hardware, steps=30) for recipe in (plain, warm, cycle)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_generator_of_the_caller_goes_on(tiny: SimpleNamespace) -> None:
+    recipe = tiny.recipe()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=15)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,380 @@
+"""What a recipe may choose for its steps, each against a loop in plain PyTorch; and all of it after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thirtytwo.config.recipe import Recipe, parse_settings, read_recipe_values, resolve_recipe
+from thirtytwo.data.batches import channel_statistics, to_device
+from thirtytwo.errors import RecipeError
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.batches import TrainingBatches
+from thirtytwo.training.build import build_net
+from thirtytwo.training.callbacks import Ledger
+from thirtytwo.training.checks import check_optimizer, check_training
+from thirtytwo.training.ema import Averaging
+from thirtytwo.training.fit import Fitted
+from thirtytwo.training.module import Loop
+from thirtytwo.training.optimizers import MuonSGD
+from thirtytwo.training.sam import moved_uphill, sharpness_aware, statistics_kept
+
+Train = Callable[..., Fitted]
+Same = Callable[[Fitted, Fitted], bool]
+CHOICES: dict[str, dict[str, Any]] = {
+    "ema": {"train__ema": 0.9},
+    "ema, best": {"train__ema": 0.9, "train__keep": "best", "train__monitor": "val_loss"},
+    "sam": {"optimizer__sam": 0.1},
+    "accumulate": {"schedule__accumulate": 2, "train__ema": 0.5, "train__clip": 0.01},
+    "plateau": {"schedule__name": "plateau", "schedule__patience": 1, "train__monitor": "val_macro_f1"},
+    "adamw": {"optimizer__name": "adamw", "optimizer__lr": 0.01, "schedule__name": "cosine", "train__clip": 1.0},
+    "lion, sam": {"optimizer__name": "lion", "optimizer__lr": 0.001, "optimizer__sam": 0.1, "train__focal": 2.0},
+    "one-cycle": {"schedule__name": "one-cycle", "schedule__warmup": 0.3, "train__sampler": "balanced"},
+}
+
+
+def pictures(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every batch of the run, in order."""
+    images = tiny.pictures(48)
+    pixels, labels = to_device(images, torch.device("cpu"))
+    batches = TrainingBatches(pixels, labels, *channel_statistics(images.images), recipe, torch.channels_last)
+    for batches.epoch in range(recipe.schedule.epochs):
+        yield from batches
+
+
+def plain_recipe(tiny: SimpleNamespace, plain_net: str, **changes: Any) -> Recipe:
+    recipe: Recipe = tiny.recipe(model__name=plain_net, augment__flip="none", **changes)
+    return recipe
+
+
+def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace) -> None:
+    """Bit by bit those of a loop in plain PyTorch; it must stay so whatever else a recipe can choose."""
+    groups = [{"width": 16}, {"width": 24, "body": [3, 1], "body_width": 20, "residual": True}]
+    brief = {"schedule.batch_size": 16, "schedule.epochs": 3, "schedule.resolution": [{"size": 12, "until": 0.5}]}
+    overrides = tiny.overrides | {"model.options.groups": groups} | brief
+    overrides.pop("model.options")
+    recipe = resolve_recipe(read_recipe_values("fast"), overrides, classes=3, rows=5000)
+    assert recipe.optimizer.name == "muon"
+    fitted = train("run", recipe, val=False)
+
+    images = tiny.pictures(48)
+    net = build_net(recipe, 3).to(memory_format=torch.channels_last)
+    mean, std = channel_statistics(images.images)
+    scale = torch.tensor([1 / (255 * value) for value in std])
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    net.prepare((torch.from_numpy(images.images).float() * scale + offset).permute(0, 3, 1, 2))
+    roles = net.parameter_groups()
+    optimizer = MuonSGD(
+        [
+            {"params": roles["filters"], "lr": 0.24, "momentum": 0.6, "muon": True, "renormalise": True},
+            {"params": roles["stem_bias"], "lr": 0.1, "weight_decay": 2e-6 * 16 / 0.1},
+            {"params": roles["rest"], "lr": 0.1, "weight_decay": 2e-6 * 16 / 0.1},
+            {"params": roles["head"], "lr": 3.0, "weight_decay": 2e-6 * 16 / 3.0},
+        ]
+    )
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    for step, (batch, labels) in enumerate(pictures(recipe, tiny)):
+        progress = step / 9
+        factor = (step + 1) / (0.2 * 9 + 1) if progress < 0.2 else (1 - progress) / (1 - 0.2)
+        for place, (group, peak) in enumerate(zip(optimizer.param_groups, peaks, strict=True)):
+            group["lr"] = peak * (max(0.0, 1 - progress / 0.375) if place == 1 else factor)
+        optimizer.zero_grad()
+        roles["stem_bias"][0].requires_grad_(step < 0.375 * 9)
+        F.cross_entropy(net(batch), labels, label_smoothing=0.2, reduction="sum").backward()
+        optimizer.step()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, fitted.net.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("name", "per_picture"), [("sgd", True), ("timm_sgd", False)])
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_accumulated_and_clipped(
+    name: str, per_picture: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
+) -> None:
+    """Batches of 10 by threes: an epoch of 48 pictures has a step of 30 and one of 10."""
+    changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_picture else {"optimizer__lr": 0.05}
+    recipe = plain_recipe(
+        tiny, plain_net, optimizer__name=name, optimizer__weight_decay=0.0, optimizer__momentum_rest=0.9,
+        schedule__name="constant", schedule__batch_size=10, schedule__accumulate=3, train__clip=clip, **changes,
+    )  # fmt: skip
+    fitted = train("run", recipe, val=False)
+    net = build_net(recipe, 3)
+    rates = {"rest": 0.002, "head": 0.002} if per_picture else {"rest": 0.05, "head": 0.05}
+    groups = [{"params": net.parameter_groups()[role], "lr": lr} for role, lr in rates.items()]
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    batches = list(pictures(recipe, tiny))
+    assert len(batches) == 12
+    for start in range(0, 12, 4):
+        for group in (batches[start : start + 3], batches[start + 3 : start + 4]):
+            images, labels = (torch.cat(part) for part in zip(*group, strict=True))
+            optimizer.zero_grad()
+            F.cross_entropy(net(images), labels).backward()
+            if clip:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            if per_picture:
+                for parameter in net.parameters():
+                    assert parameter.grad is not None
+                    parameter.grad *= len(labels)
+            optimizer.step()
+    torch.testing.assert_close(fitted.net.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
+    """x² + 10 y² at (3, 0.4), and a closure that leaves its gradient."""
+    net = nn.Linear(2, 1, bias=False)
+    net.weight.data = torch.tensor([[3.0, 0.4]])
+
+    def closure() -> Tensor:
+        net.zero_grad()
+        loss = (net.weight**2 * torch.tensor([1.0, 10.0])).sum()
+        loss.backward()
+        return loss
+
+    return net, closure
+
+
+def test_sharpness_by_hand() -> None:
+    net, closure = quadratic()
+    loss = sharpness_aware(closure, net, 0.5)()
+    # the gradient is (6, 8), so that half a step uphill ends at (3.3, 0.8)
+    assert loss.item() == pytest.approx(3.3**2 + 10 * 0.8**2)
+    assert net.weight.grad is not None
+    torch.testing.assert_close(net.weight.grad, torch.tensor([[6.6, 16.0]]))
+    assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "back where it was, to the last bit"
+
+
+def test_no_uphill_from_level_ground() -> None:
+    net, closure = quadratic()
+    net.weight.data.zero_()
+    closure()
+    with moved_uphill(net, 0.5):
+        assert net.weight.tolist() == [[0, 0]]
+
+
+def test_second_pass_leaves_running_statistics() -> None:
+    norm = nn.BatchNorm1d(2)
+    batch = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    expected = norm(batch)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    with statistics_kept(norm):
+        torch.testing.assert_close(norm(2 * batch), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    norm(batch)
+    assert not torch.equal(norm.running_mean, before["running_mean"])
+
+
+def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net: str, tmp_path: Path) -> None:
+    recipe = plain_recipe(
+        tiny, plain_net, optimizer__name="timm_sgd", optimizer__lr=0.1, optimizer__sam=0.2, schedule__name="constant"
+    )
+    fitted = train("run", recipe, val=False)
+    net = build_net(recipe, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    losses = []
+    for images, labels in pictures(recipe, tiny):
+        loss = F.cross_entropy(net(images), labels)
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        before = [parameter.detach().clone() for parameter in net.parameters()]
+        with torch.no_grad():
+            for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                parameter += 0.2 * gradient / norm
+        optimizer.zero_grad()
+        F.cross_entropy(net(images), labels).backward()
+        with torch.no_grad():
+            for parameter, value in zip(net.parameters(), before, strict=True):
+                parameter.copy_(value)
+        optimizer.step()
+    torch.testing.assert_close(fitted.net.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
+    told = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
+    assert told == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
+
+
+def test_average_by_hand() -> None:
+    norm = nn.BatchNorm1d(1)
+    averaging = Averaging(norm, 0.3)
+    averaging.begin()
+    value = 1.0
+    for update, weight in enumerate((2.0, 5.0, -1.0, 4.0, 4.0)):
+        with torch.no_grad():
+            norm.weight.fill_(weight)
+            norm.running_mean.fill_(weight)  # type: ignore[union-attr]
+            norm.num_batches_tracked.fill_(update)  # type: ignore[union-attr]
+        averaging.update()
+        decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3][update]
+        value = decay * value + (1 - decay) * weight
+        assert averaging.average["weight"].item() == pytest.approx(value)
+        assert averaging.average["num_batches_tracked"].item() == update
+    assert norm.weight.item() == 4.0
+    averaging.give()
+    assert norm.weight.item() == pytest.approx(value)
+
+
+def test_average_is_validated_kept_and_given_back(
+    train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Tensor] = []
+    trained: list[Tensor] = []
+
+    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        shown.append(self.net.head.weight.detach().clone())  # type: ignore[union-attr, operator]
+        self.log("val_accuracy", [0.2, 0.9, 0.5, 0.6][self.current_epoch], batch_size=1)
+
+    def on_train_batch_end(self: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trained.append(self.net.head.weight.detach().clone())  # type: ignore[union-attr, operator]
+
+    monkeypatch.setattr(Loop, "validation_step", validation_step)
+    monkeypatch.setattr(Loop, "on_train_batch_end", on_train_batch_end)
+    recipe = tiny.recipe(train__ema=0.8, schedule__epochs=4)
+    last = train("last", recipe)
+    average = build_net(recipe, 3).head.weight.detach().clone()
+    for update, weight in enumerate(trained):
+        average.lerp_(weight, 1 - min(0.8, (1 + update) / (10 + update)))
+        if update % 3 == 2:
+            torch.testing.assert_close(shown[update // 3], average)
+    torch.testing.assert_close(last.net.head.weight.detach(), average)
+    assert not torch.allclose(average, trained[-1], rtol=1e-3)
+    looks = list(shown)
+    stopped = train("stopped", tiny.recipe(train__ema=0.8, train__keep="best", train__patience=1, schedule__epochs=4))
+    assert stopped.epochs == 3
+    assert torch.equal(stopped.net.head.weight.detach(), looks[1]), "the best, as it was validated"
+    again = train("last", recipe, resume=True)
+    assert torch.equal(again.net.head.weight, last.net.head.weight), "of a run that is whole already as well"
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_resumed_equals_uninterrupted(
+    name: str, train: Train, same_weights: Same, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=5, augment__translate=2, **CHOICES[name])
+    straight = train("straight", recipe)
+    plain, count = Ledger.on_train_batch_end, 0
+
+    def stop(self: Ledger, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 11:  # in the fourth epoch
+            raise KeyboardInterrupt
+        plain(self, *arguments)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Ledger, "on_train_batch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped", recipe)
+    resumed = train("stopped", recipe, resume=True)
+    assert same_weights(straight, resumed)
+    rows = [
+        [{key: row[key] for key in row if "second" not in key} for row in RunDir(tmp_path / run).read_history()]
+        for run in ("straight", "stopped")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_plateau_drops_rates_in_training(
+    train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: dict[int, set[float]] = {}
+
+    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val_loss", [0.5, 0.6, 0.4, 0.4, 0.4, 0.4][self.current_epoch], batch_size=1)
+
+    def on_train_batch_end(self: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+        optimizer: Any = self.trainer.optimizers[0]
+        used.setdefault(self.current_epoch, set()).add(self._used / optimizer.param_groups[0]["initial_lr"])
+
+    def on_before_optimizer_step(self: Loop, optimizer: Any) -> None:
+        self._used = optimizer.param_groups[0]["lr"]
+
+    for hook in (validation_step, on_train_batch_end, on_before_optimizer_step):
+        monkeypatch.setattr(Loop, hook.__name__, hook)
+    schedule = {"name": "plateau", "patience": 1, "drop": 0.5, "final": 0.2, "epochs": 6}
+    train(
+        "run", tiny.recipe(train__monitor="val_loss", **{f"schedule__{key}": value for key, value in schedule.items()})
+    )
+    found = [used[epoch] for epoch in range(6)]
+    assert found == [{1.0}, {1.0}, {0.5}, {0.5}, {0.25}, {0.2}]
+
+
+def test_soft_labels_in_a_step(tiny: SimpleNamespace, plain_net: str) -> None:
+    recipe = plain_recipe(tiny, plain_net, train__label_smoothing=0.1, optimizer__name="adamw", optimizer__lr=0.01)
+    loop = Loop(build_net(recipe, 3), recipe, 3)
+    images = torch.randn(16, 3, 8, 8)
+    labels = torch.randint(0, 3, (16,))
+    shares = 0.7 * F.one_hot(labels, 3) + 0.3 * F.one_hot(labels.flip(0), 3)
+    soft = loop.training_step((images, shares), 0)
+    logits = loop.net(images)
+    expected = F.cross_entropy(logits, shares, label_smoothing=0.1)
+    torch.testing.assert_close(soft["loss"], expected)
+    torch.testing.assert_close(soft["mean_loss"], expected)
+    torch.testing.assert_close(soft["accuracy"], (logits.argmax(1) == labels).float().mean())
+
+
+def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleNamespace, plain_net: str) -> None:
+    """A class that counts for nothing much is hardly ever called."""
+    shares = []
+    for weights in ("none", {"class 1": 1e-6}):
+        recipe = plain_recipe(
+            tiny, plain_net, train__class_weights=weights, optimizer__name="adam", optimizer__lr=0.1, schedule__epochs=8
+        )
+        net = train(f"run {len(shares)}", recipe, val=False).net
+        batches = list(pictures(recipe, tiny))
+        calls = torch.cat([net(images).argmax(1) for images, _ in batches[:3]])
+        shares.append((calls == 1).float().mean().item())
+    assert shares[0] == pytest.approx(1 / 3, abs=0.05)
+    assert shares[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"optimizer": {"sam": 0.1}, "schedule": {"accumulate": 2}}, "schedule.accumulate must be 1."),
+        (
+            {"train": {"class_weights": "balanced", "sampler": "balanced"}},
+            "train.class_weights and train.sampler both balance the classes; choose one.",
+        ),
+        ({"schedule": {"name": "one-cycle"}}, "'schedule': one-cycle rises first, so warmup must be above 0"),
+        ({"schedule": {"milestones": [0.5, 0.4]}}, "'schedule': milestones must rise."),
+        ({"optimizer": {"name": "adamw"}}, "'optimizer': lr 0.24 is too high for adamw"),
+        (
+            {"optimizer": {"options": {"eps": 1}}},
+            "'optimizer': options are for timm's optimisers; muon has its own keys.",
+        ),
+        ({"train": {"class_weights": {"cat": 0}}}, "'train.class_weights' must be "),
+        (
+            {"train": {"class_weights": "balance"}},
+            "'train.class_weights' must be 'none' or 'balanced' or a table, found",
+        ),
+        ({"train": {"distill": {"rn": "x"}}}, "unknown key 'train.distill.rn'. Did you mean 'run'?"),
+    ],
+)
+def test_choices_that_do_not_go_together(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_settings(Recipe, {"name": "own", "model": {"name": "fastnet"}} | values, "Recipe 'own'")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["timm_sgd", "adadelta", "muon", "sgd", "lars"])
+def test_rates_that_are_no_mistake(name: str, tiny: SimpleNamespace) -> None:
+    check_optimizer(tiny.recipe(optimizer__name=name, optimizer__lr=0.5))
+
+
+def test_what_needs_the_data_is_told_before_training(tiny: SimpleNamespace) -> None:
+    plateau = tiny.recipe(schedule__name="plateau")
+    check_training(plateau, ("ant", "bee"), held_out=True)
+    with pytest.raises(
+        RecipeError, match="schedule.name is 'plateau', which watches validation, but nothing is held out"
+    ):
+        check_training(plateau, ("ant", "bee"), held_out=False)
+    with pytest.raises(RecipeError, match="train.class_weights names 'cat', which is none of the 2 classes"):
+        check_training(tiny.recipe(train__class_weights={"cat": 2.0}), ("ant", "bee"), held_out=True)
+    with pytest.raises(RecipeError, match="'adam' cannot be had with these options"):
+        check_optimizer(tiny.recipe(optimizer__name="adam", optimizer__lr=0.1, optimizer__options={"what": 1}))

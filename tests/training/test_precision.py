@@ -1,0 +1,130 @@
+"""The precision of a CPU is the one whose step took less, and looking for it leaves no trace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.models import Net
+from thirtytwo.training.fit import build_net
+from thirtytwo.training.hardware import Hardware, choose_hardware
+from thirtytwo.training.precision import MOST_STEPS, StepTimes, timed_precision
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
+    "depthwise": {
+        "model__name": "timm",
+        "model__options": {
+            "architecture": "mobilenetv2_050",
+            "drop_path_rate": 0.5,
+            "head": [8],
+            "head_dropout": 0.5,
+        },
+    },
+}
+REASON = re.compile(r"a step of (\d+) images takes ([\d.]+) ms in float32 and ([\d.]+) ms in bfloat16")
+
+
+@pytest.fixture
+def machine(tiny: SimpleNamespace) -> Hardware:
+    """A CPU that has bfloat16, by its own word; any computes it somehow."""
+    chosen = choose_hardware(tiny.recipe().train, "cpu")
+    return replace(chosen, device=torch.device("cpu"), precision=torch.bfloat16)
+
+
+def counted(net: Net) -> list[int]:
+    """The images of every step that this network and copies of it take from here on."""
+    seen: list[int] = []
+
+    def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.append(len(given[0]))
+
+    net.register_forward_pre_hook(look)
+    return seen
+
+
+def open_recipe(tiny: SimpleNamespace, network: str, **changes: Any) -> Recipe:
+    return tiny.recipe(train__precision="auto", **NETWORKS[network], **changes)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_quicker_one_is_chosen_and_both_times_are_told(
+    network: str, tiny: SimpleNamespace, machine: Hardware
+) -> None:
+    recipe = open_recipe(tiny, network, schedule__batch_size=24, train__label_smoothing=0.1)
+    net = build_net(recipe, 3)
+    seen = counted(net)
+    found = timed_precision(net, recipe, 32, 3, machine)
+    (told,) = [choice for choice in found.choices if choice.what == "precision"]
+    match = REASON.match(told.reason)
+    assert match, told.reason
+    whole, half = float(match[2]), float(match[3])
+    assert told.value == str(found.precision).removeprefix("torch.")
+    assert {"float32": whole, "bfloat16": half}[told.value] == min(whole, half)
+    assert 2 <= int(match[1]) <= 24
+    assert len(seen) <= MOST_STEPS
+    assert max(seen) <= 24
+    others = [choice for choice in machine.choices if choice.what != "precision"]
+    assert [choice for choice in found.choices if choice.what != "precision"] == others
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_trace_is_left(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
+    recipe = open_recipe(tiny, network)
+    net = build_net(recipe, 3)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    torch.manual_seed(11)
+    random = torch.get_rng_state()
+    timed_precision(net, recipe, 32, 3, machine)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_frozen_base_is_timed_as_it_is_trained(
+    tiny: SimpleNamespace, machine: Hardware, pretrain: Callable[..., Any]
+) -> None:
+    recipe = open_recipe(tiny, "dense")
+    path, _ = pretrain(recipe.model, ("a", "b"))
+    for head_until in (0.3, 1.0):
+        settings = {"transfer__pretrained": str(path), "transfer__head_until": head_until}
+        started = open_recipe(tiny, "dense", **settings)
+        found = timed_precision(build_net(started, 3), started, 16, 3, machine)
+        assert any(REASON.match(choice.reason) for choice in found.choices)
+
+
+@pytest.mark.parametrize(
+    ("precision", "changes"),
+    [
+        ("float32", {}),
+        ("bfloat16", {}),
+        ("auto", {"precision": torch.float32}),
+        ("auto", {"device": torch.device("cuda", 0)}),
+        ("auto", {"device": torch.device("cuda", 0), "precision": torch.float16}),
+    ],
+)
+def test_nothing_is_timed_where_nothing_is_open(
+    precision: str, changes: dict[str, Any], tiny: SimpleNamespace, machine: Hardware
+) -> None:
+    recipe = tiny.recipe(train__precision=precision)
+    net = build_net(recipe, 3)
+    seen = counted(net)
+    hardware = replace(machine, **changes)
+    assert timed_precision(net, recipe, 16, 3, hardware) is hardware
+    assert not seen
+
+
+def test_the_lower_time_decides() -> None:
+    assert StepTimes(0.634, 0.748, 64).quicker == torch.float32
+    assert StepTimes(0.748, 0.634, 64).quicker == torch.bfloat16
+    assert StepTimes(0.5, 0.5, 64).quicker == torch.float32

@@ -1,0 +1,103 @@
+"""Scoring a run again under corruptions and with prediction sets: what is written, kept, shown and refused."""
+
+import json
+import shutil
+
+import pytest
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.errors import DataError, RunError
+from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names
+from thirtytwo.report.robustness import spoken
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows import evaluate, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    train("digits", recipe="digits", run=path, epochs=1, limit_train=400, device="cpu", show=False)
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "digits")
+    return RunDir(tmp_path / "digits")
+
+
+def test_corruptions_and_sets_are_written_and_stay(run):
+    found = evaluate(run.path, corruptions=True, corruption_pictures=30, coverage=0.8, device="cpu", show=False)
+    table, metrics = run.read_json(run.corruptions), run.read_json(run.metrics)
+    assert found == metrics | {"corruptions": table}
+    assert (table["dataset"], table["split"], table["n"]) == ("digits", "test", 30)
+    assert [kind["kind"] for kind in table["kinds"]] == corruption_names()
+    assert all(len(kind["accuracy"]) == len(STRENGTHS) for kind in table["kinds"])
+    assert 0 < table["mean_corruption_accuracy"]["value"] <= 1
+    sets = metrics["conformal"]
+    assert (sets["coverage"], sets["calibrated_on"], sets["n"]) == (0.8, 44, metrics["n"])
+    assert sets["measured"]["value"] == pytest.approx(0.8, abs=0.2)
+    assert metrics["test_evaluations"] == 2
+
+    evaluate(run.path, device="cpu", show=False)
+    assert run.read_json(run.metrics)["conformal"] == sets
+    page, card = run.report.read_text(encoding="utf-8"), run.card.read_text(encoding="utf-8")
+    assert 'href="#seen"' in page
+    assert 'id="album"' in page
+    for text in (page, card):
+        assert "Prediction sets" in text
+        assert spoken("shot_noise") in text
+
+
+def test_corruptions_are_the_same_the_second_time(run):
+    first, second = (
+        evaluate(run.path, corruptions=True, corruption_pictures=12, device="cpu", show=False)["corruptions"]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_other_rows_get_a_file_of_their_own(run):
+    evaluate(run.path, split="val", corruptions=True, corruption_pictures=10, device="cpu", show=False)
+    assert not run.corruptions.exists()
+    assert run.read_json(run.path / "corruptions-val.json")["split"] == "val"
+
+
+def test_the_command_prints_them(run, capsys):
+    words = ["evaluate", str(run.path), "--corruptions", "--corruption-pictures", "10", "--coverage", "0.8"]
+    assert run_command([*words, "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    for said in ("prediction sets for a coverage of 80 %", "truth in the set", "gaussian noise", "mean corruption"):
+        assert said in out, said
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"coverage": 95}, DataError, "Did you mean 0.95"),
+        ({"coverage": 0.99}, DataError, "needs at least 99 validation pictures; found 44"),
+        ({"coverage": 0.9, "split": "val"}, DataError, "cannot be measured on it"),
+        ({"corruptions": True, "corruption_pictures": 5}, DataError, "5 pictures cannot cover 10 classes"),
+    ],
+)
+def test_mistakes_are_told_before_test_is_touched(run, settings, error, says):
+    before = run.read_json(run.split)["test_evaluations"]
+    with pytest.raises(error, match=says):
+        evaluate(run.path, device="cpu", show=False, **settings)
+    assert run.read_json(run.split)["test_evaluations"] == before
+
+
+def test_a_run_without_validation(run, capsys):
+    run.split.write_text(json.dumps(run.read_json(run.split) | {"n_val": 0, "val_rows": []}), encoding="utf-8")
+    with pytest.raises(RunError, match="held no validation pictures out"):
+        evaluate(run.path, coverage=0.9, device="cpu", show=False)
+    assert run_command(["evaluate", str(run.path), "--coverage", "0.9", "--device", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "data.val_fraction" in err
+
+
+def test_a_run_whose_validation_predictions_are_gone(run):
+    run.predictions("val").unlink()
+    with pytest.raises(RunError, match="no predictions for 'val'"):
+        evaluate(run.path, coverage=0.9, device="cpu", show=False)

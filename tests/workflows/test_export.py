@@ -1,0 +1,130 @@
+"""A trained model in other formats, held against the one it is made of."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import thirtytwo
+from thirtytwo.cli.main import run_command
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import ExportError, OutputError
+from thirtytwo.export.formats import EXPORTS, ExportFormat
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows import export_model, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    train("digits", recipe="digits", run=path, epochs=1, limit_train=400, device="cpu", show=False)
+    return path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunDir:
+    shutil.copytree(trained, tmp_path / "digits")
+    return RunDir(tmp_path / "digits")
+
+
+@pytest.mark.parametrize(("kind", "part"), [("onnx-float16", 0.6), ("onnx-int8", 0.4)])
+def test_every_format_of_ours(run: RunDir, kind: str, part: float, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["export", str(run.path), "--format", kind]) == 0
+    out = capsys.readouterr().out
+    made = run.path / f"model-{kind.removeprefix('onnx-')}.onnx"
+    assert out.splitlines()[-1] == str(made)
+    assert made.stat().st_size < part * run.onnx.stat().st_size
+    info = read_info(made)
+    assert info.accuracy is None, "what was measured was another file"
+    assert info == read_info(run.onnx).model_copy(update={"accuracy": None})
+
+    found = export_model(run.path, kind, force=True)
+    agreement = found.agreement
+    assert agreement is not None
+    said, truth = run.read_predictions("val"), run.read_predictions("val").truth
+    assert (agreement.split, agreement.n) == ("validation", len(truth))
+    assert agreement.before == pytest.approx((said.predicted == truth).mean())
+    digits = load_dataset("digits", image_size=info.input_size, resize=info.resize).train
+    pixels = digits.images[[digits.rows.tolist().index(row) for row in said.rows]]
+    answers = thirtytwo.load(made).classify(pixels)
+    right = np.mean([answer.top == said.classes[label] for answer, label in zip(answers, truth, strict=True)])
+    assert agreement.accuracy == pytest.approx(right)
+    assert agreement.same > 0.9
+    assert 0 < agreement.largest < 0.2
+    assert f"Same class on {100 * agreement.same:.2f} %" in out
+    assert set(agreement.outputs) == {"probabilities", "logits", "features", "heatmaps", "known_score"}
+    assert all(0 < value < agreement.allowed for value in agreement.outputs.values())
+    written = run.read_json(run.exports)
+    assert list(written) == [made.name]
+    assert written[made.name]["format"] == kind
+    assert written[made.name]["outputs"] == agreement.outputs
+    assert written[made.name]["n"] == agreement.n
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits", "features", "heatmaps", "known_score"])
+def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(source: Path, target: Path) -> None:
+        model = onnx.load(str(source))
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == output:
+                        names[place] = "before"
+        model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [output]))
+        onnx.save(model, str(target))
+
+    monkeypatch.setitem(EXPORTS._rows, "onnx-spoilt", ExportFormat("-spoilt.onnx", "one output negated", spoil))
+    with pytest.raises(ExportError) as caught:
+        export_model(run.path, "onnx-spoilt")
+    assert f"{output} by 200.0%" in caught.value.message
+    assert not (run.path / "model-spoilt.onnx").exists()
+    assert not run.exports.exists()
+
+
+def test_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(source: Path, target: Path) -> None:
+        target.write_text(str(source.stat().st_size))
+
+    monkeypatch.setattr(EXPORTS, "_outside", {"size": EntryPoint("size", "elsewhere:size", "thirtytwo.export_formats")})
+    monkeypatch.setattr(EntryPoint, "load", lambda self: ExportFormat(".txt", "its size", count, same_contract=False))
+    monkeypatch.setattr(EXPORTS, "_rows", dict(EXPORTS._rows))
+    found = export_model(run.path, "size", out=tmp_path / "size.txt")
+    assert found.agreement is None
+    assert found.path.read_text() == str(run.onnx.stat().st_size)
+
+
+def test_a_model_without_its_run(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = tmp_path / "elsewhere" / "alone.onnx"
+    alone.parent.mkdir()
+    shutil.copyfile(run.onnx, alone)
+    assert run_command(["export", str(alone), "--format", "onnx-int8"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == str(alone.with_name("alone-int8.onnx"))
+    assert "Not held against the model it is made of" in err
+
+
+def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    place = run.path / "model-int8.onnx"
+    place.write_text("mine")
+    assert run_command(["export", str(run.path), "--format", "onnx-int8"]) == 2
+    assert f"{place} exists already. Delete it, choose another name" in capsys.readouterr().err
+    assert place.read_text() == "mine"
+    with pytest.raises(OutputError, match="is the model that the new file is made of"):
+        export_model(run.path, "onnx-int8", out=run.onnx, force=True)
+
+
+def test_what_is_small_already(run: RunDir) -> None:
+    small = export_model(run.path, "onnx-int8").path
+    with pytest.raises(ExportError, match="no float32 weights to make smaller"):
+        export_model(small, "onnx-float16")
+
+
+def test_an_unknown_format(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["export", str(run.path), "--format", "onnx-int4"]) == 2
+    assert "Unknown export format 'onnx-int4'. Did you mean 'onnx-int8'?" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""Where validation chose something, that is said beside all that is calibrated on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows import ensemble, train
+from thirtytwo.workflows.selection import selections
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({}, []),
+        ({"train__keep": "best"}, ["train.keep"]),
+        ({"train__patience": 3}, ["train.patience"]),
+        ({"schedule__name": "plateau"}, ["schedule.name"]),
+        ({"train__keep": "best", "data__train_on": "all"}, []),
+        ({"train__keep": "best", "train__patience": 3}, ["train.keep", "train.patience"]),
+    ],
+)
+def test_what_a_recipe_chooses(changes: dict[str, Any], keys: list[str], tiny: SimpleNamespace) -> None:
+    found = selections(tiny.recipe(**changes), {})
+    assert len(found) == len(keys)
+    assert all(key in what for key, what in zip(keys, found, strict=True))
+
+
+def test_tuning_chose_on_validation(tiny: SimpleNamespace) -> None:
+    (found,) = selections(tiny.recipe().model_copy(update={"name": "fast-tuned"}), {})
+    assert "tune" in found
+
+
+def test_what_other_runs_chose_counts(finished_run: Callable[..., Path], tmp_path: Path, tiny: SimpleNamespace) -> None:
+    best = finished_run(tmp_path / "best", settings={"train": {"keep": "best"}})
+    here = {"data": {"fingerprint": "abc"}}
+    assert selections(tiny.recipe(transfer__pretrained=str(best)), here)
+    assert selections(tiny.recipe(train__distill__run=str(best)), here)
+    assert selections(tiny.recipe(data__train_on="all", data__calibrate_from=str(best)), here)
+    assert not selections(tiny.recipe(transfer__pretrained=str(best)), {"data": {"fingerprint": "other"}})
+    assert not selections(tiny.recipe(transfer__pretrained=str(tmp_path / "gone")), here)
+    soup = here | {"members": [{"run": str(best)}], "choices": [{"what": "soup", "value": "", "reason": ""}]}
+    assert len(selections(tiny.recipe(), soup)) == 2
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
+    place = tmp_path_factory.mktemp("runs")
+
+    def trained(keep: str) -> RunDir:
+        changes = {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 2, "train.keep": keep}
+        how = {"recipe": "digits", "overrides": changes, "limit_train": 200, "device": "cpu", "show": False}
+        return RunDir(train("digits", run=place / keep, **how).path)
+
+    return {keep: trained(keep) for keep in ("best", "last")}
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_it_is_recorded_and_told(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+    run, chose = runs[keep], keep == "best"
+    assert run_command(["evaluate", str(run.path), "--coverage", "0.8", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    page, card = run.report.read_text(encoding="utf-8"), run.card.read_text(encoding="utf-8")
+    for entry in ("calibration", "conformal"):
+        assert metrics[entry]["selected_on_validation"] is chose
+        assert bool(metrics[entry]["validation_chose"]) is chose
+    for told in (out, page, card):
+        assert ("(train.keep)" in told) is chose
+        assert "used for nothing else" in told, "temperature is fitted on them in any case"
+    assert run_command(["evaluate", str(run.path), "--split", "val", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "optimistic" in said
+    assert ("(train.keep)" in said) is chose
+
+
+def test_an_ensemble_tells_what_its_members_chose(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    members = [run.path for run in runs.values()]
+    record = ensemble(members, run=tmp_path / "both", device="cpu", show=False).metrics["calibration"]
+    assert record["selected_on_validation"] is True
+    (what,) = record["validation_chose"]
+    assert "train.keep" in what

@@ -1,0 +1,313 @@
+"""Tuning on digits with a tiny network: what is drawn, kept, pruned, resumed and refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thirtytwo.config.recipe import read_recipe
+from thirtytwo.errors import RecipeError, RunError, UnknownNameError
+from thirtytwo.rundir import RunDir
+
+pytest.importorskip("torch")
+optuna = pytest.importorskip("optuna")
+
+pipeline = pytest.importorskip("thirtytwo.workflows")
+train, tune = pipeline.train, pipeline.tune
+module = sys.modules["thirtytwo.workflows.tune"]  # behind the function of that name
+spaces = sys.modules["thirtytwo.workflows.search_space"]
+studies = sys.modules["thirtytwo.workflows.study"]
+
+TINY: dict[str, Any] = {
+    "data.image_size": 8,
+    "model.options": {"groups": [{"width": 8}]},
+    "schedule.epochs": 2,
+    "schedule.batch_size": 64,
+    "train.precision": "float32",
+    "train.compile": "off",
+}
+SPACE = {"optimizer.lr": {"low": 0.05, "high": 0.8, "log": True}, "augment.translate": {"low": 0, "high": 2}}
+
+
+def tuned(run: Path, **settings: Any) -> Any:
+    how = {"recipe": "digits", "space": SPACE, "overrides": TINY, "limit_train": 400, "seed": 0, "trials": 3}
+    return tune("digits", run=run, show=False, device="cpu", **{**how, **settings})
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with (path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        return [{key: cell for key, cell in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Four trials in one go."""
+    return tuned(tmp_path_factory.mktemp("four") / "tuning", trials=4, pruner="none")
+
+
+def test_everything_is_written_and_the_recipe_comes_first(four: Any) -> None:
+    rows = table(four.path)
+    assert [row["outcome"] for row in rows] == ["done"] * 4
+    assert (float(rows[0]["optimizer.lr"]), rows[0]["augment.translate"]) == (0.24, "1")
+    assert len({row["optimizer.lr"] for row in rows}) == 4
+    assert four.best.value == max(float(row["val_accuracy"]) for row in rows)
+    names = {path.name for path in (four.path / "figures").iterdir()}
+    assert names == {f"{kind}.{suffix}" for kind in ("history", "importance", "slices") for suffix in ("png", "svg")}
+    assert spaces.read_space(four.path / "space.toml").to_dict() == spaces.parse_space(SPACE).to_dict()
+    assert not list(four.path.glob("trials/*/checkpoints"))
+
+
+def test_figures_of_a_trial_are_those_of_its_last_epoch(four: Any) -> None:
+    for trial in four.trials:
+        history = RunDir(four.path / "trials" / f"{trial.number:04d}").read_history()
+        assert len(history) == 2
+        assert trial.value == history[-1]["val_accuracy"]
+
+
+def test_the_best_recipe_trains_to_the_figure_it_was_chosen_for(four: Any, tmp_path: Path) -> None:
+    recipe = read_recipe(four.recipe)
+    assert recipe.name == "digits-tuned"
+    assert recipe.optimizer.lr == four.best.drawn["optimizer.lr"]
+    run = train("digits", recipe=four.recipe, run=tmp_path / "run", device="cpu", show=False)
+    assert RunDir(run.path).read_history()[-1]["val_accuracy"] == four.best.value
+
+
+def test_resumed_tuning_equals_uninterrupted(four: Any, tmp_path: Path) -> None:
+    run = tmp_path / "a place, with 100 % odd ?#characters"
+    tuned(run, trials=2, pruner="none")
+    again = tune("digits", trials=2, run=run, resume=True, device="cpu", show=False)
+    assert table(again.path) == table(four.path)
+    assert again.best.number == four.best.number
+
+
+class Untouchable:
+    """Test pictures that nobody may look at."""
+
+    def __getattr__(self, name: str) -> Any:
+        pytest.fail(f"test was asked for its {name}")
+
+
+def test_test_is_never_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settle = module.settle
+
+    def without_test(*arguments: Any) -> Any:
+        plan = settle(*arguments)
+        return replace(plan, parts=replace(plan.parts, test=Untouchable()))
+
+    monkeypatch.setattr(module, "settle", without_test)
+    assert tuned(tmp_path / "tuning", trials=1).best.value is not None
+    assert not list(tmp_path.rglob("predictions-*"))
+
+
+def test_a_trial_that_cannot_be_trained_is_noted(tmp_path: Path) -> None:
+    space = {
+        "train.class_weights": {"choices": ["none", "balanced"]},
+        "train.sampler": {"choices": ["shuffle", "balanced"]},
+    }
+    found = tuned(tmp_path / "tuning", space=space, trials=8, limit_train=200, epochs=1)
+    both = [trial for trial in found.trials if set(trial.drawn.values()) == {"balanced"}]
+    assert both
+    assert {trial.outcome for trial in both} == {"failed"}
+    assert "both balance the classes" in both[0].reason
+    assert "both balance the classes" in (found.path / "trials.csv").read_text()
+
+
+def test_nothing_trained_to_its_end_is_an_error(tmp_path: Path) -> None:
+    space = {key: {"choices": [1e37, 1e38]} for key in ("optimizer.lr_head", "optimizer.lr_rest", "optimizer.lr")}
+    with pytest.raises(RunError, match="None of 2 trials was trained to its end.*diverged"):
+        tuned(tmp_path / "tuning", space=space, trials=2, limit_train=200)
+    assert [row["outcome"] for row in table(tmp_path / "tuning")] == ["diverged"] * 2
+
+
+def test_the_space_in_the_docs_is_one() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tuning.md"
+    text = page.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    assert len(spaces.parse_space(tomllib.loads(text)).axes) == 4
+
+
+def test_a_hopeless_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "STARTUP", 1)
+    space = {"optimizer.lr_head": {"choices": [0.67, 1e-9]}, "optimizer.lr_rest": {"choices": [0.053, 1e-9]}}
+    space["optimizer.lr"] = {"choices": [0.24, 1e-9]}
+    found = tuned(tmp_path / "tuning", space=space, trials=8, limit_train=800)
+    hopeless = [t for t in found.trials if t.drawn["optimizer.lr_head"] == "1e-09" and t.number > 0]
+    assert hopeless
+    assert {trial.outcome for trial in hopeless} == {"pruned"}
+    assert {trial.epochs for trial in hopeless} == {1}
+    assert found.best.drawn["optimizer.lr_head"] == "0.67"
+
+
+def test_ctrl_c_keeps_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit, calls = module.fit, []
+
+    def stopped(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments, **settings)
+
+    monkeypatch.setattr(module, "fit", stopped)
+    run = tmp_path / "tuning"
+    with pytest.raises(KeyboardInterrupt):
+        tune("digits", recipe="digits", space=SPACE, overrides=TINY, limit_train=200, run=run, device="cpu")
+    assert "stopped; 1 finished trials are kept. Go on with: thirtytwo tune digits --resume --run" in (
+        capsys.readouterr().err
+    )
+    assert [row["outcome"] for row in table(run)] == ["done", "stopped"]
+    assert (run / "best.toml").is_file()
+    again = tune("digits", trials=1, run=run, resume=True, device="cpu", show=False)
+    assert [trial.outcome for trial in again.trials] == ["done", "stopped", "done"]
+    assert again.trials[2].drawn == again.trials[1].drawn
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"optimizer": {"lt": {"low": 1, "high": 2}}}, "unknown key 'optimizer.lt'. Did you mean 'optimizer.lr'"),
+        ({"model": {"low": 1, "high": 2}}, "unknown key 'model'"),
+        ({"optimizer.lr": {"low": 1, "high": 0.1}}, "'optimizer.lr': low must be below high, found 1 and 0.1."),
+        ({"optimizer.lr": {"low": 0.1}}, "low and high, or choices, must be given."),
+        ({"optimizer.lr": {"low": 0.1, "hihg": 1}}, "unknown key 'hihg'. Did you mean 'high'?"),
+        ({"optimizer.lr": {"low": "a", "high": 1}}, "'low' must be"),
+        ({"optimizer.lr": 0.1}, "'optimizer.lr' must be a range, such as"),
+        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, "with log, low must be above 0, found 0."),
+        ({"optimizer.lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "log and step do not go together."),
+        ({"optimizer.lr": {"low": 0.1, "high": 1, "step": 0.4}}, "a whole number of steps of 0.4 above low."),
+        ({"optimizer.lr": {"low": -1, "high": 1}}, "'lr' must be greater than 0, found -1.0."),
+        ({"optimizer.momentum": {"low": 0.5, "high": 1}}, "'momentum' must be less than 1, found 1.0."),
+        ({"augment.cutout": {"low": 0.5, "high": 8}}, "takes whole numbers"),
+        ({"augment.flip": {"low": 0, "high": 1}}, "'augment.flip' takes no numbers."),
+        ({"augment.flip": {"choices": ["none", "sideways"]}}, "found 'sideways'"),
+        ({"augment.flip": {"choices": ["none"]}}, "choices must be two or more different values."),
+        ({"augment.flip": {"choices": ["none", "random"], "step": 1}}, "choices stand alone"),
+        ({"seed": {"low": 0, "high": 9}}, "'seed' is nothing to tune"),
+        ({"evaluate.tta_shift": {"low": 0, "high": 2}}, "'evaluate.tta_shift' is nothing to tune"),
+        ({}, "names no key to search."),
+    ],
+)
+def test_bad_spaces_are_told_in_a_sentence(space: Mapping[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        spaces.parse_space(space)
+    assert told in str(error.value)
+
+
+def test_every_mistake_of_a_space_is_told_at_once() -> None:
+    with pytest.raises(RecipeError, match=r"'optimizer.lt'.*'augment.flip'"):
+        spaces.parse_space({"optimizer.lt": {"low": 1, "high": 2}, "augment.flip": {"low": 0, "high": 1}})
+
+
+def test_ranges_take_the_kind_of_their_key() -> None:
+    space = spaces.parse_space(
+        {"optimizer.lr": {"low": 1, "high": 2}, "augment.cutout": {"low": 0, "high": 8, "step": 4}}
+    )
+    assert isinstance(space.axes["optimizer.lr"].low, float)
+    assert isinstance(space.axes["augment.cutout"].low, int)
+    options = spaces.parse_space({"model.options.width": {"low": 8, "high": 16}})
+    assert isinstance(options.axes["model.options.width"].low, int)
+
+
+def test_choices_of_any_kind_come_back() -> None:
+    choices = [["autoaugment"], "none", "true"]
+    space = spaces.parse_space({"augment.policy": {"choices": choices}})
+    for choice in choices:
+        assert space.values({"augment.policy": spaces.label(choice)}) == {"augment.policy": choice}
+
+
+@pytest.mark.parametrize("name", ["fast", "digits"])
+def test_the_default_space_holds_the_recipe(name: str) -> None:
+    recipe = read_recipe(name)
+    drawn = spaces.default_space(recipe).drawn(recipe)
+    assert drawn is not None
+    assert drawn["optimizer.lr"] == recipe.optimizer.lr
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path / "study.db") as connection:
+        connection.execute("create table pictures (name text)")
+    connection.close()
+
+
+def other_study(path: Path) -> None:
+    study = optuna.create_study(storage=studies._storage(path / "study.db"))
+    studies.close(study)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda path: None, "holds no tuning to resume: it has no study.db."),
+        (lambda path: (path / "study.db").write_bytes(b"no database" * 100), "is damaged, or holds another"),
+        (foreign, "is damaged, or holds another"),
+        (other_study, "is damaged, or holds another"),
+    ],
+)
+def test_a_directory_of_something_else_is_refused(spoil: Callable[[Path], Any], told: str, tmp_path: Path) -> None:
+    spoil(tmp_path)
+    with pytest.raises(RunError, match=told):
+        tune("digits", run=tmp_path, resume=True, show=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"metric": "val_loss"}, r"--metric \(was 'val_accuracy', now 'val_loss'\)"),
+        ({"seed": 3}, r"seed \(was 0, now 3\)"),
+        ({"recipe": "fast"}, "--recipe"),
+        ({"space": {"optimizer.lr": {"low": 0.1, "high": 0.2}}}, "--space"),
+    ],
+)
+def test_resuming_otherwise_is_refused(asked: dict[str, Any], told: str, four: Any) -> None:
+    with pytest.raises(RunError, match=told):
+        tune("digits", run=four.path, resume=True, show=False, **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "told"),
+    [
+        ({"metric": "val_acuracy"}, UnknownNameError, "Did you mean 'val_accuracy'"),
+        ({"pruner": "medium"}, UnknownNameError, "Did you mean 'median'"),
+        ({"trials": 0}, RecipeError, "at least 1 trial; found 0"),
+        ({"overrides": {**TINY, "data.val_fraction": 0}}, RecipeError, "holds nothing out"),
+        ({"space": "gone.toml"}, RecipeError, "There is no space file 'gone.toml'"),
+    ],
+)
+def test_mistakes_come_before_anything_is_written(
+    asked: dict[str, Any], error: type[Exception], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=told):
+        tuned(tmp_path / "tuning", **asked)
+    assert not (tmp_path / "tuning").exists()
+
+
+def test_the_command_prints_the_recipe_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from thirtytwo.cli.main import run_command
+
+    (tmp_path / "space.toml").write_text("optimizer.lr = { low = 0.1, high = 0.4, log = true }\n")
+    words = ["tune", "digits", "--recipe", "digits", "--trials", "2", "--epochs", "1", "--limit-train", "200"]
+    words += ["--space", str(tmp_path / "space.toml"), "--run", str(tmp_path / "tuning"), "--device", "cpu"]
+    settings = {key: json.dumps(value) for key, value in TINY.items() if isinstance(value, (int, str))}
+    settings["model.options"] = "{ groups = [{ width = 8 }] }"
+    for key, value in settings.items():
+        words += ["--set", f"{key}={value}"]
+    assert run_command(words) == 0, capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == str(tmp_path / "tuning" / "best.toml")
+    assert "test is not looked at" in told.err
+
+
+def test_the_command_knows_every_metric() -> None:
+    from thirtytwo.cli.tune import Metric
+    from thirtytwo.config.recipe import Monitor
+
+    assert Metric == Monitor
