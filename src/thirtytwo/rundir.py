@@ -125,6 +125,10 @@ class RunDir:
     def corruptions(self) -> Path:
         return self.path / "corruptions.json"
 
+    def metrics_on(self, name: str) -> Path:
+        """Metrics on other data (`metrics-<data>-<split>.json`)."""
+        return self.path / f"metrics-{name}.json"
+
     def corruptions_on(self, name: str) -> Path:
         """Accuracy under corruptions of the run's own test (`corruptions.json`), or of something else by name."""
         return self.corruptions if name == "test" else self.path / f"corruptions-{name}.json"

@@ -253,6 +253,56 @@ def test_trained_images_are_left_out_of_other_data(
         evaluate(run.path, data=str(other), device="cpu", show=False)
 
 
+def test_scores_of_other_images_are_not_kept(changed: tuple[Path, RunDir]) -> None:
+    folder, run = changed
+    before = evaluate(run.path, tta=True, coverage=0.5, device="cpu", show=False)
+    assert before["accuracy_tta"]
+    assert before["conformal"]
+    assert evaluate(run.path, device="cpu", show=False)["accuracy_tta"] == before["accuracy_tta"]
+    (folder / files_of(run, "test")[0]).unlink()
+    after = evaluate(run.path, device="cpu", show=False)
+    assert after["n"] == before["n"] - 1
+    assert after["accuracy_tta"] is None
+    assert "conformal" not in after
+
+
+def test_other_data_with_images_of_the_own_test_counts_as_a_test_evaluation(
+    changed: tuple[Path, RunDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = changed
+    other = noise_folder(tmp_path / "other", 5, first=9000)
+    evaluations = run.read_json(run.split)["test_evaluations"]
+    evaluate(run.path, data=str(other), device="cpu", show=False)
+    assert run.read_json(run.split)["test_evaluations"] == evaluations
+    for file in files_of(run, "test")[:3]:
+        shutil.copy(folder / file, other / "a" / f"copy-{Path(file).name}")
+    metrics = evaluate(run.path, data=str(other), device="cpu")
+    assert metrics["n"] == 13
+    assert metrics["test_evaluations"] == run.read_json(run.split)["test_evaluations"] == evaluations + 1
+    assert "3 images are of the run's own test" in capsys.readouterr().err
+
+
+def test_metrics_on_other_data_are_written(changed: tuple[Path, RunDir], tmp_path: Path) -> None:
+    folder, run = changed
+    other = noise_folder(tmp_path / "other", 5, first=9000)
+    shutil.copy(folder / trained_files(folder, run)[0], other / "a" / "copy.png")
+    own = run.metrics.read_bytes()
+    metrics = evaluate(run.path, data=str(other), device="cpu", show=False)
+    written = run.read_json(run.path / "metrics-other-test.json")
+    assert written["n"] == metrics["n"] == 10
+    assert written["excluded"] == {"trained_on": 1, "validation": 0}
+    assert run.metrics.read_bytes() == own
+
+
+def test_other_images_in_the_place_of_the_run_s_are_other_data(changed: tuple[Path, RunDir]) -> None:
+    folder, run = changed
+    shutil.rmtree(folder)
+    noise_folder(folder, 6, first=50_000)
+    with pytest.raises(DataError):
+        evaluate(run.path, device="cpu", show=False)
+    assert evaluate(run.path, data=str(folder), device="cpu", show=False)["n"] == 12
+
+
 # The guard
 
 
@@ -375,6 +425,35 @@ def test_patterns_that_group_nothing(pattern: str, says: str, memorised: tuple[P
     with pytest.raises(DataError, match=says) as caught:
         quick(memorised[0], "run", group_by=pattern)
     assert caught.value.fix
+
+
+def test_a_pattern_that_misses_files_is_told(
+    quick: Changes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(24):
+        noise(tmp_path / "grouped" / "a" / f"p{number // 4}_{number}.png", number)
+        noise(tmp_path / "grouped" / "b" / f"{number}.png", 500 + number)
+    run = quick(tmp_path / "grouped", "run", group_by=r"/(p\d+)_")
+    choices = {choice["what"]: choice for choice in json.loads((run.path / "environment.json").read_text())["choices"]}
+    assert choices["groups"]["value"] == "30"
+    assert "24 of 48" in choices["groups"]["reason"]
+
+
+@pytest.mark.parametrize("pattern", ["a|b", "."])
+def test_a_pattern_that_makes_one_group_of_a_class(pattern: str, memorised: tuple[Path, Run], quick: Changes) -> None:
+    with pytest.raises(DataError) as caught:
+        quick(memorised[0], "run", group_by=pattern)
+    assert "group_by" in caught.value.message
+    assert "--group-by" in (caught.value.fix or "")
+
+
+def test_a_limit_above_what_there_is_changes_nothing(memorised: tuple[Path, Run], quick: Changes) -> None:
+    folder, run = memorised
+    whole = RunDir(run.path).read_json(RunDir(run.path).split)
+    limited = RunDir(quick(folder, "limited", limit_train=whole["n_train"] + 1).path)
+    split = limited.read_json(limited.split)
+    assert (split["n_train"], split["n_val"]) == (whole["n_train"], whole["n_val"])
+    assert any("limit_train" in note for note in limited.read_json(limited.environment)["data"]["skipped"])
 
 
 @pytest.mark.parametrize("train_on", ["train", "all"])

@@ -38,7 +38,11 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     train, val = _apart(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
         train, val = hold_out(train, settings.val_fraction, settings.split_seed)
-        if settings.limit_train and settings.train_on == "train":
+        if settings.limit_train > len(train) and settings.train_on == "train":
+            notes.append(
+                f"nothing by data.limit_train = {settings.limit_train:,}: there are {len(train):,} to train on"
+            )
+        elif settings.limit_train and settings.train_on == "train":
             share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
             val = limit(val, max(share, int((val.counts > 0).sum())), settings.split_seed)
     else:

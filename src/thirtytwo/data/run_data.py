@@ -154,18 +154,18 @@ def load_as_stored(
 
 
 def is_own(run: RunDir, spec: str, dataset: DataSet) -> bool:
-    """Whether `dataset`, found at `spec`, is the run's data: the same place, or mostly the same images elsewhere."""
+    """Whether `dataset`, found at `spec`, is the run's data: some images in the same place, or most elsewhere."""
     about = run.read_json(run.environment)["data"]
     if spec == about["spec"] and about.get("path") is None:
         return True
-    if about.get("path") is not None and absolute(spec) == about["path"]:
-        return True
+    same_place = about.get("path") is not None and absolute(spec) == about["path"]
     record = run.read_json(run.split)
     if "train" not in record:
-        return bool(dataset.fingerprint == about["fingerprint"])
+        return same_place or bool(dataset.fingerprint == about["fingerprint"])
     recorded = np.unique(_known(run, record))
     present = np.unique(np.concatenate([images.hashes for images in dataset.stored.values()]))
-    return 2 * len(np.intersect1d(present, recorded)) > max(len(present), len(recorded))
+    shared = len(np.intersect1d(present, recorded))
+    return bool(shared) if same_place else 2 * shared > max(len(present), len(recorded))
 
 
 def find_again(run: RunDir, dataset: DataSet) -> RunData:

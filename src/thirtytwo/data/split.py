@@ -173,10 +173,13 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
     if not single:
         return
     counts = dict(zip(images.classes, images.counts.tolist(), strict=True))
-    if all(counts[name] == 1 for name in single):
-        what = "1 picture"
-    else:
-        what = "1 group (equal images are one)" if images.groups is not None else "1 distinct picture"
+    if images.groups is not None and not all(counts[name] == 1 for name in single):
+        raise DataError(
+            f"{_listed(single)} {'has' if len(single) == 1 else 'have'} 1 group each by data.group_by (equal images "
+            f"count as one); expected at least 2, one to train on and one for {purpose}.",
+            "Name smaller groups with --group-by, or divide the data into train/, val/ and test/ yourself.",
+        )
+    what = "1 picture" if all(counts[name] == 1 for name in single) else "1 distinct picture"
     raise DataError(
         f"{_listed(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
         f"expected at least 2, one to train on and one for {purpose}.",

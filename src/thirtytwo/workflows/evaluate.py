@@ -133,10 +133,19 @@ def evaluate(
         directory.write_json(directory.corruptions_on(there.name(split)), table)
     if there.own and split == "test":
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-        metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
+        if _on_the_same_images(before, metrics):
+            metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
         _write_pages(directory, there.recipe, there.parts)
+    elif not there.own:
+        directory.write_json(directory.metrics_on(there.name(split)), metrics)
     return metrics if table is None else metrics | {"corruptions": table}
+
+
+def _on_the_same_images(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether both are metrics of all of the run's test images, so that entries of one hold for the other."""
+    missing = [(metrics.get("changed") or {}).get("missing", 0) for metrics in (before, now)]
+    return before.get("n") == now["n"] and not any(missing)
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ class _Opened:
     data_root: Path | None
     told: tuple[str, ...]
     counts: dict[str, Any]
+    own_test: int = 0
+    """How many images of other data are of the run's own test."""
 
     @property
     def own(self) -> bool:
@@ -183,9 +194,8 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
         if not is_own(directory, data, dataset):
             other = other_images(dataset, split, info.classes, directory)
             counts = {"excluded": other.excluded}
-            return _Opened(
-                recipe, info, scorer, dataset, other.images, None, spec, root, _left_out(other, directory), counts
-            )
+            told = _left_out(other, directory)
+            return _Opened(recipe, info, scorer, dataset, other.images, None, spec, root, told, counts, other.own_test)
         found = find_again(directory, dataset)
     pictures = own_images(found, split, directory)
     told, counts = tuple(found.told()), _changed(found, split)
@@ -202,16 +212,19 @@ def _left_out(other: Scorable, run: RunDir) -> tuple[str, ...]:
     if other.excluded is None:
         return (f"{run.path} recorded no content of its images, so what it was trained on cannot be left out",)
     reasons = {"trained_on": "trained on", "validation": "chosen and calibrated on"}
-    return tuple(
+    lines = [
         f"left out {count:,} images that {run.path} was {reasons[reason]}"
         for reason, count in other.excluded.items()
         if count
-    )
+    ]
+    if other.own_test:
+        lines.append(f"{other.own_test:,} images are of the run's own test set: counted as a test evaluation")
+    return tuple(lines)
 
 
 def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> dict[str, Any]:
     """The content of a `metrics.json`, counting one more touch where it is the run's own test."""
-    touches = touch_test(directory) if there.own and split == "test" else 0
+    touches = touch_test(directory) if there.own_test or (there.own and split == "test") else 0
     record = directory.read_json(directory.split)
     metrics = compute_metrics(
         scored.single,

@@ -150,7 +150,7 @@ def _always(info: ModelInfo) -> Iterator[OodSet | Skipped]:
 
 
 def _of_data(spec: str, info: ModelInfo, data_root: Path | None, most: int) -> OodSet | Skipped:
-    found = load_dataset(spec, data_root=data_root, image_size=info.input_size, resize=info.resize)
+    found = load_dataset(spec, data_root=data_root, image_size=info.input_size, resize=info.resize, whole=True)
     source = f"asked for as {spec}, fingerprint {found.fingerprint}"
     return skipped_for(found, info) or OodSet(found.name, f"images of {found.name}", source, _drawn(found, most))
 

@@ -71,10 +71,12 @@ class Scorable:
     """Images of other data that a run may be scored on, and how many were left out since the run knows them.
 
     `excluded` counts what was `trained_on` and what was in `validation`; None where the run recorded no content.
+    `own_test` counts the images that are in the run's own test set.
     """
 
     images: ImageSet
     excluded: Mapping[str, int] | None
+    own_test: int = 0
 
 
 def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: RunDir) -> Scorable:
@@ -92,7 +94,7 @@ def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: Ru
     if images is None or not len(images):
         raise DataError(f"{dataset.name} has no split {split!r}.", "Choose the other one with --split.")
     seen, held = trained_on(run), recorded_hashes(run, "val")
-    excluded = None
+    excluded, own_test = None, 0
     if seen is not None and held is not None:
         trained = np.isin(images.hashes, seen)
         validation = np.isin(images.hashes, held) & ~trained
@@ -104,7 +106,9 @@ def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: Ru
                 "Score it on images that it has not seen.",
             )
         images = images.take(np.flatnonzero(~(trained | validation)))
-    return Scorable(_relabelled(images, dataset.name, classes), excluded)
+        tested = recorded_hashes(run, "test")
+        own_test = 0 if tested is None else int(np.isin(images.hashes, tested).sum())
+    return Scorable(_relabelled(images, dataset.name, classes), excluded, own_test)
 
 
 def _relabelled(images: ImageSet, name: str, classes: tuple[str, ...]) -> ImageSet:

@@ -174,7 +174,7 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
         told = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
         raise RunError(
             f"{run.path} was begun with another recipe: {told}.",
-            "Resume without --recipe, --set, --seed and --epochs, or start anew with another --run.",
+            "Resume without --recipe, --set, --seed, --epochs and --limit-train, or start anew with another --run.",
         )
     began = run.read_json(run.split) if run.split.is_file() else split
     if any(began.get(part, {}).get("hashes") != split[part]["hashes"] for part in PARTS):
@@ -202,6 +202,8 @@ def default_path(data: str, recipe: str | Path, seed: int) -> Path:
 def slug(text: str) -> str:
     """The last part of a name or path, fit for a file name."""
     last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
+    if last in (".", ".."):  # a hidden or misleading name
+        last = Path(text).resolve().name or "data"
     return "".join(char if char.isalnum() or char in "-_." else "-" for char in last)
 
 

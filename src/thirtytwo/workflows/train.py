@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thirtytwo.augment.augmenter import check_augment
 from thirtytwo.config.recipe import Precision, Recipe, read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.parts import divide
 from thirtytwo.data.run_data import split_record, unused_of
-from thirtytwo.data.types import ImageSet
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
@@ -192,7 +194,7 @@ def settle(
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, measured_by_twin)
     origins = check_unseen(data, dataset, parts, recipe, data_root)
-    hardware = replace(hardware, choices=(*hardware.choices, *origins.choices))
+    hardware = replace(hardware, choices=(*hardware.choices, *_groups_of(dataset, early), *origins.choices))
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # lets go of what was divided
     check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
@@ -211,6 +213,17 @@ def settle(
     written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
     split = split_record(parts, recipe, unused, origins.as_dict())
     return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, split, data_root)
+
+
+def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
+    """How many groups `data.group_by` makes, for the log: a pattern that misses files leaves each of them alone."""
+    found = [images.groups for images in dataset.stored.values() if images.groups is not None]
+    if not found:
+        return ()
+    sizes = np.unique(np.concatenate(found), return_counts=True)[1]
+    alone = int((sizes == 1).sum())
+    reason = f"data.group_by = {recipe.data.group_by!r}; {alone:,} of {int(sizes.sum()):,} images are alone in theirs"
+    return (Choice("groups", f"{len(sizes):,}", reason),)
 
 
 def _as_before(recipe: Recipe, precision: Precision | None) -> Recipe:
