@@ -28,8 +28,9 @@ class Explanation:
 
     `label` is the explained class and `confidence` its calibrated probability, 0 to 1; `top` is the most probable
     class; `known` is false for an image that is out of distribution (unknown). `pixels` uint8 `(S, S, 3)` is the input
-    of the model; `width` × `height` is the original size. `heat` float32 `(S, S)` is 1 where the evidence for the class
-    is strongest and 0 where there is none. `score` is None if it was not requested. `file` is None for pixels and bytes.
+    of the model; `width` × `height` is the original size. `heat` float32 `(S, S)` is 1 where the evidence for the
+    class is strongest and 0 where there is none. `score` is None if it was not requested. `file` is None for pixels
+    and bytes.
     """
 
     file: str | None
