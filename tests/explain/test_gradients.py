@@ -115,7 +115,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+SLOW = ("resnet", "efficientnet", "convnext")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES]
+)
 def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     torch.manual_seed(0)
     net: Any = MODELS.get("timm")(3, FAMILIES[family])

@@ -50,7 +50,9 @@ METADATA = [
 ]
 
 
-@pytest.fixture(scope="module", params=[SMALL, RESIDUAL], ids=["plain", "residual"])
+@pytest.fixture(
+    scope="module", params=[SMALL, pytest.param(RESIDUAL, marks=pytest.mark.slow)], ids=["plain", "residual"]
+)
 def exported(
     request: pytest.FixtureRequest, tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Net, ModelInfo, Path]:
