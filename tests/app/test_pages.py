@@ -181,7 +181,7 @@ def test_teaching_says_what_is_missing(
     found.file_uploader(key="group-files-2").set_value(files).run()
     assert not found.button[-1].disabled
     found.button[-1].click().run()
-    assert "'one' and 'two'" in found.error[0].value
+    assert "The classes 'one' and 'two' hold the same picture." in found.error[0].value
 
 
 def predictions() -> Predictions:

@@ -321,9 +321,9 @@ def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker
         "truth": finished_run(tmp_path / "truth", truth=[2, 1, 0] * 80),
     }
     for run, says in (
-        (other["classes"], "'blue'.*'pink'"),
-        (other["rows"], "rows.* 60 .*240"),
-        (other["truth"], "160 of 240 rows"),
+        (other["classes"], "know other classes: only .* has 'blue'; only .* has 'pink'"),
+        (other["rows"], "other rows than .*: 60 against 240"),
+        (other["truth"], "another truth than .* in 160 of 240 rows"),
         (two[0], "is named twice"),
         (two[0] / ".." / two[0].name, "is named twice"),
     ):

@@ -121,7 +121,7 @@ def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixt
 
 def test_what_is_small_already(run: RunDir) -> None:
     small = export_model(run.path, "onnx-int8").path
-    with pytest.raises(ExportError, match="no float32 weights"):
+    with pytest.raises(ExportError, match="no float32 weights to make smaller"):
         export_model(small, "onnx-float16")
 
 

@@ -207,13 +207,13 @@ def disagreements(predictions: Sequence[Predictions]) -> list[Disagreement]:
 
 
 def _groups(predictions: Sequence[Predictions]) -> Iterator[Disagreement]:
-    answers = np.stack([given.predicted for given in predictions])  # (R, N)
-    rows = np.arange(answers.shape[1])
-    right = answers == predictions[0].truth
+    predicted = np.stack([given.predicted for given in predictions])  # (R, N)
+    rows = np.arange(predicted.shape[1])
+    right = predicted == predictions[0].truth
     true_probabilities = np.stack([given.probabilities[rows, given.truth] for given in predictions]).astype(
         np.float64
     )  # (R, N)
-    runs, correct_runs = len(answers), right.sum(axis=0)
+    runs, correct_runs = len(predicted), right.sum(axis=0)
     for run in range(runs):
         others = np.delete(true_probabilities, run, axis=0)
         yield Disagreement(
@@ -228,7 +228,7 @@ def _groups(predictions: Sequence[Predictions]) -> Iterator[Disagreement]:
     )
     mean_confidence = np.mean([given.confidence for given in predictions], axis=0)
     yield Disagreement(
-        "all_wrong", None, _rank((correct_runs == 0) & (answers != answers[0]).any(axis=0), mean_confidence)
+        "all_wrong", None, _rank((correct_runs == 0) & (predicted != predicted[0]).any(axis=0), mean_confidence)
     )
 
 
