@@ -53,7 +53,7 @@ def test_softmax_does_not_overflow():
 
 
 def test_a_perfect_validation_does_not_sharpen_without_end():
-    """200 images all right: confidence stays near what one more, unknown image allows, (200 + 1/2) / 201."""
+    """200 correct predictions: the confidence is that with one pseudo-sample, (200 + 1/2) / 201."""
     labels = np.arange(200) % 2
     logits = np.where(np.eye(2)[labels] > 0, 2.0, -2.0)
     confidence = softmax(logits, fit_temperature(logits, labels)).max(axis=1)
@@ -103,7 +103,7 @@ def test_without_curvature_it_is_a_temperature():
 
 @pytest.mark.parametrize(("temperature", "curvature"), [(1.0, 0.2), (0.7, 0.5), (2.0, 1.0)])
 def test_finds_the_probabilities_that_labels_were_drawn_with(temperature, curvature):
-    """The two numbers can stand in for each other to some degree; what comes out of them cannot."""
+    """Temperature and curvature are correlated, so probabilities are compared instead."""
     random = np.random.default_rng(1)
     logits = 1.5 * random.normal(size=(20_000, 10))
     drawn_with = Calibration(temperature, curvature)
@@ -121,7 +121,7 @@ def test_finds_the_probabilities_that_labels_were_drawn_with(temperature, curvat
 
 
 def test_undoes_label_smoothing():
-    """A network that learnt smoothed targets exactly says 0.8 p + 0.2 / 10; bent, it is nearer to p than scaled."""
+    """A network that fits smoothed targets outputs 0.8 p + 0.2 / 10; the curvature brings it nearer to p."""
     random = np.random.default_rng(2)
     true = softmax(3.0 * random.normal(size=(20_000, 10)))
     labels = (np.log(true) + random.gumbel(size=true.shape)).argmax(axis=1)

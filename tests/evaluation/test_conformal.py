@@ -103,7 +103,7 @@ def test_how_many_rows_a_coverage_needs(count, coverage, enough):
 
 
 @pytest.mark.parametrize(
-    ("held_out", "coverage", "says"),
+    ("held_out", "coverage", "pattern"),
     [
         (of_truth([0.5] * 50), 0.0, "0 .*1; found 0"),
         (of_truth([0.5] * 50), 1.0, "0 .*1; found 1"),
@@ -113,8 +113,8 @@ def test_how_many_rows_a_coverage_needs(count, coverage, enough):
         (made(np.empty((0, 2)), np.empty(0, dtype=np.int64)), 0.5, "val_fraction"),
     ],
 )
-def test_invalid_input_raises(held_out, coverage, says):
-    with pytest.raises(DataError, match=says):
+def test_invalid_input_raises(held_out, coverage, pattern):
+    with pytest.raises(DataError, match=pattern):
         least_probability(held_out, coverage)
 
 

@@ -129,7 +129,7 @@ def test_blocks_of_pixelate():
 
 
 @pytest.mark.parametrize(
-    ("images", "name", "strength", "error", "says"),
+    ("images", "name", "strength", "error", "pattern"),
     [
         (scenes(1), "gausian_noise", 1, UnknownNameError, "'gausian_noise'.*'gaussian_noise'"),
         (scenes(1), "fog", 0, DataError, "1 to 5.* 0"),
@@ -138,8 +138,8 @@ def test_blocks_of_pixelate():
         (scenes(1).astype(float), "fog", 1, DataError, "float64"),
     ],
 )
-def test_errors_name_the_value(images, name, strength, error, says):
-    with pytest.raises(error, match=says):
+def test_errors_name_the_value(images, name, strength, error, pattern):
+    with pytest.raises(error, match=pattern):
         corrupt(images, name, strength)
 
 

@@ -111,7 +111,7 @@ def test_threshold_gives_the_requested_false_alarm_rate():
 
 
 @pytest.mark.parametrize(
-    ("use", "says"),
+    ("use", "pattern"),
     [
         (lambda: max_logit([[1.0, np.nan]]), "1 of 1 .*logits.*row 0"),
         (lambda: energy([1.0, 2.0]), r"logits.*\(2,\)"),
@@ -123,6 +123,6 @@ def test_threshold_gives_the_requested_false_alarm_rate():
         (lambda: fpr_at_tpr([1.0], []), r"unknown.*\(0,\)"),
     ],
 )
-def test_invalid_input_raises(use, says):
-    with pytest.raises(DataError, match=says):
+def test_invalid_input_raises(use, pattern):
+    with pytest.raises(DataError, match=pattern):
         use()

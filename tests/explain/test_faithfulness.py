@@ -21,7 +21,7 @@ def spotted(seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def chequers(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """A model that is as sure as there is pattern left in `SPOT`, `(M, 2)`."""
+    """A model whose probability is the contrast of the pattern in `SPOT`, `(M, 2)`."""
     spot = pixels[:, SPOT[0], SPOT[1], 0].astype(np.float64)
     light, dark = spot[:, np.indices((4, 4)).sum(axis=0) % 2 == 1], spot[:, np.indices((4, 4)).sum(axis=0) % 2 == 0]
     sure = np.clip((light.mean(axis=1) - dark.mean(axis=1)) / 255, 0, 1)

@@ -40,7 +40,7 @@ class Linear(Net):
 
 
 class Token(Linear):
-    """Logits from one token that attention fills from half of the places; Grad-CAM must look before that."""
+    """Logits from one token that attention fills from half of the places; Grad-CAM must use the maps before that."""
 
     def maps(self, images: Tensor) -> Tensor:
         mixed = self._patches(images)[..., :4].mean(dim=(2, 3))
@@ -86,7 +86,7 @@ def test_grad_cam_leaves_no_traces(lab: SimpleNamespace) -> None:
 
 
 def test_integrated_gradients_add_up(lab: SimpleNamespace) -> None:
-    """They sum to what the logit gains from the blurred image to the image; smoothing moves them only."""
+    """Attributions sum to the difference of the logits of image and blurred image; smoothing keeps the sum."""
     images, labels, where = lab.squares(3)
     images[~where] = 128
     gradients = Gradients(Linear(), lab.info())

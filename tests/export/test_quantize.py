@@ -87,8 +87,8 @@ def test_matrices_have_scales_along_the_axis_with_the_smaller_error() -> None:
     columns = (random.standard_normal((64, 8)) * 10.0 ** np.arange(8)).astype(np.float32)
     levels, scale = quantize_int8(columns)
     assert scale.shape == (1, 8)
-    tolerance = np.sqrt(((levels * scale - columns) ** 2).mean(axis=0))
-    assert (tolerance < scale[0]).all()
+    error = np.sqrt(((levels * scale - columns) ** 2).mean(axis=0))
+    assert (error < scale[0]).all()
 
 
 def test_zeros_stay_zeros() -> None:

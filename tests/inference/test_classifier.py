@@ -211,7 +211,7 @@ def test_run_directory_resolves_to_its_model(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "says"),
+    ("name", "kind", "pattern"),
     [
         ("nosuch", UnknownNameError, "'nosuch'"),
         ("nosuch.onnx", ModelFileError, "'nosuch.onnx'"),
@@ -221,10 +221,10 @@ def test_run_directory_resolves_to_its_model(runs: Path) -> None:
     ],
 )
 def test_unknown_models(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[ThirtytwoError], says: str
+    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[ThirtytwoError], pattern: str
 ) -> None:
     monkeypatch.setattr(classifier_module, "BUNDLED", runs / "none")
-    with pytest.raises(kind, match=says) as caught:
+    with pytest.raises(kind, match=pattern) as caught:
         find_model(name)
     assert caught.value.fix
 
