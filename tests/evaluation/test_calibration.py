@@ -1,4 +1,4 @@
-"""Temperature and curvature: known answers, hard cases, refusals."""
+"""Temperature and curvature: known answers, hard cases, errors."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_softmax_does_not_overflow():
 
 
 def test_a_perfect_validation_does_not_sharpen_without_end():
-    """200 pictures all right: confidence stays near what one more, unknown picture allows, (200 + 1/2) / 201."""
+    """200 correct predictions: the confidence is that with one pseudo-sample, (200 + 1/2) / 201."""
     labels = np.arange(200) % 2
     logits = np.where(np.eye(2)[labels] > 0, 2.0, -2.0)
     confidence = softmax(logits, fit_temperature(logits, labels)).max(axis=1)
@@ -103,7 +103,7 @@ def test_without_curvature_it_is_a_temperature():
 
 @pytest.mark.parametrize(("temperature", "curvature"), [(1.0, 0.2), (0.7, 0.5), (2.0, 1.0)])
 def test_finds_the_probabilities_that_labels_were_drawn_with(temperature, curvature):
-    """The two numbers can stand in for each other to some degree; what comes out of them cannot."""
+    """Temperature and curvature are correlated, so probabilities are compared instead."""
     random = np.random.default_rng(1)
     logits = 1.5 * random.normal(size=(20_000, 10))
     drawn_with = Calibration(temperature, curvature)
@@ -121,7 +121,7 @@ def test_finds_the_probabilities_that_labels_were_drawn_with(temperature, curvat
 
 
 def test_undoes_label_smoothing():
-    """A network that learnt smoothed targets exactly says 0.8 p + 0.2 / 10; bent, it is nearer to p than scaled."""
+    """A network that fits smoothed targets outputs 0.8 p + 0.2 / 10; the curvature brings it nearer to p."""
     random = np.random.default_rng(2)
     true = softmax(3.0 * random.normal(size=(20_000, 10)))
     labels = (np.log(true) + random.gumbel(size=true.shape)).argmax(axis=1)
@@ -148,24 +148,24 @@ def test_bending_keeps_the_order_of_classes(classes, curvature, seed):
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
-        ([[np.nan, 0.0], [1.0, 0.0]], [0, 1], "1 of 2 rows of logits hold NaN or infinity .*row 0"),
+        ([[np.nan, 0.0], [1.0, 0.0]], [0, 1], "1 of 2 .*row 0"),
         ([[1.0, 0.0], [-np.inf, 0.0]], [0, 1], "row 1"),
-        (np.empty((0, 3)), np.empty(0, dtype=int), "no validation rows"),
-        ([[1.0, 0.0]], [2], "between 0 and 1; found 2 to 2"),
-        ([[1.0, 0.0]], [0, 1], "one a row"),
-        ([[1.0, 0.0]], [0.0], "whole numbers"),
-        ([1.0, 0.0], [0, 1], r"shape \(N, C\)"),
+        (np.empty((0, 3)), np.empty(0, dtype=int), "val_fraction"),
+        ([[1.0, 0.0]], [2], "0 .*1; found 2 to 2"),
+        ([[1.0, 0.0]], [0, 1], r"1 .*\(2,\)"),
+        ([[1.0, 0.0]], [0.0], "float64"),
+        ([1.0, 0.0], [0, 1], r"\(N, C\).*\(2,\)"),
     ],
 )
 @pytest.mark.parametrize("use", [fit_temperature, fit_calibration])
-def test_what_cannot_be_calibrated_is_refused(use, logits, labels, message):
+def test_invalid_input_raises(use, logits, labels, message):
     with pytest.raises(DataError, match=message):
         use(np.asarray(logits), np.asarray(labels))
 
 
-def test_impossible_settings_are_refused():
-    with pytest.raises(DataError, match="at least 2 classes"):
+def test_invalid_settings_raise():
+    with pytest.raises(DataError, match="2 .*found 1"):
         fit_temperature(np.ones((3, 1)), np.zeros(3, dtype=int))
     for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(DataError, match="above 0"):
+        with pytest.raises(DataError, match=str(temperature)):
             softmax(np.ones((1, 2)), temperature)

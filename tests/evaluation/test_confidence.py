@@ -1,4 +1,4 @@
-"""Before and after calibration, on the same pictures."""
+"""Before and after calibration, on the same images."""
 
 import json
 
@@ -28,7 +28,7 @@ def overconfident():
     return (3.0 * logits).astype(np.float32), labels
 
 
-def test_calibration_mends_what_was_overconfident():
+def test_calibration_corrects_overconfidence():
     logits, labels = overconfident()
     calibration, temperature = fit_calibration(logits, labels), fit_temperature(logits, labels)
     after, record = scored(logits, labels, calibration, temperature)

@@ -1,4 +1,4 @@
-"""Prediction sets: hand-made thresholds, the coverage that was asked for, and refusals."""
+"""Prediction sets: hand-computed thresholds, coverage and errors."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_sets_hold_every_class_from_the_threshold_on():
     assert not prediction_sets(np.array([[0.5, 0.5]]), 0.6).any()
 
 
-def test_figures_of_a_hand_made_case():
+def test_metrics_of_a_hand_made_case():
     held_out = of_truth([0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6, 0.5])  # threshold 0.4 at 0.55
     new = made([[0.7, 0.3], [0.45, 0.55], [0.3, 0.7], [0.5, 0.5]], [0, 0, 0, 1])
     found = measure_sets(held_out, new, 0.55)
@@ -66,7 +66,7 @@ def test_figures_of_a_hand_made_case():
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("skill", [0.5, 2.0, 6.0])
-def test_coverage_is_within_a_point_of_what_was_asked(coverage, skill):
+def test_coverage_is_within_a_point_of_the_target(coverage, skill):
     found = measure_sets(drawn(10_000, seed=1, skill=skill), drawn(20_000, seed=2, skill=skill), coverage)
     assert found["measured"]["value"] == pytest.approx(coverage, abs=0.01)
     assert sum(found["sizes"].values()) == 20_000
@@ -98,28 +98,28 @@ def test_how_many_rows_a_coverage_needs(count, coverage, enough):
     if enough:
         assert least_probability(held_out, coverage) == pytest.approx(0.1)
     else:
-        with pytest.raises(DataError, match="needs at least 19 validation pictures; found 18"):
+        with pytest.raises(DataError, match="0.95 .*19 .*18"):
             least_probability(held_out, coverage)
 
 
 @pytest.mark.parametrize(
-    ("held_out", "coverage", "says"),
+    ("held_out", "coverage", "pattern"),
     [
-        (of_truth([0.5] * 50), 0.0, "between 0 and 1; found 0"),
-        (of_truth([0.5] * 50), 1.0, "between 0 and 1; found 1"),
-        (of_truth([0.5] * 50), 95.0, "found 95. Did you mean 0.95?"),
-        (of_truth([0.5] * 50), float("nan"), "between 0 and 1; found nan"),
+        (of_truth([0.5] * 50), 0.0, "0 .*1; found 0"),
+        (of_truth([0.5] * 50), 1.0, "0 .*1; found 1"),
+        (of_truth([0.5] * 50), 95.0, "95.* 0.95"),
+        (of_truth([0.5] * 50), float("nan"), "nan"),
         (made([[np.nan, 1.0], [0.5, 0.5]], [0, 0]), 0.5, "1 of 2 rows .*row 0"),
-        (made(np.empty((0, 2)), np.empty(0, dtype=np.int64)), 0.5, "no rows"),
+        (made(np.empty((0, 2)), np.empty(0, dtype=np.int64)), 0.5, "val_fraction"),
     ],
 )
-def test_what_cannot_be_calibrated_is_refused(held_out, coverage, says):
-    with pytest.raises(DataError, match=says):
+def test_invalid_input_raises(held_out, coverage, pattern):
+    with pytest.raises(DataError, match=pattern):
         least_probability(held_out, coverage)
 
 
-def test_other_classes_are_refused():
+def test_other_classes_raise():
     one = made([[0.5, 0.5]] * 30, [0] * 30, ("cat", "dog"))
     other = made([[0.5, 0.5]] * 30, [0] * 30, ("dog", "cat"))
-    with pytest.raises(DataError, match="in another order"):
+    with pytest.raises(DataError, match="2 classes.*2 classes"):
         measure_sets(one, other, 0.9)

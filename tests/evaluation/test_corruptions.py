@@ -18,18 +18,18 @@ RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog",
 
 
 def scenes(count=24, height=32, width=32, seed=0):
-    """Pictures with colours, edges and soft parts, away from black and white."""
+    """Images with colors, edges and soft parts, away from black and white."""
     random = np.random.default_rng(seed)
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    pictures = []
+    images = []
     for _ in range(count):
         slope, first, second = random.normal(size=2), random.uniform(40, 200, 3), random.uniform(40, 200, 3)
         shade = np.clip(0.5 + slope[0] * (across - 0.5) + slope[1] * (down - 0.5), 0, 1)[..., None]
-        picture = first * shade + second * (1 - shade)
+        image = first * shade + second * (1 - shade)
         x, y = random.integers(0, max(1, width // 2)), random.integers(0, max(1, height // 2))
-        picture[y : y + max(1, height // 3), x : x + max(1, width // 3)] = random.uniform(30, 220, 3)
-        pictures.append(picture)
-    return np.rint(pictures).astype(np.uint8)
+        image[y : y + max(1, height // 3), x : x + max(1, width // 3)] = random.uniform(30, 220, 3)
+        images.append(image)
+    return np.rint(images).astype(np.uint8)
 
 
 def distance(first, second):
@@ -48,8 +48,8 @@ def test_there_are_at_least_twelve_of_every_family():
 
 @pytest.mark.parametrize("name", corruption_names())
 def test_stronger_is_further_from_the_picture(name):
-    pictures = scenes()
-    far = [distance(pictures, corrupt(pictures, name, strength)) for strength in STRENGTHS]
+    images = scenes()
+    far = [distance(images, corrupt(images, name, strength)) for strength in STRENGTHS]
     assert far[0] > 0.1
     assert far == sorted(far)
     assert far[-1] > 1.3 * far[0]
@@ -58,29 +58,29 @@ def test_stronger_is_further_from_the_picture(name):
 
 @pytest.mark.parametrize("name", corruption_names())
 def test_same_arguments_same_pictures(name):
-    pictures = scenes(5)
-    before = pictures.copy()
-    first = corrupt(pictures, name, 3, seed=7)
-    assert (corrupt(pictures, name, 3, seed=7) == first).all()
-    assert (pictures == before).all()
+    images = scenes(5)
+    before = images.copy()
+    first = corrupt(images, name, 3, seed=7)
+    assert (corrupt(images, name, 3, seed=7) == first).all()
+    assert (images == before).all()
     assert first.dtype == np.uint8
-    assert first.shape == pictures.shape
-    assert (corrupt(pictures, name, 3, seed=8) != first).any() == (name in RANDOM)
+    assert first.shape == images.shape
+    assert (corrupt(images, name, 3, seed=8) != first).any() == (name in RANDOM)
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_each_picture_is_corrupted_in_its_own_way(name):
-    pictures = np.repeat(scenes(1), 2, axis=0)
-    first, second = corrupt(pictures, name, 5)
+    images = np.repeat(scenes(1), 2, axis=0)
+    first, second = corrupt(images, name, 5)
     assert (first != second).any()
 
 
 @pytest.mark.parametrize("name", corruption_names())
 @pytest.mark.parametrize("shape", [(1, 1), (7, 9), (8, 8), (48, 64)])
 def test_any_size(name, shape):
-    pictures = scenes(2, *shape)
+    images = scenes(2, *shape)
     for strength in (1, 5):
-        assert corrupt(pictures, name, strength).shape == pictures.shape
+        assert corrupt(images, name, strength).shape == images.shape
 
 
 @pytest.mark.parametrize("name", corruption_names())
@@ -99,7 +99,7 @@ def test_a_plain_picture_stays_plain(name):
 
 @pytest.mark.parametrize("name", ["defocus_blur", "zoom_blur"])
 def test_lengths_grow_with_the_picture(name):
-    """A picture three times as large, corrupted and reduced again, is about the small one corrupted."""
+    """An image three times as large, corrupted and reduced again, is about the small one corrupted."""
     small = scenes(6)
     large = small.repeat(3, axis=1).repeat(3, axis=2)
     reduced = corrupt(large, name, 5).reshape(6, 32, 3, 32, 3, 3).mean(axis=(2, 4))
@@ -107,10 +107,10 @@ def test_lengths_grow_with_the_picture(name):
 
 
 def test_known_answers():
-    picture = np.full((1, 4, 4, 3), (200, 100, 50), dtype=np.uint8)
-    assert corrupt(picture, "brightness", 5)[0, 0, 0].tolist() == [255, 128, 64]  # V 0.784 + 0.3 is over 1: times 1.275
-    assert corrupt(picture, "brightness", 1)[0, 0, 0].tolist() == [213, 106, 53]  # 200 + 12.75, the rest in proportion
-    assert corrupt(picture, "saturate", 5)[0, 0, 0].tolist() == [200, 67, 0]  # saturation 0.75 becomes 1, the hue stays
+    image = np.full((1, 4, 4, 3), (200, 100, 50), dtype=np.uint8)
+    assert corrupt(image, "brightness", 5)[0, 0, 0].tolist() == [255, 128, 64]  # V 0.784 + 0.3 is over 1: times 1.275
+    assert corrupt(image, "brightness", 1)[0, 0, 0].tolist() == [213, 106, 53]  # 200 + 12.75, the rest in proportion
+    assert corrupt(image, "saturate", 5)[0, 0, 0].tolist() == [200, 67, 0]  # saturation 0.75 becomes 1, the hue stays
     halves = np.zeros((1, 2, 2, 3), dtype=np.uint8)
     halves[:, :, 1] = 200
     assert corrupt(halves, "contrast", 2)[0, 0, :, 0].tolist() == [50, 150]
@@ -123,38 +123,38 @@ def test_known_answers():
 
 def test_blocks_of_pixelate():
     steps = np.arange(0, 128, 4, dtype=np.uint8)
-    picture = np.broadcast_to(steps[None, None, :, None], (1, 32, 32, 3)).copy()
-    rows = corrupt(picture, "pixelate", 5)[0]
+    image = np.broadcast_to(steps[None, None, :, None], (1, 32, 32, 3)).copy()
+    rows = corrupt(image, "pixelate", 5)[0]
     assert len(np.unique(rows)) == int(32 * 0.65)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "name", "strength", "error", "says"),
+    ("images", "name", "strength", "error", "pattern"),
     [
-        (scenes(1), "gausian_noise", 1, UnknownNameError, "Did you mean 'gaussian_noise'"),
-        (scenes(1), "fog", 0, DataError, "1 to 5; found 0"),
-        (scenes(1), "fog", 6, DataError, "1 to 5; found 6"),
+        (scenes(1), "gausian_noise", 1, UnknownNameError, "'gausian_noise'.*'gaussian_noise'"),
+        (scenes(1), "fog", 0, DataError, "1 to 5.* 0"),
+        (scenes(1), "fog", 6, DataError, "1 to 5.* 6"),
         (scenes(1)[0], "fog", 1, DataError, r"uint8 \(N, H, W, 3\)"),
         (scenes(1).astype(float), "fog", 1, DataError, "float64"),
     ],
 )
-def test_mistakes_are_named(pictures, name, strength, error, says):
-    with pytest.raises(error, match=says):
-        corrupt(pictures, name, strength)
+def test_errors_name_the_value(images, name, strength, error, pattern):
+    with pytest.raises(error, match=pattern):
+        corrupt(images, name, strength)
 
 
 def test_accuracy_under_corruptions_is_counted():
-    """A network that calls pictures bright or dark: brightness turns dark ones wrong, contrast none."""
+    """A network that predicts bright or dark: brightness turns dark ones wrong, contrast none."""
     dark, bright = np.full((6, 8, 8, 3), 100, np.uint8), np.full((4, 8, 8, 3), 160, np.uint8)
     labels = np.array([0] * 6 + [1] * 4)
-    pictures = ImageSet(np.concatenate([dark, bright]), labels, ("dark", "bright"), np.arange(10))
+    images = ImageSet(np.concatenate([dark, bright]), labels, ("dark", "bright"), np.arange(10))
 
     def logits(images):
         over = images.mean(axis=(1, 2, 3)) - 128
         return np.stack([-over, over], axis=1).astype(np.float32)
 
-    told = []
-    found = measure_corruptions(pictures, logits, names=["brightness", "contrast"], tell=told.append)
+    messages = []
+    found = measure_corruptions(images, logits, names=["brightness", "contrast"], tell=messages.append)
     bright_row, contrast_row = found["kinds"]
     assert [cell["value"] for cell in bright_row["accuracy"]] == [1.0, 1.0, 0.4, 0.4, 0.4]
     assert [cell["value"] for cell in contrast_row["accuracy"]] == [1.0] * 5
@@ -162,16 +162,16 @@ def test_accuracy_under_corruptions_is_counted():
     assert found["n"] == 10
     assert bright_row["mean"] == pytest.approx(0.64)
     assert found["families"] == pytest.approx({"weather": 0.64, "digital": 1.0})
-    # Dark pictures are right in 7 of 10 conditions, bright ones in all.
+    # Dark images are right in 7 of 10 conditions, bright ones in all.
     assert found["mean_corruption_accuracy"]["value"] == pytest.approx(0.82)
     half = 1.96 * np.std([0.7] * 6 + [1.0] * 4, ddof=1) / np.sqrt(10)
     assert found["mean_corruption_accuracy"]["ci95"] == pytest.approx([0.82 - half, 0.82 + half])
-    assert len(told) == 2
+    assert len(messages) == 2
 
 
-def test_what_cannot_be_measured_is_refused():
-    pictures = ImageSet(scenes(2), np.array([0, 1]), ("a", "b"), np.arange(2))
-    with pytest.raises(DataError, match="NaN or infinity"):
-        measure_corruptions(pictures, lambda images: np.full((len(images), 2), np.nan, np.float32), names=["fog"])
-    with pytest.raises(DataError, match="no pictures"):
-        measure_corruptions(pictures.take(np.array([], dtype=np.int64)), lambda images: images, names=["fog"])
+def test_invalid_input_raises():
+    images = ImageSet(scenes(2), np.array([0, 1]), ("a", "b"), np.arange(2))
+    with pytest.raises(DataError, match="logits"):
+        measure_corruptions(images, lambda images: np.full((len(images), 2), np.nan, np.float32), names=["fog"])
+    with pytest.raises(DataError, match="--split"):
+        measure_corruptions(images.take(np.array([], dtype=np.int64)), lambda images: images, names=["fog"])

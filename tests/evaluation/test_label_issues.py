@@ -11,7 +11,7 @@ from thirtytwo.rundir import Predictions
 
 
 def predictions_of(truth, *, width=3, seed=0, skill=6.0):
-    """A good network's probabilities of pictures whose classes are `truth`, labels right."""
+    """A good network's probabilities of images whose classes are `truth`, labels right."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(len(truth), width))
     logits[np.arange(len(truth)), truth] += skill
@@ -37,7 +37,7 @@ def test_wrong_labels_are_found_with_what_they_should_have_been():
     assert (found.suggested == honest.truth[found.positions]).all()
 
 
-def test_the_most_suspicious_come_first():
+def test_lowest_quality_comes_first():
     given = relabelled(predictions_of(np.arange(300) % 3, skill=3.0), np.arange(4, 300, 25))
     found = suspect_labels(given)
     assert len(found) > 3
@@ -46,7 +46,7 @@ def test_the_most_suspicious_come_first():
     assert found.quality == pytest.approx((1 - margin[found.positions]) / 2, abs=1e-6)
 
 
-def test_a_network_that_agrees_with_every_label_suspects_none():
+def test_no_issues_where_predictions_equal_labels():
     given = predictions_of(np.arange(90) % 3, skill=50.0)
     assert len(suspect_labels(given)) == 0
 
@@ -57,8 +57,8 @@ def test_classes_without_pictures_are_no_hindrance():
 
 
 @pytest.mark.parametrize(("count", "width"), [(0, 3), (4, 1)])
-def test_too_little_is_refused(count, width):
-    with pytest.raises(DataError, match="needs pictures of 2 classes"):
+def test_too_little_data_raises(count, width):
+    with pytest.raises(DataError, match=f"2 classes.* {count} .*{width}"):
         suspect_labels(predictions_of(np.zeros(count, dtype=np.int64), width=width))
 
 

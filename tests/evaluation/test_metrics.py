@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, against cases worked by hand, and against what must always hold."""
+"""Metrics: agreement with scikit-learn, hand-computed cases and invariants."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from thirtytwo.errors import DataError
-from thirtytwo.evaluation.metrics import compute_metrics, confidence_figures, confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import compute_metrics, confidence_metrics, confusion_matrix, reliability, wilson
 from thirtytwo.rundir import Predictions
 
 KEYS = [
@@ -31,7 +31,7 @@ KEYS = [
     "superclass_accuracy",
     "test_evaluations",
 ]
-FIGURES = KEYS[3:12]
+METRICS = KEYS[3:12]
 
 
 def predictions(truth, probabilities, classes=None):
@@ -113,7 +113,7 @@ def test_keys_are_those_of_the_contract_and_survive_json():
     assert set(found) - set(KEYS) == {"ece_bins", "mistake_severity"}
     assert found["test_evaluations"] == 3
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    for name in FIGURES:
+    for name in METRICS:
         low, high = found[name]["ci95"]
         assert low <= found[name]["value"] <= high, name
 
@@ -124,9 +124,9 @@ def test_mistakes_have_no_severity_where_there_are_none():
     assert scored(right)["mistake_severity"] is None
 
 
-def test_figures_of_confidence_alone_are_those_among_all():
+def test_confidence_metrics_equal_those_of_all_metrics():
     given = drawn(400, 7)
-    alone, among_all = confidence_figures(given), scored(given, resamples=1000)
+    alone, among_all = confidence_metrics(given), scored(given, resamples=1000)
     for name in ("nll", "ece"):
         assert alone[name]["value"] == among_all[name]["value"]
         assert alone[name]["ci95"] == pytest.approx(among_all[name]["ci95"], rel=0.05)
@@ -212,7 +212,7 @@ def test_what_must_always_hold(count, width, seed):
     assert counts == sorted(counts, reverse=True)
     order = np.random.default_rng(seed).permutation(count)
     shuffled = scored(predictions(given.truth[order], given.probabilities[order]), resamples=20)
-    for name in FIGURES:
+    for name in METRICS:
         if found[name] is not None:
             assert shuffled[name]["value"] == pytest.approx(found[name]["value"])
 
@@ -233,17 +233,22 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
 @pytest.mark.parametrize(
     ("truth", "probabilities", "more", "message"),
     [
-        ([], np.empty((0, 2)), {}, "no rows"),
-        ([0, 1], [[np.nan, 0.5], [0.5, 0.5]], {}, "1 of 2 rows .* NaN or infinity .*row 0"),
-        ([0, 1], [[0.5, 0.5], [np.inf, 0.0]], {}, "NaN or infinity .*row 1"),
-        ([0, 2], GOOD, {}, "between 0 and 1; found 0 to 2"),
-        ([0, 1], [[0.5, 0.9], [0.2, 0.8]], {}, "sum to 1"),
-        ([0, 1], [[1.5, -0.5], [0.2, 0.8]], {}, "at least 0"),
-        ([0, 1], GOOD, {"superclasses": {"class 0": "a"}}, "no superclass, among them 'class 1'"),
-        ([0, 1], GOOD, {"tta": predictions([1, 1], GOOD)}, "other rows"),
-        ([0, 1], GOOD, {"tta": predictions([0, 1], [[np.nan, 1.0], [0.0, 1.0]])}, "test-time augmentation hold NaN"),
+        ([], np.empty((0, 2)), {}, "predictions"),
+        ([0, 1], [[np.nan, 0.5], [0.5, 0.5]], {}, "1 of 2 .*row 0"),
+        ([0, 1], [[0.5, 0.5], [np.inf, 0.0]], {}, "1 of 2 .*row 1"),
+        ([0, 2], GOOD, {}, "0 .*1; found 0 to 2"),
+        ([0, 1], [[0.5, 0.9], [0.2, 0.8]], {}, "1.4"),
+        ([0, 1], [[1.5, -0.5], [0.2, 0.8]], {}, "-0.5"),
+        ([0, 1], GOOD, {"superclasses": {"class 0": "a"}}, "1 .*'class 1'"),
+        ([0, 1], GOOD, {"tta": predictions([1, 1], GOOD)}, "test-time augmentation"),
+        (
+            [0, 1],
+            GOOD,
+            {"tta": predictions([0, 1], [[np.nan, 1.0], [0.0, 1.0]])},
+            "1 of 2 .*test-time augmentation.*row 0",
+        ),
     ],
 )
-def test_what_cannot_be_scored_is_refused(truth, probabilities, more, message):
+def test_invalid_input_raises(truth, probabilities, more, message):
     with pytest.raises(DataError, match=message):
         scored(predictions(truth, probabilities), **more)

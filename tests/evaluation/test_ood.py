@@ -1,4 +1,4 @@
-"""Scores for unknown pictures: hand-computed cases, agreement with scikit-learn and SciPy, refusals."""
+"""OOD scores and metrics: hand-computed cases, agreement with scikit-learn and SciPy, errors."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_class_means_by_hand():
 
 @pytest.mark.parametrize("labels", [[0], [0, 3], [0, -1]])
 def test_labels_that_do_not_fit_the_features_are_refused(labels):
-    with pytest.raises(DataError, match="2 labels from 0 to 2"):
+    with pytest.raises(DataError, match="2 .*0 to 2"):
         class_means([[1.0, 0.0], [0.0, 1.0]], labels, 3)
 
 
@@ -79,9 +79,9 @@ def test_nearest_agrees_with_scikit_learn(k):
     [
         ([3.0, 4.0], [1.0, 2.0], 1.0, 0.0),
         ([1.0, 2.0], [3.0, 4.0], 0.0, 1.0),
-        ([1.0, 1.0], [1.0], 0.5, 1.0),  # nothing told apart
+        ([1.0, 1.0], [1.0], 0.5, 1.0),  # all scores equal
         ([1.0, 3.0], [2.0, 0.0], 0.75, 0.5),  # of four pairs three in order; 1 must be kept, and 2 is above it
-        ([2.0, 3.0], [2.0, 1.0], 0.875, 0.5),  # a tie counts half, and a tied one is called known
+        ([2.0, 3.0], [2.0, 1.0], 0.875, 0.5),  # a tie counts half, and a tied one is accepted as known
     ],
 )
 def test_areas_and_false_positives_by_hand(known, unknown, area, false_positives):
@@ -102,7 +102,7 @@ def test_areas_and_false_positives_agree_with_scikit_learn(sizes, ties):
     assert fpr_at_tpr(known, unknown) == pytest.approx(false_positives[np.argmax(true_positives >= 0.95 - 1e-12)])
 
 
-def test_threshold_gives_the_false_alarms_asked_for():
+def test_threshold_gives_the_requested_false_alarm_rate():
     known = np.random.default_rng(0).normal(size=5000)
     threshold = threshold_at(known, 0.05)
     assert false_alarms(known, threshold) == pytest.approx(0.05, abs=1e-3)
@@ -111,18 +111,18 @@ def test_threshold_gives_the_false_alarms_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("use", "says"),
+    ("use", "pattern"),
     [
-        (lambda: max_logit([[1.0, np.nan]]), "1 of 1 rows of logits hold NaN"),
-        (lambda: energy([1.0, 2.0]), "rows by columns"),
-        (lambda: nearest([[1.0, 0.0]], [[1.0, 0.0, 0.0]]), "2 wide, and those of training 3"),
-        (lambda: nearest([[1.0, 0.0]], [[1.0, 0.0]], k=2), "nearest number 2 .* 1 training"),
-        (lambda: nearest([[np.inf, 0.0]], [[1.0, 0.0]], k=1), "features hold NaN"),
-        (lambda: auroc([], [1.0]), "scores of known pictures"),
-        (lambda: auroc([1.0], [np.nan]), "1 of 1 scores of unknown pictures are NaN"),
-        (lambda: fpr_at_tpr([1.0], []), "scores of unknown pictures"),
+        (lambda: max_logit([[1.0, np.nan]]), "1 of 1 .*logits.*row 0"),
+        (lambda: energy([1.0, 2.0]), r"logits.*\(2,\)"),
+        (lambda: nearest([[1.0, 0.0]], [[1.0, 0.0, 0.0]]), "2 .*3"),
+        (lambda: nearest([[1.0, 0.0]], [[1.0, 0.0]], k=2), "1 to 1.*2"),
+        (lambda: nearest([[np.inf, 0.0]], [[1.0, 0.0]], k=1), "1 of 1 .*features.*row 0"),
+        (lambda: auroc([], [1.0]), r"known.*\(0,\)"),
+        (lambda: auroc([1.0], [np.nan]), "1 of 1 .*unknown"),
+        (lambda: fpr_at_tpr([1.0], []), r"unknown.*\(0,\)"),
     ],
 )
-def test_what_has_no_score_is_refused(use, says):
-    with pytest.raises(DataError, match=says):
+def test_invalid_input_raises(use, pattern):
+    with pytest.raises(DataError, match=pattern):
         use()

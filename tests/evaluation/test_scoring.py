@@ -1,4 +1,4 @@
-"""Looking at pictures: one view, six views, in whatever batches."""
+"""Scoring images: one view, six views, any batch size."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def scorer(tiny: SimpleNamespace) -> Scorer:
     return Scorer(net.eval(), MEAN, STD, torch.device("cpu"))
 
 
-def plain(scorer: Scorer, picture: np.ndarray) -> np.ndarray:
-    """Logits of one float picture `(16, 16, 3)` between 0 and 1."""
-    batch = torch.from_numpy(((picture - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
+def plain(scorer: Scorer, image: np.ndarray) -> np.ndarray:
+    """Logits of one float image `(16, 16, 3)` between 0 and 1."""
+    batch = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return scorer.net(batch)[0].numpy()
 
@@ -50,8 +50,8 @@ def test_outputs_are_logits_and_what_they_are_made_of(scorer: Scorer, tiny: Simp
 def test_tta_equals_one_view_after_the_other(shift: int, scorer: Scorer, tiny: SimpleNamespace) -> None:
     images = tiny.pictures(4).images
 
-    def both(picture: np.ndarray) -> np.ndarray:
-        return (plain(scorer, picture) + plain(scorer, picture[:, ::-1])) / 2
+    def both(image: np.ndarray) -> np.ndarray:
+        return (plain(scorer, image) + plain(scorer, image[:, ::-1])) / 2
 
     expected = []
     for image in images / 255:

@@ -1,4 +1,4 @@
-"""Pictures of a coloured square on noise, and networks that find it: where the evidence is, is known."""
+"""Images of a coloured square on noise, and networks that find it: where the evidence is, is known."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def squares(count: int, seed: int = 0) -> tuple[Pixels, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Grey noise with a square; pictures, the class, which is its colour, and where it is, bool `(N, S, S)`."""
+    """Gray noise with a square; images, the class, which is its color, and where it is, bool `(N, S, S)`."""
     random = np.random.default_rng(seed)
-    pictures = random.integers(118, 138, (count, SIZE, SIZE, 3))
+    images = random.integers(118, 138, (count, SIZE, SIZE, 3))
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
     where = np.zeros((count, SIZE, SIZE), dtype=bool)
-    for picture, label, place in zip(pictures, labels, where, strict=True):
+    for image, label, place in zip(images, labels, where, strict=True):
         top, left = random.integers(0, SIZE - OBJECT + 1, 2)
         spot = (slice(top, top + OBJECT), slice(left, left + OBJECT))
-        picture[spot] = 30
-        picture[(*spot, label)] = 230
+        image[spot] = 30
+        image[(*spot, label)] = 230
         place[spot] = True
-    return pictures.astype(np.uint8), labels, where
+    return images.astype(np.uint8), labels, where
 
 
 def model_info(**changes: Any) -> ModelInfo:
-    """What a model of `squares` says about itself."""
+    """Metadata of a model of `squares`."""
     from thirtytwo.inference.model_file import ModelInfo
 
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "classes": CLASSES,
         "input_size": SIZE,
         "resize": "crop",
@@ -53,23 +53,23 @@ def model_info(**changes: Any) -> ModelInfo:
         "accuracy": None,
         "version": "0.1.0",
     }
-    return ModelInfo.model_validate(said | changes)
+    return ModelInfo.model_validate(values | changes)
 
 
-def normalised(pictures: Pixels) -> Any:
-    """Pictures as a network of `model_info` sees them."""
+def normalised(images: Pixels) -> Any:
+    """Images normalized as for a network of `model_info`."""
     import torch
 
-    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def find_squares(net: Net, head: Any) -> Net:
-    """Without training: statistics of BatchNorm from pictures, and as class weights the classes' mean features."""
+    """Without training: BatchNorm statistics from images, and as class weights the classes' mean features."""
     import torch
     from torch import nn
 
-    pictures, labels, _ = squares(96)
-    images = normalised(pictures)
+    pixels, labels, _ = squares(96)
+    images = normalised(pixels)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -84,19 +84,19 @@ def find_squares(net: Net, head: Any) -> Net:
     return net
 
 
-def train_briefly(net: Net, steps: int = 20, rate: float = 2e-3) -> Net:
-    """Teach a network squares in a few steps."""
+def train_briefly(net: Net, steps: int = 20, lr: float = 2e-3) -> Net:
+    """Train a network on squares for a few steps."""
     import torch
     from torch import nn
 
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.3
-    optimizer = torch.optim.AdamW([one for one in net.parameters() if one.requires_grad], lr=rate)
+    optimizer = torch.optim.AdamW([one for one in net.parameters() if one.requires_grad], lr=lr)
     net.train()
     for step in range(steps):
-        pictures, labels, _ = squares(24, seed=100 + step)
-        loss = nn.functional.cross_entropy(net(normalised(pictures)), torch.from_numpy(labels))
+        images, labels, _ = squares(24, seed=100 + step)
+        loss = nn.functional.cross_entropy(net(normalised(images)), torch.from_numpy(labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,7 +104,7 @@ def train_briefly(net: Net, steps: int = 20, rate: float = 2e-3) -> Net:
 
 
 def write_run(path: Path, **changes: Any) -> Path:
-    """A run directory with a small FastNet that knows squares: recipe, weights and model.onnx."""
+    """A run directory with a small FastNet trained on squares: recipe, weights and model.onnx."""
     import torch
     from safetensors.torch import save_file
 
@@ -116,7 +116,7 @@ def write_run(path: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     net: Any = MODELS.get("fastnet")(len(CLASSES), FASTNET)
     net.prepare(normalised(squares(96)[0]))
-    train_briefly(net, steps=40, rate=1e-2)
+    train_briefly(net, steps=40, lr=1e-2)
     run = RunDir.create(path)
     run.write_recipe(Recipe.model_validate({"name": "squares", "model": {"name": "fastnet", "options": FASTNET}}))
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, run.weights)
@@ -134,5 +134,5 @@ def lab() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def squares_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose network knows squares; not to be changed."""
+    """A run with a network trained on squares; read-only."""
     return write_run(tmp_path_factory.mktemp("squares") / "run")

@@ -1,4 +1,4 @@
-"""Explaining pictures: which method is taken, what is refused, and what comes back."""
+"""Explaining images: choice of the method, errors and results."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def alone(squares_run: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["cam", "gradcam", "integrated", "occlusion"])
 def test_every_method_finds_the_object(method: str, squares_run: Path, lab: SimpleNamespace) -> None:
-    pictures, labels, where = lab.squares(6, seed=2)
-    found = list(Explainer(squares_run, method).explain(list(pictures)))
+    images, labels, where = lab.squares(6, seed=2)
+    found = list(Explainer(squares_run, method).explain(list(images)))
     for one, label, place in zip(found, labels, where, strict=True):
         assert isinstance(one, Explanation)
         assert (one.label, one.top, one.method, one.file) == (lab.info().classes[label], one.label, method, None)
@@ -57,29 +57,29 @@ def test_every_method_finds_the_object(method: str, squares_run: Path, lab: Simp
 
 def test_cam_of_the_model_file_is_grad_cam(squares_run: Path, lab: SimpleNamespace) -> None:
     """FastNet's logits are linear in the mean and the maximum of its maps, so both weigh channels alike."""
-    pictures, labels, _ = lab.squares(12, seed=3)
-    with pytest.raises(ValueError, match="the most probable class only"):
-        Explainer(squares_run, "cam").raw_maps(pictures, (labels + 1) % 3)
-    cam, grad = (Explainer(squares_run, method).raw_maps(pictures, labels) for method in ("cam", "gradcam"))
+    images, labels, _ = lab.squares(12, seed=3)
+    with pytest.raises(ValueError, match="most probable class"):
+        Explainer(squares_run, "cam").raw_maps(images, (labels + 1) % 3)
+    cam, grad = (Explainer(squares_run, method).raw_maps(images, labels) for method in ("cam", "gradcam"))
     np.testing.assert_allclose(cam / np.abs(cam).max(), grad / np.abs(grad).max(), atol=1e-4)
 
 
-def test_method_is_chosen_and_told(squares_run: Path, alone: Path, without_heatmaps: Path) -> None:
+def test_method_is_chosen_with_a_reason(squares_run: Path, alone: Path, without_heatmaps: Path) -> None:
     def chosen(model: Path, class_name: str | None = None) -> tuple[str, str]:
         made = Explainer(model, class_name=class_name)
         return made.method, made.reason
 
-    assert chosen(squares_run) == ("gradcam", "the run's weights are here, and so is PyTorch")
+    assert chosen(squares_run) == ("gradcam", Explainer(squares_run).reason)
     assert chosen(squares_run / "model.onnx")[0] == "gradcam", "the model file of a run is the run"
     method, reason = chosen(alone)
     assert method == "cam"
-    assert "without its run's weights" in reason
+    assert "weights" in reason
     method, reason = chosen(alone, "green")
     assert method == "occlusion"
-    assert "most probable class only" in reason
+    assert "most probable class" in reason
     method, reason = chosen(without_heatmaps)
     assert method == "occlusion"
-    assert "carries no maps" in reason
+    assert "no heatmaps" in reason
 
 
 @pytest.mark.parametrize("damaged", ["weights.safetensors", "recipe.toml"])
@@ -100,7 +100,7 @@ def test_without_pytorch(squares_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("thirtytwo.explain.methods.find_spec", lambda name: None)
     made = Explainer(squares_run)
     assert made.method == "cam"
-    assert "not installed" in made.reason
+    assert {"PyTorch", "Captum"} <= set(made.reason.replace(",", " ").split())
     monkeypatch.setitem(sys.modules, "captum", None)
     for method in ("gradcam", "integrated"):
         with pytest.raises(MissingExtraError, match=r"thirtytwo\[train\]"):
@@ -119,18 +119,18 @@ print(json.dumps({"entry": found.as_dict(), "modules": sorted({name.split(".")[0
 def test_a_model_file_is_enough(method: str, alone: Path, tmp_path: Path, lab: SimpleNamespace) -> None:
     Image.fromarray(lab.squares(1)[0][0]).save(tmp_path / "red.png")
     command = [sys.executable, "-c", NO_TORCH, str(alone), method, str(tmp_path / "red.png")]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert told["entry"]["class"] == "red"
-    assert told["entry"]["better_than_random_by"] > 0
-    assert not set(told["modules"]) & {"torch", "captum", "matplotlib", "sklearn", "scipy", "pandas", "onnx"}
+    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert result["entry"]["class"] == "red"
+    assert result["entry"]["better_than_random_by"] > 0
+    assert not set(result["modules"]) & {"torch", "captum", "matplotlib", "sklearn", "scipy", "pandas", "onnx"}
 
 
 def test_a_class_can_be_asked_for(squares_run: Path, lab: SimpleNamespace) -> None:
-    picture = np.random.default_rng(0).integers(118, 138, (32, 32, 3)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(118, 138, (32, 32, 3)).astype(np.uint8)
     red, blue = np.s_[2:12, 2:12], np.s_[20:30, 20:30]
-    picture[red], picture[blue] = (230, 30, 30), (30, 30, 230)
+    image[red], image[blue] = (230, 30, 30), (30, 30, 230)
     for name, its_own, the_other in (("red", red, blue), ("blue", blue, red)):
-        (found,) = Explainer(squares_run, class_name=name).explain(picture, score=False)
+        (found,) = Explainer(squares_run, class_name=name).explain(image, score=False)
         assert isinstance(found, Explanation)
         assert found.label == name
         assert found.score is None
@@ -138,22 +138,20 @@ def test_a_class_can_be_asked_for(squares_run: Path, lab: SimpleNamespace) -> No
 
 
 def test_files_bytes_and_unreadable_ones(squares_run: Path, tmp_path: Path, lab: SimpleNamespace) -> None:
-    pictures = lab.squares(2)[0]
-    Image.fromarray(pictures[0]).resize((64, 96)).save(tmp_path / "tall.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    images = lab.squares(2)[0]
+    Image.fromarray(images[0]).resize((64, 96)).save(tmp_path / "tall.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     read = (tmp_path / "tall.png").read_bytes()
-    found = list(
-        Explainer(squares_run, "cam").explain([tmp_path / "tall.png", tmp_path / "bad.png", read, pictures[1]])
-    )
+    found = list(Explainer(squares_run, "cam").explain([tmp_path / "tall.png", tmp_path / "bad.png", read, images[1]]))
     tall, bad, same, other = found
     assert isinstance(tall, Explanation)
     assert (tall.file, tall.width, tall.height) == (str(tmp_path / "tall.png"), 64, 96)
     assert isinstance(bad, Unreadable)
-    assert "is not a picture" in bad.error
+    assert str(tmp_path / "bad.png") in bad.error
     assert isinstance(same, Explanation)
     assert isinstance(other, Explanation)
     np.testing.assert_array_equal(same.heat, tall.heat)
-    assert same.score == tall.score, "the same picture has the same score wherever it stands"
+    assert same.score == tall.score, "the same image has the same score wherever it stands"
     assert list(tall.as_dict())[:8] == ["file", "width", "height", "class", "confidence", "top", "known", "method"]
     assert list(tall.as_dict())[8:] == [
         *("deletion", "insertion", "random", "better_than_random_by", "random_maps_beaten")
@@ -161,21 +159,22 @@ def test_files_bytes_and_unreadable_ones(squares_run: Path, tmp_path: Path, lab:
 
 
 def test_pixels_of_other_kinds(squares_run: Path, lab: SimpleNamespace) -> None:
-    pictures = lab.squares(3)[0]
+    images = lab.squares(3)[0]
     made = Explainer(squares_run, "cam")
-    assert len(list(made.explain(pictures, score=False))) == 3
-    for wrong in (pictures[0].astype(np.float32), pictures[0, :, :, 0], pictures[0, :0]):
+    assert len(list(made.explain(images, score=False))) == 3
+    for wrong in (images[0].astype(np.float32), images[0, :, :, 0], images[0, :0]):
         (found,) = made.explain(wrong, score=False)
         assert isinstance(found, Unreadable)
-        assert "must be uint8 (H, W, 3); found" in found.error
+        assert "uint8" in found.error
+        assert str(wrong.shape) in found.error
 
 
 def test_maps_of_many(squares_run: Path, lab: SimpleNamespace) -> None:
-    pictures, labels, _ = lab.squares(5)
+    images, labels, _ = lab.squares(5)
     made = Explainer(squares_run, "cam")
-    heat = made.maps(pictures)
+    heat = made.maps(images)
     assert (heat.dtype, heat.shape) == (np.dtype(np.float32), (5, 32, 32))
-    np.testing.assert_array_equal(heat, made.maps(pictures, labels))
+    np.testing.assert_array_equal(heat, made.maps(images, labels))
 
 
 def test_heat_of_any_map() -> None:
@@ -193,30 +192,32 @@ def test_heat_of_any_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "says"),
+    ("settings", "error", "values"),
     [
-        ({"method": "grad-cam"}, UnknownNameError, "Unknown explanation method 'grad-cam'. Did you mean 'gradcam'"),
-        ({"class_name": "gren"}, UnknownNameError, "knows no class 'gren'. Did you mean 'green'"),
-        ({"method": "cam", "class_name": "red"}, ModelFileError, "the most probable class only"),
+        ({"method": "grad-cam"}, UnknownNameError, ("'grad-cam'", "'gradcam'")),
+        ({"class_name": "gren"}, UnknownNameError, ("'gren'", "'green'")),
+        ({"method": "cam", "class_name": "red"}, ModelFileError, ("cam", "'red'", "gradcam")),
     ],
 )
-def test_what_is_refused(settings: dict[str, str], error: type[ThirtytwoError], says: str, squares_run: Path) -> None:
+def test_errors(
+    settings: dict[str, str], error: type[ThirtytwoError], values: tuple[str, ...], squares_run: Path
+) -> None:
     with pytest.raises(error) as caught:
         Explainer(squares_run, **settings)  # type: ignore[arg-type]
-    assert says in str(caught.value)
+    assert all(value in str(caught.value) for value in values)
 
 
 def test_methods_that_do_not_fit_the_model(
     alone: Path, without_heatmaps: Path, squares_run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelFileError, match=r"carries no heatmaps.*--method"):
+    with pytest.raises(ModelFileError, match="cam.*--method"):
         Explainer(without_heatmaps, "cam")
     for method in ("gradcam", "integrated"):
-        with pytest.raises(RunError, match=r"needs a network's weights.*--model the run directory"):
+        with pytest.raises(RunError, match=rf"{method}.*weights\.safetensors.*--model"):
             Explainer(alone, method)
     run = Path(shutil.copytree(squares_run, tmp_path / "damaged"))
     (run / "weights.safetensors").write_bytes(b"no weights")
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match=r"weights\.safetensors"):
         Explainer(run, "gradcam")
 
 

@@ -1,4 +1,4 @@
-"""Deletion and insertion: hand-computed areas, chance, and maps that are known to be right or wrong."""
+"""Deletion and insertion scores: hand-computed areas, random maps, and maps that are right or wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FIRST = np.zeros(1, dtype=np.int64)
 
 def spotted(seed: int = 0) -> npt.NDArray[np.uint8]:
     """Black, with chequers in `SPOT`: a pattern that blurring takes away."""
-    picture = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
-    picture[0, SPOT[0], SPOT[1]] = 255 * (np.indices((4, 4)).sum(axis=0) % 2)[..., None]
-    return picture
+    image = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
+    image[0, SPOT[0], SPOT[1]] = 255 * (np.indices((4, 4)).sum(axis=0) % 2)[..., None]
+    return image
 
 
 def chequers(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """A model that is as sure as there is pattern left in `SPOT`, `(M, 2)`."""
+    """A model whose probability is the contrast of the pattern in `SPOT`, `(M, 2)`."""
     spot = pixels[:, SPOT[0], SPOT[1], 0].astype(np.float64)
     light, dark = spot[:, np.indices((4, 4)).sum(axis=0) % 2 == 1], spot[:, np.indices((4, 4)).sum(axis=0) % 2 == 0]
     sure = np.clip((light.mean(axis=1) - dark.mean(axis=1)) / 255, 0, 1)
@@ -35,10 +35,10 @@ def on_spot() -> npt.NDArray[np.float32]:
 
 
 def test_areas_by_hand() -> None:
-    """Of 16 steps the first takes the whole spot: 1, 0, 0, … and 0, 1, 1, … and the blurred picture holds nothing."""
-    picture = spotted()
-    assert chequers(np.stack([blurred(picture[0])]))[0, 0] == pytest.approx(0, abs=0.03)
-    (score,) = score_maps(chequers, picture, on_spot(), FIRST, steps=16)
+    """Of 16 steps the first takes the whole spot: 1, 0, 0, … and 0, 1, 1, … and the blurred image holds nothing."""
+    image = spotted()
+    assert chequers(np.stack([blurred(image[0])]))[0, 0] == pytest.approx(0, abs=0.03)
+    (score,) = score_maps(chequers, image, on_spot(), FIRST, steps=16)
     assert score.deletion == pytest.approx(0.5 / 16, abs=0.03)
     assert score.insertion == pytest.approx(1 - 0.5 / 16, abs=0.03)
     assert score.gain == pytest.approx(15 / 16, abs=0.05)
@@ -56,7 +56,7 @@ def test_scale_and_sign_of_a_map_do_not_matter() -> None:
     assert one == other
 
 
-def test_the_class_asked_for_is_followed() -> None:
+def test_the_requested_class_is_scored() -> None:
     (right,) = score_maps(chequers, spotted(), on_spot(), FIRST)
     (other,) = score_maps(chequers, spotted(), on_spot(), FIRST + 1)
     assert other.deletion == pytest.approx(1 - right.deletion, abs=1e-6)
@@ -65,9 +65,9 @@ def test_the_class_asked_for_is_followed() -> None:
 
 def test_random_maps_gain_nothing_on_average() -> None:
     count = 60
-    pictures = np.repeat(spotted(), count, axis=0)
+    images = np.repeat(spotted(), count, axis=0)
     maps = np.random.default_rng(3).random((count, 4, 4), dtype=np.float32)
-    scores = score_maps(chequers, pictures, maps, np.zeros(count, dtype=np.int64), random_maps=2)
+    scores = score_maps(chequers, images, maps, np.zeros(count, dtype=np.int64), random_maps=2)
     assert np.mean([score.gain for score in scores]) == pytest.approx(0, abs=0.15)
     assert np.mean([score.random for score in scores]) == pytest.approx(0.5, abs=0.1)
     assert 0.3 < np.mean([score.beaten for score in scores]) < 0.7
@@ -80,21 +80,21 @@ def test_a_map_that_is_the_same_everywhere_is_chance() -> None:
     assert score.beaten < 1.0
 
 
-def test_coarse_maps_are_held_against_coarse_chance() -> None:
+def test_coarse_maps_are_compared_with_coarse_random_maps() -> None:
     seen: list[npt.NDArray[np.uint8]] = []
 
     def spy(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         seen.append(pixels)
         return chequers(pixels)
 
-    picture = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
 
     def edges(grain: int) -> float:
-        """How often neighbours of the half-deleted pictures of random maps differ in being deleted."""
+        """How often neighbours of the half-deleted images of random maps differ in being deleted."""
         seen.clear()
-        score_maps(spy, picture, on_spot(), FIRST, grain=grain, steps=2)
+        score_maps(spy, image, on_spot(), FIRST, grain=grain, steps=2)
         (pixels,) = seen
-        gone = (pixels[4::2] != picture).any(axis=-1)  # after whole, stand-in and the map's own two
+        gone = (pixels[4::2] != image).any(axis=-1)  # after whole, stand-in and the map's own two
         return float((gone[:, 1:] != gone[:, :-1]).mean())
 
     assert edges(2) < edges(4) < edges(SIDE)
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_score() -> None:
     assert (first.deletion, first.random) != (other.deletion, other.random)
 
 
-def test_figures_by_name() -> None:
+def test_scores_by_name() -> None:
     assert Score(0.25, 0.75, 0.5, 0.875).as_dict() == {
         "deletion": 0.25,
         "insertion": 0.75,

@@ -20,7 +20,7 @@ from thirtytwo.models import MODELS, Net
 
 
 class Linear(Net):
-    """Colour channels averaged over 4×4 patches, then over places: every map is known."""
+    """Color channels averaged over 4×4 patches, then over places: every map is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Linear(Net):
 
 
 class Token(Linear):
-    """Logits from one token that attention fills from half of the places; Grad-CAM must look before that."""
+    """Logits from one token that attention fills from half of the places; Grad-CAM must use the maps before that."""
 
     def maps(self, images: Tensor) -> Tensor:
         mixed = self._patches(images)[..., :4].mean(dim=(2, 3))
@@ -57,9 +57,9 @@ class Token(Linear):
 
 
 def test_grad_cam_by_hand(lab: SimpleNamespace) -> None:
-    pictures, labels, _ = lab.squares(6)
-    found = Gradients(Linear(), lab.info()).grad_cam(pictures, labels)
-    maps = F.avg_pool2d(lab.normalised(pictures), 4)
+    images, labels, _ = lab.squares(6)
+    found = Gradients(Linear(), lab.info()).grad_cam(images, labels)
+    maps = F.avg_pool2d(lab.normalised(images), 4)
     weights = Linear().head.weight[torch.from_numpy(labels)]
     expected = torch.einsum("ndhw,nd->nhw", maps, weights) / (8 * 8)
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
@@ -67,36 +67,36 @@ def test_grad_cam_by_hand(lab: SimpleNamespace) -> None:
 
 
 def test_grad_cam_looks_where_the_network_lets_it(lab: SimpleNamespace) -> None:
-    pictures, labels, _ = lab.squares(4)
-    found = Gradients(Token(), lab.info()).grad_cam(pictures, labels)
+    images, labels, _ = lab.squares(4)
+    found = Gradients(Token(), lab.info()).grad_cam(images, labels)
     assert found.shape == (4, 8, 8), "not the one place of the last maps"
-    plain = Gradients(Linear(), lab.info()).grad_cam(pictures, labels)
+    plain = Gradients(Linear(), lab.info()).grad_cam(images, labels)
     # half of the places carry twice the weight, and Grad-CAM takes the mean
     np.testing.assert_allclose(found, plain, atol=1e-6)
 
 
 def test_grad_cam_leaves_no_traces(lab: SimpleNamespace) -> None:
     net = Linear().requires_grad_(False)
-    pictures, labels, _ = lab.squares(2)
+    images, labels, _ = lab.squares(2)
     with torch.inference_mode(False), torch.no_grad():
-        found = Gradients(net, lab.info()).grad_cam(pictures, labels)
+        found = Gradients(net, lab.info()).grad_cam(images, labels)
     assert np.ptp(found) > 0, "frozen weights are no obstacle"
     assert net.head.weight.grad is None
     assert not net._forward_hooks
 
 
 def test_integrated_gradients_add_up(lab: SimpleNamespace) -> None:
-    """They sum to what the logit gains from the blurred picture to the picture; smoothing moves them only."""
-    pictures, labels, where = lab.squares(3)
-    pictures[~where] = 128
+    """Attributions sum to the difference of the logits of image and blurred image; smoothing keeps the sum."""
+    images, labels, where = lab.squares(3)
+    images[~where] = 128
     gradients = Gradients(Linear(), lab.info())
-    found = gradients.integrated(pictures, labels)
+    found = gradients.integrated(images, labels)
     assert (found.dtype, found.shape) == (np.dtype(np.float32), (3, 32, 32))
     from thirtytwo.explain.faithfulness import blurred
 
-    images, start = (lab.normalised(value) for value in (pictures, np.stack([blurred(one) for one in pictures])))
+    inputs, start = (lab.normalised(value) for value in (images, np.stack([blurred(one) for one in images])))
     with torch.no_grad():
-        gained = (Linear()(images) - Linear()(start)).gather(1, torch.from_numpy(labels)[:, None])[:, 0].numpy()
+        gained = (Linear()(inputs) - Linear()(start)).gather(1, torch.from_numpy(labels)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(found.sum(axis=(1, 2)), gained, atol=0.02)
     for heat, place in zip(found, where, strict=True):
         assert heat[place].mean() > 5 * abs(heat[~place].mean())
@@ -115,7 +115,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+SLOW = ("resnet", "efficientnet", "convnext")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAMILIES]
+)
 def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     torch.manual_seed(0)
     net: Any = MODELS.get("timm")(3, FAMILIES[family])
@@ -123,14 +128,14 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
         lab.train(net)  # with weights by chance it forgets on the way where things are
     else:
         lab.find(net, net.head)
-    pictures, labels, where = lab.squares(12, seed=1)
-    found = Gradients(net, lab.info()).grad_cam(pictures, labels)
+    images, labels, where = lab.squares(12, seed=1)
+    found = Gradients(net, lab.info()).grad_cam(images, labels)
     assert found.shape[0] == 12
     assert min(found.shape[1:]) >= 4
     assert np.isfinite(found).all()
     assert (np.ptp(found, axis=(1, 2)) > 0).all()
     if net.has_heatmaps:
-        assert agreement(net, lab.normalised(pictures), labels, found) > 0.95
+        assert agreement(net, lab.normalised(images), labels, found) > 0.95
     heats = as_heat(found, 32)
     inside = np.array([heat[place].mean() for heat, place in zip(heats, where, strict=True)])
     outside = np.array([heat[~place].mean() for heat, place in zip(heats, where, strict=True)])

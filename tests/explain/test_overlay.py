@@ -1,4 +1,4 @@
-"""Heat over pictures: colours, sizes, and where heat of a resized square lies on the picture it came from."""
+"""Overlays: colormap, sizes, and the alignment of heatmaps with the original image."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thirtytwo.explain.overlay import colours, enlarged_heat, on_picture, overlay, to_look_at
+from thirtytwo.explain.overlay import colormap, enlarged_heat, on_picture, overlay, to_look_at
 from thirtytwo.explain.sheet import CELL, Entry, contact_sheet
 from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, resize
 
-GREY = np.full((6, 8, 3), 100, dtype=np.uint8)
+GRAY = np.full((6, 8, 3), 100, dtype=np.uint8)
 
 
-def test_colours_are_matplotlibs() -> None:
+def test_colormap_is_matplotlibs() -> None:
     matplotlib = pytest.importorskip("matplotlib")
     heat = np.linspace(0, 1, 101, dtype=np.float32)
-    theirs = matplotlib.colormaps["inferno"](heat)[:, :3] * 255
-    assert np.abs(colours(heat) - theirs).max() < 8, "of 255"
-    lightness = colours(heat) @ [0.299, 0.587, 0.114]
+    expected = matplotlib.colormaps["inferno"](heat)[:, :3] * 255
+    assert np.abs(colormap(heat) - expected).max() < 8, "of 255"
+    lightness = colormap(heat) @ [0.299, 0.587, 0.114]
     assert (np.diff(lightness) > 0).all(), "hotter is lighter"
 
 
-def test_overlay_blends_picture_and_colours() -> None:
+def test_overlay_blends_image_and_colormap() -> None:
     heat = np.zeros((6, 8), dtype=np.float32)
     heat[:, 4:] = 1.0
-    drawn = overlay(GREY, heat, strength=0.6)
+    drawn = overlay(GRAY, heat, strength=0.6)
     assert (drawn.dtype, drawn.shape) == (np.dtype(np.uint8), (6, 8, 3))
     assert drawn[0, 0].tolist() == [40, 40, 42], "0.4 of 100 and 0.6 of (0, 0, 4)"
     assert drawn[0, 7].tolist() == [191, 193, 138], "0.4 of 100 and 0.6 of (252, 255, 164)"
-    assert np.array_equal(overlay(GREY, heat, strength=0.0), GREY)
+    assert np.array_equal(overlay(GRAY, heat, strength=0.0), GRAY)
 
 
-def test_a_coloured_picture_turns_grey_under_heat() -> None:
+def test_a_color_image_is_desaturated_under_heat() -> None:
     red = np.zeros((4, 4, 3), dtype=np.uint8)
     red[..., 0] = 200
     drawn = overlay(red, np.zeros((2, 2), dtype=np.float32), strength=0.0)
-    assert drawn[0, 0].tolist() == [95, 45, 45], "a quarter of its red, and three quarters of its grey, 59.8"
+    assert drawn[0, 0].tolist() == [95, 45, 45], "a quarter of its red, and three quarters of its gray, 59.8"
 
 
-def test_what_was_not_seen_is_paled_and_not_coloured() -> None:
+def test_parts_the_model_does_not_see_are_lightened() -> None:
     heat = np.full((6, 8), np.nan, dtype=np.float32)
     heat[:, 2:6] = 1.0
-    drawn = overlay(GREY, heat)
-    assert np.ptp(drawn[:, 0], axis=-1).max() == 0, "grey stays grey"
+    drawn = overlay(GRAY, heat)
+    assert np.ptp(drawn[:, 0], axis=-1).max() == 0, "gray stays gray"
     assert drawn[0, 0, 0] > 200
     assert np.ptp(drawn[:, 3], axis=-1).min() > 20
 
@@ -73,7 +73,7 @@ def test_enlarged_heat_keeps_range_and_place(shape: tuple[int, int], size: tuple
         ((2, 3000), (2, 3000)),
     ],
 )
-def test_pictures_come_at_a_size_to_look_at(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_display_size(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     assert to_look_at(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*expected, 3)
 
 
@@ -84,13 +84,13 @@ def test_pixels_stay_squares() -> None:
 
 @pytest.mark.parametrize("rule", RESIZE_RULES)
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60), (64, 64)])
-def test_heat_lies_where_the_model_saw_it(rule: ResizeRule, shape: tuple[int, int]) -> None:
+def test_heat_is_aligned_with_the_original_image(rule: ResizeRule, shape: tuple[int, int]) -> None:
     """A bright spot is its own heat: resized as for the model and laid back, it must be where it was."""
     height, width = shape
-    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    image = np.zeros((height, width, 3), dtype=np.uint8)
     top, left = height // 2 - 6, width // 2 + 4
-    picture[top : top + 10, left : left + 10] = 255
-    seen = resize(picture, 32, rule)[..., 0].astype(np.float32) / 255
+    image[top : top + 10, left : left + 10] = 255
+    seen = resize(image, 32, rule)[..., 0].astype(np.float32) / 255
     heat = on_picture(seen, height, width, rule)
     assert heat.shape == shape
     spot = np.argwhere(np.nan_to_num(heat) > 0.5)
@@ -102,11 +102,11 @@ def test_heat_lies_where_the_model_saw_it(rule: ResizeRule, shape: tuple[int, in
         assert (~unseen).sum() == side * side
 
 
-def test_a_contact_sheet_holds_every_picture() -> None:
+def test_a_contact_sheet_contains_every_image() -> None:
     tones = (40, 90, 140, 190)
 
-    def plain(height: int, width: int, *colour: int) -> npt.NDArray[np.uint8]:
-        return np.full((height, width, 3), colour, dtype=np.uint8)
+    def plain(height: int, width: int, *color: int) -> npt.NDArray[np.uint8]:
+        return np.full((height, width, 3), color, dtype=np.uint8)
 
     entries = [Entry(plain(20, 30, tone, 0, 0), plain(50, 40, 0, tone, 0), ("a", "b")) for tone in tones]
     page = contact_sheet(entries)
@@ -117,7 +117,7 @@ def test_a_contact_sheet_holds_every_picture() -> None:
         assert (page == (0, tone, 0)).all(axis=-1).sum() == CELL * round(CELL * 40 / 50)
 
 
-def test_a_long_caption_stays_on_its_own_picture() -> None:
+def test_a_long_caption_is_shortened() -> None:
     small = np.zeros((8, 8, 3), dtype=np.uint8)
     page = contact_sheet([Entry(small, small, ("a very long name " * 40 + "\nsecond line",))])
     assert (page[:, -8:] == 255).all()

@@ -13,13 +13,13 @@ def blobs(counts: list[int], width: int = 40, seed: int = 0) -> tuple[np.ndarray
 
 
 @pytest.mark.parametrize(("counts", "width"), [([8, 8], 40), ([20, 15, 30], 6), ([5, 40, 9], 40)])
-def test_it_is_the_minimum_that_scikit_learn_finds(counts: list[int], width: int) -> None:
+def test_the_minimum_agrees_with_scikit_learn(counts: list[int], width: int) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, labels = blobs(counts, width)
     penalty = 1e-2
     weight = (1 / (len(counts) * np.array(counts)))[labels]
-    centred = features - weight @ features
-    scaled = centred / np.sqrt(weight @ (centred**2).sum(axis=1))
+    centered = features - weight @ features
+    scaled = centered / np.sqrt(weight @ (centered**2).sum(axis=1))
     if len(counts) == 2:  # its two-class model has one weight vector, the difference of ours
         reference = linear_model.LogisticRegression(C=2 / penalty, fit_intercept=False, tol=1e-10, max_iter=5000)
         expected = reference.fit(scaled, labels, sample_weight=weight).decision_function(scaled)
@@ -33,12 +33,12 @@ def test_it_is_the_minimum_that_scikit_learn_finds(counts: list[int], width: int
     np.testing.assert_allclose(logits, expected - expected.mean(axis=1, keepdims=True), atol=2e-3)
 
 
-def test_a_class_with_more_pictures_is_not_favoured() -> None:
+def test_classes_are_balanced() -> None:
     features = np.array([[-1.0, 0.1]] * 2 + [[1.0, -0.1]] * 50)
     head = fit_head(features, np.array([0] * 2 + [1] * 50), 2)
     np.testing.assert_allclose(np.diff(head.logits([[0.0, 0.0]])), 0.0, atol=1e-9)
 
 
-def test_constant_features_tell_nothing() -> None:
+def test_constant_features_give_zero_logits() -> None:
     head = fit_head(np.ones((10, 4)), np.arange(10) % 2, 2)
     np.testing.assert_allclose(head.logits(np.ones((1, 4))), 0.0, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Teaching a network that is known: its maps are the pixels, its features their means, so colours can be taught."""
+"""Linear probes on a known network: its maps are the pixels and its features their means, so it separates colors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def write_maps_model(path: Path, *, heatmaps: bool = True, maps_equation: str = 
         "curvature": 0.3,
         "unknown_threshold": 0.1,
         "architecture": "maps",
-        "dataset": "colours",
+        "dataset": "colors",
         "accuracy": 0.9,
         "version": "0.1.0",
     }
@@ -82,84 +82,88 @@ def maps_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_maps_model(tmp_path_factory.mktemp("maps") / "model.onnx")
 
 
-def tones(colour: tuple[int, int, int], count: int, seed: int = 0, spread: int = 30) -> list[Pixels]:
-    """Pictures of about that colour, uint8 `(8, 8, 3)` each."""
+def tones(color: tuple[int, int, int], count: int, seed: int = 0, spread: int = 30) -> list[Pixels]:
+    """Images of about that color, uint8 `(8, 8, 3)` each."""
     random = np.random.default_rng(seed)
     return [
-        np.clip(np.array(colour) + random.integers(-spread, spread + 1, (8, 8, 3)), 0, 255).astype(np.uint8)
+        np.clip(np.array(color) + random.integers(-spread, spread + 1, (8, 8, 3)), 0, 255).astype(np.uint8)
         for _ in range(count)
     ]
 
 
 @pytest.fixture(scope="session")
 def two_tones() -> dict[str, list[Pixels]]:
-    """Ten yellow and ten violet pictures."""
+    """Ten yellow and ten violet images."""
     return {"yellow": tones((220, 200, 40), 10), "violet": tones((150, 40, 200), 10, seed=1)}
 
 
 @pytest.fixture(scope="module")
-def taught(maps_model: Path, two_tones: dict[str, list[Any]]) -> Taught:
+def probe(maps_model: Path, two_tones: dict[str, list[Any]]) -> Taught:
     return teach(Classifier(maps_model, threads=1), two_tones)
 
 
 @pytest.fixture(scope="module")
-def written(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught.write(tmp_path_factory.mktemp("taught") / "model.onnx")
+def probe_file(probe: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return probe.write(tmp_path_factory.mktemp("probe") / "model.onnx")
 
 
-def test_cross_validation_is_of_every_picture_once(taught: Taught) -> None:
-    assert taught.folds == 10
-    assert taught.accuracy == {"value": 1.0, "ci95": list(wilson(20, 20))}
-    assert confusion_matrix(taught.held_out).tolist() == [[10, 0], [0, 10]]
-    np.testing.assert_allclose(taught.held_out.probabilities.sum(axis=1), 1.0, atol=1e-6)
+def test_cross_validation_covers_every_image_once(probe: Taught) -> None:
+    assert probe.folds == 10
+    assert probe.accuracy == {"value": 1.0, "ci95": list(wilson(20, 20))}
+    assert confusion_matrix(probe.held_out).tolist() == [[10, 0], [0, 10]]
+    np.testing.assert_allclose(probe.held_out.probabilities.sum(axis=1), 1.0, atol=1e-6)
 
 
-def test_what_cannot_be_told_apart_is_not_told_apart(maps_model: Path) -> None:
+def test_classes_that_cannot_be_separated_have_chance_accuracy(maps_model: Path) -> None:
     same = tones((120, 120, 120), 80, spread=100)
     found = teach(Classifier(maps_model, threads=1), {"one": same[:40], "other": same[40:]})
     low, high = found.accuracy["ci95"]
     assert low < 0.5 < high
-    assert found.held_out.confidence.mean() < 0.75, "it may not be sure of what it cannot know"
+    assert found.held_out.confidence.mean() < 0.75, "not confident about classes it cannot separate"
 
 
-def test_the_file_gives_what_was_taught(taught: Taught, written: Path, maps_model: Path) -> None:
-    model = Classifier(written, threads=1)
+def test_the_file_computes_the_probe(probe: Taught, probe_file: Path, maps_model: Path) -> None:
+    model = Classifier(probe_file, threads=1)
     assert model.classes == ("yellow", "violet")
-    assert model.info.dataset == "20 pictures, on features of colours"
+    assert model.info.dataset == "20 images, on features of colors"
     assert model.info.accuracy is None
     assert model.info.curvature == 0.0
     pixels = np.stack([*tones((220, 200, 40), 3, seed=5), *tones((150, 40, 200), 3, seed=6)])
     out = model.run(pixels, ("features", "logits", "probabilities", "known_score", "heatmaps"))
     before = Classifier(maps_model, threads=1).run(pixels, ("features",))["features"]
     np.testing.assert_array_equal(out["features"], before)
-    expected = taught.head.logits(before)
+    expected = probe.head.logits(before)
     np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-4)
-    shares = np.exp(expected / taught.info.temperature)
+    shares = np.exp(expected / probe.info.temperature)
     np.testing.assert_allclose(out["probabilities"], shares / shares.sum(axis=1, keepdims=True), atol=1e-5)
     directions = before / np.linalg.norm(before, axis=1, keepdims=True)
-    np.testing.assert_allclose(out["known_score"], (directions @ taught.means.T).max(axis=1), atol=1e-6)
-    weights = taught.head.weights[:, out["logits"].argmax(axis=1)]  # (D, N)
+    np.testing.assert_allclose(out["known_score"], (directions @ probe.means.T).max(axis=1), atol=1e-6)
+    weights = probe.head.weights[:, out["logits"].argmax(axis=1)]  # (D, N)
     maps = pixels.transpose(0, 3, 1, 2) / 255
     np.testing.assert_allclose(out["heatmaps"], np.einsum("ndhw,dn->nhw", maps, weights), rtol=1e-3, atol=1e-3)
     assert [one.top for one in model.classify(pixels)] == ["yellow"] * 3 + ["violet"] * 3
 
 
-def test_strangers_are_unknown_and_its_own_are_not(written: Path) -> None:
-    model = Classifier(written, threads=1)
+def test_ood_images_are_unknown(probe_file: Path) -> None:
+    model = Classifier(probe_file, threads=1)
     assert not any(one.known for one in model.classify(np.stack(tones((20, 200, 60), 5))))
     own = [*tones((220, 200, 40), 50, seed=7), *tones((150, 40, 200), 50, seed=8)]
     assert np.mean([one.known for one in model.classify(np.stack(own))]) > 0.75
 
 
-def test_it_can_be_taught_again(written: Path, tmp_path: Path) -> None:
-    again = teach(Classifier(written, threads=1), {"dark": tones((30, 30, 90), 5), "light": tones((240, 240, 90), 5)})
+def test_a_probe_of_a_probe(probe_file: Path, tmp_path: Path) -> None:
+    again = teach(
+        Classifier(probe_file, threads=1), {"dark": tones((30, 30, 90), 5), "light": tones((240, 240, 90), 5)}
+    )
     model = Classifier(again.write(tmp_path / "again.onnx"), threads=1)
     assert model.predict(tones((250, 240, 90), 1, seed=3)[0])[0].top == "light"  # type: ignore[union-attr]
 
 
-def test_the_command_line_predicts_with_it(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_predicts_with_it(
+    probe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (20, 30), (150, 40, 200)).save(tmp_path / "a.png")
-    assert run_command(["predict", str(tmp_path / "a.png"), "--model", str(written), "--format", "json"]) == 0
+    assert run_command(["predict", str(tmp_path / "a.png"), "--model", str(probe_file), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["top"] == "violet"
 
 
@@ -183,34 +187,33 @@ YELLOW, VIOLET = tones((220, 200, 40), 5), tones((150, 40, 200), 5)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "message"),
+    ("images", "message"),
     [
-        ({"yellow": YELLOW}, "at least 2 classes to tell apart; found 1"),
-        ({"yellow": YELLOW, " ": VIOLET}, "no name"),
-        ({"yellow": YELLOW, "violet": VIOLET[:4]}, "'violet' has 4 pictures; expected 5 to 200. Add some."),
-        ({"yellow": YELLOW, "violet": [VIOLET[0]] * 9}, "has 1 pictures (8 more were repeated)"),
-        ({"yellow": YELLOW, "violet": tones((150, 40, 200), 201)}, "Train on so many"),
-        ({"yellow": YELLOW, "violet": [*VIOLET, YELLOW[2]]}, "'yellow' and 'violet' hold the same picture"),
+        ({"yellow": YELLOW}, "found 1"),
+        ({"yellow": YELLOW, " ": VIOLET}, "name"),
+        ({"yellow": YELLOW, "violet": VIOLET[:4]}, "'violet'.* 4 .*5 to 200"),
+        ({"yellow": YELLOW, "violet": [VIOLET[0]] * 9}, "'violet'.* 1 .*8 "),
+        ({"yellow": YELLOW, "violet": tones((150, 40, 200), 201)}, "201 .*5 to 200.*thirtytwo train"),
+        ({"yellow": YELLOW, "violet": [*VIOLET, YELLOW[2]]}, "'yellow' and 'violet'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_mistakes_are_told(maps_model: Path, pictures: dict[str, list[Any]], message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        teach(Classifier(maps_model, threads=1), pictures)
-    assert message in str(caught.value)
+def test_invalid_images_raise(maps_model: Path, images: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        teach(Classifier(maps_model, threads=1), images)
 
 
-def test_a_base_that_is_gone_is_told(
+def test_a_missing_base_model_raises(
     write_model: Callable[..., Path], two_tones: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     base = write_model(tmp_path / "base.onnx")
     found = teach(Classifier(base, threads=1), two_tones)
     base.unlink()
-    with pytest.raises(ModelFileError, match="base.onnx cannot be read"):
+    with pytest.raises(ModelFileError, match=r"base\.onnx"):
         found.write(tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_teaching_needs_no_pytorch() -> None:
+def test_import_needs_no_pytorch() -> None:
     code = "import sys, thirtytwo.fewshot; print(sorted({'torch', 'onnx', 'scipy', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The models that come with the package: what they say of themselves, and that they can be used at once."""
+"""The bundled models: their files, metadata and cards, and that they work without configuration."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.inference.classifier import BUNDLED, bundled_models, default_model, load
 
 REPORTS = Path(__file__).parents[2] / "docs" / "reports"
-MOST_BYTES = 40_000_000
-MOST_BYTES_OF_TINY = 3_000_000
+MAX_BYTES = 40_000_000
+MAX_BYTES_OF_TINY = 3_000_000
 
 
-def test_they_are_there_and_small() -> None:
+def test_they_exist_and_are_small() -> None:
     models = bundled_models()
     assert list(models) == ["cifar10", "cifar10-tiny", "cifar100", "cifar100-tiny"]
-    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MOST_BYTES
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MAX_BYTES
     for name in ("cifar10-tiny", "cifar100-tiny"):
-        assert models[name].stat().st_size < MOST_BYTES_OF_TINY
+        assert models[name].stat().st_size < MAX_BYTES_OF_TINY
     assert default_model() == models["cifar100"]
 
 
@@ -43,19 +43,19 @@ def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
     assert f"thirtytwo predict photo.jpg --model {name}" in card
     assert info.accuracy is not None
     assert f"{100 * info.accuracy:.2f}%" in card
-    for part in ("Calibration", "Unknown pictures", "Training", "Limits", "This file"):
+    for part in ("Calibration", "Out-of-distribution (unknown) images", "Training", "Limitations", "This file"):
         assert f"## {part}" in card, part
     assert "thirtytwo train cifar" in card
-    assert "chosen by position" in card, "until they are trained anew: these commands now hold out other images"
+    assert "chosen by position" in card, "until they are retrained: these commands now hold out other images"
     page = (REPORTS / f"{name}.html").read_text(encoding="utf-8")
     assert "<pre>thirtytwo train cifar" in page
-    assert "data:image/" not in page  # pictures that are not ours to pass on
-    assert not re.search(r"(?:--recipe|--run|File) [\"']?/", page), "a place on the machine it was made on"
+    assert "data:image/" not in page  # images that may not be redistributed
+    assert not re.search(r"(?:--recipe|--run|File) [\"']?/", page), "a path of the machine it was built on"
     assert b'File "' not in bundled_models()[name].read_bytes(), "a stack trace of the export"
 
 
 @pytest.mark.parametrize("name", bundled_models())
-def test_what_the_card_says_to_type_is_understood(name: str) -> None:
+def test_the_commands_of_the_card_are_valid(name: str) -> None:
     card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
     typed = [shlex.split(line) for line in card.splitlines() if line.startswith("thirtytwo train ")]
     assert typed
@@ -74,13 +74,13 @@ def test_what_the_card_says_to_type_is_understood(name: str) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", bundled_models())
-def test_each_is_as_good_as_it_says(name: str, data_root: Path) -> None:
+def test_each_has_the_accuracy_of_its_metadata(name: str, data_root: Path) -> None:
     classifier = load(name)
     test = load_dataset(classifier.info.dataset, data_root=data_root).test
     assert test is not None
     some = test.take(np.arange(0, len(test), 10))
-    said = [found.top for found in classifier.predict(some.images)]
-    right = float(np.mean([top == some.classes[label] for top, label in zip(said, some.labels, strict=True)]))
+    predicted = [found.top for found in classifier.predict(some.images)]
+    right = float(np.mean([top == some.classes[label] for top, label in zip(predicted, some.labels, strict=True)]))
     assert classifier.info.accuracy is not None
     deviation = (classifier.info.accuracy * (1 - classifier.info.accuracy) / len(some)) ** 0.5
     assert right == pytest.approx(classifier.info.accuracy, abs=4 * deviation)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
-from thirtytwo.inference import classifier as predictor
+from thirtytwo.inference import classifier as classifier_module
 from thirtytwo.inference.classifier import Classifier, Prediction, Unreadable, default_model, find_model, load
 
 
@@ -25,7 +25,7 @@ def pixels(red: int, green: int, blue: int, size: int = 8) -> npt.NDArray[np.uin
 
 
 @pytest.mark.parametrize(
-    ("picture", "top", "known"),
+    ("image", "top", "known"),
     [
         (pixels(250, 0, 0), "red", True),
         (pixels(0, 250, 0, size=40), "green", True),
@@ -33,11 +33,11 @@ def pixels(red: int, green: int, blue: int, size: int = 8) -> npt.NDArray[np.uin
         (pixels(128, 128, 129), "blue", False),
     ],
 )
-def test_pixels(classifier: Classifier, picture: npt.NDArray[np.uint8], top: str, known: bool) -> None:
-    (result,) = classifier.predict(picture)
+def test_pixels(classifier: Classifier, image: npt.NDArray[np.uint8], top: str, known: bool) -> None:
+    (result,) = classifier.predict(image)
     assert isinstance(result, Prediction)
     assert (result.file, result.top, result.known) == (None, top, known)
-    assert (result.height, result.width) == picture.shape[:2]
+    assert (result.height, result.width) == image.shape[:2]
     assert result.predictions[0] == (result.top, result.confidence)
     assert sum(value for _, value in result.predictions) == pytest.approx(1, abs=1e-5)
 
@@ -63,7 +63,7 @@ def test_ready_batch(classifier: Classifier) -> None:
     assert [result.known for result in classifier.classify(stack)] == [True, False, True]
 
 
-def test_no_pictures(classifier: Classifier) -> None:
+def test_no_images(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
 
 
@@ -75,7 +75,7 @@ def test_top(classifier: Classifier, top: int, found: int) -> None:
 
 
 def test_top_must_be_positive(classifier: Classifier) -> None:
-    with pytest.raises(ValueError, match="at least 1, found 0"):
+    with pytest.raises(ValueError, match="top.*0"):
         classifier.predict(pixels(0, 0, 0), top=0)
 
 
@@ -114,7 +114,7 @@ def test_only_a_few_batches_are_held(classifier: Classifier) -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(classifier: Classifier) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) -> None:
     tracemalloc.start()
     try:
         for _ in classifier.predict_iter(pixels(250, 0, 0, size=64) for _ in range(2000)):
@@ -122,24 +122,23 @@ def test_memory_does_not_grow_with_the_number_of_pictures(classifier: Classifier
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 5_000_000, "2,000 pictures of 64×64 pixels hold 24 MB"
+    assert peak < 5_000_000, "2,000 images of 64×64 pixels hold 24 MB"
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data"),
     [
-        ("empty.png", b"", "is empty"),
-        ("text.jpg", b"no picture here, only words", "is not a picture"),
-        ("cut.png", None, "damaged or cut short"),
+        ("empty.png", b""),
+        ("text.jpg", b"no image here, only words"),
+        ("cut.png", None),
     ],
 )
-def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, data: bytes | None, says: str) -> None:
+def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, data: bytes | None) -> None:
     file = pictures / name
     file.write_bytes((pictures / "grey.png").read_bytes()[:60] if data is None else data)
     (result,) = classifier.predict(file)
     assert isinstance(result, Unreadable)
     assert result.as_dict() == {"file": str(file), "error": result.error}
-    assert says in result.error
     assert str(file) in result.error
 
 
@@ -150,7 +149,7 @@ def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, dat
 def test_wrong_pixels(classifier: Classifier, wrong: npt.NDArray[np.uint8]) -> None:
     (result,) = classifier.predict(wrong)
     assert isinstance(result, Unreadable)
-    assert "Pixels must be uint8 (H, W, 3); found" in result.error
+    assert f"{wrong.dtype} {wrong.shape}" in result.error
 
 
 def test_as_dict_is_the_contract(classifier: Classifier, pictures: Path) -> None:
@@ -173,7 +172,7 @@ def test_no_threshold_knows_everything(write_model: Callable[..., Path], tmp_pat
     assert result.known
 
 
-# Which model is meant
+# Finding models
 
 
 @pytest.fixture
@@ -199,56 +198,56 @@ def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.Monke
     bundled = runs.parent / "bundled"
     bundled.mkdir()
     (bundled / "cifar100.onnx").write_bytes(colour_model.read_bytes())
-    monkeypatch.setattr(predictor, "BUNDLED", bundled)
+    monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
     assert default_model() == bundled / "cifar100.onnx"
     assert find_model("cifar100") == bundled / "cifar100.onnx"
-    with pytest.raises(UnknownNameError, match="Did you mean 'cifar100'"):
+    with pytest.raises(UnknownNameError, match="'cifar10'.*'cifar100'"):
         find_model("cifar10")
 
 
-def test_run_directory_is_a_name_for_its_model(runs: Path) -> None:
+def test_run_directory_resolves_to_its_model(runs: Path) -> None:
     assert find_model(runs / "older") == runs / "older" / "model.onnx"
     assert find_model("runs/older") == Path("runs/older/model.onnx")
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "says"),
+    ("name", "kind", "pattern"),
     [
-        ("nosuch", UnknownNameError, "no bundled models"),
-        ("nosuch.onnx", ModelFileError, "There is no model file or run directory 'nosuch.onnx'"),
-        ("runs/nosuch", ModelFileError, "There is no model file or run directory 'runs/nosuch'"),
-        ("runs/unfinished", RunError, "has no model.onnx"),
-        ("runs", RunError, "is not a run directory"),
+        ("nosuch", UnknownNameError, "'nosuch'"),
+        ("nosuch.onnx", ModelFileError, "'nosuch.onnx'"),
+        ("runs/nosuch", ModelFileError, "'runs/nosuch'"),
+        ("runs/unfinished", RunError, "unfinished.*model.onnx"),
+        ("runs", RunError, "runs"),
     ],
 )
 def test_unknown_models(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[ThirtytwoError], says: str
+    runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[ThirtytwoError], pattern: str
 ) -> None:
-    monkeypatch.setattr(predictor, "BUNDLED", runs / "none")
-    with pytest.raises(kind, match=says) as caught:
+    monkeypatch.setattr(classifier_module, "BUNDLED", runs / "none")
+    with pytest.raises(kind, match=pattern) as caught:
         find_model(name)
     assert caught.value.fix
 
 
 def test_no_model_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predictor, "BUNDLED", tmp_path)
+    monkeypatch.setattr(classifier_module, "BUNDLED", tmp_path)
     with pytest.raises(ModelFileError, match="thirtytwo train cifar10"):
         default_model()
 
 
-def test_errors_while_decoding_that_are_ours_are_not_hidden(
+def test_unexpected_errors_while_decoding_are_raised(
     classifier: Classifier, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(predictor, "load_image", broken)
+    monkeypatch.setattr(classifier_module, "load_image", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         classifier.predict(sorted(pictures.glob("*.png")))
 
 
-def test_huge_header_is_refused_unread(classifier: Classifier, tmp_path: Path) -> None:
+def test_huge_image_is_refused_before_decoding(classifier: Classifier, tmp_path: Path) -> None:
     file = tmp_path / "huge.png"
     Image.new("1", (20_000, 20_000)).save(file)
     (result,) = classifier.predict(file)

@@ -1,10 +1,11 @@
-"""Common corruptions at five strengths, and how much accuracy is left under them.
+"""Common corruptions at five strengths, and accuracy under them.
 
 After D. Hendrycks and T. Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*,
-2019 (arXiv 1903.12261). Kinds and most strengths are those of CIFAR-10-C; the pictures are made here, for any data and
-any size, so figures are near those on CIFAR-10-C's files but not the same. Frost and glass are left out, spatter and
-saturate are in; motion blur, snow, spatter, elastic and saturate have strengths of their own, so that stronger always
-means further from the picture. Lengths are given for pictures of 32 pixels and grow with the shorter side.
+2019 (arXiv 1903.12261). Kinds and most strengths are those of CIFAR-10-C. The corruptions are computed here, for images
+of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and glass blur
+are left out; spatter and saturate are included. Motion blur, snow, spatter, elastic and saturate have strengths of
+their own, so that a higher strength always means a larger distance from the original. Lengths are for images with a
+side of 32 pixels and scale with the shorter side.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from thirtytwo.registry import Registry
 STRENGTHS = (1, 2, 3, 4, 5)
 FAMILIES = ("noise", "blur", "weather", "digital")
 PICTURES = 2000
-"""How many pictures are corrupted where nobody says: 75 times these are to be looked at."""
+"""Default number of images to corrupt; each is evaluated under every corruption at every strength."""
 _SIDE = 32.0
-_CHUNK = 128  # pictures that are worked on at once; also what random numbers are drawn for
-_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_CHUNK = 128  # images processed at once; results depend on it, since each chunk has its own random generator
+_GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _WATER, _MUD = (175, 238, 238), (63, 42, 20)
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Apply = Callable[[Floats, Any, np.random.Generator, float], Floats]
-"""Pictures float32 `(N, H, W, 3)` from 0 to 1, one setting, random numbers, side / 32 → pictures, not yet clipped."""
+"""`(pixels, setting, random, scale)` → corrupted pixels, not yet clipped. Pixels are float32 `(N, H, W, 3)` in 0 to 1;
+`scale` is the shorter side / 32."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to spoil pictures: its family, what it does, and its setting at each strength."""
+    """A kind of corruption: its family, its function, and its setting at each strength."""
 
     family: str
     apply: Apply
@@ -53,17 +55,23 @@ CORRUPTIONS: Registry[Corruption] = Registry("corruption")
 
 
 def corruption_names() -> list[str]:
-    """Every kind, by family."""
+    """Names of all corruptions, ordered by family."""
     order = {family: place for place, family in enumerate(FAMILIES)}
     return sorted(CORRUPTIONS.names(), key=lambda name: (order.get(CORRUPTIONS.get(name).family, len(order)), name))
 
 
 def corrupt(images: Pixels, name: str, strength: int, seed: int = 0) -> Pixels:
-    """Corrupted copies of pictures, uint8 `(N, H, W, 3)` of any size; the same ones for the same arguments.
+    """Return corrupted copies of images; deterministic for given arguments.
+
+    Args:
+        images: uint8 `(N, H, W, 3)` of any size.
+        name: a name in `CORRUPTIONS`.
+        strength: 1 to 5.
+        seed: seed of the random numbers.
 
     Raises:
-        UnknownNameError: no such kind.
-        DataError: a strength that is not 1 to 5, or no pictures of that form.
+        UnknownNameError: there is no corruption with this name.
+        DataError: the strength is not 1 to 5, or the images have another shape or type.
     """
     kind = CORRUPTIONS.get(name)
     if strength not in STRENGTHS:
@@ -71,61 +79,67 @@ def corrupt(images: Pixels, name: str, strength: int, seed: int = 0) -> Pixels:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise DataError(f"Images must be uint8 (N, H, W, 3); found {images.dtype} {images.shape}.")
     scale = min(images.shape[1:3]) / _SIDE
-    spoiled = np.empty_like(images, order="C")
+    corrupted = np.empty_like(images, order="C")
     for start in range(0, len(images), _CHUNK):
         random = np.random.default_rng([seed, zlib.crc32(name.encode()), strength, start])
         pixels = np.asarray(images[start : start + _CHUNK], dtype=np.float32) / np.float32(255)
         changed = kind.apply(pixels, kind.settings[strength - 1], random, scale)
-        spoiled[start : start + _CHUNK] = np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)
-    return spoiled
+        corrupted[start : start + _CHUNK] = np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)
+    return corrupted
 
 
 def measure_corruptions(
-    pictures: ImageSet,
+    dataset: ImageSet,
     logits: Callable[[Pixels], npt.NDArray[np.float32]],
     *,
     seed: int = 0,
     names: Sequence[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy under every kind at every strength, and their mean; the content of `corruptions.json`.
+    """Evaluate a model under every corruption at every strength: the content of `corruptions.json`.
 
-    `logits` looks at pictures uint8 `(N, H, W, 3)` and gives `(N, C)`; `tell` hears a line for each kind. Each accuracy
-    has Wilson's 95 % interval. The mean's takes a picture's share of right answers over all conditions as one
-    observation: mean ± 1.96 standard errors.
+    Each accuracy has Wilson's 95 % interval. The interval of the mean is ± 1.96 standard errors, with an image's
+    accuracy over all conditions as one observation.
+
+    Args:
+        dataset: labeled images.
+        logits: maps images uint8 `(N, H, W, 3)` to logits `(N, C)`.
+        seed: seed of the corruptions.
+        names: corruptions to evaluate; by default all.
+        tell: called with a progress message for each corruption.
 
     Raises:
-        DataError: no pictures, or logits that are not finite.
+        DataError: there are no images, or logits are not finite.
     """
-    if not len(pictures):
-        raise DataError("There are no pictures to corrupt.", "Choose another split with --split.")
+    if not len(dataset):
+        raise DataError("There are no images to corrupt.", "Choose another split with --split.")
     chosen = list(names) if names is not None else corruption_names()
-    clean = _right(pictures, pictures.images, logits, "no corruption")
-    kinds, every = [], []
+    clean = _is_correct(dataset, dataset.images, logits, "no corruption")
+    kinds, all_correct = [], []
     for number, name in enumerate(chosen, start=1):
         if tell:
             tell(f"corruption {number} of {len(chosen)}: {name.replace('_', ' ')}")
-        answers = [
-            _right(pictures, corrupt(pictures.images, name, strength, seed), logits, f"{name} {strength}")
+        correct = [
+            _is_correct(dataset, corrupt(dataset.images, name, strength, seed), logits, f"{name} {strength}")
             for strength in STRENGTHS
         ]
-        every += answers
+        all_correct += correct
         kinds.append(
             {
                 "kind": name,
                 "family": CORRUPTIONS.get(name).family,
-                "accuracy": [_share(right) for right in answers],
-                "mean": float(np.mean(answers)),
+                "accuracy": [_accuracy(right) for right in correct],
+                "mean": float(np.mean(correct)),
             }
         )
-    of_picture = np.mean(every, axis=0)  # (N,)
-    mean = float(of_picture.mean())
-    error = float(of_picture.std(ddof=1)) / math.sqrt(len(of_picture)) if len(of_picture) > 1 else 1.0
+    per_image = np.mean(all_correct, axis=0)  # (N,)
+    mean = float(per_image.mean())
+    error = float(per_image.std(ddof=1)) / math.sqrt(len(per_image)) if len(per_image) > 1 else 1.0
     return {
-        "n": len(pictures),
+        "n": len(dataset),
         "seed": seed,
         "strengths": list(STRENGTHS),
-        "clean_accuracy": _share(clean),
+        "clean_accuracy": _accuracy(clean),
         "mean_corruption_accuracy": {
             "value": mean,
             "ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
@@ -138,22 +152,25 @@ def measure_corruptions(
     }
 
 
-def _right(
-    pictures: ImageSet, images: Pixels, logits: Callable[[Pixels], npt.NDArray[np.float32]], what: str
+def _is_correct(
+    dataset: ImageSet, images: Pixels, logits: Callable[[Pixels], npt.NDArray[np.float32]], what: str
 ) -> npt.NDArray[np.bool_]:
     found = logits(images)
     if not np.isfinite(found).all():
-        raise DataError(f"The network's logits under {what} hold NaN or infinity.", "Its training diverged.")
-    return np.asarray(found.argmax(axis=1) == pictures.labels)
+        raise DataError(
+            f"The network's logits under {what} contain NaN or infinity.",
+            "The training diverged; lower the learning rate.",
+        )
+    return np.asarray(found.argmax(axis=1) == dataset.labels)
 
 
-def _share(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _accuracy(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
     count = int(right.sum())
     return {"value": count / len(right), "ci95": list(wilson(count, len(right)))}
 
 
-def _kind(name: str, family: str, settings: tuple[Any, ...]) -> Callable[[Apply], Apply]:
-    """Decorator that adds a kind with its setting at each strength."""
+def _corruption(name: str, family: str, settings: tuple[Any, ...]) -> Callable[[Apply], Apply]:
+    """Decorator that registers a corruption with its setting at each strength."""
 
     def add(apply: Apply) -> Apply:
         CORRUPTIONS.register(name)(Corruption(family, apply, settings))
@@ -165,20 +182,20 @@ def _kind(name: str, family: str, settings: tuple[Any, ...]) -> Callable[[Apply]
 # Noise
 
 
-@_kind("gaussian_noise", "noise", (0.04, 0.06, 0.08, 0.09, 0.10))
+@_corruption("gaussian_noise", "noise", (0.04, 0.06, 0.08, 0.09, 0.10))
 def _gaussian_noise(pixels: Floats, deviation: float, random: np.random.Generator, scale: float) -> Floats:
     return pixels + np.float32(deviation) * random.standard_normal(pixels.shape, dtype=np.float32)
 
 
-@_kind("shot_noise", "noise", (500, 250, 100, 75, 50))
+@_corruption("shot_noise", "noise", (500, 250, 100, 75, 50))
 def _shot_noise(pixels: Floats, photons: int, random: np.random.Generator, scale: float) -> Floats:
-    """Counts of light as a sensor sees them; white is `photons`."""
+    """Poisson noise of photon counts; white has `photons` photons."""
     return (random.poisson(pixels * photons) / photons).astype(np.float32)
 
 
-@_kind("impulse_noise", "noise", (0.01, 0.02, 0.03, 0.05, 0.07))
+@_corruption("impulse_noise", "noise", (0.01, 0.02, 0.03, 0.05, 0.07))
 def _impulse_noise(pixels: Floats, share: float, random: np.random.Generator, scale: float) -> Floats:
-    """A share of all values becomes 0 or 1."""
+    """Salt-and-pepper noise: a share of all values becomes 0 or 1."""
     drawn = random.random(pixels.shape, dtype=np.float32)
     return np.where(drawn < share, (drawn < share / 2).astype(np.float32), pixels)
 
@@ -186,119 +203,119 @@ def _impulse_noise(pixels: Floats, share: float, random: np.random.Generator, sc
 # Blur
 
 
-@_kind("defocus_blur", "blur", (0.61, 0.72, 0.85, 1.26, 1.69))
+@_corruption("defocus_blur", "blur", (0.61, 0.72, 0.85, 1.26, 1.69))
 def _defocus_blur(pixels: Floats, radius: float, random: np.random.Generator, scale: float) -> Floats:
-    """Each point becomes a disk; the radii have the area of CIFAR-10-C's kernels."""
-    return _convolved(pixels, _disk(radius * scale)[None])
+    """Convolution with a disk; the radii match the areas of CIFAR-10-C's kernels."""
+    return _convolve(pixels, _disk(radius * scale)[None])
 
 
-@_kind("motion_blur", "blur", ((6, 1.0), (6, 1.5), (7, 2.0), (8, 2.5), (9, 3.0)))
+@_corruption("motion_blur", "blur", ((6, 1.0), (6, 1.5), (7, 2.0), (8, 2.5), (9, 3.0)))
 def _motion_blur(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
-    """Each point is drawn out along a line; every picture has its direction."""
+    """Convolution with a line; each image has a random direction."""
     reach, deviation = setting
     angles = np.radians(random.uniform(-45, 45, len(pixels)))
-    return _convolved(pixels, _streaks(angles, reach * scale, deviation * scale))
+    return _convolve(pixels, _motion_kernels(angles, reach * scale, deviation * scale))
 
 
-@_kind("zoom_blur", "blur", (1.05, 1.10, 1.15, 1.20, 1.25))
+@_corruption("zoom_blur", "blur", (1.05, 1.10, 1.15, 1.20, 1.25))
 def _zoom_blur(pixels: Floats, most: float, random: np.random.Generator, scale: float) -> Floats:
-    """The mean of the picture and larger ones up to `most` times its size."""
+    """The mean of the image and enlarged copies up to `most` times its size."""
     height, width = pixels.shape[1:3]
     steps = max(5, math.ceil((most - 1) * max(height, width)))
     total = pixels.copy()
     for zoom in np.linspace(1.0, most, steps):
-        total += _resampled(pixels, _zooming(height, zoom), _zooming(width, zoom))
+        total += _resample(pixels, _zoom_matrix(height, zoom), _zoom_matrix(width, zoom))
     return total / np.float32(steps + 1)
 
 
 # Weather
 
 
-@_kind("brightness", "weather", (0.05, 0.10, 0.15, 0.20, 0.30))
+@_corruption("brightness", "weather", (0.05, 0.10, 0.15, 0.20, 0.30))
 def _brightness(pixels: Floats, more: float, random: np.random.Generator, scale: float) -> Floats:
-    """The largest of R, G and B rises by `more`, hue and saturation stay."""
+    """Add `more` to the value (of HSV), keeping hue and saturation."""
     value = pixels.max(axis=3, keepdims=True)
     raised = np.minimum(value + np.float32(more), 1)
     return np.asarray(np.where(value > 0, pixels * raised / np.maximum(value, 1e-6), raised))
 
 
-@_kind("fog", "weather", ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)))
+@_corruption("fog", "weather", ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)))
 def _fog(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
-    """Light scattered by a cloudy fractal, which has less detail the larger the second number."""
+    """Blend with fractal noise; the setting is its amount and its decay per octave."""
     amount, decay = setting
     brightest = pixels.max(axis=(1, 2, 3), keepdims=True)
-    clouds = _clouds(pixels.shape[:3], decay, random)[..., None]
+    clouds = _fractal_noise(pixels.shape[:3], decay, random)[..., None]
     return np.asarray((pixels + np.float32(amount) * clouds) * brightest / (brightest + np.float32(amount)))
 
 
-@_kind("snow", "weather", ((0.01, 0.05), (0.02, 0.10), (0.035, 0.12), (0.05, 0.16), (0.07, 0.20)))
+@_corruption("snow", "weather", ((0.01, 0.05), (0.02, 0.10), (0.035, 0.12), (0.05, 0.16), (0.07, 0.20)))
 def _snow(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
-    """Flakes falling through a whitened picture; the setting is how much of each."""
+    """Motion-blurred flakes over a whitened image; the setting is the share of flakes and the whitening."""
     share, white = setting
     count, height, width = pixels.shape[:3]
     coarse = random.random((count, max(1, round(height / scale)), max(1, round(width / scale)), 1), dtype=np.float32)
-    flakes = _resampled((coarse < share).astype(np.float32), *_enlarging(coarse.shape[1:3], (height, width)))
+    flakes = _resample((coarse < share).astype(np.float32), *_enlarge_matrices(coarse.shape[1:3], (height, width)))
     angles = np.radians(random.uniform(-135, -45, count))
-    flakes = np.minimum(2.0 * _convolved(flakes, _streaks(angles, 8 * scale, 2 * scale)), 1)
-    grey = (pixels @ _GREY)[..., None]
-    whitened = np.float32(1 - white) * pixels + np.float32(white) * np.maximum(pixels, 1.5 * grey + 0.5)
+    flakes = np.minimum(2.0 * _convolve(flakes, _motion_kernels(angles, 8 * scale, 2 * scale)), 1)
+    gray = (pixels @ _GRAY)[..., None]
+    whitened = np.float32(1 - white) * pixels + np.float32(white) * np.maximum(pixels, 1.5 * gray + 0.5)
     return np.asarray(whitened + flakes, dtype=np.float32)
 
 
-@_kind("spatter", "weather", ((0.04, _WATER), (0.08, _WATER), (0.10, _MUD), (0.15, _MUD), (0.22, _MUD)))
+@_corruption("spatter", "weather", ((0.04, _WATER), (0.08, _WATER), (0.10, _MUD), (0.15, _MUD), (0.22, _MUD)))
 def _spatter(
     pixels: Floats, setting: tuple[float, tuple[int, int, int]], random: np.random.Generator, scale: float
 ) -> Floats:
-    """Drops of water, then of mud, on about this share of the lens."""
-    share, colour = setting
-    field = _smooth_noise(pixels.shape[:3], 1.2 * scale, random)
-    ranks = np.quantile(field, 1 - share, axis=(1, 2), keepdims=True)
-    drops = np.clip((field - ranks) / np.float32(0.25), 0, 1)[..., None].astype(np.float32)
-    paint = np.array(colour, dtype=np.float32) / 255
+    """Drops of water or mud on about this share of the image; the setting is the share and the color."""
+    share, color = setting
+    noise = _smooth_noise(pixels.shape[:3], 1.2 * scale, random)
+    ranks = np.quantile(noise, 1 - share, axis=(1, 2), keepdims=True)
+    drops = np.clip((noise - ranks) / np.float32(0.25), 0, 1)[..., None].astype(np.float32)
+    paint = np.array(color, dtype=np.float32) / 255
     return np.asarray(pixels * (1 - drops) + paint * drops, dtype=np.float32)
 
 
 # Digital
 
 
-@_kind("contrast", "digital", (0.75, 0.5, 0.4, 0.3, 0.15))
+@_corruption("contrast", "digital", (0.75, 0.5, 0.4, 0.3, 0.15))
 def _contrast(pixels: Floats, share: float, random: np.random.Generator, scale: float) -> Floats:
     means = pixels.mean(axis=(1, 2), keepdims=True)
     return np.asarray((pixels - means) * np.float32(share) + means)
 
 
-@_kind("elastic", "digital", ((0.2, 0.5), (0.35, 0.75), (0.5, 1.0), (0.7, 1.25), (0.9, 1.5)))
+@_corruption("elastic", "digital", ((0.2, 0.5), (0.35, 0.75), (0.5, 1.0), (0.7, 1.25), (0.9, 1.5)))
 def _elastic(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
-    """Points move: three corners by up to the second number, then all by a smooth field of the first's deviation."""
+    """Affine transform plus smooth displacements; the setting is their deviation and the corners' jitter."""
     deviation, jitter = (length * scale for length in setting)
     count, height, width = pixels.shape[:3]
     places = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=-1).astype(np.float32)
-    centre, reach = np.array([(height - 1) / 2, (width - 1) / 2]), max(1.0, min(height, width) / 3)
-    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])  # times reach, around the centre
-    moved = random.uniform(-jitter, jitter, (count, 3, 2))
-    # The jitter of a corner is linear in its place: `slopes` `(count, 3, 2)` hold dy and dx for y, x and 1.
-    slopes = np.linalg.solve(np.column_stack([corners * reach, np.ones(3)]), moved).astype(np.float32)
-    flat = np.concatenate([places - centre.astype(np.float32), np.ones((height, width, 1), np.float32)], axis=-1)
-    shift = np.einsum("hwk,nkd->nhwd", flat, slopes)
+    center, reach = np.array([(height - 1) / 2, (width - 1) / 2]), max(1.0, min(height, width) / 3)
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])  # times reach, around the center
+    corner_shift = random.uniform(-jitter, jitter, (count, 3, 2))
+    # The affine displacement is linear in the position: `slopes` `(count, 3, 2)` hold dy and dx for y, x and 1.
+    slopes = np.linalg.solve(np.column_stack([corners * reach, np.ones(3)]), corner_shift).astype(np.float32)
+    homogeneous = np.concatenate([places - center.astype(np.float32), np.ones((height, width, 1), np.float32)], axis=-1)
+    shift = np.einsum("hwk,nkd->nhwd", homogeneous, slopes)
     shift += deviation * np.stack([_smooth_noise(pixels.shape[:3], 2 * scale, random) for _ in "yx"], axis=-1)
-    return _looked_up(pixels, places + shift)
+    return _sample(pixels, places + shift)
 
 
-@_kind("jpeg", "digital", (80, 65, 58, 50, 40))
+@_corruption("jpeg", "digital", (80, 65, 58, 50, 40))
 def _jpeg(pixels: Floats, quality: int, random: np.random.Generator, scale: float) -> Floats:
-    return np.stack([_through_jpeg(picture, quality) for picture in pixels])
+    return np.stack([_jpeg_roundtrip(image, quality) for image in pixels])
 
 
-@_kind("pixelate", "digital", (0.95, 0.9, 0.85, 0.75, 0.65))
+@_corruption("pixelate", "digital", (0.95, 0.9, 0.85, 0.75, 0.65))
 def _pixelate(pixels: Floats, share: float, random: np.random.Generator, scale: float) -> Floats:
-    """As if the side had only `share` of its pixels, fewer for large pictures (as ImageNet-C has it)."""
+    """Downscale to `share` of the side, less for large images (as in ImageNet-C), and enlarge again."""
     share /= max(1.0, math.sqrt(scale))
-    return _resampled(pixels, *(_blocks(side, max(1, int(side * share))) for side in pixels.shape[1:3]))
+    return _resample(pixels, *(_pixelate_matrix(side, max(1, int(side * share))) for side in pixels.shape[1:3]))
 
 
-@_kind("saturate", "digital", ((1.5, 0.0), (2.0, 0.1), (2.5, 0.2), (4.0, 0.2), (8.0, 0.3)))
+@_corruption("saturate", "digital", ((1.5, 0.0), (2.0, 0.1), (2.5, 0.2), (4.0, 0.2), (8.0, 0.3)))
 def _saturate(pixels: Floats, setting: tuple[float, float], random: np.random.Generator, scale: float) -> Floats:
-    """Saturation (of HSV) times the first number plus the second; grey stays grey."""
+    """Multiply saturation (of HSV) by the first number and add the second; gray stays gray."""
     times, more = setting
     value = pixels.max(axis=3, keepdims=True)
     spread = value - pixels.min(axis=3, keepdims=True)
@@ -307,19 +324,19 @@ def _saturate(pixels: Floats, setting: tuple[float, float], random: np.random.Ge
     return np.where(spread > 0, value - (value - pixels) * after / np.maximum(before, 1e-6), pixels)
 
 
-# What they are made of
+# Helpers
 
 
-def _convolved(pixels: Floats, kernels: Floats) -> Floats:
-    """Each picture `(N, H, W, K)` with its kernel `(N or 1, k, k)`, k odd, borders mirrored."""
+def _convolve(pixels: Floats, kernels: Floats) -> Floats:
+    """Convolve each image `(N, H, W, K)` with its kernel `(N or 1, k, k)`, k odd, borders reflected."""
     signal = require("scipy.signal", "train")
     reach = kernels.shape[1] // 2
-    wide = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="symmetric")
-    return np.asarray(signal.fftconvolve(wide, kernels[..., None], mode="valid", axes=(1, 2)), dtype=np.float32)
+    padded = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="symmetric")
+    return np.asarray(signal.fftconvolve(padded, kernels[..., None], mode="valid", axes=(1, 2)), dtype=np.float32)
 
 
 def _disk(radius: float, parts: int = 16) -> Floats:
-    """Share of each pixel inside a circle, `(k, k)`, sums to 1."""
+    """Anti-aliased disk kernel `(k, k)`, sums to 1."""
     radius = max(radius, 0.5)
     reach = max(1, math.ceil(radius - 0.5))
     fine = (np.arange((2 * reach + 1) * parts) + 0.5) / parts - reach - 0.5
@@ -329,8 +346,8 @@ def _disk(radius: float, parts: int = 16) -> Floats:
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
-def _streaks(angles: npt.NDArray[np.float64], length: float, deviation: float) -> Floats:
-    """A line from the centre in each direction, weights falling as a Gaussian, `(N, k, k)`, each sums to 1."""
+def _motion_kernels(angles: npt.NDArray[np.float64], length: float, deviation: float) -> Floats:
+    """Line kernels from the center in each direction with Gaussian weights, `(N, k, k)`; each sums to 1."""
     reach = max(1, math.ceil(length))
     along = np.linspace(0, length, 4 * reach + 1)
     weights = np.exp(-0.5 * (along / deviation) ** 2)
@@ -348,32 +365,32 @@ def _streaks(angles: npt.NDArray[np.float64], length: float, deviation: float) -
     return np.asarray(kernels / kernels.sum(axis=(1, 2), keepdims=True), dtype=np.float32)
 
 
-def _resampled(pixels: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Rows and columns of pictures `(N, H, W, K)` mixed by matrices `(H', H)` and `(W', W)`."""
+def _resample(pixels: Floats, rows: Floats, columns: Floats) -> Floats:
+    """Resample images `(N, H, W, K)` by matrices `(H', H)` for rows and `(W', W)` for columns."""
     return np.asarray(np.einsum("ih,nhwk,jw->nijk", rows, pixels, columns, optimize=True), dtype=np.float32)
 
 
-def _interpolation(places: npt.NDArray[np.floating[Any]], side: int) -> Floats:
-    """The matrix `(len(places), side)` that looks between pixels at `places`; outside it sees the last pixel."""
+def _interpolation_matrix(places: npt.NDArray[np.floating[Any]], side: int) -> Floats:
+    """Matrix `(len(places), side)` of linear interpolation at `places`; outside it repeats the border pixel."""
     inside = np.clip(places, 0, side - 1)
     return np.asarray(np.maximum(0, 1 - np.abs(inside[:, None] - np.arange(side))), dtype=np.float32)
 
 
-def _zooming(side: int, zoom: float) -> Floats:
+def _zoom_matrix(side: int, zoom: float) -> Floats:
     middle = (side - 1) / 2
-    return _interpolation(middle + (np.arange(side) - middle) / zoom, side)
+    return _interpolation_matrix(middle + (np.arange(side) - middle) / zoom, side)
 
 
-def _enlarging(before: tuple[int, int], after: tuple[int, int]) -> tuple[Floats, Floats]:
+def _enlarge_matrices(before: tuple[int, int], after: tuple[int, int]) -> tuple[Floats, Floats]:
     rows, columns = (
-        _interpolation((np.arange(large) + 0.5) * small / large - 0.5, small)
+        _interpolation_matrix((np.arange(large) + 0.5) * small / large - 0.5, small)
         for small, large in zip(before, after, strict=True)
     )
     return rows, columns
 
 
-def _blocks(side: int, left: int) -> Floats:
-    """The matrix `(side, side)` that averages to `left` pixels and repeats them."""
+def _pixelate_matrix(side: int, left: int) -> Floats:
+    """Matrix `(side, side)` that averages to `left` pixels and repeats them."""
     edges = np.linspace(0, side, left + 1)
     overlap = np.minimum(edges[1:, None], np.arange(1, side + 1)) - np.maximum(edges[:-1, None], np.arange(side))
     averages = np.maximum(overlap, 0) * left / side  # (left, side)
@@ -381,22 +398,22 @@ def _blocks(side: int, left: int) -> Floats:
     return np.asarray(averages[nearest], dtype=np.float32)
 
 
-def _clouds(shape: tuple[int, ...], decay: float, random: np.random.Generator) -> Floats:
-    """Fractal noise from 0 to 1, `(N, H, W)`: each octave is twice as fine and `decay` times as weak."""
+def _fractal_noise(shape: tuple[int, ...], decay: float, random: np.random.Generator) -> Floats:
+    """Fractal noise in 0 to 1, `(N, H, W)`: each octave has twice the frequency and 1 / `decay` of the amplitude."""
     count, height, width = shape
     total = np.zeros(shape, dtype=np.float32)
     cells, weight = 2, 1.0
     while cells < 2 * max(height, width):
         drawn = random.uniform(-weight, weight, (count, cells + 1, cells + 1, 1)).astype(np.float32)
-        rows, columns = (_interpolation(np.linspace(0, cells, side), cells + 1) for side in (height, width))
-        total += _resampled(drawn, rows, columns)[..., 0]
+        rows, columns = (_interpolation_matrix(np.linspace(0, cells, side), cells + 1) for side in (height, width))
+        total += _resample(drawn, rows, columns)[..., 0]
         cells, weight = 2 * cells, weight / decay
     total -= total.min(axis=(1, 2), keepdims=True)
     return np.asarray(total / np.maximum(total.max(axis=(1, 2), keepdims=True), 1e-6), dtype=np.float32)
 
 
 def _smooth_noise(shape: tuple[int, ...], deviation: float, random: np.random.Generator) -> Floats:
-    """Gaussian noise blurred over `deviation` pixels, mean 0 and deviation 1 in expectation, `(N, H, W)`."""
+    """Gaussian noise `(N, H, W)`, blurred with a Gaussian of `deviation` pixels; mean 0 and variance 1."""
     reach = max(1, math.ceil(3 * deviation))
     line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
     kernel = np.outer(line, line) / (line**2).sum()  # unit sum of squares keeps unit deviation
@@ -406,28 +423,28 @@ def _smooth_noise(shape: tuple[int, ...], deviation: float, random: np.random.Ge
     return np.asarray(blurred, dtype=np.float32)
 
 
-def _looked_up(pixels: Floats, places: Floats) -> Floats:
-    """Pictures seen between pixels at `places` `(N, H, W, 2)` (row, column), borders mirrored."""
+def _sample(pixels: Floats, places: Floats) -> Floats:
+    """Sample images bilinearly at `places` `(N, H, W, 2)` (row, column), borders reflected."""
     count, height, width = pixels.shape[:3]
     number = np.arange(count)[:, None, None]
     corner = np.floor(places).astype(np.int64)
-    beyond = (places - corner).astype(np.float32)
+    fraction = (places - corner).astype(np.float32)
     total = np.zeros_like(pixels)
     for down in (0, 1):
         for right in (0, 1):
-            part = np.abs(1 - down - beyond[..., 0]) * np.abs(1 - right - beyond[..., 1])
-            rows, columns = _mirrored(corner[..., 0] + down, height), _mirrored(corner[..., 1] + right, width)
+            part = np.abs(1 - down - fraction[..., 0]) * np.abs(1 - right - fraction[..., 1])
+            rows, columns = _reflect(corner[..., 0] + down, height), _reflect(corner[..., 1] + right, width)
             total += part[..., None] * pixels[number, rows, columns]
     return total
 
 
-def _mirrored(places: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
-    """Places outside 0..side-1 as a mirror at the border shows them."""
+def _reflect(places: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
+    """Reflect indices outside 0..side-1 at the border."""
     around = np.mod(places, 2 * side)
     return np.asarray(np.minimum(around, 2 * side - 1 - around))
 
 
-def _through_jpeg(picture: Floats, quality: int) -> Floats:
+def _jpeg_roundtrip(image: Floats, quality: int) -> Floats:
     file = io.BytesIO()
-    Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file), dtype=np.float32) / np.float32(255)

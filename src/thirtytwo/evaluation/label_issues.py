@@ -1,4 +1,4 @@
-"""Which labels look wrong, judged by predictions of pictures that were not trained on."""
+"""Find likely label errors by confident learning, from predictions of images that were not trained on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from thirtytwo.rundir import Predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Suspects:
-    """Labels that may be wrong, most suspicious first.
+class LabelIssues:
+    """Labels that may be wrong, lowest label quality first.
 
-    `positions` int64 `(M,)`, places in the predictions; `suggested` int64 `(M,)`, the class the network gives instead;
-    `quality` float64 `(M,)`, 0 to 1, lower is more suspicious.
+    `positions` int64 `(M,)`: indices into the predictions; `suggested` int64 `(M,)`: the predicted class; `quality`
+    float64 `(M,)`: label quality score, 0 to 1, lower is more likely wrong.
     """
 
     positions: npt.NDArray[np.int64]
@@ -28,30 +28,31 @@ class Suspects:
         return len(self.positions)
 
 
-def suspect_labels(predictions: Predictions) -> Suspects:
-    """Labels that confident learning (arXiv 1911.00068, cleanlab) takes for wrong.
+def suspect_labels(predictions: Predictions) -> LabelIssues:
+    """Find labels that confident learning (arXiv 1911.00068, cleanlab) flags as wrong.
 
-    How many labels of each class are wrong, and for which class they were taken, is estimated from the mean probability
-    of each class; that many of the least likely labels are suspected, where both ways of choosing them agree. Ranked by
-    normalised margin: the label's probability less the largest other one. A picture whose label the network gives too
-    is never suspected, nor is the only one of its class.
+    The number of wrong labels per pair of classes is estimated from the mean predicted probabilities; that many of the
+    least likely labels are flagged where cleanlab's two pruning rules agree. The order is by normalized margin: the
+    label's probability minus the largest other one. A label that equals the predicted class is never flagged, nor is
+    the only image of a class.
 
-    Only predictions of pictures that were not trained on say anything.
+    Args:
+        predictions: predictions of images that were not trained on; others give no information.
 
     Raises:
-        DataError: no rows, or fewer than two classes.
+        DataError: there are no images, or fewer than two classes.
     """
     if not len(predictions.truth) or len(predictions.classes) < 2:
         raise DataError(
-            f"Suspecting labels needs pictures of 2 classes at least; found {len(predictions.truth)} pictures and "
+            f"Finding label issues needs images of at least 2 classes; found {len(predictions.truth)} images and "
             f"{len(predictions.classes)} classes."
         )
-    issues, rank = require("cleanlab.filter", "train"), require("cleanlab.rank", "train")
+    cleanlab_filter, cleanlab_rank = require("cleanlab.filter", "train"), require("cleanlab.rank", "train")
     probabilities = predictions.probabilities.astype(np.float64)
-    quality = rank.get_label_quality_scores(predictions.truth, probabilities, method="normalized_margin")
+    quality = cleanlab_rank.get_label_quality_scores(predictions.truth, probabilities, method="normalized_margin")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
-        found = issues.find_label_issues(predictions.truth, probabilities, filter_by="both", n_jobs=1)
-    positions = np.flatnonzero(found & (predictions.predicted != predictions.truth))
+        flagged = cleanlab_filter.find_label_issues(predictions.truth, probabilities, filter_by="both", n_jobs=1)
+    positions = np.flatnonzero(flagged & (predictions.predicted != predictions.truth))
     positions = positions[np.argsort(quality[positions], kind="stable")]
-    return Suspects(positions, predictions.predicted[positions], quality[positions])
+    return LabelIssues(positions, predictions.predicted[positions], quality[positions])

@@ -1,4 +1,4 @@
-"""Scores with intervals: predictions to the content of `metrics.json`."""
+"""Compute metrics with 95 % confidence intervals: the content of `metrics.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thirtytwo.rundir import Predictions
 Z95 = 1.959963984540054
 TOP = 5
 LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
-"""Probabilities are raised to this before their logarithm is taken, as scikit-learn does for float32."""
+"""Lower bound of probabilities before the logarithm, as in scikit-learn for float32."""
 _CHUNK = 2_000_000
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reliability:
-    """Top-1 confidence against how often it was right, per equal-width bin of confidence.
+    """Accuracy against top-1 confidence in `B` equal-width bins of confidence.
 
     `edges` `(B + 1,)`; `counts` int64 `(B,)`; `confidence` and `accuracy` `(B,)`, NaN where a bin is empty.
     """
@@ -37,7 +37,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean gap between confidence and accuracy, weighted by rows."""
+        """Expected calibration error: mean gap between confidence and accuracy, weighted by count."""
         gaps = np.abs(np.nan_to_num(self.confidence - self.accuracy))
         return float((gaps * self.counts).sum() / self.counts.sum())
 
@@ -54,36 +54,47 @@ def compute_metrics(
     seed: int = 0,
     test_evaluations: int,
 ) -> dict[str, Any]:
-    """The content of `metrics.json`, ready to be written.
+    """Compute the content of `metrics.json`.
 
-    Intervals are 95 %: Wilson's for proportions (accuracy, top 5, superclass), else the percentile bootstrap over rows
-    (`resamples` seeded draws), widened to hold the value where resampling is biased, as it is for ECE.
-    Macro means run over classes that occur or are predicted; what would divide by zero is 0 (scikit-learn's rules), and
-    a class that neither occurs nor is predicted has null. `mistake_severity` is the share of mistakes whose superclass
-    is right. `brier` is the squared distance from the one-hot truth, 0..2.
-    `ece` takes `bins` equal-width bins of top-1 confidence, [i/bins, (i+1)/bins), the last one closed.
+    Intervals are 95 %: Wilson's for proportions (accuracy, top 5, superclass), else the percentile bootstrap over
+    images, widened to contain the value where resampling is biased, as for ECE. Macro averages are over classes that
+    occur or are predicted; a ratio with divisor 0 is 0 (as in scikit-learn), and a class that neither occurs nor is
+    predicted has null. `mistake_severity` is the share of errors within the true superclass. `brier` is the squared
+    distance from the one-hot truth, 0..2. `ece` uses bins [i/bins, (i+1)/bins) of top-1 confidence, the last closed.
+
+    Args:
+        predictions: single-view predictions with calibrated probabilities.
+        dataset: name of the data set, copied to the result.
+        split: name of the split, copied to the result.
+        superclasses: superclass of each class; None: the data set has none.
+        tta: predictions with test-time augmentation of the same images; None: there are none.
+        bins: number of confidence bins of the ECE.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+        test_evaluations: how often the run was evaluated on test so far, copied to the result.
 
     Raises:
-        DataError: no rows, labels or probabilities that do not fit the classes, NaN, or classes without a superclass.
+        DataError: there are no images, labels or probabilities do not match the classes, or are NaN, or a class has no
+            superclass.
     """
     _check(predictions, "predictions")
     classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
     count, width = predictions.probabilities.shape
     probabilities = predictions.probabilities.astype(np.float64)
-    of_truth = probabilities[np.arange(count), truth]  # (N,)
+    true_probabilities = probabilities[np.arange(count), truth]  # (N,)
     right = predicted == truth
 
-    nll = -np.log(np.clip(of_truth, LEAST_PROBABILITY, 1.0))  # (N,)
-    brier = (probabilities**2).sum(axis=1) - 2.0 * of_truth + 1.0  # (N,)
+    nll = -np.log(np.clip(true_probabilities, LEAST_PROBABILITY, 1.0))  # (N,)
+    brier = (probabilities**2).sum(axis=1) - 2.0 * true_probabilities + 1.0  # (N,)
     confidence = probabilities.max(axis=1)
-    places = _bin_of(confidence, bins)
-    drawn = _bootstrap(nll, brier, confidence, places, truth, predicted, width, bins, resamples, seed)
+    bin_index = _bin_index(confidence, bins)
+    resampled = _bootstrap(nll, brier, confidence, bin_index, truth, predicted, width, bins, resamples, seed)
 
     support = np.bincount(truth, minlength=width)
-    called = np.bincount(predicted, minlength=width)
+    predicted_counts = np.bincount(predicted, minlength=width)
     hits = np.bincount(truth[right], minlength=width)
-    precision, recall, f1 = _class_scores(support, called, hits)
-    present = (support + called) > 0
+    precision, recall, f1 = _class_scores(support, predicted_counts, hits)
+    present = (support + predicted_counts) > 0
 
     values = {
         "macro_precision": float(precision[present].mean()),
@@ -98,9 +109,9 @@ def compute_metrics(
         "split": split,
         "n": count,
         "accuracy": _proportion(int(right.sum()), count),
-        "accuracy_tta": None if tta is None else _accuracy_of(tta, predictions),
-        "top5_accuracy": _top5(probabilities, truth, of_truth),
-        **{name: _with_interval(value, drawn[name]) for name, value in values.items()},
+        "accuracy_tta": None if tta is None else _tta_accuracy(tta, predictions),
+        "top5_accuracy": _top5(probabilities, truth, true_probabilities),
+        **{name: _with_interval(value, resampled[name]) for name, value in values.items()},
         "ece_bins": bins,
         "per_class": [
             {
@@ -113,27 +124,27 @@ def compute_metrics(
             for index, name in enumerate(classes)
         ],
         "confusions": _confusions(predictions),
-        **_superclass_figures(predictions, superclasses),
+        **_superclass_metrics(predictions, superclasses),
         "test_evaluations": test_evaluations,
     }
 
 
-def confidence_figures(
+def confidence_metrics(
     predictions: Predictions, bins: int = 15, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """`nll` and `ece` with their intervals, as `compute_metrics` has them."""
+    """Compute `nll` and `ece` with their intervals, as in `compute_metrics`."""
     _check(predictions, "predictions")
     count = len(predictions.truth)
-    of_truth = predictions.probabilities[np.arange(count), predictions.truth].astype(np.float64)
-    nll = -np.log(np.clip(of_truth, LEAST_PROBABILITY, 1.0))
+    true_probabilities = predictions.probabilities[np.arange(count), predictions.truth].astype(np.float64)
+    nll = -np.log(np.clip(true_probabilities, LEAST_PROBABILITY, 1.0))
     confidence = predictions.confidence.astype(np.float64)
-    places, gap = _bin_of(confidence, bins), confidence - (predictions.predicted == predictions.truth)
+    bin_index, gap = _bin_index(confidence, bins), confidence - (predictions.predicted == predictions.truth)
     random = np.random.default_rng(seed)
     means, errors = [], []
     for start in range(0, resamples, step := max(1, _CHUNK // count)):
         rows = random.integers(0, count, size=(min(step, resamples - start), count))
         means.append(nll[rows].mean(axis=1))
-        errors.append(np.abs(_tally(places, rows, bins, gap)).sum(axis=1) / count)
+        errors.append(np.abs(_tally(bin_index, rows, bins, gap)).sum(axis=1) / count)
     return {
         "nll": _with_interval(float(nll.mean()), np.concatenate(means)),
         "ece": _with_interval(reliability(predictions, bins).ece, np.concatenate(errors)),
@@ -141,37 +152,43 @@ def confidence_figures(
 
 
 def confusion_matrix(predictions: Predictions) -> Ints:
-    """Rows of each true class (first axis) called each class (second axis), int64 `(C, C)`."""
+    """Count images by true class (first axis) and predicted class (second axis), int64 `(C, C)`."""
     width = len(predictions.classes)
     cells = predictions.truth * width + predictions.predicted
     return np.bincount(cells, minlength=width * width).reshape(width, width).astype(np.int64)
 
 
 def reliability(predictions: Predictions, bins: int = 15) -> Reliability:
-    """Confidence against accuracy in `bins` equal-width bins."""
+    """Compute accuracy against top-1 confidence in `bins` equal-width bins."""
     confidence = predictions.confidence.astype(np.float64)
     right = (predictions.predicted == predictions.truth).astype(np.float64)
-    places = _bin_of(confidence, bins)
-    counts = np.bincount(places, minlength=bins)
+    bin_index = _bin_index(confidence, bins)
+    counts = np.bincount(bin_index, minlength=bins)
     divisor = np.where(counts > 0, counts, np.nan)
     return Reliability(
         edges=np.linspace(0.0, 1.0, bins + 1),
         counts=counts.astype(np.int64),
-        confidence=np.bincount(places, weights=confidence, minlength=bins) / divisor,
-        accuracy=np.bincount(places, weights=right, minlength=bins) / divisor,
+        confidence=np.bincount(bin_index, weights=confidence, minlength=bins) / divisor,
+        accuracy=np.bincount(bin_index, weights=right, minlength=bins) / divisor,
     )
 
 
 def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), 95 % unless `z` says otherwise."""
+    """Wilson's score interval of a proportion (Wilson 1927).
+
+    Args:
+        successes: number of successes, at most `count`.
+        count: number of trials, at least 1.
+        z: quantile of the standard normal distribution; by default that of a 95 % interval.
+    """
     if not 0 <= successes <= count or count == 0:
         raise ValueError(f"{successes} successes of {count}")
     share = successes / count
     square = z * z / count
-    centre = (share + square / 2.0) / (1.0 + square)
+    center = (share + square / 2.0) / (1.0 + square)
     half = z * math.sqrt(share * (1.0 - share) / count + square / (4.0 * count)) / (1.0 + square)
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == count else min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    high = 1.0 if successes == count else min(1.0, center + half)
     return low, high
 
 
@@ -179,7 +196,7 @@ def _bootstrap(
     nll: Floats,
     brier: Floats,
     confidence: Floats,
-    places: Ints,
+    bin_index: Ints,
     truth: Ints,
     predicted: Ints,
     width: int,
@@ -187,19 +204,19 @@ def _bootstrap(
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """`resamples` values of each score, `(R,)`, each from as many rows drawn with replacement as there are."""
+    """Bootstrap values of each metric, `(R,)`; each resample has the size of the data."""
     count = len(truth)
     random = np.random.default_rng(seed)
     right = predicted == truth
     gap = confidence - right
-    missed = np.where(right, truth, width)  # (N,); the extra class collects what was wrong
+    hit_class = np.where(right, truth, width)  # (N,); errors go to an extra class
     parts: list[dict[str, Floats]] = []
     for start in range(0, resamples, step := max(1, _CHUNK // count)):
         draws = min(step, resamples - start)
         rows = random.integers(0, count, size=(draws, count))
-        support, called = _tally(truth, rows, width), _tally(predicted, rows, width)
-        precision, recall, f1 = _class_scores(support, called, _tally(missed, rows, width + 1)[:, :width])
-        classes = ((support + called) > 0).sum(axis=1)
+        support, predicted_counts = _tally(truth, rows, width), _tally(predicted, rows, width)
+        precision, recall, f1 = _class_scores(support, predicted_counts, _tally(hit_class, rows, width + 1)[:, :width])
+        classes = ((support + predicted_counts) > 0).sum(axis=1)
         parts.append(
             {
                 "macro_precision": precision.sum(axis=1) / classes,
@@ -207,54 +224,54 @@ def _bootstrap(
                 "macro_f1": f1.sum(axis=1) / classes,
                 "nll": nll[rows].mean(axis=1),
                 "brier": brier[rows].mean(axis=1),
-                "ece": np.abs(_tally(places, rows, bins, gap)).sum(axis=1) / count,
+                "ece": np.abs(_tally(bin_index, rows, bins, gap)).sum(axis=1) / count,
             }
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _tally(groups: Ints, rows: Ints, size: int, weights: Floats | None = None) -> Floats:
-    """Rows, or the sum of their `weights`, in each group for each resample of `rows` `(R, N)`: `(R, size)`."""
+    """Count, or sum of `weights`, per group and per resample `rows` `(R, N)`: `(R, size)`."""
     draws = len(rows)
     cells = (groups[rows] + size * np.arange(draws)[:, None]).ravel()
-    drawn = None if weights is None else weights[rows].ravel()
-    return np.bincount(cells, weights=drawn, minlength=size * draws).reshape(draws, size).astype(np.float64)
+    resampled = None if weights is None else weights[rows].ravel()
+    return np.bincount(cells, weights=resampled, minlength=size * draws).reshape(draws, size).astype(np.float64)
 
 
 def _class_scores(
-    support: npt.NDArray[Any], called: npt.NDArray[Any], hits: npt.NDArray[Any]
+    support: npt.NDArray[Any], predicted_counts: npt.NDArray[Any], hits: npt.NDArray[Any]
 ) -> tuple[Floats, Floats, Floats]:
     """Precision, recall and F1 from counts of any shape; 0 where the divisor is 0."""
-    return _divide(hits, called), _divide(hits, support), _divide(2.0 * hits, support + called)
+    return _divide(hits, predicted_counts), _divide(hits, support), _divide(2.0 * hits, support + predicted_counts)
 
 
 def _divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> Floats:
     return np.asarray(np.divide(above, below, out=np.zeros(np.shape(below)), where=below > 0))
 
 
-def _bin_of(confidence: Floats, bins: int) -> Ints:
+def _bin_index(confidence: Floats, bins: int) -> Ints:
     return np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
 
 
-def _top5(probabilities: Floats, truth: Ints, of_truth: Floats) -> dict[str, Any] | None:
-    """Whether the truth is among the five most probable; ties go to the lower index, as in argmax."""
+def _top5(probabilities: Floats, truth: Ints, true_probabilities: Floats) -> dict[str, Any] | None:
+    """Top-5 accuracy, ties broken by the lower index as in argmax; None for five classes or fewer."""
     width = probabilities.shape[1]
     if width <= TOP:
         return None
-    ahead = probabilities > of_truth[:, None]
-    ahead |= (probabilities == of_truth[:, None]) & (np.arange(width) < truth[:, None])
+    ahead = probabilities > true_probabilities[:, None]
+    ahead |= (probabilities == true_probabilities[:, None]) & (np.arange(width) < truth[:, None])
     return _proportion(int((ahead.sum(axis=1) < TOP).sum()), len(truth))
 
 
-def _accuracy_of(tta: Predictions, single: Predictions) -> dict[str, Any]:
+def _tta_accuracy(tta: Predictions, single: Predictions) -> dict[str, Any]:
     _check(tta, "predictions with test-time augmentation")
     if len(tta.truth) != len(single.truth) or (tta.truth != single.truth).any():
-        raise DataError("The predictions with test-time augmentation are of other rows than those without.")
+        raise DataError("The predictions with test-time augmentation are not of the same images as those without.")
     return _proportion(int((tta.predicted == tta.truth).sum()), len(tta.truth))
 
 
-def _superclass_figures(predictions: Predictions, superclasses: Mapping[str, str] | None) -> dict[str, Any]:
-    """How often the superclass is right, and of the mistakes, how many stay within it (null where there are none)."""
+def _superclass_metrics(predictions: Predictions, superclasses: Mapping[str, str] | None) -> dict[str, Any]:
+    """Superclass accuracy, and the share of errors within the true superclass (null where there are no errors)."""
     if not superclasses:
         return {"superclass_accuracy": None, "mistake_severity": None}
     without = [name for name in predictions.classes if name not in superclasses]
@@ -262,17 +279,17 @@ def _superclass_figures(predictions: Predictions, superclasses: Mapping[str, str
         raise DataError(f"{len(without)} classes have no superclass, among them {without[0]!r}.")
     names = sorted(set(superclasses.values()))
     group = np.array([names.index(superclasses[name]) for name in predictions.classes])
-    within = group[predictions.predicted] == group[predictions.truth]  # (N,)
+    same_superclass = group[predictions.predicted] == group[predictions.truth]  # (N,)
     wrong = predictions.predicted != predictions.truth
     mistakes = int(wrong.sum())
     return {
-        "superclass_accuracy": _proportion(int(within.sum()), len(within)),
-        "mistake_severity": _proportion(int((within & wrong).sum()), mistakes) if mistakes else None,
+        "superclass_accuracy": _proportion(int(same_superclass.sum()), len(same_superclass)),
+        "mistake_severity": _proportion(int((same_superclass & wrong).sum()), mistakes) if mistakes else None,
     }
 
 
 def _confusions(predictions: Predictions) -> list[dict[str, Any]]:
-    """Every pair that occurred, most first; equal counts in the order of the classes."""
+    """Every pair of classes that was confused, most frequent first; ties in the order of the classes."""
     matrix = confusion_matrix(predictions)
     np.fill_diagonal(matrix, 0)
     cells = np.flatnonzero(matrix)
@@ -288,30 +305,30 @@ def _proportion(successes: int, count: int) -> dict[str, Any]:
     return {"value": successes / count, "ci95": list(wilson(successes, count))}
 
 
-def _with_interval(value: float, drawn: Floats) -> dict[str, Any]:
-    low, high = np.percentile(drawn, [2.5, 97.5])
+def _with_interval(value: float, resampled: Floats) -> dict[str, Any]:
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return {"value": value, "ci95": [min(float(low), value), max(float(high), value)]}
 
 
 def _check(predictions: Predictions, what: str) -> None:
     probabilities, truth, width = predictions.probabilities, predictions.truth, len(predictions.classes)
     if not len(truth):
-        raise DataError(f"The {what} hold no rows, so there is nothing to score.")
+        raise DataError(f"The {what} contain no images, so there is nothing to evaluate.")
     if probabilities.shape != (len(truth), width):
         raise DataError(
-            f"The {what} must have the shape {(len(truth), width)}, rows by classes; found {probabilities.shape}."
+            f"The {what} must have the shape {(len(truth), width)}, images × classes; found {probabilities.shape}."
         )
     if truth.min() < 0 or truth.max() >= width:
         raise DataError(f"True classes must lie between 0 and {width - 1}; found {truth.min()} to {truth.max()}.")
     bad = ~np.isfinite(probabilities).all(axis=1)
     if bad.any():
         raise DataError(
-            f"{int(bad.sum())} of {len(truth)} rows of the {what} hold NaN or infinity "
+            f"{int(bad.sum())} of {len(truth)} rows of the {what} contain NaN or infinity "
             f"(first: row {int(bad.argmax())})."
         )
     totals = probabilities.sum(axis=1, dtype=np.float64)
     if probabilities.min() < 0 or np.abs(totals - 1.0).max() > 1e-3:
         raise DataError(
             f"Each row of the {what} must be at least 0 and sum to 1; "
-            f"found a least value of {probabilities.min():.4g} and sums from {totals.min():.4g} to {totals.max():.4g}."
+            f"found a minimum of {probabilities.min():.4g} and sums from {totals.min():.4g} to {totals.max():.4g}."
         )

@@ -1,4 +1,4 @@
-"""Where a model looks: maps over pictures, and scores of how much they mean."""
+"""Explain predictions: heatmaps over images, and their faithfulness."""
 
 from thirtytwo.explain.explainer import Explainer, Explanation
 

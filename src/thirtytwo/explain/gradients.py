@@ -1,4 +1,4 @@
-"""Maps from the gradients of a run's network, by Captum."""
+"""Gradient-based heatmaps of a run's network: Grad-CAM and integrated gradients, with Captum."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from thirtytwo.training.build import trained_net
 
 INTEGRATION_STEPS = 24
 SMOOTHING = 1 / 16
-"""Deviation of the Gaussian that smooths pixel-wise maps, as a share of the picture's side."""
+"""Standard deviation of the Gaussian that smooths pixel-wise maps, as a share of the image's side."""
 
 
 class Gradients:
-    """A network with the normalisation that its pictures need."""
+    """A network with the normalization of its input, for gradient-based heatmaps."""
 
     def __init__(self, net: Net, info: ModelInfo) -> None:
         self.net = net.eval().float().cpu()
-        self.tapped = _Tapped(self.net)
+        self.wrapped = _WithMapsModule(self.net)
         self.mean = torch.tensor(info.mean).view(3, 1, 1)
         self.std = torch.tensor(info.std).view(3, 1, 1)
 
-    def grad_cam(self, pictures: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
-        """Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) at the maps of `Net.tapped`, float32 `(N, h, w)`.
+    def grad_cam(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
+        """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of the maps of `Net.tapped`, float32 `(N, h, w)`.
 
-        Negative values are kept: places that speak against the class.
+        Negative values, evidence against the class, are kept.
 
         Args:
-            pictures: uint8 `(N, S, S, 3)`.
+            images: uint8 `(N, S, S, 3)`.
             classes: int64 `(N,)`.
         """
-        method = LayerGradCam(self.tapped, self.tapped.tap)
+        method = LayerGradCam(self.wrapped, self.wrapped.tap)
         with torch.enable_grad():
-            found = method.attribute(self._normalised(pictures), target=torch.from_numpy(classes))
-        return _as_heat(found)
+            attribution = method.attribute(self._normalize(images), target=torch.from_numpy(classes))
+        return _to_numpy(attribution)
 
-    def integrated(self, pictures: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
-        """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), float32 `(N, S, S)`.
+    def integrated(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
+        """Compute integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), float32 `(N, S, S)`.
 
-        Along the way from the blurred picture to the picture; summed over colours and smoothed, since single pixels
-        say little. Arguments as those of `grad_cam`.
+        The baseline is the blurred image. Attributions are summed over channels and smoothed, because those of single
+        pixels are noisy. The arguments are those of `grad_cam`.
         """
-        images = self._normalised(pictures)
-        start = self._normalised(np.stack([blurred(picture) for picture in pictures]))
-        found = IntegratedGradients(self.net).attribute(
-            images,
-            start,
+        inputs = self._normalize(images)
+        baselines = self._normalize(np.stack([blurred(image) for image in images]))
+        attribution = IntegratedGradients(self.net).attribute(
+            inputs,
+            baselines,
             target=torch.from_numpy(classes),
             n_steps=INTEGRATION_STEPS,
-            internal_batch_size=len(images),
+            internal_batch_size=len(inputs),
         )
-        return _as_heat(_smooth(found.sum(dim=1, keepdim=True), SMOOTHING * images.shape[-1]))
+        return _to_numpy(_smooth(attribution.sum(dim=1, keepdim=True), SMOOTHING * inputs.shape[-1]))
 
-    def _normalised(self, pictures: Pixels) -> Tensor:
-        pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
+    def _normalize(self, images: Pixels) -> Tensor:
+        pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
         return (pixels - self.mean) / self.std
 
 
-class _Tapped(nn.Module):
-    """A network whose maps pass through `tap`, where Captum can look at them."""
+class _WithMapsModule(nn.Module):
+    """A network whose feature maps pass through the module `tap`, as Captum requires."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -79,21 +79,21 @@ class _Tapped(nn.Module):
 
 
 def read_gradients(run: RunDir, info: ModelInfo) -> Gradients:
-    """The network of a run from its recipe and weights.
+    """Load the network of a run for gradient-based heatmaps.
 
     Raises:
-        RunError: no weights, or they do not fit.
+        RunError: the run has no weights, or they do not match the network.
     """
     return Gradients(trained_net(run, len(info.classes)), info)
 
 
-def _as_heat(found: Tensor) -> Heat:
+def _to_numpy(attribution: Tensor) -> Heat:
     """`(N, 1, h, w)` → float32 `(N, h, w)`."""
-    return found.detach().squeeze(1).float().numpy()
+    return attribution.detach().squeeze(1).float().numpy()
 
 
 def _smooth(maps: Tensor, deviation: float) -> Tensor:
-    """Gaussian blur of `(N, 1, H, W)`, edges continued."""
+    """Blur `(N, 1, H, W)` with a Gaussian, border pixels replicated."""
     reach = max(1, round(3 * deviation))
     places = torch.arange(-reach, reach + 1, dtype=maps.dtype)
     weights = torch.exp(-(places**2) / (2 * deviation**2))

@@ -1,4 +1,4 @@
-"""Heat drawn over a picture, with NumPy and Pillow alone."""
+"""Draw heatmaps over images, with NumPy and Pillow."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Heat = npt.NDArray[np.float32]
 
 LEAST = 256
 MOST = 1024
-SHARP = 128
-UNSEEN = 0.3
-"""How much of a picture is seen where the model does not see it."""
-FADED = 0.75
-"""How much of its colour a picture loses under heat, so that colours are those of the map."""
+PIXEL_ART_SIDE = 128
+UNSEEN_OPACITY = 0.3
+"""Opacity of the parts of an image that the model does not see, 0 to 1."""
+DESATURATION = 0.75
+"""Share of its color that an image loses under a heatmap, so that the colors are those of the heatmap."""
 
 _INFERNO = (
     "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754"
@@ -25,36 +25,36 @@ _INFERNO = (
 )
 
 
-def overlay(picture: Pixels, heat: Heat, strength: float = 0.6) -> Pixels:
-    """A picture with heat over it, uint8 `(H, W, 3)`.
+def overlay(image: Pixels, heat: Heat, strength: float = 0.6) -> Pixels:
+    """Blend a heatmap over an image; returns uint8 `(H, W, 3)`.
 
-    The picture turns grey and gives way to a colour map that rises evenly in lightness, from black over red to bright
-    yellow (inferno of matplotlib). Where heat is NaN it is only paled: the model has not seen that part.
+    The image is desaturated and blended with the colormap inferno of matplotlib, which is uniform in lightness. Where
+    heat is NaN (the model does not see that part), the image is lightened instead.
 
     Args:
-        picture: uint8 `(H, W, 3)`.
-        heat: float `(h, w)`, 0 to 1 or NaN; brought to the picture's size by bicubic interpolation.
-        strength: how much of the picture gives way to the colours, 0 to 1.
+        image: uint8 `(H, W, 3)`.
+        heat: float `(h, w)`, 0 to 1 or NaN; resized to the image by bicubic interpolation.
+        strength: weight of the colormap, 0 to 1.
     """
-    warmth = enlarged_heat(heat, *picture.shape[:2])  # (H, W)
-    seen = np.isfinite(warmth)
-    below = picture.astype(np.float32)
-    pale = UNSEEN * below + (1 - UNSEEN) * 255
-    grey = (below @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
-    faded = (1 - FADED) * below + FADED * grey
-    blended = (1 - strength) * faded + strength * colours(np.where(seen, warmth, 0.0))
-    return np.rint(np.where(seen[..., None], blended, pale)).astype(np.uint8)
+    enlarged = enlarged_heat(heat, *image.shape[:2])  # (H, W)
+    seen = np.isfinite(enlarged)
+    base = image.astype(np.float32)
+    lightened = UNSEEN_OPACITY * base + (1 - UNSEEN_OPACITY) * 255
+    gray = (base @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    desaturated = (1 - DESATURATION) * base + DESATURATION * gray
+    blended = (1 - strength) * desaturated + strength * colormap(np.where(seen, enlarged, 0.0))
+    return np.rint(np.where(seen[..., None], blended, lightened)).astype(np.uint8)
 
 
-def colours(heat: Heat) -> npt.NDArray[np.float32]:
-    """Colours of heat 0 to 1, `(h, w)` → `(h, w, 3)` from 0 to 255: matplotlib's inferno (CC0), dark to light."""
+def colormap(heat: Heat) -> npt.NDArray[np.float32]:
+    """Apply matplotlib's colormap inferno (CC0): `(h, w)` in 0 to 1 → `(h, w, 3)` in 0 to 255."""
     points = np.array([[int(code[at : at + 2], 16) for at in (0, 2, 4)] for code in _INFERNO.split()])
     stops = np.linspace(0, 1, len(points))
     return np.stack([np.interp(heat, stops, points[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
 
 
 def enlarged_heat(heat: Heat, height: int, width: int) -> Heat:
-    """A map `(h, w)` at another size, `(height, width)`: bicubic, within 0 and 1; NaN stays NaN."""
+    """Resize a heatmap `(h, w)` to `(height, width)` by bicubic interpolation, clipped to 0..1; NaN stays NaN."""
     if heat.shape == (height, width):
         return heat.astype(np.float32)
     unseen = np.isnan(heat)
@@ -66,36 +66,36 @@ def enlarged_heat(heat: Heat, height: int, width: int) -> Heat:
 
 
 def resized_map(values: Heat, height: int, width: int) -> Heat:
-    """Any map `(h, w)` at another size, bicubic; values may pass beyond the extremes a little."""
-    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    """Resize a map `(h, w)` by bicubic interpolation; values may slightly exceed the original range."""
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def to_look_at(picture: Pixels, least: int = LEAST, most: int = MOST) -> Pixels:
-    """The picture at a size to look at: its shorter side at least `least`, its longer one at most `most` if it can.
+def to_look_at(image: Pixels, least: int = LEAST, most: int = MOST) -> Pixels:
+    """Resize an image for display: its shorter side to at least `least`, its longer side to at most `most`, in pixels.
 
-    Pixel pictures are enlarged by a whole factor with every pixel a square; others are interpolated. A long strip keeps
-    a shorter side below `least`.
+    Small images are enlarged by an integer factor without interpolation, larger ones by interpolation. The shorter side
+    of a very elongated image stays below `least`.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     if shorter < least:
         factor = max(1, min(-(-least // shorter), 4 * most // longer))
-        filter = Image.Resampling.NEAREST if shorter <= SHARP else Image.Resampling.BICUBIC
+        filter = Image.Resampling.NEAREST if shorter <= PIXEL_ART_SIDE else Image.Resampling.BICUBIC
         size = (factor * width, factor * height)
     elif longer > most:
         scale = max(most / longer, least / shorter)
         filter = Image.Resampling.LANCZOS
         size = (max(1, round(scale * width)), max(1, round(scale * height)))
     else:
-        return picture
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, filter))
+        return image
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, filter))
 
 
 def on_picture(heat: Heat, height: int, width: int, rule: ResizeRule) -> Heat:
-    """Heat of the square a model saw, `(S, S)`, laid onto the picture that was resized to it, `(height, width)`.
+    """Map heat of the model's input, `(S, S)`, to the original image, `(height, width)`.
 
-    What `crop` cut off becomes NaN; the borders that `pad` added are cut off.
+    Parts that `crop` removed become NaN; borders that `pad` added are removed.
     """
     if rule == "squash" or height == width:
         return enlarged_heat(heat, height, width)

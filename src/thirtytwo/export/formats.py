@@ -1,4 +1,4 @@
-"""Further files of a trained model: the table of export formats."""
+"""Registry of export formats: further files derived from a trained model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from thirtytwo.registry import Registry
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A kind of file that is made of a `model.onnx`.
+    """A file format derived from a `model.onnx`.
 
-    `write(source, target)` writes it; `ending` follows the model's name; `same_contract` says whether it is
-    itself a model file of ours, with the same inputs, outputs and metadata. `tolerance` is how far its outputs may then
-    be from the source's (`parity.rounding`), on images that the model was not trained on.
+    `write(source, target)` writes the file; `ending` is appended to the model's name. `same_contract`: the file is
+    itself a thirtytwo model file with the same inputs, outputs and metadata; then `tolerance` is the largest allowed
+    difference of its outputs (`parity.rounding`), on images that the model was not trained on.
     """
 
     ending: str
@@ -29,15 +29,21 @@ class ExportFormat:
 
 EXPORTS: Registry[ExportFormat] = Registry("export format")
 
-# float16 keeps eleven bits of a weight, so each is off by 2^-12 at most and sums of them by less than a hundredth; int8
-# keeps seven, off by a few percent of a typical weight. What is beyond is no rounding but a broken file.
+# float16 has 11 significant bits, so the relative error of a weight is at most 2^-12; int8 has 7, an error of a few
+# percent of a typical weight. A larger difference is not rounding: the file is broken.
 EXPORTS.register("onnx-float16")(
     ExportFormat(
-        "-float16.onnx", "weights kept in half of their bits", partial(shrink_onnx, weights="float16"), tolerance=0.01
+        "-float16.onnx",
+        "weights stored as float16: half the size",
+        partial(shrink_onnx, weights="float16"),
+        tolerance=0.01,
     )
 )
 EXPORTS.register("onnx-int8")(
     ExportFormat(
-        "-int8.onnx", "weights kept in a quarter of their bits", partial(shrink_onnx, weights="int8"), tolerance=0.25
+        "-int8.onnx",
+        "weights stored as int8: a quarter of the size",
+        partial(shrink_onnx, weights="int8"),
+        tolerance=0.25,
     )
 )

@@ -1,4 +1,4 @@
-"""A trained network as one self-describing file: raw pixels in, calibrated probabilities out."""
+"""Export a trained network to ONNX: raw pixels in, calibrated probabilities out, with metadata."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OPSET = 18
 
 
 class PixelModel(nn.Module):
-    """A network with normalisation before it, and after it calibrated softmax and the score of known pictures.
+    """A network with normalization, calibrated softmax and OOD score, as exported.
 
-    Images uint8 `(N, H, W, 3)` → probabilities `(N, C)`, logits `(N, C)` with the curvature taken off, features
-    `(N, D)`; heatmaps `(N, h, w)` of the top class where the network has them; known_score `(N,)` where there are class
-    means `(C, D)` (`evaluation.ood`).
+    Images uint8 `(N, H, W, 3)` → probabilities `(N, C)`, logits `(N, C)` after subtraction of the curvature term,
+    features `(N, D)`; heatmaps `(N, h, w)` of the top class if the network supports them; known_score `(N,)` if the
+    network computes it or class means `(C, D)` are given (`evaluation.ood`).
     """
 
     scale: Tensor
@@ -59,20 +59,27 @@ class PixelModel(nn.Module):
         return tuple(outputs)
 
     def output_names(self) -> list[str]:
-        """Names of what `forward` gives, in order."""
+        """Names of the outputs of `forward`, in order."""
         known = self.net.scores_known or self.means is not None
         heatmaps = ["heatmaps"] if self.net.has_heatmaps else []
         return ["probabilities", "logits", "features", *heatmaps, *([KNOWN_SCORE] if known else [])]
 
 
 def pixel_model(net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> PixelModel:
-    """A float32 copy of `net` on the CPU, ready to export or to compare with."""
-    plain = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format)
-    return PixelModel(plain, info, means).eval()
+    """Build a `PixelModel` from a float32 copy of `net` on the CPU."""
+    copied = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format)
+    return PixelModel(copied, info, means).eval()
 
 
 def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.float32] | None = None) -> None:
-    """Write `net` with its metadata to `path`, whole; `means` are the class means `(C, D)` of `known_score`."""
+    """Export `net` with its metadata to `path`, atomically.
+
+    Args:
+        net: the trained network.
+        info: metadata of the model file.
+        path: the file to write.
+        means: class means `(C, D)` for `known_score`; None: no class means.
+    """
     model = pixel_model(net, info, means)
     example = torch.zeros((2, info.input_size, info.input_size, 3), dtype=torch.uint8)
     with quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
@@ -85,31 +92,31 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
             dynamic_shapes={"images": {0: torch.export.Dim("N")}},
             opset_version=OPSET,
             dynamo=True,
-            verbose=False,  # prints nothing
+            verbose=False,
         )
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {METADATA_KEY: info.model_dump_json()})
     proto.producer_name, proto.producer_version = "thirtytwo", info.version
-    forget_origin(proto)
+    strip_exporter_notes(proto)
     onnx.checker.check_model(proto)
     with written_whole(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 
 
-def forget_origin(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes beside the graph: stack traces, which name folders of the machine it ran on."""
+def strip_exporter_notes(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: stack traces that contain paths of the machine it ran on."""
     graph = model.graph
-    noted = [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    annotated = [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for function in model.functions:
-        noted += [function, *function.node, *function.value_info]
-    for part in noted:
+        annotated += [function, *function.node, *function.value_info]
+    for part in annotated:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 
 
 def rewrite_info(path: Path, info: ModelInfo) -> None:
-    """Let the model file at `path` say `info` of itself."""
+    """Replace the metadata of the model file at `path` by `info`, atomically."""
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
     with written_whole(path) as temporary:

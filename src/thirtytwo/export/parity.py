@@ -1,4 +1,4 @@
-"""An exported model must say what its network says, in every output."""
+"""Check that the outputs of an exported model equal those of its network."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
 from thirtytwo.models import Net
 
 TIE = 1e-5
-"""Images whose two largest probabilities are nearer than this may get either class."""
+"""Two largest probabilities closer than this count as a tie: either class may be the top class."""
 BATCH = 128
 TINY = float(np.finfo(np.float32).tiny)
 
 Outputs = dict[str, npt.NDArray[np.float32]]
-"""What a model says of images, by the name of the output; each has a row an image."""
+"""Outputs of a model by name; each has one row per image."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an output may be from the network's: `allowed`, where `relative` as a part of its largest value."""
+    """Allowed difference of an output from the network's; `relative`: as a share of its largest absolute value."""
 
     allowed: float
     relative: bool
     why: str
 
 
-_SUMS = "float32 sums of many products in another order; deep networks lose two or three of its seven digits"
+_SUMS = "float32 sums in another order; deep networks lose two or three of seven digits"
 TOLERANCES: Mapping[str, Tolerance] = {
-    "probabilities": Tolerance(1e-4, False, "they lie between 0 and 1, and are shown with two digits of a percentage"),
+    "probabilities": Tolerance(1e-4, False, "between 0 and 1, displayed as a percentage with two decimals"),
     "logits": Tolerance(1e-4, True, _SUMS),
     "features": Tolerance(1e-4, True, _SUMS),
-    "heatmaps": Tolerance(1e-4, True, f"{_SUMS}; of images whose top class is no tie, since they show that class"),
+    "heatmaps": Tolerance(1e-4, True, f"{_SUMS}; only images without a tie, since heatmaps are of the top class"),
     KNOWN_SCORE: Tolerance(1e-4, False, "a cosine, between -1 and 1"),
 }
-"""For files that compute what the network computes, in float32."""
+"""Tolerances of files that compute the network in float32."""
 
 
 def check_parity(
@@ -51,114 +51,125 @@ def check_parity(
     images: npt.NDArray[np.uint8],
     means: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, float]:
-    """Compare ONNX Runtime with torch on real images uint8 `(N, H, W, 3)`, output by output.
+    """Compare the outputs of a model file in ONNX Runtime with those of its network in PyTorch.
 
-    `means` are the class means `(C, D)` of `known_score`, where the file has it. Gives the largest difference of each
-    output, as its tolerance measures it.
+    Args:
+        net: the network that was exported.
+        info: metadata of the model file.
+        path: the model file.
+        images: uint8 `(N, H, W, 3)`; real images give realistic differences.
+        means: class means `(C, D)` of `known_score`, if the file has that output.
+
+    Returns:
+        The largest difference of each output, absolute or relative as in `TOLERANCES`.
 
     Raises:
-        ExportError: an output is missing, of another shape or further off than `TOLERANCES` allow, or the top class
-            differs where it is not a tie; names every such output.
+        ExportError: an output is missing, has another shape or differs by more than `TOLERANCES` allow, or the top
+            class differs without a tie; names every such output.
     """
-    theirs = onnx_outputs(path, images)
+    exported = onnx_outputs(path, images)
     model = pixel_model(net, info, means)
     with torch.inference_mode():
         parts = [model(torch.from_numpy(np.array(part))) for part in _batches(images)]
     names = model.output_names()
-    ours = {name: torch.cat([part[place] for part in parts]).numpy() for place, name in enumerate(names)}
-    faults = _misshapen(ours, theirs)
-    found: dict[str, float] = {}
-    if not faults:
-        found = {name: _furthest(name, ours, theirs) for name in names}
-        faults = [
-            f"{name} by up to {found[name]:.1e} (allowed: {_told(TOLERANCES[name])})"
+    expected = {name: torch.cat([part[place] for part in parts]).numpy() for place, name in enumerate(names)}
+    problems = _shape_problems(expected, exported)
+    differences: dict[str, float] = {}
+    if not problems:
+        differences = {name: _largest_difference(name, expected, exported) for name in names}
+        problems = [
+            f"{name} by up to {differences[name]:.1e} (allowed: {_describe(TOLERANCES[name])})"
             for name in names
-            if not found[name] <= TOLERANCES[name].allowed  # NaN is never within
+            if not differences[name] <= TOLERANCES[name].allowed  # also true for NaN
         ]
-        clear = _clear(ours["probabilities"])
-        moved = ours["probabilities"].argmax(axis=1) != theirs["probabilities"].argmax(axis=1)
-        if count := int((clear & moved).sum()):
-            faults.append(f"the top class {count} times (allowed: 0)")
-    if faults:
+        not_tie = _is_not_tie(expected["probabilities"])
+        top_differs = expected["probabilities"].argmax(axis=1) != exported["probabilities"].argmax(axis=1)
+        if count := int((not_tie & top_differs).sum()):
+            problems.append(f"the top class {count} times (allowed: 0)")
+    if problems:
         raise ExportError(
-            f"{path} does not agree with the network it was made from: on {len(images)} images there differ "
-            f"{', '.join(faults)}.",
-            "Please report this with the recipe; the trained weights are kept.",
+            f"The outputs of {path} do not match its network: on {len(images)} images, these differ: "
+            f"{', '.join(problems)}.",
+            "Report this as a bug, with the recipe; the trained weights are kept.",
         )
-    return found
+    return differences
 
 
-def parity_record(found: Mapping[str, float]) -> dict[str, dict[str, float | bool]]:
-    """What `check_parity` found, with what is allowed, for `environment.json`."""
+def parity_record(differences: Mapping[str, float]) -> dict[str, dict[str, float | bool]]:
+    """Combine the result of `check_parity` with the tolerances, for `environment.json`."""
     return {
         name: {
             "difference": value,
             "allowed": TOLERANCES[name].allowed,
             "relative": TOLERANCES[name].relative,
         }
-        for name, value in found.items()
+        for name, value in differences.items()
     }
 
 
 def rounding(before: Outputs, after: Outputs) -> dict[str, float]:
-    """How far the outputs of a file with rounded weights are from those of the file it is made of.
+    """Compute the relative error of the outputs of a file with rounded weights.
 
-    Of each output the root mean square of the difference, as a part of the output's own; of heatmaps where both
-    files have the same top class.
+    The error of an output is the root mean square of its difference divided by its own root mean square. Heatmaps are
+    compared where both files have the same top class.
+
+    Args:
+        before: outputs of the original file.
+        after: outputs of the file with rounded weights, for the same images.
 
     Raises:
-        ExportError: an output is missing or of another shape.
+        ExportError: an output is missing or has another shape.
     """
-    if faults := _misshapen(before, after):
+    if problems := _shape_problems(before, after):
         raise ExportError(
-            f"The new file does not have the outputs of the one it is made of: {', '.join(faults)}.",
-            "Please report this with the format's name.",
+            f"The exported file does not have the outputs of its source: {', '.join(problems)}.",
+            "Report this as a bug, with the name of the format.",
         )
-    same = before["probabilities"].argmax(axis=1) == after["probabilities"].argmax(axis=1)
-    found = {}
+    same_top = before["probabilities"].argmax(axis=1) == after["probabilities"].argmax(axis=1)
+    differences = {}
     for name, old in before.items():
-        rows = same if name == "heatmaps" else np.ones(len(old), dtype=bool)
-        length = float(np.sqrt(np.square(old[rows], dtype=np.float64).sum()))
-        apart = float(np.sqrt(np.square(after[name][rows] - old[rows], dtype=np.float64).sum()))
-        found[name] = apart / max(length, TINY)
-    return found
+        rows = same_top if name == "heatmaps" else np.ones(len(old), dtype=bool)
+        norm = float(np.sqrt(np.square(old[rows], dtype=np.float64).sum()))
+        difference_norm = float(np.sqrt(np.square(after[name][rows] - old[rows], dtype=np.float64).sum()))
+        differences[name] = difference_norm / max(norm, TINY)
+    return differences
 
 
 def onnx_outputs(path: Path, images: npt.NDArray[np.uint8]) -> Outputs:
-    """Everything that the model file at `path` says of images uint8 `(N, H, W, 3)`."""
+    """Run the model file at `path` on images uint8 `(N, H, W, 3)`; return all outputs."""
     session, _ = open_session(path)
     names = [output.name for output in session.get_outputs()]
     parts = [session.run(names, {"images": part}) for part in _batches(images)]
     return {name: np.concatenate([part[place] for part in parts]) for place, name in enumerate(names)}
 
 
-def _misshapen(ours: Outputs, theirs: Outputs) -> list[str]:
-    """Outputs that only one has, or of different shapes."""
-    faults = [f"{name} (missing)" for name in ours if name not in theirs]
-    faults += [f"{name} (not expected)" for name in theirs if name not in ours]
-    return faults + [
-        f"{name} (shape {theirs[name].shape}, expected {value.shape})"
-        for name, value in ours.items()
-        if name in theirs and theirs[name].shape != value.shape
+def _shape_problems(expected: Outputs, exported: Outputs) -> list[str]:
+    """Describe outputs that are missing, unexpected or of another shape."""
+    problems = [f"{name} (missing)" for name in expected if name not in exported]
+    problems += [f"{name} (not expected)" for name in exported if name not in expected]
+    return problems + [
+        f"{name} (shape {exported[name].shape}, expected {value.shape})"
+        for name, value in expected.items()
+        if name in exported and exported[name].shape != value.shape
     ]
 
 
-def _furthest(name: str, ours: Outputs, theirs: Outputs) -> float:
-    """The largest difference of an output, as its tolerance measures it."""
-    rows = _clear(ours["probabilities"]) if name == "heatmaps" else np.ones(len(ours[name]), dtype=bool)
+def _largest_difference(name: str, expected: Outputs, exported: Outputs) -> float:
+    """The largest difference of an output, absolute or relative as in `TOLERANCES`."""
+    rows = _is_not_tie(expected["probabilities"]) if name == "heatmaps" else np.ones(len(expected[name]), dtype=bool)
     if not rows.any():
         return 0.0
-    difference = float(np.abs(ours[name][rows] - theirs[name][rows]).max())
-    largest = max(float(np.abs(ours[name]).max()), TINY)
+    difference = float(np.abs(expected[name][rows] - exported[name][rows]).max())
+    largest = max(float(np.abs(expected[name]).max()), TINY)
     return difference / largest if TOLERANCES[name].relative else difference
 
 
-def _told(tolerance: Tolerance) -> str:
+def _describe(tolerance: Tolerance) -> str:
     return f"{tolerance.allowed:.0e}" + (" of the largest value" if tolerance.relative else "")
 
 
-def _clear(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Whose top class is not a tie, `(N,)`."""
+def _is_not_tie(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Whether the top class of each image is not a tie, bool `(N,)`."""
     top_two = np.sort(probabilities, axis=1)[:, -2:]
     return (
         np.asarray(top_two[:, -1] - top_two[:, 0] > TIE)

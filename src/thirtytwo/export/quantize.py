@@ -1,4 +1,4 @@
-"""The same model in a smaller file: weights kept in half or a quarter of their bits, arithmetic as before."""
+"""Write a model file with its weights stored as float16 or int8; the arithmetic stays float32."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from thirtytwo.io import written_whole
 
 Weights = Literal["float16", "int8"]
 
-LEAST = 1024
-"""Tensors with fewer numbers stay as they are."""
+MIN_ELEMENTS = 1024
+"""Tensors with fewer elements are not changed."""
 LEVELS = 127
 CLIPS = np.linspace(0.7, 1.0, 13)
-"""Parts of the largest weight that are tried as the largest one kept."""
+"""Clipping thresholds to try, as shares of the largest absolute weight."""
 
 Floats = npt.NDArray[np.float32]
 
 
 def shrink_onnx(source: Path, target: Path, weights: Weights) -> None:
-    """Write the model file `source` to `target` with its float32 weights kept as `weights`.
+    """Write the model file `source` to `target` with its float32 weights stored as `weights`.
 
-    They become float32 again when the file is opened, so the graph computes what it computed, of rounded weights. For
-    `int8` each output channel has a scale of its own, chosen for the least squared error.
+    The graph converts them back to float32, so that only the weights are rounded. For `int8`, each output channel has
+    its own scale, chosen to minimize the squared error.
 
     Raises:
-        ExportError: there is nothing to make smaller, or a weight is too large for float16.
+        ExportError: there are no weights to quantize, or one is too large for float16.
     """
     model = onnx.load(str(source))
     graph = model.graph
-    kept, nodes = [], []
+    initializers, unpack_nodes = [], []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < LEAST:
-            kept.append(tensor)
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < MIN_ELEMENTS:
+            initializers.append(tensor)
             continue
         values = numpy_helper.to_array(tensor)
-        small, unpack = (_halved if weights == "float16" else _quartered)(tensor.name, values)
-        kept += small
-        nodes += unpack
-    if not nodes:
-        raise ExportError(f"{source} holds no float32 weights to make smaller.", "Export the run that it comes from.")
+        packed, unpack_ops = (_to_float16 if weights == "float16" else _to_int8)(tensor.name, values)
+        initializers += packed
+        unpack_nodes += unpack_ops
+    if not unpack_nodes:
+        raise ExportError(f"{source} contains no float32 weights to quantize.", "Export from the original run.")
     old = list(graph.node)
     del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(kept)
-    graph.node.extend([*nodes, *old])
+    graph.initializer.extend(initializers)
+    graph.node.extend([*unpack_nodes, *old])
     onnx.checker.check_model(model)
     with written_whole(target) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
-def _halved(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+def _to_float16(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise ExportError(
-            f"The weights {name} reach {np.abs(values).max():.3g}, which float16 cannot hold (65,504 at most).",
-            "Keep them as int8.",
+            f"The weights {name} reach {np.abs(values).max():.3g}, beyond the range of float16 (at most 65,504).",
+            "Use int8 instead.",
         )
     packed = f"{name}.float16"
     return [numpy_helper.from_array(half, packed)], [helper.make_node("Cast", [packed], [name], to=TensorProto.FLOAT)]
 
 
-def _quartered(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    levels, scale = quantised(values)
+def _to_int8(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    levels, scale = quantize_int8(values)
     packed, scales, whole = f"{name}.int8", f"{name}.scale", f"{name}.whole"
     return (
         [numpy_helper.from_array(levels, packed), numpy_helper.from_array(scale, scales)],
@@ -79,25 +79,27 @@ def _quartered(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[
     )
 
 
-def quantised(values: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Levels int8 of the shape of `values`, and scales that broadcast over it: `levels * scale` is near `values`.
+def quantize_int8(values: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Quantize weights symmetrically to int8: `levels * scale` approximates `values`.
 
-    There is one scale for each place along the first axis; for matrices along the one that loses less of both rows and
-    columns.
+    There is one scale per index of the first axis; for matrices, of the axis with the smaller quantization error.
+
+    Returns:
+        Levels, int8 of the shape of `values`, and scales, float32, which broadcast over it.
     """
     if values.ndim != 2:
-        return _along(values, 0)
+        return _quantize_along(values, 0)
     least = np.finfo(np.float32).tiny
     squares = [np.maximum((values**2).mean(axis=axis, keepdims=True), least) for axis in (0, 1)]
 
-    def lost(pair: tuple[npt.NDArray[np.int8], Floats]) -> float:
+    def quantization_error(pair: tuple[npt.NDArray[np.int8], Floats]) -> float:
         errors = (pair[0] * pair[1] - values) ** 2
         return float(sum((errors / square).sum() for square in squares))
 
-    return min((_along(values, axis) for axis in (0, 1)), key=lost)
+    return min((_quantize_along(values, axis) for axis in (0, 1)), key=quantization_error)
 
 
-def _along(values: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
+def _quantize_along(values: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
     rest = tuple(other for other in range(values.ndim) if other != axis)
     largest = np.maximum(np.abs(values).max(axis=rest, keepdims=True), np.finfo(np.float32).tiny)
     best_scale = (largest / LEVELS).astype(np.float32)

@@ -1,4 +1,4 @@
-"""New classes for a trained network from a few pictures each: a linear layer on its features, without PyTorch."""
+"""Few-shot learning: a linear probe on a trained network's features for new classes, without PyTorch."""
 
 from thirtytwo.fewshot.linear_probe import LEAST, MOST, Taught, teach
 

@@ -1,4 +1,4 @@
-"""A model file with a new last layer: the network of one, with classes, calibration and known pictures of its own."""
+"""Write a model file with a new last layer: a base network with the classes and calibration of a linear probe."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from thirtytwo.inference.model_file import KNOWN_SCORE, METADATA_KEY, ModelInfo,
 from thirtytwo.io import written_whole
 
 FEATURES, HEATMAPS = "features", "heatmaps"
-_MAPS_TIMES_WEIGHTS = "ndhw,nd->nhw"
+_WEIGHTED_MAPS = "ndhw,nd->nhw"
 
 
-def write_taught(base: Path, path: Path, info: ModelInfo, head: Head, means: npt.NDArray[np.float32]) -> None:
-    """Write the network of `base` with a new last layer to `path`, whole, by the contract of every `model.onnx`.
+def write_probe_model(base: Path, path: Path, info: ModelInfo, head: Head, means: npt.NDArray[np.float32]) -> None:
+    """Write the network of `base` with a new last layer to `path`, atomically, as a regular model file.
 
-    Heatmaps follow the new classes where `base` weighs its last maps by class weights; else there are none.
+    The file has heatmaps of the new classes if those of `base` are its last maps weighted by class weights.
+
+    Args:
+        base: the model file whose network is used.
+        path: the file to write.
+        info: metadata of the new file.
+        head: the new last layer.
+        means: class means of the features, float32 `(C, D)`.
 
     Raises:
         MissingExtraError: the library `onnx` is not installed.
-        ModelFileError: `base` cannot be read, or the result would not run.
+        ModelFileError: `base` cannot be read, has no features, or the new file does not run.
     """
     onnx: Any = require("onnx", "app")
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
@@ -33,25 +40,25 @@ def write_taught(base: Path, path: Path, info: ModelInfo, head: Head, means: npt
     except Exception as error:  # protobuf's own errors, and those of missing external data
         raise ModelFileError(f"{base} cannot be read: {error}.", "Choose another model.") from None
     graph = model.graph
-    maps = _maps(onnx, graph)
-    _keep_what_makes(graph, [FEATURES, *([maps] if maps else [])])
+    maps = _find_maps(onnx, graph)
+    _prune(graph, [FEATURES, *([maps] if maps else [])])
     if FEATURES not in {name for node in graph.node for name in node.output}:
-        raise ModelFileError(f"The graph of {base} makes no {FEATURES!r}.", "Choose another model.")
+        raise ModelFileError(f"The graph of {base} has no {FEATURES!r}.", "Choose another model.")
 
     constants = {
-        "taught.weights": head.weights.T.astype(np.float32),  # (C, D)
-        "taught.bias": head.bias.astype(np.float32),
-        "taught.temperature": np.float32(info.temperature),
-        "taught.means": means.T.astype(np.float32),  # (D, C)
-        "taught.axis": np.array([1], dtype=np.int64),
+        "probe.weights": head.weights.T.astype(np.float32),  # (C, D)
+        "probe.bias": head.bias.astype(np.float32),
+        "probe.temperature": np.float32(info.temperature),
+        "probe.means": means.T.astype(np.float32),  # (D, C)
+        "probe.axis": np.array([1], dtype=np.int64),
     }
     nodes = [
-        helper.make_node("Gemm", [FEATURES, "taught.weights", "taught.bias"], ["logits"], transB=1),
-        helper.make_node("Div", ["logits", "taught.temperature"], ["taught.sharpened"]),
-        helper.make_node("Softmax", ["taught.sharpened"], ["probabilities"], axis=1),
-        helper.make_node("LpNormalization", [FEATURES], ["taught.directions"], axis=1, p=2),
-        helper.make_node("MatMul", ["taught.directions", "taught.means"], ["taught.likeness"]),
-        helper.make_node("ReduceMax", ["taught.likeness", "taught.axis"], [KNOWN_SCORE], keepdims=0),
+        helper.make_node("Gemm", [FEATURES, "probe.weights", "probe.bias"], ["logits"], transB=1),
+        helper.make_node("Div", ["logits", "probe.temperature"], ["probe.sharpened"]),
+        helper.make_node("Softmax", ["probe.sharpened"], ["probabilities"], axis=1),
+        helper.make_node("LpNormalization", [FEATURES], ["probe.directions"], axis=1, p=2),
+        helper.make_node("MatMul", ["probe.directions", "probe.means"], ["probe.similarity"]),
+        helper.make_node("ReduceMax", ["probe.similarity", "probe.axis"], [KNOWN_SCORE], keepdims=0),
     ]
     width = len(head.weights)
     outputs: dict[str, list[int | str]] = {
@@ -61,11 +68,11 @@ def write_taught(base: Path, path: Path, info: ModelInfo, head: Head, means: npt
     }
     if maps:
         nodes += [
-            helper.make_node("ArgMax", ["logits"], ["taught.top"], axis=1, keepdims=0),
-            helper.make_node("Gather", ["taught.weights", "taught.top"], ["taught.row"], axis=0),
-            helper.make_node("Einsum", [maps, "taught.row"], [HEATMAPS], equation=_MAPS_TIMES_WEIGHTS),
+            helper.make_node("ArgMax", ["logits"], ["probe.top"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["probe.weights", "probe.top"], ["probe.row"], axis=0),
+            helper.make_node("Einsum", [maps, "probe.row"], [HEATMAPS], equation=_WEIGHTED_MAPS),
         ]
-        outputs[HEATMAPS] = _shape(graph, HEATMAPS)
+        outputs[HEATMAPS] = _declared_shape(graph, HEATMAPS)
     outputs[KNOWN_SCORE] = ["N"]
     graph.node.extend(nodes)
     graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
@@ -75,41 +82,41 @@ def write_taught(base: Path, path: Path, info: ModelInfo, head: Head, means: npt
     model.producer_name, model.producer_version = "thirtytwo", info.version
     with written_whole(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-        _try(temporary, info, base)
+        _check_runs(temporary, info, base)
 
 
-def _maps(onnx: Any, graph: Any) -> str | None:
-    """Name of the last maps `(N, D, h, w)`, where the graph's heatmaps are those weighted by class weights."""
+def _find_maps(onnx: Any, graph: Any) -> str | None:
+    """Name of the last maps `(N, D, h, w)` if the heatmaps are these maps weighted by class weights, else None."""
     for node in graph.node:
         if HEATMAPS in node.output and node.op_type == "Einsum" and len(node.input) == 2:
-            told = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-            equation = told.get("equation", b"").decode().replace(" ", "")
-            return str(node.input[0]) if equation == _MAPS_TIMES_WEIGHTS else None
+            attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+            equation = attributes.get("equation", b"").decode().replace(" ", "")
+            return str(node.input[0]) if equation == _WEIGHTED_MAPS else None
     return None
 
 
-def _shape(graph: Any, name: str) -> list[int | str]:
+def _declared_shape(graph: Any, name: str) -> list[int | str]:
     """The declared shape of an output."""
-    output = next(one for one in graph.output if one.name == name)
+    output = next(entry for entry in graph.output if entry.name == name)
     return [side.dim_param or side.dim_value for side in output.type.tensor_type.shape.dim]
 
 
-def _keep_what_makes(graph: Any, wanted: list[str]) -> None:
-    """Take out of the graph whatever `wanted` does not depend on."""
-    needed, kept = set(wanted), []
+def _prune(graph: Any, outputs: list[str]) -> None:
+    """Remove nodes and initializers that `outputs` do not depend on."""
+    needed, kept = set(outputs), []
     for node in reversed(graph.node):
         if needed & set(node.output):
             needed.update(node.input)
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    constants = [one for one in graph.initializer if one.name in needed]
+    constants = [entry for entry in graph.initializer if entry.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(constants)
 
 
-def _try(path: Path, info: ModelInfo, base: Path) -> None:
-    """Run the new file once.
+def _check_runs(path: Path, info: ModelInfo, base: Path) -> None:
+    """Run the model file once to check it.
 
     Raises:
         ModelFileError: it does not run.
@@ -120,5 +127,5 @@ def _try(path: Path, info: ModelInfo, base: Path) -> None:
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         reason = str(error).splitlines()[0].rstrip(".")
         raise ModelFileError(
-            f"The network of {base} takes no new classes: {reason}.", "Choose another model."
+            f"The network of {base} does not support new classes: {reason}.", "Choose another model."
         ) from None

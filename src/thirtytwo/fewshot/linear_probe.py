@@ -1,4 +1,4 @@
-"""Teaching: pictures by class to a layer, how good it is, how sure it may be, and what it does not know."""
+"""Fit a linear probe for new classes: the layer, its accuracy, calibration and unknown threshold."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from thirtytwo.errors import DataError, ModelFileError
 from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, softmax
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.ood import class_mean, class_means, threshold_at
-from thirtytwo.fewshot.graph import write_taught
+from thirtytwo.fewshot.graph import write_probe_model
 from thirtytwo.fewshot.head import Floats, Head, Labels, fit_head
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions
 
 LEAST, MOST = 5, 200
-"""Different pictures that each class needs, and may have."""
+"""Minimum and maximum number of different images per class."""
 FOLDS = 10
-"""Parts of cross-validation, where every class has that many pictures."""
+"""Maximum number of cross-validation folds; fewer if a class has fewer images."""
 CALLED_UNKNOWN = 0.05
-"""Part of the pictures taught with that the threshold calls unknown."""
+"""Share of held-out images that the threshold marks unknown."""
 _BATCH = 32
 _TEMPERATURES = np.geomspace(*TEMPERATURE_BOUNDS, 400)
 
@@ -35,10 +35,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """A network with new classes.
+    """A linear probe: a network with a new last layer for new classes.
 
-    `head` and `means` (the classes' mean directions, float32 `(C, D)`) are of all pictures. `held_out` are calibrated
-    predictions of every picture by a head that never saw it; `pictures` are those, uint8 `(N, S, S, 3)`.
+    `head` and `means` (class means of the features, float32 `(C, D)`) are fitted on all images. `held_out` holds
+    calibrated cross-validation predictions of the images `pictures`, uint8 `(N, S, S, 3)`.
     """
 
     base: Path
@@ -51,42 +51,43 @@ class Taught:
 
     @property
     def accuracy(self) -> dict[str, Any]:
-        """Cross-validated accuracy with Wilson's 95 % interval, as `metrics.json` writes figures."""
+        """Cross-validated accuracy with Wilson's 95 % interval, in the form of `metrics.json`."""
         right = int((self.held_out.predicted == self.held_out.truth).sum())
         count = len(self.held_out.truth)
         return {"value": right / count, "ci95": list(wilson(right, count))}
 
     def write(self, path: Path) -> Path:
-        """Write `model.onnx` with the new classes, whole.
+        """Write a model file with the new classes to `path`, atomically.
 
         Raises:
             MissingExtraError: the library `onnx` is not installed.
-            ModelFileError: the base model's graph cannot take a new head.
+            ModelFileError: the base model does not support new classes.
         """
-        write_taught(self.base, path, self.info, self.head, self.means)
+        write_probe_model(self.base, path, self.info, self.head, self.means)
         return path
 
 
-def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, seed: int = 0) -> Taught:
-    """New classes from a few pictures each, by a linear layer on the network's features; takes seconds.
+def teach(classifier: Classifier, images: Mapping[str, Sequence[Pixels]], *, seed: int = 0) -> Taught:
+    """Fit a linear probe for new classes from a few images each; takes seconds.
 
-    Each picture counts together with its mirror image. Temperature and unknown threshold come from cross-validation,
-    so that they are those of pictures not taught with.
+    A linear layer is fitted on the network's features of each image and its mirror image. The temperature and the
+    unknown threshold are fitted on cross-validation predictions.
 
     Args:
-        classifier: the model whose network is used; its own classes are given up.
-        pictures: uint8 `(S, S, 3)` of the model's input size for each class name; equal ones count once.
-        seed: decides the parts of cross-validation.
+        classifier: the model whose network is used; its classes are replaced.
+        images: images of each class by its name, uint8 `(S, S, 3)` of the model's input size; duplicates are dropped.
+        seed: seed of the cross-validation folds.
 
     Raises:
-        DataError: fewer than 2 classes, a class without a name, with too few or too many pictures, or one picture in
-            two classes.
-        ModelFileError: the model gives no features.
+        DataError: there are fewer than 2 classes, a class has no name or too few or too many images, or two classes
+            contain the same image.
+        ModelFileError: the model file has no features.
     """
-    kept = _checked(pictures)
+    kept = _validate(images)
     if "features" not in {output.name for output in classifier.session.get_outputs()}:
         raise ModelFileError(
-            f"{classifier.path} gives no features to teach on.", "Take a model exported by this version of thirtytwo."
+            f"{classifier.path} has no output 'features', which a linear probe needs.",
+            "Use a model exported by this version of thirtytwo.",
         )
     classes = tuple(kept)
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in kept.values()]).astype(np.int64)
@@ -94,9 +95,9 @@ def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, s
     features = _features(classifier, pixels)  # (N, D)
     mirrored = _features(classifier, pixels[:, :, ::-1])
     folds = min(FOLDS, *np.bincount(labels).tolist())
-    logits, scores = _cross_validated(features, mirrored, labels, len(classes), _folds(labels, folds, seed))
-    temperature = _temperature(logits, labels)
-    both, twice = np.concatenate([features, mirrored]), np.concatenate([labels, labels])
+    logits, scores = _cross_validate(features, mirrored, labels, len(classes), _assign_folds(labels, folds, seed))
+    temperature = _fit_temperature(logits, labels)
+    augmented, augmented_labels = np.concatenate([features, mirrored]), np.concatenate([labels, labels])
     info = classifier.info.model_copy(
         update={
             "classes": classes,
@@ -104,8 +105,8 @@ def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, s
             "curvature": 0.0,
             "unknown_score": "class_mean",
             "unknown_threshold": threshold_at(scores, CALLED_UNKNOWN),
-            "architecture": f"{classifier.info.architecture}, taught",
-            "dataset": f"{len(labels)} pictures, on features of {classifier.info.dataset}",
+            "architecture": f"{classifier.info.architecture}, linear probe",
+            "dataset": f"{len(labels)} images, on features of {classifier.info.dataset}",
             "accuracy": None,
             "version": version("thirtytwo"),
         }
@@ -113,8 +114,8 @@ def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, s
     return Taught(
         base=classifier.path,
         info=info,
-        head=fit_head(both, twice, len(classes)),
-        means=class_means(both, twice, len(classes)),
+        head=fit_head(augmented, augmented_labels, len(classes)),
+        means=class_means(augmented, augmented_labels, len(classes)),
         pictures=pixels,
         held_out=Predictions(
             classes, labels, softmax(logits, temperature).astype(np.float32), np.arange(len(labels), dtype=np.int64)
@@ -123,68 +124,70 @@ def teach(classifier: Classifier, pictures: Mapping[str, Sequence[Pixels]], *, s
     )
 
 
-def _checked(pictures: Mapping[str, Sequence[Pixels]]) -> dict[str, list[Pixels]]:
-    """The different pictures of each class."""
-    if len(pictures) < 2:
-        raise DataError(f"There must be at least 2 classes to tell apart; found {len(pictures)}.", "Add a class.")
+def _validate(images: Mapping[str, Sequence[Pixels]]) -> dict[str, list[Pixels]]:
+    """Validate the images of each class and drop duplicates."""
+    if len(images) < 2:
+        raise DataError(f"A linear probe needs at least 2 classes; found {len(images)}.", "Add a class.")
     kept: dict[str, list[Pixels]] = {}
-    owners: dict[bytes, str] = {}
-    for name, found in pictures.items():
+    class_of: dict[bytes, str] = {}
+    for name, found in images.items():
         if not name.strip():
-            raise DataError("A class has no name.", "Name it.")
+            raise DataError("A class has no name.", "Enter a name.")
         kept[name] = []
-        for picture in found:
-            owner = owners.setdefault(picture.tobytes(), name)
+        for image in found:
+            owner = class_of.setdefault(image.tobytes(), name)
             if owner != name:
-                raise DataError(f"The classes {owner!r} and {name!r} hold the same picture.", "Take it out of one.")
-            if not any(np.array_equal(picture, other) for other in kept[name]):
-                kept[name].append(picture)
+                raise DataError(
+                    f"The classes {owner!r} and {name!r} contain the same image.", "Remove it from one of them."
+                )
+            if not any(np.array_equal(image, other) for other in kept[name]):
+                kept[name].append(image)
         if not LEAST <= len(kept[name]) <= MOST:
             repeated = len(found) - len(kept[name])
-            note = f" ({repeated} more were repeated)" if repeated else ""
-            fix = "Add some." if len(kept[name]) < LEAST else "Train on so many: thirtytwo train FOLDER"
-            raise DataError(
-                f"The class {name!r} has {len(kept[name])} pictures{note}; expected {LEAST} to {MOST}.", fix
+            note = f" ({repeated} duplicates were dropped)" if repeated else ""
+            fix = (
+                "Add images." if len(kept[name]) < LEAST else "For more images, train a network: thirtytwo train FOLDER"
             )
+            raise DataError(f"The class {name!r} has {len(kept[name])} images{note}; expected {LEAST} to {MOST}.", fix)
     return kept
 
 
 def _features(classifier: Classifier, pixels: Pixels) -> Floats:
-    parts = [
-        classifier.run(np.ascontiguousarray(pixels[at : at + _BATCH]), ("features",))["features"]
-        for at in range(0, len(pixels), _BATCH)
+    batches = [
+        classifier.run(np.ascontiguousarray(pixels[start : start + _BATCH]), ("features",))["features"]
+        for start in range(0, len(pixels), _BATCH)
     ]
-    return np.concatenate(parts).astype(np.float64)
+    return np.concatenate(batches).astype(np.float64)
 
 
-def _folds(labels: Labels, folds: int, seed: int) -> Labels:
-    """Which part each picture is in, int64 `(N,)`: every part has about as many of each class."""
+def _assign_folds(labels: Labels, folds: int, seed: int) -> Labels:
+    """Assign images to stratified folds: the fold of each image, int64 `(N,)`."""
     random = np.random.default_rng(seed)
-    parts = np.zeros(len(labels), dtype=np.int64)
+    fold_of = np.zeros(len(labels), dtype=np.int64)
     for number in range(int(labels.max()) + 1):
         members = random.permutation(np.flatnonzero(labels == number))
-        parts[members] = np.arange(len(members)) % folds
-    return parts
+        fold_of[members] = np.arange(len(members)) % folds
+    return fold_of
 
 
-def _cross_validated(
-    features: Floats, mirrored: Floats, labels: Labels, classes: int, parts: Labels
+def _cross_validate(
+    features: Floats, mirrored: Floats, labels: Labels, classes: int, fold_of: Labels
 ) -> tuple[Floats, Floats]:
-    """Logits `(N, C)` and scores of known pictures `(N,)`, each from the pictures of other parts."""
+    """Cross-validate: logits `(N, C)` and OOD scores `(N,)` of each image, fitted on the other folds."""
     logits, scores = np.zeros((len(labels), classes)), np.zeros(len(labels))
-    for part in range(int(parts.max()) + 1):
-        out, rest = parts == part, parts != part
-        both = np.concatenate([features[rest], mirrored[rest]])
-        twice = np.concatenate([labels[rest], labels[rest]])
-        logits[out] = fit_head(both, twice, classes).logits(features[out])
-        scores[out] = class_mean(features[out], class_means(both, twice, classes))
+    for fold in range(int(fold_of.max()) + 1):
+        held, fitted = fold_of == fold, fold_of != fold
+        augmented = np.concatenate([features[fitted], mirrored[fitted]])
+        augmented_labels = np.concatenate([labels[fitted], labels[fitted]])
+        logits[held] = fit_head(augmented, augmented_labels, classes).logits(features[held])
+        scores[held] = class_mean(features[held], class_means(augmented, augmented_labels, classes))
     return logits, scores
 
 
-def _temperature(logits: Floats, labels: Labels) -> float:
-    """As `evaluation.calibration.fit_temperature`, imagined picture included, on a fine grid instead of by SciPy."""
-    part = 1.0 / (len(labels) + 1.0)
-    target = (1.0 - part) * logits[np.arange(len(labels)), labels] + part * logits.mean(axis=1)  # (N,)
+def _fit_temperature(logits: Floats, labels: Labels) -> float:
+    """Like `evaluation.calibration.fit_temperature` with its pseudo-sample, but on a grid, without SciPy."""
+    weight = 1.0 / (len(labels) + 1.0)
+    target = (1.0 - weight) * logits[np.arange(len(labels)), labels] + weight * logits.mean(axis=1)  # (N,)
 
     def loss(temperature: float) -> float:
         scaled = logits / temperature

@@ -1,4 +1,4 @@
-"""Classifying pictures with ONNX Runtime alone: files are decoded in threads while the model runs."""
+"""Classify images with ONNX Runtime; files are decoded in threads while the model runs. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, REQUIRED_OUTPUTS,
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Picture: TypeAlias = "str | Path | bytes | npt.NDArray[np.uint8]"
-"""A file, an encoded picture, or RGB pixels uint8 `(H, W, 3)`."""
+ImageLike: TypeAlias = "str | Path | bytes | npt.NDArray[np.uint8]"
+"""A path, the bytes of an encoded image, or RGB pixels uint8 `(H, W, 3)`."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "cifar100"
 RUNS = Path("runs")
-_TRAIN = "Train one with `thirtytwo train cifar10` (any data set or folder of pictures will do)"
+_TRAIN = "Train one with `thirtytwo train cifar10` (or any other data set or folder of images)"
 
 _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
-_CHUNK = 8  # pictures a decoding thread takes at a time
+_CHUNK = 8  # images per task of a decoding thread
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one picture.
+    """The model's prediction for one image.
 
-    `width` and `height` are the picture's own; `top` is the most probable class and `confidence` its calibrated
-    probability; `known` is false where the picture is unlike anything the model was trained on; `predictions` holds
-    the most probable classes with their probabilities, most probable first. `file` is None for pixels and bytes.
+    `width` and `height` are the original size in pixels; `top` is the most probable class and `confidence` its
+    calibrated probability, 0 to 1; `known` is false for an image that is out of distribution (unknown); `predictions`
+    holds the most probable classes with their probabilities, in descending order. `file` is None for pixels and bytes.
     """
 
     file: str | None
@@ -64,7 +64,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A picture that could not be read, and why."""
+    """An image that could not be read; `error` is the reason."""
 
     file: str | None
     error: str
@@ -75,8 +75,8 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pixels:
-    """One decoded picture: `pixels` uint8 `(S, S, 3)`, and its name and size before resizing."""
+class _Decoded:
+    """One decoded image: `pixels` uint8 `(S, S, 3)` after resizing, with its file name and original size."""
 
     file: str | None
     width: int
@@ -85,9 +85,9 @@ class _Pixels:
 
 
 class Classifier:
-    """A model file, ready to classify pictures; safe to use from several threads.
+    """An image classifier loaded from a model file. Thread-safe.
 
-    `load("runs/cifar10-1").predict("photo.jpg")[0].top` is the class of a picture.
+    `load("runs/cifar10-1").predict("photo.jpg")[0].top` is the predicted class of an image.
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
@@ -105,43 +105,46 @@ class Classifier:
         """Class names in the order of the model's outputs."""
         return self.info.classes
 
-    def predict(self, images: Picture | Iterable[Picture], top: int = 5) -> list[Prediction | Unreadable]:
-        """One result for each picture, in order; unreadable files come as `Unreadable`.
+    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction | Unreadable]:
+        """Predict the classes of images; one result per image, in order.
 
         Args:
-            images: one picture or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
-            top: how many classes to tell, at most all.
-        """
-        return list(self.predict_iter(_as_pictures(images), top))
+            images: one image or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
+            top: number of classes in each prediction, at least 1.
 
-    def predict_iter(self, images: Iterable[Picture], top: int = 5) -> Iterator[Prediction | Unreadable]:
-        """As `predict`, one result at a time; holds a few batches in memory, however many pictures there are."""
+        Returns:
+            A `Prediction` for each image that can be read, else an `Unreadable`.
+        """
+        return list(self.predict_iter(_as_iterable(images), top))
+
+    def predict_iter(self, images: Iterable[ImageLike], top: int = 5) -> Iterator[Prediction | Unreadable]:
+        """Like `predict`, but yield one result at a time; memory use does not grow with the number of images."""
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
-        waiting: list[_Pixels | Unreadable] = []
-        for decoded in self._decoded(images):
-            waiting.append(decoded)
-            if len(waiting) == _BATCH:
-                yield from self._classify(waiting, top)
-                waiting = []
-        yield from self._classify(waiting, top)
+        pending: list[_Decoded | Unreadable] = []
+        for decoded in self._decode_ahead(images):
+            pending.append(decoded)
+            if len(pending) == _BATCH:
+                yield from self._classify(pending, top)
+                pending = []
+        yield from self._classify(pending, top)
 
     def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
-        """One result for each of a batch that has the model's input size, uint8 `(N, S, S, 3)`, in one run.
+        """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one run.
 
-        Starts no threads, for callers that decode and form batches themselves; `width` and `height` are `S`.
+        Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
         size = self.info.input_size
-        return list(self._classify_readable([_Pixels(None, size, size, picture) for picture in pixels], top))
+        return list(self._classify_readable([_Decoded(None, size, size, image) for image in pixels], top))
 
     def run(
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
     ) -> dict[str, npt.NDArray[Any]]:
-        """The model's raw outputs for pixels that have its input size, uint8 `(N, S, S, 3)`."""
+        """Run the model on pixels of its input size, uint8 `(N, S, S, 3)`; return its raw outputs by name."""
         return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
 
-    def _decoded(self, images: Iterable[Picture]) -> Iterator[_Pixels | Unreadable]:
-        """Pictures decoded in threads ahead of use, in order."""
+    def _decode_ahead(self, images: Iterable[ImageLike]) -> Iterator[_Decoded | Unreadable]:
+        """Decode images in threads ahead of use; yield them in order."""
         remaining = iter(images)
         first = list(islice(remaining, 2))
         if len(first) < 2:
@@ -160,31 +163,31 @@ class Classifier:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, chunk: Sequence[Picture]) -> list[_Pixels | Unreadable]:
-        return [self._decode_one(picture) for picture in chunk]
+    def _decode(self, chunk: Sequence[ImageLike]) -> list[_Decoded | Unreadable]:
+        return [self._decode_one(image) for image in chunk]
 
-    def _decode_one(self, picture: Picture) -> _Pixels | Unreadable:
-        file = str(picture) if isinstance(picture, str | Path) else None
+    def _decode_one(self, image: ImageLike) -> _Decoded | Unreadable:
+        file = str(image) if isinstance(image, str | Path) else None
         try:
             size, rule = self.info.input_size, self.info.resize
-            if isinstance(picture, np.ndarray):
-                height, width = _checked(picture).shape[:2]
-                return _Pixels(file, width, height, resize(picture, size, rule))
-            loaded = load_image(picture, size, rule)
-            return _Pixels(file, loaded.width, loaded.height, loaded.pixels)
+            if isinstance(image, np.ndarray):
+                height, width = _validate_pixels(image).shape[:2]
+                return _Decoded(file, width, height, resize(image, size, rule))
+            loaded = load_image(image, size, rule)
+            return _Decoded(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
             return Unreadable(file, str(error))
 
-    def _classify(self, batch: Sequence[_Pixels | Unreadable], top: int) -> Iterator[Prediction | Unreadable]:
-        readable = [entry for entry in batch if isinstance(entry, _Pixels)]
+    def _classify(self, batch: Sequence[_Decoded | Unreadable], top: int) -> Iterator[Prediction | Unreadable]:
+        readable = [entry for entry in batch if isinstance(entry, _Decoded)]
         results = iter(self._classify_readable(readable, top) if readable else ())
         for entry in batch:
             yield entry if isinstance(entry, Unreadable) else next(results)
 
-    def _classify_readable(self, batch: Sequence[_Pixels], top: int) -> Iterator[Prediction]:
-        told_by = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
-        outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", told_by))
-        probabilities, score = outputs["probabilities"], outputs[told_by]  # (N, C), and (N,) or (N, C)
+    def _classify_readable(self, batch: Sequence[_Decoded], top: int) -> Iterator[Prediction]:
+        score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
+        outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", score_output))
+        probabilities, score = outputs["probabilities"], outputs[score_output]  # (N, C), and (N,) or (N, C)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
         known = self._known(score if score.ndim == 1 else score.max(axis=1))
         for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):
@@ -197,23 +200,27 @@ class Classifier:
 
 
 def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:
-    """The classifier in a model file, a run directory, or a bundled model by name; without any, see `default_model`.
+    """Load a classifier from a model file, a run directory or a bundled model.
+
+    Args:
+        name_or_path: a path, or the name of a bundled model; by default `default_model()`.
+        threads: CPU threads of one run of the model and of decoding; by default the available cores, at most 16.
 
     Raises:
-        UnknownNameError: no such file, directory or bundled model.
-        ModelFileError: a file that is not one of our models.
-        RunError: a run directory without a model.
+        UnknownNameError: there is no such file, directory or bundled model.
+        ModelFileError: the file is not a thirtytwo model.
+        RunError: the run directory has no model.
     """
     return Classifier(default_model() if name_or_path is None else find_model(name_or_path), threads=threads)
 
 
 def bundled_models() -> dict[str, Path]:
-    """Models that come with this installation, by name."""
+    """Paths of the models bundled with this installation, by name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"), key=lambda path: path.stem)}
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The model file meant by a bundled name, a run directory or a path; raises as `load` does."""
+    """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
     path, name = Path(name_or_path), str(name_or_path)
     if path.is_file():
         return path
@@ -225,7 +232,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise ModelFileError(
             f"There is no model file or run directory {name!r}.",
-            "Give a model.onnx or the path that training printed last.",
+            "Give a model.onnx or a run directory; training prints the path of its run.",
         )
     if not bundled:
         raise UnknownNameError(
@@ -236,10 +243,10 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def default_model() -> Path:
-    """The bundled model `cifar100`, else the newest finished run under ./runs.
+    """The model used by default: the bundled `cifar100`, else the newest finished run under ./runs.
 
     Raises:
-        ModelFileError: there is neither.
+        ModelFileError: neither exists.
     """
     bundled = bundled_models()
     if DEFAULT_BUNDLED in bundled:
@@ -247,7 +254,7 @@ def default_model() -> Path:
     finished = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
     if not finished:
         raise ModelFileError(
-            "There is no model yet: this installation has no bundled models and ./runs has no finished run.",
+            "There is no model: this installation has no bundled models and ./runs has no finished run.",
             f"{_TRAIN}, or give --model a model.onnx or a run directory.",
         )
     return max(finished, key=lambda path: path.stat().st_mtime)
@@ -260,10 +267,10 @@ def _model_of_run(path: Path) -> Path:
     if model.is_file():
         return model
     RunDir.open(path)
-    raise RunError(f"{path} has no {model.name}: its training has not finished.", "Continue it with --resume.")
+    raise RunError(f"{path} has no {model.name}: its training has not finished.", "Resume it with --resume.")
 
 
-def _as_pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+def _as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if isinstance(images, str | Path | bytes):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
@@ -271,7 +278,7 @@ def _as_pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return images
 
 
-def _checked(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _validate_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ImageError(f"Pixels must be uint8 (H, W, 3); found {pixels.dtype} {pixels.shape}.")
     return pixels

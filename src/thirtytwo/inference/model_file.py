@@ -1,4 +1,4 @@
-"""model.onnx: the one file that is the model, and what it says about itself."""
+"""Read model files: open `model.onnx` in ONNX Runtime and validate its metadata."""
 
 from __future__ import annotations
 
@@ -17,93 +17,95 @@ METADATA_KEY = "thirtytwo"
 INPUT = "images"
 REQUIRED_OUTPUTS = ("probabilities", "logits")
 KNOWN_SCORE = "known_score"
-_TRAIN_ONE = "Give a model.onnx written by thirtytwo train, or its run directory."
+_USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
 
 
 class ModelInfo(BaseModel):
-    """What a model file says about itself, as JSON under the metadata key `thirtytwo`."""
+    """Metadata of a model file, stored as JSON under the ONNX metadata key `thirtytwo`."""
 
     model_config = ConfigDict(frozen=True)
 
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names in the order of the outputs."""
     input_size: int = Field(ge=1)
-    """Side of the square the network sees, in pixels."""
+    """Side of the square input in pixels."""
     resize: Literal["crop", "pad", "squash"]
-    """How other shapes become that square."""
+    """How images of other shapes are resized to that square."""
     mean: tuple[float, float, float]
-    """Channel means the graph subtracts, RGB, for pixels between 0 and 1."""
+    """Channel means (RGB) that the graph subtracts, for pixels in 0 to 1."""
     std: tuple[float, float, float]
-    """Channel deviations the graph divides by, RGB, for pixels between 0 and 1."""
+    """Channel standard deviations (RGB) that the graph divides by, for pixels in 0 to 1."""
     temperature: float = Field(gt=0)
-    """By which logits are divided before softmax, inside the graph."""
+    """Temperature by which the graph divides logits before softmax."""
     curvature: float = Field(0.0, ge=0)
-    """How much of its squared log probability the graph took off each logit before (`evaluation.calibration`)."""
+    """Factor of the squared log probability that the graph subtracts from each logit (`evaluation.calibration`)."""
     unknown_score: Literal["class_mean", "network", "max_logit"] = "max_logit"
-    """How alike a picture is to those of training: `class_mean` is the output `known_score`, the cosine between its
-    features and the nearest class mean; `network` what the network itself gives as that output; `max_logit` its largest
-    logit."""
+    """Out-of-distribution score, larger for known images: `class_mean` is the output `known_score`, the cosine between
+    the image's features and the nearest class mean; `network` is a `known_score` that the network computes itself;
+    `max_logit` is the largest logit."""
     unknown_threshold: float | None
-    """A picture whose score is below this is called unknown; None: never."""
+    """Images with a score below this are marked unknown; None: no image is."""
     architecture: str
-    """Name of the network."""
+    """Name of the network architecture."""
     dataset: str
-    """What it was trained on."""
+    """Name of the training data set."""
     accuracy: float | None
-    """Single-view accuracy on the data set's test split, 0 to 1."""
+    """Single-view accuracy on the test split, 0 to 1."""
     version: str
-    """thirtytwo's version at export."""
+    """Version of thirtytwo that exported the file."""
 
 
 def open_session(path: Path | str, *, threads: int | None = None) -> tuple[InferenceSession, ModelInfo]:
-    """An ONNX Runtime session on the CPU, checked to be one of our models, and what the file says about itself.
+    """Open a model file in ONNX Runtime on the CPU; return the session and the file's metadata.
 
-    `threads` are those of one run on the CPU; None: all this process may use, at most 16.
+    Args:
+        path: a `model.onnx`.
+        threads: CPU threads of one run; by default all cores this process may use, at most 16.
 
     Raises:
-        ModelFileError: missing, damaged, not ONNX, or not one of ours.
+        ModelFileError: the file is missing, damaged, not ONNX or not a thirtytwo model.
     """
-    session = _session(Path(path), threads or cpu_count(), optimise=True)
+    session = _session(Path(path), threads or cpu_count(), optimize=True)
     return session, _checked_info(session, Path(path))
 
 
 def read_info(path: Path | str) -> ModelInfo:
-    """What the model file says about itself; raises as `open_session` does."""
-    return _checked_info(_session(Path(path), 1, optimise=False), Path(path))
+    """Read the metadata of a model file; raises the errors of `open_session`."""
+    return _checked_info(_session(Path(path), 1, optimize=False), Path(path))
 
 
-def cpu_count(most: int = 16) -> int:
-    """Cores this process may use, at most `most`."""
+def cpu_count(maximum: int = 16) -> int:
+    """Number of CPU cores this process may use, at most `maximum`."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(most, available))
+    return max(1, min(maximum, available))
 
 
-def _session(path: Path, threads: int, *, optimise: bool) -> InferenceSession:
+def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a model file.", _TRAIN_ONE)
+        raise ModelFileError(f"{path} is a folder, not a model file.", _USE_TRAINED)
     if not path.is_file():
-        raise ModelFileError(f"There is no model file {str(path)!r}.", _TRAIN_ONE)
+        raise ModelFileError(f"There is no model file {str(path)!r}.", _USE_TRAINED)
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(4)  # what goes wrong comes as an exception, and is told once
-    onnxruntime.disable_telemetry_events()  # where a program imported it before thirtytwo
+    onnxruntime.set_default_logger_severity(4)  # errors arrive as exceptions and are reported once
+    onnxruntime.disable_telemetry_events()  # in case a program imported it before thirtytwo
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # An explicit number keeps ONNX Runtime from pinning its threads to cores.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait for work by spinning take the cores from those that decode pictures.
+    # Spinning threads would take CPU time from the threads that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         size = path.stat().st_size
-        found = "it is empty" if size == 0 else f"ONNX Runtime says: {_first_line(error)}"
+        found = "it is empty" if size == 0 else f"ONNX Runtime reports: {_first_line(error)}"
         raise ModelFileError(
             f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
-            "The file is damaged or something else; copy or train it again.",
+            "The file is damaged or has another format; copy it again or train again.",
         ) from None
 
 
@@ -111,8 +113,8 @@ def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
     metadata = session.get_modelmeta().custom_metadata_map
     if METADATA_KEY not in metadata:
         raise ModelFileError(
-            f"{path} is an ONNX model, but not one of thirtytwo's: its metadata has no key {METADATA_KEY!r}.",
-            _TRAIN_ONE,
+            f"{path} is an ONNX model, but not a thirtytwo model: its metadata has no key {METADATA_KEY!r}.",
+            _USE_TRAINED,
         )
     try:
         info = ModelInfo.model_validate_json(metadata[METADATA_KEY])
@@ -126,12 +128,12 @@ def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
         ) from None
     problem = _graph_problem(session, info)
     if problem:
-        raise ModelFileError(f"{path} is not a model thirtytwo can run: {problem}.", _TRAIN_ONE)
+        raise ModelFileError(f"{path} is not a model that thirtytwo can run: {problem}.", _USE_TRAINED)
     return info
 
 
 def _graph_problem(session: InferenceSession, info: ModelInfo) -> str | None:
-    """How inputs and outputs differ from the contract; None: they do not."""
+    """Describe how the graph's inputs and outputs differ from the contract; None if they match."""
     inputs = [(entry.name, entry.type, len(entry.shape)) for entry in session.get_inputs()]
     if inputs != [(INPUT, "tensor(uint8)", 4)]:
         found = ", ".join(f"{name} {kind} with {rank} dimensions" for name, kind, rank in inputs)

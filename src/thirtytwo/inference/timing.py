@@ -1,4 +1,4 @@
-"""How long model files take for a picture, here and now."""
+"""Measure the inference time of model files on this machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 BATCH = 32
 ROUNDS = 30
-_LEAST_ROUNDS = 3
-_SECONDS = 20.0
+_MIN_ROUNDS = 3
+_MAX_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds a picture through a `model.onnx`, decoding and resizing left out.
+    """Inference time of a `model.onnx` in milliseconds per image, without decoding and resizing.
 
-    `alone` for a picture by itself, `batched` in batches of `BATCH`; medians of `rounds` calls each.
+    `alone` is for single images, `batched` for batches of `BATCH`; each is the median of `rounds` calls.
     """
 
     alone: float
@@ -37,35 +37,41 @@ class Timing:
 
 
 def time_models(paths: Sequence[Path], rounds: int = ROUNDS) -> list[Timing]:
-    """Measure model files in turns, so that whatever else the machine does falls on all of them alike.
+    """Measure model files in turns, so that other load on the machine affects all of them equally.
+
+    Args:
+        paths: model files.
+        rounds: calls per model; fewer where they would take long.
 
     Raises:
-        ModelFileError: missing, damaged, or not one of ours.
+        ModelFileError: a file is missing, damaged or not a thirtytwo model.
     """
-    opened = [open_session(path) for path in paths]
+    models = [open_session(path) for path in paths]
     random = np.random.default_rng(0)
-    pictures = [
-        random.integers(0, 256, (BATCH, info.input_size, info.input_size, 3), dtype=np.uint8) for _, info in opened
+    images = [
+        random.integers(0, 256, (BATCH, info.input_size, info.input_size, 3), dtype=np.uint8) for _, info in models
     ]
-    calls: list[list[tuple[float, float]]] = [[] for _ in opened]
-    for session, batch in zip((session for session, _ in opened), pictures, strict=True):
-        _milliseconds(session, batch)  # the first call prepares memory
+    calls: list[list[tuple[float, float]]] = [[] for _ in models]
+    for session, batch in zip((session for session, _ in models), images, strict=True):
+        _milliseconds(session, batch)  # warm-up: the first call allocates memory
     started, done = time.perf_counter(), 0
-    while done < rounds and (done < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS):
-        for taken, (session, _), batch in zip(calls, opened, pictures, strict=True):
-            taken.append((_milliseconds(session, batch[:1]), _milliseconds(session, batch)))
+    while done < rounds and (done < _MIN_ROUNDS or time.perf_counter() - started < _MAX_SECONDS):
+        for durations, (session, _), batch in zip(calls, models, images, strict=True):
+            durations.append((_milliseconds(session, batch[:1]), _milliseconds(session, batch)))
         done += 1
-    return [Timing(median(one for one, _ in taken), median(many for _, many in taken), done) for taken in calls]
+    return [
+        Timing(median(one for one, _ in durations), median(many for _, many in durations), done) for durations in calls
+    ]
 
 
 def where_timed() -> str:
-    """The machine that `time_models` runs on, in words."""
+    """Describe the machine: processor, threads and runtime."""
     threads = cpu_count()
     return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}, ONNX Runtime"
 
 
 def _milliseconds(session: InferenceSession, batch: npt.NDArray[np.uint8]) -> float:
-    """Milliseconds a picture of one call."""
+    """Milliseconds per image of one call."""
     started = time.perf_counter()
     session.run(["probabilities"], {INPUT: batch})
     return 1000.0 * (time.perf_counter() - started) / len(batch)
