@@ -13,8 +13,8 @@ from thirtytwo.text import as_markdown
 NO_MODEL = """
 There is no model yet, and this page needs one. Either
 
-- train one on pictures that come along, in a few minutes: `thirtytwo demo`, then open the app again,
-- train one on your own: `thirtytwo train FOLDER`, with one folder of pictures for each class,
+- train one on images that come along, in a few minutes: `thirtytwo demo`, then open the app again,
+- train one on your own: `thirtytwo train FOLDER`, with one folder of images for each class,
 - or, if you have a `model.onnx` of thirtytwo already, add it here:
 """
 

@@ -1,4 +1,4 @@
-"""Pictures as they are shown: at a size to look at, as the model sees them, and with heat over them."""
+"""Images as they are shown: at a size to look at, as the model sees them, and with heat over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import streamlit as st
 from PIL import Image
 
-from thirtytwo.app.images import Picture
+from thirtytwo.app.images import InputImage
 from thirtytwo.app.library import Entry, opened
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side
@@ -21,7 +21,7 @@ from thirtytwo.images.decode import decode, load_image
 from thirtytwo.inference.classifier import Classifier
 
 SIDE = 360
-"""Longer side of a picture that is shown, in pixels, unless it is smaller and has to be enlarged."""
+"""Longer side of an image that is shown, in pixels, unless it is smaller and has to be enlarged."""
 _SHARP = 64
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,26 +30,26 @@ Heat = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A picture to look at uint8 `(H, W, 3)`, with heat over it if asked for, and what the model sees `(S, S, 3)`."""
+    """An image to look at uint8 `(H, W, 3)`, with heat over it if asked for, and what the model sees `(S, S, 3)`."""
 
-    picture: Pixels
+    image: Pixels
     seen: Pixels
 
 
-def drawn(entry: Entry, picture: Picture, *, heat: bool) -> Drawn:
-    """How a readable picture is shown."""
+def drawn(entry: Entry, image: InputImage, *, heat: bool) -> Drawn:
+    """How a readable image is shown."""
     classifier = opened(entry)
     info = classifier.info
-    shown = view(picture.data)
-    loaded = load_image(picture.data, info.input_size, info.resize)
+    shown = view(image.data)
+    loaded = load_image(image.data, info.input_size, info.resize)
     if heat:
-        warmth = _heat(entry.stamp, picture.digest, classifier, loaded.pixels)
+        warmth = _heat(entry.stamp, image.digest, classifier, loaded.pixels)
         shown = overlay(shown, on_picture(warmth, shown.shape[0], shown.shape[1], info.resize))
     return Drawn(shown, loaded.pixels)
 
 
 def view(data: bytes) -> Pixels:
-    """The picture upright and whole, uint8 `(H, W, 3)`: large ones reduced, pixel pictures enlarged."""
+    """The image upright and whole, uint8 `(H, W, 3)`: large ones reduced, pixel images enlarged."""
     loaded = load_image(data, SIDE, "squash")  # never holds more of a large JPEG than is needed
     longer = max(loaded.width, loaded.height)
     if longer <= SIDE:
@@ -63,7 +63,7 @@ def heat_method(classifier: Classifier) -> str:
     """How heat is made for this model, in a sentence."""
     if maps_side(classifier) > 1:
         return "Heat: where the network's last maps speak most for the class named first."
-    return "Heat: how much less sure the model is when that place is hidden. This takes a moment for each picture."
+    return "Heat: how much less sure the model is when that place is hidden. This takes a moment for each image."
 
 
 def uri(pixels: Pixels) -> str:

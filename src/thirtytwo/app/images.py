@@ -1,4 +1,4 @@
-"""Pictures from people: dropped, pasted, photographed or among the samples; the last ones stay for the other pages."""
+"""Images from people: dropped, pasted, photographed or among the samples; the last ones stay for the other pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import streamlit as st
 
-from thirtytwo.app.settings import PICTURE_MB
+from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.images.decode import load_image
 from thirtytwo.text import as_markdown
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]
 UPLOAD, CAMERA, TRY = "Drop or paste", "Camera", "Samples"
-_HELD = "pictures"
+_HELD = "images"
 _THUMBNAIL = 108
 
 PASTE = """
@@ -41,12 +41,12 @@ export default function () {
   return () => document.removeEventListener("paste", onPaste);
 }
 """
-"""Hands pasted pictures to the uploader on the page, which has no way of its own for them."""
+"""Hands pasted images to the uploader on the page, which has no way of its own for them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An encoded picture and what to call it."""
+class InputImage:
+    """An encoded image and what to call it."""
 
     name: str
     data: bytes
@@ -65,10 +65,10 @@ class Uploaded(Protocol):
     def getvalue(self) -> bytes: ...
 
 
-def picture_input() -> list[Picture]:
-    """Ask for pictures; those given last, on whatever page."""
+def image_input() -> list[InputImage]:
+    """Ask for images; those given last, on whatever page."""
     way = st.segmented_control(
-        "Pictures from",
+        "Images from",
         [UPLOAD, CAMERA, TRY],
         default=UPLOAD,
         required=True,
@@ -77,19 +77,19 @@ def picture_input() -> list[Picture]:
         persist_state="session",
     )
     if way == CAMERA:
-        st.camera_input("Take a picture", key="camera", on_change=_take, args=("camera",))
+        st.camera_input("Take an image", key="camera", on_change=_take, args=("camera",))
     elif way == TRY:
         _samples()
     else:
-        drop("Pictures", "upload", _take, help="Nothing leaves this computer.")
-    pictures = held()
-    if pictures:
-        _kept(pictures)
-    return pictures
+        drop("Images", "upload", _take, help="Nothing leaves this computer.")
+    images = held()
+    if images:
+        _kept(images)
+    return images
 
 
 def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help: str | None = None) -> None:
-    """A field that takes many pictures, pasted ones too where it is the only such field of the page."""
+    """A field that takes many images, pasted ones too where it is the only such field of the page."""
     container = st.container(key="paste-here" if key == "upload" else None)
     with container:
         st.file_uploader(
@@ -99,7 +99,7 @@ def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help
             key=key,
             on_change=on_change,
             args=(key, *args),
-            max_upload_size=PICTURE_MB,
+            max_upload_size=IMAGE_MB,
             help=help,
             label_visibility="collapsed" if key == "upload" else "visible",
         )
@@ -107,33 +107,33 @@ def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help
         _paste()(key="paste", height=1)
 
 
-def as_pictures(files: Iterable[Uploaded]) -> list[Picture]:
-    """Uploads as pictures; one that came twice is told apart by a number."""
+def as_images(files: Iterable[Uploaded]) -> list[InputImage]:
+    """Uploads as images; one that came twice is told apart by a number."""
     taken: set[str] = set()
-    pictures = []
+    images = []
     for file in files:
         path, number = Path(file.name), 2
         name = file.name
         while name in taken:
             name, number = f"{path.stem} ({number}){path.suffix}", number + 1
         taken.add(name)
-        pictures.append(Picture(name, file.getvalue()))
-    return pictures
+        images.append(InputImage(name, file.getvalue()))
+    return images
 
 
-def held() -> list[Picture]:
-    """The pictures given last."""
-    pictures: list[Picture] = st.session_state.get(_HELD, [])
-    return pictures
+def held() -> list[InputImage]:
+    """The images given last."""
+    images: list[InputImage] = st.session_state.get(_HELD, [])
+    return images
 
 
-def hold(pictures: Sequence[Picture]) -> None:
+def hold(images: Sequence[InputImage]) -> None:
     """Let pages work on these."""
-    st.session_state[_HELD] = list(pictures)
+    st.session_state[_HELD] = list(images)
 
 
 def sample_files() -> list[Path]:
-    """The pictures that come along."""
+    """The images that come along."""
     return sorted(SAMPLES.glob("*.jpg"))
 
 
@@ -142,9 +142,9 @@ def _take(key: str) -> None:
     given = st.session_state[key]
     files = given if isinstance(given, list) else [given] if given is not None else []
     if key == "camera":
-        hold([Picture("camera.jpg", file.getvalue()) for file in files])
+        hold([InputImage("camera.jpg", file.getvalue()) for file in files])
     else:
-        hold(as_pictures(files))
+        hold(as_images(files))
 
 
 def _samples() -> None:
@@ -152,21 +152,21 @@ def _samples() -> None:
     with st.container(horizontal=True, key="samples", gap="small"):
         for file in files:
             with st.container(width=_THUMBNAIL, gap="small"):
-                picture = Picture(file.name, file.read_bytes())
-                st.image(load_image(picture.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
+                image = InputImage(file.name, file.read_bytes())
+                st.image(load_image(image.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
                 st.button(
-                    as_markdown(file.stem), key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([picture],)
+                    as_markdown(file.stem), key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([image],)
                 )
-    everything = [Picture(file.name, file.read_bytes()) for file in files]
+    everything = [InputImage(file.name, file.read_bytes()) for file in files]
     st.button("All of them", key="sample-all", on_click=hold, args=(everything,))
 
 
-def _kept(pictures: Sequence[Picture]) -> None:
+def _kept(images: Sequence[InputImage]) -> None:
     """Say what is worked on where the page's own field does not show it."""
     shown = st.session_state.get("upload") or ([st.session_state["camera"]] if st.session_state.get("camera") else [])
-    if len(shown) == len(pictures):
+    if len(shown) == len(images):
         return
-    names = ", ".join(picture.name for picture in pictures[:3]) + (" …" if len(pictures) > 3 else "")
+    names = ", ".join(image.name for image in images[:3]) + (" …" if len(images) > 3 else "")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"Working on {as_markdown(names)}")
         st.button("Clear", key="clear", type="tertiary", on_click=hold, args=([],))

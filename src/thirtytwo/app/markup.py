@@ -18,21 +18,21 @@ _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 
 
 def card(name: str, result: Prediction, drawn: Drawn, top: int, *, heat: bool) -> str:
-    """One picture: itself, what the model sees, and the most probable classes as bars."""
+    """One image: itself, what the model sees, and the most probable classes as bars."""
     size = f"{result.width}×{result.height}"
     sides = "×".join(map(str, drawn.seen.shape[1::-1]))
     about = f"{name}, with heat over it" if heat else name
     return (
-        f'<div class="tt-card"><figure>{image(drawn.picture, about)}'
+        f'<div class="tt-card"><figure>{img_tag(drawn.image, about)}'
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
-        f'<figure class="tt-seen">{image(drawn.seen, f"{name} as the model sees it")}'
+        f'<figure class="tt-seen">{img_tag(drawn.seen, f"{name} as the model sees it")}'
         f"<figcaption>What the model sees, {sides}</figcaption></figure>"
         f"<div>{headline(result)}{bars(result.predictions[:top])}</div></div>"
     )
 
 
 def headline(result: Prediction) -> str:
-    """The class named first, and a badge where the picture is unlike those of training."""
+    """The class named first, and a badge where the image is unlike those of training."""
     if result.known:
         return f'<p class="tt-top">{as_html(result.top)}</p>'
     return (
@@ -53,9 +53,9 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
 
 
 def wall(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
-    """Many small pictures, each with a line in bold and one below."""
+    """Many small images, each with a line in bold and one below."""
     shown = (
-        f'<figure class="tt-tile">{image(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
+        f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
         f"<span>{as_html(second)}</span></figure>"
         for pixels, first, second in tiles
     )
@@ -63,9 +63,9 @@ def wall(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
 
 
 def beside(
-    name: str, picture: npt.NDArray[np.uint8], said: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
+    name: str, image: npt.NDArray[np.uint8], said: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
 ) -> str:
-    """One picture and what each model says of it."""
+    """One image and what each model says of it."""
     badge = (
         '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
         if agree
@@ -76,7 +76,7 @@ def beside(
         for model, result in said
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(said)}"><figure style="margin:0">{image(picture, name)}'
+        f'<div class="tt-beside" style="--models:{len(said)}"><figure style="margin:0">{img_tag(image, name)}'
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 
@@ -106,8 +106,8 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
     )
 
 
-def image(pixels: npt.NDArray[np.uint8], about: str) -> str:
-    """An `<img>`; small pictures show their pixels."""
+def img_tag(pixels: npt.NDArray[np.uint8], about: str) -> str:
+    """An `<img>`; small images show their pixels."""
     sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _SHARP else ""
     return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(about)}">'
 

@@ -30,8 +30,8 @@ def give_back() -> None:
             library.mallopt(parameter, value)
 
 
-def let_go(pictures: npt.NDArray[np.uint8]) -> None:
+def let_go(images: npt.NDArray[np.uint8]) -> None:
     """Let go of the pages of a mapped file that were read; they are read again when they are looked at."""
-    mapped: object = pictures.base
+    mapped: object = images.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

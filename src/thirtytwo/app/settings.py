@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-PICTURE_MB, MODEL_MB = 50, 500
-"""Largest picture and largest model that may be uploaded."""
+IMAGE_MB, MODEL_MB = 50, 500
+"""Largest image and largest model that may be uploaded."""
 
 _SERIF = '"Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, "Liberation Serif", serif'
 _SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'

@@ -30,7 +30,7 @@ VERSION = "1.0"
 
 MOST_CLASSES = 1000
 
-DESCRIPTION = """Classifies pictures. Answers are those of `thirtytwo predict --format json`; refusals are problem
+DESCRIPTION = """Classifies images. Answers are those of `thirtytwo predict --format json`; refusals are problem
 documents (RFC 9457) that name the file. Nothing that is sent is kept."""
 
 MULTIPART_SCHEMA = {
@@ -117,7 +117,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/predict",
-        summary="Classify pictures",
+        summary="Classify images",
         response_model=list[Classified | Unread],
         responses=_refusals(*(kind for kind in KINDS if kind not in ("bug", "not-ready"))),
         openapi_extra=key_needed
@@ -181,7 +181,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         **secured,
     )
     async def prometheus() -> Response:
-        """Requests, pictures, batches, what waits, memory and processor time."""
+        """Requests, images, batches, what waits, memory and processor time."""
         return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
 

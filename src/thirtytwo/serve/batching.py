@@ -1,4 +1,4 @@
-"""Dynamic batching: pictures of many requests go through a model together."""
+"""Dynamic batching: images of many requests go through a model together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SMOOTHING = 0.1
 
 @dataclass(slots=True)
 class _Job:
-    """Pictures that were handed in together, and what came of them so far."""
+    """Images that were handed in together, and what came of them so far."""
 
     top: int
     done: asyncio.Future[list[Prediction]]
@@ -41,13 +41,13 @@ class _Waiting:
 class Batcher:
     """Forms batches for one classifier, and runs them in a thread of its own.
 
-    A batch starts when it is full or its first picture has waited long enough; while one runs, the next fills. To be
+    A batch starts when it is full or its first image has waited long enough; while one runs, the next fills. To be
     used from one event loop.
 
     Args:
         classifier: what runs them.
-        max_size: pictures in a batch.
-        max_wait: seconds that a picture waits for others, while the model would be free.
+        max_size: images in a batch.
+        max_wait: seconds that an image waits for others, while the model would be free.
         observe: told the size and the seconds of each batch.
     """
 
@@ -66,24 +66,24 @@ class Batcher:
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-model")
-        self.seconds_a_picture = 0.0
-        """How long a picture took of late, in a batch."""
+        self.seconds_per_image = 0.0
+        """How long an image took of late, in a batch."""
 
     @property
     def waiting(self) -> int:
-        """Pictures that no batch holds yet."""
+        """Images that no batch holds yet."""
         return len(self._queue)
 
-    def submit(self, pictures: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
-        """Predictions, in order, for pictures that have the model's input size, each uint8 `(S, S, 3)`.
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
+        """Predictions, in order, for images that have the model's input size, each uint8 `(S, S, 3)`.
 
-        Whoever cancels the future takes the pictures out of the queue.
+        Whoever cancels the future takes the images out of the queue.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(top, loop.create_future(), [None] * len(pictures), loop.time())
-        if not pictures:
+        job = _Job(top, loop.create_future(), [None] * len(images), loop.time())
+        if not images:
             job.done.set_result([])
-        self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(pictures))
+        self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(images))
         self._start()
         return job.done
 
@@ -140,7 +140,7 @@ class Batcher:
             return
         results, seconds = ran.result()
         self._observe(len(batch), seconds)
-        self.seconds_a_picture += _SMOOTHING * (seconds / len(batch) - self.seconds_a_picture)
+        self.seconds_per_image += _SMOOTHING * (seconds / len(batch) - self.seconds_per_image)
         for entry, result in zip(batch, results, strict=True):
             job = entry.job
             job.results[entry.index] = result

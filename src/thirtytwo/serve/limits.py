@@ -11,26 +11,26 @@ from thirtytwo.serve.settings import MB
 
 
 class Gate:
-    """Counts pictures that wait for their answer and the bytes of their uploads; says no where they are too many.
+    """Counts images that wait for their answer and the bytes of their uploads; says no where they are too many.
 
     Args:
-        queue: most pictures.
+        queue: most images.
         held_mb: most bytes, in MB.
-        seconds_a_picture: how long the model takes for one; what clients are told to wait follows from it.
+        seconds_per_image: how long the model takes for one; what clients are told to wait follows from it.
     """
 
-    def __init__(self, queue: int, held_mb: float, seconds_a_picture: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, queue: int, held_mb: float, seconds_per_image: Callable[[], float] = lambda: 0.0) -> None:
         self._queue, self._held_mb = queue, held_mb
-        self._seconds_a_picture = seconds_a_picture
-        self.pictures = 0
+        self._seconds_per_image = seconds_per_image
+        self.images = 0
         self.held = 0
 
     def check(self) -> None:
         """Raises:
         Problem: nothing more may come in.
         """
-        if self.pictures >= self._queue:
-            raise self.problem("busy", f"{self.pictures} pictures are waiting already.")
+        if self.images >= self._queue:
+            raise self.problem("busy", f"{self.images} images are waiting already.")
 
     def ticket(self) -> Ticket:
         """What one request has in the house, to be used as a context."""
@@ -38,7 +38,7 @@ class Gate:
 
     def problem(self, kind: str, detail: str) -> Problem:
         """One that says when to come again."""
-        seconds = max(1, ceil(self.pictures * self._seconds_a_picture()))
+        seconds = max(1, ceil(self.images * self._seconds_per_image()))
         return Problem(kind, detail, headers={"Retry-After": str(seconds)})
 
     def hold(self, size: int) -> None:
@@ -52,21 +52,21 @@ class Ticket:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._pictures = 0
+        self._images = 0
         self.held = 0
 
     def __enter__(self) -> Ticket:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._gate.pictures -= self._pictures
+        self._gate.images -= self._images
         self.release(self.held)
 
     def enter(self) -> None:
-        """One more picture; raises as `Gate.check` does."""
+        """One more image; raises as `Gate.check` does."""
         self._gate.check()
-        self._gate.pictures += 1
-        self._pictures += 1
+        self._gate.images += 1
+        self._images += 1
 
     def hold(self, size: int) -> None:
         """So many more bytes; raises a Problem where they are too many."""

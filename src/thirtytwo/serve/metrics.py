@@ -16,8 +16,8 @@ class Metrics:
     """Counters of one service, in a registry of their own.
 
     Args:
-        waiting: how many pictures wait for their answer at this moment.
-        largest_batch: pictures in a full batch.
+        waiting: how many images wait for their answer at this moment.
+        largest_batch: images in a full batch.
     """
 
     def __init__(self, waiting: Callable[[], float], largest_batch: int) -> None:
@@ -33,16 +33,16 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.pictures = Counter(
+        self.images = Counter(
             "thirtytwo_pictures",
-            "Pictures answered, by result: known, unknown or unreadable.",
+            "Images answered, by result: known, unknown or unreadable.",
             ["model", "result"],
             registry=self._registry,
         )
         sizes = [float(size) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if size < largest_batch]
         self.batch_size = Histogram(
             "thirtytwo_batch_size",
-            "Pictures in a batch.",
+            "Images in a batch.",
             ["model"],
             buckets=[*sizes, float(largest_batch)],
             registry=self._registry,
@@ -54,9 +54,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        Gauge("thirtytwo_waiting", "Pictures that wait for their answer.", registry=self._registry).set_function(
-            waiting
-        )
+        Gauge("thirtytwo_waiting", "Images that wait for their answer.", registry=self._registry).set_function(waiting)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -23,7 +23,7 @@ class EncodedFile(BaseModel):
 
 
 class PredictBody(BaseModel):
-    """Pictures in a JSON body."""
+    """Images in a JSON body."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +45,7 @@ class Heatmap(BaseModel):
 
 
 class Classified(BaseModel):
-    """What the model says of one picture."""
+    """What the model says of one image."""
 
     file: Annotated[str, Field(description="What the client called it.")]
     width: Annotated[int, Field(description="In pixels, upright.")]

@@ -1,4 +1,4 @@
-"""The models that answer, and the way of a request's pictures through them."""
+"""The models that answer, and the way of a request's images through them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from thirtytwo.serve.uploads import Upload
 
 HEATMAPS = "heatmaps"
 
-_GROUP = 16  # pictures a decoding thread takes at a time
+_GROUP = 16  # images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
 
@@ -71,8 +71,8 @@ class Service:
     def __init__(self, models: dict[str, Path], settings: Settings) -> None:
         self._threads = settings.threads or cpu_count()
         self.settings = settings
-        self.gate = Gate(settings.queue, settings.max_held_mb, self._seconds_a_picture)
-        self.metrics = Metrics(lambda: self.gate.pictures, settings.max_batch)
+        self.gate = Gate(settings.queue, settings.max_held_mb, self._seconds_per_image)
+        self.metrics = Metrics(lambda: self.gate.images, settings.max_batch)
         self.decoder = Decoder(self._threads, settings.max_pixels, settings.max_decode_bytes)
         self.models = {name: self._open(name, path) for name, path in models.items()}
         self.default = next(iter(self.models), "")
@@ -116,15 +116,15 @@ class Service:
         decoded = await self._decoded(uploads, served, ticket, heatmap)
         seen = [entry for entry in decoded if isinstance(entry, Seen)]
         unreadable = [entry for entry in decoded if isinstance(entry, Unreadable)]
-        self.metrics.pictures.labels(served.name, "unreadable").inc(len(unreadable))
+        self.metrics.images.labels(served.name, "unreadable").inc(len(unreadable))
         if not seen:
             raise _nothing_readable(unreadable)
         pixels = [entry.pixels for entry in seen]
         predictions = await served.batcher.submit(pixels, top)
         answered = [_entry(entry, prediction, top) for entry, prediction in zip(seen, predictions, strict=True)]
         known = sum(prediction.known for prediction in predictions)
-        self.metrics.pictures.labels(served.name, "known").inc(known)
-        self.metrics.pictures.labels(served.name, "unknown").inc(len(seen) - known)
+        self.metrics.images.labels(served.name, "known").inc(known)
+        self.metrics.images.labels(served.name, "unknown").inc(len(seen) - known)
         if heatmap:
             for entry, drawn in zip(answered, await self._heatmaps(served, seen), strict=True):
                 entry["heatmap"] = drawn
@@ -185,8 +185,8 @@ class Service:
         )
         return Served(name, classifier, batcher)
 
-    def _seconds_a_picture(self) -> float:
-        return max(served.batcher.seconds_a_picture for served in self.models.values())
+    def _seconds_per_image(self) -> float:
+        return max(served.batcher.seconds_per_image for served in self.models.values())
 
 
 def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
@@ -244,7 +244,7 @@ def _nothing_readable(unreadable: Sequence[Unreadable]) -> Problem:
 
 
 def _draw(classifier: Classifier, seen: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Heatmaps of the top class, 0 to 1, and the pictures they are laid over."""
+    """Heatmaps of the top class, 0 to 1, and the images they are laid over."""
     maps = classifier.run(np.stack([entry.pixels for entry in seen]), [HEATMAPS])[HEATMAPS]  # (N, h, w)
     drawn = []
     for entry, evidence in zip(seen, maps.astype(np.float64), strict=True):

@@ -19,9 +19,9 @@ class Settings(BaseModel):
     port: int = Field(8032, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     max_batch: int = Field(32, ge=1, le=1024)
-    """Pictures the model sees at a time, of however many requests."""
+    """Images the model sees at a time, of however many requests."""
     max_wait_ms: float = Field(2.0, ge=0, le=1000)
-    """Milliseconds a picture waits for others to share its batch."""
+    """Milliseconds an image waits for others to share its batch."""
     threads: int | None = Field(None, ge=1, le=256)
     """Threads for decoding, and for the model; None: one a core."""
     max_file_mb: float = Field(10, gt=0, le=1024)
@@ -29,7 +29,7 @@ class Settings(BaseModel):
     max_files: int = Field(64, ge=1, le=10_000)
     """Most files in a request."""
     max_megapixels: float = Field(MAX_PIXELS / 1e6, gt=0, le=MAX_PIXELS / 1e6)
-    """Largest picture, in million pixels, checked before it is decoded."""
+    """Largest image, in million pixels, checked before it is decoded."""
     max_decode_mb: float = Field(400, ge=1)
     """Largest memory that decoding an image may take, in MB, estimated from its format, mode and size before."""
     max_json_mb: float = Field(32, gt=0, le=1024)
@@ -37,7 +37,7 @@ class Settings(BaseModel):
     max_held_mb: float = Field(512, gt=0)
     """Uploads that are held in memory at a time, of all requests together."""
     queue: int = Field(1024, ge=1)
-    """Pictures that may wait; a request beyond is told to come again."""
+    """Images that may wait; a request beyond is told to come again."""
     timeout: float = Field(30, gt=0, le=3600)
     """Seconds a request may take, its upload included."""
     access_log: bool = False

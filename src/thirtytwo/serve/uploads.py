@@ -1,4 +1,4 @@
-"""Pictures out of a request's body, as it arrives: nothing over a limit is ever held in memory."""
+"""Images out of a request's body, as it arrives: nothing over a limit is ever held in memory."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Parts:
         self._count += 1
         if self._count > self._settings.max_files:
             raise Problem("too-large", f"A request may hold {self._settings.max_files} files; this one holds more.")
-        self._name, self._pieces, self._size = f"picture {self._count}", [], 0
+        self._name, self._pieces, self._size = f"image {self._count}", [], 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -152,7 +152,7 @@ async def _read_json(request: Request, settings: Settings, ticket: Ticket) -> li
         raise Problem("too-large", f"A request may hold {settings.max_files} files; this one holds {len(files)}.")
     uploads = []
     for number, entry in enumerate(files, start=1):
-        name = (entry.file or f"picture {number}")[:_NAME]
+        name = (entry.file or f"image {number}")[:_NAME]
         text, entry.data = entry.data, b""
         _refuse_large(name, len(text) * 3 // 4 - 2, settings)
         ticket.hold(len(text))

@@ -1,4 +1,4 @@
-"""What is in the pictures?"""
+"""What is in the images?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from thirtytwo.app.components import choose_model, title
 from thirtytwo.app.display import drawn, heat_method
-from thirtytwo.app.images import Picture, picture_input
+from thirtytwo.app.images import InputImage, image_input
 from thirtytwo.app.library import Entry, opened
 from thirtytwo.app.markup import card
 from thirtytwo.app.results import Result, as_csv, as_json, as_zip, tell
@@ -21,40 +21,40 @@ ON_A_PAGE = 8
 
 def show() -> None:
     """The page."""
-    title("What is in the picture?", "Drop pictures below, or paste one with Ctrl+V. Nothing leaves this computer.")
+    title("What is in the image?", "Drop images below, or paste one with Ctrl+V. Nothing leaves this computer.")
     entry = choose_model()
-    pictures = picture_input()
-    if not pictures:
+    images = image_input()
+    if not images:
         st.info(
-            "Add a picture to see what the model makes of it, or try the samples.",
+            "Add an image to see what the model makes of it, or try the samples.",
             icon=":material/add_photo_alternate:",
         )
         return
-    results = tell(entry, pictures)
+    results = tell(entry, images)
     classes = len(opened(entry).classes)
     top, heat = _options(entry, classes)
     if len(results) > 1:
         _summary(results)
-    cards(entry, pictures, results, top, heat=heat)
+    cards(entry, images, results, top, heat=heat)
     if len(results) > 1:
         table(results)
-    downloads(entry, pictures, results, top)
+    downloads(entry, images, results, top)
 
 
 def cards(
-    entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
+    entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
 ) -> None:
-    """Each picture with what the model says of it, a few at a time."""
-    pages = -(-len(pictures) // ON_A_PAGE)
+    """Each image with what the model says of it, a few at a time."""
+    pages = -(-len(images) // ON_A_PAGE)
     first = 0
     if pages > 1:
-        first = (st.pagination(pages, key=f"{key}-page-{len(pictures)}") - 1) * ON_A_PAGE
-    for picture, result in list(zip(pictures, results, strict=True))[first : first + ON_A_PAGE]:
+        first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * ON_A_PAGE
+    for image, result in list(zip(images, results, strict=True))[first : first + ON_A_PAGE]:
         with st.container(border=True):
             if isinstance(result, Unreadable):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")
             else:
-                st.html(card(picture.name, result, drawn(entry, picture, heat=heat), top, heat=heat))
+                st.html(card(image.name, result, drawn(entry, image, heat=heat), top, heat=heat))
 
 
 def table(results: Sequence[Result]) -> None:
@@ -70,20 +70,18 @@ def table(results: Sequence[Result]) -> None:
             del row["problem"]
     st.subheader("All results", anchor=False)
     bar = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
-    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row a picture")
+    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row per image")
 
 
-def downloads(entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int) -> None:
+def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:
     """The results to take away."""
     with st.container(horizontal=True, key="downloads"):
         take = partial(st.download_button, on_click="ignore", icon=":material/download:")
-        take("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row a picture")
+        take("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row per image")
         take("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
         if any(isinstance(one, Prediction) for one in results):
-            make = partial(as_zip, entry, list(pictures), list(results))
-            take(
-                "Heatmaps (ZIP)", make, "heatmaps.zip", "application/zip", key="zip", help="Pictures with heat, as PNG"
-            )
+            make = partial(as_zip, entry, list(images), list(results))
+            take("Heatmaps (ZIP)", make, "heatmaps.zip", "application/zip", key="zip", help="Images with heat, as PNG")
 
 
 def _options(entry: Entry, classes: int) -> tuple[int, bool]:
@@ -103,7 +101,7 @@ def _options(entry: Entry, classes: int) -> tuple[int, bool]:
 def _summary(results: Sequence[Result]) -> None:
     unreadable = sum(isinstance(one, Unreadable) for one in results)
     unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
-    parts = [f"{len(results) - unreadable} pictures classified"]
+    parts = [f"{len(results) - unreadable} images classified"]
     parts += [f"{unknown} of them unlike anything in training"] if unknown else []
     parts += [f"{unreadable} could not be read"] if unreadable else []
     st.markdown("; ".join(parts) + ".")

@@ -1,4 +1,4 @@
-"""The same pictures through several models."""
+"""The same images through several models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 from thirtytwo.app.components import describe, no_model, title
 from thirtytwo.app.display import view
-from thirtytwo.app.images import picture_input
+from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, chosen, entries, info_of
 from thirtytwo.app.markup import beside
 from thirtytwo.app.results import Result, tell
@@ -24,7 +24,7 @@ _TOP = 3
 
 def show() -> None:
     """The page."""
-    title("Compare models", "The same pictures through two to four models, and where these agree.")
+    title("Compare models", "The same images through two to four models, and where these agree.")
     found = entries()
     if not found:
         no_model()
@@ -39,13 +39,13 @@ def show() -> None:
     if len(models) < 2:
         st.info("Choose at least two models.", icon=":material/balance:")
         return
-    pictures = picture_input()
-    if not pictures:
-        st.info("Add pictures to compare what the models say.", icon=":material/add_photo_alternate:")
+    images = image_input()
+    if not images:
+        st.info("Add images to compare what the models say.", icon=":material/add_photo_alternate:")
         return
-    told = {entry.name: tell(entry, pictures) for entry in models}
-    rows = list(zip(pictures, zip(*told.values(), strict=True), strict=True))
-    readable = [(picture, said) for picture, said in rows if not isinstance(said[0], Unreadable)]
+    told = {entry.name: tell(entry, images) for entry in models}
+    rows = list(zip(images, zip(*told.values(), strict=True), strict=True))
+    readable = [(image, said) for image, said in rows if not isinstance(said[0], Unreadable)]
     for _, said in rows:
         if isinstance(said[0], Unreadable):
             st.warning(as_markdown(said[0].error), icon=":material/broken_image:")
@@ -53,15 +53,15 @@ def show() -> None:
         return
     agreeing = sum(agree(said) for _, said in readable)
     both = "Both" if len(models) == 2 else f"All {len(models)}"
-    st.markdown(f"**{both} name the same class for {agreeing} of {len(readable)} pictures.**")
+    st.markdown(f"**{both} name the same class for {agreeing} of {len(readable)} images.**")
     if 0 < agreeing < len(readable) and st.toggle("Only where they differ", key="differing"):
-        readable = [(picture, said) for picture, said in readable if not agree(said)]
+        readable = [(image, said) for image, said in readable if not agree(said)]
     pages = -(-len(readable) // ON_A_PAGE)
     first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * ON_A_PAGE if pages > 1 else 0
-    for picture, said in readable[first : first + ON_A_PAGE]:
+    for image, said in readable[first : first + ON_A_PAGE]:
         with st.container(border=True):
             names = list(zip(told, _predictions(said), strict=True))
-            st.html(beside(picture.name, view(picture.data), names, _TOP, agree=agree(said)))
+            st.html(beside(image.name, view(image.data), names, _TOP, agree=agree(said)))
     st.download_button(
         "CSV",
         as_csv(told),
@@ -80,7 +80,7 @@ def agree(said: Sequence[Result]) -> bool:
 
 
 def as_csv(told: dict[str, list[Result]]) -> str:
-    """One row a picture: what each model says, and whether they agree."""
+    """One row per image: what each model says, and whether they agree."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(

@@ -1,4 +1,4 @@
-"""A run's classes, confusions and mistakes, or a data set's classes and pictures."""
+"""A run's classes, confusions and mistakes, or a data set's classes and images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Ints = npt.NDArray[np.int64]
 
 def show() -> None:
     """The page."""
-    title("Explore", "Look at what a run got right and wrong, or at the pictures of a data set.")
+    title("Explore", "Look at what a run got right and wrong, or at the images of a data set.")
     what = st.segmented_control(
         "What to look at", [RUN, DATA], default=RUN, required=True, key="explore", label_visibility="collapsed"
     )
@@ -92,7 +92,7 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
         rows.append(
             {
                 "class": name,
-                "pictures": support,
+                "images": support,
                 "recall": right / support if support else None,
                 "precision": right / int(called[number]) if called[number] else None,
                 "mostly taken for": predictions.classes[int(others.argmax())] if others.any() else "",
@@ -142,7 +142,7 @@ def _run() -> None:
     if len(parts) > 1:
         default = "test" if "test" in parts else parts[0]
         picked = st.segmented_control(
-            "Pictures of", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
+            "Images of", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
         )
         split = picked or default
     predictions = _predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
@@ -150,19 +150,19 @@ def _run() -> None:
     count = len(predictions.truth)
     low, high = wilson(right, count)
     st.metric(
-        f"right of {count:,} pictures ({as_markdown(split)})",
+        f"right of {count:,} images ({as_markdown(split)})",
         percent(right / count),
         f"95 % interval {100 * low:.1f}–{100 * high:.1f} %",
         delta_color="off",
         delta_arrow="off",
     )
-    pictures, classes, confusions = st.tabs(["Pictures", "Classes", "Confusions"])
-    with pictures:
-        _pictures(run, split, predictions)
-    with classes:
+    images_tab, classes_tab, confusions_tab = st.tabs(["Images", "Classes", "Confusions"])
+    with images_tab:
+        _show_images(run, split, predictions)
+    with classes_tab:
         share = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
         st.caption(
-            "Recall: how many of its pictures were found. Precision: how many called so are so. Press a head to sort."
+            "Recall: how many of its images were found. Precision: how many called so are so. Press a head to sort."
         )
         st.dataframe(
             class_rows(predictions),
@@ -170,14 +170,14 @@ def _run() -> None:
             column_config={"recall": share, "precision": share},
             alt="Classes with recall and precision",
         )
-    with confusions:
+    with confusions_tab:
         if len(predictions.classes) <= _MATRIX:
             st.html(matrix(confusion_matrix(predictions), predictions.classes))
-        st.caption("Most often confused; choose both classes under Pictures to see them.")
+        st.caption("Most often confused; choose both classes under Images to see them.")
         st.dataframe(confusion_rows(predictions), hide_index=True, alt="Pairs of classes most often confused")
 
 
-def _pictures(run: RunDir, split: str, predictions: Predictions) -> None:
+def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
     names = [ANY, *sorted(predictions.classes)]
     first, second, third = st.columns(3)
     true = first.selectbox("What it is", names, key=f"true-{run.path}")
@@ -186,19 +186,19 @@ def _pictures(run: RunDir, split: str, predictions: Predictions) -> None:
     which = st.segmented_control("Answers", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="which")
     wanted = Wanted(None if true == ANY else true, None if called == ANY else called, which or WRONG, order)
     found = select(predictions, wanted)
-    st.caption(f"{len(found):,} pictures")
+    st.caption(f"{len(found):,} images")
     if not len(found):
-        st.info("No picture is like that; choose others above.", icon=":material/filter_alt:")
+        st.info("No image is like that; choose others above.", icon=":material/filter_alt:")
         return
     pages = -(-len(found) // ON_A_PAGE)
     first_shown = 0
     if pages > 1:
         first_shown = (st.pagination(pages, key=f"explore-page-{hash((wanted, len(found)))}") - 1) * ON_A_PAGE
     shown = found[first_shown : first_shown + ON_A_PAGE]
-    images, problem = _images(run, split)
+    images, problem = _split_images(run, split)
     places, found_problem = (None, problem) if images is None else locate(predictions, images, shown)
     if images is None or places is None:
-        st.caption(f"The pictures themselves cannot be shown: {as_markdown(found_problem)}")
+        st.caption(f"The images themselves cannot be shown: {as_markdown(found_problem)}")
         st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
         return
     tiles = (
@@ -217,15 +217,15 @@ def _lines(predictions: Predictions, position: int) -> tuple[str, str]:
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
-        "picture": picture_name(predictions, position),
+        "image": picture_name(predictions, position),
         "true": predictions.classes[int(predictions.truth[position])],
         "called": predictions.classes[int(predictions.predicted[position])],
         "confidence": float(predictions.confidence[position]),
     }
 
 
-def _images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
-    """The pictures that a split's rows count, or None and why not."""
+def _split_images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
+    """The images that a split's rows count, or None and why not."""
     about = run.read_json(run.environment).get("data", {}) if run.environment.is_file() else {}
     if split not in ("test", "val") or not about.get("spec"):
         return None, "the run does not say where they are."
@@ -240,10 +240,10 @@ def _data() -> None:
     known = ", ".join(f"`{name}`" for name in DATASETS.names())
     with st.form("data-form", border=False):
         label = "Data set or folder" if shelf.settings.is_local else "Data set"
-        spec = st.text_input(label, key="data-spec", placeholder="my-pictures", help="As thirtytwo train takes it")
+        spec = st.text_input(label, key="data-spec", placeholder="my-images", help="As thirtytwo train takes it")
         st.form_submit_button("Look at it")
     if not spec.strip():
-        st.info(f"Give a folder with one folder of pictures a class, or one of {known}.", icon=":material/folder_open:")
+        st.info(f"Give a folder with one folder of images a class, or one of {known}.", icon=":material/folder_open:")
         return
     if not shelf.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
         st.error("Only known data sets can be looked at from another computer.")
@@ -253,22 +253,22 @@ def _data() -> None:
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     st.markdown(
-        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} pictures, at {width}×{height} pixels"
+        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
     for skipped in data.skipped[:10]:
         st.caption(f"Left out: {as_markdown(skipped)}")
     first, second = st.columns(2)
-    part = parts[first.selectbox("Pictures of", list(parts), key="data-part")]
+    part = parts[first.selectbox("Images of", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], key="data-class")
     st.html(wall(_samples(part, None if name == ANY else data.classes.index(name))))
     st.subheader("Classes", anchor=False)
     st.dataframe(
-        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Pictures of each class"
+        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Images of each class"
     )
 
 
 def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np.uint8], str, str]]:
-    """Some pictures of a class, or one or more of every class."""
+    """Some images of a class, or one or more of every class."""
     random = np.random.default_rng(0)
     if label is None:
         each = max(1, ON_A_PAGE // len(part.classes))
@@ -296,7 +296,7 @@ def _predictions(run: str, split: str, changed: int) -> Predictions:
     return RunDir(Path(run)).read_predictions(split)
 
 
-@st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
+@st.cache_resource(show_spinner="Reading the images …", max_entries=2)
 def _parts(run: str, changed: int) -> Parts:
     parts = load_run_data(RunDir(Path(run)), shelf.settings.data_root).parts
     for part in (parts.train, parts.val, parts.test):
@@ -305,7 +305,7 @@ def _parts(run: str, changed: int) -> Parts:
     return parts
 
 
-@st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
+@st.cache_resource(show_spinner="Reading the images …", max_entries=2)
 def _dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
     size: Any = int(image_size) if image_size.isdigit() else "auto"
     data = load_dataset(spec, data_root=shelf.settings.data_root, image_size=size, resize=resize, seed=seed)

@@ -1,4 +1,4 @@
-"""New classes from a few pictures each."""
+"""New classes from a few images each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import streamlit as st
 
 from thirtytwo.app.components import choose_model, mistake, title
 from thirtytwo.app.display import Pixels, view
-from thirtytwo.app.images import Picture, as_pictures, drop
+from thirtytwo.app.images import InputImage, as_images, drop
 from thirtytwo.app.library import Entry, keep_taught, opened
 from thirtytwo.app.markup import matrix, percent, wall
 from thirtytwo.app.results import tell
@@ -31,7 +31,7 @@ def show() -> None:
     """The page."""
     title(
         "Teach new classes",
-        f"Name two or more classes and give each {LEAST} to 50 pictures. The network of a trained model stays as it is "
+        f"Name two or more classes and give each {LEAST} to 50 images. The network of a trained model stays as it is "
         "and only its last layer learns the new names: this takes seconds, and nothing leaves this computer.",
     )
     entry = choose_model("Build on", key="base")
@@ -48,8 +48,8 @@ def show() -> None:
         _results(*lesson)
 
 
-def _group(number: int, position: int, count: int) -> tuple[str, list[Picture]]:
-    """Ask for one class; its name and pictures."""
+def _group(number: int, position: int, count: int) -> tuple[str, list[InputImage]]:
+    """Ask for one class; its name and images."""
     with st.container(border=True, key=f"group-{number}"):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             name = st.text_input(
@@ -60,15 +60,15 @@ def _group(number: int, position: int, count: int) -> tuple[str, list[Picture]]:
             )
             if count > 2:
                 st.button("Remove", key=f"remove-{number}", icon=":material/delete:", on_click=_remove, args=(number,))
-        drop(f"Pictures of {name.strip() or f'class {position}'}", f"group-files-{number}", _take, (number,))
-        held: list[Picture] = st.session_state.setdefault(_GROUPS, {}).get(number, [])
+        drop(f"Images of {name.strip() or f'class {position}'}", f"group-files-{number}", _take, (number,))
+        held: list[InputImage] = st.session_state.setdefault(_GROUPS, {}).get(number, [])
         if held:
-            st.caption(f"{len(held)} pictures" + ("" if len(held) >= LEAST else f"; {LEAST - len(held)} more needed"))
+            st.caption(f"{len(held)} images" + ("" if len(held) >= LEAST else f"; {LEAST - len(held)} more needed"))
     return name.strip(), held
 
 
 def _take(key: str, number: int) -> None:
-    st.session_state.setdefault(_GROUPS, {})[number] = as_pictures(st.session_state[key])
+    st.session_state.setdefault(_GROUPS, {})[number] = as_images(st.session_state[key])
 
 
 def _add() -> None:
@@ -80,33 +80,33 @@ def _remove(number: int) -> None:
     st.session_state.setdefault(_GROUPS, {}).pop(number, None)
 
 
-def _missing(groups: Sequence[tuple[str, list[Picture]]]) -> str:
+def _missing(groups: Sequence[tuple[str, list[InputImage]]]) -> str:
     """What has to be done before anything can be taught, or nothing."""
     names = [name for name, _ in groups]
     steps = [f"name class {position}" for position, name in enumerate(names, start=1) if not name]
     repeated = {name for name in names if name and names.count(name) > 1}
     steps += [f"give the classes called {name!r} names of their own" for name in sorted(repeated)]
     steps += [
-        f"add at least {LEAST - len(held)} more pictures of {name or f'class {position}'}"
+        f"add at least {LEAST - len(held)} more images of {name or f'class {position}'}"
         for position, (name, held) in enumerate(groups, start=1)
         if len(held) < LEAST
     ]
     return f"Next: {'; '.join(steps)}." if steps else ""
 
 
-def _teach(entry: Entry, groups: Sequence[tuple[str, list[Picture]]]) -> None:
+def _teach(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -> None:
     """Teach, check the file that comes of it, and put it on the shelf."""
     classifier = opened(entry)
     size, rule = classifier.info.input_size, classifier.info.resize
     pixels: dict[str, list[Pixels]] = {}
-    sources: dict[bytes, Picture] = {}
-    with st.spinner("Looking at the pictures and teaching …"):
+    sources: dict[bytes, InputImage] = {}
+    with st.spinner("Looking at the images and teaching …"):
         try:
-            for name, pictures in groups:
+            for name, images in groups:
                 pixels[name] = []
-                for picture in pictures:
-                    found = load_image(picture.data, size, rule, picture.name).pixels
-                    sources.setdefault(found.tobytes(), picture)
+                for image in images:
+                    found = load_image(image.data, size, rule, image.name).pixels
+                    sources.setdefault(found.tobytes(), image)
                     pixels[name].append(found)
             taught = teach(classifier, pixels)
             with tempfile.TemporaryDirectory() as folder:
@@ -119,25 +119,25 @@ def _teach(entry: Entry, groups: Sequence[tuple[str, list[Picture]]]) -> None:
         st.session_state[_LESSON] = (taught, found_entry, [sources[one.tobytes()] for one in taught.pictures])
 
 
-def _results(taught: Taught, entry: Entry, pictures: Sequence[Picture]) -> None:
+def _results(taught: Taught, entry: Entry, images: Sequence[InputImage]) -> None:
     """How good it is, its mistakes, trying it, and taking it away."""
     st.header("What was learnt", anchor=False)
     accuracy = taught.accuracy
     low, high = accuracy["ci95"]
     count = len(taught.held_out.truth)
     st.metric(
-        f"right in {taught.folds}-fold cross-validation, {count} pictures",
+        f"right in {taught.folds}-fold cross-validation, {count} images",
         percent(accuracy["value"]),
         f"95 % interval {100 * low:.0f}–{100 * high:.0f} %",
         delta_color="off",
         delta_arrow="off",
     )
     st.caption(
-        "Each picture was judged by a model that had not seen it. More pictures narrow the interval; pictures of the "
+        "Each image was judged by a model that had not seen it. More images narrow the interval; images of the "
         "same scene make it look better than it is."
     )
     st.html(matrix(confusion_matrix(taught.held_out), taught.info.classes))
-    _mistakes(taught, pictures)
+    _mistakes(taught, images)
     with st.container(horizontal=True, key="taught-downloads"):
         st.download_button(
             "Download model.onnx",
@@ -153,19 +153,19 @@ def _results(taught: Taught, entry: Entry, pictures: Sequence[Picture]) -> None:
         f"It is on the pages Classify, Compare and Models now, as “{as_markdown(entry.name)}”. The file works "
         "everywhere: `thirtytwo predict photo.jpg --model model.onnx`"
     )
-    st.subheader("Try it on new pictures", anchor=False)
-    drop("New pictures", "try-files", _try)
-    new: list[Picture] = st.session_state.get("try-held", [])
+    st.subheader("Try it on new images", anchor=False)
+    drop("New images", "try-files", _try)
+    new: list[InputImage] = st.session_state.get("try-held", [])
     if new:
         cards(entry, new, tell(entry, new), min(5, len(taught.info.classes)), heat=False, key="try")
 
 
 def _try(key: str) -> None:
-    st.session_state["try-held"] = as_pictures(st.session_state[key])
+    st.session_state["try-held"] = as_images(st.session_state[key])
 
 
-def _mistakes(taught: Taught, pictures: Sequence[Picture]) -> None:
-    """Pictures that were called something else, the surest first."""
+def _mistakes(taught: Taught, images: Sequence[InputImage]) -> None:
+    """Images that were called something else, the surest first."""
     held = taught.held_out
     wrong = np.flatnonzero(held.predicted != held.truth)
     if not len(wrong):
@@ -175,9 +175,9 @@ def _mistakes(taught: Taught, pictures: Sequence[Picture]) -> None:
         names = taught.info.classes
         tiles = (
             (
-                view(pictures[place].data),
+                view(images[place].data),
                 f"{names[held.truth[place]]} → {names[held.predicted[place]]}",
-                f"{percent(float(held.confidence[place]))} sure · {pictures[place].name}",
+                f"{percent(float(held.confidence[place]))} sure · {images[place].name}",
             )
             for place in wrong[:_WRONG].tolist()
         )

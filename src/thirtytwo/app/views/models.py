@@ -134,10 +134,10 @@ def _run(run: RunDir, number: int) -> None:
             for key, label in _FIGURES.items()
             if (figure := metrics.get(key)) and figure.get("value") is not None
         ]
-        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures"))
+        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
         st.dataframe(rows, hide_index=True, alt="Scores with intervals")
-        for picture in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
-            st.image(str(picture), alt=picture.stem.replace("-", " "), width="stretch")
+        for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
+            st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
     _card(run.card)
     if run.report.is_file():
         st.download_button(
