@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thirtytwo.cli.console import say
+from thirtytwo.cli.console import log
 from thirtytwo.errors import require
 
 PORT = 8033
@@ -59,8 +59,8 @@ def start_app(
 
     def log_address(address: str) -> None:
         if host not in LOOPBACK:
-            say(f"Anyone who can reach {host} can use the app.")
-        say(f"The app is running at {address} (press Ctrl-C to stop)")
+            log(f"Anyone who can reach {host} can use the app.")
+        log(f"The app is running at {address} (press Ctrl-C to stop)")
 
     run(
         Settings(tuple(models), data_root, host, PORT if port is None else port),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import say, show
+from thirtytwo.cli.console import log, show
 from thirtytwo.errors import OutputError, require
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def show_augmented(
     samples = draw_samples(recipe, data.train)
     names = [data.classes[label] for label in samples.labels]
     write_picture(augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes)), path)
-    say(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")
+    log(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")
     show(str(path))
 
 

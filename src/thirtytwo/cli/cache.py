@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thirtytwo.cli.console import say, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _show_removed(done: Cleared) -> None:
     for entry in done.removed:
         show(f"removed {entry.name}  {_size(entry.size)}  {entry.data or '(unknown)'}")
     for entry, reason in done.left:
-        say(f"kept {entry.name}: {reason}")
+        log(f"kept {entry.name}: {reason}")
     show(f"{len(done.removed)} entries removed, {_size(done.freed)} freed")
 
 

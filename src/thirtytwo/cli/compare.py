@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.cli.console import percent, log, show, show_table
 from thirtytwo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def show_comparison(found: Comparison) -> None:
     from thirtytwo.report import comparison_tables as tables
 
     for notice in found.notices:
-        say(notice)
+        log(notice)
     timing_column = ["ms per image"] if found.timed_on is not None else []
     columns = ["accuracy", "95 % interval", "NLL", "ECE", "parameters", "FLOPs", "training time", *timing_column]
     show(f"{found.dataset}, {found.split}, {found.count:,} images")

@@ -15,7 +15,7 @@ from typing import TextIO
 from thirtytwo.text import as_printable
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a message on stderr, so that stdout contains only results."""
     print(as_printable(text), file=sys.stderr)
 
@@ -29,7 +29,7 @@ def show_error(message: str, fix: str | None = None) -> None:
     """Print an error on stderr: wrapped and colored on a terminal, otherwise as one plain line."""
     text = f"{message} {fix}" if fix else message
     if not sys.stderr.isatty():
-        say(f"thirtytwo: {' '.join(text.split())}")
+        log(f"thirtytwo: {' '.join(text.split())}")
         return
     width = min(shutil.get_terminal_size().columns, 100)
     wrapped = [

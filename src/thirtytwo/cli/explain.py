@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.cli.console import percent, log, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.outputs import EXPLANATIONS, SHEET
 
@@ -53,14 +53,14 @@ def explain(
     _check_not_overwriting(files, directory, names)
     if model is None:
         model = str(default_model())
-        say(f"Model: {model} (choose another with --model)")
+        log(f"Model: {model} (choose another with --model)")
     explainer = Explainer(model, method, class_name=class_name)
     if method is None:
-        say(f"Method: {explainer.method} ({explainer.reason})")
+        log(f"Method: {explainer.method} ({explainer.reason})")
     if skipped:
         listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
         more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
-        say(f"Skipped {len(skipped)} ({listed}{more})")
+        log(f"Skipped {len(skipped)} ({listed}{more})")
     results: list[Explanation | Unreadable] = []
     entries: list[Entry] = []
     records = []
@@ -79,7 +79,7 @@ def explain(
         if len(entries) > 1:
             write_bytes(directory / SHEET, _png(contact_sheet(entries)))
             if len(entries) < len(names):
-                say(f"{SHEET} contains {len(entries)} of {len(names)} images")
+                log(f"{SHEET} contains {len(entries)} of {len(names)} images")
     show_table(*_table(results, score))
     problems = [result.error for result in results if isinstance(result, Unreadable)]
     if not problems:
@@ -88,7 +88,7 @@ def explain(
     if len(problems) < len(files):
         show(str(directory))
     for problem in problems[:-1]:
-        say(problem)
+        log(problem)
     summary = f"{len(problems)} of {len(files)} files could not be read."
     raise DataError(problems[-1], summary if len(files) > 1 else None)
 

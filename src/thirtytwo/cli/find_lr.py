@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import say, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import ThirtytwoError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def find_learning_rate(data: str, **settings: Any) -> None:
             "The loss did not decrease at any learning rate, so there is no suggestion.",
             "Increase schedule.batch_size, or check the data with: thirtytwo data doctor",
         )
-    say(f"Suggested learning rate: {found.suggestion:.2g} (steepest decrease of the loss). Settings:")
+    log(f"Suggested learning rate: {found.suggestion:.2g} (steepest decrease of the loss). Settings:")
     show(" ".join(f"--set {key}={value:.2g}" for key, value in scaled_learning_rates(recipe, found.suggestion).items()))
 
 

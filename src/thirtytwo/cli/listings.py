@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.cli.console import percent, log, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def show_export(made: Exported) -> None:
     agreement = made.agreement
     if agreement is None:
         show_table(["file", "size"], files)
-        say(f"Not compared with the original model: {made.reason}")
+        log(f"Not compared with the original model: {made.reason}")
         return
     accuracies = [percent(agreement.before), percent(agreement.accuracy)]
     rows = [(*file, accuracy) for file, accuracy in zip(files, accuracies, strict=True)]
@@ -139,14 +139,14 @@ def show_models(size: int = 32) -> None:
         rows = [_trained_row(name, path) for name, path in trained.items()]
         show_table(["trained model", "network", "data", "classes", "accuracy", "size"], rows)
     else:
-        say("No trained model found, neither bundled nor in ./runs. Train one with: thirtytwo train cifar10")
+        log("No trained model found, neither bundled nor in ./runs. Train one with: thirtytwo train cifar10")
     measured = _package_json("measured.json")
     rows = [_network_row(row, str(size), measured) for row in table["networks"]]
     rows += [(point.name, "", "", "", f"from the package {_package(point)}") for point in _plugin_networks()]
     show()
     show_table(["network", "parameters", f"FLOPs at {size}×{size}", "test accuracy (recipe)", "description"], rows)
     note = f"Parameter counts are for {table['classes']} classes; one multiply-add counts as two FLOPs."
-    say(f"{note} The network timm supports every timm architecture: see docs/models.md.")
+    log(f"{note} The network timm supports every timm architecture: see docs/models.md.")
 
 
 def _trained_row(name: str, path: Path) -> tuple[str, ...]:
@@ -230,10 +230,10 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     ]
     show_table(["class", *(["superclass"] if superclasses else []), *parts], rows)
     for skipped in data.skipped:
-        say(f"Skipped: {skipped}")
+        log(f"Skipped: {skipped}")
     if sheet is not None:
         write_sheet(data.train, sheet)
-        say(f"Sample images of every class: {sheet}")
+        log(f"Sample images of every class: {sheet}")
 
 
 def show_diagnosis(spec: str, data_root: Path | None) -> None:

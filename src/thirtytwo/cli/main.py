@@ -16,7 +16,7 @@ import typer
 
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.cache import cache
-from thirtytwo.cli.console import say, show, show_error
+from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.serve import serve
 from thirtytwo.cli.tune import tune
 from thirtytwo.errors import ThirtytwoError
@@ -439,7 +439,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
             code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
-            say("Interrupted.")
+            log("Interrupted.")
         return code if isinstance(code, int) else 0
     except SystemExit as exit:
         # Typer turns a closed pipe into an exit; `thirtytwo … | head` is not an error.
@@ -478,7 +478,7 @@ def _bug() -> int:
     import traceback
 
     traceback.print_exc()
-    say("This is a bug. Please report it with the lines above.")
+    log("This is a bug. Please report it with the lines above.")
     return BUG
 
 

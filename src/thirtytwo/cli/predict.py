@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import percent, say, show_table
+from thirtytwo.cli.console import percent, log, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.io import check_free
 
@@ -40,14 +40,14 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     files, skipped = find_images(arguments)
     if model is None:
         chosen = default_model()
-        say(f"Model: {chosen} (choose another with --model)")
+        log(f"Model: {chosen} (choose another with --model)")
         classifier = load(chosen)
     else:
         classifier = load(model)
     if skipped:
         listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
         more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
-        say(f"Skipped {len(skipped)} ({listed}{more})")
+        log(f"Skipped {len(skipped)} ({listed}{more})")
     counter = _Counter()
     top = min(top, len(classifier.classes))
     with _open_output(out) as stream:
@@ -59,7 +59,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     if counter.unreadable:
         if format == "table":
             for problem in counter.unreadable[:-1]:
-                say(problem)
+                log(problem)
             raise DataError(counter.unreadable[-1], counter.summary() if counter.total > 1 else None)
         raise DataError(counter.summary(), "See their entries in the output.")
 

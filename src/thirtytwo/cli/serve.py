@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thirtytwo.cli.console import say
+from thirtytwo.cli.console import log
 from thirtytwo.errors import ServiceError, require
 
 _KEY = "THIRTYTWO_API_KEY"
@@ -135,8 +135,8 @@ def serve(
 
     def log_address(address: str) -> None:
         if host not in _LOOPBACK and settings.api_key is None:
-            say(f"Anyone who can reach {host} can use the service; set {_KEY} to require an API key.")
-        say(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; press Ctrl-C to stop)")
+            log(f"Anyone who can reach {host} can use the service; set {_KEY} to require an API key.")
+        log(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; press Ctrl-C to stop)")
 
     if run(service, log_address):
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from thirtytwo.cli.console import say, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import require
 
 MAX_TRIALS_SHOWN = 5
@@ -98,7 +98,7 @@ def tune(
             for row in rows
         ],
     )
-    say(f"All trials: {tuned.path / 'trials.csv'}; figures: {tuned.path / 'figures'}")
+    log(f"All trials: {tuned.path / 'trials.csv'}; figures: {tuned.path / 'figures'}")
     show(str(tuned.recipe))
 
 
