@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, log, show, show_table
+from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import percent, log, show, show_table
+from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.outputs import EXPLANATIONS, SHEET
 

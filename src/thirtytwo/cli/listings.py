@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, log, show, show_table
+from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 if TYPE_CHECKING:

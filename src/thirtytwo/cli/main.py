@@ -128,8 +128,8 @@ def train(
 
         if resume or run or seeds or repeat or epochs:
             raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
-        options = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
-        find_learning_rate(data, recipe=recipe, overrides=overrides, **options)
+        finder_options = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
+        find_learning_rate(data, recipe=recipe, overrides=overrides, **finder_options)
         return
     seed_list = parse_seeds(seeds, repeat, seed, recipe)
     options: dict[str, Any] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import percent, log, show_table
+from thirtytwo.cli.console import log, percent, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.io import check_free
 
