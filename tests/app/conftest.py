@@ -23,7 +23,7 @@ COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey"
 
 
 def encoded(colour: str, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
-    """A picture of one colour, as a file's bytes."""
+    """An image of one colour, as a file's bytes."""
     stream = io.BytesIO()
     Image.new("RGB", size, COLOURS[colour]).save(stream, kind)
     return stream.getvalue()
@@ -31,12 +31,12 @@ def encoded(colour: str, size: tuple[int, int] = (40, 30), kind: str = "PNG") ->
 
 @pytest.fixture(scope="session")
 def paint() -> Callable[..., bytes]:
-    """`encoded`: a picture of one colour, as a file's bytes."""
+    """`encoded`: an image of one colour, as a file's bytes."""
     return encoded
 
 
 def shades(folder: Path, colour: tuple[int, int, int], count: int, seed: int) -> list[Path]:
-    """Different pictures of about one colour."""
+    """Different images of about one colour."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     files = []
@@ -49,12 +49,12 @@ def shades(folder: Path, colour: tuple[int, int, int], count: int, seed: int) ->
 
 @pytest.fixture(scope="session")
 def shade() -> Callable[..., list[Path]]:
-    """`shades`: different pictures of about one colour, written to a folder."""
+    """`shades`: different images of about one colour, written to a folder."""
     return shades
 
 
 def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path:
-    """A folder of pictures, and a run that was scored on its test part and is wrong now and then."""
+    """A folder of images, and a run that was scored on its test part and is wrong now and then."""
     from thirtytwo.data.load import load_dataset
 
     data = place / "pictures"
@@ -75,7 +75,7 @@ def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path
 
 @pytest.fixture(scope="session")
 def explorable(tmp_path_factory: pytest.TempPathFactory, finished_run: Callable[..., Path]) -> Path:
-    """A directory with `runs/colours-1` and the pictures it was scored on."""
+    """A directory with `runs/colours-1` and the images it was scored on."""
     place = tmp_path_factory.mktemp("place")
     write_explorable_run(place, finished_run)
     return place

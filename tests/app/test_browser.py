@@ -33,7 +33,7 @@ PASTE = """async (data) => {
 
 @pytest.fixture
 def files(tmp_path: Path, paint: Callable[..., bytes]) -> list[Path]:
-    """Pictures in several formats, one of them of a colour that no class has, and a file that is no picture."""
+    """Images in several formats, one of them of a colour that no class has, and a file that is no image."""
     kinds = {"red.png": "PNG", "green.jpg": "JPEG", "blue.webp": "WEBP", "grey.bmp": "BMP", "blue.tif": "TIFF"}
     made = []
     for name, kind in kinds.items():
@@ -58,7 +58,7 @@ def save(page: Any, label: str) -> bytes:
     return Path(waiting.value.path()).read_bytes()
 
 
-def test_one_picture_with_classes_and_heat(visit: Visit, files: list[Path]) -> None:
+def test_one_image_with_classes_and_heat(visit: Visit, files: list[Path]) -> None:
     page = visit()
     give(page, files[0])
     page.wait_for_selector(".tt-card")
@@ -73,11 +73,11 @@ def test_one_picture_with_classes_and_heat(visit: Visit, files: list[Path]) -> N
     assert page.get_attribute(".tt-card img", "src") != plain
 
 
-def test_five_pictures_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
+def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("not a picture")
     page = visit()
     give(page, [*files, tmp_path / "notes.png"])
-    page.wait_for_selector("text=5 pictures classified; 1 of them unlike anything in training; 1 could not be read.")
+    page.wait_for_selector("text=5 images classified; 1 of them unlike anything in training; 1 could not be read.")
     page.wait_for_selector("h3:has-text('All results')")
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
@@ -108,7 +108,7 @@ def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
 def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
     page = visit("compare")
     give(page, files[:3])
-    page.wait_for_selector("text=Both name the same class for 2 of 3 pictures.")
+    page.wait_for_selector("text=Both name the same class for 2 of 3 images.")
     page.locator(".tt-beside").nth(2).wait_for()
     assert page.locator(".tt-beside").nth(2).locator(".tt-top").all_inner_texts() == ["blue", "sea"]
     assert page.locator(".tt-beside .tt-badge").all_inner_texts() == ["agree", "agree", "differ"]
@@ -120,19 +120,19 @@ def test_teach_two_classes_and_use_the_model(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = visit("teach")
-    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more pictures of class 1")
+    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more images of class 1")
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         page.get_by_label(f"Name of class {number}").fill(name)
         page.keyboard.press("Tab")
         give(page, shade(tmp_path / name, colour, 6, seed=number), number - 1)
         page.wait_for_function(
-            "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 pictures').length === n",
+            "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 images').length === n",
             arg=number,
         )
     page.get_by_role("button", name="Teach").click()
     page.wait_for_selector("text=What was learnt")
     assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
-    assert "6-fold cross-validation, 12 pictures" in page.inner_text("[data-testid=stMetric]")
+    assert "6-fold cross-validation, 12 images" in page.inner_text("[data-testid=stMetric]")
     model = tmp_path / "model.onnx"
     model.write_bytes(save(page, "Download model.onnx"))
     assert Classifier(model, threads=1).classes == ("sun", "grape")
@@ -194,12 +194,12 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
 
 
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
-    pictures = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
+    images = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(demonstrated.url)
     page.wait_for_selector("h1")
-    give(page, pictures[3])
+    give(page, images[3])
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") in set("0123456789")
     page.close()

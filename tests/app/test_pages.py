@@ -24,7 +24,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch
 from thirtytwo.app import library as shelf
-from thirtytwo.app.images import Picture, as_pictures, sample_files
+from thirtytwo.app.images import InputImage, as_images, sample_files
 from thirtytwo.app.markup import bars, headline, matrix, percent, wall
 from thirtytwo.app.memory import let_go
 from thirtytwo.app.results import as_csv, as_json
@@ -151,15 +151,15 @@ def test_paths_are_for_people_on_this_computer(place: Path, colour_model: Path) 
     assert "Only known data sets" in found.error[0].value
 
 
-def test_a_folder_of_pictures_is_shown(explorable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_images_is_shown(explorable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(explorable)
     monkeypatch.setattr(shelf, "settings", Settings())
     found = page("explore")
-    assert "24 pictures (test)" in found.metric[0].label
+    assert "24 images (test)" in found.metric[0].label
     found.segmented_control(key="explore").set_value("A data set").run()
     found.text_input(key="data-spec").set_value("pictures")
     found.button[0].click().run()
-    assert "3 classes; 12 train, 24 test pictures" in texts(found)
+    assert "3 classes; 12 train, 24 test images" in texts(found)
     assert found.dataframe[0].value["class"].tolist() == ["blue", "green", "red"]
     found.text_input(key="data-spec").set_value("pictured")
     found.button[0].click().run()
@@ -176,12 +176,12 @@ def test_teaching_says_what_is_missing(
     found.text_input(key="name-1").set_value("one")
     found.text_input(key="name-2").set_value("one")
     found.file_uploader(key="group-files-1").set_value(files).run()
-    assert "give the classes called 'one' names of their own; add at least 5 more pictures of one" in texts(found)
+    assert "give the classes called 'one' names of their own; add at least 5 more images of one" in texts(found)
     found.text_input(key="name-2").set_value("two")
     found.file_uploader(key="group-files-2").set_value(files).run()
     assert not found.button[-1].disabled
     found.button[-1].click().run()
-    assert "The classes 'one' and 'two' hold the same picture." in found.error[0].value
+    assert "The classes 'one' and 'two' hold the same image." in found.error[0].value
 
 
 def predictions() -> Predictions:
@@ -262,9 +262,9 @@ class Upload:
 
 
 def test_files_of_one_name_are_told_apart() -> None:
-    names = [one.name for one in as_pictures([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
+    names = [one.name for one in as_images([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
     assert names == ["a.png", "b.png", "a (2).png", "a (3).png"]
-    assert Picture("a", b"x").digest == Picture("b", b"x").digest != Picture("a", b"y").digest
+    assert InputImage("a", b"x").digest == InputImage("b", b"x").digest != InputImage("a", b"y").digest
 
 
 def test_pages_of_a_file_are_let_go_and_read_again(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ from thirtytwo.app.settings import Settings
 shelf.settings = Settings(({str(colour_model)!r},))
 found = AppTest.from_file({str(MAIN)!r}, default_timeout=60).run()
 assert not found.exception, found.exception
-assert found.title[0].value == "What is in the picture?"
+assert found.title[0].value == "What is in the image?"
 print(sorted({{"torch", "matplotlib", "sklearn", "scipy", "onnx"}} & set(sys.modules)))
 """
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
