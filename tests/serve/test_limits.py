@@ -84,7 +84,7 @@ def test_json_body_has_a_separate_limit(start: Start, make: SimpleNamespace) -> 
 
 
 @pytest.mark.parametrize("item", [b"{},", b"1,", b"[],"])
-def test_a_json_body_of_very_many_values_is_not_parsed(start: Start, item: bytes) -> None:
+def test_json_body_with_many_values_is_not_parsed(start: Start, item: bytes) -> None:
     """Parsed values, and their errors, need many times the memory of their text."""
     body = b'{"files": [' + item * 100_000 + b"1]}"
     problem = start().post("/predict", content=body, headers={"Content-Type": "application/json"})
@@ -120,7 +120,7 @@ def memory():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 async def read(count, size, limits):
-    # As it might come: one letter beyond ASCII in a text makes Python keep four bytes for each of its letters.
+    # Worst case: with one character beyond the BMP Python stores a text with four bytes per character.
     body = [b'{"files": [', *([b'{"data": "', b"AAAA" * (size // 4), b'"},'] * count)]
     body[-1] = b'"}]}' if sys.argv[1] == "plain" else '\\U0001F600"}]}'.encode()
     pieces = iter(body)
@@ -143,7 +143,7 @@ print(json.dumps([found, limits.most, memory() - before]))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 @pytest.mark.parametrize("case", ["plain", "wide"])
-def test_json_holds_what_is_accounted(case: str) -> None:
+def test_memory_of_a_json_body_is_accounted(case: str) -> None:
     done = subprocess.run([sys.executable, "-c", READ_JSON, case], capture_output=True, text=True, check=True)
     found, accounted, held = json.loads(done.stdout)
     assert found == (4 * 5_250_000 if case == "plain" else "Problem")
@@ -162,7 +162,7 @@ def test_uploads_of_all_requests_share_their_memory() -> None:
     assert limits.held == 0
 
 
-def test_the_gate_counts_what_is_in_the_house() -> None:
+def test_limits_count_waiting_images() -> None:
     limits = RequestLimits(queue=3, held_mb=1, seconds_per_image=lambda: 1.5)
     with limits.reservation() as one:
         one.add_image()
