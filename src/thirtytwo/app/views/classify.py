@@ -16,11 +16,11 @@ from thirtytwo.app.results import Result, as_csv, as_json, as_zip, classify
 from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
-ON_A_PAGE = 8
+IMAGES_PER_PAGE = 8
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
     images = image_input()
@@ -45,11 +45,11 @@ def cards(
     entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
 ) -> None:
     """Show each image with its prediction, a page at a time."""
-    pages = -(-len(images) // ON_A_PAGE)
+    pages = -(-len(images) // IMAGES_PER_PAGE)
     first = 0
     if pages > 1:
-        first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * ON_A_PAGE
-    for image, result in list(zip(images, results, strict=True))[first : first + ON_A_PAGE]:
+        first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * IMAGES_PER_PAGE
+    for image, result in list(zip(images, results, strict=True))[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
             if isinstance(result, Unreadable):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")

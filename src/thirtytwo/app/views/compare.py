@@ -18,12 +18,12 @@ from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
 MAX_MODELS = 4
-ON_A_PAGE = 8
+IMAGES_PER_PAGE = 8
 _TOP = 3
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title("Compare models", "Classify the same images with two to four models and see where they agree.")
     found = entries()
     if not found:
@@ -56,9 +56,9 @@ def show() -> None:
     st.markdown(f"**{both} predict the same class for {agreeing} of {len(readable)} images.**")
     if 0 < agreeing < len(readable) and st.toggle("Only where they differ", key="differing"):
         readable = [(image, row) for image, row in readable if not agree(row)]
-    pages = -(-len(readable) // ON_A_PAGE)
-    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * ON_A_PAGE if pages > 1 else 0
-    for image, row in readable[first : first + ON_A_PAGE]:
+    pages = -(-len(readable) // IMAGES_PER_PAGE)
+    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * IMAGES_PER_PAGE if pages > 1 else 0
+    for image, row in readable[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
             names = list(zip(results, _predictions(row), strict=True))
             st.html(side_by_side(image.name, view(image.data), names, _TOP, agree=agree(row)))

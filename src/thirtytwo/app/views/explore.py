@@ -34,7 +34,7 @@ RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
 SURE, UNSURE = "Most confident first", "Least confident first"
 ANY = "any"
-ON_A_PAGE = 24
+IMAGES_PER_PAGE = 24
 _MATRIX = 20
 """Maximum number of classes for which the confusion matrix is shown."""
 _MAX_CONFUSIONS = 30
@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title("Explore", "Show the correct and misclassified images of a run, or the images of a data set.")
     choice = st.segmented_control(
         "What to show", [RUN, DATA], default=RUN, required=True, key="explore", label_visibility="collapsed"
@@ -193,11 +193,11 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
     if not len(found):
         st.info("No image matches these filters.", icon=":material/filter_alt:")
         return
-    pages = -(-len(found) // ON_A_PAGE)
+    pages = -(-len(found) // IMAGES_PER_PAGE)
     first_index = 0
     if pages > 1:
-        first_index = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * ON_A_PAGE
-    shown = found[first_index : first_index + ON_A_PAGE]
+        first_index = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * IMAGES_PER_PAGE
+    shown = found[first_index : first_index + IMAGES_PER_PAGE]
     images, problem = _split_images(run, split)
     indices, locate_problem = (None, problem) if images is None else locate(predictions, images, shown)
     if images is None or indices is None:
@@ -274,11 +274,11 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
     """Random sample images of one class, or of every class if `label` is None."""
     random = np.random.default_rng(0)
     if label is None:
-        per_class = max(1, ON_A_PAGE // len(part.classes))
+        per_class = max(1, IMAGES_PER_PAGE // len(part.classes))
         groups = [np.flatnonzero(part.labels == number) for number in range(len(part.classes))]
-        positions = np.concatenate([random.permutation(group)[:per_class] for group in groups])[: 2 * ON_A_PAGE]
+        positions = np.concatenate([random.permutation(group)[:per_class] for group in groups])[: 2 * IMAGES_PER_PAGE]
     else:
-        positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * ON_A_PAGE]
+        positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
     return [
         (
             to_look_at(part.images[position], least=_TILE),

@@ -28,7 +28,7 @@ _MAX_ERRORS = 12
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title(
         "Add classes from a few images",
         f"Name two or more classes and add {LEAST} to 50 images of each. The app trains a linear probe for these "

@@ -41,7 +41,7 @@ _METRICS = {
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title("Models", "Classes and metrics of each model. The model in use is the default on the other pages.")
     found = entries()
     if not found:
