@@ -54,7 +54,7 @@ def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
     accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
     size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
-    return f"{len(info.classes)} classes of {dataset}{accuracy} · {size}×{size} pixels input ·  {architecture}"
+    return f"{len(info.classes)} classes of {dataset}{accuracy} · input {size}×{size} pixels · {architecture}"
 
 
 def show_error(error: ThirtytwoError) -> None:

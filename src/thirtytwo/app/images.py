@@ -77,7 +77,7 @@ def image_input() -> list[InputImage]:
         persist_state="session",
     )
     if source == CAMERA:
-        st.camera_input("Take an image", key="camera", on_change=_set_from_field, args=("camera",))
+        st.camera_input("Take a photo", key="camera", on_change=_set_from_field, args=("camera",))
     elif source == SAMPLE:
         _show_samples()
     else:

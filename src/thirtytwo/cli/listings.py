@@ -119,7 +119,7 @@ def show_export(made: Exported) -> None:
     rows = [(*file, accuracy) for file, accuracy in zip(files, accuracies, strict=True)]
     show_table(["file", "size", f"accuracy on {agreement.n:,} {agreement.split} images"], rows)
     show(
-        f"\nSame predicted class for {percent(agreement.same)} of these images;  probabilities differ by at most "
+        f"\nSame predicted class for {percent(agreement.same)} of these images; probabilities differ by at most "
         f"{agreement.largest:.2g}."
     )
     differences = ", ".join(f"{name} {value:.2%}" for name, value in agreement.outputs.items())

@@ -215,7 +215,7 @@ def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
     row = _row(predictions, position)
     if row["true"] == row["predicted"]:
         return str(row["true"]), percent(row["confidence"])
-    return f"{row['true']}", f"predicted as {row['predicted']},  {percent(row['confidence'])}"
+    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'])}"
 
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
