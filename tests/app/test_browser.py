@@ -116,6 +116,7 @@ def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
     page.wait_for_function("document.querySelectorAll('.tt-beside').length === 1")
 
 
+@pytest.mark.slow
 def test_add_two_classes_and_use_the_model(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_add_two_classes_and_use_the_model(
     page.wait_for_selector("text=sun or grape")
 
 
+@pytest.mark.slow
 def test_a_models_file_is_checked_before_use(visit: Visit, colour_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     page = visit("models")
@@ -192,6 +194,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
         assert wanted in " ".join(reached), (wanted, sorted(reached))
 
 
+@pytest.mark.slow
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
     images = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
     page = browser.new_page()
@@ -222,6 +225,7 @@ def listener() -> Iterator[tuple[int, list[bytes]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 def test_text_of_a_model_file_is_not_interpreted(
     browser: Any,
     launch_app: Callable[..., Any],

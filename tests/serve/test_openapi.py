@@ -53,6 +53,7 @@ def test_page_is_complete_and_has_no_external_resources(client: TestClient) -> N
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_page_in_a_browser(launch: Callable[..., Any], make: Any, chromium: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
