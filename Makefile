@@ -1,6 +1,6 @@
-# make demo   train on embedded data and look at the result; nothing to prepare
-# make test   every check and every test
-# The first of them sets up .venv by itself (make setup), later ones only when the dependencies changed.
+# make demo   train on embedded data and show the result; no setup needed
+# make test   run all checks and tests
+# Each target first creates or updates .venv (make setup) if the dependencies changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,34 +12,34 @@ TEST_WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench clean
 
-help: ## what there is
+help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-setup: $(STAMP) ## make .venv and install everything into it
+setup: $(STAMP) ## create .venv and install everything into it
 
 $(STAMP): pyproject.toml constraints.txt tools/setup_venv.py
 	@$(PYTHON) tools/setup_venv.py
 
-demo: $(STAMP) ## the whole job on embedded data: train, judge, predict
+demo: $(STAMP) ## train, evaluate and predict on embedded data
 	@$(BIN)/thirtytwo demo
 
-check: $(STAMP) ## format, lint, types, layers
+check: $(STAMP) ## check formatting, lint, types and import layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-test: check ## check, then every test that can run here
+test: check ## run the checks, then every test that can run here
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-format: $(STAMP) ## put the code into its form
+format: $(STAMP) ## format the code and fix lint findings
 	$(BIN)/ruff check --fix --exit-zero
 	$(BIN)/ruff format
 
-docs: $(STAMP) ## write the generated pages of docs/ anew
+docs: $(STAMP) ## regenerate the generated pages of docs/
 	$(BIN)/python tools/write_docs.py
 
-bench: $(STAMP) ## every benchmark that can run here; results go to benchmarks/results
+bench: $(STAMP) ## run every benchmark that can run here; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove .venv and caches; runs are kept

@@ -1,4 +1,4 @@
-"""`thirtytwo demo`: the whole job on embedded data, with no download."""
+"""`thirtytwo demo`: train, evaluate and predict on embedded data, without a download."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ if TYPE_CHECKING:
 
 DATA = "digits"
 RECIPE = "digits"
-PICTURES = 8
+MAX_IMAGES = 8
 
 
 def run_demo(runs: Path = Path("runs")) -> Run:
-    """Train `digits` in a new directory below `runs`, show the figures, and classify some pictures of the test split.
+    """Train `digits` in a new directory below `runs`, show the metrics and classify some test images.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
     """
     train = thirtytwo.train
-    show("1. Training on handwritten digits (scikit-learn's own, no download).\n")
-    run = train(DATA, recipe=RECIPE, run=_fresh(runs))
+    show("1. Train on handwritten digits (from scikit-learn, no download).\n")
+    run = train(DATA, recipe=RECIPE, run=_new_run_directory(runs))
     made = RunDir(run.path)
 
-    show("\n2. How good it is, on pictures it never saw:\n")
+    show("\n2. Evaluate on test images that were not used for training:\n")
     show_metrics(run.metrics)
 
     test = load_dataset(DATA).test
     if test is None:
         raise AssertionError(f"{DATA} has a test split")
-    files = write_pictures(test, run.path / "pictures")
-    show(f"\n3. Classifying {len(files)} pictures in {files[0].parent} with {made.onnx} (needs no PyTorch):\n")
+    files = write_images(test, run.path / "pictures")
+    show(f"\n3. Classify {len(files)} images in {files[0].parent} with {made.onnx} (without PyTorch):\n")
     write_table(thirtytwo.load(made.onnx).predict_iter(files, top=3), sys.stdout, top=3)
 
-    show(f"\nReport, with every class and the worst mistakes:  {made.report}")
-    show("What to try next:")
+    show(f"\nReport with metrics per class and the most confident errors:  {made.report}")
+    show("Next steps:")
     show(f"  thirtytwo predict {files[0].parent} --model {run.path}")
-    show("  thirtytwo train cifar10                           a real data set")
-    show("  thirtytwo train FOLDER                            your own pictures, one folder a class")
-    show(f"\nTry it in a web page, on this computer alone:  thirtytwo app --model {run.path}")
+    show("  thirtytwo train cifar10                           a larger data set")
+    show("  thirtytwo train FOLDER                            your own images, one folder per class")
+    show(f"\nUse the model in a local web page:  thirtytwo app --model {run.path}")
     return run
 
 
-def write_pictures(images: ImageSet, folder: Path, most: int = PICTURES) -> list[Path]:
-    """The first picture of each class as PNG, named after its class, at most `most`."""
+def write_images(images: ImageSet, folder: Path, limit: int = MAX_IMAGES) -> list[Path]:
+    """Write the first image of each of the first `limit` classes as PNG, named after its class."""
     from PIL import Image
 
     folder.mkdir(parents=True)
     files = []
-    for index, name in enumerate(images.classes[:most]):
+    for index, name in enumerate(images.classes[:limit]):
         positions = np.flatnonzero(images.labels == index)
         if len(positions):
             files.append(folder / f"{name}.png")
@@ -69,5 +69,5 @@ def write_pictures(images: ImageSet, folder: Path, most: int = PICTURES) -> list
     return files
 
 
-def _fresh(runs: Path) -> Path:
+def _new_run_directory(runs: Path) -> Path:
     return next(path for number in count(1) if not (path := runs / f"demo-{number}").exists())

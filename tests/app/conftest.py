@@ -1,4 +1,4 @@
-"""The app as a process with two models and a run, and a browser to use it with."""
+"""The app as a process with two models and a run, and a browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey"
 
 
 def encoded(colour: str, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
-    """A picture of one colour, as a file's bytes."""
+    """An image of one colour, as a file's bytes."""
     stream = io.BytesIO()
     Image.new("RGB", size, COLOURS[colour]).save(stream, kind)
     return stream.getvalue()
@@ -31,12 +31,12 @@ def encoded(colour: str, size: tuple[int, int] = (40, 30), kind: str = "PNG") ->
 
 @pytest.fixture(scope="session")
 def paint() -> Callable[..., bytes]:
-    """`encoded`: a picture of one colour, as a file's bytes."""
+    """`encoded`: an image of one colour, as a file's bytes."""
     return encoded
 
 
 def shades(folder: Path, colour: tuple[int, int, int], count: int, seed: int) -> list[Path]:
-    """Different pictures of about one colour."""
+    """Different images of about one colour."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     files = []
@@ -49,12 +49,12 @@ def shades(folder: Path, colour: tuple[int, int, int], count: int, seed: int) ->
 
 @pytest.fixture(scope="session")
 def shade() -> Callable[..., list[Path]]:
-    """`shades`: different pictures of about one colour, written to a folder."""
+    """`shades`: different images of about one colour, written to a folder."""
     return shades
 
 
 def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path:
-    """A folder of pictures, and a run that was scored on its test part and is wrong now and then."""
+    """A folder of images, and a run that was evaluated on its test split with some errors."""
     from thirtytwo.data.load import load_dataset
 
     data = place / "pictures"
@@ -75,7 +75,7 @@ def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path
 
 @pytest.fixture(scope="session")
 def explorable(tmp_path_factory: pytest.TempPathFactory, finished_run: Callable[..., Path]) -> Path:
-    """A directory with `runs/colours-1` and the pictures it was scored on."""
+    """A directory with `runs/colours-1` and the images it was evaluated on."""
     place = tmp_path_factory.mktemp("place")
     write_explorable_run(place, finished_run)
     return place
@@ -87,7 +87,7 @@ class Running:
 
     process: subprocess.Popen[str]
     url: str
-    said: str
+    log: str
 
 
 def start(*arguments: str, cwd: Path) -> Running:
@@ -102,17 +102,17 @@ def started(*arguments: str, cwd: Path) -> Running:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, **pipes, text=True, cwd=cwd, env=screenless)
     assert process.stderr is not None
-    said, found = "", None
+    log, found = "", None
     for line in process.stderr:
-        said += line
+        log += line
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         if found:
             break
-    assert found, said
+    assert found, log
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{found[0]}/_stcore/health", timeout=5):
-                return Running(process, found[0], said)
+                return Running(process, found[0], log)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
@@ -130,7 +130,7 @@ def demonstrated(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def launch_app() -> Iterator[Callable[..., Running]]:
-    """Starts apps of their own, and ends them."""
+    """Starts separate apps and stops them."""
     apps: list[Running] = []
 
     def begin(*arguments: str, cwd: Path) -> Running:
@@ -145,7 +145,7 @@ def launch_app() -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture(scope="session")
 def app(explorable: Path, colour_model: Path, write_model: Callable[..., Path]) -> Iterator[Running]:
-    """The app with a model that tells colours, one that names blue otherwise, and a run."""
+    """The app with a model of colours, one with another name for blue, and a run."""
     other = write_model(explorable / "other.onnx", classes=("red", "green", "sea"))
     running = start("--model", str(colour_model), "--model", str(other), cwd=explorable)
     yield running
@@ -165,17 +165,17 @@ def browser(chromium: str) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(app: Running, browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page of the app; afterwards nothing may have been asked from elsewhere, and no script have failed."""
+    """Opens a page of the app; afterwards checks that there were no external requests and no script errors."""
     os.environ.pop("DEBUG", None)
-    contexts, asked, wrong = [], [], []
+    contexts, requested, errors = [], [], []
 
     def begin(path: str = "", *, width: int = 1280, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{app.url}/{path}")
         page.wait_for_selector("h1")
         return page
@@ -184,5 +184,5 @@ def visit(app: Running, browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     own = (app.url, app.url.replace("http", "ws"), "data:", "blob:")
-    assert not [url for url in asked if not url.startswith(own)], "nothing may be fetched from elsewhere"
-    assert not wrong
+    assert not [url for url in requested if not url.startswith(own)], "no external requests"
+    assert not errors

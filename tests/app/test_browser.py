@@ -1,4 +1,4 @@
-"""The app as people use it, in a real browser."""
+"""The app in a browser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PASTE = """async (data) => {
 
 @pytest.fixture
 def files(tmp_path: Path, paint: Callable[..., bytes]) -> list[Path]:
-    """Pictures in several formats, one of them of a colour that no class has, and a file that is no picture."""
+    """Images in several formats; the grey one belongs to no class."""
     kinds = {"red.png": "PNG", "green.jpg": "JPEG", "blue.webp": "WEBP", "grey.bmp": "BMP", "blue.tif": "TIFF"}
     made = []
     for name, kind in kinds.items():
@@ -42,53 +42,53 @@ def files(tmp_path: Path, paint: Callable[..., bytes]) -> list[Path]:
     return made
 
 
-def give(page: Any, files: list[Path] | Path, field: int = 0) -> None:
+def upload(page: Any, files: list[Path] | Path, field: int = 0) -> None:
     page.locator("input[type=file]").nth(field).set_input_files(files)
 
 
-def switch(page: Any, label: str) -> None:
-    """Press the switch with this label."""
+def toggle(page: Any, label: str) -> None:
+    """Click the toggle with this label."""
     page.locator("label", has_text=label).first.click()
 
 
-def save(page: Any, label: str) -> bytes:
-    """What a download button gives."""
+def download(page: Any, label: str) -> bytes:
+    """Content of the file behind a download button."""
     with page.expect_download() as waiting:
         page.get_by_role("button", name=label, exact=True).click()
     return Path(waiting.value.path()).read_bytes()
 
 
-def test_one_picture_with_classes_and_heat(visit: Visit, files: list[Path]) -> None:
+def test_one_image_with_classes_and_heatmap(visit: Visit, files: list[Path]) -> None:
     page = visit()
-    give(page, files[0])
+    upload(page, files[0])
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") == "red"
     assert page.locator(".tt-bars b").all_inner_texts() == ["red", "green", "blue"]
     assert page.locator(".tt-bars em").first.inner_text() == "> 99.9\u00a0%"
-    assert page.get_attribute(".tt-seen img", "alt") == "red.png as the model sees it"
-    assert page.evaluate("document.querySelector('.tt-seen img').naturalWidth") == 8
+    assert page.get_attribute(".tt-input img", "alt") == "Model input of red.png"
+    assert page.evaluate("document.querySelector('.tt-input img').naturalWidth") == 8
     plain = page.get_attribute(".tt-card img", "src")
-    switch(page, "Show where the model looks")
-    page.wait_for_selector("img[alt='red.png, with heat over it']")
+    toggle(page, "Show heatmaps")
+    page.wait_for_selector("img[alt='red.png with heatmap']")
     assert page.get_attribute(".tt-card img", "src") != plain
 
 
-def test_five_pictures_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
+def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("not a picture")
     page = visit()
-    give(page, [*files, tmp_path / "notes.png"])
-    page.wait_for_selector("text=5 pictures classified; 1 of them unlike anything in training; 1 could not be read.")
+    upload(page, [*files, tmp_path / "notes.png"])
+    page.wait_for_selector("text=5 images classified; 1 of them unknown (out of distribution); 1 could not be read.")
     page.wait_for_selector("h3:has-text('All results')")
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
-    assert "notes.png is not a picture" in page.inner_text("[data-testid=stAlertContainer]")
-    rows = list(csv.DictReader(io.StringIO(save(page, "CSV").decode())))
+    assert "notes.png" in page.inner_text("[data-testid=stAlertContainer]")
+    rows = list(csv.DictReader(io.StringIO(download(page, "CSV").decode())))
     assert [row["top"] for row in rows] == ["red", "green", "blue", "red", "blue", ""]
     assert [row["known"] for row in rows][:5] == ["true", "true", "true", "false", "true"]
-    entries = json.loads(save(page, "JSON"))
+    entries = json.loads(download(page, "JSON"))
     assert entries[0].keys() == {"file", "width", "height", "top", "confidence", "known", "predictions"}
-    assert "notes.png is not a picture" in entries[5]["error"]
-    with zipfile.ZipFile(io.BytesIO(save(page, "Heatmaps (ZIP)"))) as archive:
+    assert "notes.png" in entries[5]["error"]
+    with zipfile.ZipFile(io.BytesIO(download(page, "Heatmaps (ZIP)"))) as archive:
         assert archive.namelist() == ["red.png", "green.png", "blue.png", "grey.png", "blue-2.png", "predictions.json"]
         assert Image.open(archive.open("red.png")).size == (440, 330)
 
@@ -107,63 +107,65 @@ def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
 
 def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
     page = visit("compare")
-    give(page, files[:3])
-    page.wait_for_selector("text=Both name the same class for 2 of 3 pictures.")
+    upload(page, files[:3])
+    page.wait_for_selector("text=Both predict the same class for 2 of 3 images.")
     page.locator(".tt-beside").nth(2).wait_for()
     assert page.locator(".tt-beside").nth(2).locator(".tt-top").all_inner_texts() == ["blue", "sea"]
     assert page.locator(".tt-beside .tt-badge").all_inner_texts() == ["agree", "agree", "differ"]
-    switch(page, "Only where they differ")
+    toggle(page, "Only where they differ")
     page.wait_for_function("document.querySelectorAll('.tt-beside').length === 1")
 
 
-def test_teach_two_classes_and_use_the_model(
+@pytest.mark.slow
+def test_add_two_classes_and_use_the_model(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = visit("teach")
-    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more pictures of class 1")
+    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more images of class 1")
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         page.get_by_label(f"Name of class {number}").fill(name)
         page.keyboard.press("Tab")
-        give(page, shade(tmp_path / name, colour, 6, seed=number), number - 1)
+        upload(page, shade(tmp_path / name, colour, 6, seed=number), number - 1)
         page.wait_for_function(
-            "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 pictures').length === n",
+            "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 images').length === n",
             arg=number,
         )
-    page.get_by_role("button", name="Teach").click()
-    page.wait_for_selector("text=What was learnt")
+    page.get_by_role("button", name="Train").click()
+    page.wait_for_selector("[data-testid=stMetricValue]")
     assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
-    assert "6-fold cross-validation, 12 pictures" in page.inner_text("[data-testid=stMetric]")
+    assert "6-fold cross-validation, 12 images" in page.inner_text("[data-testid=stMetric]")
     model = tmp_path / "model.onnx"
-    model.write_bytes(save(page, "Download model.onnx"))
+    model.write_bytes(download(page, "Download model.onnx"))
     assert Classifier(model, threads=1).classes == ("sun", "grape")
     new = shade(tmp_path / "new", (130, 30, 180), 1, seed=9)[0]
     assert run_command(["predict", str(new), "--model", str(model), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["top"] == "grape"
-    give(page, new, 2)
+    upload(page, new, 2)
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") == "grape"
     page.get_by_role("link", name="Models").click()
     page.wait_for_selector("text=sun or grape")
 
 
+@pytest.mark.slow
 def test_a_models_file_is_checked_before_use(visit: Visit, colour_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     page = visit("models")
-    give(page, tmp_path / "broken.onnx")
-    page.wait_for_selector("text=broken.onnx cannot be opened as an ONNX model (11 bytes")
+    upload(page, tmp_path / "broken.onnx")
+    page.wait_for_selector("[data-testid=stAlertContainer]:has-text('broken.onnx'):has-text('11 bytes')")
     (tmp_path / "mine.onnx").write_bytes(colour_model.read_bytes())
-    give(page, tmp_path / "mine.onnx")
-    page.wait_for_selector("text=mine was checked and is in use now.")
+    upload(page, tmp_path / "mine.onnx")
+    page.wait_for_selector("[data-testid=stAlertContainer]:has-text('mine was added')")
 
 
-def test_explore_shows_and_filters_mistakes(visit: Visit) -> None:
+def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
     page = visit("explore")
     page.wait_for_selector(".tt-tile img")
     tiles = page.locator(".tt-tile").all_inner_texts()
-    assert all("called" in text for text in tiles)
-    page.get_by_text("Right", exact=True).first.click()
+    assert all("predicted as" in text for text in tiles)
+    page.get_by_text("Correct", exact=True).first.click()
     page.wait_for_function(
-        "![...document.querySelectorAll('.tt-tile')].some((one) => one.innerText.includes('called'))"
+        "![...document.querySelectorAll('.tt-tile')].some((one) => one.innerText.includes('predicted as'))"
     )
     page.get_by_role("tab", name="Confusions").click()
     page.wait_for_selector(".tt-matrix")
@@ -180,7 +182,7 @@ def test_every_page_fits_a_phone(visit: Visit, path: str) -> None:
 
 def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
     page = visit()
-    give(page, files[0])
+    upload(page, files[0])
     page.wait_for_selector(".tt-card")
     reached: set[str] = set()
     for _ in range(40):
@@ -188,18 +190,18 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
         reached.add(
             page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '').trim()")
         )
-    told = " ".join(reached)
-    for wanted in ("Compare", "Teach", "Model", "Show where the model looks", "CSV"):
-        assert wanted in told, (wanted, sorted(reached))
+    for wanted in ("Compare", "Add classes", "Model", "Show heatmaps", "CSV"):
+        assert wanted in " ".join(reached), (wanted, sorted(reached))
 
 
+@pytest.mark.slow
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
-    pictures = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
+    images = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(demonstrated.url)
     page.wait_for_selector("h1")
-    give(page, pictures[3])
+    upload(page, images[3])
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") in set("0123456789")
     page.close()
@@ -207,7 +209,7 @@ def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: A
 
 @pytest.fixture
 def listener() -> Iterator[tuple[int, list[bytes]]]:
-    """A port of this machine, and the first line of everything that was asked there."""
+    """A local port, and the first line of every request to it."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -223,7 +225,8 @@ def listener() -> Iterator[tuple[int, list[bytes]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_text_of_a_model_is_shown_and_means_nothing(
+@pytest.mark.slow
+def test_text_of_a_model_file_is_not_interpreted(
     browser: Any,
     launch_app: Callable[..., Any],
     listener: tuple[int, list[bytes]],
@@ -252,7 +255,7 @@ def test_the_text_of_a_model_is_shown_and_means_nothing(
         page.goto(f"{app.url}/{path}")
         page.wait_for_selector("h1")
         if path in ("", "compare"):
-            give(page, files[0])
+            upload(page, files[0])
             page.wait_for_selector(".tt-top")
         if path == "models":
             for title in page.locator("summary").all():
@@ -268,7 +271,7 @@ def test_the_text_of_a_model_is_shown_and_means_nothing(
             assert "a *b* :red[c]" in text
             assert all(name in text for name in classes)
             assert "made by thirtytwo $1$" in text
-            continue  # a card is a document, which may have links
+            continue  # model cards may have links
         links = page.evaluate("[...document.querySelectorAll('a[href]')].map((one) => one.href)")
         assert not [link for link in links if str(port) in link], links
     page.close()

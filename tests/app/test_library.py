@@ -1,4 +1,4 @@
-"""Uploaded model files: whole, each content once, within bounds, and gone with the session that brought them."""
+"""Uploaded model files: complete, deduplicated, bounded, and deleted with their session."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from thirtytwo.app import library as shelf
+from thirtytwo.app import library
 from thirtytwo.app.settings import Settings
-from thirtytwo.app.uploads import Store
+from thirtytwo.app.uploads import UploadStore
 
 
-def names(store: Store) -> list[str]:
+def names(store: UploadStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def test_equal_uploads_are_one_file_that_goes_with_the_last_of_them() -> None:
-    store = Store()
+def test_equal_uploads_share_one_file_until_the_last_is_released() -> None:
+    store = UploadStore()
     one, other, third = store.add(b"a"), store.add(b"a"), store.add(b"b")
     assert one.path == other.path != third.path
     assert one.path.read_bytes() == b"a"
     place = one.path
     del one
     gc.collect()
-    assert place.is_file(), "another one still has it"
+    assert place.is_file(), "the other handle still references it"
     del other
     gc.collect()
     assert not place.exists()
     assert names(store) == [third.path.name]
-    assert store.add(b"a").path != place, "it may be about to be removed"
+    assert store.add(b"a").path != place, "the old path may be about to be deleted"
 
 
-def test_number_and_bytes_are_bounded_and_the_least_recently_used_goes() -> None:
-    store = Store(most_files=3)
+def test_number_and_bytes_are_bounded_by_evicting_the_least_recently_used() -> None:
+    store = UploadStore(max_files=3)
     held = [store.add(bytes([number])) for number in range(3)]
     store.touch(held[0].path)
     held.append(store.add(b"new"))
     assert [one.path.exists() for one in held] == [True, False, True, True]
-    assert store.add(bytes([1])).path.exists(), "what was removed can come again"
-    store = Store(most_bytes=10)
+    assert store.add(bytes([1])).path.exists(), "an evicted file can be added again"
+    store = UploadStore(max_bytes=10)
     held = [store.add(bytes(size)) for size in (4, 5, 6, 20)]
     assert [one.path.exists() for one in held] == [False, False, False, True]
 
 
-def test_the_directory_goes_with_the_store() -> None:
-    store = Store()
+def test_directory_is_deleted_with_the_store() -> None:
+    store = UploadStore()
     folder, held = store.folder, store.add(b"a")
     del store, held
     gc.collect()
     assert not folder.exists()
 
 
-def test_a_session_uploads_what_another_is_half_through_with(
+def test_concurrent_uploads_of_the_same_file(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shelf, "settings", Settings())
-    data = colour_model.read_bytes() + b"\x72\x00"  # an empty field more: content that no other test uploads
+    monkeypatch.setattr(library, "settings", Settings())
+    data = colour_model.read_bytes() + b"\x72\x00"  # an extra empty field: content that no other test uploads
     half, go = threading.Event(), threading.Event()
     write = Path.write_bytes
 
@@ -77,7 +77,7 @@ def test_a_session_uploads_what_another_is_half_through_with(
 
     def upload() -> None:
         try:
-            shelf.keep_upload("mine.onnx", data)
+            library.add_upload("mine.onnx", data)
         except Exception as error:
             wrong.append(error)
 
@@ -92,26 +92,26 @@ def test_a_session_uploads_what_another_is_half_through_with(
     assert not wrong
 
 
-def test_an_upload_goes_with_its_session(
+def test_upload_is_deleted_with_its_session(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shelf, "settings", Settings())
+    monkeypatch.setattr(library, "settings", Settings())
 
     def script() -> None:
         from thirtytwo.app.views.models import show
 
         show()
 
-    before = set(shelf.uploads().folder.iterdir())
+    before = set(library.uploads().folder.iterdir())
     session = AppTest.from_function(script, default_timeout=60).run()
     session.file_uploader(key="model-upload").set_value(("mine.onnx", colour_model.read_bytes(), "")).run()
-    (new,) = set(shelf.uploads().folder.iterdir()) - before
+    (new,) = set(library.uploads().folder.iterdir()) - before
     assert session.subheader[0].value == "mine"
-    new.unlink()  # as when others needed the room
+    new.unlink()  # as if evicted
     assert "mine" not in [one.value for one in session.run().subheader]
     session.file_uploader(key="model-upload").set_value(("mine.onnx", colour_model.read_bytes(), "")).run()
-    (new,) = set(shelf.uploads().folder.iterdir()) - before
+    (new,) = set(library.uploads().folder.iterdir()) - before
     del session
     gc.collect()
     assert not new.exists()

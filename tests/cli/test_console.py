@@ -1,4 +1,4 @@
-"""Names that would be obeyed by a terminal, or read as markup, are shown as they are."""
+"""Control characters and markup in names are escaped in terminal output."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_names_of_files_and_classes_cannot_steer_the_terminal(
+def test_control_characters_in_names_are_escaped(
     write_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_model(tmp_path / "model.onnx", classes=(f"{TITLE}cat", "green", "blue"))
-    place = tmp_path / "pictures"
-    place.mkdir()
-    Image.new("RGB", (9, 9), (250, 5, 5)).save(place / f"{RED}red.png")
-    (place / f"{RED}broken.png").write_bytes(b"no picture")
-    (place / f"{RED}notes.txt").write_text("")
-    assert run_command(["predict", str(place), "--model", str(model)]) == 2
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (9, 9), (250, 5, 5)).save(folder / f"{RED}red.png")
+    (folder / f"{RED}broken.png").write_bytes(b"no picture")
+    (folder / f"{RED}notes.txt").write_text("")
+    assert run_command(["predict", str(folder), "--model", str(model)]) == 2
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert "\x07" not in out + err
@@ -38,11 +38,11 @@ def test_names_of_files_and_classes_cannot_steer_the_terminal(
     assert "\\x1b[31mred.png" in out
     assert "\\x1b[31mbroken.png" in err
     assert "\\x1b[31mnotes.txt" in err
-    assert run_command(["predict", str(place / f"{RED}gone.png"), "--model", str(model)]) == 2
+    assert run_command(["predict", str(folder / f"{RED}gone.png"), "--model", str(model)]) == 2
     assert "\\x1b[31mgone.png" in capsys.readouterr().err
 
 
-def test_a_table_on_a_terminal_reads_no_markup() -> None:
+def test_table_on_a_terminal_does_not_interpret_markup() -> None:
     stream = Terminal()
     show_table(["[red]data[/red]", f"{TITLE}value"], [("[link=http://x]cat[/link]", f"{RED}1")], stream)
     shown = stream.getvalue()
@@ -53,7 +53,7 @@ def test_a_table_on_a_terminal_reads_no_markup() -> None:
     assert TITLE not in shown
 
 
-def test_an_error_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("NO_COLOR", "1")

@@ -1,4 +1,4 @@
-"""`thirtytwo explain`: what it writes, what it prints, and bad input."""
+"""`thirtytwo explain`: files, output and errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from PIL import Image
 from thirtytwo.cli.explain import overlay_names
 from thirtytwo.cli.main import run_command
 
-Answer = tuple[int, str, str]
-Explain = Callable[..., Answer]
+Output = tuple[int, str, str]
+Explain = Callable[..., Output]
 
 
 @pytest.fixture
 def explain(
     colour_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Explain:
-    """Run `thirtytwo explain … --model` in an empty directory and give its exit code, stdout and stderr."""
+    """Run `thirtytwo explain … --model` in an empty directory; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str | Path, model: Path | None = colour_model) -> Answer:
+    def run(*arguments: str | Path, model: Path | None = colour_model) -> Output:
         chosen = ["--model", str(model)] if model else []
         code = run_command(["explain", *map(str, arguments), *chosen])
         return (code, *capsys.readouterr())
@@ -34,11 +34,12 @@ def explain(
     return run
 
 
-def test_overlays_sheet_figures_and_table(explain: Explain, pictures: Path, tmp_path: Path) -> None:
+def test_overlays_sheet_scores_and_table(explain: Explain, pictures: Path, tmp_path: Path) -> None:
     code, out, err = explain(pictures, "--out", tmp_path / "out")
     assert code == 0, err
-    assert "Method: cam (the model file carries maps; the model comes without its run's weights" in err
-    assert "Left out 2" in err
+    assert "Method: cam (" in err
+    assert "Thumbs.db" in err
+    assert "notes.txt" in err
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {*("red.png", "green.png", "blue.png", "grey.png", "contact-sheet.png", "explanations.json")}
     entries = json.loads((tmp_path / "out" / "explanations.json").read_text())
@@ -56,15 +57,27 @@ def test_overlays_sheet_figures_and_table(explain: Explain, pictures: Path, tmp_
             assert image.width / image.height == pytest.approx(entry["width"] / entry["height"], rel=0.01)
     lines = out.splitlines()
     assert lines[0].split() == [
-        *("file", "class", "confidence", "method", "deletion", "insertion", "random", "better", "by", "maps", "beaten")
+        *(
+            "file",
+            "class",
+            "confidence",
+            "method",
+            "deletion",
+            "insertion",
+            "random",
+            "over",
+            "random",
+            "maps",
+            "beaten",
+        )
     ]
     assert "grey (unknown)" not in out
     assert "(unknown)" in out
     assert lines[-1] == str(tmp_path / "out")
 
 
-def test_heat_is_on_the_object(explain: Explain, tmp_path: Path) -> None:
-    """The colour model's map is the brightest channel: the bright corner must be the hot one."""
+def test_heatmap_is_on_the_object(explain: Explain, tmp_path: Path) -> None:
+    """The colour model's heatmap is the brightest channel: the bright corner must be the hot one."""
     pixels = np.full((8, 8, 3), 20, dtype=np.uint8)
     pixels[:4, 4:, 0] = 250
     Image.fromarray(pixels).save(tmp_path / "corner.png")
@@ -75,7 +88,7 @@ def test_heat_is_on_the_object(explain: Explain, tmp_path: Path) -> None:
     hot, cold = drawn[10:100, 150:240].mean(axis=(0, 1)), drawn[150:240, 10:100].mean(axis=(0, 1))
     assert (hot[:2] > 150).all(), "yellow"
     assert (cold < 40).all(), "black"
-    assert not (tmp_path / "out" / "contact-sheet.png").exists(), "one picture needs no sheet"
+    assert not (tmp_path / "out" / "contact-sheet.png").exists(), "one image needs no sheet"
     (entry,) = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert "deletion" not in entry
 
@@ -95,22 +108,25 @@ def test_nothing_is_overwritten(explain: Explain, pictures: Path, tmp_path: Path
     (tmp_path / "mine" / "red.png").write_text("mine")
     code, out, err = explain(pictures / "red.png", "--out", "mine")
     assert (code, out) == (2, "")
-    assert "mine exists and is not empty" in err
+    assert "mine" in err
+    assert "--force" in err
     assert (tmp_path / "mine" / "red.png").read_text() == "mine"
     code, _, err = explain(pictures / "red.png", "--out", "mine", "--force", "--no-score")
     assert code == 0, err
     assert (tmp_path / "mine" / "red.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = explain(pictures / "red.png", "--out", pictures / "notes.txt")
     assert code == 2
-    assert "is a file, and --out needs a directory" in err
+    assert "--out" in err
+    assert "notes.txt" in err
 
 
-def test_a_picture_is_never_written_over(explain: Explain, pictures: Path) -> None:
-    """Overlays have the names of their pictures: --force into the pictures' own folder would destroy them."""
+def test_input_image_is_never_overwritten(explain: Explain, pictures: Path) -> None:
+    """Overlays have the names of their images: with --force they would overwrite images in the same folder."""
     before = (pictures / "red.png").read_bytes()
     code, _, err = explain(pictures, "--out", pictures, "--force")
     assert code == 2
-    assert "would be overwritten by its own overlay" in err
+    assert str(pictures) in err
+    assert "--out" in err
     assert (pictures / "red.png").read_bytes() == before
 
 
@@ -118,39 +134,41 @@ def test_unreadable_among_readable(explain: Explain, pictures: Path, tmp_path: P
     (tmp_path / "bad.png").write_bytes(b"")
     code, out, err = explain(pictures / "red.png", "bad.png", pictures / "blue.png", "--out", "out", "--no-score")
     assert code == 2, "after the readable ones were explained"
-    assert "could not be read" in out
     assert out.splitlines()[-1] == "out"
-    assert "bad.png is empty (0 bytes)" in err
-    assert "1 of 3 files could not be read" in err
+    assert "bad.png" in out
+    assert "bad.png" in err
+    assert "1 of 3 files" in err
     entries = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert list(entries[1]) == ["file", "error"]
     assert [entry.get("class") for entry in entries] == ["red", None, "blue"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "values"),
     [
-        (["--method", "gradcan"], "Unknown explanation method 'gradcan'. Did you mean 'gradcam'"),
-        (["--method", "gradcam"], "The method gradcam needs a network's weights"),
-        (["--method", "cam", "--class", "red"], "the most probable class only"),
-        (["--class", "greem"], "knows no class 'greem'. Did you mean 'green'"),
-        (["--model", "gone.onnx"], "There is no model file or run directory 'gone.onnx'"),
+        (["--method", "gradcan"], ["'gradcan'", "'gradcam'"]),
+        (["--method", "gradcam"], ["gradcam"]),
+        (["--method", "cam", "--class", "red"], ["cam"]),
+        (["--class", "greem"], ["'greem'", "'green'"]),
+        (["--model", "gone.onnx"], ["'gone.onnx'"]),
     ],
 )
-def test_bad_settings(explain: Explain, pictures: Path, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_bad_settings(
+    explain: Explain, pictures: Path, tmp_path: Path, arguments: list[str], values: list[str]
+) -> None:
     own = {"model": None} if "--model" in arguments else {}
     code, out, err = explain(pictures / "red.png", *arguments, **own)
     assert (code, out) == (2, "")
-    assert says in err
+    assert all(value in err for value in values), err
     assert err.count("\n") == 1
     assert not (tmp_path / "explained").exists()
 
 
-def test_no_pictures(explain: Explain, tmp_path: Path) -> None:
+def test_no_images(explain: Explain, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, out, err = explain("empty")
     assert (code, out) == (2, "")
-    assert "No picture in empty" in err
+    assert "empty" in err
     (tmp_path / "bad.png").write_bytes(b"")
     code, out, err = explain("bad.png", "--method", "cam")
     assert code == 2

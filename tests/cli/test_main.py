@@ -1,4 +1,4 @@
-"""What a user sees when something is wrong, and what the small verbs print."""
+"""Error messages and exit codes, and the output of the small verbs."""
 
 from __future__ import annotations
 
@@ -44,40 +44,42 @@ def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "values"),
     [
-        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
-        (["data", "shwo"], "Did you mean 'show'?"),
-        (["predict", "a.png", "--modle", "x"], "No such option: --modle. Did you mean --model?"),
-        (["predict"], "Missing argument"),
-        (["train"], "Missing argument 'DATA'"),
-        (["predict", "a.png", "--top", "0"], "--top"),
-        (["predict", "a.png", "--format", "xml"], "--format"),
-        (["train", "digits", "--device", "tpu"], "--device"),
-        (["train", "digits", "--epochs", "none"], "--epochs"),
-        (["evaluate", "runs/x", "--split", "train"], "--split"),
-        (["train", "cifar11"], "Did you mean 'cifar10' or 'cifar100'?"),
-        (["data", "show", "digit"], "Unknown data set 'digit'"),
-        (["data", "doctor", "digit"], "Did you mean 'digits'?"),
-        (["train", "digits", "--recipe", "fats"], "Unknown recipe 'fats'. Did you mean 'fast'?"),
-        (["train", "digits", "--recipe", "my/fast.toml"], "There is no recipe file 'my/fast.toml'"),
-        (["train", "digits", "--set", "schedule.epoch=2"], "unknown key 'schedule.epoch'. Did you mean 'epochs'?"),
-        (["train", "digits", "--set", "epochs"], "--set 'epochs' is not of the form key=value"),
-        (["train", "digits", "--set", "schedule.epochs=few"], "schedule.epochs"),
-        (["train", "digits", "--set", "model.name=fastnat"], "Unknown model 'fastnat'. Did you mean 'fastnet' or"),
-        (["evaluate", "runs/none"], "There is no run directory 'runs/none'"),
-        (["report", "runs/none"], "There is no run directory 'runs/none'"),
-        (["train", "digits", "--resume", "--run", "runs/none"], "There is no run directory 'runs/none'"),
+        (["trian"], ["'trian'", "'train'"]),
+        (["data", "shwo"], ["'shwo'", "'show'"]),
+        (["predict", "a.png", "--modle", "x"], ["--modle", "--model"]),
+        (["predict"], ["thirtytwo predict --help"]),
+        (["train"], ["DATA", "thirtytwo train --help"]),
+        (["predict", "a.png", "--top", "0"], ["--top"]),
+        (["predict", "a.png", "--format", "xml"], ["--format"]),
+        (["train", "digits", "--device", "tpu"], ["--device"]),
+        (["train", "digits", "--epochs", "none"], ["--epochs"]),
+        (["evaluate", "runs/x", "--split", "train"], ["--split"]),
+        (["train", "cifar11"], ["'cifar11'", "'cifar10'", "'cifar100'"]),
+        (["data", "show", "digit"], ["'digit'", "'digits'"]),
+        (["data", "doctor", "digit"], ["'digit'", "'digits'"]),
+        (["train", "digits", "--recipe", "fats"], ["'fats'", "'fast'"]),
+        (["train", "digits", "--recipe", "my/fast.toml"], ["'my/fast.toml'"]),
+        (["train", "digits", "--set", "schedule.epoch=2"], ["'schedule.epoch'", "'epochs'"]),
+        (["train", "digits", "--set", "epochs"], ["--set", "'epochs'", "key=value"]),
+        (["train", "digits", "--set", "schedule.epochs=few"], ["schedule.epochs"]),
+        (["train", "digits", "--set", "model.name=fastnat"], ["'fastnat'", "'fastnet'"]),
+        (["evaluate", "runs/none"], ["'runs/none'"]),
+        (["report", "runs/none"], ["'runs/none'"]),
+        (["train", "digits", "--resume", "--run", "runs/none"], ["'runs/none'"]),
     ],
 )
-def test_user_mistakes_are_one_message(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_message(
+    arguments: list[str], values: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_command(arguments) == 2
     out, err = capsys.readouterr()
-    assert says in err
-    assert err.count("\n") == 1, "one plain line where stderr is no terminal"
+    assert all(value in err for value in values), err
+    assert err.count("\n") == 1, "one plain line if stderr is not a terminal"
     assert "Traceback" not in err
     assert out == ""
-    assert list(Path().iterdir()) == [], "nothing is left behind"
+    assert list(Path().iterdir()) == [], "nothing is written"
 
 
 def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +87,7 @@ def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     assert run_command(["train", "digits", "--run", "full", "--epochs", "1"]) == 2
     err = capsys.readouterr().err
-    assert "full exists and is not empty" in err
+    assert "full" in err
     assert "--resume" in err
     assert "--run" in err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
@@ -119,16 +121,18 @@ def test_models_lists_networks(capsys: pytest.CaptureFixture[str], nothing_bundl
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
     assert {"fastnet", "textbook", "resnet18", "wideresnet depth=16 width=8", "timm convnext_tiny"} <= set(rows)
     assert re.split(" {2,}", rows["resnet18"])[1:3] == ["11.17 M", "1.11 G"]
-    assert "No trained model here yet" in err
+    assert "thirtytwo train cifar10" in err
 
 
-def test_models_tells_the_cost_at_another_size(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_reports_the_cost_at_another_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["models", "--size", "64"]) == 0
     out = capsys.readouterr().out
     assert "FLOPs at 64×64" in out
     assert re.search(r"^resnet18 +11.17 M +4.44 G", out, re.MULTILINE)
     assert run_command(["models", "--size", "33"]) == 2
-    assert "Choose one of 32, 64, 96, 128, 224." in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--size 33" in err
+    assert "32, 64, 96, 128, 224" in err
 
 
 def test_damaged_model_in_runs_does_not_stop_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +140,7 @@ def test_damaged_model_in_runs_does_not_stop_the_list(tmp_path: Path, capsys: py
     run.mkdir(parents=True)
     (run / "model.onnx").write_text("nothing")
     assert run_command(["models"]) == 0
-    assert "cannot be opened as an ONNX model" in capsys.readouterr().out
+    assert "runs/x" in capsys.readouterr().out
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,30 +171,31 @@ def test_every_verb_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_data_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("digits: 10 classes; train 1,439, test 358 pictures")
+    assert all(value in out.splitlines()[0] for value in ("digits", "10 classes", "train 1,439", "test 358"))
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert run_command(["data", "show", "digits", "--sheet", "sheet.png"]) == 2
-    assert "sheet.png exists already" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "sheet.png" in err
+    assert "--sheet" in err
 
 
 def test_data_show_as_a_recipe_augments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data", "show", "digits", "--recipe", "digits"]
+    command = ["data", "show", "digits", "--recipe", "digits"]
     mixed = ["--set", "augment.mixup=1.0", "--set", "augment.policy=randaugment"]
-    assert run_command([*words, *mixed]) == 0
-    told = capsys.readouterr()
-    assert told.out == "digits-digits-augmented.png\n"
-    assert "Pictures of digits as digits augments them" in told.err
+    assert run_command([*command, *mixed]) == 0
+    assert capsys.readouterr().out == "digits-digits-augmented.png\n"
     assert (tmp_path / "digits-digits-augmented.png").read_bytes().startswith(b"\x89PNG")
-    assert run_command([*words, "--sheet", "plain.png"]) == 0
+    assert run_command([*command, "--sheet", "plain.png"]) == 0
     assert (tmp_path / "plain.png").read_bytes().startswith(b"\x89PNG")
-    for wrong, told_err in (
-        (words, "digits-digits-augmented.png exists already"),
-        ([*words, "--sheet", "x.png", "--set", "augment.policy=augmx"], "Did you mean 'augmix'"),
-        ([*words, "--sheet", "x.png", "--set", "augment.classes.11.rotate=3"], "'augment.classes.11' names no class"),
-        (["data", "show", "digits", "--set", "seed=3"], "name one with --recipe"),
+    for arguments, values in (
+        (command, ["digits-digits-augmented.png", "--sheet"]),
+        ([*command, "--sheet", "x.png", "--set", "augment.policy=augmx"], ["'augmx'", "'augmix'"]),
+        ([*command, "--sheet", "x.png", "--set", "augment.classes.11.rotate=3"], ["'augment.classes.11'"]),
+        (["data", "show", "digits", "--set", "seed=3"], ["--set", "--recipe"]),
     ):
-        assert run_command(wrong) == 2
-        assert told_err in " ".join(capsys.readouterr().err.split())
+        assert run_command(arguments) == 2
+        err = capsys.readouterr().err
+        assert all(value in err for value in values), err
     assert not (tmp_path / "x.png").exists()
 
 
@@ -203,19 +208,19 @@ def test_data_doctor(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "errors found: 1" in err
 
 
-# How errors of every kind end
+# Exit codes of every kind of error
 
 
 def broken(*_: object, **__: object) -> None:
     raise RuntimeError("not the user's")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bug_prints_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", broken)
     assert run_command(["recipes"]) == 1
     err = capsys.readouterr().err
     assert "RuntimeError: not the user's" in err
-    assert err.endswith("This is a bug, please report it with the lines above.\n")
+    assert "Traceback" in err
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +229,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
     monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", stopped)
     assert run_command(["recipes"]) == 130
-    assert capsys.readouterr().err == "Interrupted.\n"
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_closed_pipe_is_silent() -> None:
@@ -244,9 +249,8 @@ def test_full_disk_under_stdout() -> None:
             [sys.executable, "-m", "thirtytwo", "recipes"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
         )
     assert done.returncode == 2
-    assert done.stderr == (
-        b"thirtytwo: The output could not be written: No space left on device. Free some space or write elsewhere.\n"
-    )
+    assert b"No space left on device" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_message_on_a_terminal_is_wrapped() -> None:
@@ -278,8 +282,8 @@ def test_table_text() -> None:
     )
 
 
-def test_evaluate_is_fetched_when_first_used() -> None:
-    with pytest.raises(ThirtytwoError, match="no run directory"):
+def test_evaluate_is_loaded_on_first_use() -> None:
+    with pytest.raises(ThirtytwoError, match="runs/none"):
         thirtytwo.evaluate("runs/none")
 
 

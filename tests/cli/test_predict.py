@@ -1,4 +1,4 @@
-"""`thirtytwo predict`: formats, files, bad input, and what it costs."""
+"""`thirtytwo predict`: formats, files, errors, memory and imports."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from PIL import Image
 
 from thirtytwo.cli.main import run_command
 
-Answer = tuple[int, str, str]
-Predict = Callable[..., Answer]
+Output = tuple[int, str, str]
+Predict = Callable[..., Output]
 
 
 @pytest.fixture
 def predict(colour_model: Path, capsys: pytest.CaptureFixture[str]) -> Predict:
-    """Run `thirtytwo predict … --model` and give its exit code, stdout and stderr."""
+    """Run `thirtytwo predict … --model`; return exit code, stdout and stderr."""
 
-    def run(*arguments: str | Path, model: Path | None = colour_model) -> Answer:
+    def run(*arguments: str | Path, model: Path | None = colour_model) -> Output:
         chosen = ["--model", str(model)] if model else []
         code = run_command(["predict", *map(str, arguments), *chosen])
         return (code, *capsys.readouterr())
@@ -42,7 +42,7 @@ def test_table(predict: Predict, pictures: Path) -> None:
     assert lines[1].startswith(f"{pictures / 'red.png'}")
     assert " 8×10 " in lines[1]
     assert " red " in lines[1]
-    assert "unknown (nearest: " in lines[2]
+    assert " unknown " in lines[2]
     assert err == ""
 
 
@@ -78,14 +78,13 @@ def test_csv(predict: Predict, pictures: Path) -> None:
     ]
     assert (rows[0]["top"], rows[0]["known"], rows[0]["width"], rows[0]["error"]) == ("green", "true", "16", "")
     assert (rows[1]["top"], rows[1]["known"]) == ("", "")
-    assert "is not a picture" in rows[1]["error"]
+    assert "notes.txt" in rows[1]["error"]
 
 
 def test_folder_glob_and_file_each_once(predict: Predict, pictures: Path) -> None:
     code, out, err = predict(pictures, f"{pictures}/*.png", pictures / "red.png", "--format", "json")
     assert code == 0
     assert [Path(entry["file"]).name for entry in json.loads(out)] == ["blue.png", "green.png", "grey.png", "red.png"]
-    assert "Left out 2" in err
     assert "Thumbs.db" in err
     assert "notes.txt" in err
 
@@ -123,20 +122,20 @@ def nothing(path: Path) -> None:
 
 
 BAD = [
-    (truncated_jpeg, "damaged or cut short"),
-    (corrupt_png, "damaged or cut short"),
-    (zero_bytes, "is empty (0 bytes)"),
+    (truncated_jpeg, "bad.png"),
+    (corrupt_png, "bad.png"),
+    (zero_bytes, "0 bytes"),
     (one_pixel, "1×1"),
     (huge, "20000×20000"),
-    (words, "is not a picture"),
-    (nothing, "does not exist"),
+    (words, "bad.png"),
+    (nothing, "bad.png"),
 ]
 
 
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
-@pytest.mark.parametrize(("make", "says"), BAD)
+@pytest.mark.parametrize(("make", "value"), BAD)
 def test_bad_file_among_good_ones(
-    predict: Predict, pictures: Path, tmp_path: Path, format: str, make: Callable[[Path], None], says: str
+    predict: Predict, pictures: Path, tmp_path: Path, format: str, make: Callable[[Path], None], value: str
 ) -> None:
     bad = tmp_path / "bad.png"
     make(bad)
@@ -144,8 +143,8 @@ def test_bad_file_among_good_ones(
     assert code == 2, "after the readable ones were classified"
     assert "red" in out
     assert "blue" in out
-    assert "1 of 3 files could not be read" in err
-    assert says in (err if format == "table" else out)
+    assert "1 of 3 files" in err
+    assert value in (err if format == "table" else out)
     assert str(bad) in (err if format == "table" else out)
     assert "Traceback" not in err
     if format == "json":
@@ -154,25 +153,25 @@ def test_bad_file_among_good_ones(
         assert [entry.get("top") for entry in entries] == ["red", None, "blue"]
 
 
-@pytest.mark.parametrize(("make", "says"), BAD)
-def test_bad_file_alone(predict: Predict, tmp_path: Path, make: Callable[[Path], None], says: str) -> None:
+@pytest.mark.parametrize(("make", "value"), BAD)
+def test_bad_file_alone(predict: Predict, tmp_path: Path, make: Callable[[Path], None], value: str) -> None:
     bad = tmp_path / "bad.png"
     make(bad)
     code, _, err = predict(bad)
     assert code == 2
-    assert says in err
+    assert value in err
     assert err.count("\n") == 1
 
 
-def test_folder_without_pictures(predict: Predict, tmp_path: Path) -> None:
+def test_folder_without_images(predict: Predict, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     code, out, err = predict(tmp_path / "empty")
     assert (code, out) == (2, "")
-    assert "No picture in" in err
+    assert str(tmp_path / "empty") in err
     code, out, err = predict(f"{tmp_path}/*.jpg")
     assert (code, out) == (2, "")
-    assert "No file matches" in err
+    assert f"{tmp_path}/*.jpg" in err
 
 
 # Models
@@ -195,28 +194,28 @@ def other_onnx(path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "value"),
     [
-        (not_onnx, "cannot be opened as an ONNX model"),
-        (truncated_onnx, "cannot be opened as an ONNX model"),
-        (other_onnx, "its metadata has no key 'thirtytwo'"),
-        (lambda path, model: None, "There is no model file or run directory"),
+        (not_onnx, "ONNX"),
+        (truncated_onnx, "ONNX"),
+        (other_onnx, "'thirtytwo'"),
+        (lambda path, model: None, "model.onnx"),
     ],
 )
 def test_bad_model(
-    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, make: Callable[[Path, Path], None], says: str
+    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, make: Callable[[Path, Path], None], value: str
 ) -> None:
     path = tmp_path / "model.onnx"
     make(path, colour_model)
     code, out, err = predict(pictures / "red.png", "--out", tmp_path / "out.json", model=path)
     assert (code, out) == (2, "")
-    assert says in err
+    assert value in err
     assert str(path) in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
 
 
-def test_default_model_is_told(
+def test_default_model_is_logged(
     predict: Predict,
     colour_model: Path,
     pictures: Path,
@@ -227,20 +226,21 @@ def test_default_model_is_told(
     monkeypatch.chdir(tmp_path)
     code, out, err = predict(pictures / "red.png", model=None)
     assert (code, out) == (2, "")
-    assert "There is no model yet" in err
+    assert "thirtytwo train" in err
     run = tmp_path / "runs" / "colours-1"
     run.mkdir(parents=True)
     (run / "model.onnx").write_bytes(colour_model.read_bytes())
     code, out, err = predict(pictures / "red.png", model=None)
     assert code == 0
-    assert err == "Model: runs/colours-1/model.onnx (choose another with --model)\n"
+    assert "runs/colours-1/model.onnx" in err
+    assert "--model" in err
 
 
 # Output files
 
 
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
-def test_out_holds_what_stdout_would(predict: Predict, pictures: Path, tmp_path: Path, format: str) -> None:
+def test_out_equals_stdout(predict: Predict, pictures: Path, tmp_path: Path, format: str) -> None:
     out = tmp_path / "new" / "results.txt"
     _, printed, _ = predict(pictures, "--format", format)
     code, nothing_printed, _ = predict(pictures, "--format", format, "--out", out)
@@ -248,12 +248,12 @@ def test_out_holds_what_stdout_would(predict: Predict, pictures: Path, tmp_path:
     assert out.read_text(encoding="utf-8") == printed
 
 
-def test_existing_out_is_refused(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+def test_existing_out_is_an_error(predict: Predict, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     out.write_text("mine")
     code, _, err = predict(pictures, "--format", "json", "--out", out)
     assert code == 2
-    assert "results.json exists already" in err
+    assert "results.json" in err
     assert "--force" in err
     assert out.read_text() == "mine"
     code, _, _ = predict(pictures, "--format", "json", "--out", out, "--force")
@@ -265,14 +265,16 @@ def test_existing_out_is_refused(predict: Predict, pictures: Path, tmp_path: Pat
 def test_out_that_is_a_folder(predict: Predict, pictures: Path, tmp_path: Path) -> None:
     code, _, err = predict(pictures, "--out", tmp_path)
     assert code == 2
-    assert "is a folder, and --out needs a file" in err
+    assert "--out" in err
+    assert str(tmp_path) in err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_device(predict: Predict, pictures: Path) -> None:
     code, _, err = predict(pictures, "--format", "json", "--out", "/dev/full")
     assert code == 2
-    assert "/dev/full could not be written: No space left on device" in err
+    assert "/dev/full" in err
+    assert "No space left on device" in err
 
 
 def test_full_disk_leaves_nothing(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -289,37 +291,38 @@ main()
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "results.json could not be written: File too large" in done.stderr
+    assert "results.json" in done.stderr
+    assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(folder.iterdir()) == []
 
 
-def test_file_name_that_is_no_utf8(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/odd-\xff.png"
     try:
         os.link(pictures / "red.png", odd)
     except OSError:
-        pytest.skip("this file system wants UTF-8 names")
+        pytest.skip("this file system requires UTF-8 names")
     command = [sys.executable, "-m", "thirtytwo", "predict", odd, "--model", str(colour_model), "--format", "json"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert json.loads(done.stdout)[0]["top"] == "red"
 
 
-# What it costs
+# Memory and imports
 
 COSTS = """
 import json, sys
 from thirtytwo.cli.main import run_command
 code = run_command(sys.argv[1:])
-# Not ru_maxrss: under Linux a child starts with its parent's.
+# Not ru_maxrss: on Linux a child process inherits its parent's value.
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
 modules = sorted({name.split(".")[0] for name in sys.modules})
 print(json.dumps({"code": code, "peak_mb": peak, "modules": modules}), file=sys.stderr)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
-def test_predicting_a_photo_needs_little(colour_model: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
+def test_memory_and_imports_of_predicting_a_photo(colour_model: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((4000, 3000)).save(photo, quality=90)

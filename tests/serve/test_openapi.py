@@ -1,4 +1,4 @@
-"""The OpenAPI document, and that the service keeps to it whatever it is sent."""
+"""The OpenAPI document, and that the service conforms to it for any request."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ EXAMPLES = 50
 
 def test_committed_document_is_current(client: TestClient) -> None:
     assert json.loads(COMMITTED.read_text(encoding="utf-8")) == client.get("/openapi.json").json(), (
-        "write it anew with: make docs"
+        "regenerate it with: make docs"
     )
 
 
-def test_every_reference_leads_somewhere(client: TestClient) -> None:
+def test_every_reference_resolves(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     found = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert found == set(document["components"]["schemas"])
 
 
-def test_page_is_whole_and_fetches_nothing_from_elsewhere(client: TestClient) -> None:
+def test_page_is_complete_and_has_no_external_resources(client: TestClient) -> None:
     answer = client.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     page = answer.text
@@ -53,17 +53,18 @@ def test_page_is_whole_and_fetches_nothing_from_elsewhere(client: TestClient) ->
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_page_in_a_browser(launch: Callable[..., Any], make: Any, chromium: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    (tmp_path / "blue.png").write_bytes(make.picture("blue", (60, 60)))
+    (tmp_path / "blue.png").write_bytes(make.image("blue", (60, 60)))
     running = launch(THIRTYTWO_API_KEY="sesame")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 390, "height": 800})
-        asked, wrong = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        requested, errors = [], []
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{running.url}/docs")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.fill("#key", "sesame")
@@ -73,10 +74,10 @@ def test_page_in_a_browser(launch: Callable[..., Any], make: Any, chromium: str,
         page.check("#heatmap")
         page.click("button")
         page.wait_for_selector("#overlays img")
-        assert '"top": "blue"' in page.inner_text("#answer")
+        assert '"top": "blue"' in page.inner_text("#response")
         browser.close()
-    assert not wrong
-    assert all(url.startswith((running.url, "data:")) for url in asked)
+    assert not errors
+    assert all(url.startswith((running.url, "data:")) for url in requested)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def api(launch: Callable[..., Any]) -> Any:
     return schemathesis.openapi.from_url(f"{launch().url}/openapi.json")
 
 
-# A file of any bytes is allowed by the document, and refused where it is no picture.
+# The document allows a file of any bytes; the service rejects those that are not images.
 POSITIVE = (GenerationMode.POSITIVE, [positive_data_acceptance])
 NEGATIVE = (GenerationMode.NEGATIVE, [])
 
@@ -93,10 +94,10 @@ NEGATIVE = (GenerationMode.NEGATIVE, [])
     ("method", "path", "mode", "excluded"),
     [*((*operation, *POSITIVE) for operation in OPERATIONS), ("post", "/predict", *NEGATIVE)],
 )
-def test_the_service_keeps_to_its_document(
+def test_service_conforms_to_its_document(
     api: Any, method: str, path: str, mode: GenerationMode, excluded: list[Any]
 ) -> None:
-    """No bug, and only documented statuses, types and bodies, whether or not the document allows what is sent."""
+    """Only documented statuses, types and bodies, for valid and invalid requests."""
 
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)

@@ -1,4 +1,4 @@
-"""The whole service as a process: starting, being told to stop, and what it costs."""
+"""The service as a process: start, graceful shutdown, invalid settings and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from thirtytwo.cli.main import run_command
 Launch = Callable[..., Any]
 
 
-def test_several_models_settings_and_an_end(
+def test_several_models_settings_and_shutdown(
     launch: Launch, make: SimpleNamespace, colour_model: Path, finished_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = finished_run(tmp_path / "colours-1")
@@ -36,10 +36,10 @@ def test_several_models_settings_and_an_end(
     )
     with httpx.Client(base_url=running.url, headers={"Authorization": "Bearer sesame"}) as client:
         assert [model["name"] for model in client.get("/models").json()] == ["mine", "colours-1"]
-        answer = client.post("/predict?model=colours-1&top=1", files={"f": ("a.png", make.picture("blue"))})
+        answer = client.post("/predict?model=colours-1&top=1", files={"f": ("a.png", make.image("blue"))})
         assert answer.json()[0]["top"] == "blue"
-        assert client.post("/predict", files=make.parts(*[("a.png", make.picture())] * 3)).status_code == 413
-    assert "Serving mine, colours-1 at http://127.0.0.1:" in running.said
+        assert client.post("/predict", files=make.parts(*[("a.png", make.image())] * 3)).status_code == 413
+    assert "mine, colours-1" in running.log
     assert running.stop() == 0
     assert running.process.stderr.read() == "", "nothing is logged by default"
 
@@ -48,20 +48,19 @@ def test_ctrl_c_and_the_access_log(colour_model: Path) -> None:
     command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", "--model", str(colour_model), "--access-log"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    said = ""
-    while (found := re.search(r"Serving .* at (http://[\d.:]+)", said)) is None:
-        said += process.stderr.readline()
+    log = ""
+    while (found := re.search(r"(http://[\d.:]+\d)", log)) is None:
+        log += process.stderr.readline()
     httpx.get(f"{found[1]}/health/live")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err.endswith("Interrupted.\n")
     assert '"GET /health/live HTTP/1.1" 200' in out
 
 
 @dataclass(eq=False)
 class Client(threading.Thread):
-    """Asks one picture after the other over one connection, until the service asks to close it."""
+    """Sends image after image over one connection until the service closes it."""
 
     url: str
     data: bytes
@@ -79,7 +78,7 @@ class Client(threading.Thread):
                 try:
                     answer = client.post("/predict", files=[("f", ("a.png", self.data))] * 2)
                 except httpx.ConnectError:
-                    return  # nobody listens any more: not accepted
+                    return  # the service no longer listens: the request was not accepted
                 except httpx.HTTPError as error:
                     self.lost.append(repr(error))
                     return
@@ -90,7 +89,7 @@ class Client(threading.Thread):
 @pytest.mark.parametrize("moment", [0.0, 0.02])
 def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: SimpleNamespace, moment: float) -> None:
     running = launch("--max-batch", "4")
-    clients = [Client(running.url, make.picture("green")) for _ in range(16)]
+    clients = [Client(running.url, make.image("green")) for _ in range(16)]
     for client in clients:
         client.start()
     deadline = time.monotonic() + 30
@@ -101,7 +100,7 @@ def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: Simp
     for client in clients:
         client.join(30)
     assert not [lost for client in clients for lost in client.lost]
-    assert all(client.closed for client in clients), "each was asked to close its connection with its last answer"
+    assert all(client.closed for client in clients), "the last response closes the connection"
     for client in clients:
         for status, entries in client.answers:
             assert status == 200
@@ -109,13 +108,11 @@ def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: Simp
     assert code == 0
 
 
-def test_a_half_sent_request_is_finished_and_no_further_ones_are_asked_for(
-    launch: Launch, make: SimpleNamespace
-) -> None:
+def test_partly_sent_request_is_finished_during_shutdown(launch: Launch, make: SimpleNamespace) -> None:
     running = launch()
     body = (
         b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.png"\r\n\r\n'
-        + make.picture("blue")
+        + make.image("blue")
         + b"\r\n--x--\r\n"
     )
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -133,7 +130,7 @@ def test_a_half_sent_request_is_finished_and_no_further_ones_are_asked_for(
         assert (problem.status_code, problem.json()["type"]) == (503, "/docs#not-ready")
         assert problem.headers["connection"] == "close"
         time.sleep(1.2)
-        assert running.process.poll() is None, "it waits for what it has accepted"
+        assert running.process.poll() is None, "it waits for accepted requests"
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", running.port), timeout=5)
         connection.sendall(body[50:])
@@ -145,7 +142,7 @@ def test_a_half_sent_request_is_finished_and_no_further_ones_are_asked_for(
     assert running.process.wait(20) == 0
 
 
-def test_clients_that_go_away_are_no_bugs(launch: Launch) -> None:
+def test_disconnected_clients_are_not_bugs(launch: Launch) -> None:
     running = launch()
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     for body in (b"", b"--x\r\nContent-Disposition: form-data", b"{"):
@@ -156,7 +153,8 @@ def test_clients_that_go_away_are_no_bugs(launch: Launch) -> None:
     assert running.process.stderr.read() == ""
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_requests(launch: Launch, make: SimpleNamespace) -> None:
     running = launch()
     data = make.noise(100, 100)
@@ -173,14 +171,14 @@ def test_memory_does_not_grow_with_requests(launch: Launch, make: SimpleNamespac
     assert running.stop() == 0
 
 
-Told = tuple[int, str, str]
+Output = tuple[int, str, str]
 
 
 @pytest.fixture
-def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """Exit code, stdout and stderr of a command line that starts no service."""
+def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
+    """Run `thirtytwo serve` with arguments that fail; return exit code, stdout and stderr."""
 
-    def run(*arguments: str) -> Told:
+    def run(*arguments: str) -> Output:
         capsys.readouterr()
         code = run_command(["serve", *arguments])
         return code, *capsys.readouterr()
@@ -188,46 +186,48 @@ def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
     return run
 
 
-def test_a_port_that_is_taken(serve: Callable[..., Told], colour_model: Path) -> None:
+def test_a_port_that_is_taken(serve: Callable[..., Output], colour_model: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         code, _, err = serve("--model", str(colour_model), "--port", str(port))
     assert code == 2
-    assert f"127.0.0.1, port {port} cannot be listened on: Address already in use" in err
+    assert str(port) in err
+    assert "Address already in use" in err
+    assert "--port" in err
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "says"),
+    ("arguments", "environment", "values"),
     [
-        (["--model", "gone/model.onnx"], {}, "There is no model file or run directory"),
-        (["--model", "MODEL", "--model", "MODEL"], {}, "Two models are called"),
-        (["--model", "MODEL", "--host", "256.0.0.1"], {}, "There is no address '256.0.0.1' here"),
-        (["--model", "MODEL", "--port", "70000"], {}, "less than or equal to 65535"),
-        (["--model", "MODEL"], {"THIRTYTWO_SERVE_MAX_BATCH": "none"}, "THIRTYTWO_SERVE_MAX_BATCH"),
-        (["--model", "MODEL"], {"THIRTYTWO_API_KEY": " "}, "THIRTYTWO_API_KEY is set, and empty"),
+        (["--model", "gone/model.onnx"], {}, ["gone/model.onnx"]),
+        (["--model", "MODEL", "--model", "MODEL"], {}, ["--model", "MODEL"]),
+        (["--model", "MODEL", "--host", "256.0.0.1"], {}, ["'256.0.0.1'", "--host"]),
+        (["--model", "MODEL", "--port", "70000"], {}, ["--port", "65535"]),
+        (["--model", "MODEL"], {"THIRTYTWO_SERVE_MAX_BATCH": "none"}, ["THIRTYTWO_SERVE_MAX_BATCH"]),
+        (["--model", "MODEL"], {"THIRTYTWO_API_KEY": " "}, ["THIRTYTWO_API_KEY"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    serve: Callable[..., Told],
+def test_invalid_settings_are_one_line(
+    serve: Callable[..., Output],
     colour_model: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     environment: dict[str, str],
-    says: str,
+    values: list[str],
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code, out, err = serve(*(argument.replace("MODEL", str(colour_model)) for argument in arguments))
     assert (code, out) == (2, "")
-    assert says in err
+    assert all(value.replace("MODEL", str(colour_model)) in err for value in values)
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
-def test_without_the_extra(serve: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+def test_without_the_extra(serve: Callable[..., Output], monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = serve()
     assert code == 2
@@ -241,7 +241,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
-def test_neither_torch_nor_anything_of_another_extra_comes_in() -> None:
+def test_imports_no_torch_and_no_other_extra() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert not set(json.loads(done.stdout)) & {
         *("torch", "torchvision", "lightning", "timm", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "onnx")

@@ -106,7 +106,7 @@ def test_a_model_without_its_run(run: RunDir, tmp_path: Path, capsys: pytest.Cap
     assert run_command(["export", str(alone), "--format", "onnx-int8"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == str(alone.with_name("alone-int8.onnx"))
-    assert "Not held against the model it is made of" in err
+    assert "Not compared with" in err
 
 
 def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,47 +1,47 @@
-"""Pieces that several pages share."""
+"""Components shared by several pages."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from thirtytwo.app.library import Entry, choose, chosen, entries, info_of
+from thirtytwo.app.library import Entry, entries, index_of_selected, info_of, select_model
 from thirtytwo.app.markup import percent
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import as_markdown
 
 NO_MODEL = """
-There is no model yet, and this page needs one. Either
+This page needs a model, and there is none yet. Either
 
-- train one on pictures that come along, in a few minutes: `thirtytwo demo`, then open the app again,
-- train one on your own: `thirtytwo train FOLDER`, with one folder of pictures for each class,
-- or, if you have a `model.onnx` of thirtytwo already, add it here:
+- train one on bundled images in a few minutes: `thirtytwo demo`, then open the app again,
+- train one on your own images: `thirtytwo train FOLDER`, with one folder per class,
+- or add a `model.onnx` file made by thirtytwo:
 """
 
 
-def title(text: str, lead: str) -> None:
-    """The head of a page and, below it, what can be done there."""
+def title(text: str, description: str) -> None:
+    """Show the title and the description of a page."""
     st.title(text, anchor=False)
-    st.markdown(lead)
+    st.markdown(description)
 
 
 def choose_model(label: str = "Model", *, key: str = "model") -> Entry:
-    """Ask for one of the models at hand; without any, the page says how to get one and ends there."""
+    """Show a selection of the available models; without any, show how to get one and stop the page."""
     found = entries()
     if not found:
-        no_model()
+        require_model()
     names = [entry.name for entry in found]
     if st.session_state.get(key) not in names:
         st.session_state.pop(key, None)
-    name = st.selectbox(label, names, index=chosen(found), key=key)
+    name = st.selectbox(label, names, index=index_of_selected(found), key=key)
     entry = found[names.index(name)]
-    choose(entry)
+    select_model(entry)
     st.caption(describe(info_of(entry)))
     return entry
 
 
-def no_model() -> None:
-    """Say how to get a model, take one, and end the page."""
+def require_model() -> None:
+    """Show how to get a model, offer an upload, and stop the page."""
     from thirtytwo.app.views.models import upload
 
     with st.container(border=True):
@@ -51,12 +51,12 @@ def no_model() -> None:
 
 
 def describe(info: ModelInfo) -> str:
-    """A model in a line of Markdown."""
-    tested = "" if info.accuracy is None else f" · {percent(info.accuracy)} right on test"
+    """Describe a model in one line of Markdown."""
+    accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
     size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
-    return f"{len(info.classes)} classes of {dataset}{tested} · sees {size}×{size} pixels · {architecture}"
+    return f"{len(info.classes)} classes of {dataset}{accuracy} · input {size}×{size} pixels · {architecture}"
 
 
-def mistake(error: ThirtytwoError) -> None:
-    """Tell a mistake and what to do about it."""
+def show_error(error: ThirtytwoError) -> None:
+    """Show an error and how to fix it."""
     st.error(as_markdown(f"{error.message} {error.fix or ''}"), icon=":material/error:")

@@ -1,4 +1,4 @@
-"""Pictures as they are shown: at a size to look at, as the model sees them, and with heat over them."""
+"""Rendering of images: at display size, as model input, and with a heatmap overlay."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 import streamlit as st
 from PIL import Image
 
-from thirtytwo.app.images import Picture
-from thirtytwo.app.library import Entry, opened
+from thirtytwo.app.images import InputImage
+from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side
 from thirtytwo.explain.occlusion import occlusion_maps
@@ -21,36 +21,36 @@ from thirtytwo.images.decode import decode, load_image
 from thirtytwo.inference.classifier import Classifier
 
 SIDE = 360
-"""Longer side of a picture that is shown, in pixels, unless it is smaller and has to be enlarged."""
-_SHARP = 64
+"""Longer side of a displayed image, in pixels."""
+_MAX_PIXELATED = 64  # longer side up to which images are encoded losslessly
 
 Pixels = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """A picture to look at uint8 `(H, W, 3)`, with heat over it if asked for, and what the model sees `(S, S, 3)`."""
+class Rendered:
+    """An image for display uint8 `(H, W, 3)`, optionally with a heatmap, and the model's input `(S, S, 3)`."""
 
-    picture: Pixels
-    seen: Pixels
+    image: Pixels
+    model_input: Pixels
 
 
-def drawn(entry: Entry, picture: Picture, *, heat: bool) -> Drawn:
-    """How a readable picture is shown."""
-    classifier = opened(entry)
+def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
+    """Render a readable image."""
+    classifier = load_classifier(entry)
     info = classifier.info
-    shown = view(picture.data)
-    loaded = load_image(picture.data, info.input_size, info.resize)
+    displayed = view(image.data)
+    loaded = load_image(image.data, info.input_size, info.resize)
     if heat:
-        warmth = _heat(entry.stamp, picture.digest, classifier, loaded.pixels)
-        shown = overlay(shown, on_picture(warmth, shown.shape[0], shown.shape[1], info.resize))
-    return Drawn(shown, loaded.pixels)
+        heatmap = _heatmap(entry.stamp, image.digest, classifier, loaded.pixels)
+        displayed = overlay(displayed, on_picture(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
+    return Rendered(displayed, loaded.pixels)
 
 
 def view(data: bytes) -> Pixels:
-    """The picture upright and whole, uint8 `(H, W, 3)`: large ones reduced, pixel pictures enlarged."""
-    loaded = load_image(data, SIDE, "squash")  # never holds more of a large JPEG than is needed
+    """The upright image for display, uint8 `(H, W, 3)`: large images are reduced, small ones enlarged."""
+    loaded = load_image(data, SIDE, "squash")  # decodes large JPEGs at reduced size
     longer = max(loaded.width, loaded.height)
     if longer <= SIDE:
         return to_look_at(decode(data), least=min(SIDE, 8 * longer), most=SIDE)
@@ -60,15 +60,15 @@ def view(data: bytes) -> Pixels:
 
 
 def heat_method(classifier: Classifier) -> str:
-    """How heat is made for this model, in a sentence."""
+    """Describe the heatmap method used for this model."""
     if maps_side(classifier) > 1:
-        return "Heat: where the network's last maps speak most for the class named first."
-    return "Heat: how much less sure the model is when that place is hidden. This takes a moment for each picture."
+        return "Heatmap: evidence for the top class in the network's last feature maps."
+    return "Heatmap: decrease of the top class's confidence when a region is hidden. This takes a moment per image."
 
 
 def uri(pixels: Pixels) -> str:
-    """Pixels as a data URI: PNG for small ones, which stay sharp, JPEG for photographs."""
-    if max(pixels.shape[:2]) <= _SHARP:
+    """Encode pixels as a data URI: PNG for small images, JPEG for larger ones."""
+    if max(pixels.shape[:2]) <= _MAX_PIXELATED:
         return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=88)
@@ -76,25 +76,27 @@ def uri(pixels: Pixels) -> str:
 
 
 def png(pixels: Pixels) -> bytes:
-    """Pixels as a PNG file."""
+    """Encode pixels as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG")
     return stream.getvalue()
 
 
-@st.cache_data(show_spinner="Looking where the model looks …", max_entries=500)
-def _heat(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, _pixels: Pixels) -> Heat:
-    """Heat of the most probable class `(S, S)`; without PyTorch, whatever else is installed."""
-    one = _pixels[None]
+@st.cache_data(show_spinner="Computing the heatmap …", max_entries=500)
+def _heatmap(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, _pixels: Pixels) -> Heat:
+    """Heatmap of the top class, float32 `(S, S)`, computed without PyTorch."""
+    batch = _pixels[None]
     if maps_side(_classifier) > 1:
-        raw = _classifier.run(one, ("heatmaps",))["heatmaps"]
+        raw = _classifier.run(batch, ("heatmaps",))["heatmaps"]
     else:
-        top = _classifier.run(one, ("logits",))["logits"].argmax(axis=1)
-        raw = occlusion_maps(lambda tried: _in_batches(_classifier, tried), one, top.astype(np.int64))
-    heat: Heat = as_heat(np.nan_to_num(raw), len(_pixels))[0]
-    return heat
+        top = _classifier.run(batch, ("logits",))["logits"].argmax(axis=1)
+        raw = occlusion_maps(lambda occluded: _logits(_classifier, occluded), batch, top.astype(np.int64))
+    heatmap: Heat = as_heat(np.nan_to_num(raw), len(_pixels))[0]
+    return heatmap
 
 
-def _in_batches(classifier: Classifier, pixels: Pixels, size: int = 32) -> npt.NDArray[np.float32]:
-    parts = [classifier.run(pixels[at : at + size], ("logits",))["logits"] for at in range(0, len(pixels), size)]
+def _logits(classifier: Classifier, pixels: Pixels, size: int = 32) -> npt.NDArray[np.float32]:
+    parts = [
+        classifier.run(pixels[start : start + size], ("logits",))["logits"] for start in range(0, len(pixels), size)
+    ]
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Pictures from people: dropped, pasted, photographed or among the samples; the last ones stay for the other pages."""
+"""Image input: dropped, pasted, from the camera or samples; the current images are kept across pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import streamlit as st
 
-from thirtytwo.app.settings import PICTURE_MB
+from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.images.decode import load_image
 from thirtytwo.text import as_markdown
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]
-UPLOAD, CAMERA, TRY = "Drop or paste", "Camera", "Samples"
-_HELD = "pictures"
+UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
+_IMAGES = "images"
 _THUMBNAIL = 108
 
 PASTE = """
@@ -27,13 +27,13 @@ export default function () {
     const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
     const input = document.querySelector(".st-key-paste-here input[type=file]");
     if (!files.length || !input) return;
-    const held = new DataTransfer();
+    const moved = new DataTransfer();
     files.forEach((file, index) => {
       const kind = file.type.split("/")[1].split("+")[0].replace("jpeg", "jpg");
       const time = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
-      held.items.add(new File([file], `pasted ${time}${index ? ` ${index + 1}` : ""}.${kind}`, { type: file.type }));
+      moved.items.add(new File([file], `pasted ${time}${index ? ` ${index + 1}` : ""}.${kind}`, { type: file.type }));
     });
-    input.files = held.files;
+    input.files = moved.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
     event.preventDefault();
   };
@@ -41,55 +41,55 @@ export default function () {
   return () => document.removeEventListener("paste", onPaste);
 }
 """
-"""Hands pasted pictures to the uploader on the page, which has no way of its own for them."""
+"""Script that passes pasted images to the uploader of the page, which does not support pasting."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An encoded picture and what to call it."""
+class InputImage:
+    """An encoded image and its name."""
 
     name: str
     data: bytes
 
     @cached_property
     def digest(self) -> str:
-        """Equal for equal bytes."""
+        """Content hash of the encoded image."""
         return blake2b(self.data, digest_size=12).hexdigest()
 
 
 class Uploaded(Protocol):
-    """What Streamlit hands over of a file."""
+    """The part of Streamlit's uploaded file that is used."""
 
     name: str
 
     def getvalue(self) -> bytes: ...
 
 
-def picture_input() -> list[Picture]:
-    """Ask for pictures; those given last, on whatever page."""
-    way = st.segmented_control(
-        "Pictures from",
-        [UPLOAD, CAMERA, TRY],
+def image_input() -> list[InputImage]:
+    """Show the image input; return the current images, from whichever page they were added."""
+    source = st.segmented_control(
+        "Image source",
+        [UPLOAD, CAMERA, SAMPLE],
         default=UPLOAD,
         required=True,
         key="way",
         label_visibility="collapsed",
         persist_state="session",
     )
-    if way == CAMERA:
-        st.camera_input("Take a picture", key="camera", on_change=_take, args=("camera",))
-    elif way == TRY:
-        _samples()
+    if source == CAMERA:
+        st.camera_input("Take a photo", key="camera", on_change=_set_from_field, args=("camera",))
+    elif source == SAMPLE:
+        _show_samples()
     else:
-        drop("Pictures", "upload", _take, help="Nothing leaves this computer.")
-    pictures = held()
-    if pictures:
-        _kept(pictures)
-    return pictures
+        upload_field("Images", "upload", _set_from_field, help="No data leaves this computer.")
+    images = current_images()
+    if images:
+        _show_current(images)
+    return images
 
 
-def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help: str | None = None) -> None:
-    """A field that takes many pictures, pasted ones too where it is the only such field of the page."""
+def upload_field(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help: str | None = None) -> None:
+    """A field to upload several images; the field with the key `upload` also accepts pasted images."""
     container = st.container(key="paste-here" if key == "upload" else None)
     with container:
         st.file_uploader(
@@ -99,79 +99,83 @@ def drop(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help
             key=key,
             on_change=on_change,
             args=(key, *args),
-            max_upload_size=PICTURE_MB,
+            max_upload_size=IMAGE_MB,
             help=help,
             label_visibility="collapsed" if key == "upload" else "visible",
         )
     if key == "upload":
-        _paste()(key="paste", height=1)
+        _paste_component()(key="paste", height=1)
 
 
-def as_pictures(files: Iterable[Uploaded]) -> list[Picture]:
-    """Uploads as pictures; one that came twice is told apart by a number."""
+def as_images(files: Iterable[Uploaded]) -> list[InputImage]:
+    """Uploaded files as images; repeated names get a number."""
     taken: set[str] = set()
-    pictures = []
+    images = []
     for file in files:
         path, number = Path(file.name), 2
         name = file.name
         while name in taken:
             name, number = f"{path.stem} ({number}){path.suffix}", number + 1
         taken.add(name)
-        pictures.append(Picture(name, file.getvalue()))
-    return pictures
+        images.append(InputImage(name, file.getvalue()))
+    return images
 
 
-def held() -> list[Picture]:
-    """The pictures given last."""
-    pictures: list[Picture] = st.session_state.get(_HELD, [])
-    return pictures
+def current_images() -> list[InputImage]:
+    """The images that pages currently work on."""
+    images: list[InputImage] = st.session_state.get(_IMAGES, [])
+    return images
 
 
-def hold(pictures: Sequence[Picture]) -> None:
-    """Let pages work on these."""
-    st.session_state[_HELD] = list(pictures)
+def set_images(images: Sequence[InputImage]) -> None:
+    """Set the images that pages work on."""
+    st.session_state[_IMAGES] = list(images)
 
 
 def sample_files() -> list[Path]:
-    """The pictures that come along."""
+    """The bundled sample images."""
     return sorted(SAMPLES.glob("*.jpg"))
 
 
-def _take(key: str) -> None:
-    """What is in a field now becomes what pages work on."""
-    given = st.session_state[key]
-    files = given if isinstance(given, list) else [given] if given is not None else []
+def _set_from_field(key: str) -> None:
+    """Set the current images to those in a field."""
+    uploaded = st.session_state[key]
+    files = uploaded if isinstance(uploaded, list) else [uploaded] if uploaded is not None else []
     if key == "camera":
-        hold([Picture("camera.jpg", file.getvalue()) for file in files])
+        set_images([InputImage("camera.jpg", file.getvalue()) for file in files])
     else:
-        hold(as_pictures(files))
+        set_images(as_images(files))
 
 
-def _samples() -> None:
+def _show_samples() -> None:
     files = sample_files()
     with st.container(horizontal=True, key="samples", gap="small"):
         for file in files:
             with st.container(width=_THUMBNAIL, gap="small"):
-                picture = Picture(file.name, file.read_bytes())
-                st.image(load_image(picture.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
+                image = InputImage(file.name, file.read_bytes())
+                st.image(load_image(image.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
                 st.button(
-                    as_markdown(file.stem), key=f"sample-{file.stem}", width="stretch", on_click=hold, args=([picture],)
+                    as_markdown(file.stem),
+                    key=f"sample-{file.stem}",
+                    width="stretch",
+                    on_click=set_images,
+                    args=([image],),
                 )
-    everything = [Picture(file.name, file.read_bytes()) for file in files]
-    st.button("All of them", key="sample-all", on_click=hold, args=(everything,))
+    all_samples = [InputImage(file.name, file.read_bytes()) for file in files]
+    st.button("All samples", key="sample-all", on_click=set_images, args=(all_samples,))
 
 
-def _kept(pictures: Sequence[Picture]) -> None:
-    """Say what is worked on where the page's own field does not show it."""
+def _show_current(images: Sequence[InputImage]) -> None:
+    """Show the names of the current images if the page's field does not show them."""
     shown = st.session_state.get("upload") or ([st.session_state["camera"]] if st.session_state.get("camera") else [])
-    if len(shown) == len(pictures):
+    if len(shown) == len(images):
         return
-    names = ", ".join(picture.name for picture in pictures[:3]) + (" …" if len(pictures) > 3 else "")
+    names = ", ".join(image.name for image in images[:3]) + (" …" if len(images) > 3 else "")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"Working on {as_markdown(names)}")
-        st.button("Clear", key="clear", type="tertiary", on_click=hold, args=([],))
+        st.caption(f"Current images: {as_markdown(names)}")
+        st.button("Clear", key="clear", type="tertiary", on_click=set_images, args=([],))
 
 
 @st.cache_resource(show_spinner=False)
-def _paste() -> Any:
+def _paste_component() -> Any:
     return st.components.v2.component("thirtytwo_paste", js=PASTE)

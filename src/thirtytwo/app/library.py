@@ -1,4 +1,4 @@
-"""The models at hand, opened once for all sessions, and those that one session brought along."""
+"""Model library: available models, loaded once for all sessions, and models added by one session."""
 
 from __future__ import annotations
 
@@ -8,140 +8,140 @@ from pathlib import Path
 import streamlit as st
 
 from thirtytwo.app.settings import Settings
-from thirtytwo.app.uploads import Held, Store
+from thirtytwo.app.uploads import UploadHandle, UploadStore
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model
 from thirtytwo.inference.model_file import ModelInfo, read_info
 
 settings = Settings()
-"""Set before the first page is shown."""
+"""Settings of the app; set by `launch.run`."""
 
-_OWN = "own models"
-_CHOSEN = "chosen model"
-_OPEN = 4
-"""Models kept open; the one not asked for longest is closed first."""
+_SESSION_MODELS = "own models"
+_SELECTED = "chosen model"
+_MAX_LOADED = 4
+"""Number of models kept loaded; the least recently used one is unloaded first."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model file under a name that no other has; `origin` says where it comes from."""
+    """A model file with a unique name; `origin` describes its source."""
 
     name: str
     path: Path
     origin: str
-    held: Held | None = field(default=None, compare=False, repr=False)
-    """Keeps an uploaded or taught file there while the session has this entry."""
+    handle: UploadHandle | None = field(default=None, compare=False, repr=False)
+    """Keeps an uploaded or trained file on disk while the session has this entry."""
 
     @property
     def stamp(self) -> tuple[str, int, int]:
-        """Changes when the file does."""
-        found = self.path.stat()
-        return (str(self.path), found.st_mtime_ns, found.st_size)
+        """Path, modification time and size; changes when the file changes."""
+        status = self.path.stat()
+        return (str(self.path), status.st_mtime_ns, status.st_size)
 
 
 def entries() -> list[Entry]:
-    """Every model at hand: asked for, brought along, bundled, then finished runs under ./runs, newest first."""
+    """All available models: from --model, added in this session, bundled, then runs under ./runs, newest first."""
     found: list[Entry] = []
     for text in settings.models:
         path = find_model(text)
-        found.append(Entry(name_of(path), path, "asked for with --model"))
-    found += own().values()
+        found.append(Entry(name_of(path), path, "from --model"))
+    found += session_models().values()
     bundled = sorted(bundled_models().items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0]))
-    found += [Entry(name, path, "comes with thirtytwo") for name, path in bundled]
+    found += [Entry(name, path, "bundled with thirtytwo") for name, path in bundled]
     runs = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
     runs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     found += [Entry(name_of(path), path, f"run {path.parent}") for path in runs]
-    return _named_apart(found)
+    return _with_unique_names(found)
 
 
 def name_of(path: Path) -> str:
-    """A model file's name: that of its run for a `model.onnx`, else its own."""
+    """The name of a model file: its run's name for a `model.onnx`, else the file's."""
     return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
-def own() -> dict[str, Entry]:
-    """What this session uploaded, taught or pointed at, newest first, as far as it is still there."""
-    kept: dict[str, Entry] = st.session_state.setdefault(_OWN, {})
-    gone = [key for key, entry in kept.items() if entry.held is not None and not entry.path.is_file()]
+def session_models() -> dict[str, Entry]:
+    """Models uploaded, trained or added by path in this session that still exist, newest first."""
+    kept: dict[str, Entry] = st.session_state.setdefault(_SESSION_MODELS, {})
+    gone = [key for key, entry in kept.items() if entry.handle is not None and not entry.path.is_file()]
     for key in gone:
         del kept[key]
     return kept
 
 
-def keep(name: str, path: Path, origin: str, held: Held | None = None) -> Entry:
-    """Put a model that was found good on this session's shelf, and choose it; `held` is its upload."""
+def add_model(name: str, path: Path, origin: str, handle: UploadHandle | None = None) -> Entry:
+    """Add a valid model to the session and select it; `handle` keeps its uploaded file on disk."""
     name = name.strip() or "model"
     others = {one.name for one in entries() if one.path != path}
     free, number = name, 2
     while free in others:
         free, number = f"{name} ({number})", number + 1
-    entry = Entry(free, path, origin, held)
-    kept = {str(path): entry} | {key: one for key, one in own().items() if key != str(path)}
-    st.session_state[_OWN] = kept
-    choose(entry)
+    entry = Entry(free, path, origin, handle)
+    kept = {str(path): entry} | {key: one for key, one in session_models().items() if key != str(path)}
+    st.session_state[_SESSION_MODELS] = kept
+    select_model(entry)
     return entry
 
 
-def keep_upload(name: str, data: bytes) -> Entry:
-    """Check an uploaded model file and put it on the shelf.
+def add_upload(name: str, data: bytes) -> Entry:
+    """Check an uploaded model file and add it to the session.
 
     Raises:
-        ModelFileError: damaged, or not one of ours; names the upload.
+        ModelFileError: the file is damaged or not a thirtytwo model; names the upload.
     """
-    held = uploads().add(data)
+    handle = uploads().add(data)
     try:
-        read_info(held.path)
+        read_info(handle.path)
     except ThirtytwoError as error:
-        raise type(error)(error.message.replace(str(held.path), name), error.fix) from None
-    return keep(Path(name).stem, held.path, "uploaded", held)
+        raise type(error)(error.message.replace(str(handle.path), name), error.fix) from None
+    return add_model(Path(name).stem, handle.path, "uploaded", handle)
 
 
-def keep_taught(name: str, data: bytes) -> Entry:
-    """Put a model that was taught here on the shelf."""
-    held = uploads().add(data)
-    return keep(name, held.path, "taught here", held)
+def save_probe(name: str, data: bytes) -> Entry:
+    """Add a linear probe that was trained in the app to the session."""
+    handle = uploads().add(data)
+    return add_model(name, handle.path, "trained in the app", handle)
 
 
 @st.cache_resource(show_spinner=False)
-def uploads() -> Store:
-    """The files of all sessions; gone when the process ends."""
-    return Store()
+def uploads() -> UploadStore:
+    """The uploaded files of all sessions; deleted when the process ends."""
+    return UploadStore()
 
 
-def choose(entry: Entry) -> None:
-    """Make a model the one that pages begin with."""
-    st.session_state[_CHOSEN] = str(entry.path)
+def select_model(entry: Entry) -> None:
+    """Make a model the default selection of all pages."""
+    st.session_state[_SELECTED] = str(entry.path)
 
 
-def chosen(found: list[Entry]) -> int:
-    """Position of the model that pages begin with."""
-    wanted = st.session_state.get(_CHOSEN)
+def index_of_selected(found: list[Entry]) -> int:
+    """Index of the default selection."""
+    wanted = st.session_state.get(_SELECTED)
     return next((number for number, one in enumerate(found) if str(one.path) == wanted), 0)
 
 
-def opened(entry: Entry) -> Classifier:
-    """The model, ready to classify; raises as `Classifier` does."""
+def load_classifier(entry: Entry) -> Classifier:
+    """The classifier of an entry; raises like `Classifier`."""
     uploads().touch(entry.path)
-    return _opened(entry.stamp)
+    return _load_classifier(entry.stamp)
 
 
 def info_of(entry: Entry) -> ModelInfo:
-    """What the model file says about itself; raises as `read_info` does."""
-    return _info(entry.stamp)
+    """The metadata of an entry's model file; raises like `read_info`."""
+    return _read_info(entry.stamp)
 
 
-@st.cache_resource(show_spinner="Opening the model …", max_entries=_OPEN)
-def _opened(stamp: tuple[str, int, int]) -> Classifier:
+@st.cache_resource(show_spinner="Loading the model …", max_entries=_MAX_LOADED)
+def _load_classifier(stamp: tuple[str, int, int]) -> Classifier:
     return Classifier(Path(stamp[0]))
 
 
 @st.cache_resource(show_spinner=False, max_entries=200)
-def _info(stamp: tuple[str, int, int]) -> ModelInfo:
+def _read_info(stamp: tuple[str, int, int]) -> ModelInfo:
     return read_info(Path(stamp[0]))
 
 
-def _named_apart(found: list[Entry]) -> list[Entry]:
-    """Each file once, the first time it comes; a name that comes again gets its directory with it."""
+def _with_unique_names(found: list[Entry]) -> list[Entry]:
+    """Remove duplicate files, and append the path to repeated names."""
     seen: set[Path] = set()
     entries: list[Entry] = []
     for entry in found:

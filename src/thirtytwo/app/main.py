@@ -1,4 +1,4 @@
-"""The script that Streamlit runs for every visit and press: the pages, and what is told when something is wrong."""
+"""The script that Streamlit runs for every interaction: pages and error handling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app.components import mistake
+from thirtytwo.app.components import show_error
 from thirtytwo.app.views import classify, compare, explore, fewshot, models
 from thirtytwo.errors import ThirtytwoError
 
@@ -16,33 +16,37 @@ STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png
 
 
 def main() -> None:
-    """Show the page that is asked for."""
+    """Show the requested page."""
     st.set_page_config(page_title="thirtytwo", page_icon=str(ICON), layout="centered")
     pages = [
         st.Page(
-            told(classify.show), title="Classify", icon=":material/image_search:", url_path="classify", default=True
+            with_errors(classify.show),
+            title="Classify",
+            icon=":material/image_search:",
+            url_path="classify",
+            default=True,
         ),
-        st.Page(told(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
-        st.Page(told(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
-        st.Page(told(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
-        st.Page(told(fewshot.show), title="Teach", icon=":material/school:", url_path="teach"),
+        st.Page(with_errors(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
+        st.Page(with_errors(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
+        st.Page(with_errors(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
+        st.Page(with_errors(fewshot.show), title="Add classes", icon=":material/school:", url_path="teach"),
     ]
     page = st.navigation(pages, position="top")
     st.html(STYLE)
     page.run()
 
 
-def told(show: Callable[[], None]) -> Callable[[], None]:
-    """A page on which the user's mistakes are told instead of shown as bugs."""
+def with_errors(show: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a page so that user errors are shown as messages instead of tracebacks."""
 
     @wraps(show)
-    def shown() -> None:
+    def page() -> None:
         try:
             show()
         except ThirtytwoError as error:
-            mistake(error)
+            show_error(error)
 
-    return shown
+    return page
 
 
 main()

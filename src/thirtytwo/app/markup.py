@@ -1,4 +1,4 @@
-"""Pieces of the pages that Streamlit has no element for, as HTML; every text from outside is escaped."""
+"""HTML for parts of the pages that Streamlit has no element for; all external text is escaped."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.app.display import Drawn, uri
+from thirtytwo.app.display import Rendered, uri
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.text import as_html
 
 Ints = npt.NDArray[np.int64]
-_SHARP = 64
+_MAX_PIXELATED = 64
 SPACE = "\u00a0"
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 
 
-def card(name: str, result: Prediction, drawn: Drawn, top: int, *, heat: bool) -> str:
-    """One picture: itself, what the model sees, and the most probable classes as bars."""
+def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool) -> str:
+    """One image with the model's input and the top classes as bars."""
     size = f"{result.width}×{result.height}"
-    sides = "×".join(map(str, drawn.seen.shape[1::-1]))
-    about = f"{name}, with heat over it" if heat else name
+    sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
+    alt = f"{name} with heatmap" if heat else name
     return (
-        f'<div class="tt-card"><figure>{image(drawn.picture, about)}'
+        f'<div class="tt-card"><figure>{img_tag(rendered.image, alt)}'
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
-        f'<figure class="tt-seen">{image(drawn.seen, f"{name} as the model sees it")}'
-        f"<figcaption>What the model sees, {sides}</figcaption></figure>"
+        f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
+        f"<figcaption>Model input, {sides}</figcaption></figure>"
         f"<div>{headline(result)}{bars(result.predictions[:top])}</div></div>"
     )
 
 
 def headline(result: Prediction) -> str:
-    """The class named first, and a badge where the picture is unlike those of training."""
+    """The top class, with a badge and an explanation if the image is unknown."""
     if result.known:
         return f'<p class="tt-top">{as_html(result.top)}</p>'
     return (
         f'<p class="tt-top">{as_html(result.top)}?<span class="tt-badge tt-warm">unknown</span></p>'
-        '<p class="tt-soft" style="margin:0 0 8px">Unlike anything the model was trained on; what follows is its '
-        "nearest guess.</p>"
+        '<p class="tt-soft" style="margin:0 0 8px">Out of distribution: unlike the training images. The classes '
+        "below are the nearest ones.</p>"
     )
 
 
 def bars(predictions: Iterable[tuple[str, float]]) -> str:
-    """Classes with their calibrated probabilities as bars."""
+    """Classes and their calibrated probabilities as bars."""
     rows = (
         f'<b>{as_html(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
         f"<em>{percent(value)}</em>"
@@ -52,43 +52,43 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
     return f'<div class="tt-bars">{"".join(rows)}</div>'
 
 
-def wall(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
-    """Many small pictures, each with a line in bold and one below."""
-    shown = (
-        f'<figure class="tt-tile">{image(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
+def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
+    """A grid of small images, each with a bold and a normal caption line."""
+    figures = (
+        f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
         f"<span>{as_html(second)}</span></figure>"
         for pixels, first, second in tiles
     )
-    return f'<div class="tt-wall">{"".join(shown)}</div>'
+    return f'<div class="tt-grid">{"".join(figures)}</div>'
 
 
-def beside(
-    name: str, picture: npt.NDArray[np.uint8], said: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
+def side_by_side(
+    name: str, image: npt.NDArray[np.uint8], predictions: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
 ) -> str:
-    """One picture and what each model says of it."""
+    """One image with the prediction of each model."""
     badge = (
         '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
         if agree
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
     columns = "".join(
-        f"<div><h4>{as_html(model)}</h4>{headline_only(result)}{bars(result.predictions[:top])}</div>"
-        for model, result in said
+        f"<div><h4>{as_html(model)}</h4>{short_headline(result)}{bars(result.predictions[:top])}</div>"
+        for model, result in predictions
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(said)}"><figure style="margin:0">{image(picture, name)}'
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{img_tag(image, name)}'
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 
 
-def headline_only(result: Prediction) -> str:
-    """The class named first, with a badge, without the explanation of it."""
+def short_headline(result: Prediction) -> str:
+    """The top class, with a badge if the image is unknown."""
     badge = "" if result.known else '<span class="tt-badge tt-warm">unknown</span>'
     return f'<p class="tt-top">{as_html(result.top)}{badge}</p>'
 
 
 def matrix(counts: Ints, classes: Sequence[str]) -> str:
-    """A confusion matrix `(C, C)`: rows are true classes, columns what they were called."""
+    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in classes)
     rows = []
@@ -100,23 +100,23 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
         )
         rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
     return (
-        '<p class="tt-soft">Rows: what it is. Columns: what it was called.</p>'
+        '<p class="tt-soft">Rows: true class. Columns: predicted class.</p>'
         '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def image(pixels: npt.NDArray[np.uint8], about: str) -> str:
-    """An `<img>`; small pictures show their pixels."""
-    sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _SHARP else ""
-    return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(about)}">'
+def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
+    """An `<img>` element; small images are shown pixelated."""
+    sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _MAX_PIXELATED else ""
+    return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(alt)}">'
 
 
 def percent(value: float) -> str:
-    """`0.9312` as `93.1 %` with a space that does not break; what is almost nothing or everything is not called so."""
-    shown = f"{100 * value:.1f}"
-    if shown == "100.0" and value < 1:
-        shown = "> 99.9"
-    if shown == "0.0" and value > 0:
-        shown = "< 0.1"
-    return f"{shown}{SPACE}%"
+    """Format a share as `93.1 %` with a non-breaking space; values just below 1 or above 0 are not rounded to them."""
+    text = f"{100 * value:.1f}"
+    if text == "100.0" and value < 1:
+        text = "> 99.9"
+    if text == "0.0" and value > 0:
+        text = "< 0.1"
+    return f"{text}{SPACE}%"

@@ -1,4 +1,4 @@
-"""Holding no more memory than is used: what C libraries free goes back to the system, and so do pages of files."""
+"""Return unused memory to the system: blocks freed by C libraries, and pages of mapped files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LARGE = 1 << 20
 _ARENAS = 2
 
 
-def give_back() -> None:
-    """Have glibc give large blocks back when they are freed; without it, opening a model leaves twice its size behind.
+def release_memory() -> None:
+    """Make glibc return large blocks to the system when they are freed (Linux only).
 
-    By itself glibc raises its bound for such blocks whenever one is freed, and keeps a heap for each thread. Elsewhere
-    than on Linux nothing is done.
+    By default glibc raises its threshold for such blocks whenever one is freed and keeps a heap per thread, so that
+    loading a model leaves memory of twice its size allocated.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -30,8 +30,8 @@ def give_back() -> None:
             library.mallopt(parameter, value)
 
 
-def let_go(pictures: npt.NDArray[np.uint8]) -> None:
-    """Let go of the pages of a mapped file that were read; they are read again when they are looked at."""
-    mapped: object = pictures.base
+def release_pages(images: npt.NDArray[np.uint8]) -> None:
+    """Release the pages of a memory-mapped array that were read; they are read again on access."""
+    mapped: object = images.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

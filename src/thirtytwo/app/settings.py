@@ -1,4 +1,4 @@
-"""What the app was started with, and how Streamlit is set for it."""
+"""Settings of the app and of Streamlit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-PICTURE_MB, MODEL_MB = 50, 500
-"""Largest picture and largest model that may be uploaded."""
+IMAGE_MB, MODEL_MB = 50, 500
+"""Maximum size of an uploaded image and of an uploaded model, in MB."""
 
 _SERIF = '"Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, "Liberation Serif", serif'
 _SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
@@ -34,10 +34,10 @@ _DARK = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the app was started with.
+    """Settings of the app.
 
-    `models` are what `--model` named, the first one the default; `data_root` is where known data sets are looked for;
-    `host` and `port` are where the app listens.
+    `models` are the values of `--model`, the first one the default; `data_root` is the folder to look for known data
+    sets in; `host` and `port` are the address to listen on.
     """
 
     models: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def is_local(self) -> bool:
-        """Whether only people on this machine can reach the app, who may name any path on it."""
+        """Whether only users of this machine can reach the app, so that they may enter paths on it."""
         return self.host in LOOPBACK
 
     @property
@@ -56,7 +56,7 @@ class Settings:
 
 
 def streamlit_options(settings: Settings, *, open_browser: bool) -> dict[str, Any]:
-    """Streamlit's options: nothing is sent anywhere, files are not watched, and the look is that of the reports."""
+    """Streamlit's options: no telemetry, no file watching, and the theme of the reports."""
     hosts = sorted(LOOPBACK) if settings.is_local else []
     return {
         "browser.gatherUsageStats": False,

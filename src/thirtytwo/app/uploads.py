@@ -1,4 +1,4 @@
-"""Model files that sessions uploaded or taught: each content once, whole, within bounds, gone with its last session."""
+"""Storage for uploaded and trained model files: deduplicated, bounded, and deleted with the last session using them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary, finalize
 
 from thirtytwo.io import write_bytes
 
-MOST_FILES, MOST_BYTES = 32, 2 << 30
+MAX_FILES, MAX_BYTES = 32, 2 << 30
 
 
-class Held:
-    """A file that is there while somebody holds this object, unless others needed its room."""
+class UploadHandle:
+    """A stored file that exists while this object is referenced, unless it is evicted to make room."""
 
     def __init__(self, path: Path, digest: str, size: int) -> None:
         self.path, self.digest, self.size = path, digest, size
@@ -25,52 +25,52 @@ class Held:
         finalize(self, path.unlink, missing_ok=True)
 
 
-class Store:
-    """A directory of files by content, shared by all sessions of the process.
+class UploadStore:
+    """A directory of content-addressed files, shared by all sessions of the process.
 
     Args:
-        most_files: beyond these, the file that was not used for longest is removed, whoever holds it.
-        most_bytes: likewise; a single larger file is kept alone.
+        max_files: maximum number of files; the least recently used ones are evicted first, even if still referenced.
+        max_bytes: maximum total size; a single larger file is kept alone.
     """
 
-    def __init__(self, most_files: int = MOST_FILES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="thirtytwo-app-"))
         finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self._most_files, self._most_bytes = most_files, most_bytes
-        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
+        self._max_files, self._max_bytes = max_files, max_bytes
+        self._handles: WeakValueDictionary[str, UploadHandle] = WeakValueDictionary()
         self._numbers = count()
         self._lock = Lock()
 
-    def add(self, data: bytes) -> Held:
-        """The file of this content, written whole if nobody holds it yet.
+    def add(self, data: bytes) -> UploadHandle:
+        """Store a file atomically, or return the existing one with the same content.
 
         Raises:
-            OutputError: it could not be written.
+            OutputError: the file cannot be written.
         """
         digest = blake2b(data, digest_size=12).hexdigest()
         with self._lock:
-            found = self._held.get(digest)
+            found = self._handles.get(digest)
             if found is None:
-                # A number of its own: the last holder of an equal file may be about to remove that one.
-                found = Held(self.folder / f"{digest}-{next(self._numbers)}.onnx", digest, len(data))
+                # A unique number: an equal file may be about to be deleted with its last handle.
+                found = UploadHandle(self.folder / f"{digest}-{next(self._numbers)}.onnx", digest, len(data))
                 write_bytes(found.path, data)
-                self._held[digest] = found
-                self._make_room(found)
+                self._handles[digest] = found
+                self._evict(found)
             found.used = monotonic()
         return found
 
     def touch(self, path: Path) -> None:
-        """Note that a file was used just now, if it is one of these."""
+        """Mark a file as just used, if it is in the store."""
         with self._lock:
-            for one in list(self._held.values()):
+            for one in list(self._handles.values()):
                 if one.path == path:
                     one.used = monotonic()
 
-    def _make_room(self, new: Held) -> None:
-        others = sorted((one for one in self._held.values() if one is not new), key=lambda one: one.used)
+    def _evict(self, new: UploadHandle) -> None:
+        others = sorted((one for one in self._handles.values() if one is not new), key=lambda one: one.used)
         size = new.size + sum(one.size for one in others)
-        while others and (len(others) >= self._most_files or size > self._most_bytes):
+        while others and (len(others) >= self._max_files or size > self._max_bytes):
             oldest = others.pop(0)
             size -= oldest.size
-            del self._held[oldest.digest]
+            del self._handles[oldest.digest]
             oldest.path.unlink(missing_ok=True)

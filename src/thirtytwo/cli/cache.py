@@ -1,4 +1,4 @@
-"""`thirtytwo cache`: what decoded images take on disk, and removing them."""
+"""`thirtytwo cache`: list and remove cached decoded images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thirtytwo.cli.console import say, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -17,45 +17,48 @@ if TYPE_CHECKING:
 
 def cache(
     entries: Annotated[
-        list[str] | None, typer.Argument(metavar="[ENTRY...]", help="With --clear: these only, by entry or data set.")
+        list[str] | None,
+        typer.Argument(metavar="[ENTRY...]", help="Entries to remove with --clear, by entry name or data set."),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove entries; without a name, all of them.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the named entries, or all of them.")] = False,
     limit: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="GB",
-            help="Remove the least recently used entries until the rest takes no more than this.",
-            show_default="never more than THIRTYTWO_CACHE_GB, else 20 or a tenth of the disk",
+            help="Remove the least recently used entries until the cache is at most this large.",
+            show_default="THIRTYTWO_CACHE_GB, else 20 or a tenth of the disk",
         ),
     ] = None,
 ) -> None:
-    """List the decoded images kept on disk with sizes and last use, or remove them."""
-    from thirtytwo.data import cache_eviction as room
+    """List the cached decoded images with their sizes and last use, or remove them."""
+    from thirtytwo.data import cache_eviction
     from thirtytwo.data.cache import clear_contents, entries_dir
 
     if entries and not clear:
-        raise DataError("Entries are named, and --clear is not given.", "Add --clear to remove them.")
+        raise DataError(f"Entries were given ({', '.join(entries)}) without --clear.", "Add --clear to remove them.")
     if clear and limit is not None:
-        raise DataError("--clear and --limit exclude each other.", "Use --limit alone to keep what was used last.")
-    found = room.stored(entries_dir())
+        raise DataError(
+            "--clear and --limit cannot be used together.", "Use --limit alone to keep recently used entries."
+        )
+    found = cache_eviction.stored(entries_dir())
     if limit is not None:
-        _tell(room.make_room(entries_dir(), int(limit * room.GB)))
+        _show_removed(cache_eviction.make_room(entries_dir(), int(limit * cache_eviction.GB)))
     elif clear:
-        done = room.remove(_chosen(found, entries) if entries else found)
-        swept = 0 if entries else room.sweep(entries_dir()) + clear_contents()
-        _tell(room.Cleared(done.removed, done.left, done.freed + swept))
+        done = cache_eviction.remove(_matching(found, entries) if entries else found)
+        swept = 0 if entries else cache_eviction.sweep(entries_dir()) + clear_contents()
+        _show_removed(cache_eviction.Cleared(done.removed, done.left, done.freed + swept))
     else:
-        _list(found, room.limit_bytes(entries_dir()))
+        _show_entries(found, cache_eviction.limit_bytes(entries_dir()))
 
 
-def _list(found: list[Stored], limit: int) -> None:
+def _show_entries(found: list[Stored], limit: int) -> None:
     from thirtytwo.data.cache import cache_dir
 
     rows = [
         (
             entry.name,
-            entry.data or "(not known)",
+            entry.data or "(unknown)",
             f"{entry.images:,}" if entry.side else "",
             f"{entry.side}×{entry.side}" if entry.side else "",
             _size(entry.size),
@@ -70,31 +73,31 @@ def _list(found: list[Stored], limit: int) -> None:
     show(f"{len(found)} entries, {_size(total)} of at most {_size(limit)}, in {cache_dir()}")
 
 
-def _chosen(found: list[Stored], wanted: list[str]) -> list[Stored]:
-    """The entries meant: by the beginning of their key, at least as much as is listed, or by their data set.
+def _matching(found: list[Stored], wanted: list[str]) -> list[Stored]:
+    """The entries whose data set equals, or whose key starts with (at least 8 characters), one of `wanted`.
 
     Raises:
-        DataError: there is no such entry.
+        DataError: an element of `wanted` matches no entry.
     """
     chosen: dict[Path, Stored] = {}
     for text in wanted:
-        meant = [one for one in found if one.data == text or (len(text) >= 8 and one.path.name.startswith(text))]
-        if not meant:
+        matches = [one for one in found if one.data == text or (len(text) >= 8 and one.path.name.startswith(text))]
+        if not matches:
             known = {one.name for one in found} | {one.data for one in found if one.data}
             raise DataError(f"The cache has no entry {text!r}.", did_you_mean(text, known))
-        chosen |= {one.path: one for one in meant}
+        chosen |= {one.path: one for one in matches}
     return list(chosen.values())
 
 
-def _tell(done: Cleared) -> None:
-    """What was removed, and what was not and why."""
+def _show_removed(done: Cleared) -> None:
+    """List removed entries, and entries that were kept with the reason."""
     for entry in done.removed:
-        show(f"removed {entry.name}  {_size(entry.size)}  {entry.data or '(not known)'}")
+        show(f"removed {entry.name}  {_size(entry.size)}  {entry.data or '(unknown)'}")
     for entry, reason in done.left:
-        say(f"left {entry.name}: {reason}")
+        log(f"kept {entry.name}: {reason}")
     show(f"{len(done.removed)} entries removed, {_size(done.freed)} freed")
 
 
 def _size(count: int) -> str:
-    """Bytes as `7.9 MB` or `1.20 GB`."""
+    """A size in bytes formatted as `7.9 MB` or `1.20 GB`."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

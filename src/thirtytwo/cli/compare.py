@@ -1,4 +1,4 @@
-"""What `thirtytwo compare` and `thirtytwo train --seeds` print."""
+"""Output of `thirtytwo compare` and `thirtytwo train --seeds`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe: str | None = None) -> list[int] | None:
-    """The seeds that `--seeds`, or `--repeat` counting on from `--seed`, name; None where neither is given.
+    """Seeds given by `--seeds`, or by `--repeat` starting at `--seed`; None if neither is given.
 
-    Without `--seed`, `--repeat` counts from the seed of the recipe.
+    Without `--seed`, `--repeat` starts at the recipe's seed.
 
     Raises:
-        RecipeError: two of them at once, or no whole numbers.
+        RecipeError: the options conflict, or a seed is not an integer.
     """
     if seeds is not None and (repeat is not None or seed is not None):
         other = "--repeat" if repeat is not None else "--seed"
-        raise RecipeError(f"--seeds and {other} exclude each other.", "Name every seed with --seeds, or drop it.")
+        raise RecipeError(
+            f"--seeds and {other} cannot be used together.", "List every seed with --seeds, or leave it out."
+        )
     if repeat is not None:
         from thirtytwo.config.recipe import seed_of
 
@@ -35,21 +37,22 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe:
     parts = [part.strip() for part in seeds.split(",")]
     wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
     if wrong is not None:
-        raise RecipeError(f"--seeds {seeds!r} holds {wrong!r}, which is no whole number.", "Write, say, --seeds 0,1,2")
+        raise RecipeError(f"--seeds {seeds!r} contains {wrong!r}, which is not an integer.", "Example: --seeds 0,1,2")
     return [int(part) for part in parts]
 
 
 def train_seeds(data: str, seeds: list[int] | None, seed: int | None, **settings: Any) -> None:
-    """Train several seeds, print each run and the summary, and the directory of all last.
+    """Train several seeds; print each run, the summary and finally their common directory.
 
     Raises:
-        RecipeError: a directory of several seeds is resumed with `--seed`.
+        RecipeError: `--seed` is given when a directory of several seeds is resumed.
     """
     import thirtytwo
 
     if seeds is None and seed is not None:
         raise RecipeError(
-            f"{settings['run']} holds several seeds, and --seed names one.", "Leave it out, or add some with --seeds."
+            f"{settings['run']} contains several seeds, but --seed {seed} selects one.",
+            "Leave --seed out, or add seeds with --seeds.",
         )
     trained = thirtytwo.train_seeds(data, seeds=seeds, **settings)
     show_seeds(trained.summary)
@@ -57,7 +60,7 @@ def train_seeds(data: str, seeds: list[int] | None, seed: int | None, **settings
 
 
 def show_seeds(summary: Mapping[str, Any]) -> None:
-    """Accuracy of each run, then mean, standard deviation and n of every figure."""
+    """Show the accuracy of each run, then mean, standard deviation and n of every metric."""
     from thirtytwo.report.seeds import summary_rows
 
     rows = []
@@ -70,7 +73,7 @@ def show_seeds(summary: Mapping[str, Any]) -> None:
 
 
 def compare(runs: Sequence[Path], **settings: Any) -> None:
-    """Compare runs, print tables and verdict, and the page last."""
+    """Compare runs; print tables, conclusions and finally the page's path."""
     import thirtytwo
 
     found = thirtytwo.compare(runs, **settings)
@@ -79,24 +82,24 @@ def compare(runs: Sequence[Path], **settings: Any) -> None:
 
 
 def show_comparison(found: Comparison) -> None:
-    """Runs with figures and cost, paired tests, seeds, and the verdict."""
+    """Show metrics and cost of each run, paired tests, seeds and conclusions."""
     from thirtytwo.report import comparison_tables as tables
 
     for notice in found.notices:
-        say(notice)
-    timed = ["ms a picture"] if found.timed_on is not None else []
-    heads = ["accuracy", "95 % interval", "NLL", "ECE", "parameters", "FLOPs", "trained in", *timed]
-    show(f"{found.dataset}, {found.split}, {found.count:,} pictures")
+        log(notice)
+    timing_column = ["ms per image"] if found.timed_on is not None else []
+    columns = ["accuracy", "95 % interval", "NLL", "ECE", "parameters", "FLOPs", "training time", *timing_column]
+    show(f"{found.dataset}, {found.split}, {found.count:,} images")
     show()
-    show_table(["", "run", *heads], [_row(run) for run in found.runs])
+    show_table(["", "run", *columns], [_row(run) for run in found.runs])
     show()
-    _show(tables.pairs_table(found))
+    _show_comparison_table(tables.pairs_table(found))
     if found.groups:
         show()
-        _show(tables.seeds_table(found))
+        _show_comparison_table(tables.seeds_table(found))
     if found.group_pairs:
         show()
-        _show(tables.recipes_table(found))
+        _show_comparison_table(tables.recipes_table(found))
     show()
     show(tables.verdict(found))
     if found.group_pairs:
@@ -122,6 +125,6 @@ def _row(run: Contender) -> tuple[str, ...]:
     )
 
 
-def _show(table: Table) -> None:
+def _show_comparison_table(table: Table) -> None:
     rows = [[f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in table.rows]
     show_table(table.columns, rows)

@@ -1,6 +1,6 @@
-"""What the command line shows: messages on stderr, tables on stdout; plain text where it is not a terminal.
+"""Terminal output: messages on stderr, results on stdout; plain text if the stream is not a terminal.
 
-Names of files and classes come from anywhere: what a terminal would obey is written out, and nothing is markup.
+Control characters in names of files and classes are escaped, and markup is not interpreted.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import TextIO
 from thirtytwo.text import as_printable
 
 
-def say(text: str) -> None:
-    """A note on stderr, so that stdout holds results only."""
+def log(text: str) -> None:
+    """Print a message on stderr, so that stdout contains only results."""
     print(as_printable(text), file=sys.stderr)
 
 
 def show(text: str = "") -> None:
-    """A line of results on stdout."""
+    """Print a line of results on stdout."""
     print(as_printable(text), flush=True)
 
 
 def show_error(message: str, fix: str | None = None) -> None:
-    """One message on stderr: wrapped and coloured on a terminal, one plain line elsewhere."""
+    """Print an error on stderr: wrapped and colored on a terminal, otherwise as one plain line."""
     text = f"{message} {fix}" if fix else message
     if not sys.stderr.isatty():
-        say(f"thirtytwo: {' '.join(text.split())}")
+        log(f"thirtytwo: {' '.join(text.split())}")
         return
     width = min(shutil.get_terminal_size().columns, 100)
     wrapped = [
@@ -42,7 +42,7 @@ def show_error(message: str, fix: str | None = None) -> None:
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned with spaces; cells hold no line breaks."""
+    """A table as text, its columns aligned with spaces; line breaks in cells become spaces."""
     cells = [tuple(as_printable(" ".join(cell.split())) for cell in row) for row in (columns, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
@@ -50,7 +50,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO | None = None) -> None:
-    """A table on stdout: drawn by Rich on a terminal, aligned plain text elsewhere."""
+    """Print a table (default: on stdout): with Rich on a terminal, otherwise as aligned plain text."""
     stream = stream or sys.stdout
     if not stream.isatty():
         stream.write(table_text(columns, rows))
@@ -69,5 +69,5 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: Te
 
 
 def percent(value: float) -> str:
-    """`0.9312` as `93.12 %`."""
+    """Format a share: `0.9312` becomes `93.12 %`."""
     return f"{100 * value:.2f} %"

@@ -1,40 +1,40 @@
-"""`thirtytwo train --find-lr`: losses at rising rates, and what to set."""
+"""`thirtytwo train --find-lr`: run the learning-rate finder and print a suggestion."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import say, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import ThirtytwoError
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
 
-ROWS = 15
+MAX_ROWS = 15
 
 
-def find_rate(data: str, **settings: Any) -> None:
-    """Print losses at rising rates, and the settings of the rate at which the loss fell fastest last.
+def find_learning_rate(data: str, **settings: Any) -> None:
+    """Print the loss at increasing learning rates and finally the settings for the suggested learning rate.
 
     Raises:
-        ThirtytwoError: the loss fell at no rate.
+        ThirtytwoError: the loss did not decrease at any learning rate.
     """
     from thirtytwo.workflows.find_lr import find_rate
 
     found, recipe = find_rate(data, **settings)
-    every = max(1, len(found.rates) // ROWS)
+    every = max(1, len(found.rates) // MAX_ROWS)
     pairs = list(zip(found.rates, found.losses, strict=True))
     show_table(["optimizer.lr", "loss"], [(f"{rate:.2g}", f"{loss:.4f}") for rate, loss in pairs[::every]])
     if found.suggestion is None:
         raise ThirtytwoError(
-            "The loss fell at no rate, so there is none to suggest.",
-            "Give it more pictures a batch (schedule.batch_size), or look at the data with: thirtytwo data doctor",
+            "The loss did not decrease at any learning rate, so there is no suggestion.",
+            "Increase schedule.batch_size, or check the data with: thirtytwo data doctor",
         )
-    say(f"the loss fell fastest at {found.suggestion:.2g}; set:")
-    show(" ".join(f"--set {key}={value:.2g}" for key, value in rates_of(recipe, found.suggestion).items()))
+    log(f"Suggested learning rate: {found.suggestion:.2g} (steepest decrease of the loss). Settings:")
+    show(" ".join(f"--set {key}={value:.2g}" for key, value in scaled_learning_rates(recipe, found.suggestion).items()))
 
 
-def rates_of(recipe: Recipe, rate: float) -> dict[str, float]:
-    """Every rate of the recipe, moved in proportion to `optimizer.lr`."""
+def scaled_learning_rates(recipe: Recipe, learning_rate: float) -> dict[str, float]:
+    """The recipe's learning rates, scaled so that `optimizer.lr` equals `learning_rate`."""
     keys = ("lr", "lr_rest", "lr_head") if recipe.optimizer.per_picture else ("lr",)
-    return {f"optimizer.{key}": getattr(recipe.optimizer, key) * rate / recipe.optimizer.lr for key in keys}
+    return {f"optimizer.{key}": getattr(recipe.optimizer, key) * learning_rate / recipe.optimizer.lr for key in keys}

@@ -1,4 +1,4 @@
-"""What `thirtytwo models`, `recipes`, `data show` and `evaluate` print."""
+"""Output of `thirtytwo models`, `recipes`, `data`, `evaluate` and `export`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import percent, say, show, show_table
+from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 if TYPE_CHECKING:
     from thirtytwo.workflows import Exported
 
-_FIGURES = {
+_METRICS = {
     "accuracy": "accuracy",
     "accuracy_tta": "accuracy with test-time augmentation",
     "top5_accuracy": "top-5 accuracy",
@@ -27,30 +27,36 @@ _FIGURES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-_NOT_SHARES = ("nll", "brier")
+_NOT_PERCENTAGES = ("nll", "brier")
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
-    """The figures of a metrics.json with their intervals."""
+    """Show the metrics of a metrics.json with their 95 % intervals."""
     rows = []
-    for key, label in _FIGURES.items():
-        figure = metrics.get(key)
-        if not figure or figure.get("value") is None:
+    for key, label in _METRICS.items():
+        metric = metrics.get(key)
+        if not metric or metric.get("value") is None:
             continue
-        form: Callable[[float], str] = "{:.4f}".format if key in _NOT_SHARES else percent
-        interval = figure.get("ci95")
-        rows.append((label, form(figure["value"]), " to ".join(form(end) for end in interval) if interval else ""))
-    show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures", "value", "95 % interval"], rows)
+        format_value: Callable[[float], str] = "{:.4f}".format if key in _NOT_PERCENTAGES else percent
+        interval = metric.get("ci95")
+        rows.append(
+            (
+                label,
+                format_value(metric["value"]),
+                " to ".join(format_value(end) for end in interval) if interval else "",
+            )
+        )
+    show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
 
 
 def show_sets(found: Mapping[str, Any]) -> None:
-    """Coverage and size of prediction sets."""
+    """Show coverage and mean size of prediction sets."""
     from thirtytwo.report.confidence import coverage_note
 
     measured, size = found["measured"], found["mean_size"]
     rows = [
-        ("truth in the set", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
-        ("classes in a set", f"{size['value']:.2f}", " to ".join(f"{end:.2f}" for end in size["ci95"])),
+        ("sets that contain the true class", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
+        ("classes per set", f"{size['value']:.2f}", " to ".join(f"{end:.2f}" for end in size["ci95"])),
     ]
     show()
     show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
@@ -58,32 +64,32 @@ def show_sets(found: Mapping[str, Any]) -> None:
 
 
 def show_unknown(found: Mapping[str, Any]) -> None:
-    """How well OOD data is told unknown, and what was skipped."""
+    """Show how well OOD data is detected, and the data sets that were skipped."""
     rows = [
         (row["name"], f"{row['n']:,}", f"{row['auroc']:.3f}", percent(row["fpr95"]), percent(row["called_unknown"]))
         for row in found["against"]
     ]
     show()
-    show_table(["OOD data", "images", "AUROC", "false positives at 95 %", "called unknown"], rows)
+    show_table(["OOD data", "images", "AUROC", "FPR at 95 % TPR", "predicted as unknown"], rows)
     for row in found["skipped"]:
         show(f"Skipped {row['name']}: {row['reason']}.")
 
 
 def show_corruptions(found: Mapping[str, Any]) -> None:
-    """Accuracy under each kind of corruption at each strength."""
+    """Show the accuracy for each kind and strength of corruption."""
     rows = [
         (kind["kind"].replace("_", " "), *(percent(cell["value"]) for cell in kind["accuracy"]), percent(kind["mean"]))
         for kind in found["kinds"]
     ]
     mean = found["mean_corruption_accuracy"]
     show()
-    show_table([f"corruption, {found['n']:,} pictures", *map(str, found["strengths"]), "mean"], rows)
+    show_table([f"corruption, {found['n']:,} images", *map(str, found["strengths"]), "mean"], rows)
     ends = " to ".join(map(percent, mean["ci95"]))
     show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
 
 
 def show_members(run: Path) -> None:
-    """The runs an ensemble is made of, what each reached and costs, and what they do together."""
+    """Show accuracy and cost of an ensemble's members and of the combined model."""
     from thirtytwo.report.members import members_table
     from thirtytwo.report.run_record import gather
     from thirtytwo.rundir import RunDir
@@ -96,32 +102,32 @@ def show_members(run: Path) -> None:
         for row in (*table["rows"], table["together"])
     ]
     show()
-    show_table(["run", "accuracy", "95 % interval", "parameters", "FLOPs", "trained in"], rows)
+    show_table(["run", "accuracy", "95 % interval", "parameters", "FLOPs", "training time"], rows)
     if table["page"]:
-        show(f"held against each other: {run / table['page']}")
+        show(f"Comparison of the members: {run / table['page']}")
 
 
 def show_export(made: Exported) -> None:
-    """The sizes of a model and of what was made of it, and how far both say the same."""
+    """Show the file sizes of a model and its export, and how closely their outputs agree."""
     files = [(str(path), megabytes(path.stat().st_size)) for path in (made.source, made.path)]
     agreement = made.agreement
     if agreement is None:
         show_table(["file", "size"], files)
-        say(f"Not held against the model it is made of: {made.reason}")
+        log(f"Not compared with the original model: {made.reason}")
         return
-    right = [percent(agreement.before), percent(agreement.accuracy)]
-    rows = [(*file, told) for file, told in zip(files, right, strict=True)]
-    show_table(["file", "size", f"{agreement.n:,} {agreement.split} pictures"], rows)
+    accuracies = [percent(agreement.before), percent(agreement.accuracy)]
+    rows = [(*file, accuracy) for file, accuracy in zip(files, accuracies, strict=True)]
+    show_table(["file", "size", f"accuracy on {agreement.n:,} {agreement.split} images"], rows)
     show(
-        f"\nSame class on {percent(agreement.same)} of these pictures; probabilities differ by at most "
+        f"\nSame predicted class for {percent(agreement.same)} of these images; probabilities differ by at most "
         f"{agreement.largest:.2g}."
     )
-    apart = ", ".join(f"{name} {value:.2%}" for name, value in agreement.outputs.items())
-    show(f"Outputs differ by {apart} of their size (root mean squares; allowed: {agreement.allowed:.0%}).")
+    differences = ", ".join(f"{name} {value:.2%}" for name, value in agreement.outputs.items())
+    show(f"Relative RMS differences of the outputs: {differences} (allowed: {agreement.allowed:.0%}).")
 
 
 def show_models(size: int = 32) -> None:
-    """Models ready to predict, then networks that can be trained and what they cost at pictures of `size` pixels."""
+    """Show trained models, then the networks that can be trained with their cost for images of `size` pixels."""
     from thirtytwo.inference.classifier import RUNS, bundled_models
 
     table = _package_json("networks.json")
@@ -133,14 +139,14 @@ def show_models(size: int = 32) -> None:
         rows = [_trained_row(name, path) for name, path in trained.items()]
         show_table(["trained model", "network", "data", "classes", "accuracy", "size"], rows)
     else:
-        say("No trained model here yet: none is bundled, and ./runs has none. Train one with: thirtytwo train cifar10")
+        log("No trained model found, neither bundled nor in ./runs. Train one with: thirtytwo train cifar10")
     measured = _package_json("measured.json")
     rows = [_network_row(row, str(size), measured) for row in table["networks"]]
-    rows += [(point.name, "", "", "", f"from the package {_package(point)}") for point in _outside_networks()]
+    rows += [(point.name, "", "", "", f"from the package {_package(point)}") for point in _plugin_networks()]
     show()
     show_table(["network", "parameters", f"FLOPs at {size}×{size}", "test accuracy (recipe)", "description"], rows)
-    note = f"Parameters are for {table['classes']} classes; a multiply-add is two FLOPs."
-    say(f"{note} The network timm takes any architecture of timm: see docs/models.md.")
+    note = f"Parameter counts are for {table['classes']} classes; one multiply-add counts as two FLOPs."
+    log(f"{note} The network timm supports every timm architecture: see docs/models.md.")
 
 
 def _trained_row(name: str, path: Path) -> tuple[str, ...]:
@@ -156,11 +162,12 @@ def _trained_row(name: str, path: Path) -> tuple[str, ...]:
 
 def _network_row(row: Mapping[str, Any], size: str, measured: list[dict[str, Any]]) -> tuple[str, ...]:
     options = " ".join(value if key == "architecture" else f"{key}={value}" for key, value in row["options"].items())
-    plain = not set(row["options"]) - {"architecture"}
+    default_options = not set(row["options"]) - {"architecture"}
     found = [
         f"{result['data']} {percent(result['accuracy'])} ({result['recipe']}, {_millions(result['parameters'])})"
         for result in measured
-        if plain and (result["network"], result["architecture"]) == (row["name"], row["options"].get("architecture"))
+        if default_options
+        and (result["network"], result["architecture"]) == (row["name"], row["options"].get("architecture"))
     ]
     cost = f"{row['flops'][size] / 1e9:.2f} G"
     name = f"{row['name']} {options}".rstrip()
@@ -172,11 +179,11 @@ def _millions(count: int) -> str:
 
 
 def _package_json(name: str) -> Any:
-    """A table beside the networks; the package of networks itself would import torch."""
+    """A JSON table of the package `thirtytwo.models`, read without importing it (it imports torch)."""
     return json.loads(resources.files("thirtytwo").joinpath("models", name).read_text(encoding="utf-8"))
 
 
-def _outside_networks() -> list[EntryPoint]:
+def _plugin_networks() -> list[EntryPoint]:
     return sorted(entry_points(group="thirtytwo.models"), key=lambda point: point.name)
 
 
@@ -185,7 +192,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def show_recipes() -> None:
-    """The shipped recipes."""
+    """Show the bundled recipes."""
     from thirtytwo.config.recipe import read_recipe, recipe_names
 
     recipes = [(name, read_recipe(name)) for name in recipe_names()]
@@ -194,38 +201,46 @@ def show_recipes() -> None:
 
 
 def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
-    """Splits, classes and counts of a data set."""
+    """Show splits, classes and counts of a data set.
+
+    Raises:
+        OutputError: the file `sheet` already exists.
+    """
     from thirtytwo.data.doctor import splits
     from thirtytwo.data.explore import class_counts, write_sheet
     from thirtytwo.data.load import load_dataset
 
     if sheet is not None and sheet.exists():
-        raise OutputError(f"{sheet} exists already.", "Delete it, or choose another name for --sheet.")
+        raise OutputError(f"{sheet} already exists.", "Delete it or choose another name with --sheet.")
     data = load_dataset(spec, data_root=data_root)
     parts = splits(data)
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
-    show(f"{data.name}: {len(data.classes)} classes; {counts} pictures, trained on at {width}×{height}")
+    show(f"{data.name}: {len(data.classes)} classes; {counts} images, loaded at {width}×{height}")
     show(f"content {data.fingerprint}")
     show()
-    above = data.superclasses or {}
+    superclasses = data.superclasses or {}
     rows = [
-        (row.name, *([above[row.name]] if above else []), *(f"{count:,}" for count in row.counts.values()))
+        (
+            row.name,
+            *([superclasses[row.name]] if superclasses else []),
+            *(f"{count:,}" for count in row.counts.values()),
+        )
         for row in class_counts(data)
     ]
-    show_table(["class", *(["superclass"] if above else []), *parts], rows)
+    show_table(["class", *(["superclass"] if superclasses else []), *parts], rows)
     for skipped in data.skipped:
-        say(f"Left out: {skipped}")
+        log(f"Skipped: {skipped}")
     if sheet is not None:
         write_sheet(data.train, sheet)
-        say(f"Pictures of every class: {sheet}")
+        log(f"Sample images of every class: {sheet}")
 
 
 def show_diagnosis(spec: str, data_root: Path | None) -> None:
-    """Everything found in a data set, worst first.
+    """Show the findings of `data doctor`, most severe first.
 
     Raises:
-        DataError: some of it are errors.
+        DataError: a finding is an error.
     """
     from thirtytwo.data.doctor import diagnose
 
@@ -234,11 +249,11 @@ def show_diagnosis(spec: str, data_root: Path | None) -> None:
         show(" ".join(f"{finding.severity}: {finding.what} {finding.fix}".split()))
     tally = {severity: sum(finding.severity == severity for finding in findings) for severity in ("error", "warning")}
     if tally["error"]:
-        verdict = "can be read" if data is not None else "could not be looked at"
-        raise DataError(f"{spec}: errors found: {tally['error']}; the rest {verdict}.", "Mend what is listed above.")
-    show(f"{spec} can be trained on; errors: none; warnings: {tally['warning']}.")
+        rest = "can be read" if data is not None else "could not be checked"
+        raise DataError(f"{spec}: errors found: {tally['error']}; the rest {rest}.", "Fix the errors listed above.")
+    show(f"{spec} can be used for training; errors: none; warnings: {tally['warning']}.")
 
 
 def megabytes(size: int) -> str:
-    """Bytes as `7.9 MB`."""
+    """A size in bytes formatted as `7.9 MB`."""
     return f"{size / 1e6:.1f} MB"

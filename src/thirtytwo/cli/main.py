@@ -1,6 +1,6 @@
-"""The command `thirtytwo`: verbs, exit codes, and what a user sees when something is wrong.
+"""The command `thirtytwo`: its verbs, exit codes and error messages.
 
-Exit codes: 0 done, 1 a bug (with traceback), 2 the user's input (one message), 130 interrupted.
+Exit codes: 0 success, 1 a bug (with traceback), 2 invalid user input (one message), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.cache import cache
-from thirtytwo.cli.console import say, show, show_error
+from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.serve import serve
 from thirtytwo.cli.tune import tune
 from thirtytwo.errors import ThirtytwoError
@@ -27,27 +27,27 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 app = typer.Typer(
     name="thirtytwo",
-    help="Train, judge and run image classifiers for small pictures.",
+    help="Train, evaluate and run image classifiers.",
     epilog="Start with: thirtytwo demo",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Look at a data set, or check it before training.", no_args_is_help=True)
+data_app = typer.Typer(help="Show or check a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="cifar10, cifar100, digits, hf:owner/name, or a folder of pictures or of parquet files.",
+        help="cifar10, cifar100, digits, hf:owner/name, or a folder of images or parquet files.",
     ),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, as printed last by training.")]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="What computes.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, printed last by train.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Device to compute on.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Where known data sets are looked for first.", show_default="THIRTYTWO_DATA"),
+    typer.Option(help="Folder to look for known data sets in first.", show_default="THIRTYTWO_DATA"),
 ]
 
 
@@ -70,45 +70,48 @@ def train(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="How to train: see thirtytwo recipes.", show_default="fast"),
+        typer.Option(metavar="NAME|FILE", help="Training recipe: see thirtytwo recipes.", show_default="fast"),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; may be repeated."),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Fixes everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="One run for each of these seeds, and a summary.")
+        str | None, typer.Option(metavar="N,N,...", help="Train one run per seed and summarize them.")
     ] = None,
     repeat: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The same for N seeds, from --seed on.", show_default="1")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
-    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many pictures only.")] = None,
+    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX|COLUMN",
-            help="Keep together what belongs together when validation and test are set aside: a pattern on files' "
-            "paths, such as '/(patient\\d+)_', or a column.",
+            help="Column, or pattern on file paths such as '/(patient\\d+)_', that groups samples; a "
+            "group is never split between train, validation and test.",
         ),
     ] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(metavar="timm|TAG|FILE|RUN", help="Start from these weights.", show_default="the recipe's"),
+        typer.Option(metavar="timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
     ] = None,
     find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Only look for a good rate: a hundred steps, nothing is written.")
+        bool, typer.Option("--find-lr", help="Run the learning-rate finder only (about 100 steps); writes nothing.")
     ] = False,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Train, score once on test, and write the report and model.onnx; prints the run directory last."""
+    """Train, evaluate once on the test split, write the report and model.onnx; prints the run directory last."""
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.listings import show_metrics
@@ -121,15 +124,15 @@ def train(
     if group_by is not None:
         overrides["data.group_by"] = group_by
     if find_lr:
-        from thirtytwo.cli.find_lr import find_rate
+        from thirtytwo.cli.find_lr import find_learning_rate
 
         if resume or run or seeds or repeat or epochs:
-            raise typer.BadParameter("--find-lr writes no run: leave out --run, --resume, --seeds, --repeat, --epochs.")
-        look = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
-        find_rate(data, recipe=recipe, overrides=overrides, **look)
+            raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
+        finder_options = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
+        find_learning_rate(data, recipe=recipe, overrides=overrides, **finder_options)
         return
-    several = parse_seeds(seeds, repeat, seed, recipe)
-    how: dict[str, Any] = {
+    seed_list = parse_seeds(seeds, repeat, seed, recipe)
+    options: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,
         "run": run,
@@ -139,10 +142,10 @@ def train(
         "device": device,
         "data_root": data_root,
     }
-    if several is not None or (resume and run is not None and holds_seeds(run)):
-        train_seeds(data, several, seed, **how)
+    if seed_list is not None or (resume and run is not None and holds_seeds(run)):
+        train_seeds(data, seed_list, seed, **options)
         return
-    trained = thirtytwo.train(data, seed=seed, **how)
+    trained = thirtytwo.train(data, seed=seed, **options)
     if trained.metrics:
         show_metrics(trained.metrics)
     show(str(trained.path))
@@ -152,30 +155,34 @@ def train(
 def evaluate(
     run: RunPath,
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Score on other data.", show_default="the run's own")
+        str | None, typer.Option(metavar="DATA", help="Evaluate on other data.", show_default="the run's data")
     ] = None,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Which part.")] = "test",
-    tta: Annotated[bool, typer.Option("--tta", help="Also with test-time augmentation.")] = False,
+    split: Annotated[Literal["test", "val"], typer.Option(help="Split to evaluate on.")] = "test",
+    tta: Annotated[bool, typer.Option("--tta", help="Also evaluate with test-time augmentation.")] = False,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Also under noise, blur, weather and the like, at five strengths.")
+        bool,
+        typer.Option(
+            "--corruptions", help="Also evaluate under noise, blur, weather and other corruptions, at five strengths."
+        ),
     ] = False,
     corruption_pictures: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Corrupt at most this many pictures.")
+        int, typer.Option(min=1, metavar="N", help="Corrupt at most this many images.")
     ] = 2000,
     coverage: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Also prediction sets that hold the truth this often, such as 0.95."),
+        typer.Option(
+            metavar="SHARE",
+            help="Also compute prediction sets that contain the true class with this probability, such as 0.95.",
+        ),
     ] = None,
     ood: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="DATA", help="Also measure how data of none of its classes is told unknown; may be repeated."
-        ),
+        typer.Option(metavar="DATA", help="Also measure detection of this out-of-distribution data; may be repeated."),
     ] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Score a trained run again, or on other data."""
+    """Evaluate a trained run again, or on other data."""
     import thirtytwo
     from thirtytwo.cli.listings import show_corruptions, show_metrics, show_sets, show_unknown
 
@@ -202,19 +209,19 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Pictures to classify.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to classify.")],
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|RUN|FILE", help="Which model.", show_default="bundled, else the newest run"),
+        typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes to tell.")] = 5,
-    format: Annotated[Literal["table", "json", "csv"], typer.Option(help="How results are written.")] = "table",
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
+    format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write results to a new file.", show_default="stdout")
+        Path | None, typer.Option(metavar="FILE", help="File to write the results to.", show_default="stdout")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Let --out replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
 ) -> None:
-    """Classify pictures; needs no PyTorch."""
+    """Classify images; does not need PyTorch."""
     from thirtytwo.cli.predict import predict
 
     predict(images, model, top, format, out, force)
@@ -222,32 +229,32 @@ def predict(
 
 @app.command()
 def explain(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Pictures to explain.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to explain.")],
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|RUN|FILE", help="Which model.", show_default="bundled, else the newest run"),
+        typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="New directory to write to.", show_default="explained")
+        Path | None, typer.Option(metavar="DIR", help="Directory to create.", show_default="explained")
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help="cam, gradcam, integrated or occlusion.",
-            show_default="the first that can be used of gradcam, cam and occlusion",
+            show_default="the first available of gradcam, cam and occlusion",
         ),
     ] = None,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", metavar="NAME", help="Explain this class.", show_default="the most probable one"),
+        typer.Option("--class", metavar="NAME", help="Class to explain.", show_default="the most probable one"),
     ] = None,
     score: Annotated[
-        bool, typer.Option("--score/--no-score", help="Measure what each map is worth, against random ones.")
+        bool, typer.Option("--score/--no-score", help="Measure the faithfulness of each heatmap against random ones.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Let --out replace files in an existing directory.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files in an existing directory --out.")] = False,
 ) -> None:
-    """Show where a model looks: pictures with heat over them."""
+    """Explain predictions with heatmaps over the images."""
     from thirtytwo.cli.explain import explain
 
     explain(images, model=model, method=method, class_name=class_name, out=out, force=force, score=score)
@@ -260,15 +267,17 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="New directory for page, Markdown and JSON.", show_default="one under ./runs"),
+        typer.Option(
+            metavar="DIR", help="Directory to create for the page, Markdown and JSON.", show_default="one under ./runs"
+        ),
     ] = None,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Which predictions.")] = "test",
+    split: Annotated[Literal["test", "val"], typer.Option(help="Split whose predictions are compared.")] = "test",
     timed: Annotated[
-        bool, typer.Option("--time", help="Also measure milliseconds a picture through each model.onnx.")
+        bool, typer.Option("--time", help="Also measure the milliseconds per image of each model.onnx.")
     ] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Compare runs: figures, cost, paired tests, and the pictures on which they disagree."""
+    """Compare runs: metrics, cost, paired tests, and the images they classify differently."""
     from thirtytwo.cli.compare import compare
 
     compare(runs, out=out, split=split, timed=timed, data_root=data_root)
@@ -281,7 +290,7 @@ def ensemble(
     ],
     soup: Annotated[
         Literal["greedy", "uniform"] | None,
-        typer.Option(help="Average weights, not probabilities.", show_default="probabilities"),
+        typer.Option(help="Average weights instead of probabilities.", show_default="probabilities"),
     ] = None,
     run: Annotated[
         Path | None,
@@ -290,7 +299,7 @@ def ensemble(
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Put trained runs together into one model; prints the run directory last."""
+    """Combine trained runs into one model; prints the run directory last."""
     import thirtytwo
     from thirtytwo.cli.listings import show_members, show_metrics
 
@@ -303,30 +312,31 @@ def ensemble(
 @app.command()
 def report(
     run: RunPath,
-    pictures: Annotated[
-        bool, typer.Option(" /--no-pictures", help="Leave pictures out, for a page that others may see.")
-    ] = True,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page here, and nothing else.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    images: Annotated[bool, typer.Option(" /--no-pictures", help="Omit images, for example to share the page.")] = True,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write only the page, to this file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Write a run's report.html again."""
+    """Write the report.html of a run again."""
     import thirtytwo
 
-    show(str(thirtytwo.workflows.report(run, pictures=pictures, out=out, force=force, data_root=data_root)))
+    show(str(thirtytwo.workflows.report(run, pictures=images, out=out, force=force, data_root=data_root)))
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="RUN|FILE|NAME", help="Run directory, model.onnx, or bundled model.")],
-    kind: Annotated[str, typer.Option("--format", metavar="FORMAT", help="onnx-int8, onnx-float16, or a package's.")],
+    kind: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="onnx-int8, onnx-float16, or a format from another package."),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="beside the model")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Write a trained model in another format, hold it against the first, and print the file's path last."""
+    """Export a trained model to another format and compare the outputs; prints the file's path last."""
     import thirtytwo
     from thirtytwo.cli.listings import show_export
 
@@ -337,7 +347,7 @@ def export(
 
 @app.command()
 def models(
-    size: Annotated[int, typer.Option(metavar="PIXELS", help="Tell FLOPs for pictures of this size.")] = 32,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Report FLOPs for images of this size.")] = 32,
 ) -> None:
     """List trained models and the networks that can be trained."""
     from thirtytwo.cli.listings import show_models
@@ -347,7 +357,7 @@ def models(
 
 @app.command()
 def recipes() -> None:
-    """List the shipped recipes."""
+    """List the bundled recipes."""
     from thirtytwo.cli.listings import show_recipes
 
     show_recipes()
@@ -357,21 +367,23 @@ def recipes() -> None:
 def data_show(
     data: Data,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a PNG with pictures of every class.")
+        Path | None, typer.Option(metavar="FILE", help="Also write a PNG with sample images of every class.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Write a PNG of what training sees instead: pictures, augmented."),
+        typer.Option(
+            metavar="NAME|FILE", help="Instead write a PNG of training images with this recipe's augmentation."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of that recipe; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of that recipe; may be repeated."),
     ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show splits, classes and counts of a data set, or pictures as a recipe augments them."""
+    """Show splits, classes and counts of a data set, or images with a recipe's augmentation."""
     if recipe is None and settings:
-        raise typer.BadParameter("--set changes a recipe: name one with --recipe.")
+        raise typer.BadParameter("--set requires --recipe.")
     if recipe is not None:
         from thirtytwo.cli.augmented import show_augmented
         from thirtytwo.config.recipe import parse_overrides
@@ -385,7 +397,7 @@ def data_show(
 
 @data_app.command("doctor")
 def data_doctor(data: Data, data_root: DataRoot = None) -> None:
-    """Check a data set before training; exit code 2 where it has errors."""
+    """Check a data set before training; exit code 2 if it has errors."""
     from thirtytwo.cli.listings import show_diagnosis
 
     show_diagnosis(data, data_root)
@@ -399,9 +411,9 @@ app.command()(serve)
 
 @app.command()
 def demo(
-    then_app: Annotated[bool, typer.Option("--app", help="Open the app on it afterwards.")] = False,
+    then_app: Annotated[bool, typer.Option("--app", help="Open the app with the model afterwards.")] = False,
 ) -> None:
-    """Train, judge and use a small classifier in a few minutes, without any download."""
+    """Train, evaluate and use a small classifier in a few minutes, without a download."""
     from thirtytwo.demo import run_demo
 
     run = run_demo()
@@ -415,27 +427,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name no terminal can show must not end the run
+            stream.reconfigure(errors="backslashreplace")  # names that cannot be encoded must not end the run
     sys.exit(run_command(arguments))
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; every error is told on stderr."""
+    """Run one command line and return its exit code; errors are printed on stderr."""
     command = typer.main.get_command(app)
     try:
         with owned():
             code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
-        if code == INTERRUPTED:  # Typer's answer to Ctrl-C
-            say("Interrupted.")
+        if code == INTERRUPTED:  # Typer's result of Ctrl-C
+            log("Interrupted.")
         return code if isinstance(code, int) else 0
     except SystemExit as exit:
-        # Typer turns a closed pipe into an exit; `thirtytwo … | head` is nobody's mistake.
+        # Typer turns a closed pipe into an exit; `thirtytwo … | head` is not an error.
         if isinstance(exit.__context__, BrokenPipeError):
-            return _silenced()
+            return _closed_pipe()
         return exit.code if isinstance(exit.code, int) else BUG
     except BrokenPipeError:
-        return _silenced()
+        return _closed_pipe()
     except typer.TyperException as error:
         show_error(*_usage_message(error))
         return USER
@@ -445,7 +457,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             return _bug()
-        show_error(f"The output could not be written: {error.strerror}.", "Free some space or write elsewhere.")
+        show_error(f"Cannot write the output: {error.strerror}.", "Free some space or write to another location.")
         _silence_stdout()
         return USER
     except Exception:
@@ -453,7 +465,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage_message(error: typer.TyperException) -> tuple[str, str]:
-    """What was wrong with the command line, with close matches, and where its help is."""
+    """Message (with close matches) and fix of an invalid command line."""
     message = error.format_message()
     close = getattr(error, "possibilities", None)
     if close:
@@ -466,15 +478,15 @@ def _bug() -> int:
     import traceback
 
     traceback.print_exc()
-    say("This is a bug, please report it with the lines above.")
+    log("This is a bug. Please report it with the lines above.")
     return BUG
 
 
-def _silenced() -> int:
+def _closed_pipe() -> int:
     _silence_stdout()
     return 0
 
 
 def _silence_stdout() -> None:
-    """Keep Python from failing once more on the same stream when it flushes at exit."""
+    """Keep Python from failing again when it flushes stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

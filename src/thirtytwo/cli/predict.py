@@ -1,4 +1,4 @@
-"""`thirtytwo predict`: which files are meant, and the three formats results are written in."""
+"""`thirtytwo predict`: find the files, classify them and write the results as table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import percent, say, show_table
+from thirtytwo.cli.console import log, percent, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.io import check_free
 
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "json", "csv"]
 
-_MANY = 2 * 32  # files from which a progress bar is worth its start
-_NAMED = 5  # left-out files told by name
+_PROGRESS_FROM = 2 * 32  # smallest number of files with a progress bar
+_MAX_LISTED = 5  # skipped files listed by name
 
 
 def predict(arguments: list[str], model: str | None, top: int, format: Format, out: Path | None, force: bool) -> None:
-    """Classify every picture meant by `arguments` and write the results.
+    """Classify every image that `arguments` match and write the results.
 
     Raises:
-        DataError: no picture was found, or, after all others were classified, some could not be read.
+        DataError: no image was found, or some could not be read (raised after classifying all others).
     """
     from thirtytwo.images.decode import find_images
     from thirtytwo.inference.classifier import default_model, load
 
     if out is not None:
         check_free(out, force=force)
-    files, left_out = find_images(arguments)
+    files, skipped = find_images(arguments)
     if model is None:
         chosen = default_model()
-        say(f"Model: {chosen} (choose another with --model)")
+        log(f"Model: {chosen} (choose another with --model)")
         classifier = load(chosen)
     else:
         classifier = load(model)
-    if left_out:
-        named = "; ".join(f"{path}: {reason}" for path, reason in left_out[:_NAMED])
-        more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-        say(f"Left out {len(left_out)} ({named}{more})")
-    tally = _Tally()
+    if skipped:
+        listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
+        more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
+        log(f"Skipped {len(skipped)} ({listed}{more})")
+    counter = _Counter()
     top = min(top, len(classifier.classes))
-    with _opened(out) as stream:
-        results = tally.count(
-            _with_progress(classifier.predict_iter(files, top), len(files), quiet=_streams(format, stream))
+    with _open_output(out) as stream:
+        results = counter.count(
+            _with_progress(classifier.predict_iter(files, top), len(files), quiet=_prints_continuously(format, stream))
         )
         WRITERS[format](results, stream, top)
         stream.flush()
-    if tally.unreadable:
+    if counter.unreadable:
         if format == "table":
-            for problem in tally.unreadable[:-1]:
-                say(problem)
-            raise DataError(tally.unreadable[-1], tally.summary() if tally.total > 1 else None)
-        raise DataError(tally.summary(), "Their entries in the output say why.")
+            for problem in counter.unreadable[:-1]:
+                log(problem)
+            raise DataError(counter.unreadable[-1], counter.summary() if counter.total > 1 else None)
+        raise DataError(counter.summary(), "See their entries in the output.")
 
 
 def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
-    """A JSON list, one entry a line, written as results come."""
+    """Write a JSON list, one entry per line, as results arrive."""
     stream.write("[")
     for index, result in enumerate(results):
         stream.write(",\n" if index else "\n")
@@ -74,7 +74,7 @@ def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
 
 
 def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
-    """One row a picture: its best class, then `class_1, confidence_1, …` up to `top`, then the error."""
+    """Write one row per image: its top class, then `class_1, confidence_1, …` up to `top`, then the error."""
     from thirtytwo.inference.classifier import Unreadable
 
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "confidence")]
@@ -90,7 +90,7 @@ def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
 
 
 def write_table(results: Iterable[Result], stream: TextIO, top: int) -> None:
-    """A table for people."""
+    """Write a table for reading."""
     columns = ["file", "size", "class", "confidence", "next best"]
     columns = columns if top > 1 else columns[:-1]
     show_table(columns, [_row(result)[: len(columns)] for result in results], stream)
@@ -114,8 +114,8 @@ def _row(result: Result) -> tuple[str, ...]:
 
 
 @dataclass
-class _Tally:
-    """How many results went by, and what was wrong with the unreadable ones."""
+class _Counter:
+    """Counts results and collects the errors of unreadable files."""
 
     total: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -133,13 +133,13 @@ class _Tally:
         return f"{len(self.unreadable)} of {self.total} files could not be read."
 
 
-def _streams(format: Format, stream: TextIO) -> bool:
-    """Whether results appear on the terminal as they come, where a progress bar would get between them."""
+def _prints_continuously(format: Format, stream: TextIO) -> bool:
+    """Whether results are printed on the terminal as they arrive, where a progress bar would interrupt them."""
     return format != "table" and stream.isatty()
 
 
 def _with_progress(results: Iterator[Result], total: int, quiet: bool) -> Iterator[Result]:
-    if quiet or total < _MANY or not sys.stderr.isatty():
+    if quiet or total < _PROGRESS_FROM or not sys.stderr.isatty():
         yield from results
         return
     from rich.console import Console
@@ -158,8 +158,8 @@ def _with_progress(results: Iterator[Result], total: int, quiet: bool) -> Iterat
 
 
 @contextmanager
-def _opened(out: Path | None) -> Iterator[TextIO]:
-    """Stdout, a device as it is, or a file that appears whole or not at all."""
+def _open_output(out: Path | None) -> Iterator[TextIO]:
+    """A stream to write to: stdout, a device, or a file that is written atomically."""
     if out is None:
         yield sys.stdout
         return
@@ -168,7 +168,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
             with _open_text(out) as stream:
                 yield stream
         except OSError as error:
-            raise OutputError(f"{out} could not be written: {error.strerror}.", "Choose another place.") from error
+            raise OutputError(f"Cannot write {out}: {error.strerror}.", "Choose another location.") from error
         return
     from thirtytwo.io import written_whole
 
@@ -177,5 +177,5 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 
 def _open_text(path: Path) -> TextIO:
-    # File names that are no UTF-8 are written with escapes, which is also what JSON calls for.
+    # File names that are not UTF-8 are written with escapes, as JSON requires.
     return path.open("w", encoding="utf-8", newline="", errors="backslashreplace")

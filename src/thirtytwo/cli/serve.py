@@ -1,4 +1,4 @@
-"""`thirtytwo serve`: flags and environment become settings, and the service runs until it is told to stop."""
+"""`thirtytwo serve`: read the settings from flags and environment, and run the service until it is stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thirtytwo.cli.console import say
+from thirtytwo.cli.console import log
 from thirtytwo.errors import ServiceError, require
 
 _KEY = "THIRTYTWO_API_KEY"
@@ -20,16 +20,18 @@ def serve(
         typer.Option(
             metavar="NAME|RUN|FILE",
             envvar="THIRTYTWO_SERVE_MODEL",
-            help="Which models, the default first; NAME=RUN gives one a name of its own. May be repeated.",
-            show_default="bundled ones, else the newest run",
+            help="Models to serve, the default first; NAME=RUN sets the name. May be repeated.",
+            show_default="bundled models, else the newest run",
         ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="THIRTYTWO_SERVE_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, envvar="THIRTYTWO_SERVE_PORT", help="Port; 0 takes a free one.")
+        int,
+        typer.Option(min=0, max=65535, envvar="THIRTYTWO_SERVE_PORT", help="Port to listen on; 0 picks a free one."),
     ] = 8032,
     max_batch: Annotated[
-        int, typer.Option(min=1, max=1024, envvar="THIRTYTWO_SERVE_MAX_BATCH", help="Pictures in a batch.")
+        int,
+        typer.Option(min=1, max=1024, envvar="THIRTYTWO_SERVE_MAX_BATCH", help="Maximum number of images per batch."),
     ] = 32,
     max_wait_ms: Annotated[
         float,
@@ -37,7 +39,7 @@ def serve(
             min=0,
             max=1000,
             envvar="THIRTYTWO_SERVE_MAX_WAIT_MS",
-            help="How long a picture waits for its batch to fill.",
+            help="Maximum time an image waits for its batch to fill.",
         ),
     ] = 2,
     threads: Annotated[
@@ -46,49 +48,66 @@ def serve(
             min=1,
             max=256,
             envvar="THIRTYTWO_SERVE_THREADS",
-            help="Threads for decoding, and for the model.",
-            show_default="one a core",
+            help="Number of threads for decoding, and for the model.",
+            show_default="one per core",
         ),
     ] = None,
     max_file_mb: Annotated[
-        float, typer.Option(min=0.001, max=1024, envvar="THIRTYTWO_SERVE_MAX_FILE_MB", help="Largest file.")
+        float, typer.Option(min=0.001, max=1024, envvar="THIRTYTWO_SERVE_MAX_FILE_MB", help="Maximum file size.")
     ] = 10,
     max_files: Annotated[
-        int, typer.Option(min=1, max=10_000, envvar="THIRTYTWO_SERVE_MAX_FILES", help="Most files in a request.")
+        int,
+        typer.Option(
+            min=1, max=10_000, envvar="THIRTYTWO_SERVE_MAX_FILES", help="Maximum number of files per request."
+        ),
     ] = 64,
     max_megapixels: Annotated[
         float,
         typer.Option(
-            min=0.001, max=50, envvar="THIRTYTWO_SERVE_MAX_MEGAPIXELS", help="Largest picture; checked before decoding."
+            min=0.001,
+            max=50,
+            envvar="THIRTYTWO_SERVE_MAX_MEGAPIXELS",
+            help="Maximum image size; checked before decoding.",
         ),
     ] = 50,
     max_decode_mb: Annotated[
         float,
-        typer.Option(
-            min=1, envvar="THIRTYTWO_SERVE_MAX_DECODE_MB", help="Most memory that decoding one image may take."
-        ),
+        typer.Option(min=1, envvar="THIRTYTWO_SERVE_MAX_DECODE_MB", help="Maximum memory to decode one image."),
     ] = 400,
     max_json_mb: Annotated[
-        float, typer.Option(min=0.001, max=1024, envvar="THIRTYTWO_SERVE_MAX_JSON_MB", help="Largest JSON body.")
+        float,
+        typer.Option(min=0.001, max=1024, envvar="THIRTYTWO_SERVE_MAX_JSON_MB", help="Maximum size of a JSON body."),
     ] = 32,
     max_held_mb: Annotated[
         float,
-        typer.Option(min=1, envvar="THIRTYTWO_SERVE_MAX_HELD_MB", help="Uploads in memory, of all requests together."),
+        typer.Option(
+            min=1,
+            envvar="THIRTYTWO_SERVE_MAX_HELD_MB",
+            help="Maximum size of the uploads in memory, over all requests.",
+        ),
     ] = 512,
     queue: Annotated[
-        int, typer.Option(min=1, envvar="THIRTYTWO_SERVE_QUEUE", help="Pictures that may wait; beyond, 503.")
+        int,
+        typer.Option(
+            min=1,
+            envvar="THIRTYTWO_SERVE_QUEUE",
+            help="Maximum number of waiting images; further requests get status 503.",
+        ),
     ] = 1024,
     timeout: Annotated[
         float,
         typer.Option(
-            min=0.1, max=3600, envvar="THIRTYTWO_SERVE_TIMEOUT", help="Seconds for a request, upload included."
+            min=0.1,
+            max=3600,
+            envvar="THIRTYTWO_SERVE_TIMEOUT",
+            help="Maximum seconds per request, including the upload.",
         ),
     ] = 30,
     access_log: Annotated[
         bool, typer.Option("--access-log", envvar="THIRTYTWO_SERVE_ACCESS_LOG", help="Log every request on stdout.")
     ] = False,
 ) -> None:
-    """Answer over HTTP (REST); a key that clients must show comes from THIRTYTWO_API_KEY."""
+    """Serve models over HTTP (REST); set THIRTYTWO_API_KEY to require an API key from clients."""
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
     from thirtytwo.serve.server import run
@@ -114,17 +133,17 @@ def serve(
     )
     service = Service(choose_models(model or ()), settings)
 
-    def tell(address: str) -> None:
+    def log_address(address: str) -> None:
         if host not in _LOOPBACK and settings.api_key is None:
-            say(f"Whoever reaches {host} can use the service; {_KEY} makes it ask for a key.")
-        say(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; Ctrl-C stops)")
+            log(f"Anyone who can reach {host} can use the service; set {_KEY} to require an API key.")
+        log(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; press Ctrl-C to stop)")
 
-    if run(service, tell):
+    if run(service, log_address):
         raise KeyboardInterrupt
 
 
 def _api_key() -> str | None:
     key = os.environ.get(_KEY)
     if key is not None and not key.strip():
-        raise ServiceError(f"{_KEY} is set, and empty.", "Give it a key that clients must show, or unset it.")
+        raise ServiceError(f"{_KEY} is set but empty.", "Set it to the key that clients must send, or unset it.")
     return None if key is None else key.strip()

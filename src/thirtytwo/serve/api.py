@@ -1,4 +1,4 @@
-"""The web interface: what is answered on which path, in HTTP."""
+"""The HTTP interface: routes, error handlers and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from thirtytwo.serve import metrics
 from thirtytwo.serve.page import docs_page
 from thirtytwo.serve.problems import KINDS, MEDIA_TYPE, Problem, as_json, plain_problem
-from thirtytwo.serve.schemas import Classified, Health, Model, PredictBody, ProblemDocument, Unread
+from thirtytwo.serve.schemas import Classified, Health, Model, PredictBody, ProblemDocument, UnreadableFile
 from thirtytwo.serve.service import Service
 from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
 
 VERSION = "1.0"
-"""Of the interface; another first number would break clients."""
+"""Version of the HTTP interface; the major number changes with incompatible changes."""
 
-MOST_CLASSES = 1000
+MAX_CLASSES = 1000
 
-DESCRIPTION = """Classifies pictures. Answers are those of `thirtytwo predict --format json`; refusals are problem
-documents (RFC 9457) that name the file. Nothing that is sent is kept."""
+DESCRIPTION = """Classifies images. Responses are those of `thirtytwo predict --format json`; errors are problem
+documents (RFC 9457) that name the file. Uploads are not stored."""
 
 MULTIPART_SCHEMA = {
     "type": "object",
@@ -45,7 +45,7 @@ _PATHS = frozenset({"/", "/predict", "/models", "/health/live", "/health/ready",
 
 
 def create_app(service: Service) -> FastAPI:
-    """The web interface of a service; starting and stopping it starts and ends the service's threads."""
+    """Create the web application of a service; its lifespan starts and stops the service's threads."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,61 +66,63 @@ def create_app(service: Service) -> FastAPI:
     _add_routes(app, service)
     _add_pages(app)
     _add_error_handlers(app)
-    app.add_middleware(_Outermost, service=service)
+    app.add_middleware(_Instrumentation, service=service)
     return app
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: what FastAPI derives, and how a key is shown where one is needed."""
+    """The OpenAPI document: FastAPI's, with the request bodies, problem documents and API key added."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=" ".join(DESCRIPTION.split()), routes=app.routes
         )
-        parts = document["components"]
+        components = document["components"]
         for schema in (PredictBody, ProblemDocument):
-            parts["schemas"] |= _schemas(schema)
-        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            components["schemas"] |= _schemas(schema)
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for unused in ("HTTPValidationError", "ValidationError"):
-            parts["schemas"].pop(unused, None)
-        parts["schemas"] = dict(sorted(parts["schemas"].items()))
+            components["schemas"].pop(unused, None)
+        components["schemas"] = dict(sorted(components["schemas"].items()))
         app.openapi_schema = document
     return app.openapi_schema
 
 
 def _schemas(model: type[BaseModel]) -> dict[str, Any]:
-    """A model and those it is made of, by name."""
+    """JSON schemas of a model and of the models it refers to, by name."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs", {}), model.__name__: schema}
 
 
-def _refusals(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """The problem documents of an operation, for the OpenAPI document."""
-    told: dict[int | str, dict[str, Any]] = {}
+def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the kinds of problems of an operation."""
+    responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         status, title, _ = KINDS[kind]
-        before = told.get(status, {}).get("description")
-        told[status] = {
-            "description": f"{before}, or: {title}" if before else title,
+        previous = responses.get(status, {}).get("description")
+        responses[status] = {
+            "description": f"{previous}, or: {title}" if previous else title,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
         if kind in ("busy", "timed-out"):
-            told[status]["headers"] = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
-    return told
+            responses[status]["headers"] = {
+                "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
+            }
+    return responses
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    async def key_shown(request: Request) -> None:
+    async def require_key(request: Request) -> None:
         _check_key(request, service.settings.api_key)
 
-    secured: dict[str, Any] = {"dependencies": [Depends(key_shown)]}
-    key_needed: dict[str, Any] = {"security": [{"key": []}, {}]}
+    secured: dict[str, Any] = {"dependencies": [Depends(require_key)]}
+    key_security: dict[str, Any] = {"security": [{"key": []}, {}]}
 
     @app.post(
         "/predict",
-        summary="Classify pictures",
-        response_model=list[Classified | Unread],
-        responses=_refusals(*(kind for kind in KINDS if kind not in ("bug", "not-ready"))),
-        openapi_extra=key_needed
+        summary="Classify images",
+        response_model=list[Classified | UnreadableFile],
+        responses=_problem_responses(*(kind for kind in KINDS if kind not in ("bug", "not-ready"))),
+        openapi_extra=key_security
         | {
             "requestBody": {
                 "required": True,
@@ -134,54 +136,54 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     )
     async def predict(
         request: Request,
-        top: Annotated[int, Query(ge=1, le=MOST_CLASSES, description="How many classes to tell, at most all.")] = 5,
-        model: Annotated[str | None, Query(description="Which model; the default where none is named.")] = None,
-        heatmap: Annotated[bool, Query(description="Also tell where the model looked.")] = False,
+        top: Annotated[int, Query(ge=1, le=MAX_CLASSES, description="Number of classes to return, at most all.")] = 5,
+        model: Annotated[str | None, Query(description="Model to use; without it, the default.")] = None,
+        heatmap: Annotated[bool, Query(description="Also return heatmaps.")] = False,
     ) -> Response:
-        """Every file gets an entry, in order. A file that cannot be read has `file` and `error`, as long as another
-        one could be read; where none could, the whole request is refused. Multipart parts may have any field name.
+        """Returns one entry per file, in order. The entry of an unreadable file has `file` and `error`; if no file
+        can be read, the request fails with a problem document. Multipart parts may have any field name.
         """
         return Response(as_json(await _predict(service, request, top, model, heatmap)), media_type=JSON)
 
     @app.get(
         "/models",
-        summary="List the models that answer",
+        summary="List the models",
         response_model=list[Model],
-        responses=_refusals("no-key"),
-        openapi_extra=key_needed,
+        responses=_problem_responses("no-key"),
+        openapi_extra=key_security,
         **secured,
     )
     async def models() -> Response:
-        """The first one answers where a request names none."""
-        return Response(as_json([_card(service, name) for name in service.models]), media_type=JSON)
+        """The first one is the default."""
+        return Response(as_json([_model_entry(service, name) for name in service.models]), media_type=JSON)
 
-    @app.get("/health/live", summary="Is the process there?", response_model=Health)
+    @app.get("/health/live", summary="Check that the process is running", response_model=Health)
     async def live() -> Response:
-        """Never needs a key."""
+        """Does not require a key."""
         return Response(as_json({"status": "alive"}), media_type=JSON)
 
     @app.get(
         "/health/ready",
-        summary="Does it take requests?",
+        summary="Check that the service accepts requests",
         response_model=Health,
-        responses=_refusals("not-ready"),
+        responses=_problem_responses("not-ready"),
     )
     async def ready() -> Response:
-        """Models are loaded, and nobody has asked the service to stop. Never needs a key."""
+        """Models are loaded and the service is not shutting down. Does not require a key."""
         if not service.ready:
-            raise Problem("not-ready", "The service finishes what it has accepted, and then stops.")
+            raise Problem("not-ready", "The service is shutting down: it finishes accepted requests only.")
         return Response(as_json({"status": "ready"}), media_type=JSON)
 
     @app.get(
         "/metrics",
-        summary="Counters for Prometheus",
+        summary="Return metrics for Prometheus",
         response_class=Response,
-        responses={200: _PROMETHEUS, **_refusals("no-key")},
-        openapi_extra=key_needed,
+        responses={200: _PROMETHEUS, **_problem_responses("no-key")},
+        openapi_extra=key_security,
         **secured,
     )
     async def prometheus() -> Response:
-        """Requests, pictures, batches, what waits, memory and processor time."""
+        """Requests, images, batches, waiting images, memory and processor time."""
         return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
 
@@ -190,28 +192,28 @@ async def _predict(
 ) -> list[dict[str, Any]]:
     served = service.find(model)
     if heatmap and not served.has_heatmaps:
-        raise Problem("no-heatmaps", f"{served.name} has an architecture that gives none.")
-    service.gate.check()
-    arrived = False
+        raise Problem("no-heatmaps", f"The architecture of model {served.name} has no heatmaps.")
+    service.limits.check()
+    received = False
 
     async def uploads() -> AsyncIterator[Any]:
-        nonlocal arrived
-        async for upload in read_uploads(request, service.settings, ticket):
+        nonlocal received
+        async for upload in read_uploads(request, service.settings, reservation):
             yield upload
-        arrived = True
+        received = True
 
     seconds = service.settings.timeout
-    with service.gate.ticket() as ticket:
+    with service.limits.reservation() as reservation:
         try:
             async with asyncio.timeout(seconds):
-                return await service.answer(uploads(), served, ticket, top=top, heatmap=heatmap)
+                return await service.predict(uploads(), served, reservation, top=top, heatmap=heatmap)
         except TimeoutError:
-            if not arrived:
-                raise Problem("too-slow", f"The upload was not finished after {seconds:g} s.") from None
-            raise service.gate.problem("timed-out", f"There was no answer after {seconds:g} s.") from None
+            if not received:
+                raise Problem("too-slow", f"The upload was not complete after {seconds:g} s.") from None
+            raise service.limits.problem("timed-out", f"The prediction was not complete after {seconds:g} s.") from None
 
 
-def _card(service: Service, name: str) -> dict[str, Any]:
+def _model_entry(service: Service, name: str) -> dict[str, Any]:
     served = service.models[name]
     info = served.classifier.info
     return {
@@ -229,14 +231,16 @@ def _card(service: Service, name: str) -> dict[str, Any]:
 
 
 def _check_key(request: Request, key: str | None) -> None:
-    """Raises:
-    Problem: a key is needed, and this request shows none or another one.
+    """Check the API key of a request.
+
+    Raises:
+        Problem: a key is required, and this request has none or a wrong one.
     """
     if key is None:
         return
-    scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode("latin-1"), key.encode()):
-        detail = "The key is wrong." if shown else "The request shows no key."
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode("latin-1"), key.encode()):
+        detail = "The API key is wrong." if sent else "The request has no API key."
         raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
@@ -264,22 +268,22 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        detail = f"{request.method} {request.url.path} is not answered here."
+        detail = f"There is no operation {request.method} {request.url.path}."
         return plain_problem(error.status_code, detail, error.headers)
 
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return plain_problem(400, "The connection was closed before the request was whole.")
+        return plain_problem(400, "The connection was closed before the request was complete.")
 
     @handled(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        told = [{"where": str(fault["loc"][-1]), "error": fault["msg"]} for fault in error.errors()]
-        first = told[0]
-        return Problem("invalid", f"{first['where']}: {first['error']}.", errors=told).response()
+        errors = [{"where": str(entry["loc"][-1]), "error": entry["msg"]} for entry in error.errors()]
+        first = errors[0]
+        return Problem("invalid", f"{first['where']}: {first['error']}.", errors=errors).response()
 
 
-class _Outermost:
-    """Counts and times every request, bugs included; asks to close connections once the service is to stop."""
+class _Instrumentation:
+    """Outermost middleware: measures every request, and closes connections once the service is shutting down."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -292,12 +296,12 @@ class _Outermost:
         started = perf_counter()
         path = scope["path"] if scope["path"] in _PATHS else "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        answering = False
+        response_started = False
 
-        async def counted(message: Message) -> None:
-            nonlocal answering
+        async def send_counted(message: Message) -> None:
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                answering = True
+                response_started = True
                 if not self._service.ready:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
                 self._metrics.requests.labels(method, path, str(message["status"])).inc()
@@ -305,8 +309,10 @@ class _Outermost:
             await send(message)
 
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, send_counted)
         except Exception:
-            if not answering:
-                await Problem("bug", "The request could not be answered.").response()(scope, receive, counted)
+            if not response_started:
+                await Problem("bug", "The request failed because of a bug in the service.").response()(
+                    scope, receive, send_counted
+                )
             raise  # for the log

@@ -1,4 +1,4 @@
-"""Dynamic batching: pictures of many requests go through a model together."""
+"""Dynamic batching: images of several requests are classified in one batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from thirtytwo.inference.classifier import Classifier, Prediction
 
-_SMOOTHING = 0.1
+_SMOOTHING = 0.1  # weight of the latest batch in the moving average of seconds per image
 
 
 @dataclass(slots=True)
 class _Job:
-    """Pictures that were handed in together, and what came of them so far."""
+    """Images that were submitted together, and their results so far."""
 
     top: int
     done: asyncio.Future[list[Prediction]]
@@ -39,16 +39,16 @@ class _Waiting:
 
 
 class Batcher:
-    """Forms batches for one classifier, and runs them in a thread of its own.
+    """Forms batches for one classifier and runs them in a separate thread.
 
-    A batch starts when it is full or its first picture has waited long enough; while one runs, the next fills. To be
-    used from one event loop.
+    A batch starts when it is full or its first image has waited for `max_wait`; while it runs, the next one fills.
+    Use it from one event loop only.
 
     Args:
-        classifier: what runs them.
-        max_size: pictures in a batch.
-        max_wait: seconds that a picture waits for others, while the model would be free.
-        observe: told the size and the seconds of each batch.
+        classifier: model that classifies the batches.
+        max_size: maximum number of images per batch.
+        max_wait: maximum seconds an image waits for others while the model is idle.
+        observe: called with the size and the duration in seconds of each batch.
     """
 
     def __init__(
@@ -66,33 +66,38 @@ class Batcher:
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-model")
-        self.seconds_a_picture = 0.0
-        """How long a picture took of late, in a batch."""
+        self.seconds_per_image = 0.0
+        """Moving average of the seconds per image in a batch."""
 
     @property
     def waiting(self) -> int:
-        """Pictures that no batch holds yet."""
+        """Number of images that are not in a batch yet."""
         return len(self._queue)
 
-    def submit(self, pictures: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
-        """Predictions, in order, for pictures that have the model's input size, each uint8 `(S, S, 3)`.
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
+        """Queue images for classification.
 
-        Whoever cancels the future takes the pictures out of the queue.
+        Args:
+            images: images of the model's input size, each uint8 `(S, S, 3)`.
+            top: number of classes per prediction.
+
+        Returns:
+            A future of the predictions, in order; cancelling it removes the images from the queue.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(top, loop.create_future(), [None] * len(pictures), loop.time())
-        if not pictures:
+        job = _Job(top, loop.create_future(), [None] * len(images), loop.time())
+        if not images:
             job.done.set_result([])
-        self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(pictures))
-        self._start()
+        self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(images))
+        self._start_batch()
         return job.done
 
     def close(self) -> None:
-        """Wait for the batch that runs, and end the thread."""
+        """Wait for the running batch and stop the thread."""
         self._thread.shutdown()
 
-    def _start(self) -> None:
-        """Start a batch where it is time for one, else see to it that somebody looks again."""
+    def _start_batch(self) -> None:
+        """Start a batch if one is due, else set a timer for it."""
         while self._queue and self._queue[0].job.done.done():
             self._queue.popleft()
         if self._running or not self._queue:
@@ -106,16 +111,16 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch = self._take()
+        batch = self._next_batch()
         self._running = True
         running = loop.run_in_executor(self._thread, self._run, batch)
-        running.add_done_callback(lambda ran: self._finish(batch, ran))
+        running.add_done_callback(lambda finished: self._finish(batch, finished))
 
     def _on_time(self) -> None:
         self._timer = None
-        self._start()
+        self._start_batch()
 
-    def _take(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._max_size:
             entry = self._queue.popleft()
@@ -129,18 +134,18 @@ class Batcher:
         results = self._classifier.classify(np.stack([entry.pixels for entry in batch]), top)
         return results, perf_counter() - started
 
-    def _finish(self, batch: list[_Waiting], ran: asyncio.Future[tuple[list[Prediction], float]]) -> None:
+    def _finish(self, batch: list[_Waiting], finished: asyncio.Future[tuple[list[Prediction], float]]) -> None:
         self._running = False
-        self._start()
-        error = ran.exception()
+        self._start_batch()
+        error = finished.exception()
         if error is not None:
             for entry in batch:
                 if not entry.job.done.done():
                     entry.job.done.set_exception(error)
             return
-        results, seconds = ran.result()
+        results, seconds = finished.result()
         self._observe(len(batch), seconds)
-        self.seconds_a_picture += _SMOOTHING * (seconds / len(batch) - self.seconds_a_picture)
+        self.seconds_per_image += _SMOOTHING * (seconds / len(batch) - self.seconds_per_image)
         for entry, result in zip(batch, results, strict=True):
             job = entry.job
             job.results[entry.index] = result

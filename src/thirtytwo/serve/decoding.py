@@ -1,4 +1,4 @@
-"""Uploads become the pixels that a model sees, in threads, with a bound on what decoding may hold in memory."""
+"""Decode uploads to model inputs in threads, with bounded memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.settings import MB
 from thirtytwo.serve.uploads import Upload
 
-_AT_ONCE = (
-    112 * MB
-)  # what decoding may hold in all threads together; an image that needs more than a share waits its turn
-_MANY = 25_000_000  # pixels that take long however little memory they need; such an image waits its turn too
+_TOTAL_MEMORY = 112 * MB
+"""Memory for decoding in all threads; an image that needs more than a thread's share gets a separate thread."""
+_SLOW_PIXELS = 25_000_000
+"""Images with more pixels are slow to decode and are also decoded in the separate thread."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """An upload as the model sees it: uint8 `(S, S, 3)`, its name and upright size, and a larger view if asked for."""
+class DecodedUpload:
+    """A decoded upload: name, upright size, the model's input uint8 `(S, S, 3)`, and a larger view if requested."""
 
     file: str
     width: int
@@ -36,61 +36,63 @@ class Seen:
 
 
 class Decoder:
-    """Decodes uploads in a few threads, and images that take much memory one at a time in a thread of their own.
+    """Decodes uploads in a few threads, and images that need much memory one at a time in a separate thread.
 
     Args:
-        threads: those for all but the huge images.
-        max_pixels: images with more are refused.
-        max_bytes: images that need more memory to be decoded are refused.
+        threads: number of threads, without the one for large images.
+        max_pixels: images with more pixels are rejected.
+        max_bytes: images that need more memory to decode are rejected.
     """
 
     def __init__(self, threads: int, max_pixels: int, max_bytes: int) -> None:
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
-        self._huge = _AT_ONCE // threads
+        self._large_bytes = _TOTAL_MEMORY // threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
-        self._one = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-huge")
+        self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-large")
 
-    async def decode(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[Seen | Unreadable]:
-        """One result for each upload, in order; `view` asks for the larger one too."""
+    async def decode(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[DecodedUpload | Unreadable]:
+        """Decode uploads, in order; `view` requests the larger view too."""
         loop = asyncio.get_running_loop()
         first = await loop.run_in_executor(self._pool, self._decode_all, uploads, info, view)
         return [
-            await loop.run_in_executor(self._one, _decode, upload, info, view) if result is None else result
+            await loop.run_in_executor(self._large_pool, _decode, upload, info, view) if result is None else result
             for upload, result in zip(uploads, first, strict=True)
         ]
 
     def close(self) -> None:
         self._pool.shutdown()
-        self._one.shutdown()
+        self._large_pool.shutdown()
 
-    def _decode_all(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[Seen | Unreadable | None]:
-        return [self._decode_unless_huge(upload, info, view) for upload in uploads]
+    def _decode_all(
+        self, uploads: Sequence[Upload], info: ModelInfo, view: bool
+    ) -> list[DecodedUpload | Unreadable | None]:
+        return [self._decode_unless_large(upload, info, view) for upload in uploads]
 
-    def _decode_unless_huge(self, upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable | None:
-        """The result, or None for an image that takes long, or much memory by its format, mode and size."""
+    def _decode_unless_large(self, upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | Unreadable | None:
+        """The result, or None for an image that is slow or needs much memory, by its format, mode and size."""
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
             return Unreadable(upload.name, str(error))
         width, height = header.width, header.height
         if width * height > self._max_pixels:
-            most = f"the {self._max_pixels:,} that are read"
-            return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {most}.")
+            limit = f"the limit of {self._max_pixels:,}"
+            return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {limit}.")
         memory = header.memory(max(info.input_size, LEAST if view else 0))
         if memory > self._max_bytes:
-            needed = f"needs about {memory / MB:,.0f} MB to be decoded"
-            most = f"more than the {self._max_bytes / MB:g} MB there are"
-            found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {most}."
-            return Unreadable(upload.name, f"{found} Send it smaller, or as a plain (not progressive) JPEG.")
-        huge = memory > self._huge or width * height > _MANY
-        return None if huge else _decode(upload, info, view)
+            needed = f"needs about {memory / MB:,.0f} MB of memory to decode"
+            limit = f"more than the limit of {self._max_bytes / MB:g} MB"
+            found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {limit}."
+            return Unreadable(upload.name, f"{found} Send a smaller image, or a baseline (not progressive) JPEG.")
+        large = memory > self._large_bytes or width * height > _SLOW_PIXELS
+        return None if large else _decode(upload, info, view)
 
 
-def _decode(upload: Upload, info: ModelInfo, view: bool) -> Seen | Unreadable:
+def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | Unreadable:
     try:
         loaded = load_image(upload.data, info.input_size, info.resize, upload.name)
         side = min(LEAST, max(loaded.width, loaded.height))
         larger = load_image(upload.data, side, info.resize, upload.name).pixels if view else None
     except ImageError as error:
         return Unreadable(upload.name, str(error))
-    return Seen(upload.name, loaded.width, loaded.height, loaded.pixels, larger)
+    return DecodedUpload(upload.name, loaded.width, loaded.height, loaded.pixels, larger)

@@ -1,4 +1,4 @@
-"""How much may wait, and how much memory uploads may hold, in all requests together."""
+"""Limits on waiting images and on the memory of uploads, over all requests."""
 
 from __future__ import annotations
 
@@ -10,69 +10,77 @@ from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.settings import MB
 
 
-class Gate:
-    """Counts pictures that wait for their answer and the bytes of their uploads; says no where they are too many.
+class RequestLimits:
+    """Counts waiting images and the bytes of their uploads, and rejects requests over the limits.
 
     Args:
-        queue: most pictures.
-        held_mb: most bytes, in MB.
-        seconds_a_picture: how long the model takes for one; what clients are told to wait follows from it.
+        queue: maximum number of waiting images.
+        held_mb: maximum size of uploads in memory, in MB of 1,048,576 bytes.
+        seconds_per_image: returns the model's seconds per image, from which `Retry-After` is computed.
     """
 
-    def __init__(self, queue: int, held_mb: float, seconds_a_picture: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, queue: int, held_mb: float, seconds_per_image: Callable[[], float] = lambda: 0.0) -> None:
         self._queue, self._held_mb = queue, held_mb
-        self._seconds_a_picture = seconds_a_picture
-        self.pictures = 0
+        self._seconds_per_image = seconds_per_image
+        self.images = 0
         self.held = 0
 
     def check(self) -> None:
-        """Raises:
-        Problem: nothing more may come in.
-        """
-        if self.pictures >= self._queue:
-            raise self.problem("busy", f"{self.pictures} pictures are waiting already.")
+        """Check that the queue has room.
 
-    def ticket(self) -> Ticket:
-        """What one request has in the house, to be used as a context."""
-        return Ticket(self)
+        Raises:
+            Problem: the queue is full.
+        """
+        if self.images >= self._queue:
+            raise self.problem("busy", f"The queue is full: {self.images} images are waiting.")
+
+    def reservation(self) -> Reservation:
+        """A context manager for what one request uses of the limits."""
+        return Reservation(self)
 
     def problem(self, kind: str, detail: str) -> Problem:
-        """One that says when to come again."""
-        seconds = max(1, ceil(self.pictures * self._seconds_a_picture()))
+        """A problem with a `Retry-After` header."""
+        seconds = max(1, ceil(self.images * self._seconds_per_image()))
         return Problem(kind, detail, headers={"Retry-After": str(seconds)})
 
-    def hold(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
+        """Count `size` more bytes.
+
+        Raises:
+            Problem: uploads use more memory than allowed.
+        """
         self.held += size
         if self.held > self._held_mb * MB:
-            raise self.problem("busy", f"Uploads fill the {self._held_mb:g} MB there are for them.")
+            raise self.problem("busy", f"Uploads in memory exceed the limit of {self._held_mb:g} MB.")
 
 
-class Ticket:
-    """One request's share of what the gate counts; given back when the context ends."""
+class Reservation:
+    """The images and bytes that one request has reserved; released when the context exits."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._pictures = 0
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._images = 0
         self.held = 0
 
-    def __enter__(self) -> Ticket:
+    def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._gate.pictures -= self._pictures
+        self._limits.images -= self._images
         self.release(self.held)
 
-    def enter(self) -> None:
-        """One more picture; raises as `Gate.check` does."""
-        self._gate.check()
-        self._gate.pictures += 1
-        self._pictures += 1
+    def add_image(self) -> None:
+        """Count one more image; raises like `RequestLimits.check`."""
+        self._limits.check()
+        self._limits.images += 1
+        self._images += 1
 
-    def hold(self, size: int) -> None:
-        """So many more bytes; raises a Problem where they are too many."""
+    def reserve(self, size: int) -> None:
+        """Count `size` more bytes; raises like `RequestLimits.reserve`."""
         self.held += size
-        self._gate.hold(size)
+        self._limits.reserve(size)
 
     def release(self, size: int) -> None:
+        """Count `size` fewer bytes."""
         self.held -= size
-        self._gate.held -= size
+        self._limits.held -= size

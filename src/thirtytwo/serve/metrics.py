@@ -1,4 +1,4 @@
-"""What the service tells Prometheus."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own.
+    """Metrics of one service, in a separate registry.
 
     Args:
-        waiting: how many pictures wait for their answer at this moment.
-        largest_batch: pictures in a full batch.
+        waiting: returns the number of images that wait for their prediction.
+        largest_batch: number of images in a full batch.
     """
 
     def __init__(self, waiting: Callable[[], float], largest_batch: int) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self.requests = Counter(
-            "thirtytwo_requests", "Requests answered.", ["method", "path", "status"], registry=self._registry
+            "thirtytwo_requests", "Number of requests.", ["method", "path", "status"], registry=self._registry
         )
         self.seconds = Histogram(
             "thirtytwo_request_seconds",
-            "From a request's head to its answer.",
+            "Seconds from the request's headers to the response.",
             ["path"],
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.pictures = Counter(
+        self.images = Counter(
             "thirtytwo_pictures",
-            "Pictures answered, by result: known, unknown or unreadable.",
+            "Number of images by result: known, unknown or unreadable.",
             ["model", "result"],
             registry=self._registry,
         )
         sizes = [float(size) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if size < largest_batch]
         self.batch_size = Histogram(
             "thirtytwo_batch_size",
-            "Pictures in a batch.",
+            "Images per batch.",
             ["model"],
             buckets=[*sizes, float(largest_batch)],
             registry=self._registry,
         )
         self.batch_seconds = Histogram(
             "thirtytwo_batch_seconds",
-            "What the model took for a batch.",
+            "Seconds the model needs for a batch.",
             ["model"],
             buckets=_SECONDS,
             registry=self._registry,
         )
-        Gauge("thirtytwo_waiting", "Pictures that wait for their answer.", registry=self._registry).set_function(
+        Gauge("thirtytwo_waiting", "Images that wait for their prediction.", registry=self._registry).set_function(
             waiting
         )
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

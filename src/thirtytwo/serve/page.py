@@ -1,4 +1,4 @@
-"""/docs: the OpenAPI document as a page that fetches nothing from anywhere else."""
+"""The page /docs: the OpenAPI document as HTML without external resources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thirtytwo.serve.problems import KINDS
 
 
 def docs_page(document: dict[str, Any]) -> str:
-    """An HTML page of every operation, its parameters, bodies and answers, with a form to try predicting."""
+    """Render every operation with its parameters, bodies and responses, and a form to classify images, as HTML."""
     template = (files("thirtytwo.serve") / "page.html").read_text(encoding="utf-8")
     operations = [
         _operation(method, path, operation)
@@ -37,17 +37,16 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         for entry in operation.get("parameters", [])
     ]
     bodies = [(kind, _type(content["schema"]), "") for kind, content in _contents(operation.get("requestBody", {}))]
-    answers = [
-        (status, ", ".join(_type(content["schema"]) for _, content in _contents(answer)), answer["description"])
-        for status, answer in sorted(operation["responses"].items())
+    responses = [
+        (status, ", ".join(_type(content["schema"]) for _, content in _contents(response)), response["description"])
+        for status, response in sorted(operation["responses"].items())
     ]
-    summary = operation["summary"] if operation["summary"].endswith("?") else f"{operation['summary']}."
     return (
         f'<section class="operation"><h3><code>{method.upper()} {escape(path)}</code></h3>'
-        f"<p><strong>{escape(summary)}</strong> {_text(operation.get('description', ''))}</p>"
+        f"<p><strong>{escape(operation['summary'])}.</strong> {_text(operation.get('description', ''))}</p>"
         + _table("Parameters", ("name", "type", ""), parameters)
         + _table("Body", ("content type", "schema", ""), bodies)
-        + _table("Answers", ("status", "schema", ""), answers)
+        + _table("Responses", ("status", "schema", ""), responses)
         + "</section>"
     )
 
@@ -74,7 +73,7 @@ def _problem(kind: str) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A schema's type as HTML, with its bounds and default."""
+    """A schema's type with its bounds and default, as HTML."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
         return f'<a href="#{escape(name)}">{escape(name)}</a>'
@@ -105,6 +104,6 @@ def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, str, str]]) 
 
 
 def _text(text: str) -> str:
-    """Prose with `code` in backticks."""
+    """Render text with `code` in backticks as HTML."""
     pieces = escape(" ".join(text.split())).split("`")
     return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))

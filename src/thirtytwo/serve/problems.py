@@ -1,4 +1,4 @@
-"""What the service answers when it does not answer: problem documents (RFC 9457) that name the file."""
+"""Error responses: problem documents (RFC 9457) that name the file."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 
 KINDS: dict[str, tuple[int, str, str]] = {
-    "malformed": (400, "The request is malformed", "The body is not what its Content-Type says."),
-    "no-key": (401, "An API key is needed", "Send it as Authorization: Bearer KEY."),
-    "unknown-model": (404, "There is no such model", "GET /models lists those there are."),
+    "malformed": (400, "The request is malformed", "The body does not match its Content-Type."),
+    "no-key": (401, "An API key is required", "Send it in the header Authorization: Bearer KEY."),
+    "unknown-model": (404, "There is no such model", "GET /models lists the models."),
     "too-slow": (408, "The upload took too long", "Send fewer files at a time."),
-    "too-large": (413, "The request is too large", "A file, the number of files or the body is over its limit."),
+    "too-large": (413, "The request is too large", "A file, the number of files or the body exceeds its limit."),
     "unsupported-type": (415, "The body's type is not supported", "Send multipart/form-data or application/json."),
-    "invalid": (422, "A parameter or the body is invalid", "The OpenAPI document says what is expected."),
-    "no-picture": (422, "There is no picture in the request", "Send at least one file."),
-    "unreadable": (422, "No picture could be read", "Every file is listed with what is wrong with it."),
-    "no-heatmaps": (422, "The model gives no heatmaps", "Ask without heatmap, or another model."),
-    "busy": (503, "Too much is waiting", "Come again after the seconds in Retry-After."),
-    "timed-out": (503, "The answer took too long", "Come again after the seconds in Retry-After."),
-    "not-ready": (503, "The service is about to stop", "Ask another instance."),
-    "bug": (500, "Something went wrong in the service", "This is a bug; its log says more."),
+    "invalid": (422, "A parameter or the body is invalid", "See the OpenAPI document for the expected values."),
+    "no-picture": (422, "The request contains no image", "Send at least one file."),
+    "unreadable": (422, "No image could be read", "The errors of all files are listed."),
+    "no-heatmaps": (422, "The model has no heatmaps", "Leave out heatmap, or use another model."),
+    "busy": (503, "The service is overloaded", "Retry after the number of seconds in Retry-After."),
+    "timed-out": (503, "The prediction took too long", "Retry after the number of seconds in Retry-After."),
+    "not-ready": (503, "The service is shutting down", "Send the request to another instance."),
+    "bug": (500, "Internal error", "This is a bug; see the service's log."),
 }
-"""Status, title and what to do of each kind of problem."""
+"""Status, title and fix for each kind of problem."""
 
 
 class Problem(Exception):
-    """A request that is refused; answered with the status of its kind.
+    """A request that fails with a problem document and the status of its kind.
 
     Args:
         kind: one of `KINDS`.
-        detail: what was found and expected in this request.
-        file: the file at fault, as the client called it.
-        headers: further headers of the answer.
-        more: further members of the document.
+        detail: the found and expected values in this request.
+        file: name of the file that caused the problem, as sent by the client.
+        headers: additional headers of the response.
+        more: additional members of the document.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Problem(Exception):
 
 
 def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The document of a status that says everything by itself, such as 404 or 405."""
+    """A problem response for a status without a kind of its own, such as 404 or 405."""
     title = HTTPStatus(status).phrase
     return _response({"type": "about:blank", "title": title, "status": status, "detail": detail}, status, headers or {})
 
 
 def as_json(value: Any) -> bytes:
-    """JSON in ASCII, so that whatever a file was called can be written."""
+    """JSON in ASCII, which can represent any file name."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""What goes in and comes out of the service, as the OpenAPI document tells it."""
+"""Request and response schemas for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ class EncodedFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: Annotated[str, Field(description="What the answer calls it.")] = ""
+    file: Annotated[str, Field(description="File name, repeated in the response.")] = ""
     data: Annotated[
-        bytes,  # of the text: a str takes up to four bytes for each of them
+        bytes,  # not str, which takes up to four bytes per character
         Field(
-            description="The file's bytes in base64 (RFC 4648, with padding).",
+            description="Content of the file in base64 (RFC 4648, with padding).",
             json_schema_extra={"format": "byte", "contentEncoding": "base64"},
         ),
     ]
 
 
 class PredictBody(BaseModel):
-    """Pictures in a JSON body."""
+    """Images in a JSON body."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,67 +38,67 @@ class Label(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """Where the model looked for its top class."""
+    """Heatmap of the evidence for the top class."""
 
-    values: Annotated[list[list[float]], Field(description="Rows of the map, 0 to 1, over what the model saw.")]
-    overlay: Annotated[str, Field(description="PNG of the map over what the model saw, in base64.")]
+    values: Annotated[list[list[float]], Field(description="Rows of the heatmap, 0 to 1, over the model's input.")]
+    overlay: Annotated[str, Field(description="PNG of the heatmap over the model's input, in base64.")]
 
 
 class Classified(BaseModel):
-    """What the model says of one picture."""
+    """Prediction for one image."""
 
-    file: Annotated[str, Field(description="What the client called it.")]
-    width: Annotated[int, Field(description="In pixels, upright.")]
+    file: Annotated[str, Field(description="File name sent by the client.")]
+    width: Annotated[int, Field(description="In pixels, after EXIF rotation.")]
     height: int
     top: Annotated[str, Field(description="The most probable class.")]
-    confidence: Annotated[float, Field(ge=0, le=1, description="Its calibrated probability.")]
-    known: Annotated[bool, Field(description="False: unlike anything the model was trained on.")]
+    confidence: Annotated[float, Field(ge=0, le=1, description="Calibrated probability of that class.")]
+    known: Annotated[bool, Field(description="False if the image is unknown (out of distribution).")]
     predictions: Annotated[list[Label], Field(description="The most probable classes, most probable first.")]
-    heatmap: Annotated[Heatmap | None, Field(description="Only where it was asked for.")] = None
+    heatmap: Annotated[Heatmap | None, Field(description="Only if requested.")] = None
 
 
-class Unread(BaseModel):
-    """A file that could not be read, among others that could."""
+class UnreadableFile(BaseModel):
+    """A file that could not be read."""
 
     file: str
-    error: Annotated[str, Field(description="What is wrong with it.")]
+    error: Annotated[str, Field(description="Why it could not be read.")]
 
 
 class Model(BaseModel):
-    """A model that answers."""
+    """A model that is served."""
 
-    name: Annotated[str, Field(description="For the parameter `model`.")]
-    default: Annotated[bool, Field(description="Whether it answers where none is named.")]
-    dataset: Annotated[str, Field(description="What it was trained on.")]
+    name: Annotated[str, Field(description="Value for the parameter `model`.")]
+    default: Annotated[bool, Field(description="Whether it is used if a request names no model.")]
+    dataset: Annotated[str, Field(description="Training data set.")]
     architecture: str
-    accuracy: Annotated[float | None, Field(description="On its data set's test split, 0 to 1.")]
+    accuracy: Annotated[float | None, Field(description="Accuracy on the test split of its data set, 0 to 1.")]
     classes: list[str]
-    input_size: Annotated[int, Field(description="Side of the square it sees, in pixels.")]
-    resize: Annotated[str, Field(description="How other shapes become that square: crop, pad or squash.")]
-    heatmaps: Annotated[bool, Field(description="Whether it gives heatmaps.")]
-    version: Annotated[str, Field(description="The version of thirtytwo that wrote it.")]
+    input_size: Annotated[int, Field(description="Side of the square model input, in pixels.")]
+    resize: Annotated[str, Field(description="How images are made square: crop, pad or squash.")]
+    heatmaps: Annotated[bool, Field(description="Whether it supports heatmaps.")]
+    version: Annotated[str, Field(description="Version of thirtytwo that wrote it.")]
 
 
 class Health(BaseModel):
-    """That the service is there."""
+    """State of the service."""
 
     status: str
 
 
-class Fault(BaseModel):
-    """One of several things wrong with a request."""
+class ErrorDetail(BaseModel):
+    """One of several errors in a request."""
 
     file: str | None = None
-    where: Annotated[str | None, Field(description="The parameter, or the place in a JSON body.")] = None
+    where: Annotated[str | None, Field(description="Parameter, or path in the JSON body.")] = None
     error: str
 
 
 class ProblemDocument(BaseModel):
-    """Why a request was refused (RFC 9457)."""
+    """Error response (RFC 9457)."""
 
-    type: Annotated[str, Field(description="What kind of problem; leads to its explanation.")]
+    type: Annotated[str, Field(description="Kind of problem, as a link to its explanation.")]
     title: str
     status: int
-    detail: Annotated[str, Field(description="What was found and expected in this request.")]
-    file: Annotated[str | None, Field(description="The file at fault.")] = None
-    errors: Annotated[list[Fault] | None, Field(description="Everything wrong, where that is several things.")] = None
+    detail: Annotated[str, Field(description="Found and expected values in this request.")]
+    file: Annotated[str | None, Field(description="File that caused the problem.")] = None
+    errors: Annotated[list[ErrorDetail] | None, Field(description="All errors, if there are several.")] = None

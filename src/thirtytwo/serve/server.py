@@ -1,4 +1,4 @@
-"""Running the service: its socket, its signals, and an end that leaves nobody without an answer."""
+"""Run the service: socket, signals and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from thirtytwo.serve.api import create_app
 if TYPE_CHECKING:
     from thirtytwo.serve.service import Service
 
-_LINGER = 1.0  # seconds in which clients of open connections may still ask
+_LINGER = 1.0  # seconds during shutdown in which open connections may still send requests
 _POLL = 0.02
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(service: Service, started: Callable[[str], None]) -> bool:
-    """Serve until SIGTERM or Ctrl-C, then finish what was accepted; whether it was Ctrl-C.
+def run(service: Service, on_start: Callable[[str], None]) -> bool:
+    """Serve until SIGTERM or Ctrl-C, then finish accepted requests.
 
     Args:
-        service: what answers; its settings say where.
-        started: told the address once requests are taken.
+        service: service to run; its settings contain the address.
+        on_start: called with the address once requests are accepted.
+
+    Returns:
+        Whether it was stopped with Ctrl-C.
 
     Raises:
-        ServiceError: the address cannot be listened on.
+        ServiceError: the address is invalid or in use.
     """
     settings = service.settings
-    # What a client sends wrongly is told to the client; this parser would also log it.
+    # Malformed bodies are reported to the client; this parser would also log them.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         create_app(service),
@@ -46,17 +49,17 @@ def run(service: Service, started: Callable[[str], None]) -> bool:
         server_header=False,
         timeout_graceful_shutdown=int(settings.timeout) + 5,
     )
-    with contextlib.closing(_listen(settings.host, settings.port)) as listening:
-        server = _Server(config, service, lambda: started(_address(settings.host, listening)))
-        server.run(sockets=[listening])
+    with contextlib.closing(_listen(settings.host, settings.port)) as listener:
+        server = _Server(config, service, lambda: on_start(_address(settings.host, listener)))
+        server.run(sockets=[listener])
     return server.interrupted
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, with an end on which no client finds its request cut off.
+    """Uvicorn with a shutdown that loses no request.
 
-    Uvicorn by itself closes connections that are idle when it is told to stop, and a request may be on its way on any
-    of them. Here those still get their answer, with the request to close the connection after it.
+    On shutdown Uvicorn closes idle connections, on any of which a request may be in flight. This server still
+    responds to such requests, with the header `Connection: close`.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, on_start: Callable[[], None]) -> None:
@@ -69,8 +72,8 @@ class _Server(uvicorn.Server):
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.ready = False  # from here on answers ask to close the connection
-        await asyncio.sleep(0)  # connections that wait to be accepted are, before nobody listens
+        self._service.ready = False  # from now on responses close the connection
+        await asyncio.sleep(0)  # accept pending connections before the socket closes
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
@@ -87,7 +90,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As Uvicorn's, but the signal is not raised again: the command line knows how it ends."""
+        """Like Uvicorn's, but does not raise the signal again: the command line sets the exit code."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
@@ -97,25 +100,31 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to that address."""
+    """A socket bound to the address.
+
+    Raises:
+        ServiceError: the address is invalid or in use.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ServiceError(f"There is no address {host!r} here: {error.strerror or error}.", "Check --host.") from None
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        listening.close()
         raise ServiceError(
-            f"{host}, port {port} cannot be listened on: {error.strerror}.", "Choose another with --port or --host."
+            f"Cannot resolve the address {host!r}: {error.strerror or error}.", "Check --host."
         ) from None
-    return listening
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}.", "Choose another with --port or --host."
+        ) from None
+    return listener
 
 
-def _address(host: str, listening: socket.socket) -> str:
-    port = listening.getsockname()[1]
+def _address(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

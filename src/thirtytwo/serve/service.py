@@ -1,4 +1,4 @@
-"""The models that answer, and the way of a request's pictures through them."""
+"""The served models, and the path of a request's images through decoding, batching and heatmaps."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from thirtytwo.inference.classifier import (
 )
 from thirtytwo.inference.model_file import cpu_count
 from thirtytwo.serve.batching import Batcher
-from thirtytwo.serve.decoding import Decoder, Seen
-from thirtytwo.serve.limits import Gate, Ticket
+from thirtytwo.serve.decoding import DecodedUpload, Decoder
+from thirtytwo.serve.limits import RequestLimits, Reservation
 from thirtytwo.serve.metrics import Metrics
 from thirtytwo.serve.problems import Problem
 from thirtytwo.serve.settings import Settings
@@ -39,14 +39,14 @@ from thirtytwo.serve.uploads import Upload
 
 HEATMAPS = "heatmaps"
 
-_GROUP = 16  # pictures a decoding thread takes at a time
+_GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model under its name, with the batches that are formed for it."""
+    """A served model: its name, classifier and batcher."""
 
     name: str
     classifier: Classifier
@@ -58,126 +58,128 @@ class Served:
 
 
 class Service:
-    """Models, threads and limits behind the web interface.
+    """Models, threads and limits behind the HTTP interface.
 
     Args:
-        models: model files by name; the first answers where a request names none.
+        models: model files by name; the first is the default.
         settings: limits and sizes.
 
     Raises:
-        ModelFileError: a file that is not one of our models.
+        ModelFileError: a file is not a thirtytwo model.
     """
 
     def __init__(self, models: dict[str, Path], settings: Settings) -> None:
         self._threads = settings.threads or cpu_count()
         self.settings = settings
-        self.gate = Gate(settings.queue, settings.max_held_mb, self._seconds_a_picture)
-        self.metrics = Metrics(lambda: self.gate.pictures, settings.max_batch)
+        self.limits = RequestLimits(settings.queue, settings.max_held_mb, self._seconds_per_image)
+        self.metrics = Metrics(lambda: self.limits.images, settings.max_batch)
         self.decoder = Decoder(self._threads, settings.max_pixels, settings.max_decode_bytes)
         self.models = {name: self._open(name, path) for name, path in models.items()}
         self.default = next(iter(self.models), "")
         self.ready = False
-        self._drawing = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-heatmaps")
+        self._heatmap_thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-heatmaps")
 
     def start(self) -> None:
-        """Run every model once, so that the first request finds it warm."""
+        """Warm up every model, so that the first request is fast."""
         for served in self.models.values():
             size = served.classifier.info.input_size
             served.classifier.classify(np.zeros((1, size, size, 3), dtype=np.uint8))
         self.ready = True
 
     def close(self) -> None:
-        """End every thread, after what it is at."""
+        """Finish running work and stop all threads."""
         self.ready = False
         self.decoder.close()
-        self._drawing.shutdown()
+        self._heatmap_thread.shutdown()
         for served in self.models.values():
             served.batcher.close()
 
     def find(self, name: str | None) -> Served:
-        """The model of that name; None: the default.
+        """The model with that name; None means the default.
 
         Raises:
-            Problem: there is none.
+            Problem: there is no such model.
         """
         found = self.models.get(self.default if name is None else name)
         if found is None:
             raise Problem("unknown-model", f"Unknown model {name!r}. {did_you_mean(name or '', self.models)}")
         return found
 
-    async def answer(
-        self, uploads: AsyncIterator[Upload], served: Served, ticket: Ticket, *, top: int, heatmap: bool
+    async def predict(
+        self, uploads: AsyncIterator[Upload], served: Served, reservation: Reservation, *, top: int, heatmap: bool
     ) -> list[dict[str, Any]]:
-        """One entry for each upload, in order, as `thirtytwo predict --format json` writes them.
+        """Classify uploads; one entry per upload, in order, as written by `thirtytwo predict --format json`.
 
         Raises:
-            Problem: no upload at all, not one that can be read, or a limit that is passed.
+            Problem: there is no upload, none can be read, or a limit is exceeded.
         """
-        decoded = await self._decoded(uploads, served, ticket, heatmap)
-        seen = [entry for entry in decoded if isinstance(entry, Seen)]
+        decoded = await self._decode_uploads(uploads, served, reservation, heatmap)
+        readable = [entry for entry in decoded if isinstance(entry, DecodedUpload)]
         unreadable = [entry for entry in decoded if isinstance(entry, Unreadable)]
-        self.metrics.pictures.labels(served.name, "unreadable").inc(len(unreadable))
-        if not seen:
-            raise _nothing_readable(unreadable)
-        pixels = [entry.pixels for entry in seen]
+        self.metrics.images.labels(served.name, "unreadable").inc(len(unreadable))
+        if not readable:
+            raise _unreadable_problem(unreadable)
+        pixels = [entry.pixels for entry in readable]
         predictions = await served.batcher.submit(pixels, top)
-        answered = [_entry(entry, prediction, top) for entry, prediction in zip(seen, predictions, strict=True)]
+        entries = [_entry(entry, prediction, top) for entry, prediction in zip(readable, predictions, strict=True)]
         known = sum(prediction.known for prediction in predictions)
-        self.metrics.pictures.labels(served.name, "known").inc(known)
-        self.metrics.pictures.labels(served.name, "unknown").inc(len(seen) - known)
+        self.metrics.images.labels(served.name, "known").inc(known)
+        self.metrics.images.labels(served.name, "unknown").inc(len(readable) - known)
         if heatmap:
-            for entry, drawn in zip(answered, await self._heatmaps(served, seen), strict=True):
-                entry["heatmap"] = drawn
-        readable = iter(answered)
-        return [entry.as_dict() if isinstance(entry, Unreadable) else next(readable) for entry in decoded]
+            for entry, heatmap_entry in zip(entries, await self._heatmaps(served, readable), strict=True):
+                entry["heatmap"] = heatmap_entry
+        remaining = iter(entries)
+        return [entry.as_dict() if isinstance(entry, Unreadable) else next(remaining) for entry in decoded]
 
-    async def _decoded(
-        self, uploads: AsyncIterator[Upload], served: Served, ticket: Ticket, view: bool
-    ) -> list[Seen | Unreadable]:
-        """Every upload decoded; decoding begins while others still arrive, and few are held undecoded."""
-        decoded: list[Seen | Unreadable] = []
+    async def _decode_uploads(
+        self, uploads: AsyncIterator[Upload], served: Served, reservation: Reservation, view: bool
+    ) -> list[DecodedUpload | Unreadable]:
+        """Decode all uploads; decoding starts while others still arrive, and few undecoded ones are kept in memory."""
+        decoded: list[DecodedUpload | Unreadable] = []
         group: list[Upload] = []
         size = 0
-        ahead: deque[asyncio.Task[list[Seen | Unreadable]]] = deque()
+        tasks: deque[asyncio.Task[list[DecodedUpload | Unreadable]]] = deque()
         try:
             async for upload in uploads:
-                ticket.enter()
+                reservation.add_image()
                 group.append(upload)
                 size += len(upload.data)
                 if len(group) == _GROUP or size >= _GROUP_BYTES:
-                    ahead.append(asyncio.create_task(self._decode(group, served, ticket, view)))
+                    tasks.append(asyncio.create_task(self._decode(group, served, reservation, view)))
                     group, size = [], 0
-                if len(ahead) > self._threads:
-                    decoded += await ahead.popleft()
-            for task in ahead:
+                if len(tasks) > self._threads:
+                    decoded += await tasks.popleft()
+            for task in tasks:
                 decoded += await task
         finally:
-            for task in ahead:
+            for task in tasks:
                 task.cancel()
         if group:
-            decoded += await self._decode(group, served, ticket, view)
+            decoded += await self._decode(group, served, reservation, view)
         return decoded
 
-    async def _decode(self, group: list[Upload], served: Served, ticket: Ticket, view: bool) -> list[Seen | Unreadable]:
+    async def _decode(
+        self, group: list[Upload], served: Served, reservation: Reservation, view: bool
+    ) -> list[DecodedUpload | Unreadable]:
         decoded = await self.decoder.decode(group, served.classifier.info, view)
-        ticket.release(sum(len(upload.data) for upload in group))
+        reservation.release(sum(len(upload.data) for upload in group))
         return decoded
 
-    async def _heatmaps(self, served: Served, seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    async def _heatmaps(self, served: Served, decoded: Sequence[DecodedUpload]) -> list[dict[str, Any]]:
         loop = asyncio.get_running_loop()
-        drawn: list[dict[str, Any]] = []
-        for start in range(0, len(seen), self.settings.max_batch):
-            some = seen[start : start + self.settings.max_batch]
-            drawn += await loop.run_in_executor(self._drawing, _draw, served.classifier, some)
-        return drawn
+        heatmaps: list[dict[str, Any]] = []
+        for start in range(0, len(decoded), self.settings.max_batch):
+            batch = decoded[start : start + self.settings.max_batch]
+            heatmaps += await loop.run_in_executor(self._heatmap_thread, _heatmap_entries, served.classifier, batch)
+        return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
         classifier = Classifier(path, threads=self._threads)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
-        def observe(size: int, took: float) -> None:
+        def observe(size: int, duration: float) -> None:
             sizes.observe(size)
-            seconds.observe(took)
+            seconds.observe(duration)
 
         settings = self.settings
         batcher = Batcher(
@@ -185,21 +187,21 @@ class Service:
         )
         return Served(name, classifier, batcher)
 
-    def _seconds_a_picture(self) -> float:
-        return max(served.batcher.seconds_a_picture for served in self.models.values())
+    def _seconds_per_image(self) -> float:
+        return max(served.batcher.seconds_per_image for served in self.models.values())
 
 
 def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
-    """Model files by the names they are served under.
+    """Model files by the name they are served under.
 
-    Each of `wanted` is what `thirtytwo predict --model` takes, or that with a name of its own as `NAME=…`. Without any,
-    all bundled models, the default first; where there are none, the newest run.
+    Each of `wanted` is a value of `thirtytwo predict --model`, optionally with a name as `NAME=…`. Without any, all
+    bundled models, the default first; if there are none, the newest run.
 
     Raises:
-        ServiceError: two models of the same name.
-        UnknownNameError: no such file, directory or bundled model.
-        ModelFileError: nothing to serve.
-        RunError: a run directory without a model.
+        ServiceError: two models have the same name.
+        UnknownNameError: there is no such file, directory or bundled model.
+        ModelFileError: there is no model to serve.
+        RunError: a run directory has no model.
     """
     chosen: dict[str, Path] = {}
     for text in wanted:
@@ -208,8 +210,8 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
         name = named["name"] if named else name_of(path)
         if name in chosen:
             raise ServiceError(
-                f"Two models are called {name!r}: {chosen[name]} and {path}.",
-                f"Give one a name of its own: --model other={text}",
+                f"Two models have the name {name!r}: {chosen[name]} and {path}.",
+                f"Set another name for one of them, for example: --model other={text}",
             )
         chosen[name] = path
     if chosen:
@@ -222,20 +224,20 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
 
 
 def name_of(path: Path) -> str:
-    """What a model file is served as: its run's name for a `model.onnx`, else its own."""
+    """The name a model file is served under: its run's name for a `model.onnx`, else the file's."""
     return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
-def _entry(seen: Seen, prediction: Prediction, top: int) -> dict[str, Any]:
-    """The contract's entry for an upload; a batch's predictions may hold more classes than this request asked for."""
-    told = prediction.as_dict() | {"file": seen.file, "width": seen.width, "height": seen.height}
-    told["predictions"] = told["predictions"][:top]
-    return told
+def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str, Any]:
+    """The entry for an upload; predictions of a batch may contain more than the `top` classes of this request."""
+    entry = prediction.as_dict() | {"file": upload.file, "width": upload.width, "height": upload.height}
+    entry["predictions"] = entry["predictions"][:top]
+    return entry
 
 
-def _nothing_readable(unreadable: Sequence[Unreadable]) -> Problem:
+def _unreadable_problem(unreadable: Sequence[Unreadable]) -> Problem:
     if not unreadable:
-        return Problem("no-picture", "The request holds no file.")
+        return Problem("no-picture", "The request contains no file.")
     errors = [entry.as_dict() for entry in unreadable]
     if len(unreadable) == 1:
         return Problem("unreadable", unreadable[0].error, file=unreadable[0].file, errors=errors)
@@ -243,17 +245,17 @@ def _nothing_readable(unreadable: Sequence[Unreadable]) -> Problem:
     return Problem("unreadable", detail, errors=errors)
 
 
-def _draw(classifier: Classifier, seen: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Heatmaps of the top class, 0 to 1, and the pictures they are laid over."""
-    maps = classifier.run(np.stack([entry.pixels for entry in seen]), [HEATMAPS])[HEATMAPS]  # (N, h, w)
-    drawn = []
-    for entry, evidence in zip(seen, maps.astype(np.float64), strict=True):
+def _heatmap_entries(classifier: Classifier, decoded: Sequence[DecodedUpload]) -> list[dict[str, Any]]:
+    """Heatmaps of the top class, 0 to 1, with their overlays as PNG."""
+    maps = classifier.run(np.stack([entry.pixels for entry in decoded]), [HEATMAPS])[HEATMAPS]  # (N, h, w)
+    entries = []
+    for entry, evidence in zip(decoded, maps.astype(np.float64), strict=True):
         positive = np.maximum(evidence, 0)
         heat = (positive / max(positive.max(), 1e-12)).astype(np.float32)
         assert entry.view is not None
         values = [[round(float(value), 4) for value in row] for row in heat]
-        drawn.append({"values": values, "overlay": _png(overlay(to_look_at(entry.view), heat))})
-    return drawn
+        entries.append({"values": values, "overlay": _png(overlay(to_look_at(entry.view), heat))})
+    return entries
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

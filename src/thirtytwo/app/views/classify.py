@@ -1,4 +1,4 @@
-"""What is in the pictures?"""
+"""The page Classify: predictions and heatmaps for images."""
 
 from __future__ import annotations
 
@@ -8,87 +8,85 @@ from functools import partial
 import streamlit as st
 
 from thirtytwo.app.components import choose_model, title
-from thirtytwo.app.display import drawn, heat_method
-from thirtytwo.app.images import Picture, picture_input
-from thirtytwo.app.library import Entry, opened
+from thirtytwo.app.display import heat_method, render
+from thirtytwo.app.images import InputImage, image_input
+from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.markup import card
-from thirtytwo.app.results import Result, as_csv, as_json, as_zip, tell
+from thirtytwo.app.results import Result, as_csv, as_json, as_zip, classify
 from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
-ON_A_PAGE = 8
+IMAGES_PER_PAGE = 8
 
 
 def show() -> None:
-    """The page."""
-    title("What is in the picture?", "Drop pictures below, or paste one with Ctrl+V. Nothing leaves this computer.")
+    """Show the page."""
+    title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
-    pictures = picture_input()
-    if not pictures:
+    images = image_input()
+    if not images:
         st.info(
-            "Add a picture to see what the model makes of it, or try the samples.",
+            "Add an image to classify it, or try the samples.",
             icon=":material/add_photo_alternate:",
         )
         return
-    results = tell(entry, pictures)
-    classes = len(opened(entry).classes)
+    results = classify(entry, images)
+    classes = len(load_classifier(entry).classes)
     top, heat = _options(entry, classes)
     if len(results) > 1:
         _summary(results)
-    cards(entry, pictures, results, top, heat=heat)
+    cards(entry, images, results, top, heat=heat)
     if len(results) > 1:
-        table(results)
-    downloads(entry, pictures, results, top)
+        results_table(results)
+    downloads(entry, images, results, top)
 
 
 def cards(
-    entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
+    entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
 ) -> None:
-    """Each picture with what the model says of it, a few at a time."""
-    pages = -(-len(pictures) // ON_A_PAGE)
+    """Show each image with its prediction, a page at a time."""
+    pages = -(-len(images) // IMAGES_PER_PAGE)
     first = 0
     if pages > 1:
-        first = (st.pagination(pages, key=f"{key}-page-{len(pictures)}") - 1) * ON_A_PAGE
-    for picture, result in list(zip(pictures, results, strict=True))[first : first + ON_A_PAGE]:
+        first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * IMAGES_PER_PAGE
+    for image, result in list(zip(images, results, strict=True))[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
             if isinstance(result, Unreadable):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")
             else:
-                st.html(card(picture.name, result, drawn(entry, picture, heat=heat), top, heat=heat))
+                st.html(card(image.name, result, render(entry, image, heat=heat), top, heat=heat))
 
 
-def table(results: Sequence[Result]) -> None:
-    """Every result in a row."""
+def results_table(results: Sequence[Result]) -> None:
+    """Show all results as a table."""
     rows = [
-        {"file": one.file, "class": one.top, "confidence": one.confidence, "known": one.known, "problem": ""}
+        {"file": one.file, "class": one.top, "confidence": one.confidence, "known": one.known, "error": ""}
         if isinstance(one, Prediction)
-        else {"file": one.file, "class": None, "confidence": None, "known": None, "problem": one.error}
+        else {"file": one.file, "class": None, "confidence": None, "known": None, "error": one.error}
         for one in results
     ]
     if all(isinstance(one, Prediction) for one in results):
         for row in rows:
-            del row["problem"]
+            del row["error"]
     st.subheader("All results", anchor=False)
     bar = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
-    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row a picture")
+    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row per image")
 
 
-def downloads(entry: Entry, pictures: Sequence[Picture], results: Sequence[Result], top: int) -> None:
-    """The results to take away."""
+def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:
+    """Show buttons to download the results."""
     with st.container(horizontal=True, key="downloads"):
-        take = partial(st.download_button, on_click="ignore", icon=":material/download:")
-        take("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row a picture")
-        take("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
+        button = partial(st.download_button, on_click="ignore", icon=":material/download:")
+        button("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row per image")
+        button("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
         if any(isinstance(one, Prediction) for one in results):
-            make = partial(as_zip, entry, list(pictures), list(results))
-            take(
-                "Heatmaps (ZIP)", make, "heatmaps.zip", "application/zip", key="zip", help="Pictures with heat, as PNG"
-            )
+            create_zip = partial(as_zip, entry, list(images), list(results))
+            button("Heatmaps (ZIP)", create_zip, "heatmaps.zip", "application/zip", key="zip", help="PNG overlays")
 
 
 def _options(entry: Entry, classes: int) -> tuple[int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", key="options"):
-        heat = st.toggle("Show where the model looks", key="heat", persist_state="session")
+        heat = st.toggle("Show heatmaps", key="heat", persist_state="session")
         most = min(10, classes)
         top = most
         if most > 1:
@@ -96,14 +94,14 @@ def _options(entry: Entry, classes: int) -> tuple[int, bool]:
                 "Classes shown", 1, most, min(5, most), key=f"top-{most}", width=220, persist_state="session"
             )
     if heat:
-        st.caption(heat_method(opened(entry)))
+        st.caption(heat_method(load_classifier(entry)))
     return top, heat
 
 
 def _summary(results: Sequence[Result]) -> None:
     unreadable = sum(isinstance(one, Unreadable) for one in results)
     unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
-    parts = [f"{len(results) - unreadable} pictures classified"]
-    parts += [f"{unknown} of them unlike anything in training"] if unknown else []
+    parts = [f"{len(results) - unreadable} images classified"]
+    parts += [f"{unknown} of them unknown (out of distribution)"] if unknown else []
     parts += [f"{unreadable} could not be read"] if unreadable else []
     st.markdown("; ".join(parts) + ".")

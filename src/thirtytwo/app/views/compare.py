@@ -1,4 +1,4 @@
-"""The same pictures through several models."""
+"""The page Compare: predictions of several models for the same images."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from thirtytwo.app.components import describe, no_model, title
+from thirtytwo.app.components import describe, require_model, title
 from thirtytwo.app.display import view
-from thirtytwo.app.images import picture_input
-from thirtytwo.app.library import Entry, chosen, entries, info_of
-from thirtytwo.app.markup import beside
-from thirtytwo.app.results import Result, tell
+from thirtytwo.app.images import image_input
+from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
+from thirtytwo.app.markup import side_by_side
+from thirtytwo.app.results import Result, classify
 from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 
-MOST = 4
-ON_A_PAGE = 8
+MAX_MODELS = 4
+IMAGES_PER_PAGE = 8
 _TOP = 3
 
 
 def show() -> None:
-    """The page."""
-    title("Compare models", "The same pictures through two to four models, and where these agree.")
+    """Show the page."""
+    title("Compare models", "Classify the same images with two to four models and see where they agree.")
     found = entries()
     if not found:
-        no_model()
+        require_model()
     if len(found) < 2:
         st.info(
-            f"There is one model at hand, {as_markdown(found[0].name)}. Train another, teach one of your own, or "
-            "add a file on the page Models; then choose both here.",
+            f"There is only one model, {as_markdown(found[0].name)}. Train another one, add classes to it, or add a "
+            "file on the page Models.",
             icon=":material/balance:",
         )
         return
@@ -39,32 +39,32 @@ def show() -> None:
     if len(models) < 2:
         st.info("Choose at least two models.", icon=":material/balance:")
         return
-    pictures = picture_input()
-    if not pictures:
-        st.info("Add pictures to compare what the models say.", icon=":material/add_photo_alternate:")
+    images = image_input()
+    if not images:
+        st.info("Add images to compare the models' predictions.", icon=":material/add_photo_alternate:")
         return
-    told = {entry.name: tell(entry, pictures) for entry in models}
-    rows = list(zip(pictures, zip(*told.values(), strict=True), strict=True))
-    readable = [(picture, said) for picture, said in rows if not isinstance(said[0], Unreadable)]
-    for _, said in rows:
-        if isinstance(said[0], Unreadable):
-            st.warning(as_markdown(said[0].error), icon=":material/broken_image:")
+    results = {entry.name: classify(entry, images) for entry in models}
+    rows = list(zip(images, zip(*results.values(), strict=True), strict=True))
+    readable = [(image, row) for image, row in rows if not isinstance(row[0], Unreadable)]
+    for _, row in rows:
+        if isinstance(row[0], Unreadable):
+            st.warning(as_markdown(row[0].error), icon=":material/broken_image:")
     if not readable:
         return
-    agreeing = sum(agree(said) for _, said in readable)
+    agreeing = sum(agree(row) for _, row in readable)
     both = "Both" if len(models) == 2 else f"All {len(models)}"
-    st.markdown(f"**{both} name the same class for {agreeing} of {len(readable)} pictures.**")
+    st.markdown(f"**{both} predict the same class for {agreeing} of {len(readable)} images.**")
     if 0 < agreeing < len(readable) and st.toggle("Only where they differ", key="differing"):
-        readable = [(picture, said) for picture, said in readable if not agree(said)]
-    pages = -(-len(readable) // ON_A_PAGE)
-    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * ON_A_PAGE if pages > 1 else 0
-    for picture, said in readable[first : first + ON_A_PAGE]:
+        readable = [(image, row) for image, row in readable if not agree(row)]
+    pages = -(-len(readable) // IMAGES_PER_PAGE)
+    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * IMAGES_PER_PAGE if pages > 1 else 0
+    for image, row in readable[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
-            names = list(zip(told, _predictions(said), strict=True))
-            st.html(beside(picture.name, view(picture.data), names, _TOP, agree=agree(said)))
+            names = list(zip(results, _predictions(row), strict=True))
+            st.html(side_by_side(image.name, view(image.data), names, _TOP, agree=agree(row)))
     st.download_button(
         "CSV",
-        as_csv(told),
+        as_csv(results),
         "comparison.csv",
         "text/csv",
         key="compare-csv",
@@ -73,37 +73,37 @@ def show() -> None:
     )
 
 
-def agree(said: Sequence[Result]) -> bool:
-    """Whether all name the same class first, and all know it or none does."""
-    found = _predictions(said)
+def agree(row: Sequence[Result]) -> bool:
+    """Whether all predict the same top class, and all or none as known."""
+    found = _predictions(row)
     return len({one.top for one in found}) == 1 and len({one.known for one in found}) == 1
 
 
-def as_csv(told: dict[str, list[Result]]) -> str:
-    """One row a picture: what each model says, and whether they agree."""
+def as_csv(results: dict[str, list[Result]]) -> str:
+    """One row per image: the prediction of each model, and whether they agree."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["file", *(f"{name}: {what}" for name in told for what in ("class", "confidence", "known")), "agree"]
+        ["file", *(f"{name}: {what}" for name in results for what in ("class", "confidence", "known")), "agree"]
     )
-    for said in zip(*told.values(), strict=True):
-        if isinstance(said[0], Unreadable):
+    for row in zip(*results.values(), strict=True):
+        if isinstance(row[0], Unreadable):
             continue
-        found = _predictions(said)
+        found = _predictions(row)
         cells = [cell for one in found for cell in (one.top, one.confidence, str(one.known).lower())]
-        writer.writerow([found[0].file, *cells, str(agree(said)).lower()])
+        writer.writerow([found[0].file, *cells, str(agree(row)).lower()])
     return stream.getvalue()
 
 
 def _choose(found: list[Entry]) -> list[Entry]:
     names = [entry.name for entry in found]
-    first = chosen(found)
+    first = index_of_selected(found)
     default = [names[first], next(name for name in names if name != names[first])]
-    picked = st.multiselect("Models", names, default=default, max_selections=MOST, key="models-compared")
+    picked = st.multiselect("Models", names, default=default, max_selections=MAX_MODELS, key="models-compared")
     models = [found[names.index(name)] for name in picked]
     st.caption("  \n".join(f"{as_markdown(entry.name)}: {describe(info_of(entry))}" for entry in models))
     return models
 
 
-def _predictions(said: Sequence[Result]) -> list[Prediction]:
-    return [one for one in said if isinstance(one, Prediction)]
+def _predictions(row: Sequence[Result]) -> list[Prediction]:
+    return [one for one in row if isinstance(one, Prediction)]

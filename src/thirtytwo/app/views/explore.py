@@ -1,4 +1,4 @@
-"""A run's classes, confusions and mistakes, or a data set's classes and pictures."""
+"""The page Explore: predictions, classes and confusions of a run, or classes and images of a data set."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from thirtytwo.app import library as shelf
+from thirtytwo.app import library
 from thirtytwo.app.components import title
-from thirtytwo.app.markup import matrix, percent, wall
-from thirtytwo.app.memory import let_go
+from thirtytwo.app.markup import image_grid, matrix, percent
+from thirtytwo.app.memory import release_pages
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
@@ -31,138 +31,139 @@ from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown
 
 RUN, DATA = "A run", "A data set"
-WRONG, RIGHT, ALL = "Wrong", "Right", "All"
-SURE, UNSURE = "Surest first", "Least sure first"
+WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
+SURE, UNSURE = "Most confident first", "Least confident first"
 ANY = "any"
-ON_A_PAGE = 24
+IMAGES_PER_PAGE = 24
 _MATRIX = 20
-"""Classes up to which the whole confusion matrix fits a page."""
-_CONFUSIONS = 30
+"""Maximum number of classes for which the confusion matrix is shown."""
+_MAX_CONFUSIONS = 30
 _TILE = 112
 
 Ints = npt.NDArray[np.int64]
 
 
 def show() -> None:
-    """The page."""
-    title("Explore", "Look at what a run got right and wrong, or at the pictures of a data set.")
-    what = st.segmented_control(
-        "What to look at", [RUN, DATA], default=RUN, required=True, key="explore", label_visibility="collapsed"
+    """Show the page."""
+    title("Explore", "Show the correct and misclassified images of a run, or the images of a data set.")
+    choice = st.segmented_control(
+        "What to show", [RUN, DATA], default=RUN, required=True, key="explore", label_visibility="collapsed"
     )
-    if what == RUN:
-        _run()
+    if choice == RUN:
+        _show_run()
     else:
-        _data()
+        _show_data()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which predictions to show; None where any class will do."""
+class PredictionFilter:
+    """Criteria for the predictions to show; None matches any class."""
 
     true: str | None
-    called: str | None
-    which: str
+    predicted: str | None
+    outcome: str
     order: str
 
 
-def select(predictions: Predictions, wanted: Wanted) -> Ints:
-    """Positions of the predictions that are wanted, in the order wanted."""
+def select(predictions: Predictions, criteria: PredictionFilter) -> Ints:
+    """Positions of the predictions that match `criteria`, in its order."""
     index = {name: number for number, name in enumerate(predictions.classes)}
     chosen = np.ones(len(predictions.truth), dtype=bool)
-    if wanted.which != ALL:
-        chosen &= (predictions.predicted == predictions.truth) == (wanted.which == RIGHT)
-    if wanted.true is not None:
-        chosen &= predictions.truth == index[wanted.true]
-    if wanted.called is not None:
-        chosen &= predictions.predicted == index[wanted.called]
+    if criteria.outcome != ALL:
+        chosen &= (predictions.predicted == predictions.truth) == (criteria.outcome == RIGHT)
+    if criteria.true is not None:
+        chosen &= predictions.truth == index[criteria.true]
+    if criteria.predicted is not None:
+        chosen &= predictions.predicted == index[criteria.predicted]
     found = np.flatnonzero(chosen)
-    sign = 1.0 if wanted.order == UNSURE else -1.0
+    sign = 1.0 if criteria.order == UNSURE else -1.0
     return np.asarray(found[np.argsort(sign * predictions.confidence[found], kind="stable")], dtype=np.int64)
 
 
 def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
-    """One row a class: how many there are, how many of them were found, and what they are mostly taken for."""
+    """One row per class: number of images, recall, precision and the most frequent wrong prediction."""
     counts = confusion_matrix(predictions)
-    called = counts.sum(axis=0)
+    predicted_counts = counts.sum(axis=0)
     rows = []
     for number, name in enumerate(predictions.classes):
-        support, right = int(counts[number].sum()), int(counts[number, number])
+        support, correct = int(counts[number].sum()), int(counts[number, number])
         others = counts[number].copy()
         others[number] = 0
         rows.append(
             {
                 "class": name,
-                "pictures": support,
-                "recall": right / support if support else None,
-                "precision": right / int(called[number]) if called[number] else None,
-                "mostly taken for": predictions.classes[int(others.argmax())] if others.any() else "",
+                "images": support,
+                "recall": correct / support if support else None,
+                "precision": correct / int(predicted_counts[number]) if predicted_counts[number] else None,
+                "most confused with": predictions.classes[int(others.argmax())] if others.any() else "",
             }
         )
     return rows
 
 
-def confusion_rows(predictions: Predictions, most: int = _CONFUSIONS) -> list[dict[str, Any]]:
-    """The pairs most often confused."""
+def confusion_rows(predictions: Predictions, limit: int = _MAX_CONFUSIONS) -> list[dict[str, Any]]:
+    """The most frequent confusions, as pairs of true and predicted class."""
     counts = confusion_matrix(predictions)
     np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(place), len(predictions.classes)) for place in order]
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
+    pairs = [divmod(int(index), len(predictions.classes)) for index in order]
     return [
-        {"true": predictions.classes[row], "called": predictions.classes[column], "times": int(counts[row, column])}
+        {"true": predictions.classes[row], "predicted": predictions.classes[column], "count": int(counts[row, column])}
         for row, column in pairs
         if counts[row, column]
     ]
 
 
-def runs_at_hand() -> list[Path]:
-    """Run directories with predictions: those of models at hand and all under ./runs."""
-    places = [entry.path.parent for entry in shelf.entries()] + sorted(
+def available_runs() -> list[Path]:
+    """Run directories with predictions: those of the model library and all under ./runs."""
+    directories = [entry.path.parent for entry in library.entries()] + sorted(
         path.parent for path in RUNS.glob("*/recipe.toml")
     )
     found: dict[Path, Path] = {}
-    for place in places:
-        if (place / "recipe.toml").is_file() and any(place.glob("predictions-*.parquet")):
-            found.setdefault(place.resolve(), place)
+    for directory in directories:
+        if (directory / "recipe.toml").is_file() and any(directory.glob("predictions-*.parquet")):
+            found.setdefault(directory.resolve(), directory)
     return list(found.values())
 
 
-def _run() -> None:
-    runs = runs_at_hand()
+def _show_run() -> None:
+    runs = available_runs()
     if not runs:
         st.info(
-            "There is no finished run here yet. Train one with `thirtytwo demo` or `thirtytwo train FOLDER`, or start "
-            "the app in the directory that holds `runs`.",
+            "No finished run found. Train one with `thirtytwo demo` or `thirtytwo train FOLDER`, or start the app in "
+            "the directory that contains `runs`.",
             icon=":material/grid_view:",
         )
         return
-    names = {_name(path, runs): path for path in runs}
+    names = {_display_name(path, runs): path for path in runs}
     run = RunDir(names[st.selectbox("Run", list(names), key="explored-run", persist_state="session")])
     parts = sorted(path.stem.removeprefix("predictions-") for path in run.path.glob("predictions-*.parquet"))
     split = parts[0]
     if len(parts) > 1:
         default = "test" if "test" in parts else parts[0]
-        picked = st.segmented_control(
-            "Pictures of", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
+        selected = st.segmented_control(
+            "Split", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
         )
-        split = picked or default
-    predictions = _predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
-    right = int((predictions.predicted == predictions.truth).sum())
+        split = selected or default
+    predictions = _load_predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
+    correct = int((predictions.predicted == predictions.truth).sum())
     count = len(predictions.truth)
-    low, high = wilson(right, count)
+    low, high = wilson(correct, count)
     st.metric(
-        f"right of {count:,} pictures ({as_markdown(split)})",
-        percent(right / count),
+        f"accuracy on {count:,} images ({as_markdown(split)})",
+        percent(correct / count),
         f"95 % interval {100 * low:.1f}–{100 * high:.1f} %",
         delta_color="off",
         delta_arrow="off",
     )
-    pictures, classes, confusions = st.tabs(["Pictures", "Classes", "Confusions"])
-    with pictures:
-        _pictures(run, split, predictions)
-    with classes:
+    images_tab, classes_tab, confusions_tab = st.tabs(["Images", "Classes", "Confusions"])
+    with images_tab:
+        _show_images(run, split, predictions)
+    with classes_tab:
         share = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
         st.caption(
-            "Recall: how many of its pictures were found. Precision: how many called so are so. Press a head to sort."
+            "Recall: share of a class's images predicted as that class. Precision: share of the images predicted as a "
+            "class that belong to it. Click a column header to sort."
         )
         st.dataframe(
             class_rows(predictions),
@@ -170,112 +171,114 @@ def _run() -> None:
             column_config={"recall": share, "precision": share},
             alt="Classes with recall and precision",
         )
-    with confusions:
+    with confusions_tab:
         if len(predictions.classes) <= _MATRIX:
             st.html(matrix(confusion_matrix(predictions), predictions.classes))
-        st.caption("Most often confused; choose both classes under Pictures to see them.")
-        st.dataframe(confusion_rows(predictions), hide_index=True, alt="Pairs of classes most often confused")
+        st.caption("Most frequent confusions; select both classes under Images to see the images.")
+        st.dataframe(confusion_rows(predictions), hide_index=True, alt="Most frequent confusions")
 
 
-def _pictures(run: RunDir, split: str, predictions: Predictions) -> None:
+def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
     names = [ANY, *sorted(predictions.classes)]
     first, second, third = st.columns(3)
-    true = first.selectbox("What it is", names, key=f"true-{run.path}")
-    called = second.selectbox("What it was called", names, key=f"called-{run.path}")
+    true = first.selectbox("True class", names, key=f"true-{run.path}")
+    predicted = second.selectbox("Predicted class", names, key=f"predicted-{run.path}")
     order = third.selectbox("Order", [SURE, UNSURE], key="order")
-    which = st.segmented_control("Answers", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="which")
-    wanted = Wanted(None if true == ANY else true, None if called == ANY else called, which or WRONG, order)
-    found = select(predictions, wanted)
-    st.caption(f"{len(found):,} pictures")
+    outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
+    criteria = PredictionFilter(
+        None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order
+    )
+    found = select(predictions, criteria)
+    st.caption(f"{len(found):,} images")
     if not len(found):
-        st.info("No picture is like that; choose others above.", icon=":material/filter_alt:")
+        st.info("No image matches these filters.", icon=":material/filter_alt:")
         return
-    pages = -(-len(found) // ON_A_PAGE)
-    first_shown = 0
+    pages = -(-len(found) // IMAGES_PER_PAGE)
+    first_index = 0
     if pages > 1:
-        first_shown = (st.pagination(pages, key=f"explore-page-{hash((wanted, len(found)))}") - 1) * ON_A_PAGE
-    shown = found[first_shown : first_shown + ON_A_PAGE]
-    images, problem = _images(run, split)
-    places, found_problem = (None, problem) if images is None else locate(predictions, images, shown)
-    if images is None or places is None:
-        st.caption(f"The pictures themselves cannot be shown: {as_markdown(found_problem)}")
+        first_index = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * IMAGES_PER_PAGE
+    shown = found[first_index : first_index + IMAGES_PER_PAGE]
+    images, problem = _split_images(run, split)
+    indices, locate_problem = (None, problem) if images is None else locate(predictions, images, shown)
+    if images is None or indices is None:
+        st.caption(f"The images cannot be shown: {as_markdown(locate_problem)}")
         st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
         return
     tiles = (
-        (to_look_at(images.images[place], least=_TILE), *_lines(predictions, position))
-        for place, position in zip(places.tolist(), shown.tolist(), strict=True)
+        (to_look_at(images.images[index], least=_TILE), *_captions(predictions, position))
+        for index, position in zip(indices.tolist(), shown.tolist(), strict=True)
     )
-    st.html(wall(tiles))
+    st.html(image_grid(tiles))
 
 
-def _lines(predictions: Predictions, position: int) -> tuple[str, str]:
+def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
     row = _row(predictions, position)
-    if row["true"] == row["called"]:
+    if row["true"] == row["predicted"]:
         return str(row["true"]), percent(row["confidence"])
-    return f"{row['true']}", f"called {row['called']}, {percent(row['confidence'])}"
+    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'])}"
 
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
-        "picture": picture_name(predictions, position),
+        "image": picture_name(predictions, position),
         "true": predictions.classes[int(predictions.truth[position])],
-        "called": predictions.classes[int(predictions.predicted[position])],
+        "predicted": predictions.classes[int(predictions.predicted[position])],
         "confidence": float(predictions.confidence[position]),
     }
 
 
-def _images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
-    """The pictures that a split's rows count, or None and why not."""
-    about = run.read_json(run.environment).get("data", {}) if run.environment.is_file() else {}
-    if split not in ("test", "val") or not about.get("spec"):
-        return None, "the run does not say where they are."
+def _split_images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
+    """The images of a split, or None and the reason."""
+    data = run.read_json(run.environment).get("data", {}) if run.environment.is_file() else {}
+    if split not in ("test", "val") or not data.get("spec"):
+        return None, "the run does not record its data."
     try:
-        parts = _parts(str(run.path), run.split.stat().st_mtime_ns if run.split.is_file() else 0)
+        parts = _load_parts(str(run.path), run.split.stat().st_mtime_ns if run.split.is_file() else 0)
     except ThirtytwoError as error:
-        return None, f"{error.message} Start the app with --data-root where the data is."
-    return (parts.test if split == "test" else parts.val), "the run held none out."
+        return None, f"{error.message} Start the app with --data-root set to the folder of the data."
+    return (parts.test if split == "test" else parts.val), "the run has no such split."
 
 
-def _data() -> None:
+def _show_data() -> None:
     known = ", ".join(f"`{name}`" for name in DATASETS.names())
     with st.form("data-form", border=False):
-        label = "Data set or folder" if shelf.settings.is_local else "Data set"
-        spec = st.text_input(label, key="data-spec", placeholder="my-pictures", help="As thirtytwo train takes it")
-        st.form_submit_button("Look at it")
+        label = "Data set or folder" if library.settings.is_local else "Data set"
+        spec = st.text_input(label, key="data-spec", placeholder="my-images", help="DATA argument of thirtytwo train")
+        st.form_submit_button("Show")
     if not spec.strip():
-        st.info(f"Give a folder with one folder of pictures a class, or one of {known}.", icon=":material/folder_open:")
+        st.info(f"Enter a folder with one folder per class, or one of {known}.", icon=":material/folder_open:")
         return
-    if not shelf.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
-        st.error("Only known data sets can be looked at from another computer.")
+    if not library.settings.is_local and spec.partition("?")[0] not in DATASETS.names():
+        st.error(f"From another computer, only known data sets can be shown: {known}.")
         return
-    data = _dataset(spec.strip(), "auto", "crop", 0)
+    data = _load_dataset(spec.strip(), "auto", "crop", 0)
     parts = splits(data)
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     st.markdown(
-        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} pictures, at {width}×{height} pixels"
+        f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
     for skipped in data.skipped[:10]:
-        st.caption(f"Left out: {as_markdown(skipped)}")
+        st.caption(f"Skipped: {as_markdown(skipped)}")
     first, second = st.columns(2)
-    part = parts[first.selectbox("Pictures of", list(parts), key="data-part")]
+    part = parts[first.selectbox("Split", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], key="data-class")
-    st.html(wall(_samples(part, None if name == ANY else data.classes.index(name))))
+    st.html(image_grid(_samples(part, None if name == ANY else data.classes.index(name))))
     st.subheader("Classes", anchor=False)
     st.dataframe(
-        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Pictures of each class"
+        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Images of each class"
     )
 
 
 def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np.uint8], str, str]]:
-    """Some pictures of a class, or one or more of every class."""
+    """Random sample images of one class, or of every class if `label` is None."""
     random = np.random.default_rng(0)
     if label is None:
-        each = max(1, ON_A_PAGE // len(part.classes))
+        per_class = max(1, IMAGES_PER_PAGE // len(part.classes))
         groups = [np.flatnonzero(part.labels == number) for number in range(len(part.classes))]
-        positions = np.concatenate([random.permutation(group)[:each] for group in groups])[: 2 * ON_A_PAGE]
+        positions = np.concatenate([random.permutation(group)[:per_class] for group in groups])[: 2 * IMAGES_PER_PAGE]
     else:
-        positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * ON_A_PAGE]
+        positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
     return [
         (
             to_look_at(part.images[position], least=_TILE),
@@ -286,29 +289,29 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
     ]
 
 
-def _name(path: Path, runs: Sequence[Path]) -> str:
+def _display_name(path: Path, runs: Sequence[Path]) -> str:
     name = path.resolve().name
     return name if sum(one.resolve().name == name for one in runs) == 1 else f"{name} ({path})"
 
 
-@st.cache_resource(show_spinner="Reading the predictions …", max_entries=4)
-def _predictions(run: str, split: str, changed: int) -> Predictions:
+@st.cache_resource(show_spinner="Reading predictions …", max_entries=4)
+def _load_predictions(run: str, split: str, modified: int) -> Predictions:
     return RunDir(Path(run)).read_predictions(split)
 
 
-@st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
-def _parts(run: str, changed: int) -> Parts:
-    parts = load_run_data(RunDir(Path(run)), shelf.settings.data_root).parts
+@st.cache_resource(show_spinner="Loading images …", max_entries=2)
+def _load_parts(run: str, modified: int) -> Parts:
+    parts = load_run_data(RunDir(Path(run)), library.settings.data_root).parts
     for part in (parts.train, parts.val, parts.test):
         if part is not None:
-            let_go(part.images)
+            release_pages(part.images)
     return parts
 
 
-@st.cache_resource(show_spinner="Reading the pictures …", max_entries=2)
-def _dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
+@st.cache_resource(show_spinner="Loading images …", max_entries=2)
+def _load_dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
     size: Any = int(image_size) if image_size.isdigit() else "auto"
-    data = load_dataset(spec, data_root=shelf.settings.data_root, image_size=size, resize=resize, seed=seed)
+    data = load_dataset(spec, data_root=library.settings.data_root, image_size=size, resize=resize, seed=seed)
     for part in splits(data).values():
-        let_go(part.images)
+        release_pages(part.images)
     return data

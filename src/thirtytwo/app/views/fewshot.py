@@ -1,4 +1,4 @@
-"""New classes from a few pictures each."""
+"""The page Add classes: a linear probe from a few images per class."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import choose_model, mistake, title
+from thirtytwo.app.components import choose_model, show_error, title
 from thirtytwo.app.display import Pixels, view
-from thirtytwo.app.images import Picture, as_pictures, drop
-from thirtytwo.app.library import Entry, keep_taught, opened
-from thirtytwo.app.markup import matrix, percent, wall
-from thirtytwo.app.results import tell
+from thirtytwo.app.images import InputImage, as_images, upload_field
+from thirtytwo.app.library import Entry, load_classifier, save_probe
+from thirtytwo.app.markup import image_grid, matrix, percent
+from thirtytwo.app.results import classify
 from thirtytwo.app.views.classify import cards
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
@@ -22,34 +22,34 @@ from thirtytwo.fewshot import LEAST, Taught, teach
 from thirtytwo.images.decode import load_image
 from thirtytwo.text import as_markdown
 
-_GROUPS, _NUMBERS, _LESSON = "groups", "group-numbers", "lesson"
-_SHOWN = 6
-_WRONG = 12
+_CLASS_IMAGES, _CLASS_IDS, _PROBE = "groups", "group-numbers", "probe"
+_MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
+_MAX_ERRORS = 12
 
 
 def show() -> None:
-    """The page."""
+    """Show the page."""
     title(
-        "Teach new classes",
-        f"Name two or more classes and give each {LEAST} to 50 pictures. The network of a trained model stays as it is "
-        "and only its last layer learns the new names: this takes seconds, and nothing leaves this computer.",
+        "Add classes from a few images",
+        f"Name two or more classes and add {LEAST} to 50 images of each. The app trains a linear probe for these "
+        "classes on the features of an existing model, which takes seconds. No data leaves this computer.",
     )
-    entry = choose_model("Build on", key="base")
-    numbers: list[int] = st.session_state.setdefault(_NUMBERS, [1, 2])
-    groups = [_group(number, position, len(numbers)) for position, number in enumerate(numbers, start=1)]
-    st.button("Add a class", icon=":material/add:", on_click=_add)
-    missing = _missing(groups)
+    entry = choose_model("Base model", key="base")
+    ids: list[int] = st.session_state.setdefault(_CLASS_IDS, [1, 2])
+    groups = [_class_input(number, position, len(ids)) for position, number in enumerate(ids, start=1)]
+    st.button("Add a class", icon=":material/add:", on_click=_add_class)
+    missing = _missing_input(groups)
     if missing:
         st.info(as_markdown(missing), icon=":material/checklist:")
-    if st.button("Teach", type="primary", disabled=bool(missing), icon=":material/school:"):
-        _teach(entry, groups)
-    lesson = st.session_state.get(_LESSON)
-    if lesson is not None and lesson[1].path.is_file():
-        _results(*lesson)
+    if st.button("Train", type="primary", disabled=bool(missing), icon=":material/school:"):
+        _train_probe(entry, groups)
+    result = st.session_state.get(_PROBE)
+    if result is not None and result[1].path.is_file():
+        _show_results(*result)
 
 
-def _group(number: int, position: int, count: int) -> tuple[str, list[Picture]]:
-    """Ask for one class; its name and pictures."""
+def _class_input(number: int, position: int, count: int) -> tuple[str, list[InputImage]]:
+    """Show the input of one class; return its name and images."""
     with st.container(border=True, key=f"group-{number}"):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             name = st.text_input(
@@ -59,126 +59,131 @@ def _group(number: int, position: int, count: int) -> tuple[str, list[Picture]]:
                 persist_state="session",
             )
             if count > 2:
-                st.button("Remove", key=f"remove-{number}", icon=":material/delete:", on_click=_remove, args=(number,))
-        drop(f"Pictures of {name.strip() or f'class {position}'}", f"group-files-{number}", _take, (number,))
-        held: list[Picture] = st.session_state.setdefault(_GROUPS, {}).get(number, [])
-        if held:
-            st.caption(f"{len(held)} pictures" + ("" if len(held) >= LEAST else f"; {LEAST - len(held)} more needed"))
-    return name.strip(), held
+                st.button(
+                    "Remove", key=f"remove-{number}", icon=":material/delete:", on_click=_remove_class, args=(number,)
+                )
+        upload_field(
+            f"Images of {name.strip() or f'class {position}'}", f"group-files-{number}", _set_class_images, (number,)
+        )
+        images: list[InputImage] = st.session_state.setdefault(_CLASS_IMAGES, {}).get(number, [])
+        if images:
+            missing = "" if len(images) >= LEAST else f"; {LEAST - len(images)} more needed"
+            st.caption(f"{len(images)} images{missing}")
+    return name.strip(), images
 
 
-def _take(key: str, number: int) -> None:
-    st.session_state.setdefault(_GROUPS, {})[number] = as_pictures(st.session_state[key])
+def _set_class_images(key: str, number: int) -> None:
+    st.session_state.setdefault(_CLASS_IMAGES, {})[number] = as_images(st.session_state[key])
 
 
-def _add() -> None:
-    st.session_state[_NUMBERS].append(max(st.session_state[_NUMBERS]) + 1)
+def _add_class() -> None:
+    st.session_state[_CLASS_IDS].append(max(st.session_state[_CLASS_IDS]) + 1)
 
 
-def _remove(number: int) -> None:
-    st.session_state[_NUMBERS].remove(number)
-    st.session_state.setdefault(_GROUPS, {}).pop(number, None)
+def _remove_class(number: int) -> None:
+    st.session_state[_CLASS_IDS].remove(number)
+    st.session_state.setdefault(_CLASS_IMAGES, {}).pop(number, None)
 
 
-def _missing(groups: Sequence[tuple[str, list[Picture]]]) -> str:
-    """What has to be done before anything can be taught, or nothing."""
+def _missing_input(groups: Sequence[tuple[str, list[InputImage]]]) -> str:
+    """The steps left before training, as a sentence; empty if there are none."""
     names = [name for name, _ in groups]
     steps = [f"name class {position}" for position, name in enumerate(names, start=1) if not name]
     repeated = {name for name in names if name and names.count(name) > 1}
-    steps += [f"give the classes called {name!r} names of their own" for name in sorted(repeated)]
+    steps += [f"use the name {name!r} for one class only" for name in sorted(repeated)]
     steps += [
-        f"add at least {LEAST - len(held)} more pictures of {name or f'class {position}'}"
-        for position, (name, held) in enumerate(groups, start=1)
-        if len(held) < LEAST
+        f"add at least {LEAST - len(images)} more images of {name or f'class {position}'}"
+        for position, (name, images) in enumerate(groups, start=1)
+        if len(images) < LEAST
     ]
     return f"Next: {'; '.join(steps)}." if steps else ""
 
 
-def _teach(entry: Entry, groups: Sequence[tuple[str, list[Picture]]]) -> None:
-    """Teach, check the file that comes of it, and put it on the shelf."""
-    classifier = opened(entry)
+def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -> None:
+    """Train a linear probe, check its model file and add it to the model library."""
+    classifier = load_classifier(entry)
     size, rule = classifier.info.input_size, classifier.info.resize
     pixels: dict[str, list[Pixels]] = {}
-    sources: dict[bytes, Picture] = {}
-    with st.spinner("Looking at the pictures and teaching …"):
+    sources: dict[bytes, InputImage] = {}
+    with st.spinner("Computing features and training …"):
         try:
-            for name, pictures in groups:
+            for name, images in groups:
                 pixels[name] = []
-                for picture in pictures:
-                    found = load_image(picture.data, size, rule, picture.name).pixels
-                    sources.setdefault(found.tobytes(), picture)
+                for image in images:
+                    found = load_image(image.data, size, rule, image.name).pixels
+                    sources.setdefault(found.tobytes(), image)
                     pixels[name].append(found)
-            taught = teach(classifier, pixels)
+            probe = teach(classifier, pixels)
             with tempfile.TemporaryDirectory() as folder:
-                data = taught.write(Path(folder) / "model.onnx").read_bytes()
+                data = probe.write(Path(folder) / "model.onnx").read_bytes()
         except ThirtytwoError as error:
-            fix = "Take it out of its class." if isinstance(error, ImageError) else error.fix
-            mistake(type(error)(error.message, fix))
+            fix = "Remove it from its class." if isinstance(error, ImageError) else error.fix
+            show_error(type(error)(error.message, fix))
             return
-        found_entry = keep_taught(" or ".join(pixels), data)
-        st.session_state[_LESSON] = (taught, found_entry, [sources[one.tobytes()] for one in taught.pictures])
+        probe_entry = save_probe(" or ".join(pixels), data)
+        st.session_state[_PROBE] = (probe, probe_entry, [sources[one.tobytes()] for one in probe.pictures])
 
 
-def _results(taught: Taught, entry: Entry, pictures: Sequence[Picture]) -> None:
-    """How good it is, its mistakes, trying it, and taking it away."""
-    st.header("What was learnt", anchor=False)
-    accuracy = taught.accuracy
+def _show_results(probe: Taught, entry: Entry, images: Sequence[InputImage]) -> None:
+    """Show accuracy, confusions and misclassified images; offer a download and a field to try the model."""
+    st.header("Results", anchor=False)
+    accuracy = probe.accuracy
     low, high = accuracy["ci95"]
-    count = len(taught.held_out.truth)
+    count = len(probe.held_out.truth)
     st.metric(
-        f"right in {taught.folds}-fold cross-validation, {count} pictures",
+        f"accuracy in {probe.folds}-fold cross-validation, {count} images",
         percent(accuracy["value"]),
         f"95 % interval {100 * low:.0f}–{100 * high:.0f} %",
         delta_color="off",
         delta_arrow="off",
     )
     st.caption(
-        "Each picture was judged by a model that had not seen it. More pictures narrow the interval; pictures of the "
-        "same scene make it look better than it is."
+        "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
+        "images of the same scene make the estimate optimistic."
     )
-    st.html(matrix(confusion_matrix(taught.held_out), taught.info.classes))
-    _mistakes(taught, pictures)
-    with st.container(horizontal=True, key="taught-downloads"):
+    st.html(matrix(confusion_matrix(probe.held_out), probe.info.classes))
+    _show_misclassified(probe, images)
+    with st.container(horizontal=True, key="probe-downloads"):
         st.download_button(
             "Download model.onnx",
             entry.path.read_bytes,
             "model.onnx",
             "application/octet-stream",
-            key="taught-model",
+            key="probe-model",
             type="primary",
             on_click="ignore",
             icon=":material/download:",
         )
     st.caption(
-        f"It is on the pages Classify, Compare and Models now, as “{as_markdown(entry.name)}”. The file works "
-        "everywhere: `thirtytwo predict photo.jpg --model model.onnx`"
+        f"The model is listed on the pages Classify, Compare and Models as “{as_markdown(entry.name)}”. Use the file "
+        "with `thirtytwo predict photo.jpg --model model.onnx`"
     )
-    st.subheader("Try it on new pictures", anchor=False)
-    drop("New pictures", "try-files", _try)
-    new: list[Picture] = st.session_state.get("try-held", [])
+    st.subheader("Classify new images", anchor=False)
+    upload_field("New images", "try-files", _set_new_images)
+    new: list[InputImage] = st.session_state.get("try-images", [])
     if new:
-        cards(entry, new, tell(entry, new), min(5, len(taught.info.classes)), heat=False, key="try")
+        cards(entry, new, classify(entry, new), min(5, len(probe.info.classes)), heat=False, key="try")
 
 
-def _try(key: str) -> None:
-    st.session_state["try-held"] = as_pictures(st.session_state[key])
+def _set_new_images(key: str) -> None:
+    st.session_state["try-images"] = as_images(st.session_state[key])
 
 
-def _mistakes(taught: Taught, pictures: Sequence[Picture]) -> None:
-    """Pictures that were called something else, the surest first."""
-    held = taught.held_out
-    wrong = np.flatnonzero(held.predicted != held.truth)
+def _show_misclassified(probe: Taught, images: Sequence[InputImage]) -> None:
+    """Show misclassified images, most confident first."""
+    predictions = probe.held_out
+    wrong = np.flatnonzero(predictions.predicted != predictions.truth)
     if not len(wrong):
         return
-    wrong = wrong[np.argsort(-held.confidence[wrong], kind="stable")]
-    with st.expander(f"{len(wrong)} mistakes", expanded=len(wrong) <= _SHOWN):
-        names = taught.info.classes
+    wrong = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
+    with st.expander(f"{len(wrong)} misclassified images", expanded=len(wrong) <= _MAX_EXPANDED):
+        names = probe.info.classes
         tiles = (
             (
-                view(pictures[place].data),
-                f"{names[held.truth[place]]} → {names[held.predicted[place]]}",
-                f"{percent(float(held.confidence[place]))} sure · {pictures[place].name}",
+                view(images[index].data),
+                f"{names[predictions.truth[index]]} → {names[predictions.predicted[index]]}",
+                f"{percent(float(predictions.confidence[index]))} confidence · {images[index].name}",
             )
-            for place in wrong[:_WRONG].tolist()
+            for index in wrong[:_MAX_ERRORS].tolist()
         )
-        st.html(wall(tiles))
+        st.html(image_grid(tiles))

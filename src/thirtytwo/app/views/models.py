@@ -1,4 +1,4 @@
-"""The models at hand: what each knows, how good it is, and adding one."""
+"""The page Models: available models with their classes and metrics, and adding a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import Any
 
 import streamlit as st
 
-from thirtytwo.app import library as shelf
-from thirtytwo.app.components import describe, mistake, no_model, title
-from thirtytwo.app.library import Entry, choose, chosen, entries, info_of, keep, keep_upload, name_of
+from thirtytwo.app import library
+from thirtytwo.app.components import describe, require_model, show_error, title
+from thirtytwo.app.library import (
+    Entry,
+    add_model,
+    add_upload,
+    entries,
+    index_of_selected,
+    info_of,
+    name_of,
+    select_model,
+)
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model
@@ -21,8 +30,8 @@ from thirtytwo.text import as_markdown
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
-_FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the classes, which have a place of their own here
-_FIGURES = {
+_FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the list of classes, which is shown separately
+_METRICS = {
     "accuracy": "accuracy",
     "accuracy_tta": "with test-time augmentation",
     "top5_accuracy": "top-5 accuracy",
@@ -32,82 +41,92 @@ _FIGURES = {
 
 
 def show() -> None:
-    """The page."""
-    title("Models", "What each model knows and how good it is. The one in use is what other pages begin with.")
+    """Show the page."""
+    title("Models", "Classes and metrics of each model. The model in use is the default on the other pages.")
     found = entries()
     if not found:
-        no_model()
-    used = chosen(found)
+        require_model()
+    used = index_of_selected(found)
     for number, entry in enumerate(found):
         with st.container(border=True):
-            _model(entry, number, used=number == used)
+            _show_model(entry, number, used=number == used)
     st.subheader("Add a model", anchor=False)
     upload()
-    if shelf.settings.is_local:
-        _path()
+    if library.settings.is_local:
+        _show_path_form()
 
 
 def upload() -> None:
-    """Take a model file, check it, and put it on the shelf."""
+    """Show a field to upload a model file, and the outcome of the last upload."""
     st.file_uploader(
-        "A model.onnx of thirtytwo", type=["onnx"], key="model-upload", on_change=_taken, max_upload_size=MODEL_MB
+        "A model.onnx file made by thirtytwo",
+        type=["onnx"],
+        key="model-upload",
+        on_change=_add_uploaded,
+        max_upload_size=MODEL_MB,
     )
-    _told("model-upload")
+    _show_outcome("model-upload")
 
 
-def _taken() -> None:
-    given = st.session_state["model-upload"]
-    if given is not None:
-        _try("model-upload", lambda: keep_upload(given.name, given.getvalue()))
+def _add_uploaded() -> None:
+    uploaded = st.session_state["model-upload"]
+    if uploaded is not None:
+        _add("model-upload", lambda: add_upload(uploaded.name, uploaded.getvalue()))
 
 
-def _path() -> None:
+def _show_path_form() -> None:
     with st.form("model-path", border=False, enter_to_submit=True):
         st.text_input("Or a run directory or file on this computer", placeholder="runs/mine", key="model-path-text")
-        st.form_submit_button("Add", on_click=_pointed)
-    _told("model-path-text")
+        st.form_submit_button("Add", on_click=_add_path)
+    _show_outcome("model-path-text")
 
 
-def _pointed() -> None:
+def _add_path() -> None:
     text = st.session_state["model-path-text"].strip()
     if text:
-        _try("model-path-text", lambda: _kept(text))
+        _add("model-path-text", lambda: _model_at(text))
 
 
-def _kept(text: str) -> Entry:
+def _model_at(text: str) -> Entry:
     path = find_model(Path(text).expanduser() if "/" in text or text.startswith("~") else text)
     read_info(path)
-    return keep(name_of(path), path, f"from {path}")
+    return add_model(name_of(path), path, f"from {path}")
 
 
-def _try(key: str, add: Any) -> None:
-    """Add a model, and leave what came of it for the page to tell."""
+def _add(key: str, add: Any) -> None:
+    """Add a model and store the outcome for `_show_outcome`."""
     try:
         entry = add()
-        st.session_state[f"{key}-told"] = (True, f"{entry.name} was checked and is in use now.")
+        st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added and is in use.")
     except ThirtytwoError as error:
-        st.session_state[f"{key}-told"] = (False, f"{error.message} {error.fix or ''}")
+        st.session_state[f"{key}-outcome"] = (False, f"{error.message} {error.fix or ''}")
 
 
-def _told(key: str) -> None:
-    fine, text = st.session_state.pop(f"{key}-told", (True, ""))
+def _show_outcome(key: str) -> None:
+    success, text = st.session_state.pop(f"{key}-outcome", (True, ""))
     if text:
-        (st.success if fine else st.error)(as_markdown(text), icon=":material/check:" if fine else ":material/error:")
+        (st.success if success else st.error)(
+            as_markdown(text), icon=":material/check:" if success else ":material/error:"
+        )
 
 
-def _model(entry: Entry, number: int, *, used: bool) -> None:
+def _show_model(entry: Entry, number: int, *, used: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(as_markdown(entry.name), anchor=False, width="content")
         if used:
             st.badge("in use", icon=":material/check:", color="green")
         else:
             st.button(
-                "Use", key=f"use-{number}", on_click=choose, args=(entry,), help=f"Begin with {as_markdown(entry.name)}"
+                "Use",
+                key=f"use-{number}",
+                on_click=select_model,
+                args=(entry,),
+                help=f"Use {as_markdown(entry.name)} as default",
             )
     try:
         info = info_of(entry)
     except ThirtytwoError as error:
-        mistake(error)
+        show_error(error)
         return
     st.markdown(describe(info))
     size = entry.path.stat().st_size / 1e6
@@ -116,29 +135,29 @@ def _model(entry: Entry, number: int, *, used: bool) -> None:
         st.markdown(", ".join(as_markdown(name) for name in info.classes))
     run = RunDir(entry.path.parent)
     if entry.path.name == run.onnx.name and run.metrics.is_file():
-        _run(run, number)
+        _show_run(run, number)
     else:
-        _card(entry.path.with_suffix(".md"))
+        _show_card(entry.path.with_suffix(".md"))
 
 
-def _run(run: RunDir, number: int) -> None:
-    """Figures, card and report of the run that a model lies in."""
-    with st.expander("Figures"):
+def _show_run(run: RunDir, number: int) -> None:
+    """Show metrics, figures, card and report of a model's run."""
+    with st.expander("Metrics"):
         metrics = run.read_json(run.metrics)
         rows = [
             {
-                "figure": label,
-                "value": f"{figure['value']:.4f}" if key == "ece" else percent(figure["value"]),
-                "95 % interval": interval(figure["ci95"], as_percent=key != "ece"),
+                "metric": label,
+                "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"]),
+                "95 % interval": interval(metric["ci95"], as_percent=key != "ece"),
             }
-            for key, label in _FIGURES.items()
-            if (figure := metrics.get(key)) and figure.get("value") is not None
+            for key, label in _METRICS.items()
+            if (metric := metrics.get(key)) and metric.get("value") is not None
         ]
-        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} pictures"))
-        st.dataframe(rows, hide_index=True, alt="Scores with intervals")
-        for picture in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
-            st.image(str(picture), alt=picture.stem.replace("-", " "), width="stretch")
-    _card(run.card)
+        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
+        st.dataframe(rows, hide_index=True, alt="Metrics with 95 % intervals")
+        for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
+            st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
+    _show_card(run.card)
     if run.report.is_file():
         st.download_button(
             "Report (HTML)",
@@ -151,10 +170,10 @@ def _run(run: RunDir, number: int) -> None:
         )
 
 
-def _card(path: Path) -> None:
-    """A model card, without what is for a hub's eyes."""
+def _show_card(path: Path) -> None:
+    """Show a model card without its front matter, images and folded sections."""
     if path.is_file():
         with st.expander("Model card"):
             text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8", errors="replace"))
             text = _FOLDED.sub("", _IMAGE.sub("", text))
-            st.markdown(text.replace("![", "!\\["))  # no other image either: it would be fetched from anywhere
+            st.markdown(text.replace("![", "!\\["))  # other images would be fetched from external sites
