@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file
 
-from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.run_data import RunData, load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.confidence import calibration_record
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.export.onnx import rewrite_info
-from thirtytwo.export.quantize import shrink_onnx
+from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.decode import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_text
+from thirtytwo.models import Net
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import gather, typed_commands
@@ -61,20 +63,41 @@ def main() -> int:
     parser.add_argument("--resize", choices=RESIZE_RULES, default="squash", help="see benchmarks/photos.py")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     options = parser.parse_args()
-    run = RunDir.open(options.run)
+    put(
+        options.name,
+        RunDir.open(options.run),
+        options.weights,
+        options.resize,
+        Path(options.data_root) if options.data_root else None,
+    )
+    print(BUNDLED / f"{options.name}.onnx")
+    return 0
+
+
+def put(
+    name: str,
+    run: RunDir,
+    weights: Weights,
+    rule: str,
+    data_root: Path | None,
+    data: RunData | None = None,
+    net: Net | None = None,
+) -> None:
+    """Write the bundled file, its card and its report; `data` is the run's where it is at hand already.
+
+    `net` is the run's network where that tells known images from unknown ones itself.
+    """
     with tempfile.TemporaryDirectory() as place:
         copy = RunDir(Path(place) / "run")
         shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("checkpoints", "figures"))
-        shrink_onnx(run.onnx, copy.onnx, options.weights)
-        score(copy, run, options.resize, Path(options.data_root) if options.data_root else None)
+        shrink_onnx(run.onnx, copy.onnx, weights)
+        score(copy, run, rule, data_root, data, net)
         write_card(copy)
         for folder in (BUNDLED, REPORTS):
             folder.mkdir(exist_ok=True)
-        shutil.copyfile(copy.onnx, BUNDLED / f"{options.name}.onnx")
-        write_text(REPORTS / f"{options.name}.html", render(gather(copy, "test"), None, passed_on=True))
-        write_text(BUNDLED / f"{options.name}.md", card(copy, options.name, options.weights, options.resize))
-    print(BUNDLED / f"{options.name}.onnx")
-    return 0
+        shutil.copyfile(copy.onnx, BUNDLED / f"{name}.onnx")
+        write_text(REPORTS / f"{name}.html", render(gather(copy, "test"), None, passed_on=True))
+        write_text(BUNDLED / f"{name}.md", card(copy, name, weights, rule))
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,14 @@ class FileScorer:
     """Logits and features of a model file, as `evaluation.scoring.Scorer` gives those of a network."""
 
     session: Any
+    net: Net | None = None
+
+    def known_scores(self, features: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """How known images look, from their features."""
+        if self.net is None or not self.net.scores_known:
+            return class_mean(features, means)
+        with torch.inference_mode():
+            return self.net.known_score(torch.from_numpy(features)).double().numpy()
 
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits `(N, C)`, curvature off already, and features `(N, D)` of pictures uint8 `(N, H, W, 3)`."""
@@ -98,22 +129,24 @@ class FileScorer:
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def score(run: RunDir, origin: RunDir, rule: str, data_root: Path | None) -> None:
+def score(
+    run: RunDir, origin: RunDir, rule: str, data_root: Path | None, data: RunData | None = None, net: Net | None = None
+) -> None:
     """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata; `origin` counts it."""
     session, info = open_session(run.onnx)
     recipe = run.read_recipe()
     spec = run.read_json(run.environment)["data"]["spec"]
-    data = load_run_data(run, data_root, image_size=info.input_size)
+    data = data or load_run_data(run, data_root, image_size=info.input_size)
     if any(data.missing.values()):
         raise SystemExit(next(data.told()))
     dataset, parts, touches = data.dataset, data.parts, touch_test(origin)
-    scorer, means = FileScorer(session), load_file(run.class_means)["class_means"]
+    scorer, means = FileScorer(session, net), load_file(run.class_means)["class_means"]
     known = {}
     for split, pictures in (("val", parts.val), ("test", parts.test)):
         if pictures is not None:
             probabilities, logits, features = scorer.everything(pictures.images)
             run.write_predictions(split, predictions(pictures, probabilities))
-            known[split] = class_mean(features, means)
+            known[split] = scorer.known_scores(features, means)
     said = run.read_predictions("test")
     metrics = compute_metrics(
         said, dataset=dataset.name, split="test", superclasses=dataset.superclasses, test_evaluations=touches
