@@ -1,7 +1,7 @@
 """Every code block of README and docs is run, or held against the command line, the Makefile and the recipe schema.
 
 A bash block after a line `<!-- run -->` and every Python block is run, top to bottom, one page in one directory that
-holds `my-pictures/` and `photo.jpg`; training there takes one epoch.
+holds `my-images/` and `photo.jpg`; training there takes one epoch.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with three classes of pictures, where training takes an epoch."""
     random = np.random.default_rng(0)
     for number, name in enumerate(("cat", "dog", "parrot")):
-        (tmp_path / "my-pictures" / name).mkdir(parents=True)
+        (tmp_path / "my-images" / name).mkdir(parents=True)
         for picture in range(20):
             pixels = random.integers(0, 120, (36, 48, 3)) + np.eye(3, dtype=np.int64)[number] * 120
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-pictures" / name / f"{picture}.jpg")
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-images" / name / f"{picture}.jpg")
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     pipeline = pytest.importorskip("thirtytwo.workflows")

@@ -75,7 +75,7 @@ def test_the_page_says_what_predict_says(address: str, chromium: str, tmp_path: 
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(address)
-        page.wait_for_function("document.querySelector('output').value == 'Choose a picture.'")
+        page.wait_for_function("document.querySelector('output').value == 'Choose an image.'")
         for file in files:
             page.set_input_files("input", file)
             page.wait_for_function("document.querySelector('output').value.endsWith('%')")
@@ -86,5 +86,5 @@ def test_the_page_says_what_predict_says(address: str, chromium: str, tmp_path: 
         said = classifier.predict(file)[0]
         assert isinstance(said, thirtytwo.inference.classifier.Prediction)
         text, share = answer.removesuffix(" %").rsplit(", ", 1)
-        assert text == ("" if said.known else "unlike anything in training, nearest ") + said.top
+        assert text == ("" if said.known else "unknown, nearest class ") + said.top
         assert float(share) == pytest.approx(100 * said.confidence, abs=0.06)
