@@ -108,8 +108,9 @@ def installs() -> str:
     seconds = {name: f"{found['median']:.2f} s" for name, found in result["answers"].items()}
     text = f"""
 Neither includes PyTorch. Time from the start of the command, including Python's, to the first result:
-{seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg`, {seconds["serve"]} for the first request of `thirtytwo serve`, {seconds["app"]} for
-`thirtytwo app` ({result["picture"]}, Linux, {_where(result)})."""
+{seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg`,
+{seconds["serve"]} for the first request of `thirtytwo serve`,
+{seconds["app"]} for `thirtytwo app` ({result["picture"]}, Linux, {_where(result)})."""
     return "\n".join([*lines, text]) + "\n"
 
 

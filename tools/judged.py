@@ -12,7 +12,7 @@ def confidence() -> str:
     """ECE and negative log likelihood before and after calibration, prediction sets and corruptions."""
     found = _read("judgement")
     lines = [
-        "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | mean size | corrupted |",
+        "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | set size | corrupted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in found["runs"]:
@@ -28,7 +28,7 @@ def confidence() -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     first = found["runs"][0]
-    counts = ", ".join(f"{run['corruptions']['n']:,}" for run in found["runs"])
+    counts = " or ".join(dict.fromkeys(f"{run['corruptions']['n']:,}" for run in found["runs"]))
     text = f"""
 Recipe `{first["recipe"]}`, seed {first["seed"]}, {first["n"]:,} test images each; calibrated on
 {first["calibration"]["fitted_on"]:,} validation images. *Coverage*: how often the true class is in a prediction set
