@@ -1,4 +1,4 @@
-# The service alone: docker build -t thirtytwo . && docker run --rm -p 127.0.0.1:8032:8032 thirtytwo
+# The service only: docker build -t thirtytwo . && docker run --rm -p 127.0.0.1:8032:8032 thirtytwo
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -15,5 +15,5 @@ ENV PATH=/opt/thirtytwo/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 THI
 EXPOSE 8032
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
-  CMD ["python", "-c", "import os, urllib.request as ask; ask.urlopen(f\"http://127.0.0.1:{os.environ['THIRTYTWO_SERVE_PORT']}/health/ready\", timeout=4)"]
+  CMD ["python", "-c", "import os, urllib.request as request; request.urlopen(f\"http://127.0.0.1:{os.environ['THIRTYTWO_SERVE_PORT']}/health/ready\", timeout=4)"]
 ENTRYPOINT ["thirtytwo", "serve"]

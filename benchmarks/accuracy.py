@@ -1,12 +1,12 @@
-"""Accuracy, time and memory of a recipe on CIFAR, through the command line as a user has it.
+"""Accuracy, time and memory of a recipe on CIFAR, run through the command line.
 
     python benchmarks/accuracy.py cifar10 [--recipe fast] [--seeds 0,1,2] [--data-root DIR] [--set key=value]...
     python benchmarks/accuracy.py cifar10 --recipe thorough --take RUN [--take RUN]...
 
-Trains once for each seed in a fresh process, and writes figures, wall time, peak memory, hardware and versions to
-`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. With `--take` the
-figures are those of finished runs, such as long ones that were resumed; their time is that of training, pauses between
-epochs left out and pauses within them not.
+Trains once per seed in a new process, and writes metrics, wall time, peak memory, hardware and versions to
+`benchmarks/results/accuracy-<data>-<recipe>-<device>.json`. Run directories are kept under `--runs`. `--take` reads the
+metrics of finished runs instead, such as long ones that were resumed. Their time is the training time, without pauses
+between epochs but with pauses within an epoch.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Train once, and read what the run wrote down."""
+    """Train once and read the run's results."""
     path = options.runs / f"{options.data}-{Path(options.recipe).stem}-seed{seed}-bench"
     words = [sys.executable, "-m", "thirtytwo", "train", options.data, "--recipe", options.recipe]
     words += ["--seed", str(seed), "--device", options.device, "--data-root", options.data_root, "--run", str(path)]
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def read(run: RunDir, seconds: float | None) -> dict[str, Any]:
-    """Figures of a finished run that took so many seconds from start to report, where that is known."""
+    """Metrics of a finished run, with its seconds from start to report if known."""
     metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
     recipe = run.read_recipe()
     return {
@@ -93,17 +93,17 @@ def read(run: RunDir, seconds: float | None) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, deviation and range over the seeds."""
-    told: dict[str, Any] = {}
+    """Mean, standard deviation and range over the seeds."""
+    results: dict[str, Any] = {}
     for name in ("accuracy", "accuracy_tta"):
         values = [run[name]["value"] for run in runs if run[name]]
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else None
-            told[name] = {"mean": statistics.fmean(values), "std": spread, "range": [min(values), max(values)]}
+            results[name] = {"mean": statistics.fmean(values), "std": spread, "range": [min(values), max(values)]}
     minutes = [run["minutes_wall"] for run in runs if run["minutes_wall"] is not None]
-    told["minutes_wall"] = statistics.median(minutes) if minutes else None
-    told["minutes_train"] = round(statistics.median(run["seconds_train"] for run in runs) / 60, 2)
-    return told
+    results["minutes_wall"] = statistics.median(minutes) if minutes else None
+    results["minutes_train"] = round(statistics.median(run["seconds_train"] for run in runs) / 60, 2)
+    return results
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How fast the app opens, and what it holds: from starting the command to a page that takes pictures, in a browser.
+"""Start time and memory of the app: from the start of the command to a usable page in a browser.
 
     python benchmarks/app.py --model runs/cifar10 [--repeats 5]
 
-Each start is a process of its own on a warm disk (one start before is not counted). Memory is what the app's process
-holds at its most, with every page opened and `PICTURES` pictures classified with heat.
+Each start is a new process with a warm disk cache (one earlier start is not counted). Memory is the peak of the app's
+process, with every page opened and `PICTURES` images classified with heatmaps.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Seconds until the app can be used, and the memory it holds.")
+    parser = argparse.ArgumentParser(description="Start time and memory of the app.")
     parser.add_argument("--model", help="as thirtytwo app takes it; default: bundled, else the newest run")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
-        print("skipped: there is no Chromium on the path")
+        print("skipped: no Chromium on the path")
         return 0
     try:
         path = default_model() if options.model is None else find_model(options.model)
@@ -66,7 +66,7 @@ def main() -> int:
     info = read_info(path)
     counted = visits[1:]
     found = {
-        "what": "seconds from starting thirtytwo app to a page that takes pictures, warm disk; memory of its process",
+        "what": "seconds from starting thirtytwo app to a usable page, warm disk cache; memory of its process",
         "model": f"{info.architecture} on {info.dataset}",
         "server_ready": [round(one["ready"], 2) for one in counted],
         "page_ready": [round(one["page"], 2) for one in counted],
@@ -96,24 +96,24 @@ def measure(browser: Any, arguments: list[str], *, whole: bool) -> dict[str, flo
             with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(f"{found[0]}/_stcore/health"):
                 break
             time.sleep(0.02)
-        told = {"ready": time.perf_counter() - begun}
+        results = {"ready": time.perf_counter() - begun}
         page = browser.new_page()
         page.set_default_timeout(60_000)
         page.goto(found[0])
         page.wait_for_selector("input[type=file]", state="attached")
-        told["page"] = time.perf_counter() - begun
-        told["memory"] = psutil.Process(process.pid).memory_info().rss / 1e6
+        results["page"] = time.perf_counter() - begun
+        results["memory"] = psutil.Process(process.pid).memory_info().rss / 1e6
         if whole:
-            told["used"] = use(page, found[0], process.pid)
+            results["used"] = use(page, found[0], process.pid)
         page.close()
-        return told
+        return results
     finally:
         process.terminate()
         process.wait(30)
 
 
 def use(page: Any, address: str, pid: int) -> float:
-    """Classify pictures with heat and open every page; the most memory held on the way, in MB."""
+    """Classify images with heatmaps and open every page; return the peak memory in MB."""
     random = np.random.default_rng(0)
     most = 0.0
     with tempfile.TemporaryDirectory() as folder:

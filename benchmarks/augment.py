@@ -1,11 +1,11 @@
-"""What augmentation costs: pictures a second of each kind, and a ResNet-18 training step with it against without.
+"""Cost of augmentation: images per second of each kind, and the time of a ResNet-18 training step with and without it.
 
     python benchmarks/augment.py [--batch 128] [--rounds 5] [--repeats 10] [--device auto] [--out FILE]
 
-For speed, batches are drawn as training draws them, pixels to normalised floats, and `torchvision` does the same four
-policies one picture at a time. For the ratio, one ResNet-18 for CIFAR takes one step of each kind in turn, forwards in
-one round and backwards in the next, batch and all; the ratio of a kind is its median time over that of no augmentation.
-Pictures are random, 32×32.
+For the speed, batches are built as in training, from pixels to normalized floats, and `torchvision` runs the same four
+policies one image at a time. For the ratio, one ResNet-18 for CIFAR takes one step of each kind in turn, forwards in
+one round and backwards in the next, including the batch. The ratio of a kind is its median time over that of no
+augmentation. Images are random, 32×32.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ TORCHVISION: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 }
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What augmentation costs.")
+    parser = argparse.ArgumentParser(description="Cost of augmentation.")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5, help="training steps of each kind")
     parser.add_argument("--repeats", type=int, default=10, help="batches of each kind when only they are timed")
@@ -90,7 +90,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "what": "pictures a second of each augmentation alone, and the time of a ResNet-18 training step with it "
+            "what": "images per second of each augmentation alone, and the time of a ResNet-18 training step with it "
             "over that without",
             "batch_size": options.batch,
             "repeats": options.repeats,
@@ -110,7 +110,7 @@ def main() -> None:
         },
     )
     for kind, seconds in drawn.items():
-        print(f"{kind:26s} {rate(seconds, options.batch):10,.0f} pictures a second   step × {ratio[kind]:.3f}")
+        print(f"{kind:26s} {rate(seconds, options.batch):10,.0f} images per second   step × {ratio[kind]:.3f}")
 
 
 def recipe_for(kind: str, batch: int) -> Recipe:
@@ -120,7 +120,7 @@ def recipe_for(kind: str, batch: int) -> Recipe:
 
 
 def batches_for(kind: str, batch: int, hardware: Hardware) -> TrainingBatches:
-    """Four batches of random pictures."""
+    """Four batches of random images."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4 * batch, 32, 32, 3), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (4 * batch,), generator=generator)
@@ -129,13 +129,13 @@ def batches_for(kind: str, batch: int, hardware: Hardware) -> TrainingBatches:
 
 
 def next_batch(source: TrainingBatches, number: int) -> tuple[Tensor, Tensor]:
-    """Batch `number` of training without end."""
+    """Batch `number` of an endless training."""
     positions = torch.arange(source.batch_size) + number % len(source) * source.batch_size
     return source.batch(positions, number // len(source), number % len(source))
 
 
 def seconds_a_batch(source: TrainingBatches, repeats: int, hardware: Hardware) -> list[float]:
-    """Seconds that drawing takes, after one to warm up."""
+    """Seconds of building batches, after one to warm up."""
     seconds = []
     for number in range(repeats + 1):
         start = time.perf_counter()
@@ -146,13 +146,13 @@ def seconds_a_batch(source: TrainingBatches, repeats: int, hardware: Hardware) -
 
 
 def seconds_a_loop(change: Callable[[Tensor], Tensor], batch: int, repeats: int) -> list[float]:
-    """Seconds for a batch that torchvision works through on the CPU, picture by picture; uint8 to uint8."""
-    pictures = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
+    """Seconds that torchvision takes for a batch on the CPU, image by image; uint8 to uint8."""
+    images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        for picture in pictures:
-            change(picture)
+        for image in images:
+            change(image)
         seconds.append(time.perf_counter() - start)
     return seconds[1:]
 
@@ -178,13 +178,13 @@ def seconds_a_step(sources: dict[str, TrainingBatches], rounds: int, hardware: H
 
 
 def finish(hardware: Hardware) -> None:
-    """Wait for what a GPU was told to do."""
+    """Wait for queued GPU work."""
     if hardware.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def rate(seconds: list[float], batch: int) -> float:
-    """Pictures a second, from the median time of a batch."""
+    """Images per second, from the median time of a batch."""
     return round(batch / statistics.median(seconds), 1)
 
 

@@ -1,10 +1,10 @@
-"""What evaluating a finished run takes beyond looking at the pictures.
+"""Time of evaluating a finished run beyond the forward pass.
 
     python benchmarks/evaluate.py RUN... [--data-root DIR] [--repeats 3]
 
-For each run the bare forward pass over its test pictures is timed (the network, float32, batches as in scoring), and
-`thirtytwo evaluate RUN` from start to exit: reading, scoring, every figure with its interval, report, figures and card.
-Medians of `--repeats`, in turns, to `benchmarks/results/evaluate.json`. The runs are copied first and stay as they are.
+For each run, the bare forward pass over its test images is timed (the network, float32, batches as in evaluation), and
+`thirtytwo evaluate RUN` from start to exit: reading, scoring, every metric with its interval, report, figures and card.
+Medians of `--repeats`, in turns, to `benchmarks/results/evaluate.json`. The runs are copied first and not changed.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from thirtytwo.workflows.scoring import load_net
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> int:
-    parser = argparse.ArgumentParser(description="What evaluating a run takes beyond looking at the pictures.")
+    parser = argparse.ArgumentParser(description="Time of evaluating a run beyond the forward pass.")
     parser.add_argument("runs", nargs="*", type=Path, help="finished run directories")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--repeats", type=int, default=3)
@@ -51,7 +51,7 @@ def main() -> int:
     write_json(options.out, {"runs": rows, "hardware": machine, "date": datetime.now(UTC).date().isoformat()})
     for row in rows:
         print(
-            f"{row['data']}: {row['n']:,} pictures, forward {row['forward_seconds']:.1f} s, evaluate "
+            f"{row['data']}: {row['n']:,} images, forward {row['forward_seconds']:.1f} s, evaluate "
             f"{row['evaluate_seconds']:.1f} s (1.5 × forward + {row['beyond_seconds']:.1f} s), {row['report_mb']} MB"
         )
     print(options.out)
@@ -85,7 +85,7 @@ def measure(path: Path, root: Path, repeats: int) -> dict[str, Any]:
 
 
 def forward_seconds(run: RunDir, spec: str, root: Path) -> float:
-    """Seconds of the network alone over the test pictures."""
+    """Seconds of the forward pass over the test images."""
     net, info = load_net(run, run.read_recipe())
     hardware = choose_hardware(run.read_recipe().train, "cpu")
     test = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize).test

@@ -1,10 +1,10 @@
-"""How far the maps in model.onnx agree with Grad-CAM, and how much each method's maps are worth.
+"""Agreement of the heatmaps in model.onnx with Grad-CAM, and the faithfulness of each heatmap method.
 
     python benchmarks/explain.py RUN... [--data-root DIR] [--pictures 300] [--seed 0]
 
-RUN are run directories with weights. Pictures are drawn from the run's test split. Each method explains the most
-probable class; deletion and insertion scores stand beside those of random maps as coarse, and of a blob in the middle
-of every picture. Written to `benchmarks/results/explain.json`.
+RUN are run directories with weights. Images are sampled from the run's test split. Each method explains the most
+probable class. Deletion and insertion scores are compared with those of random maps of the same resolution, and of a
+centered blob. Written to `benchmarks/results/explain.json`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Maps = npt.NDArray[np.float32]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Agreement of maps with Grad-CAM, and what maps are worth.")
+    parser = argparse.ArgumentParser(description="Agreement of heatmaps with Grad-CAM, and their faithfulness.")
     parser.add_argument("runs", nargs="*", type=Path, help="run directories with weights")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--pictures", type=int, default=300, help="drawn from test for each run")
+    parser.add_argument("--pictures", type=int, default=300, help="images sampled from test for each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -55,19 +55,19 @@ def main() -> int:
     runs = [measure(path, Path(options.data_root), options.pictures, options.seed) for path in options.runs]
     found = {
         "what": "maps of the most probable class: agreement with Grad-CAM, and deletion and insertion scores (areas, "
-        "mean over pictures) beside random maps that are as coarse",
+        "mean over images) compared with random maps that are as coarse",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": describe_machine(torch.device("cpu")),
         "split": "test",
         "n": options.pictures,
         "seed": options.seed,
         "steps": STEPS,
-        "stand_in": f"the picture blurred by {BLUR:g} of its side",
+        "stand_in": f"the image blurred by {BLUR:g} of its side",
         "runs": runs,
     }
     write_json(options.out, found)
     for run in runs:
-        print(f"\n{run['data']}, {run['n']} pictures")
+        print(f"\n{run['data']}, {run['n']} images")
         for name, score in run["scores"].items():
             print(f"{name:11}" + "  ".join(f"{key} {value}" for key, value in score.items()))
         for name, agreement in run["agreement_with_gradcam"].items():
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def measure(path: Path, root: Path, count: int, seed: int) -> dict[str, Any]:
-    """Every method on pictures of one run's test split."""
+    """Every method on images of one run's test split."""
     start = time.perf_counter()
     run = RunDir.open(path)
     environment = run.read_json(run.environment)
@@ -86,25 +86,25 @@ def measure(path: Path, root: Path, count: int, seed: int) -> dict[str, Any]:
     size, rule = classifier.info.input_size, classifier.info.resize
     data = load_dataset(environment["data"]["spec"], data_root=root, image_size=size, resize=rule)
     if data.test is None:
-        raise SystemExit("the data have no test split")
+        raise SystemExit("the data has no test split")
     drawn = np.random.default_rng(seed).permutation(len(data.test))[:count]
-    pictures = np.ascontiguousarray(data.test.images[np.sort(drawn)])
+    images = np.ascontiguousarray(data.test.images[np.sort(drawn)])
     model = partial(run_in_batches, classifier, output="probabilities")
-    probabilities = model(pictures)
+    probabilities = model(images)
     classes = probabilities.argmax(axis=1).astype(np.int64)
-    maps: dict[str, Maps] = {name: in_batches(explainer, pictures, classes) for name, explainer in explainers.items()}
-    maps[MIDDLE] = middle(len(pictures), size)
+    maps: dict[str, Maps] = {name: in_batches(explainer, images, classes) for name, explainer in explainers.items()}
+    maps[MIDDLE] = middle(len(images), size)
     places = int(maps["cam"].shape[1])
     scores: dict[str, Any] = {}
     for name, values in maps.items():
         grain = (METHODS.get(name).grain if name in METHODS else None) or places
-        scores[name] = summary(score_maps(model, pictures, values, classes, grain=grain, random_maps=1, seed=seed))
+        scores[name] = summary(score_maps(model, images, values, classes, grain=grain, random_maps=1, seed=seed))
         print(f"{environment['data']['spec']} {name}: {scores[name]}", file=sys.stderr, flush=True)
     return {
         "data": environment["data"]["spec"],
         "recipe": run.read_recipe().name,
         "seed": run.read_recipe().seed,
-        "n": len(pictures),
+        "n": len(images),
         "right": round(float((classes == data.test.labels[np.sort(drawn)]).mean()), 4),
         "confidence": round(float(probabilities.max(axis=1).mean()), 4),
         "places_a_side": places,
@@ -116,20 +116,20 @@ def measure(path: Path, root: Path, count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def in_batches(explainer: Explainer, pictures: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64]) -> Maps:
-    """Raw maps of many pictures."""
-    parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
-    return np.concatenate([explainer.raw_maps(pictures[part], classes[part]) for part in parts])
+def in_batches(explainer: Explainer, images: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64]) -> Maps:
+    """Raw heatmaps of many images."""
+    parts = [slice(at, at + BATCH) for at in range(0, len(images), BATCH)]
+    return np.concatenate([explainer.raw_maps(images[part], classes[part]) for part in parts])
 
 
 def middle(count: int, size: int) -> Maps:
-    """The same map for every picture: the nearer to the middle, the hotter."""
+    """The same map for every image, hottest in the center."""
     off = np.arange(size, dtype=np.float32) - (size - 1) / 2
     return np.repeat(-(off[:, None] ** 2 + off**2)[None], count, axis=0)
 
 
 def agreement(maps: Maps, reference: Maps) -> dict[str, float]:
-    """Rank correlation over places, and how often the hottest place is the same, on the coarser grid of the two."""
+    """Rank correlation over positions, and how often the maximum is at the same one, at the coarser resolution."""
     height, width = min(maps.shape[1:], reference.shape[1:])
     pairs = [
         (resized_map(one, height, width).ravel(), resized_map(other, height, width).ravel())
@@ -144,7 +144,7 @@ def agreement(maps: Maps, reference: Maps) -> dict[str, float]:
 
 
 def summary(scores: Sequence[Score]) -> dict[str, Any]:
-    """Means over pictures, and a 95 % interval of how much better than random."""
+    """Means over images, and a 95 % interval of how much better than random."""
     gains = np.array([score.gain for score in scores])
     spread = 1.96 * gains.std(ddof=1) / len(gains) ** 0.5
     return {

@@ -1,16 +1,16 @@
-"""What one GPU shows in minutes: `fast` with several seeds, `photos` on CIFAR, a sweep of shorter recipes, the tests.
+"""Measurements on one GPU in minutes: `fast` with several seeds, `photos` on CIFAR, shorter recipes, the tests.
 
     python benchmarks/gpu.py --data-root DIR --out FOLDER [--stages check,fast,photos,sweep,tests] [--seconds 500]
 
-Each stage runs in a process of its own, logs to `FOLDER/<stage>.log` and writes `FOLDER/<stage>.json` anew after each
-result, so that a stage that is cut off leaves what it has. `check` and `fast` run alone, since `fast` is timed; the
-others run beside each other until the time is used up. Weights that `photos` trained are left as
-`FOLDER/photos-<data>.safetensors` in float16, with logits of validation and test beside them; its run directory in
+Each stage runs in its own process, logs to `FOLDER/<stage>.log` and rewrites `FOLDER/<stage>.json` after each result,
+so that a stage that is cut off keeps its results. `check` and `fast` run alone, because `fast` is timed; the others run
+in parallel until the time is used up. The weights that `photos` trained are written to
+`FOLDER/photos-<data>.safetensors` in float16, with the logits of validation and test beside them; its run directory
 `FOLDER/photos-<data>/run` keeps the checkpoints of a training that was cut off.
 
-What is timed in `fast`: every training step with its augmentation, and the validation after the last epoch. What is
-not: reading and decoding the data, moving it to the device, building the network, and one short training before the
-first seed, which loads kernels. Choices are made on validation; test is scored for the final figure only.
+`fast` times every training step with its augmentation, and the validation after the last epoch. It does not time
+reading and decoding the data, moving it to the device, building the network, and one short training before the first
+seed, which loads kernels. Choices are made on validation; test is evaluated for the final metric only.
 """
 
 from __future__ import annotations
@@ -75,20 +75,20 @@ def main() -> int:
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu")
     parser.add_argument("--stages", default="check,fast,photos-cifar100,photos-cifar10,sweep,tests")
-    parser.add_argument("--seconds", type=float, default=500, help="when the stages that run beside each other end")
+    parser.add_argument("--seconds", type=float, default=500, help="time limit of the stages that run in parallel")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of --architecture, a .safetensors file")
     parser.add_argument("--architecture", default="tf_efficientnet_lite2")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=16, help="of photos on CIFAR-100; CIFAR-10 takes two thirds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal: a few hundred images, one epoch, any device")
+    parser.add_argument("--tiny", action="store_true", help="a trial run: a few hundred images, one epoch, any device")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.data_root is None:
         print("skipped: set THIRTYTWO_DATA or give --data-root")
         return 0
     if not options.tiny and not options.stage and not has_gpu():
-        print("skipped: there is no CUDA GPU here; --tiny rehearses the script without one")
+        print("skipped: no CUDA GPU; --tiny tries the script without one")
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     if options.stage:
@@ -103,7 +103,7 @@ def has_gpu() -> bool:
 
 
 def orchestrate(options: argparse.Namespace) -> int:
-    """Run the stages; 0 where all of them ended well or were cut off by the clock."""
+    """Run the stages; return 0 if all of them succeeded or reached the time limit."""
     deadline = time.monotonic() + options.seconds
     stages = options.stages.split(",")
     failed = []
@@ -133,7 +133,7 @@ def start(stage: str, options: argparse.Namespace, deadline: float) -> subproces
 
 
 def wait(process: subprocess.Popen[bytes], deadline: float) -> int | None:
-    """Its exit code, or None where the clock ended it."""
+    """The exit code, or None if the time limit ended it."""
     try:
         return process.wait(max(1.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -202,7 +202,7 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
 
 @contextmanager
 def kept_or_temporary(options: argparse.Namespace) -> Iterator[Path]:
-    """Where a run is written: `photos` keeps its checkpoints, so that a training that is cut off is not lost."""
+    """The run directory: `photos` keeps its checkpoints, so that a training that is cut off is not lost."""
     if options.stage.startswith("photos"):
         folder = options.out / options.stage
         folder.mkdir()
@@ -224,7 +224,7 @@ def accuracies(done: dict[str, Any], split: str) -> dict[str, float]:
 
 
 def run_check(options: argparse.Namespace) -> None:
-    """Both short formats train, and a profile of a training's waits for the device."""
+    """Train in both 16-bit formats, and profile how long training waits for the device."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -261,7 +261,7 @@ def run_fast(options: argparse.Namespace) -> None:
 
 
 def run_sweep(options: argparse.Namespace) -> None:
-    """Shorter recipes on CIFAR-10, seed by seed, scored on validation until the clock ends it."""
+    """Shorter recipes on CIFAR-10, seed by seed, evaluated on validation until the time limit."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SWEEP}
     for seed in range(1 if options.tiny else 100):
         for name, changes in SWEEP.items():
@@ -307,7 +307,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
 
 
 def run_tests(options: argparse.Namespace) -> int:
-    """The tests of training, which take the GPU where there is one."""
+    """The tests of training, which use a GPU if there is one."""
     words = [
         sys.executable,
         "-m",

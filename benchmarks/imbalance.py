@@ -1,9 +1,9 @@
-"""What class weights, a balanced sampler and the focal loss do on long-tailed CIFAR-10.
+"""Effect of class weights, a balanced sampler and the focal loss on long-tailed CIFAR-10.
 
     python benchmarks/imbalance.py [--data "cifar10?imbalance=100"] [--seeds 0,1,2] [--epochs 12] [--data-root DIR]
 
-Trains a small network on 16×16 pixels once for each remedy and seed, on one thread, and writes macro-F1, accuracy and
-the recall of the rarest three classes, all on the untouched test pictures, to `benchmarks/results/imbalance.json`.
+Trains a small network on 16×16 pixels once per option and seed, on one thread, and writes macro-F1, accuracy and the
+recall of the rarest three classes, all on the unchanged test images, to `benchmarks/results/imbalance.json`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ REMEDIES: dict[str, dict[str, Any]] = {
 }
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Remedies for rare classes on long-tailed CIFAR-10.")
+    parser = argparse.ArgumentParser(description="Options for rare classes on long-tailed CIFAR-10.")
     parser.add_argument("--data", default="cifar10?imbalance=100")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--epochs", type=int, default=12)
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, changes: dict[str, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train once; what it scored, and on what it was trained where."""
+    """Train once; return metrics, size of the data and hardware."""
     with tempfile.TemporaryDirectory() as place:
         run = thirtytwo.train(
             options.data,

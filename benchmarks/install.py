@@ -1,10 +1,10 @@
-"""What an installation without PyTorch downloads, takes on disk, and how soon it answers.
+"""Download size, disk size and time to the first result of an installation without PyTorch.
 
     python benchmarks/install.py [--repeats 9]
 
-Installs this checkout with pip, from the package index pip is set to, into new environments: alone, and with the extras
-`app` and `serve`. In the second everything is tried: predictions, the service, the app. Seconds are from starting the
-command to the answer, Python's start included; the first of them, on a cold disk, is told apart.
+Installs this checkout with pip, from pip's configured package index, into new environments: alone, and with the extras
+`app` and `serve`. The second one is used for predictions, the service and the app. Seconds are from the start of the
+command to the result, including Python's start; the first one, with a cold disk cache, is reported separately.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ MODELS = ("cifar100", "cifar10")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Size of an installation without PyTorch, and seconds to an answer.")
+    parser = argparse.ArgumentParser(
+        description="Size of an installation without PyTorch, and time to the first result."
+    )
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         wheel = build(Path(place))
         found = {name: install(Path(place) / name, wheel, extras) for name, extras in EXTRAS.items()}
         photo = write_photo(Path(place) / "photo.jpg")
-        told = {
-            "what": "pip install of this checkout without PyTorch: bytes downloaded, bytes on disk, seconds to answers",
+        results = {
+            "what": "pip install of this checkout without PyTorch: bytes downloaded, bytes on disk, seconds to results",
             "wheel_mb": megabytes([wheel]),
             "installations": found,
             "answers": answers(Path(place) / "with_app_and_serve", photo, options.repeats),
@@ -61,8 +63,8 @@ def main() -> int:
             "hardware": hardware(),
             "date": datetime.now(UTC).date().isoformat(),
         }
-    write_json(RESULTS, told)
-    print(json.dumps(told, indent=1))
+    write_json(RESULTS, results)
+    print(json.dumps(results, indent=1))
     return 0
 
 
@@ -79,23 +81,23 @@ def pip(place: Path) -> list[Path | str]:
 
 
 def install(place: Path, wheel: Path, extras: str) -> dict[str, Any]:
-    """Install into a new environment; the size of what was downloaded and of what lies on disk, in MB of 10^6 bytes."""
+    """Install into a new environment; return the download and disk sizes in MB of 10^6 bytes."""
     command = pip(place)
     before = [path for path in place.rglob("*") if path.is_file()]
     empty, files = megabytes(before), place / "downloads"
     subprocess.run([*command, "download", "-d", files, f"{wheel}{extras}"], check=True)
     downloaded = [path for path in files.iterdir() if path.name != wheel.name]
-    told = {"downloaded_mb": megabytes(downloaded), "packages": len(downloaded)}
+    results = {"downloaded_mb": megabytes(downloaded), "packages": len(downloaded)}
     subprocess.run([*command, "install", "--no-index", "--find-links", files, f"{wheel}{extras}"], check=True)
     for path in files.iterdir():
         path.unlink()
-    told["on_disk_mb"] = round(megabytes([path for path in place.rglob("*") if path.is_file()]) - empty, 1)
-    told["torch"] = any(place.rglob("site-packages/torch"))
-    return told
+    results["on_disk_mb"] = round(megabytes([path for path in place.rglob("*") if path.is_file()]) - empty, 1)
+    results["torch"] = any(place.rglob("site-packages/torch"))
+    return results
 
 
 def answers(place: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Seconds until `predict`, `serve` and `app` answer, in that environment."""
+    """Seconds to the first result of `predict`, `serve` and `app` in that environment."""
     program = str(place / "bin" / "thirtytwo")
     kinds: dict[str, Callable[[], float]] = {
         f"predict_{model}": partial(predict, program, photo, model) for model in MODELS
@@ -113,7 +115,7 @@ def answers(place: Path, photo: Path, repeats: int) -> dict[str, Any]:
 
 
 def predict(program: str, photo: Path, model: str) -> float:
-    """Seconds until `thirtytwo predict` has told the classes of a photo."""
+    """Seconds until `thirtytwo predict` has printed the classes of a photo."""
     begun = time.perf_counter()
     words = [program, "predict", str(photo), "--model", model, "--format", "json"]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -123,7 +125,7 @@ def predict(program: str, photo: Path, model: str) -> float:
 
 
 def serve(program: str, photo: Path) -> float:
-    """Seconds from starting `thirtytwo serve` to its first answer."""
+    """Seconds from starting `thirtytwo serve` to its first response."""
     boundary = "thirtytwo-benchmark"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
     body = head.encode() + photo.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
@@ -148,7 +150,7 @@ def app(program: str) -> float:
 
 
 class Started:
-    """A server as a process of its own; its address."""
+    """A server in its own process; yields its address."""
 
     def __init__(self, words: list[str]) -> None:
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -166,14 +168,14 @@ class Started:
 
 
 def write_photo(path: Path) -> Path:
-    """Colours in soft shapes, as a JPEG."""
+    """Smooth random colors, as a JPEG."""
     small = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     Image.fromarray(small).resize(SIDES, Image.Resampling.BICUBIC).save(path)
     return path
 
 
 def megabytes(files: list[Path]) -> float:
-    """Their size in MB of 10^6 bytes."""
+    """Total size in MB of 10^6 bytes."""
     return round(sum(path.stat().st_size for path in files if not path.is_symlink()) / 1e6, 1)
 
 

@@ -1,9 +1,9 @@
-"""What finished runs say of themselves beyond accuracy: calibration, prediction sets, corruptions, strangers.
+"""Metrics of finished runs beyond accuracy: calibration, prediction sets, corruptions, OOD detection.
 
     thirtytwo evaluate RUN --coverage 0.95 --corruptions
     python benchmarks/judgement.py RUN...
 
-Collects the figures of `metrics.json` and `corruptions.json` of each run in `benchmarks/results/judgement.json`.
+Collects `metrics.json` and `corruptions.json` of each run in `benchmarks/results/judgement.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIGURES = ("n", "accuracy", "accuracy_tta", "superclass_accuracy", "mistake_seve
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="What finished runs say of themselves beyond accuracy.")
+    parser = argparse.ArgumentParser(description="Metrics of finished runs beyond accuracy.")
     parser.add_argument(
         "runs", nargs="*", type=Path, help="run directories, evaluated with --coverage and --corruptions"
     )
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def figures(run: RunDir) -> dict[str, Any]:
-    """The figures of one run; those that were not asked for are null."""
+    """The metrics of one run; those that were not measured are null."""
     metrics, environment, recipe = run.read_json(run.metrics), run.read_json(run.environment), run.read_recipe()
     corruptions = run.read_json(run.corruptions) if run.corruptions.is_file() else {}
     calibration = {

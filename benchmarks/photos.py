@@ -1,11 +1,11 @@
-"""How photographs should become squares: crop, pad or squash, on cut-out photographs of things that CIFAR knows.
+"""Resize rules for photographs: crop, pad or squash, on cut-out photographs of CIFAR's classes.
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps
     python benchmarks/photos.py stamps/usr/share/tuxpaint/stamps --cifar10 MODEL --cifar100 MODEL
 
-Tux Paint's stamps are photographs under free licences, cut out, of many shapes and sizes; those whose kind is a class
-are listed below. For each model and rule the accuracy goes to `benchmarks/results/photos.json`, with that of averaging
-over areas instead of the bicubic, antialiased reduction that everything here uses.
+Tux Paint's stamps are cut-out photographs under free licences, of many shapes and sizes; those that show one of CIFAR's
+classes are listed below. The accuracy of each model and rule is written to `benchmarks/results/photos.json`, together
+with the accuracy of area averaging instead of the bicubic, antialiased resize that thirtytwo uses.
 """
 
 from __future__ import annotations
@@ -132,16 +132,16 @@ def measure(model: str, data: str, kinds: dict[str, str], stamps: Path) -> dict[
     return {"data": data, **about, "test_accuracy": classifier.info.accuracy, "n": len(truth), "rules": rules}
 
 
-def averaged(picture: Pixels, size: int, rule: str) -> Pixels:
+def averaged(image: Pixels, size: int, rule: str) -> Pixels:
     """`resize` with the mean over areas instead of bicubic reduction."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if rule == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        picture = picture[top : top + side, left : left + side]
-    scale = size / max(picture.shape[:2])
+        image = image[top : top + side, left : left + side]
+    scale = size / max(image.shape[:2])
     inner = (size, size) if rule != "pad" else tuple(max(1, round(side * scale)) for side in (width, height))
-    small = Image.fromarray(np.ascontiguousarray(picture)).resize(inner, Image.Resampling.BOX)
+    small = Image.fromarray(np.ascontiguousarray(image)).resize(inner, Image.Resampling.BOX)
     return resize(np.asarray(small), size, "pad")
 
 

@@ -1,10 +1,10 @@
-"""Share of ONNX Runtime's own throughput that `Classifier.predict_iter` reaches on a folder, and the cost of one JPEG.
+"""Throughput of `Classifier.predict_iter` on a folder, relative to ONNX Runtime alone, and the cost of one JPEG.
 
     python benchmarks/predict.py MODEL [--data-root DIR] [--pictures 10000] [--repeats 5]
 
-Both sides run the same model file on the same pictures. ONNX Runtime alone gets ready uint8 arrays, at the best of
-several batch sizes, with its own settings and with ours; thirtytwo gets the folder: it reads, decodes and makes
-all its results. Rounds alternate which side goes first; medians and their ratio count.
+Both sides run the same model file on the same images. ONNX Runtime alone gets decoded uint8 arrays, at the best of
+several batch sizes, with its default settings and with thirtytwo's. thirtytwo gets the folder: it reads, decodes and
+builds all its results. Rounds alternate the order; medians and their ratio are reported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "predict.json"
 BATCH_SIZES = (16, 32, 64, 128, 256)
 TARGET = 0.8
 
-# What `thirtytwo predict FILE --model MODEL` does, then its peak memory and whether torch came in.
+# Runs `thirtytwo predict FILE --model MODEL`, then reports its peak memory and whether torch was imported.
 ONE_PICTURE = """
 import json, sys
 from thirtytwo.cli.main import run_command
@@ -61,7 +61,7 @@ def main() -> int:
         print("skipped: no model given; train one with: thirtytwo train cifar10")
         return 0
     if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
-        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        print("skipped: CIFAR-10 was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
     from thirtytwo.data.load import load_dataset
 
@@ -80,14 +80,14 @@ def main() -> int:
 
 
 def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[str, Any]:
-    """Throughput of both sides on the same pictures, uint8 `(N, S, S, 3)`, and the cost of one JPEG."""
+    """Throughput of both sides on the same images, uint8 `(N, S, S, 3)`, and the cost of one JPEG."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_pictures(pixels, folder / "pictures")
         throughput = measure_throughput(model, pixels, files, repeats)
         single = measure_one_picture(model, folder / "photo.jpg", repeats)
     return {
-        "what": "thirtytwo predict on a folder of PNG files against ONNX Runtime alone on ready arrays",
+        "what": "thirtytwo predict on a folder of PNG files compared with ONNX Runtime alone on decoded arrays",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "model": {"bytes": model.stat().st_size, "architecture": open_session(model)[1].architecture},
@@ -98,7 +98,7 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[st
 
 def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[Path], repeats: int) -> dict[str, Any]:
     classifier = Classifier(model)
-    # Graph threads and spinning as ONNX Runtime sets them by itself, and as thirtytwo does.
+    # Graph threads and spinning: the defaults of ONNX Runtime, and the settings of thirtytwo.
     sessions = {
         "default": onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]),
         "thirtytwo's": classifier.session,
@@ -134,7 +134,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[P
 
 
 def alone(session: Any, pixels: npt.NDArray[np.uint8], batch_size: int) -> list[npt.NDArray[np.float32]]:
-    """Probabilities `(batch, C)` of ready arrays, the outputs asked for being those that predicting needs."""
+    """Probabilities `(batch, C)` of decoded arrays; requests the outputs that predicting needs."""
     outputs = list(REQUIRED_OUTPUTS)
     return [
         session.run(outputs, {INPUT: pixels[start : start + batch_size]})[0]
@@ -143,7 +143,7 @@ def alone(session: Any, pixels: npt.NDArray[np.uint8], batch_size: int) -> list[
 
 
 def _check(classifier: Classifier, files: list[Path], probabilities: npt.NDArray[np.float32]) -> None:
-    """Classify the folder; every answer must be ONNX Runtime's own."""
+    """Classify the folder; every result must equal ONNX Runtime's."""
     for result, row in zip(classifier.predict_iter(files), probabilities, strict=True):
         assert isinstance(result, Prediction)
         assert abs(result.confidence - float(row.max())) < 1e-4
@@ -156,10 +156,10 @@ def _rate(count: int, run: Any) -> float:
 
 
 def measure_one_picture(model: Path, photo: Path, repeats: int) -> dict[str, Any]:
-    """Wall seconds and peak memory of a whole process that classifies one JPEG, a small and a large one."""
+    """Wall seconds and peak memory of a process that classifies one JPEG, for a small and a large one."""
     noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype=np.uint8)
     found: dict[str, Any] = {}
-    # Python keeps compiled modules unless told otherwise; the second start is what people see.
+    # Python caches compiled modules by default, so the second start is the usual one.
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     settings["PYTHONPYCACHEPREFIX"] = str(photo.parent / "compiled")
     for label, size in (("1600x1200", (1600, 1200)), ("4000x3000", (4000, 3000))):
@@ -184,11 +184,11 @@ def measure_one_picture(model: Path, photo: Path, repeats: int) -> dict[str, Any
 
 
 def write_pictures(pixels: npt.NDArray[np.uint8], folder: Path) -> list[Path]:
-    """Every picture as a PNG file."""
+    """Write every image as a PNG file."""
     folder.mkdir()
     files = [folder / f"{index:05}.png" for index in range(len(pixels))]
-    for file, picture in zip(files, pixels, strict=True):
-        Image.fromarray(picture).save(file)
+    for file, image in zip(files, pixels, strict=True):
+        Image.fromarray(image).save(file)
     return files
 
 

@@ -1,10 +1,10 @@
-"""The service under load: throughput against ONNX Runtime alone, 64 clients for a minute, memory over many requests.
+"""Load test of the service: throughput relative to ONNX Runtime, 64 clients for a minute, memory over many requests.
 
     python benchmarks/serve.py MODEL [--data-root DIR] [--pictures 4096] [--repeats 3] [--seconds 60] [--requests 20000]
 
-The service is a process of its own; this one sends it PNG files over loopback and shares the machine with it. ONNX
-Runtime alone gets ready uint8 arrays of the same pictures, at the best of several batch sizes and of two settings.
-Rounds alternate which side goes first; medians and their ratio count. Every answer is held against ONNX Runtime's own.
+The service is a separate process; this one sends it PNG files over loopback and shares the machine with it. ONNX
+Runtime alone gets decoded uint8 arrays of the same images, at the best of several batch sizes and of two settings.
+Rounds alternate the order; medians and their ratio are reported. Every response is compared with ONNX Runtime's result.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ MOST_GROWTH = 0.1
 CLIENTS = 64
 PICTURES_A_REQUEST = {"one_picture_a_request": 1, "32_pictures_a_request": 32}
 IN_FLIGHT = 512
-"""Pictures of all clients together, at most: half of what the service's queue takes before it answers 503."""
+"""Maximum of images of all clients: half of the length of the service's queue, beyond which it returns 503."""
 BOUNDARY = b"thirtytwo-benchmark"
-PATIENCE = 30.0  # seconds for one answer
+RESPONSE_TIMEOUT = 30.0  # seconds for one response
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ def main() -> int:
         print("skipped: no model given; train one with: thirtytwo train cifar10")
         return 0
     if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
-        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        print("skipped: CIFAR-10 was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
     from thirtytwo.data.load import load_dataset
 
@@ -86,10 +86,10 @@ def main() -> int:
 
 
 def measure(model: Path, pixels: npt.NDArray[np.uint8], options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, for pictures uint8 `(N, S, S, 3)`."""
-    files = [encode(picture) for picture in pixels]
+    """All measurements, for images uint8 `(N, S, S, 3)`."""
+    files = [encode(image) for image in pixels]
     return {
-        "what": "thirtytwo serve, PNG files over loopback, against ONNX Runtime alone on ready arrays",
+        "what": "thirtytwo serve, PNG files over loopback, compared with ONNX Runtime alone on decoded arrays",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "model": {"bytes": model.stat().st_size, "architecture": open_session(model)[1].architecture},
@@ -146,7 +146,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
 
 
 def measure_load(model: Path, pixels: npt.NDArray[np.uint8], files: list[bytes], seconds: float) -> dict[str, Any]:
-    """Clients that ask one picture after the other, for a while."""
+    """Clients that send one image after the other for a given time."""
     expected = best_of(alone(open_session(model)[0], pixels, 32))
     with service(model) as server:
         outcome = load(server, [body([file]) for file in files], clients=CLIENTS, seconds=seconds)
@@ -169,7 +169,7 @@ def measure_load(model: Path, pixels: npt.NDArray[np.uint8], files: list[bytes],
 
 
 def measure_memory(model: Path, files: list[bytes], most: int) -> dict[str, Any]:
-    """What the service's process holds after some and after many requests of one picture."""
+    """Memory of the service's process after some and after many requests of one image."""
     some = max(1, most // 20)
     requests = [body([file]) for file in files]
     with service(model) as server:
@@ -202,7 +202,7 @@ class Server:
 
 @contextmanager
 def service(model: Path) -> Iterator[Server]:
-    """`thirtytwo serve` as a process of its own, on a free port."""
+    """`thirtytwo serve` in its own process, on a free port."""
     command = [sys.executable, "-m", "thirtytwo", "serve", "--model", str(model), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -218,7 +218,7 @@ def service(model: Path) -> Iterator[Server]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for the request of that number."""
+    """The response to the request of that number."""
 
     number: int
     status: int
@@ -228,31 +228,31 @@ class Answer:
 
 @dataclass
 class Outcome:
-    """What came of a load: answers in the order they came."""
+    """Results of a load: responses in the order of arrival."""
 
     sent: int = 0
     seconds: float = 0.0
     answers: list[Answer] = field(default_factory=list)
 
-    def check(self, expected: Sequence[float], pictures: int, *, strict: bool = True) -> int:
-        """How many answers are not ONNX Runtime's own; none may be if strict."""
-        wrong = sum(not _agrees(answer, expected, pictures) for answer in self.answers)
+    def check(self, expected: Sequence[float], per_request: int, *, strict: bool = True) -> int:
+        """Number of responses that differ from ONNX Runtime's; must be 0 if strict."""
+        wrong = sum(not _agrees(answer, expected, per_request) for answer in self.answers)
         assert not strict or (wrong == 0 and len(self.answers) == self.sent), f"{wrong} wrong, {self.sent} sent"
         return wrong
 
 
-def _agrees(answer: Answer, expected: Sequence[float], pictures: int) -> bool:
+def _agrees(answer: Answer, expected: Sequence[float], per_request: int) -> bool:
     if answer.status != 200:
         return False
     found = [entry["confidence"] for entry in json.loads(answer.body)]
-    start = answer.number * pictures
+    start = answer.number * per_request
     return bool(np.allclose(found, expected[start : start + len(found)], atol=1e-4))
 
 
 def load(
     server: Server, requests: list[bytes], *, clients: int, seconds: float | None = None, count: int | None = None
 ) -> Outcome:
-    """Send requests over as many connections as there are clients, each waiting for its answer before it asks again.
+    """Send requests over as many connections as there are clients, each waiting for its response first.
 
     Each request once; or, over and over, so many of them, or for so many seconds.
     """
@@ -273,7 +273,7 @@ async def _load(port: int, requests: list[bytes], clients: int, seconds: float |
             asked = time.perf_counter()
             writer.write(requests[number])
             try:
-                status, answer = await asyncio.wait_for(_read(reader), PATIENCE)
+                status, answer = await asyncio.wait_for(_read(reader), RESPONSE_TIMEOUT)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 continue
@@ -293,7 +293,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def body(files: Sequence[bytes]) -> bytes:
-    """A whole HTTP request with these files."""
+    """A complete HTTP request with these files."""
     disposition = b'Content-Disposition: form-data; name="files"; filename="%d.png"'
     part = b"--%b\r\n" + disposition + b"\r\nContent-Type: image/png\r\n\r\n%b\r\n"
     parts = b"".join(part % (BOUNDARY, number, file) for number, file in enumerate(files))
@@ -303,14 +303,14 @@ def body(files: Sequence[bytes]) -> bytes:
 
 
 def best_of(batches: Sequence[npt.NDArray[np.float32]]) -> list[float]:
-    """The probability of each picture's top class."""
+    """The probability of each image's top class."""
     best: list[float] = np.concatenate(batches).max(axis=1).tolist()
     return best
 
 
-def encode(picture: npt.NDArray[np.uint8]) -> bytes:
+def encode(image: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
+    Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
 
 

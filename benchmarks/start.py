@@ -1,8 +1,8 @@
-"""Seconds from nothing to the first training batch of CIFAR-10, first time and from the cache, apart from imports.
+"""Seconds to the first training batch of CIFAR-10, without and with the cache; imports are not counted.
 
     python benchmarks/start.py [--data-root DIR] [--repeats 5]
 
-Each measurement is a process of its own: data set read or opened, validation held out, tensors made, one batch drawn.
+Each measurement is a new process: data set read or opened, validation held out, tensors created, one batch built.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from thirtytwo.training.hardware import choose_hardware, describe_machine
 RESULTS = Path(__file__).parent / "results" / "start.json"
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> int:
     parser = argparse.ArgumentParser(description="Seconds to the first training batch of CIFAR-10.")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
-        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        print("skipped: CIFAR-10 was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
     if options.once:
         print(json.dumps(seconds_to_first_batch(Path(options.data_root))))

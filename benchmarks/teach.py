@@ -1,11 +1,11 @@
-"""How good a taught model is: new classes from a few CIFAR-10 pictures, on the features of a CIFAR-100 network.
+"""Accuracy of few-shot models: new classes from a few CIFAR-10 images, on the features of a CIFAR-100 network.
 
     python benchmarks/teach.py --model runs/cifar100 [--data-root DIR] [--repeats 20]
 
-The two data sets have no class in common. Classes and pictures are drawn from train at random, each draw is scored on
-test pictures of its classes; penalties of the layer and a plain comparison are held against each other on the same
-draws. Also whether cross-validation tells the truth: its mean, how often its interval holds the accuracy on test, and
-how sure the model is; and how many pictures of its own and of the other classes it calls unknown.
+The two data sets have no class in common. Classes and images are sampled from train, and each sample is evaluated on
+test images of its classes. Penalties of the linear probe and a simple baseline are compared on the same samples. Also
+measured: how well cross-validation estimates test accuracy (its mean, and how often its interval contains it), the
+model's confidence, and how many images of its own and of other classes are unknown.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ RESULTS = Path(__file__).parent / "results" / "teach.json"
 TASKS = ((2, 5), (2, 20), (3, 10), (5, 10), (5, 50), (10, 20))
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 DRAWN, SCORED = 150, 100
-"""Pictures of each class that draws are made from, and that they are scored on."""
+"""Images of each class to sample from, and to evaluate on."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Accuracy of classes taught from a few pictures.")
+    parser = argparse.ArgumentParser(description="Accuracy of linear probes on a few images.")
     parser.add_argument("--model", help="a run or model file trained on CIFAR-100")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     if options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
-        print("skipped: CIFAR-10 is not there; set THIRTYTWO_DATA or give --data-root")
+        print("skipped: CIFAR-10 was not found; set THIRTYTWO_DATA or give --data-root")
         return 0
     if options.model is None:
         print("skipped: give --model, a run trained on CIFAR-100")
@@ -64,7 +64,7 @@ def main() -> int:
     }
     rows = [task(classifier, train, test, parts, *sizes, options.repeats, random) for sizes in TASKS]
     found = {
-        "what": "accuracy on test of classes of CIFAR-10 taught from few pictures, mean over draws",
+        "what": "test accuracy of linear probes for classes of CIFAR-10 from few images, mean over samples",
         "model": f"{classifier.info.architecture} on {classifier.info.dataset}",
         "model_accuracy": classifier.info.accuracy,
         "penalty": PENALTY,
@@ -77,10 +77,10 @@ def main() -> int:
     return 0
 
 
-def some(pictures: ImageSet, each: int, random: np.random.Generator) -> ImageSet:
-    """So many pictures of every class."""
-    groups = [random.permutation(np.flatnonzero(pictures.labels == label))[:each] for label in range(10)]
-    return pictures.take(np.concatenate(groups))
+def some(images: ImageSet, each: int, random: np.random.Generator) -> ImageSet:
+    """This many images of every class."""
+    groups = [random.permutation(np.flatnonzero(images.labels == label))[:each] for label in range(10)]
+    return images.take(np.concatenate(groups))
 
 
 def features(classifier: Classifier, images: npt.NDArray[np.uint8]) -> Floats:
@@ -97,11 +97,11 @@ def task(
     test: ImageSet,
     parts: dict[str, Floats],
     classes: int,
-    pictures: int,
+    images: int,
     repeats: int,
     random: np.random.Generator,
 ) -> dict[str, Any]:
-    """Means over draws of so many classes with so many pictures each."""
+    """Means over samples of this many classes with this many images each."""
     scores: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -109,8 +109,8 @@ def task(
 
     for draw in range(repeats):
         names = random.permutation(10)[:classes]
-        rows = np.concatenate([random.permutation(np.flatnonzero(train.labels == one))[:pictures] for one in names])
-        labels = np.repeat(np.arange(classes), pictures)
+        rows = np.concatenate([random.permutation(np.flatnonzero(train.labels == one))[:images] for one in names])
+        labels = np.repeat(np.arange(classes), images)
         seen = np.flatnonzero(np.isin(test.labels, names))
         place = np.argsort(names)  # of each label among the names
         truth = place[np.searchsorted(np.sort(names), test.labels[seen])]
@@ -138,7 +138,7 @@ def task(
         note("own_called_unknown", 1 - known[seen].mean())
         if classes < 10:
             note("others_called_unknown", 1 - np.delete(known, seen).mean())
-    return {"classes": classes, "pictures_each": pictures} | {
+    return {"classes": classes, "pictures_each": images} | {
         name: round(float(np.mean(values)), 4) for name, values in scores.items()
     }
 

@@ -1,12 +1,12 @@
-"""One training step of thirtytwo against plain PyTorch loops for the same network on the same device.
+"""One training step of thirtytwo, compared with plain PyTorch loops for the same network on the same device.
 
     python benchmarks/train_step.py [--rounds 5] [--steps 8] [--batch 1000] [--classes 10]
 
-Sides, each in a process of its own, taking turns: `thirtytwo` (the whole product: Lightning, batched augmentation, its
-automatic choices), `plain` (the shortest PyTorch loop with the same optimiser, precision and layout), `plain_sgd` (that
+Sides, each in its own process, in turns: `thirtytwo` (the complete product: Lightning, batched augmentation, its
+automatic choices), `plain` (a minimal PyTorch loop with the same optimizer, precision and layout), `plain_sgd` (that
 loop with torch's SGD, which does less arithmetic than Muon) and `defaults` (SGD and PyTorch's defaults: float32,
-contiguous). The loops get ready float batches and augment nothing, so they do strictly less work. Counts are medians of
-seconds a step; a ratio above 1 means thirtytwo is the quicker one.
+contiguous). The loops get prepared float batches and augment nothing, so they do strictly less work. Results are
+medians of seconds per step; a ratio above 1 means that thirtytwo is faster.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ RESULTS = Path(__file__).parent / "results" / "train_step.json"
 SIDES = ("thirtytwo", "plain", "plain_sgd", "defaults")
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A training step against the plain PyTorch loop.")
+    parser = argparse.ArgumentParser(description="A training step compared with plain PyTorch loops.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1000)
@@ -60,12 +60,12 @@ def main() -> None:
     for number in range(options.rounds):
         for side in SIDES if number % 2 == 0 else reversed(SIDES):
             seconds[side].append(in_own_process(side, options))
-            print(f"round {number + 1}  {side:10s} {seconds[side][-1]:.3f} s a step", flush=True)
+            print(f"round {number + 1}  {side:10s} {seconds[side][-1]:.3f} s per step", flush=True)
     middle = {side: statistics.median(values) for side, values in seconds.items()}
     write_json(
         options.out,
         {
-            "what": "seconds a step, and the loops over thirtytwo: above 1, thirtytwo is quicker",
+            "what": "seconds per step, and their ratio to thirtytwo: above 1, thirtytwo is faster",
             "n": options.rounds,
             "steps_a_round": options.steps,
             "batch_size": options.batch,
@@ -90,7 +90,7 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
 
 
 def in_own_process(side: str, options: argparse.Namespace) -> float:
-    """One measurement in a fresh interpreter, so that no side inherits another's memory or threads."""
+    """One measurement in a fresh interpreter, so that no side inherits memory or threads of another."""
     words = [sys.executable, __file__, "--side", side, "--steps", str(options.steps), "--batch", str(options.batch)]
     words += ["--classes", str(options.classes), "--device", options.device, "--precision", options.precision]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -98,7 +98,7 @@ def in_own_process(side: str, options: argparse.Namespace) -> float:
 
 
 def seconds_per_step(options: argparse.Namespace) -> float:
-    """Seconds of one step on random pictures, after one pass to warm up."""
+    """Seconds of one step on random images, after one pass to warm up."""
     return product_step(options) if options.side == "thirtytwo" else loop_step(options)
 
 
@@ -107,7 +107,7 @@ def product_step(options: argparse.Namespace) -> float:
     hardware = choose_hardware(recipe.train, options.device)
     generator = np.random.default_rng(0)
     rows = options.steps * options.batch
-    pictures = ImageSet(
+    images = ImageSet(
         generator.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8),
         generator.integers(0, options.classes, rows),
         tuple(f"class {index}" for index in range(options.classes)),
@@ -115,7 +115,7 @@ def product_step(options: argparse.Namespace) -> float:
     )
     with tempfile.TemporaryDirectory() as place:
         run = RunDir(Path(place))
-        fit(recipe, pictures, None, run, hardware, show=False)
+        fit(recipe, images, None, run, hardware, show=False)
         return run.read_history()[1]["seconds"] / options.steps
 
 

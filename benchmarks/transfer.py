@@ -1,12 +1,12 @@
-"""What weights from another data set are worth with few pictures: CIFAR-100's for CIFAR-10, and the reverse.
+"""Accuracy with another data set's weights on few images: CIFAR-100's for CIFAR-10, and the reverse.
 
     python benchmarks/transfer.py --cifar100 RUN --cifar10 RUN [--cases 10:500,10:500@10,100:500] [--seeds 0,1,2]
 
-Trains the recipe `fast` on the first rows of each case (`10:500` is CIFAR-10 with 500 training pictures, of which a
-tenth is held out; `10:500@10` the same in 10 epochs instead of the recipe's), once from the run on the other data set
-and once from scratch, for each seed. Writes accuracy on the untouched test pictures, one view, to
-`benchmarks/results/transfer.json` after each run, and goes on there when it was stopped. Settings were chosen on
-training pictures that are in no case: see `docs/transfer.md`.
+Trains recipe `fast` on the first rows of each case (`10:500` is CIFAR-10 with 500 training images, of which a tenth is
+held out; `10:500@10` the same in 10 epochs instead of the recipe's), once from the run on the other data set and once
+from scratch, for each seed. Writes the accuracy on the unchanged test images, one view, to
+`benchmarks/results/transfer.json` after each run, and continues there after an interruption. Settings were chosen on
+training images that are in no case: see `docs/transfer.md`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ RESULTS = Path(__file__).parent / "results" / "transfer.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 
 
-@owned()  # with the allocator as the command line has it
+@owned()  # with the command line's allocator setting
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Pretrained weights against none, with few pictures.")
+    parser = argparse.ArgumentParser(
+        description="Pretrained weights compared with training from scratch, on few images."
+    )
     parser.add_argument("--cifar10", help="run directory of `fast` on CIFAR-10")
     parser.add_argument("--cifar100", help="run directory of `fast` on CIFAR-100")
     parser.add_argument(
@@ -68,7 +70,7 @@ def add(
     seed: int,
     start: str,
 ) -> None:
-    """Train once, if that has not been done yet, and write the file anew."""
+    """Train once, unless that is done already, and rewrite the file."""
     what = (data, rows, epochs)
     case = next((one for one in content["cases"] if (one["data"], one["rows"], one["epochs"]) == what), None)
     if case is None:
@@ -102,7 +104,7 @@ def add(
 def measure(
     options: argparse.Namespace, data: str, rows: int, epochs: int | None, seed: int, source: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train once; what it scored, and on what it was trained where."""
+    """Train once; return metrics, size of the data and hardware."""
     changes = {
         key: tomllib.loads(f"v = {value}")["v"] for key, value in (one.split("=", 1) for one in options.settings)
     }

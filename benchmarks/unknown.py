@@ -1,11 +1,11 @@
-"""Which score tells CIFAR pictures from others best, and how well the chosen one does.
+"""Comparison of OOD scores on CIFAR, and the quality of the chosen one.
 
     python benchmarks/unknown.py RUN... [--data-root DIR] [--bank 10000] [--limit N]
 
-RUN are run directories trained on CIFAR-10 and CIFAR-100 with validation held out. The score is chosen on pictures made
+RUN are run directories trained on CIFAR-10 and CIFAR-100 with validation held out. The score is chosen on images made
 for the choice (`choosing`): the mean AUROC of validation against each of them, over all runs. Then every score is
-measured on others (`ood_sets`): the other CIFAR, handwritten digits, noise and plain colours, against test, with
-the threshold below which 5 % of validation lie. Written to `benchmarks/results/unknown.json`.
+measured on other images (`ood_sets`): the other CIFAR, handwritten digits, noise and plain colors, against test, with
+the threshold that 5 % of validation are below. Written to `benchmarks/results/unknown.json`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ RESULTS = Path(__file__).parent / "results" / "unknown.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common."""
 MADE = 1000
-"""Pictures of each kind made for the choice."""
+"""Number of images of each kind made for the choice."""
 NEAREST = ((2_000, 5), (10_000, 10))
-"""Training pictures among which the nearest are sought, and which of them counts."""
+"""Number of training images among which the nearest are searched, and the rank of the one that counts."""
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -58,11 +58,11 @@ Score = Callable[[Outputs], npt.NDArray[np.float64]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Which score tells CIFAR pictures from others best.")
+    parser = argparse.ArgumentParser(description="Comparison of OOD scores on CIFAR.")
     parser.add_argument("runs", nargs="*", type=Path, help="run directories trained on CIFAR-10 or CIFAR-100")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--bank", type=int, default=10_000, help="training pictures that features are taken from")
-    parser.add_argument("--limit", type=int, help="look at no more than this many pictures of each set")
+    parser.add_argument("--bank", type=int, default=10_000, help="training images whose features are kept")
+    parser.add_argument("--limit", type=int, help="use at most this many images of each set")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.runs or options.data_root is None:
@@ -73,7 +73,7 @@ def main() -> int:
     mean = {name: fmean(value for run in runs for value in run["scores"][name]["choosing"].values()) for name in names}
     chosen = max(names, key=lambda name: mean[name])
     found = {
-        "what": "scores for unknown pictures: AUROC, false positives at 95 % true positives, and the share called "
+        "what": "scores for unknown images: AUROC, false positives at 95 % true positives, and the share called "
         "unknown at the threshold below which 5 % of validation lie",
         "chosen": chosen,
         "mean_auroc_choosing": mean,
@@ -85,9 +85,9 @@ def main() -> int:
     }
     write_json(options.out, found)
     for name in sorted(names, key=lambda name: -mean[name]):
-        print(f"{name:18} {mean[name]:.4f} on pictures made for the choice")
+        print(f"{name:18} {mean[name]:.4f} on images made for the choice")
     for run in runs:
-        print(f"\n{run['data']}, seed {run['seed']}: test called unknown, then AUROC / false positives at 95 %")
+        print(f"\n{run['data']}, seed {run['seed']}: test images unknown, then AUROC / false positives at 95 %")
         for name, score in run["scores"].items():
             others = "  ".join(
                 f"{what} {row['auroc']:.3f} / {row['fpr95']:.3f}" for what, row in score["against"].items()
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, Any]:
-    """Every score of one run against everything it was not trained on."""
+    """Every score of one run on all images it was not trained on."""
     run = RunDir.open(path)
     recipe, environment = run.read_recipe(), run.read_json(run.environment)
     spec = environment["data"]["spec"]
@@ -141,7 +141,7 @@ def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, An
 
 
 def every_score(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: int) -> dict[str, Score]:
-    """The candidates by name, given what training pictures look like to the network."""
+    """The candidate scores by name, from logits and features of the training images."""
 
     def of_logits(score: Callable[[npt.ArrayLike], npt.NDArray[np.float64]], seen: Outputs) -> npt.NDArray[np.float64]:
         return score(seen[0])
@@ -161,14 +161,14 @@ def every_score(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 
 
 def made_for_choosing(photos: Pixels) -> Iterator[tuple[str, Pixels]]:
-    """Pictures like none that the scores are measured on, by kind, each as many as `photos` `(N, S, S, 3)`."""
+    """Images of other kinds than the scores are measured on, by kind, as many of each as `photos` `(N, S, S, 3)`."""
     count, size = photos.shape[:2]
     random = np.random.default_rng(7)
     down, across = np.mgrid[0:size, 0:size] / size
     for cells in (4, 8):
         blots = random.integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
         grown = [Image.fromarray(blot).resize((size, size), Image.Resampling.BICUBIC) for blot in blots]
-        yield f"smooth noise, {cells}×{cells}", np.stack([np.asarray(picture) for picture in grown])
+        yield f"smooth noise, {cells}×{cells}", np.stack([np.asarray(image) for image in grown])
     colours, turn = random.integers(0, 256, (count, 2, 1, 1, 3)), random.random((count, 1, 1)) * np.pi
     along = np.cos(turn) * (across - 0.5) + np.sin(turn) * (down - 0.5)  # (N, S, S)
     bands = np.sin(2 * np.pi * random.integers(2, 12, (count, 1, 1)) * along) > 0
@@ -182,18 +182,18 @@ def made_for_choosing(photos: Pixels) -> Iterator[tuple[str, Pixels]]:
 
 
 def cut_up(photo: Pixels, random: np.random.Generator) -> Pixels:
-    """A photograph whose sixteen tiles changed places."""
+    """A photograph with its sixteen tiles shuffled."""
     tile = len(photo) // 4
     tiles = photo.reshape(4, tile, 4, tile, 3).swapaxes(1, 2).reshape(16, tile, tile, 3)[random.permutation(16)]
     return tiles.reshape(4, 4, tile, tile, 3).swapaxes(1, 2).reshape(photo.shape)
 
 
 def letter(size: int, ink: list[int], paper: list[int], random: np.random.Generator) -> Pixels:
-    """A capital letter on a plain ground."""
-    picture = Image.new("RGB", (size, size), tuple(paper))
+    """A capital letter on a plain background."""
+    image = Image.new("RGB", (size, size), tuple(paper))
     font = ImageFont.load_default(size=int(random.integers(size // 2, size)))
-    ImageDraw.Draw(picture).text((size // 5, 2), chr(random.integers(65, 91)), fill=tuple(ink), font=font)
-    return np.asarray(picture)
+    ImageDraw.Draw(image).text((size // 5, 2), chr(random.integers(65, 91)), fill=tuple(ink), font=font)
+    return np.asarray(image)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Every code block of README and docs is run, or held against the command line, the Makefile and the recipe schema.
+"""Every code block of README and docs is run, or checked against the command line, the Makefile and the recipe schema.
 
 A bash block after a line `<!-- run -->` and every Python block is run, top to bottom, one page in one directory that
-holds `my-pictures/` and `photo.jpg`; training there takes one epoch.
+holds `my-images/` and `photo.jpg`; training there takes one epoch.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -58,11 +59,11 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 RUN = [page for page in PAGES if page.name != "serve.md" and any(block.run for block in blocks_of(page))]
-"""What `serve.md` shows is run by the tests of the service, against one."""
+"""`serve.md` is run by the tests of the service, which start one."""
 
 
 def parses(arguments: list[str]) -> None:
-    """The command line takes these arguments; nothing is done."""
+    """The command line accepts these arguments; nothing is run."""
     command = typer.main.get_command(app)
     leaves = [command]
     for leaf in leaves:
@@ -106,9 +107,9 @@ def check_command(words: list[str], page: str = "") -> None:
         case ["source", ".venv/bin/activate"]:
             pass
         case ["npm" | "tar" | "mkdir" | "cp", *_] if page == "browser.md":
-            pass  # run by tests/predict/test_page.py
+            pass  # run by tests/inference/test_browser.py
         case _:
-            pytest.fail(f"the test of the docs does not know how to check: {shlex.join(words)}")
+            pytest.fail(f"test_docs.py has no check for this command: {shlex.join(words)}")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def check_command(words: list[str], page: str = "") -> None:
         "rm -r runs",
     ],
 )
-def test_mistakes_in_a_page_are_seen(line: str) -> None:
+def test_invalid_commands_fail(line: str) -> None:
     with pytest.raises((AssertionError, typer.TyperException, pytest.fail.Exception)):
         check_command(shlex.split(line))
 
@@ -146,29 +147,29 @@ CHECKS: dict[str, Callable[[Block], Any]] = {
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_block_holds(block: Block) -> None:
-    assert block.language in CHECKS, f"{block}: say what language this is"
+def test_block_is_valid(block: Block) -> None:
+    assert block.language in CHECKS, f"{block}: name the language of this block"
     CHECKS[block.language](block)
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with three classes of pictures, where training takes an epoch."""
+    """A directory with three classes of images, in which training takes one epoch."""
     random = np.random.default_rng(0)
     for number, name in enumerate(("cat", "dog", "parrot")):
-        (tmp_path / "my-pictures" / name).mkdir(parents=True)
-        for picture in range(20):
+        (tmp_path / "my-images" / name).mkdir(parents=True)
+        for index in range(20):
             pixels = random.integers(0, 120, (36, 48, 3)) + np.eye(3, dtype=np.int64)[number] * 120
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-pictures" / name / f"{picture}.jpg")
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-images" / name / f"{index}.jpg")
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    pipeline = pytest.importorskip("thirtytwo.workflows")
-    train = pipeline.train
+    workflows = pytest.importorskip("thirtytwo.workflows")
+    train = workflows.train
 
     def train_briefly(data: str, **settings: Any) -> Any:
         return train(data, **{**settings, "epochs": 1, "device": "cpu"})
 
-    monkeypatch.setattr(pipeline, "train", train_briefly)
+    monkeypatch.setattr(workflows, "train", train_briefly)
     monkeypatch.setattr("thirtytwo.workflows.seeds.train", train_briefly)
     return tmp_path
 
@@ -182,7 +183,7 @@ def test_page_runs_top_to_bottom(page: Path, workplace: Path, capsys: pytest.Cap
             exec(compile(block.code, str(block), "exec"), names)
         elif block.run:
             for program, *arguments in block.commands:
-                assert program == "thirtytwo", f"{block}: only thirtytwo itself is run"
+                assert program == "thirtytwo", f"{block}: only thirtytwo commands are run"
                 code = run_command(arguments)
                 assert code == 0, (
                     f"{block}: thirtytwo {shlex.join(arguments)} ended with {code}\n{capsys.readouterr().err}"
@@ -196,10 +197,10 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for found in LINK.finditer(BLOCK.sub("", page.read_text(encoding="utf-8"))):
         if found["target"].startswith("https://"):
-            continue  # nothing is fetched in a test
+            continue  # tests use no network
         file, _, heading = found["target"].partition("#")
         target = (page.parent / file) if file else page
         assert target.exists(), found["target"]
@@ -214,7 +215,7 @@ def test_generated_parts_are_current(page: Path) -> None:
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     text = page.read_text(encoding="utf-8")
-    assert tool.current(text) == text, "write them anew with: make docs"
+    assert tool.current(text) == text, "regenerate them with: make docs"
 
 
 def test_every_artefact_and_score_is_documented() -> None:
@@ -225,6 +226,36 @@ def test_every_artefact_and_score_is_documented() -> None:
     artefacts = [value for name in dir(RunDir) if isinstance(value := getattr(run, name), Path) and name != "path"]
     for artefact in artefacts:
         assert f"`{artefact.name}" in text, artefact.name
+
+
+def names_in_page() -> list[str]:
+    """Dotted names in backticks whose first part is a package or module of thirtytwo."""
+    text = BLOCK.sub("", (ROOT / "docs" / "one-training.md").read_text(encoding="utf-8"))
+    parts = {path.stem for path in (ROOT / "src" / "thirtytwo").iterdir()}
+    return sorted({name for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", text) if name.partition(".")[0] in parts})
+
+
+def defined_in(body: list[ast.stmt]) -> Iterator[tuple[str, list[ast.stmt]]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.body
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if isinstance(target, ast.Name):
+                yield target.id, []
+
+
+@pytest.mark.parametrize("name", [name for name in names_in_page() if not name.endswith((".json", ".csv"))])
+def test_walkthrough_names_exist(name: str) -> None:
+    place, parts = ROOT / "src" / "thirtytwo", name.split(".")
+    while parts and (place / parts[0]).is_dir():
+        place /= parts.pop(0)
+    file = place / f"{parts.pop(0)}.py"
+    assert file.is_file(), f"no module for {name}"
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    for part in parts:
+        found = dict(defined_in(body))
+        assert part in found, f"{file} does not define {part}"
+        body = found[part]
 
 
 def test_version_is_in_the_changelog() -> None:

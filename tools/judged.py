@@ -1,45 +1,47 @@
-"""Tables of what was measured about confidence and strangers, from `benchmarks/results/`."""
+"""Tables of calibration, corruptions and OOD detection, from `benchmarks/results/`."""
 
 import json
 from typing import Any
 
 from figures import RESULTS
 
+COLUMNS = {"colours": "plain colors"}
+
 
 def confidence() -> str:
-    """ECE and likelihood before and after calibration, prediction sets and corruptions."""
+    """ECE and negative log likelihood before and after calibration, prediction sets and corruptions."""
     found = _read("judgement")
     lines = [
-        "| data | ECE before | temperature alone | after | NLL, likewise | sets for 95 % | size | corrupted |",
+        "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | set size | corrupted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in found["runs"]:
         steps = [run["calibration"][key] for key in ("before", "temperature_only", "after")]
-        sets, spoilt = run["conformal"], run["corruptions"]["mean_corruption_accuracy"]
+        sets, corrupted = run["conformal"], run["corruptions"]["mean_corruption_accuracy"]
         cells = [
             run["data"],
             *(f"{step['ece']['value']:.2%}" for step in steps),
             ", ".join(f"{step['nll']['value']:.3f}" for step in steps),
             f"{sets['measured']['value']:.2%}",
             f"{sets['mean_size']['value']:.2f}",
-            f"{spoilt['value']:.1%} of {run['accuracy']['value']:.1%}",
+            f"{corrupted['value']:.1%} of {run['accuracy']['value']:.1%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     first = found["runs"][0]
-    counts = ", ".join(f"{run['corruptions']['n']:,}" for run in found["runs"])
+    counts = " or ".join(dict.fromkeys(f"{run['corruptions']['n']:,}" for run in found["runs"]))
     text = f"""
-Recipe `{first["recipe"]}`, seed {first["seed"]}, {first["n"]:,} test pictures each; calibrated on
-{first["calibration"]["fitted_on"]:,} validation pictures. `sets for 95 %`: how often the truth is in a prediction set
-that was to hold it 95 % of the time, and the mean size of such sets. `corrupted`: mean accuracy over 75 corruptions
-({counts} pictures under each). {found["date"]}."""
+Recipe `{first["recipe"]}`, seed {first["seed"]}, {first["n"]:,} test images each; calibrated on
+{first["calibration"]["fitted_on"]:,} validation images. *Coverage*: how often the true class is in a prediction set
+whose requested coverage is 95 %. *Corrupted*: mean accuracy over 75 corruptions, compared with clean images
+({counts} images for each corruption). {found["date"]}."""
     return "\n".join([*lines, text]) + "\n"
 
 
-def strangers() -> str:
-    """How well each score tells strangers."""
+def ood() -> str:
+    """AUROC of each OOD score."""
     found = _read("unknown")
     kinds = list(dict.fromkeys(kind for run in found["runs"] for kind in run["scores"][found["chosen"]]["against"]))
-    heads = ["data", "score", "choosing", *kinds, "test called unknown"]
+    heads = ["data", "score", "selection", *(COLUMNS.get(kind, kind) for kind in kinds), "test images unknown"]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
     for run in found["runs"]:
         for name, score in sorted(run["scores"].items(), key=lambda item: -found["mean_auroc_choosing"][item[0]]):
@@ -54,13 +56,14 @@ def strangers() -> str:
             lines.append("| " + " | ".join(cells) + " |")
     chosen = {run["data"]: run["scores"][found["chosen"]]["against"] for run in found["runs"]}
     missed = "; ".join(
-        f"{data}: " + ", ".join(f"{kind} {row['fpr95']:.0%}" for kind, row in rows.items())
+        f"{data}: " + ", ".join(f"{COLUMNS.get(kind, kind)} {row['fpr95']:.0%}" for kind, row in rows.items())
         for data, rows in chosen.items()
     )
     hardware = found["hardware"]
     text = f"""
-AUROC of test pictures against strangers; `choosing` is the mean over the pictures made for the choice and both runs, by
-which `{found["chosen"]}` was chosen. Strangers taken for known where 95 % of test pictures are: {missed}.
+AUROC of test images against OOD images. *Selection* is the mean over the images made for the choice and both runs, by
+which `{found["chosen"]}` was chosen. *Test images unknown* is the false-alarm rate. False positive rate at 95 % true
+positives of the chosen score: {missed}.
 {hardware["cores"]} cores of {hardware["cpu"]}, {found["date"]}."""
     return "\n".join([*lines, text]) + "\n"
 

@@ -1,4 +1,4 @@
-"""What `thirtytwo models` says of measured accuracy, from `benchmarks/results/`."""
+"""The measured accuracies that `thirtytwo models` shows, from `benchmarks/results/`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ FILE = ROOT / "src" / "thirtytwo" / "models" / "measured.json"
 
 
 def measured() -> list[dict[str, Any]]:
-    """Mean accuracy on test, one row for each network, data set and shipped recipe; the best device's."""
+    """Mean test accuracy, one row per network, data set and bundled recipe; the best device's."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted((ROOT / "benchmarks" / "results").glob("accuracy-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def text() -> str:
 
 
 def write() -> bool:
-    """Write the file where it is not current; whether it was."""
+    """Write the file if it is not current; return whether it was written."""
     if FILE.is_file() and FILE.read_text(encoding="utf-8") == text():
         return False
     FILE.write_text(text(), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Make .venv and install thirtytwo into it, with nothing but a Python and pip at hand.
+"""Create .venv and install thirtytwo into it. Needs only Python and pip.
 
-uv does the installing, since pip needs many minutes to agree with itself over this many packages. PyTorch comes from
-PyTorch's own index where that can be reached (its CPU build, or the CUDA build that fits the driver), else from the
-package index, whose Linux build always brings CUDA along.
+uv installs the packages, because pip needs many minutes to resolve this many. PyTorch comes from PyTorch's own index if
+it can be reached (the CPU build, or the CUDA build for the driver), otherwise from the default package index, whose
+Linux build always includes CUDA.
 
     python3 tools/setup_venv.py [--extras train,app,serve] [--no-dev]
 """
@@ -24,33 +24,33 @@ PROBE_SECONDS = 20
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--extras", default="train,app,serve", help="comma-separated; default: %(default)s")
-    options.add_argument("--no-dev", action="store_true", help="leave out the tools for working on thirtytwo itself")
+    options.add_argument("--no-dev", action="store_true", help="leave out the development tools")
     chosen = options.parse_args()
     if sys.version_info < OLDEST:
         hand_over()
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not works(python, "-c", ""):
-        say("making .venv with Python {}.{}".format(*sys.version_info[:2]))
+        say("creating .venv with Python {}.{}".format(*sys.version_info[:2]))
         make_venv(python)
     uv = [str(python), "-m", "uv"]
     if not works(*uv, "--version"):
         say("installing uv into .venv")
         install_uv(python)
     install = [*uv, "pip", "install", "--python", str(python), "--constraints", str(ROOT / "constraints.txt")]
-    install += ["--compile-bytecode"]  # once here, instead of in every first start
+    install += ["--compile-bytecode"]  # here, instead of at the first start of each command
     what = ["--editable", f"{ROOT}[{chosen.extras}]"]
     if not chosen.no_dev:
         what += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
     say(f"installing thirtytwo[{chosen.extras}]")
     if works(python, "-c", "import torch, torchvision"):
-        done = run([*install, *what])  # keeps the build of PyTorch that is there
+        done = run([*install, *what])  # keeps the installed build of PyTorch
     elif pytorch_index_answers(install):
         done = run([*install, "--torch-backend", "auto", *what])
     else:
-        say("PyTorch's own index cannot be reached; taking the package index's build (on Linux always with CUDA)")
+        say("PyTorch's own index cannot be reached; using the default index (its Linux build includes CUDA)")
         done = run([*install, *what])
     if not done:
-        sys.exit("setup: the install failed; the lines above say why.")
+        sys.exit("setup: the installation failed; see the lines above.")
     STAMP.touch()
 
 
@@ -63,7 +63,7 @@ def run(command: "list[str]") -> bool:
 
 
 def works(*command: "str | Path") -> bool:
-    """Whether `command` starts and ends well."""
+    """Whether `command` runs and succeeds."""
     try:
         return subprocess.run([str(word) for word in command], check=False, capture_output=True).returncode == 0
     except OSError:
@@ -71,7 +71,7 @@ def works(*command: "str | Path") -> bool:
 
 
 def hand_over() -> None:
-    """Go on under a newer Python of this machine."""
+    """Continue with a newer Python of this machine."""
     for name in ("python3.13", "python3.12", "python3.11", "python3.14"):
         found = shutil.which(name)
         if found:
@@ -87,11 +87,11 @@ def make_venv(python: Path) -> None:
         shutil.rmtree(VENV)
     quiet = {"check": False, "capture_output": True, "text": True}
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], **quiet)
-    if made.returncode != 0:  # Debian without python3-venv: ensurepip is missing, the rest is there
+    if made.returncode != 0:  # Debian without python3-venv lacks only ensurepip
         shutil.rmtree(VENV, ignore_errors=True)
         made = subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], **quiet)
     if made.returncode != 0 or not works(python, "-c", ""):
-        sys.exit(f"setup: .venv could not be made.\n{made.stdout}{made.stderr}")
+        sys.exit(f"setup: .venv could not be created.\n{made.stdout}{made.stderr}")
 
 
 def install_uv(python: Path) -> None:
@@ -112,16 +112,16 @@ def install_uv(python: Path) -> None:
     else:
         sys.exit(f"setup: {sys.executable} has no pip. On Debian and Ubuntu: apt install python3-pip python3-venv")
     if not done:
-        sys.exit("setup: uv could not be installed; the lines above say why.")
+        sys.exit("setup: uv could not be installed; see the lines above.")
 
 
 def pytorch_index_answers(install: "list[str]") -> bool:
-    """Whether PyTorch's own index can be used, found out in seconds and without downloading anything large."""
+    """Whether PyTorch's own index can be reached, checked in seconds without a large download."""
     probe = [*install, "--dry-run", "--no-deps", "--torch-backend", "auto", "torch"]
-    patience = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_CONNECT_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+    timeouts = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_CONNECT_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
     try:
         done = subprocess.run(
-            probe, check=False, capture_output=True, timeout=PROBE_SECONDS, env={**os.environ, **patience}
+            probe, check=False, capture_output=True, timeout=PROBE_SECONDS, env={**os.environ, **timeouts}
         )
     except subprocess.TimeoutExpired:
         return False

@@ -1,6 +1,6 @@
-"""Write the generated parts of README and docs/ anew: `make docs`. A test fails where they are not current.
+"""Regenerate the generated parts of README and docs/: `make docs`. A test fails if they are not current.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -36,7 +36,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)",
 
 
 def recipe_keys() -> str:
-    """One table of keys for each table of a recipe."""
+    """One table of keys for each TOML table of a recipe."""
     schema = Recipe.model_json_schema()
     pages = ["### At the top\n\n" + _keys(schema, schema)]
     pages += _tables(schema, schema)
@@ -44,7 +44,7 @@ def recipe_keys() -> str:
 
 
 def _tables(schema: dict[str, Any], parent: dict[str, Any], prefix: str = "") -> list[str]:
-    """The tables in a table, each followed by those in it."""
+    """The nested tables, each followed by those inside it."""
     pages = []
     for key, field in parent["properties"].items():
         if "$ref" in field:
@@ -55,7 +55,7 @@ def _tables(schema: dict[str, Any], parent: dict[str, Any], prefix: str = "") ->
 
 
 def network_options() -> str:
-    """The options of our own networks, which `model.options` holds."""
+    """The options of FastNet in `model.options`."""
     from thirtytwo.models.fastnet import FastNetSettings
 
     schema = FastNetSettings.model_json_schema()
@@ -64,7 +64,7 @@ def network_options() -> str:
 
 
 def published_options() -> str:
-    """The options of every network but FastNet."""
+    """The options of the other networks."""
     from thirtytwo.models.preactivation import PreResNetSettings, WideResNetSettings
     from thirtytwo.models.published import DenseNetSettings, ResNetSettings
     from thirtytwo.models.textbook import TextbookSettings
@@ -96,22 +96,22 @@ def networks() -> str:
 
 
 def stems() -> str:
-    """How each family of timm is fitted to small pictures."""
+    """How each family of timm is adapted to small images."""
     from thirtytwo.models.small_stems import SMALL_STEMS
 
     rows = [f"| `{family}` | {stem.does} | {stem.because} |" for family, stem in SMALL_STEMS.items()]
-    return "\n".join(["| family | what is changed | why |", "| --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| family | change | reason |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def recipes() -> str:
-    """The shipped recipes."""
+    """The bundled recipes."""
     rows = [f"| `{name}` | {read_recipe(name).description} |" for name in recipe_names()]
-    return "\n".join(["| recipe | what for |", "| --- | --- |", *rows]) + "\n"
+    return "\n".join(["| recipe | description |", "| --- | --- |", *rows]) + "\n"
 
 
 def changes_of_fast() -> str:
-    """What the recipe `fast` changes for some data."""
-    lines = ["| for | changes |", "| --- | --- |"]
+    """The conditional settings of recipe `fast`."""
+    lines = ["| condition | changes |", "| --- | --- |"]
     for row in read_recipe("fast").when:
         bounds = [f"`{name}` {value:,}" for name, value in row if name != "set" and value is not None]
         changes = ", ".join(f"`{key}` {_toml(value)}" for key, value in row.set.items())
@@ -120,11 +120,11 @@ def changes_of_fast() -> str:
 
 
 def problems() -> str:
-    """What the service refuses."""
+    """The errors of the service."""
     from thirtytwo.serve.problems import KINDS
 
     rows = [f"| {status} | `{kind}` | {title}. {help} |" for kind, (status, title, help) in KINDS.items()]
-    return "\n".join(["| status | `type` ends in | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| status | `type` ends with | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def serve_settings() -> str:
@@ -143,13 +143,13 @@ def serve_settings() -> str:
 
 
 def augmentations() -> str:
-    """What `augment.policy` can name."""
+    """The policies for `augment.policy`."""
     from thirtytwo.augment import AUGMENTATIONS
 
     found = {name: AUGMENTATIONS.get(name) for name in AUGMENTATIONS}
     ours = {name: one for name, one in found.items() if one.__module__.startswith("thirtytwo.")}
     rows = [f"| `{name}` | {(one.__doc__ or '').splitlines()[0]} |" for name, one in ours.items()]
-    return "\n".join(["| policy | what it does |", "| --- | --- |", *rows]) + "\n"
+    return "\n".join(["| policy | description |", "| --- | --- |", *rows]) + "\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -174,17 +174,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "serve-settings": serve_settings,
     "stems": stems,
-    "strangers": judged.strangers,
+    "ood": judged.ood,
 }
 
 
 def current(text: str) -> str:
-    """A page with its generated parts as they should be."""
+    """The page with current generated parts."""
     return PART.sub(lambda part: part[1] + "\n" + PARTS[part["name"]]() + "\n" + part[3], text)
 
 
 def _keys(schema: dict[str, Any], table: dict[str, Any]) -> str:
-    lines = ["| key | values | default | what it does |", "| --- | --- | --- | --- |"]
+    lines = ["| key | values | default | description |", "| --- | --- | --- | --- |"]
     for name, value in table["properties"].items():
         if "$ref" not in value:
             meaning = _line(value.get("description", ""))
@@ -203,7 +203,7 @@ def _line(text: str) -> str:
 
 def _default(table: dict[str, Any], name: str, value: dict[str, Any]) -> str:
     if name in table.get("required", []):
-        return "(needed)"
+        return "(required)"
     default = value.get("default")
     return "none" if default in (None, [], {}) else f"`{_toml(default)}`"
 
@@ -217,7 +217,7 @@ def _toml(value: Any) -> str:
 
 
 NAMES = {
-    "integer": "whole number",
+    "integer": "integer",
     "number": "number",
     "boolean": "`true`, `false`",
     "string": "text",
@@ -251,7 +251,7 @@ def main() -> None:
 
 
 def openapi_document() -> str:
-    """What `thirtytwo serve` answers on /openapi.json."""
+    """The document that `thirtytwo serve` returns at /openapi.json."""
     from thirtytwo.serve.api import create_app, openapi
     from thirtytwo.serve.service import Service
     from thirtytwo.serve.settings import Settings

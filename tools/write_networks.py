@@ -1,8 +1,8 @@
-"""Write src/thirtytwo/models/networks.json anew: parameters and FLOPs of the networks that `thirtytwo models` lists.
+"""Regenerate src/thirtytwo/models/networks.json: parameters and FLOPs of the networks that `thirtytwo models` lists.
 
     python tools/write_networks.py
 
-Takes about a minute; a test holds a part of the file against the networks.
+Takes about a minute. A test compares a part of the file with the networks.
 """
 
 import sys
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(name: str, options: dict[str, Any], sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
-    """One row: the network from scratch, for pictures of each size."""
+    """One row: the network from scratch, for images of each size."""
     net = MODELS.get(name)(CLASSES, options)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return {
@@ -64,7 +64,7 @@ def measure(name: str, options: dict[str, Any], sizes: tuple[int, ...] = SIZES) 
 
 
 def description(name: str, net: Net) -> str:
-    """What its builder says, or how an architecture of timm is fitted to small pictures."""
+    """The builder's docstring, or how an architecture of timm is adapted to small images."""
     if not net.choices:
         return (MODELS.get(name).__doc__ or "").partition("\n")[0]
     does = net.choices[0].value.partition(": ")[2]
@@ -72,7 +72,7 @@ def description(name: str, net: Net) -> str:
 
 
 def flops(name: str, options: dict[str, Any], size: int) -> int:
-    """Floating-point operations of one picture's forward pass (a multiply-add counts as two)."""
+    """Floating-point operations of a forward pass of one image (a multiply-add counts as two)."""
     sized = {"input_size": size} if name == "timm" else {}
     net = MODELS.get(name)(CLASSES, options | sized).eval().to("meta")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

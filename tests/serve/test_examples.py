@@ -35,7 +35,7 @@ def running(launch: Callable[..., Any]) -> Any:
 @pytest.fixture
 def workplace(tmp_path: Path, make: SimpleNamespace) -> Path:
     """A folder with the images that the examples name."""
-    for name, colour in (("photo.jpg", "red"), ("my-pictures/cat/1.jpg", "green"), ("my-pictures/dog/1.jpg", "blue")):
+    for name, colour in (("photo.jpg", "red"), ("my-images/cat/1.jpg", "green"), ("my-images/dog/1.jpg", "blue")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(make.image(colour, (60, 40), "JPEG"))
     return tmp_path
