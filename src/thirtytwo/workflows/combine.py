@@ -59,15 +59,19 @@ def average_probabilities(members: Sequence[Member]) -> Combined:
     recipe = first.model_copy(
         update={
             "name": "ensemble",
-            "description": f"The averaged probabilities of {len(members)} runs; the training settings are those of the first.",
+            "description": f"The averaged probabilities of {len(members)} runs; training settings are those of the first.",
             "model": ModelSettings(name=NAME, options=table.model_dump(mode="json")),
             "evaluate": views,
         }
     )
-    return Combined(Ensemble([member.net for member in members], table), (0.0,) * 3, (1.0,) * 3, recipe, tuple(range(len(members))))
+    return Combined(
+        Ensemble([member.net for member in members], table), (0.0,) * 3, (1.0,) * 3, recipe, tuple(range(len(members)))
+    )
 
 
-def build_soup(members: Sequence[Member], parts: Parts, soup: Soup, hardware: Hardware, log: Callable[[str], None]) -> Combined:
+def build_soup(
+    members: Sequence[Member], parts: Parts, soup: Soup, hardware: Hardware, log: Callable[[str], None]
+) -> Combined:
     """Build one network with the averaged weights of all members, or of those that improve validation accuracy."""
     builder = SoupBuilder(members, parts, hardware)
     if soup == "uniform":
@@ -80,7 +84,7 @@ def build_soup(members: Sequence[Member], parts: Parts, soup: Soup, hardware: Ha
     recipe = first.recipe.model_copy(
         update={
             "name": f"{soup}-soup",
-            "description": f"The averaged weights of {len(kept)} of {len(members)} runs; the other settings are those of the first.",
+            "description": f"The averaged weights of {len(kept)} of {len(members)} runs; other settings are those of the first.",
         }
     )
     return Combined(net, first.info.mean, first.info.std, recipe, kept, choices)
@@ -125,7 +129,11 @@ def _greedy(
     alone = [builder.accuracy(builder.average([index]), val) for index in range(len(members))]
     order = sorted(range(len(members)), key=lambda index: -alone[index])
     kept, best = [order[0]], alone[order[0]]
-    choices = [Choice("soup", str(members[order[0]].run.path), f"highest validation accuracy of a single run: {100 * best:.2f} %")]
+    choices = [
+        Choice(
+            "soup", str(members[order[0]].run.path), f"highest validation accuracy of a single run: {100 * best:.2f} %"
+        )
+    ]
     for index in order[1:]:
         found = builder.accuracy(builder.average([*kept, index]), val)
         better = found >= best

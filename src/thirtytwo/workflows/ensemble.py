@@ -118,7 +118,12 @@ def _plan(
     about, parts = members[0].environment["data"], data.parts
     spec, dataset = about["spec"], replace(data.dataset, fingerprint=about["fingerprint"])
     chosen = replace(hardware, choices=combined.choices)
-    words = ["thirtytwo", "ensemble", *(str(member.run.path) for member in members), *(["--soup", soup] if soup else [])]
+    words = [
+        "thirtytwo",
+        "ensemble",
+        *(str(member.run.path) for member in members),
+        *(["--soup", soup] if soup else []),
+    ]
     written = record(dataset, spec, parts, combined.recipe.name, {}, chosen, started, about.get("path"))
     written |= {
         "command": shlex.join(words),

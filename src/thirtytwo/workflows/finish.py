@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`."""
+    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`."""
 
     spec: str
     dataset: DataSet
@@ -79,13 +79,15 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
 
 
 def finish(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
-    """Calibrate on validation, evaluate on test once, export, and write the report; returns the content of metrics.json."""
+    """Calibrate on validation, evaluate on test once, export, write the report; returns the content of metrics.json."""
     metrics = score_and_export(plan, fitted, directory, log, meter)
     write_pages(plan, directory)
     return metrics
 
 
-def score_and_export(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+def score_and_export(
+    plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter
+) -> dict[str, Any]:
     """`finish` without report and card."""
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
     save_weights(fitted.net, info, directory)

@@ -65,8 +65,8 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
         overlap = _overlap(parts, theirs if held is None else np.union1d(theirs, held))
         if overlap:
             raise RecipeError(
-                f"{overlap} were used for training{' or validation' if calibrates else ''} by {run.path}, or by runs that "
-                f"it builds on, which this run {relation}: the metrics would be optimistic.",
+                f"{overlap} were used for training{' or validation' if calibrates else ''} by {run.path}, or by runs "
+                f"that it builds on, which this run {relation}: the metrics would be optimistic.",
                 _fix(run, spec, dataset, recipe, theirs, data_root),
             )
         if not calibrates:

@@ -64,7 +64,7 @@ def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
         for part in ("validation", "test"):
             if _held_out(first, part) != _held_out(other, part):
                 raise RunError(
-                    f"{pair} have different {part} images: one may have been trained on images that would evaluate the other.",
+                    f"{pair} have different {part} images, so one may have been trained on those of the other.",
                     "Train them with the same data.split_seed, data.group_by, data.val_fraction, data.train_on and "
                     "data.limit_train.",
                 )

@@ -37,7 +37,7 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: Mo
             ) from None
     if calibrated_by is not None and calibrated_by.classes != dataset.classes:
         raise RecipeError(
-            f"data.calibrate_from is a run on {calibrated_by.dataset}, whose classes differ from those of {dataset.name}.",
+            f"data.calibrate_from is a run on {calibrated_by.dataset}, with other classes than {dataset.name}.",
             "Set it to a run of the same recipe on the same data with data.train_on = 'train'.",
         )
 

@@ -167,8 +167,8 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
         data = run.read_json(run.environment)["data"]
         if data["fingerprint"] != dataset.fingerprint:
             raise RunError(
-                f"{run.path} was started on other data: it was {data['spec']!r} (fingerprint {data['fingerprint']}), now "
-                f"{spec!r} (fingerprint {dataset.fingerprint}).",
+                f"{run.path} was started on other data: it was {data['spec']!r} (fingerprint {data['fingerprint']}), "
+                f"now {spec!r} (fingerprint {dataset.fingerprint}).",
                 "Resume with the same data, or start a new run with another --run.",
             )
     before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))

@@ -121,7 +121,7 @@ def calibration_run(recipe: Recipe) -> ModelInfo | None:
         return None
     if not recipe.data.calibrate_from:
         raise RecipeError(
-            "data.train_on is 'all', so there is no validation to fit the temperature and the threshold for unknown on.",
+            "data.train_on is 'all', so there is no validation to fit temperature and threshold for unknown on.",
             "Train the same recipe with data.train_on = 'train' first, and set data.calibrate_from to that run.",
         )
     run = RunDir.open(recipe.data.calibrate_from)

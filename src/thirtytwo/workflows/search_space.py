@@ -22,7 +22,16 @@ from thirtytwo.errors import RecipeError, did_you_mean, require
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-NOT_TUNABLE = ("name", "description", "seed", "when", "data.val_fraction", "data.split_seed", "data.group_by", "data.train_on")
+NOT_TUNABLE = (
+    "name",
+    "description",
+    "seed",
+    "when",
+    "data.val_fraction",
+    "data.split_seed",
+    "data.group_by",
+    "data.train_on",
+)
 """Keys that only change seed variance, or the images that trials are compared on."""
 RANGE = "a range, such as { low = 0.1, high = 1.0, log = true }, or { choices = [1, 2] }"
 

@@ -124,7 +124,9 @@ def _train_each(
         if number > 1:  # not for the first: its arguments are not checked yet
             log(f"seed {seed}: run {number} of {len(planned)}")
         started = RunDir(directory).recipe.is_file()
-        options: dict[str, Any] = {"resume": True} if started else {"recipe": request.recipe, "overrides": request.overrides}
+        options: dict[str, Any] = (
+            {"resume": True} if started else {"recipe": request.recipe, "overrides": request.overrides}
+        )
         if not started:
             options |= {"seed": seed, "overrides": _with_precision(request.overrides, runs)}
         try:

@@ -73,7 +73,9 @@ class TuningRequest:
             RunError: its fingerprint differs.
         """
         if fingerprint != self.fingerprint:
-            raise RunError(f"{path} was started on other data: the content of {self.data!r} has changed.", HOW_TO_RESUME)
+            raise RunError(
+                f"{path} was started on other data: the content of {self.data!r} has changed.", HOW_TO_RESUME
+            )
 
 
 def create_study(path: Path, request: TuningRequest) -> optuna.Study:
