@@ -59,7 +59,7 @@ def average_probabilities(members: Sequence[Member]) -> Combined:
     recipe = first.model_copy(
         update={
             "name": "ensemble",
-            "description": f"The averaged probabilities of {len(members)} runs; training settings are those of the first.",
+            "description": f"Averaged probabilities of {len(members)} runs; training settings of the first.",
             "model": ModelSettings(name=NAME, options=table.model_dump(mode="json")),
             "evaluate": views,
         }
@@ -84,7 +84,7 @@ def build_soup(
     recipe = first.recipe.model_copy(
         update={
             "name": f"{soup}-soup",
-            "description": f"The averaged weights of {len(kept)} of {len(members)} runs; other settings are those of the first.",
+            "description": f"Averaged weights of {len(kept)} of {len(members)} runs; other settings of the first.",
         }
     )
     return Combined(net, first.info.mean, first.info.std, recipe, kept, choices)

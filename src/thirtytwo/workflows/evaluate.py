@@ -298,9 +298,9 @@ def _write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
 def _report_images(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
     """The images of a report, as keyword arguments of `write_report`."""
     if parts is None:
-        return {"pictures": None}
+        return {"images": None}
     samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
-    return {"pictures": parts.test, "val": parts.val, "samples": samples}
+    return {"images": parts.test, "val": parts.val, "samples": samples}
 
 
 def _calibration_predictions(run: RunDir, coverage: float) -> Predictions:

@@ -97,9 +97,9 @@ def log_start(
     log: Callable[[str], None], dataset: DataSet, parts: Parts, recipe: Recipe, hardware: Hardware, run: RunDir
 ) -> None:
     """Log the data, the recipe, and every automatic choice with its reason."""
-    held = f"{len(parts.val):,} for validation" if parts.val is not None else "none for validation"
+    validation = f"{len(parts.val):,} for validation" if parts.val is not None else "none for validation"
     log(
-        f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} images for training, {held}, "
+        f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} images for training, {validation}, "
         f"{len(parts.test):,} for test"
     )
     for note in parts.notes:

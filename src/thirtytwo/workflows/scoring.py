@@ -57,24 +57,24 @@ class Calibrated:
     known_scores: npt.NDArray[np.float64] | None = None
 
 
-def score(scorer: Scorer, pictures: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
+def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
     """Predict each image from one view, and with test-time augmentation where `tta_shift` is given."""
-    logits, features = scorer.outputs(pictures.images)
-    single = predictions(pictures, logits, calibration)
+    logits, features = scorer.outputs(images.images)
+    single = predictions(images, logits, calibration)
     averaged = None
     if tta_shift is not None:
-        averaged = predictions(pictures, scorer.tta_logits(pictures.images, tta_shift), calibration)
+        averaged = predictions(images, scorer.tta_logits(images.images, tta_shift), calibration)
     return Scored(single, averaged, logits, features)
 
 
-def predictions(pictures: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
+def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
     """Calibrated predictions of labeled images from the network's logits `(N, C)`."""
     return Predictions(
-        classes=pictures.classes,
-        truth=pictures.labels,
+        classes=images.classes,
+        truth=images.labels,
         probabilities=calibration.probabilities(logits).astype(np.float32),
-        rows=pictures.rows,
-        files=pictures.files,
+        rows=images.rows,
+        files=images.files,
     )
 
 

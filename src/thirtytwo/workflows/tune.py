@@ -20,7 +20,7 @@ from thirtytwo.config.recipe import TUNED, Precision, Recipe, read_recipe, read_
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.io import write_text
-from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
+from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import preserved
@@ -309,7 +309,7 @@ def _metrics(rows: list[Mapping[str, float]], recipe: Recipe) -> dict[str, float
     if recipe.train.keep == "best":
         monitor = recipe.train.monitor
         row = min(evaluated, key=lambda row: row[monitor] if monitor == "val_loss" else -row[monitor])
-    return {name: float(row[name]) for name in FIGURES if name in row and math.isfinite(row[name])}
+    return {name: float(row[name]) for name in METRICS if name in row and math.isfinite(row[name])}
 
 
 def _started_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
