@@ -67,7 +67,7 @@ def test_no_curvature_is_shown_without_one(make_run):
     add_calibration(run, given)
     table = calibration_table(gather(run))
     assert [row["stage"] for row in table["rows"]] == ["As trained", "Calibrated"]
-    assert "curvature" not in render(gather(run), None)
+    assert "(curvature)" not in render(gather(run), None)
 
 
 def test_ood_detection_is_shown(make_run):

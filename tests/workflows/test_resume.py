@@ -1,4 +1,4 @@
-"""Runs over several sessions and processes: what they cost, one writer at a time, and a process left as it was."""
+"""Runs over several sessions and processes: usage, one writer at a time, and no side effects on the process."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def again(finished: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WORKING, "write_report", lambda run, pictures, **_: run.report.write_text("<html>"))
+    monkeypatch.setattr(WORKING, "write_report", lambda run, images, **_: run.report.write_text("<html>"))
     monkeypatch.setattr(WORKING, "write_card", lambda run: run.card.write_text("card"))
 
 
@@ -92,7 +92,7 @@ def stopped_after(epoch: int) -> Iterator[None]:
     pytest.fail("it was not stopped")
 
 
-# What a run costs
+# Usage
 
 
 def test_seconds_of_every_session_count(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
@@ -138,7 +138,7 @@ def test_memory_held_before_a_run_is_not_its_own(how: dict[str, Any], tmp_path: 
     most = held_before(400)
     found = environment(train("digits", run=tmp_path / "run", **how).path)
     assert 50 < found["peak_memory_mb"] < most - 200
-    assert "looked at every" in found["peak_memory_measured"]
+    assert found["peak_memory_measured"]
 
 
 # Resuming what is finished
@@ -172,7 +172,7 @@ def test_a_finished_run_and_other_data(finished: Run, tiny: SimpleNamespace, tmp
 def test_a_finished_run_asked_for_alike(finished: Run, how: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     run = train("digits", run=finished.path, resume=True, **how | {"show": True})
     assert run.metrics == finished.metrics
-    assert "is finished; nothing is left to resume" in capsys.readouterr().err
+    assert str(finished.path) in capsys.readouterr().err
     assert run_command(["train", "digits", "--resume", "--run", str(finished.path), "--seed", "0"]) == 0
     assert run_command(["train", "digits", "--resume", "--run", str(finished.path), "--seed", "1"]) == 2
 
@@ -264,8 +264,9 @@ def test_a_directory_where_another_begins(
     start: Callable[..., Any], how: dict[str, Any], tmp_path: Path, no_report: None
 ) -> None:
     run = tmp_path / "run"
-    with held_elsewhere(f"RunDir.begun({str(run)!r}, None)"), pytest.raises(RunError, match=r"process \d+ on"):
+    with held_elsewhere(f"RunDir.begun({str(run)!r}, None)") as other, pytest.raises(RunError) as caught:
         start("digits", run=run, **how)
+    assert f"process {other.pid} on " in caught.value.message
 
 
 def test_unnamed_runs_never_share_a_directory(tmp_path: Path) -> None:
@@ -285,8 +286,9 @@ def test_seeds_and_tuning_are_held_as_a_whole(how: dict[str, Any], tmp_path: Pat
         (tmp_path / "tuned", lambda: tune("digits", run=tmp_path / "tuned", resume=True, trials=1, show=False)),
     ):
         holder = f"RunDir(Path({str(path)!r})).writing()"
-        with held_elsewhere(holder), pytest.raises(RunError, match=r"process \d+ on"):
+        with held_elsewhere(holder) as other, pytest.raises(RunError) as caught:
             resume()
+        assert f"process {other.pid} on " in caught.value.message
 
 
 def test_a_second_training_is_refused_and_a_killed_one_goes_on(
@@ -315,7 +317,7 @@ def test_a_second_training_is_refused_and_a_killed_one_goes_on(
     assert not list(run.glob(".lock"))
 
 
-# The caller's process
+# Side effects
 
 
 def state() -> dict[str, Any]:

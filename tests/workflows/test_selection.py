@@ -63,7 +63,7 @@ def runs(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_it_is_recorded_and_told(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+def test_choices_are_recorded_and_shown(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     run, chose = runs[keep], keep == "best"
     assert run_command(["evaluate", str(run.path), "--coverage", "0.8", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
@@ -72,16 +72,16 @@ def test_it_is_recorded_and_told(keep: str, runs: dict[str, RunDir], capsys: pyt
     for entry in ("calibration", "conformal"):
         assert metrics[entry]["selected_on_validation"] is chose
         assert bool(metrics[entry]["validation_chose"]) is chose
-    for told in (out, page, card):
-        assert ("(train.keep)" in told) is chose
-        assert "used for nothing else" in told, "temperature is fitted on them in any case"
+    for text in (out, page, card):
+        assert ("(train.keep)" in text) is chose
+        assert "temperature and curvature" in text, "temperature is fitted on them in any case"
     assert run_command(["evaluate", str(run.path), "--split", "val", "--device", "cpu"]) == 0
-    said = capsys.readouterr().err
-    assert "optimistic" in said
-    assert ("(train.keep)" in said) is chose
+    err = capsys.readouterr().err
+    assert "optimistic" in err
+    assert ("(train.keep)" in err) is chose
 
 
-def test_an_ensemble_tells_what_its_members_chose(runs: dict[str, RunDir], tmp_path: Path) -> None:
+def test_choices_of_members_count_for_an_ensemble(runs: dict[str, RunDir], tmp_path: Path) -> None:
     members = [run.path for run in runs.values()]
     record = ensemble(members, run=tmp_path / "both", device="cpu", show=False).metrics["calibration"]
     assert record["selected_on_validation"] is True

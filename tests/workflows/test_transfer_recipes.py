@@ -95,18 +95,18 @@ def test_further_goes_on_with_the_network_of_a_run(folder: Path, finished: Path,
 
 
 def test_further_needs_a_run(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no run is named"):
+    with pytest.raises(RecipeError):
         thirtytwo.train(str(folder), recipe="further", run=tmp_path / "second", show=False)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "fix"),
     [({"data.val_fraction": 0.5}, "--set data.val_fraction=0.1"), ({"data.split_seed": 1}, "--set data.split_seed=0")],
 )
 def test_validation_was_not_trained_on_before(
-    changed: dict[str, Any], told: str, folder: Path, finished: Path, tmp_path: Path
+    changed: dict[str, Any], fix: str, folder: Path, finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="would be optimistic") as raised:
+    with pytest.raises(RecipeError) as raised:
         thirtytwo.train(
             str(folder),
             recipe="further",
@@ -116,7 +116,8 @@ def test_validation_was_not_trained_on_before(
             show=False,
         )
     assert raised.value.fix is not None
-    assert told in raised.value.fix
+    assert str(finished) in raised.value.message
+    assert fix in raised.value.fix
     assert not (tmp_path / "second").exists()
 
 
@@ -132,13 +133,13 @@ def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> Non
         place = tmp_path / "second"
         return thirtytwo.train(str(folder), run=place, epochs=1, overrides=changes | more, show=False)
 
-    with pytest.raises(RecipeError, match=r"learns from \(train.distill.run\): its metrics would be optimistic"):
+    with pytest.raises(RecipeError, match=r"train\.distill\.run"):
         learn(**{"data.val_fraction": 0.5})
     assert learn().metrics["n"]
 
 
 def test_a_validation_split_of_its_own_was_not_trained_on(tiny: SimpleNamespace, tmp_path: Path) -> None:
-    """Its rows have the same numbers as those of training, and are other pictures."""
+    """Its rows have the same numbers as those of training, and are other images."""
     for seed, split in enumerate(("train", "val", "test")):
         tiny.folder(tmp_path / "parts" / split, 36, size=16, seed=seed)
     changes: dict[str, Any] = {"data.image_size": 16, "model.options.groups": [{"width": 8}], **FLOAT}
