@@ -98,7 +98,7 @@ def test_superclasses_are_indices():
     assert (data["groups"], data["group_of"]) == (["early", "late"], [1, 0, 1])
 
 
-def test_a_class_without_pictures_has_an_empty_sprite():
+def test_class_without_images_has_an_empty_sprite():
     given, images = predictions_and_images()
     more = replace(given, classes=("a", "b", "c", "d"), probabilities=np.pad(given.probabilities, ((0, 0), (0, 1))))
     assert make_album(more, replace(images, classes=more.classes)).data["sprites"][3] == {"images": []}

@@ -100,14 +100,14 @@ def test_two_runs(two: list[Path], tmp_path: Path) -> None:
     page = Page(found.page)
     text = (tmp_path / "out" / "comparison.md").read_text()
     for run in found.runs:
-        for said in (f"{100 * run.accuracy:.2f}%", "1.97 million", "81.00 million", "1 min 41 s", run.name):
-            assert said in page.text
-            assert said in text
+        for value in (f"{100 * run.accuracy:.2f}%", "1.97 million", "81.00 million", "1 min 41 s", run.name):
+            assert value in page.text
+            assert value in text
     assert "augment.cutout" in page.text
     assert verdict(found) in page.text
 
 
-def test_the_numbers_are_written_for_machines(two: list[Path], tmp_path: Path) -> None:
+def test_json_holds_all_numbers(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert numbers == json.loads(json.dumps(found.as_dict()))
@@ -158,8 +158,8 @@ def test_seeds_are_grouped(finished_run: Maker, tmp_path: Path) -> None:
     assert "seed 3" in found.notices[0]
     assert found.page is not None
     text = Page(found.page).text
-    for said in ("n = 3", "Welch", "p, Holm", "Accuracy over seeds"):
-        assert said in text, said
+    for part in ("n = 3", "Welch", "p, Holm", "Accuracy over seeds"):
+        assert part in text, part
     assert re.search(r"Only [A-F] is wrong: ", text)
     assert "± " in (tmp_path / "out" / "comparison.md").read_text()
 
@@ -271,8 +271,8 @@ def test_limits_of_the_comparison_are_noted(finished_run: Maker, tmp_path: Path)
     scores = RunDir(one).read_json(RunDir(one).metrics)
     RunDir(one).write_json(RunDir(one).metrics, scores | {"test_evaluations": 4})
     notices = " ".join(compare([one, other], out=tmp_path / "out").notices)
-    for said in ("More than one test evaluation", "4 times", "training times are not comparable", "numbers of images"):
-        assert said in notices
+    for part in ("More than one test evaluation", "4 times", "training times are not comparable", "numbers of images"):
+        assert part in notices
 
 
 def changed(run: Path, **entries: Any) -> None:
@@ -342,7 +342,7 @@ def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_there_is_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_files_are_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for out in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
@@ -356,7 +356,7 @@ def test_what_is_there_is_not_overwritten(two: list[Path], tmp_path: Path, monke
     assert [str(page) for page in pages] == ["runs/comparison/comparison.html", "runs/comparison-2/comparison.html"]
 
 
-def test_runs_of_the_same_name_are_told_apart(finished_run: Maker, tmp_path: Path) -> None:
+def test_runs_of_the_same_name_are_distinguished(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / name / "seed0", seed=seed) for seed, name in enumerate(("one", "two"))]
     assert {run.name for run in compare(runs, out=tmp_path / "out").runs} == {"one/seed0", "two/seed0"}
 
@@ -405,7 +405,7 @@ def test_p_text(value: float, text: str) -> None:
 
 
 @pytest.mark.browser
-def test_in_a_browser_it_fits_a_phone_and_sorts(runs_with_images: list[Path], tmp_path: Path, chromium: str) -> None:
+def test_page_in_a_browser_on_a_phone(runs_with_images: list[Path], tmp_path: Path, chromium: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     found = compare(runs_with_images, out=tmp_path / "out")
     assert found.page is not None

@@ -101,7 +101,7 @@ def test_missing_parts_of_ood_record_are_left_out(make_run, lacking):
     assert "0.7321" in card(record)
 
 
-def test_older_runs_have_neither(make_run):
+def test_runs_of_earlier_versions_have_neither(make_run):
     run, _ = make_run()
     record = gather(run)
     assert (calibration_table(record), reliability_before(record), unknown_table(record)) == (None, None, None)

@@ -334,7 +334,7 @@ def test_readable_numbers():
 
 
 @pytest.mark.browser
-def test_in_a_browser_it_fits_a_phone_sorts_by_keyboard_and_fetches_nothing(make_run, images_of, chromium):
+def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
     playwright = pytest.importorskip("playwright.sync_api")
     groups = {name: f"a rather long group name {number // 5:02d}" for number, name in enumerate(HUNDRED)}
     run, given = make_run(HUNDRED, superclasses=groups, count=500)

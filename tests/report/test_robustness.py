@@ -55,7 +55,7 @@ def test_nothing_is_shown_without_measurements(make_run):
         assert "Prediction sets" not in output
 
 
-def test_each_family_is_named_once_and_drops_stay_in_bounds(measured):
+def test_families_are_named_once_and_drops_are_bounded(measured):
     table = corruption_table(gather(measured[0]))
     assert [row["family"] for row in table["rows"] if row["family"]] == ["noise", "blur", "weather", "digital"]
     assert all(0 <= cell["drop"] <= 1 for row in table["rows"] for cell in row["cells"])

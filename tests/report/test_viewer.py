@@ -60,7 +60,7 @@ def shown_images(page):
 
 
 @pytest.mark.browser
-def test_a_cell_is_pressed(opened):
+def test_selecting_a_cell(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
     truth, predicted = most_confused(given)
     page.locator(f'svg.matrix [data-at="{truth},{predicted}"]').click()
@@ -79,7 +79,7 @@ def test_a_cell_is_pressed(opened):
 
 
 @pytest.mark.browser
-def test_the_picture_shown_is_the_one_that_was_scored(opened, images_of):
+def test_shown_image_is_the_evaluated_one(opened, images_of):
     page, given = opened(viewport={"width": 1280, "height": 900})
     truth, predicted = most_confused(given)
     page.locator(f'svg.matrix [data-at="{truth},{predicted}"]').click()
@@ -94,7 +94,7 @@ def test_the_picture_shown_is_the_one_that_was_scored(opened, images_of):
 
 
 @pytest.mark.browser
-def test_the_keyboard_alone_opens_walks_and_closes(opened):
+def test_viewer_works_with_the_keyboard(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
     page.locator("svg.matrix").focus()
     page.keyboard.press("ArrowDown")
@@ -117,7 +117,7 @@ def test_the_keyboard_alone_opens_walks_and_closes(opened):
 
 
 @pytest.mark.browser
-def test_a_class_and_a_pair_are_pressed(opened):
+def test_selecting_a_class_and_a_pair(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
     page.locator("tr[data-class]", has_text="cow").locator("td").last.click()
     seen = shown_images(page)
@@ -136,7 +136,7 @@ def test_a_class_and_a_pair_are_pressed(opened):
 
 
 @pytest.mark.browser
-def test_a_superclass_is_pressed(opened):
+def test_selecting_a_superclass(opened):
     page, given = opened(viewport={"width": 1280, "height": 900}, superclasses=GROUPS)
     page.locator('svg.matrix[data-of="groups"] [data-at="0,1"]').click()
     inside = (given.truth >= 2) & (given.predicted < 2)
@@ -152,7 +152,7 @@ def test_a_superclass_is_pressed(opened):
 
 
 @pytest.mark.browser
-def test_a_finger_on_a_phone_in_the_dark(opened):
+def test_touch_on_a_phone_in_dark_mode(opened):
     page, given = opened(viewport={"width": 390, "height": 800}, has_touch=True, color_scheme="dark")
     truth, predicted = most_confused(given)
     page.locator(f'svg.matrix [data-at="{truth},{predicted}"]').tap()
@@ -165,7 +165,7 @@ def test_a_finger_on_a_phone_in_the_dark(opened):
 
 
 @pytest.mark.browser
-def test_names_are_told_where_there_are_no_pictures(opened):
+def test_names_are_shown_without_images(opened):
     page, given = opened(with_images=False)
     truth, predicted = most_confused(given)
     page.locator(f'svg.matrix [data-at="{truth},{predicted}"]').click()

@@ -1,4 +1,4 @@
-"""Runs put together: what the mean of their answers or weights is, what is written, what is refused."""
+"""Ensembles and soups: averaged probabilities or weights, output files, and errors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_outputs_averaged_probabilities_with_its_own_calibration(members: dict[s
     np.testing.assert_allclose(probabilities(made.path, images), expected, atol=1e-5)
 
 
-def test_is_a_run_like_any_other(members: dict[str, Path], made: RunDir) -> None:
+def test_ensemble_is_a_complete_run(members: dict[str, Path], made: RunDir) -> None:
     metrics, environment = made.read_json(made.metrics), made.read_json(made.environment)
     own = {name: RunDir(path) for name, path in members.items()}
     theirs = [own[name].read_json(own[name].environment) for name in ("a", "other")]
@@ -208,7 +208,7 @@ def test_an_ensemble_of_ensembles(members: dict[str, Path], made: RunDir, tmp_pa
     np.testing.assert_allclose(np.exp(logits), mean, atol=1e-5)
 
 
-def test_an_ensemble_is_not_trained(made: RunDir) -> None:
+def test_ensemble_cannot_be_trained(made: RunDir) -> None:
     with pytest.raises(RecipeError) as caught:
         train("digits", recipe=made.path, show=False)
     assert "thirtytwo ensemble" in (caught.value.fix or "")

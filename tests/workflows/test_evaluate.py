@@ -26,7 +26,7 @@ def run(trained, tmp_path):
     return RunDir(tmp_path / "digits")
 
 
-def test_corruptions_and_sets_are_written_and_stay(run):
+def test_corruptions_and_sets_are_written_and_kept(run):
     found = evaluate(run.path, corruptions=True, corruption_pictures=30, coverage=0.8, device="cpu", show=False)
     table, metrics = run.read_json(run.corruptions), run.read_json(run.metrics)
     assert found == metrics | {"corruptions": table}
@@ -49,7 +49,7 @@ def test_corruptions_and_sets_are_written_and_stay(run):
         assert display_name("shot_noise") in text
 
 
-def test_corruptions_are_the_same_the_second_time(run):
+def test_corruptions_are_reproducible(run):
     first, second = (
         evaluate(run.path, corruptions=True, corruption_pictures=12, device="cpu", show=False)["corruptions"]
         for _ in range(2)
@@ -57,7 +57,7 @@ def test_corruptions_are_the_same_the_second_time(run):
     assert first == second
 
 
-def test_other_rows_get_a_file_of_their_own(run):
+def test_other_splits_have_their_own_file(run):
     evaluate(run.path, split="val", corruptions=True, corruption_pictures=10, device="cpu", show=False)
     assert not run.corruptions.exists()
     assert run.read_json(run.path / "corruptions-val.json")["split"] == "val"
@@ -99,7 +99,7 @@ def test_a_run_without_validation(run, capsys):
     assert "data.val_fraction" in err
 
 
-def test_a_run_whose_validation_predictions_are_gone(run):
+def test_run_without_validation_predictions(run):
     run.predictions("val").unlink()
     with pytest.raises(RunError) as caught:
         evaluate(run.path, coverage=0.9, device="cpu", show=False)

@@ -34,7 +34,7 @@ def run(trained: Path, tmp_path: Path) -> RunDir:
 
 
 @pytest.mark.parametrize(("kind", "part"), [("onnx-float16", 0.6), ("onnx-int8", 0.4)])
-def test_every_format_of_ours(run: RunDir, kind: str, part: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_built_in_format(run: RunDir, kind: str, part: float, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["export", str(run.path), "--format", kind]) == 0
     out = capsys.readouterr().out
     made = run.path / f"model-{kind.removeprefix('onnx-')}.onnx"
@@ -87,7 +87,7 @@ def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: p
     assert not run.exports.exists()
 
 
-def test_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_format_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count(source: Path, target: Path) -> None:
         target.write_text(str(source.stat().st_size))
 
@@ -109,7 +109,7 @@ def test_a_model_without_its_run(run: RunDir, tmp_path: Path, capsys: pytest.Cap
     assert str(alone.parent) in err
 
 
-def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_overwritten(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     place = run.path / "model-int8.onnx"
     place.write_text("mine")
     assert run_command(["export", str(run.path), "--format", "onnx-int8"]) == 2
@@ -123,7 +123,7 @@ def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixt
     assert "--out" in (caught.value.fix or "")
 
 
-def test_what_is_small_already(run: RunDir) -> None:
+def test_quantized_model_is_refused(run: RunDir) -> None:
     small = export_model(run.path, "onnx-int8").path
     with pytest.raises(ExportError) as caught:
         export_model(small, "onnx-float16")

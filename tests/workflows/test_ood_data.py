@@ -108,9 +108,7 @@ def run(trained: SimpleNamespace, tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def test_more_data_where_it_is_asked_for(
-    run: RunDir, trained: SimpleNamespace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requested_data_is_added(run: RunDir, trained: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     before = run.read_json(run.metrics)["unknown"]
     words = ["evaluate", str(run.path), "--ood", str(trained.others), "--ood", str(trained.data), "--device", "cpu"]
     assert run_command(words) == 0
@@ -132,7 +130,7 @@ def test_more_data_where_it_is_asked_for(
     assert run.read_json(run.metrics)["unknown"] == record, "kept where it is not asked for again"
 
 
-def test_no_more_than_so_many_images(trained: SimpleNamespace) -> None:
+def test_number_of_images_is_limited(trained: SimpleNamespace) -> None:
     found = [ood_sets(info_of(("cat", "dog")), [str(trained.others)], most=7)[-1] for _ in range(2)]
     assert all(isinstance(one, OodSet) and len(one.images) == 7 for one in found)
     np.testing.assert_array_equal(found[0].images, found[1].images)  # type: ignore[union-attr]

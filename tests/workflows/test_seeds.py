@@ -18,7 +18,7 @@ seeds = pytest.importorskip("thirtytwo.workflows.seeds")
 
 
 class Training:
-    """Stands in for `train`: writes a finished run at once, or stops as it is told."""
+    """Stands in for `train`: writes a finished run at once, or stops at a given seed."""
 
     def __init__(self, finished_run: Callable[..., Path]) -> None:
         self.finished_run = finished_run
@@ -54,7 +54,7 @@ def training(finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
     return stand_in
 
 
-def test_every_seed_is_a_run_and_the_summary_tells_mean_std_and_n(training: Training) -> None:
+def test_every_seed_is_a_run_and_summary_has_mean_std_and_n(training: Training) -> None:
     found = seeds.train_seeds("colours", seeds=[0, 2, 5], show=False)
     assert found.path == Path("runs/colours-fast-seeds")
     assert sorted(path.name for path in found.path.iterdir()) == [
@@ -76,13 +76,13 @@ def test_every_seed_is_a_run_and_the_summary_tells_mean_std_and_n(training: Trai
     assert "| seed5 |" in text
 
 
-def test_a_second_call_without_run_takes_a_new_place(training: Training) -> None:
+def test_second_call_without_run_uses_a_new_directory(training: Training) -> None:
     first, second = (seeds.train_seeds("colours", seeds=[0], show=False) for _ in range(2))
     assert second.path == first.path.with_name(first.path.name + "-2")
     assert first.summary["figures"]["accuracy"]["std"] is None
 
 
-def test_what_was_interrupted_goes_on(training: Training) -> None:
+def test_interrupted_seeds_resume(training: Training) -> None:
     training.stops_at = 1
     with pytest.raises(KeyboardInterrupt):
         seeds.train_seeds("colours", seeds=[0, 1, 2], run="both", epochs=3, show=False)
@@ -98,14 +98,14 @@ def test_what_was_interrupted_goes_on(training: Training) -> None:
     assert "Not finished" not in Path("both/summary.md").read_text()
 
 
-def test_runs_of_another_recipe_are_no_seeds_of_this_one(training: Training, finished_run: Callable[..., Path]) -> None:
+def test_runs_of_another_recipe_are_refused(training: Training, finished_run: Callable[..., Path]) -> None:
     seeds.train_seeds("colours", seeds=[0], run="both", show=False)
     finished_run(Path("both/seed1"), seed=1, settings={"schedule": {"epochs": 99}})
     with pytest.raises(RunError, match=r"both/seed1 .* recipe .*both/seed0"):
         seeds.train_seeds("colours", seeds=[1], run="both", resume=True, show=False)
 
 
-def test_resuming_adds_seeds_and_takes_the_settings_of_before(training: Training) -> None:
+def test_resuming_adds_seeds_with_the_original_settings(training: Training) -> None:
     seeds.train_seeds("colours", seeds=[0], run="both", epochs=3, show=False)
     training.calls = []
     found = seeds.train_seeds("colours", seeds=[0, 4], run="both", resume=True, show=False)
@@ -158,14 +158,14 @@ def test_other_data_is_refused(training: Training) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"data": "colours"}'])
-def test_a_damaged_summary_is_named(content: str, training: Training) -> None:
+def test_damaged_summary_is_named(content: str, training: Training) -> None:
     seeds.train_seeds("colours", seeds=[0], run="several", show=False)
     Path("several/summary.json").write_text(content)
     with pytest.raises(RunError, match=r"summary\.json"):
         seeds.train_seeds("colours", run="several", resume=True, show=False)
 
 
-def test_the_directory_of_several_seeds_is_no_run(training: Training) -> None:
+def test_directory_of_seeds_is_not_a_run(training: Training) -> None:
     seeds.train_seeds("colours", seeds=[0, 1], run="several", show=False)
     with pytest.raises(RunError, match="several "):
         RunDir.open("several")

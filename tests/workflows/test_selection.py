@@ -1,4 +1,4 @@
-"""Where validation chose something, that is said beside all that is calibrated on it."""
+"""What validation was used to choose is stated beside everything that is calibrated on it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from thirtytwo.workflows.selection import selections
         ({"train__keep": "best", "train__patience": 3}, ["train.keep", "train.patience"]),
     ],
 )
-def test_what_a_recipe_chooses(changes: dict[str, Any], keys: list[str], tiny: SimpleNamespace) -> None:
+def test_choices_of_a_recipe(changes: dict[str, Any], keys: list[str], tiny: SimpleNamespace) -> None:
     found = selections(tiny.recipe(**changes), {})
     assert len(found) == len(keys)
     assert all(key in what for key, what in zip(keys, found, strict=True))
 
 
-def test_tuning_chose_on_validation(tiny: SimpleNamespace) -> None:
+def test_tuning_counts_as_a_choice(tiny: SimpleNamespace) -> None:
     (found,) = selections(tiny.recipe().model_copy(update={"name": "fast-tuned"}), {})
     assert "tune" in found
 
 
-def test_what_other_runs_chose_counts(finished_run: Callable[..., Path], tmp_path: Path, tiny: SimpleNamespace) -> None:
+def test_choices_of_other_runs_count(finished_run: Callable[..., Path], tmp_path: Path, tiny: SimpleNamespace) -> None:
     best = finished_run(tmp_path / "best", settings={"train": {"keep": "best"}})
     here = {"data": {"fingerprint": "abc"}}
     assert selections(tiny.recipe(transfer__pretrained=str(best)), here)

@@ -169,7 +169,7 @@ def untouched(metrics: dict[str, Any]) -> dict[str, Any]:
 # Files of a run
 
 
-def test_every_artefact(finished: Run) -> None:
+def test_all_files_are_written(finished: Run) -> None:
     assert {path.name for path in finished.path.iterdir()} == ARTEFACTS
     assert [path.name for path in (finished.path / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [path for path in finished.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
@@ -209,7 +209,7 @@ def test_metrics_agree_with_the_predictions(finished: Run) -> None:
     assert [one.top for one in found] == [test.classes[number] for number in test.predicted[:20]]  # type: ignore[union-attr]
 
 
-def test_unknown_is_what_training_called_unknown(finished: Run) -> None:
+def test_threshold_for_unknown_agrees_with_the_model_file(finished: Run) -> None:
     """The threshold lies where the record says, and model.onnx finds the same images below it as training did."""
     record, run = finished.metrics["unknown"], RunDir(finished.path)
     info, digits = read_info(run.onnx), load_dataset("digits", image_size=16)
@@ -237,7 +237,7 @@ def test_calibration_is_recorded_before_and_after(finished: Run) -> None:
     assert sum(record["before"]["bins"]["counts"]) == finished.metrics["n"]
 
 
-def test_validation_is_apart_from_training(finished: Run) -> None:
+def test_validation_is_separate_from_training(finished: Run) -> None:
     split = json.loads((finished.path / "split.json").read_text())
     assert (split["n_train"], split["n_val"]) == (ROWS, HELD)
     assert split["n_val"] == len(set(split["val_rows"]))
@@ -300,7 +300,7 @@ def test_evaluating_test_is_counted(again: RunDir, finished: Run) -> None:
     assert again.report.stat().st_mtime_ns > before
 
 
-def test_evaluating_validation_leaves_test_alone(again: RunDir, finished: Run) -> None:
+def test_evaluating_validation_does_not_use_test(again: RunDir, finished: Run) -> None:
     again.predictions("val").unlink()
     metrics = evaluate(again.path, split="val", tta=True, show=False)
     assert (metrics["split"], metrics["n"]) == ("val", HELD)
@@ -515,13 +515,13 @@ def test_resuming_with_other_data(again: RunDir, tmp_path: Path) -> None:
     assert str(folder) in caught.value.message
 
 
-def test_resuming_what_is_not_there(tmp_path: Path) -> None:
+def test_resuming_a_missing_run(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         train("digits", run=tmp_path / "none", resume=True, show=False)
     assert str(tmp_path / "none") in caught.value.message
 
 
-def test_resuming_what_had_hardly_begun(again: RunDir, finished: Run, no_report: None) -> None:
+def test_resuming_a_run_that_has_only_its_recipe(again: RunDir, finished: Run, no_report: None) -> None:
     for path in again.path.iterdir():
         if path.name != "recipe.toml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -590,9 +590,9 @@ def test_stopped_by_ctrl_c_and_killed_and_resumed(
     assert same_weights(path, straight.path)
     assert epochs(path) == epochs(straight.path)
     assert json.loads((path / "metrics.json").read_text()) == straight.metrics
-    begun = json.loads((path / "environment.json").read_text())
-    assert "--recipe digits" in begun["command"], "the command that began it"
-    assert not begun["interrupted"]
+    environment = json.loads((path / "environment.json").read_text())
+    assert "--recipe digits" in environment["command"], "the original command"
+    assert not environment["interrupted"]
 
 
 def toml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The whole job from pretrained weights: a few dozen pictures in a folder, from the command line to model.onnx."""
+"""Training from pretrained weights on a small folder of images, from the command line to model.onnx."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_few_images_from_a_run(
     assert before is not None
 
 
-def test_features_of_a_frozen_base_are_the_run_s_own(few: Path, pretrain: Pretrain, tmp_path: Path) -> None:
+def test_features_of_a_frozen_base_do_not_change(few: Path, pretrain: Pretrain, tmp_path: Path) -> None:
     source, before = pretrain(ModelSettings(name="fastnet", options={"groups": GROUPS}), TEN)
     run = thirtytwo.train(
         str(few),
@@ -83,7 +83,7 @@ def test_features_of_a_frozen_base_are_the_run_s_own(few: Path, pretrain: Pretra
          ["'groups.7'"]),
     ],
 )  # fmt: skip
-def test_mistakes_come_before_anything_is_written(
+def test_invalid_arguments_are_refused_before_anything_is_written(
     extra: list[str],
     named: list[str],
     few: Path,

@@ -1,4 +1,4 @@
-"""The shipped recipes that start from weights: two epochs on a few pictures, with small weights of the right shape."""
+"""The bundled transfer recipes: two epochs on a few images, with small weights of the same layout."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def finished(folder: Path, tmp_path: Path) -> Path:
     return run.path
 
 
-def test_further_goes_on_with_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_further_continues_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
     run = thirtytwo.train(
         str(folder),
         recipe="further",
@@ -103,7 +103,7 @@ def test_further_needs_a_run(folder: Path, tmp_path: Path) -> None:
     ("changed", "fix"),
     [({"data.val_fraction": 0.5}, "--set data.val_fraction=0.1"), ({"data.split_seed": 1}, "--set data.split_seed=0")],
 )
-def test_validation_was_not_trained_on_before(
+def test_leakage_from_the_pretrained_run_is_refused(
     changed: dict[str, Any], fix: str, folder: Path, finished: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError) as raised:
@@ -121,7 +121,7 @@ def test_validation_was_not_trained_on_before(
     assert not (tmp_path / "second").exists()
 
 
-def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_leakage_from_the_teacher_is_refused(folder: Path, finished: Path, tmp_path: Path) -> None:
     changes = {
         "data.image_size": 16,
         "model.options.groups": [{"width": 8}],
@@ -138,7 +138,7 @@ def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> Non
     assert learn().metrics["n"]
 
 
-def test_a_validation_split_of_its_own_was_not_trained_on(tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_separate_validation_split_is_no_leakage(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Its rows have the same numbers as those of training, and are other images."""
     for seed, split in enumerate(("train", "val", "test")):
         tiny.folder(tmp_path / "parts" / split, 36, size=16, seed=seed)

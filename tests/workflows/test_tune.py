@@ -108,7 +108,7 @@ def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert not list(tmp_path.rglob("predictions-*"))
 
 
-def test_a_trial_that_cannot_be_trained_is_noted(tmp_path: Path) -> None:
+def test_failed_trial_is_recorded(tmp_path: Path) -> None:
     space = {
         "train.class_weights": {"choices": ["none", "balanced"]},
         "train.sampler": {"choices": ["shuffle", "balanced"]},
@@ -130,7 +130,7 @@ def test_no_completed_trial_is_an_error(tmp_path: Path) -> None:
     assert [row["outcome"] for row in table(tmp_path / "tuning")] == ["diverged"] * 2
 
 
-def test_the_space_in_the_docs_is_one() -> None:
+def test_space_in_the_docs_is_valid() -> None:
     page = Path(__file__).parents[2] / "docs" / "tuning.md"
     text = page.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
     assert len(spaces.parse_space(tomllib.loads(text)).axes) == 4
@@ -148,7 +148,7 @@ def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert found.best.drawn["optimizer.lr_head"] == "0.67"
 
 
-def test_ctrl_c_keeps_what_was_done(
+def test_ctrl_c_keeps_completed_trials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit, calls = module.fit, []
@@ -217,7 +217,7 @@ def test_ranges_take_the_kind_of_their_key() -> None:
     assert isinstance(options.axes["model.options.width"].low, int)
 
 
-def test_choices_of_any_kind_come_back() -> None:
+def test_choices_of_any_kind_round_trip() -> None:
     choices = [["autoaugment"], "none", "true"]
     space = spaces.parse_space({"augment.policy": {"choices": choices}})
     for choice in choices:
@@ -225,7 +225,7 @@ def test_choices_of_any_kind_come_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["fast", "digits"])
-def test_the_default_space_holds_the_recipe(name: str) -> None:
+def test_default_space_contains_the_recipe(name: str) -> None:
     recipe = read_recipe(name)
     sampled = spaces.default_space(recipe).parameters_of(recipe)
     assert sampled is not None
@@ -252,7 +252,7 @@ def other_study(path: Path) -> None:
         other_study,
     ],
 )
-def test_a_directory_of_something_else_is_refused(prepare: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_directory_without_a_study_is_refused(prepare: Callable[[Path], Any], tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(RunError) as caught:
         tune("digits", run=tmp_path, resume=True, show=False)
