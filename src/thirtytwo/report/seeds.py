@@ -69,7 +69,7 @@ def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:
-            raise DataError(f"The run {path} is given twice.", "Give every run once.")
+            raise DataError(f"The run {path} is named twice.", "Name every run once.")
         seen.add(path.resolve())
     return paths, notices
 

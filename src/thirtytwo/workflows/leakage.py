@@ -65,7 +65,7 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
         overlap = _overlap(parts, theirs if held is None else np.union1d(theirs, held))
         if overlap:
             raise RecipeError(
-                f"{overlap} were used for training{' or validation' if calibrates else ''} by {run.path}, or by runs "
+                f"{overlap} were trained on{' or held out' if calibrates else ''} by {run.path}, or by runs "
                 f"that it builds on, which this run {relation}: the metrics would be optimistic.",
                 _fix(run, spec, dataset, recipe, theirs, data_root),
             )
@@ -87,7 +87,7 @@ def check_members(runs: Iterable[RunDir], dataset: DataSet, parts: Parts) -> Pro
             continue
         if overlap := _overlap(parts, theirs):
             raise RunError(
-                f"{overlap} were used for training by {run.path}, or by runs that it builds on.",
+                f"{overlap} were trained on by {run.path}, or by runs that it builds on.",
                 "Train the members on the same data with the same "
                 + ", ".join(f"data.{key}" for key in DIVIDING)
                 + ".",

@@ -80,7 +80,7 @@ def train_seeds(
         if value is not None
     }
     if "seed" in changes:
-        raise RecipeError("'seed' is set, and several seeds were given.", "Omit one of the two.")
+        raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")
     request = _Request(data, None if recipe is None else str(recipe), changes)
     planned = _check_seeds(seeds) if seeds is not None else []
     if not resume and not planned:
@@ -104,7 +104,7 @@ def _open_directory(run: Path | str | None, request: _Request, resume: bool) -> 
             yield new.path
         return
     if run is None:
-        raise RunError("The directory of seeds to resume was not given.", "Name it with --run.")
+        raise RunError("The seeds to resume were not given.", "Name their directory with --run.")
     with RunDir(Path(run)).writing() if Path(run).is_dir() else nullcontext():
         yield Path(run)
 
@@ -155,7 +155,7 @@ def _resume_request(parent: Path, request: _Request, planned: list[int]) -> tupl
         RunError: there is nothing to resume, or the arguments differ.
     """
     if RunDir(parent).recipe.is_file():
-        raise RunError(f"{parent} is a run of a single seed.", "Resume it without --seeds and --repeat.")
+        raise RunError(f"{parent} is a run of one seed.", "Resume it without --seeds and --repeat.")
     if not holds_seeds(parent):
         if not planned or not any(seed_path(parent, seed).is_dir() for seed in planned):
             raise RunError(
@@ -194,7 +194,7 @@ def _write(parent: Path, request: _Request, planned: Sequence[int]) -> dict[str,
 def _check_seeds(seeds: Sequence[int]) -> list[int]:
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if twice:
-        raise RecipeError(f"Seed {twice[0]} is given twice.", "Give each seed once.")
+        raise RecipeError(f"Seed {twice[0]} is named twice.", "Name each seed once.")
     below = [seed for seed in seeds if seed < 0]
     if below:
         raise RecipeError(f"Seeds must be at least 0; found {below[0]}.")

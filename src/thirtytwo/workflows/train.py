@@ -77,7 +77,7 @@ def train(
         seed: seed of every random choice in training, at least 0; the recipe's by default.
         epochs: number of epochs, at least 1; the recipe's by default.
         resume: continue the run in `run` from its last completed epoch.
-        limit_train: use at most this many training images, drawn evenly from the classes; all by default.
+        limit_train: use at most this many training images, with the class shares of all; all by default.
         pretrained: weights to start from: `timm`, `imagenet` or a tag of timm's weights, a .safetensors file, or a run
             directory; none by default.
         group_by: how to group images that must stay in the same split: a regular expression on file paths, or a column
