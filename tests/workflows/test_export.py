@@ -115,7 +115,7 @@ def test_existing_files_are_not_overwritten(run: RunDir, capsys: pytest.CaptureF
     assert run_command(["export", str(run.path), "--format", "onnx-int8"]) == 2
     err = capsys.readouterr().err
     assert str(place) in err
-    assert "--out" in err
+    assert "--force" in err
     assert place.read_text() == "mine"
     with pytest.raises(OutputError) as caught:
         export_model(run.path, "onnx-int8", out=run.onnx, force=True)
