@@ -237,6 +237,7 @@ def held_elsewhere(begin: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_run_in_use_is_not_written(again: Path, finished: Run, tmp_path: Path) -> None:
     explain = ["explain", str(tmp_path / "one.png"), "--model", str(again), "--out", str(again / "maps")]
     Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
@@ -280,6 +281,7 @@ def test_unnamed_runs_never_share_a_directory(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_seeds_and_tuning_lock_their_directory(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
     train_seeds("digits", seeds=[0], run=tmp_path / "seeds", **how)
     tune("digits", trials=1, run=tmp_path / "tuned", **how)
@@ -293,6 +295,7 @@ def test_seeds_and_tuning_lock_their_directory(how: dict[str, Any], tmp_path: Pa
         assert f"process {other.pid} on " in caught.value.message
 
 
+@pytest.mark.slow
 def test_second_training_is_refused_and_killed_one_resumes(
     how: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -386,6 +389,7 @@ WORK: dict[str, Callable[[dict[str, Any], Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WORK)
+@pytest.mark.slow
 def test_no_side_effects_on_the_process(
     name: str, how: dict[str, Any], again: Path, tmp_path: Path, no_report: None
 ) -> None:

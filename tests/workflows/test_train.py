@@ -272,6 +272,7 @@ def test_environment_is_complete(finished: Run) -> None:
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+@pytest.mark.slow
 def test_recipe_file_repeats_the_run(finished: Run, tmp_path: Path, no_report: None) -> None:
     repeated = train("digits", recipe=finished.path / "recipe.toml", run=tmp_path / "run", show=False)
     assert repeated.metrics == finished.metrics
@@ -400,6 +401,7 @@ def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
 # Training on everything
 
 
+@pytest.mark.slow
 def test_all_of_train_is_calibrated_by_another_run(small: Callable[..., Run], finished: Run) -> None:
     run = small(more={"data.train_on": "all", "data.calibrate_from": str(finished.path)}, epochs=1)
     split = json.loads((run.path / "split.json").read_text())
@@ -521,6 +523,7 @@ def test_resuming_a_missing_run(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in caught.value.message
 
 
+@pytest.mark.slow
 def test_resuming_a_run_that_has_only_its_recipe(again: RunDir, finished: Run, no_report: None) -> None:
     for path in again.path.iterdir():
         if path.name != "recipe.toml":
@@ -564,6 +567,7 @@ class Started:
         return self.process.returncode, err
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_and_killed_and_resumed(
     overrides: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -607,6 +611,7 @@ def toml(value: Any) -> str:
 # Other data
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(small: Callable[..., Run], tmp_path: Path) -> None:
     folder = color_folder(tmp_path / "colours", COLORS, {"train": 20, "test": 4})
     (folder / "train" / "red" / "Thumbs.db").write_bytes(b"junk")
@@ -626,6 +631,7 @@ def test_a_folder_of_images(small: Callable[..., Run], tmp_path: Path) -> None:
     assert evaluate(run.path, split="val", show=False)["n"] == 3
 
 
+@pytest.mark.slow
 def test_a_folder_with_its_own_validation(small: Callable[..., Run], tmp_path: Path) -> None:
     folder = color_folder(tmp_path / "colours", COLORS, {"train": 8, "val": 3, "test": 2})
     run = small(data=str(folder), limit_train=None, epochs=1, more={"schedule.batch_size": 500})
@@ -667,6 +673,7 @@ def test_full_disk(
 
 
 @pytest.mark.parametrize(("step", "artefact"), [("save_weights", "weights.safetensors"), ("export_onnx", "model.onnx")])
+@pytest.mark.slow
 def test_full_disk_later_and_resumed(
     step: str, artefact: str, small: Callable[..., Run], finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
