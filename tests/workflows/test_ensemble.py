@@ -124,6 +124,7 @@ def test_report_card_and_comparison_show_members_and_cost(members: dict[str, Pat
     assert len(made.report.read_text(encoding="utf-8")) == pytest.approx(len(before), rel=0.01)
 
 
+@pytest.mark.slow
 def test_better_member_is_logged(members: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(members["b"], tmp_path / "sure")
     sure = RunDir(tmp_path / "sure")
@@ -136,6 +137,7 @@ def test_better_member_is_logged(members: dict[str, Path], tmp_path: Path, capsy
     assert "100.00 %" in err
 
 
+@pytest.mark.slow
 def test_command_takes_seeds_and_prints_the_run_last(
     members: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +150,7 @@ def test_command_takes_seeds_and_prints_the_run_last(
 
 
 @pytest.mark.parametrize("soup", ["uniform", "greedy"])
+@pytest.mark.slow
 def test_soups_average_weights(members: dict[str, Path], tmp_path: Path, soup: Any) -> None:
     shutil.copytree(members["a"], tmp_path / "near")
     near = RunDir(tmp_path / "near")
@@ -199,6 +202,7 @@ def test_a_student_learns_from_an_ensemble(made: RunDir, tiny: SimpleNamespace, 
     assert student.metrics["n"] > 0
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_ensembles(members: dict[str, Path], made: RunDir, tmp_path: Path) -> None:
     found = ensemble([made.path, members["b"]], run=tmp_path / "three", device="cpu", show=False)
     net, info = load_net(RunDir(found.path))

@@ -49,6 +49,7 @@ def test_corruptions_and_sets_are_written_and_kept(run):
         assert display_name("shot_noise") in text
 
 
+@pytest.mark.slow
 def test_corruptions_are_reproducible(run):
     first, second = (
         evaluate(run.path, corruptions=True, corruption_pictures=12, device="cpu", show=False)["corruptions"]

@@ -81,6 +81,7 @@ def test_choices_are_recorded_and_shown(keep: str, runs: dict[str, RunDir], caps
     assert ("(train.keep)" in err) is chose
 
 
+@pytest.mark.slow
 def test_choices_of_members_count_for_an_ensemble(runs: dict[str, RunDir], tmp_path: Path) -> None:
     members = [run.path for run in runs.values()]
     record = ensemble(members, run=tmp_path / "both", device="cpu", show=False).metrics["calibration"]

@@ -32,6 +32,7 @@ def few(tmp_path: Path, tiny: SimpleNamespace) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_few_images_from_a_run(
     few: Path, pretrain: Pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

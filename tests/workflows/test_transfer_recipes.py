@@ -35,6 +35,7 @@ def folder(tmp_path: Path, tiny: SimpleNamespace) -> Path:
 
 
 @pytest.mark.parametrize("recipe", CASES)
+@pytest.mark.slow
 def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) -> None:
     arguments, settings = CASES[recipe]
     architecture = thirtytwo.config.recipe.read_recipe(recipe).model.options["architecture"]
@@ -54,6 +55,7 @@ def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) 
     assert saved.transfer.pretrained.endswith("w.safetensors")
 
 
+@pytest.mark.slow
 def test_few_shot_from_a_run(folder: Path, pretrain: Any, tmp_path: Path) -> None:
     groups = [{"width": 8}, {"width": 16}]
     source, _ = pretrain(ModelSettings(name="fastnet", options={"groups": groups}), [str(n) for n in range(10)])
@@ -138,6 +140,7 @@ def test_leakage_from_the_teacher_is_refused(folder: Path, finished: Path, tmp_p
     assert learn().metrics["n"]
 
 
+@pytest.mark.slow
 def test_separate_validation_split_is_no_leakage(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Its rows have the same numbers as those of training, and are other images."""
     for seed, split in enumerate(("train", "val", "test")):
