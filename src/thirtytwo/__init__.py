@@ -1,10 +1,10 @@
-"""Train, judge, explain and serve image classifiers for small pictures.
+"""Train, evaluate, explain and serve image classifiers.
 
     run = thirtytwo.train("cifar10")             # needs the extra `train`
     classifier = thirtytwo.load(run.path)        # needs no PyTorch
     classifier.predict("photo.jpg", top=5)
 
-Importing this package is cheap: every public name is fetched when it is first used.
+Importing this package is fast: each public name is imported on first use.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = [
     "tune",
 ]
 
-# ONNX Runtime reports to its maker unless this is set before it is imported.
+# ONNX Runtime sends telemetry unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_HOMES = {
+_MODULES = {
     "Classifier": "thirtytwo.inference.classifier",
     "Comparison": "thirtytwo.report.comparison",
     "Run": "thirtytwo.workflows",
@@ -66,9 +66,9 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name == "workflows":
         return _workflows()
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
-    return getattr(_workflows() if _HOMES[name] == "thirtytwo.workflows" else import_module(_HOMES[name]), name)
+    return getattr(_workflows() if _MODULES[name] == "thirtytwo.workflows" else import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

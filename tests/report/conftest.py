@@ -32,7 +32,7 @@ def make_predictions(classes, count=240, seed=0, skill=2.5):
     return Predictions(tuple(classes), truth.astype(np.int64), probabilities, np.arange(count) + 7)
 
 
-def make_pictures(given, side=8):
+def make_images(given, side=8):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (len(given.truth), side, side, 3), dtype=np.uint8)
     return ImageSet(images, given.truth, given.classes, given.rows)
@@ -42,7 +42,9 @@ def make_pictures(given, side=8):
 def make_run(tmp_path):
     """A function that writes a finished run; names in `without` are left out."""
 
-    def make(classes=NAMES, *, superclasses=None, without=(), split="test", touched=1, count=240, **environment):
+    def make(
+        classes=NAMES, *, superclasses=None, without=(), split="test", test_evaluations=1, count=240, **environment
+    ):
         run = RunDir.create(tmp_path / "run")
         recipe = Recipe(name="fast", model={"name": "small_net"}, train={"label_smoothing": 0.2})
         run.write_recipe(recipe)
@@ -64,12 +66,12 @@ def make_run(tmp_path):
                 superclasses=superclasses,
                 tta=make_predictions(classes, count, skill=4.0),
                 resamples=20,
-                test_evaluations=touched,
+                test_evaluations=test_evaluations,
             )
             run.write_json(run.metrics, scores)
         if "split" not in without:
             values = {"seed": 0, "val_fraction": 0.1, "train_on": "train", "n_train": 900, "n_val": 100}
-            run.write_json(run.split, values | {"val_rows": list(range(100)), "test_evaluations": touched})
+            run.write_json(run.split, values | {"val_rows": list(range(100)), "test_evaluations": test_evaluations})
         if "environment" not in without:
             values = {
                 "command": "thirtytwo train 'my pets' --recipe fast",
@@ -91,7 +93,7 @@ def make_run(tmp_path):
                     "train": 900,
                     "val": 100,
                     "test": count,
-                    "skipped": ["Thumbs.db: not a picture"],
+                    "skipped": ["Thumbs.db: not an image"],
                 },
                 "peak_memory_mb": 800,
                 "interrupted": False,
@@ -103,6 +105,6 @@ def make_run(tmp_path):
 
 
 @pytest.fixture
-def pictures_of():
-    """A function that makes the pictures that predictions are of."""
-    return make_pictures
+def images_of():
+    """A function that makes images for predictions."""
+    return make_images

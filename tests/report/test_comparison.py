@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.load import load_dataset
-from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError
+from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError, ThirtytwoError
 from thirtytwo.evaluation.statistics import mcnemar
 from thirtytwo.report.compare import compare
 from thirtytwo.report.comparison_charts import Row, interval_chart
 from thirtytwo.report.comparison_tables import (
     LOWER_IS_BETTER,
     answers,
-    figures_table,
+    metrics_table,
     p_text,
     pairs_table,
     points,
     seeds_verdict,
     verdict,
 )
-from thirtytwo.report.page import FIGURES
+from thirtytwo.report.page import METRICS
 from thirtytwo.report.seeds import write_summary
 from thirtytwo.rundir import RunDir
 
@@ -95,19 +95,19 @@ def test_two_runs(two: list[Path], tmp_path: Path) -> None:
     assert pair.test.difference == pytest.approx(found.runs[0].accuracy - found.runs[1].accuracy)
     assert found.settings == {"seed": [2, 1], "augment.cutout": [8, 0]}
     assert found.groups == ()
-    assert verdict(found).startswith("A is right more often than B: +")
+    assert verdict(found).startswith("A is more accurate than B: +")
     assert found.page is not None
     page = Page(found.page)
     text = (tmp_path / "out" / "comparison.md").read_text()
     for run in found.runs:
-        for said in (f"{100 * run.accuracy:.2f}%", "1.97 million", "81.00 million", "1 min 41 s", run.name):
-            assert said in page.text
-            assert said in text
+        for value in (f"{100 * run.accuracy:.2f}%", "1.97 million", "81.00 million", "1 min 41 s", run.name):
+            assert value in page.text
+            assert value in text
     assert "augment.cutout" in page.text
     assert verdict(found) in page.text
 
 
-def test_the_numbers_are_written_for_machines(two: list[Path], tmp_path: Path) -> None:
+def test_json_holds_all_numbers(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert numbers == json.loads(json.dumps(found.as_dict()))
@@ -118,23 +118,23 @@ def test_the_numbers_are_written_for_machines(two: list[Path], tmp_path: Path) -
     assert numbers["pairs"][0]["mcnemar_mid_p"] == found.pairs[0].test.p_value
 
 
-def test_no_difference_is_said_to_be_none_shown(finished_run: Maker, tmp_path: Path) -> None:
+def test_verdict_without_significant_difference(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=2.0) for seed in (3, 4)]
     found = compare(runs, out=tmp_path / "out")
     assert found.pairs[0].test.p_value > 0.05
-    assert verdict(found).startswith("No difference between A and B could be shown on 240 pictures: ")
+    assert verdict(found).startswith("No significant difference between A and B on 240 images: ")
 
 
-def test_the_best_of_each_figure_is_marked(two: list[Path], tmp_path: Path) -> None:
+def test_best_of_each_metric_is_marked(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
-    names = {name: key for key, name, _ in FIGURES}
-    for row in figures_table(found).rows:
+    names = {name: key for key, name, _ in METRICS}
+    for row in metrics_table(found).rows:
         values = [cell.value for cell in row[1:] if cell.value is not None]
         best = min(values) if names[row[0].text] in LOWER_IS_BETTER else max(values)
         assert [cell.value for cell in row[1:] if cell.best] == [best]
 
 
-def test_seeds_are_taken_together(finished_run: Maker, tmp_path: Path) -> None:
+def test_seeds_are_grouped(finished_run: Maker, tmp_path: Path) -> None:
     for name, skill in (("one", 3.0), ("two", 1.5)):
         for seed in (0, 1, 2):
             settings = {"augment": {"cutout": 8 if name == "one" else 0}}
@@ -149,22 +149,22 @@ def test_seeds_are_taken_together(finished_run: Maker, tmp_path: Path) -> None:
     assert {run.name for run in found.runs[:3]} == {"one/seed0", "one/seed1", "one/seed2"}
     assert [len(group.members) for group in found.groups] == [3, 3]
     values = [run.accuracy for run in found.runs if run.name.startswith("one/")]
-    first = found.groups[0].figures["accuracy"]
+    first = found.groups[0].statistics["accuracy"]
     assert (first.mean, first.std, first.n) == pytest.approx((np.mean(values), np.std(values, ddof=1), 3))
     assert len(found.pairs) == 15
     assert seeds_verdict(found).startswith(
         "Over seeds, fast (A, B, C) has a higher mean accuracy than fast (D, E, F): +"
     )
-    assert "seed 3 is not finished and left out" in found.notices[0]
+    assert "seed 3" in found.notices[0]
     assert found.page is not None
     text = Page(found.page).text
-    for said in ("n = 3", "Welch", "p, Holm", "Accuracy over seeds"):
-        assert said in text, said
+    for part in ("n = 3", "Welch", "p, Holm", "Accuracy over seeds"):
+        assert part in text, part
     assert re.search(r"Only [A-F] is wrong: ", text)
     assert "± " in (tmp_path / "out" / "comparison.md").read_text()
 
 
-def test_names_are_text_and_never_markup(finished_run: Maker, tmp_path: Path) -> None:
+def test_names_are_escaped(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"a <i>{seed}", seed=seed, classes=NASTY, skill=0.5) for seed in (0, 1)]
     found = compare(runs, out=tmp_path / "out")
     assert found.page is not None
@@ -180,7 +180,7 @@ def test_names_are_text_and_never_markup(finished_run: Maker, tmp_path: Path) ->
         assert name in page.text
 
 
-def test_nothing_is_fetched_from_elsewhere(two: list[Path], tmp_path: Path) -> None:
+def test_page_loads_nothing_from_the_network(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     assert found.page is not None
     page = Page(found.page)
@@ -194,11 +194,11 @@ def test_nothing_is_fetched_from_elsewhere(two: list[Path], tmp_path: Path) -> N
 
 
 @pytest.fixture
-def with_pictures(finished_run: Maker, tmp_path: Path) -> list[Path]:
-    """Three runs on the embedded digits, whose pictures are at hand."""
+def runs_with_images(finished_run: Maker, tmp_path: Path) -> list[Path]:
+    """Three runs on the embedded digits, whose images are available."""
     data = load_dataset("digits")
     assert data.test is not None
-    facts: dict[str, Any] = {"spec": "digits", "name": "digits", "fingerprint": data.fingerprint}
+    record: dict[str, Any] = {"spec": "digits", "name": "digits", "fingerprint": data.fingerprint}
     return [
         finished_run(
             tmp_path / f"run{seed}",
@@ -206,16 +206,16 @@ def with_pictures(finished_run: Maker, tmp_path: Path) -> list[Path]:
             classes=data.classes,
             truth=data.test.labels,
             rows=data.test.rows,
-            data=facts,
+            data=record,
         )
         for seed in range(3)
     ]
 
 
-def test_pictures_of_disagreements_are_shown(with_pictures: list[Path], tmp_path: Path) -> None:
-    found = compare(with_pictures, out=tmp_path / "out")
-    assert found.pictures is not None
-    assert (found.pictures.labels == found.runs[0].predictions.truth).all()
+def test_images_of_disagreements_are_shown(runs_with_images: list[Path], tmp_path: Path) -> None:
+    found = compare(runs_with_images, out=tmp_path / "out")
+    assert found.images is not None
+    assert (found.images.labels == found.runs[0].predictions.truth).all()
     assert found.page is not None
     images = Page(found.page).all("img")
     assert len(images) == sum(min(12, len(group.positions)) for group in found.disagreements)
@@ -223,21 +223,21 @@ def test_pictures_of_disagreements_are_shown(with_pictures: list[Path], tmp_path
     assert found.page.stat().st_size < 1_000_000
 
 
-def test_pictures_of_other_data_are_not_shown(with_pictures: list[Path], tmp_path: Path) -> None:
-    for run in with_pictures:
+def test_images_of_other_data_are_not_shown(runs_with_images: list[Path], tmp_path: Path) -> None:
+    for run in runs_with_images:
         directory = RunDir(run)
         environment = directory.read_json(directory.environment)
         environment["data"]["fingerprint"] = "another"
         directory.write_json(directory.environment, environment)
-    found = compare(with_pictures, out=tmp_path / "out")
-    assert found.pictures is None
-    assert "pictures were not at hand" in found.notices[-1]
+    found = compare(runs_with_images, out=tmp_path / "out")
+    assert found.images is None
+    assert "images were not available" in found.notices[-1]
     assert found.page is not None
     assert Page(found.page).all("img") == []
 
 
-def test_answers_are_grouped_with_their_runs(with_pictures: list[Path], tmp_path: Path) -> None:
-    found = compare(with_pictures, out=tmp_path / "out")
+def test_predictions_are_grouped_by_run(runs_with_images: list[Path], tmp_path: Path) -> None:
+    found = compare(runs_with_images, out=tmp_path / "out")
     group = next(group for group in found.disagreements if group.kind == "only_wrong")
     rows = answers(found, int(group.positions[0]))
     assert [right for _, _, right, _ in rows] == [True, False]
@@ -251,7 +251,7 @@ def test_milliseconds_are_measured_when_asked(two: list[Path], tmp_path: Path) -
         assert run.timing.alone > 0
         assert run.timing.rounds >= 3
     assert found.page is not None
-    assert "Milliseconds a picture, alone" in Page(found.page).text
+    assert "Milliseconds per image, one at a time" in Page(found.page).text
     assert found.timed_on is not None
     assert found.timed_on in (tmp_path / "out" / "comparison.md").read_text()
 
@@ -260,10 +260,10 @@ def test_another_split(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, split="val") for seed in (0, 1)]
     found = compare(runs, out=tmp_path / "out", split="val")
     assert found.split == "val"
-    assert "which served for choices" in found.notices[0]
+    assert "metrics are on val" in found.notices[0]
 
 
-def test_unfair_comparisons_say_so(finished_run: Maker, tmp_path: Path) -> None:
+def test_limits_of_the_comparison_are_noted(finished_run: Maker, tmp_path: Path) -> None:
     one = finished_run(tmp_path / "one", seed=0)
     other = finished_run(
         tmp_path / "other", seed=1, data={"train": 90}, hardware={"cpu": "Other CPU", "cores": 64, "gpu": None}
@@ -271,8 +271,8 @@ def test_unfair_comparisons_say_so(finished_run: Maker, tmp_path: Path) -> None:
     scores = RunDir(one).read_json(RunDir(one).metrics)
     RunDir(one).write_json(RunDir(one).metrics, scores | {"test_evaluations": 4})
     notices = " ".join(compare([one, other], out=tmp_path / "out").notices)
-    for said in ("scored more than once", "4 times", "training times do not compare", "different numbers of pictures"):
-        assert said in notices
+    for part in ("More than one test evaluation", "4 times", "training times are not comparable", "numbers of images"):
+        assert part in notices
 
 
 def changed(run: Path, **entries: Any) -> None:
@@ -289,27 +289,28 @@ def remove_model(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "settings", "kind", "says"),
+    ("damage", "settings", "kind", "named"),
     [
-        (remove_predictions, {}, RunError, "has no predictions for 'test'"),
-        (lambda run: changed(run, n=7), {}, RunError, "do not belong together"),
-        (lambda run: RunDir(run).metrics.write_text("{"), {}, RunError, r"metrics\.json is damaged"),
-        (lambda run: RunDir(run).predictions("test").write_text("x"), {}, RunError, "is damaged"),
-        (remove_model, {"timed": True}, ModelFileError, "There is no model file"),
-        (lambda run: None, {"split": "val"}, RunError, "has no predictions for 'val'"),
+        (remove_predictions, {}, RunError, "weak"),
+        (lambda run: changed(run, n=7), {}, RunError, "weak/metrics.json"),
+        (lambda run: RunDir(run).metrics.write_text("{"), {}, RunError, "weak/metrics.json"),
+        (lambda run: RunDir(run).predictions("test").write_text("x"), {}, RunError, "predictions-test.parquet"),
+        (remove_model, {"timed": True}, ModelFileError, "weak/model.onnx"),
+        (lambda run: None, {"split": "val"}, RunError, "'val'"),
     ],
 )
-def test_spoiled_runs_are_named(
-    spoil: Callable[[Path], object],
+def test_damaged_runs_are_named(
+    damage: Callable[[Path], object],
     settings: dict[str, Any],
-    kind: type[Exception],
-    says: str,
+    kind: type[ThirtytwoError],
+    named: str,
     two: list[Path],
     tmp_path: Path,
 ) -> None:
-    spoil(two[0])
-    with pytest.raises(kind, match=says) as refused:
+    damage(two[0])
+    with pytest.raises(kind) as refused:
         compare(two, out=tmp_path / "out", **settings)
+    assert named in refused.value.message
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -320,37 +321,42 @@ def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker
         "rows": finished_run(tmp_path / "rows", truth=[0, 1, 2] * 20),
         "truth": finished_run(tmp_path / "truth", truth=[2, 1, 0] * 80),
     }
-    for run, says in (
-        (other["classes"], "know other classes: only .* has 'blue'; only .* has 'pink'"),
-        (other["rows"], "other rows than .*: 60 against 240"),
-        (other["truth"], "another truth than .* in 160 of 240 rows"),
-        (two[0], "is named twice"),
-        (two[0] / ".." / two[0].name, "is named twice"),
+    for run, found in (
+        (other["classes"], ("'blue'", "'pink'")),
+        (other["rows"], ("60", "240")),
+        (other["truth"], ("160", "240")),
+        (two[0], (str(two[0]), "twice")),
+        (two[0] / ".." / two[0].name, (str(two[0].name), "twice")),
     ):
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError) as caught:
             compare([two[0], run], out=tmp_path / "out")
-    with pytest.raises(DataError, match="at least 2 runs; found 1"):
+        assert all(value in caught.value.message for value in found)
+    with pytest.raises(DataError) as caught:
         compare([two[0]], out=tmp_path / "out")
-    with pytest.raises(DataError, match="found none"):
+    assert str(two[0]) in caught.value.message
+    with pytest.raises(DataError):
         compare([], out=tmp_path / "out")
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError) as missing:
         compare([two[0], tmp_path / "nothing"], out=tmp_path / "out")
+    assert str(tmp_path / "nothing") in missing.value.message
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_there_is_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_files_are_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="full exists and is not empty"):
-        compare(two, out=tmp_path / "full")
-    with pytest.raises(OutputError, match="exists and is not empty"):
-        compare(two, out=tmp_path / "full" / "thesis.txt")
+    for out in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
+        with pytest.raises(OutputError) as caught:
+            compare(two, out=out)
+        assert str(out) in caught.value.message
+        assert "--out" in caught.value.fix
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
     monkeypatch.chdir(tmp_path)
     pages = [compare(two).page for _ in range(2)]
     assert [str(page) for page in pages] == ["runs/comparison/comparison.html", "runs/comparison-2/comparison.html"]
 
 
-def test_runs_of_the_same_name_are_told_apart(finished_run: Maker, tmp_path: Path) -> None:
+def test_runs_of_the_same_name_are_distinguished(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / name / "seed0", seed=seed) for seed, name in enumerate(("one", "two"))]
     assert {run.name for run in compare(runs, out=tmp_path / "out").runs} == {"one/seed0", "two/seed0"}
 
@@ -399,9 +405,9 @@ def test_p_text(value: float, text: str) -> None:
 
 
 @pytest.mark.browser
-def test_in_a_browser_it_fits_a_phone_and_sorts(with_pictures: list[Path], tmp_path: Path, chromium: str) -> None:
+def test_page_in_a_browser_on_a_phone(runs_with_images: list[Path], tmp_path: Path, chromium: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    found = compare(with_pictures, out=tmp_path / "out")
+    found = compare(runs_with_images, out=tmp_path / "out")
     assert found.page is not None
     flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
     with playwright.sync_playwright() as engine:

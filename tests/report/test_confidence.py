@@ -1,4 +1,4 @@
-"""Calibration before and after, unknown pictures, suspected labels and augmented samples on page, card and figures."""
+"""Calibration, OOD detection, label issues and augmented images in report, card and figures."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,23 +14,25 @@ from thirtytwo.report.augmented import augmented_rows
 from thirtytwo.report.card import card
 from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
 from thirtytwo.report.figures import write_figures
-from thirtytwo.report.label_issues import suspects_of
+from thirtytwo.report.label_issues import label_issues_table
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import gather, percent
 from thirtytwo.rundir import Predictions
 
 
 def add_calibration(run, given, *, curvature=0.0):
-    """Calibration of a network that was twice too sure, as measured; the record and the predictions before it."""
+    """Calibration of an overconfident network, as measured; the record and the predictions before it."""
     logits = 2 * np.log(given.probabilities)
     before = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    straight = 1.5 if curvature else None
-    record = calibration_record(given, logits, Calibration(2.0, curvature), temperature_only=straight, fitted_on=100)
+    temperature_only = 1.5 if curvature else None
+    record = calibration_record(
+        given, logits, Calibration(2.0, curvature), temperature_only=temperature_only, fitted_on=100
+    )
     run.write_json(run.metrics, run.read_json(run.metrics) | {"calibration": record})
     return record, replace(given, probabilities=before.astype(np.float32))
 
 
-STRANGERS = {
+OOD_RECORD = {
     "score": "class_mean",
     "what": "cosine to <the nearest> class mean",
     "source": "after somebody 2019",
@@ -47,34 +49,34 @@ STRANGERS = {
 
 def test_calibration_before_and_after(make_run):
     run, given = make_run()
-    record, before = add_calibration(run, given, curvature=0.02)
-    facts = gather(run)
-    page, text = render(facts, None), card(facts)
+    calibration, before = add_calibration(run, given, curvature=0.02)
+    record = gather(run)
+    page, text = render(record, None), card(record)
     for stage in ("before", "temperature_only", "after"):
-        assert percent(record[stage]["ece"]["value"]) in page
-        assert percent(record[stage]["ece"]["value"]) in text
+        assert percent(calibration[stage]["ece"]["value"]) in page
+        assert percent(calibration[stage]["ece"]["value"]) in text
     assert "Before calibration" in page
     assert "0.0200" in page
-    found, expected = reliability_before(facts), reliability(before)
+    found, expected = reliability_before(record), reliability(before)
     for name in ("edges", "counts", "confidence", "accuracy"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
 
 
-def test_without_a_curvature_none_is_told(make_run):
+def test_no_curvature_is_shown_without_one(make_run):
     run, given = make_run()
     add_calibration(run, given)
     table = calibration_table(gather(run))
     assert [row["stage"] for row in table["rows"]] == ["As trained", "Calibrated"]
-    assert "a curvature of" not in render(gather(run), None)
+    assert "(curvature)" not in render(gather(run), None)
 
 
-def test_unknown_pictures_are_told(make_run):
+def test_ood_detection_is_shown(make_run):
     run, _ = make_run()
-    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": STRANGERS})
-    facts = gather(run)
-    page, text = render(facts, None), card(facts)
-    for told in (page, text):
-        for said in (
+    run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": OOD_RECORD})
+    record = gather(run)
+    page, markdown = render(record, None), card(record)
+    for output in (page, markdown):
+        for text in (
             "plain noise",
             "0.988",
             "12.3%",
@@ -85,27 +87,27 @@ def test_unknown_pictures_are_told(make_run):
             "&lt;the nearest&gt;",
             "shares classes",
         ):
-            assert said in told, said
+            assert text in output, text
     assert 'href="#unknown"' in page
 
 
 @pytest.mark.parametrize("lacking", ["validation", "test", "against", "source", "skipped"])
-def test_what_was_not_measured_of_unknown_pictures_is_left_out(make_run, lacking):
+def test_missing_parts_of_ood_record_are_left_out(make_run, lacking):
     run, _ = make_run()
-    less = STRANGERS | {lacking: None}
+    less = OOD_RECORD | {lacking: None}
     run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": less})
-    facts = gather(run)
-    assert "0.7321" in render(facts, None)
-    assert "0.7321" in card(facts)
+    record = gather(run)
+    assert "0.7321" in render(record, None)
+    assert "0.7321" in card(record)
 
 
-def test_older_runs_have_neither(make_run):
+def test_runs_of_earlier_versions_have_neither(make_run):
     run, _ = make_run()
-    facts = gather(run)
-    assert (calibration_table(facts), reliability_before(facts), unknown_table(facts)) == (None, None, None)
-    for told in (render(facts, None), card(facts)):
-        assert "Unknown pictures" not in told
-        assert "Before calibration" not in told
+    record = gather(run)
+    assert (calibration_table(record), reliability_before(record), unknown_table(record)) == (None, None, None)
+    for output in (render(record, None), card(record)):
+        assert "Out-of-distribution" not in output
+        assert "Before calibration" not in output
 
 
 def test_figures_of_calibration_and_corruptions(make_run):
@@ -116,8 +118,8 @@ def test_figures_of_calibration_and_corruptions(make_run):
         for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
     ]
     table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
-    facts = replace(gather(run), corruptions=table, history=[])
-    names = {path.name for path in write_figures(facts)}
+    record = replace(gather(run), corruptions=table, history=[])
+    names = {path.name for path in write_figures(record)}
     assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names
     drawn = (run.figures / "corruptions.svg").read_text(encoding="utf-8")
     assert all(f"<!-- {text} -->" in drawn for text in ("Gaussian noise", "Zoom blur", "Noise", "Blur"))
@@ -126,7 +128,7 @@ def test_figures_of_calibration_and_corruptions(make_run):
 
 
 @pytest.fixture
-def mislabelled(make_run):
+def mislabeled(make_run):
     """A run whose network is right and some of whose labels are wrong, in test and in validation."""
     run, _ = make_run(("a", "b", "c"), without=("metrics", "predictions"))
     for split, first in (("test", 0), ("val", 1000)):
@@ -139,51 +141,51 @@ def mislabelled(make_run):
     return run
 
 
-def pictures_for(predictions):
+def images_for(predictions):
     images = np.zeros((len(predictions.truth), 8, 8, 3), dtype=np.uint8)
     return ImageSet(images, predictions.truth, predictions.classes, predictions.rows)
 
 
-def test_suspected_labels_of_test_and_validation_are_shown(mislabelled):
-    run = mislabelled
-    test, val = (pictures_for(run.read_predictions(split)) for split in ("test", "val"))
-    facts = gather(run)
-    found = suspects_of(facts, {"test": test, "val": val})
+def test_label_issues_of_test_and_validation_are_shown(mislabeled):
+    run = mislabeled
+    test, val = (images_for(run.read_predictions(split)) for split in ("test", "val"))
+    record = gather(run)
+    found = label_issues_table(record, {"test": test, "val": val})
     assert [(part["split"], part["count"], part["n"]) for part in found["counts"]] == [
         ("test", 3, 120),
         ("held-out train", 3, 120),
     ]
-    assert {suspect["name"] for suspect in found["shown"]} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
-    assert {(suspect["given"], suspect["suggested"]) for suspect in found["shown"]} == {
+    assert {issue["name"] for issue in found["shown"]} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
+    assert {(issue["given"], issue["suggested"]) for issue in found["shown"]} == {
         ("c", "b"),
         ("a", "c"),
         ("b", "a"),
     }
-    page = render(facts, test, val=val)
+    page = render(record, test, val=val)
     assert "3 of 120 test labels and 3 of 120 held-out train labels" in " ".join(page.split())
-    assert "3 of 120 test labels and 3 of 120 held-out train labels" in card(facts)
-    assert page.count('alt="labelled ') == 6
+    assert "3 of 120 test labels and 3 of 120 held-out train labels" in card(record)
+    assert page.count('alt="labeled ') == 6
 
 
-def test_suspects_are_listed_where_their_pictures_are_not_at_hand(mislabelled):
-    found = suspects_of(gather(mislabelled), {"test": pictures_for(mislabelled.read_predictions("test"))})
+def test_label_issues_are_listed_without_images(mislabeled):
+    found = label_issues_table(gather(mislabeled), {"test": images_for(mislabeled.read_predictions("test"))})
     assert (len(found["shown"]), len(found["listed"]), found["total"]) == (3, 6, 6)
 
 
-def test_validation_that_was_trained_on_suspects_nothing(mislabelled):
-    run = mislabelled
+def test_no_label_issues_in_validation_that_was_trained_on(mislabeled):
+    run = mislabeled
     run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})
-    assert [part["split"] for part in suspects_of(gather(run), {})["counts"]] == ["test"]
+    assert [part["split"] for part in label_issues_table(gather(run), {})["counts"]] == ["test"]
 
 
-def test_a_run_of_one_class_has_no_suspects(make_run):
+def test_run_of_one_class_has_no_label_issues(make_run):
     run, _ = make_run(without=("metrics", "predictions"))
     alone = Predictions(("a",), np.zeros(5, dtype=np.int64), np.ones((5, 1), dtype=np.float32), np.arange(5))
     run.write_predictions("test", alone)
-    assert suspects_of(gather(run), {}) is None
+    assert label_issues_table(gather(run), {}) is None
 
 
-def test_augmented_samples_are_shown_with_what_they_count_as(make_run):
+def test_augmented_images_are_shown_with_their_targets(make_run):
     run, given = make_run()
     random = np.random.default_rng(0)
     targets = np.zeros((2, 3, len(given.classes)), dtype=np.float32)
@@ -197,8 +199,8 @@ def test_augmented_samples_are_shown_with_what_they_count_as(make_run):
     )
     rows = augmented_rows(samples, given.classes)
     assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
-    assert {picture["mixed"] for picture in rows[0]["seen"]} == {""}
-    assert {picture["mixed"] for picture in rows[1]["seen"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
+    assert {image["mixed"] for image in rows[0]["augmented"]} == {""}
+    assert {image["mixed"] for image in rows[1]["augmented"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
     page = render(gather(run), None, samples=samples)
-    assert 'href="#seen"' in page
+    assert 'href="#augmented"' in page
     assert page.count(', augmented"') == 6

@@ -8,7 +8,7 @@ from thirtytwo.evaluation.conformal import measure_sets
 from thirtytwo.evaluation.corruptions import corruption_names, measure_corruptions
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.robustness import corruption_table, prediction_sets, spoken
+from thirtytwo.report.robustness import corruption_table, display_name, prediction_sets
 from thirtytwo.report.run_record import gather, percent
 
 
@@ -17,45 +17,45 @@ def measured(make_run):
     """A run with both, and what was measured."""
     run, given = make_run()
     random = np.random.default_rng(0)
-    pictures = ImageSet(
+    images = ImageSet(
         random.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), given.truth[:12], given.classes, np.arange(12)
     )
 
-    def logits(images):
-        return np.eye(len(given.classes), dtype=np.float32)[images[:, 0, 0, 0] % len(given.classes)]
+    def logits(pixels):
+        return np.eye(len(given.classes), dtype=np.float32)[pixels[:, 0, 0, 0] % len(given.classes)]
 
-    table = {"dataset": "pets <i>", "split": "test"} | measure_corruptions(pictures, logits)
+    table = {"dataset": "pets <i>", "split": "test"} | measure_corruptions(images, logits)
     run.write_json(run.corruptions, table)
     sets = measure_sets(given, given, 0.9)
     run.write_json(run.metrics, run.read_json(run.metrics) | {"conformal": sets})
     return run, table, sets
 
 
-def test_page_and_card_tell_both(measured):
+def test_page_and_card_show_both(measured):
     run, table, sets = measured
-    facts = gather(run)
-    page, text = render(facts, None), card(facts)
-    for told in (page, text):
-        assert percent(table["mean_corruption_accuracy"]["value"]) in told
-        assert percent(sets["measured"]["value"]) in told
+    record = gather(run)
+    page, text = render(record, None), card(record)
+    for output in (page, text):
+        assert percent(table["mean_corruption_accuracy"]["value"]) in output
+        assert percent(sets["measured"]["value"]) in output
         for name in corruption_names():
-            assert spoken(name) in told, name
+            assert display_name(name) in output, name
     assert 'href="#corruptions"' in page
     assert 'href="#sets"' in page
     assert page.count("--drop:") == 5 * len(corruption_names())
 
 
-def test_nothing_is_told_where_nothing_was_measured(make_run):
+def test_nothing_is_shown_without_measurements(make_run):
     run, _ = make_run()
-    facts = gather(run)
-    assert corruption_table(facts) is None
-    assert prediction_sets(facts) is None
-    for told in (render(facts, None), card(facts)):
-        assert "Corrupt" not in told
-        assert "Prediction sets" not in told
+    record = gather(run)
+    assert corruption_table(record) is None
+    assert prediction_sets(record) is None
+    for output in (render(record, None), card(record)):
+        assert "Corrupt" not in output
+        assert "Prediction sets" not in output
 
 
-def test_each_family_is_named_once_and_drops_stay_in_bounds(measured):
+def test_families_are_named_once_and_drops_are_bounded(measured):
     table = corruption_table(gather(measured[0]))
     assert [row["family"] for row in table["rows"] if row["family"]] == ["noise", "blur", "weather", "digital"]
     assert all(0 <= cell["drop"] <= 1 for row in table["rows"] for cell in row["cells"])

@@ -1,4 +1,4 @@
-"""A trained model in other formats, held against the one it is made of."""
+"""Export to other formats, compared with the original model."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def run(trained: Path, tmp_path: Path) -> RunDir:
 
 
 @pytest.mark.parametrize(("kind", "part"), [("onnx-float16", 0.6), ("onnx-int8", 0.4)])
-def test_every_format_of_ours(run: RunDir, kind: str, part: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_built_in_format(run: RunDir, kind: str, part: float, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["export", str(run.path), "--format", kind]) == 0
     out = capsys.readouterr().out
     made = run.path / f"model-{kind.removeprefix('onnx-')}.onnx"
     assert out.splitlines()[-1] == str(made)
     assert made.stat().st_size < part * run.onnx.stat().st_size
     info = read_info(made)
-    assert info.accuracy is None, "what was measured was another file"
+    assert info.accuracy is None, "the accuracy was measured with other weights"
     assert info == read_info(run.onnx).model_copy(update={"accuracy": None})
 
     found = export_model(run.path, kind, force=True)
     agreement = found.agreement
     assert agreement is not None
-    said, truth = run.read_predictions("val"), run.read_predictions("val").truth
+    predictions, truth = run.read_predictions("val"), run.read_predictions("val").truth
     assert (agreement.split, agreement.n) == ("validation", len(truth))
-    assert agreement.before == pytest.approx((said.predicted == truth).mean())
+    assert agreement.before == pytest.approx((predictions.predicted == truth).mean())
     digits = load_dataset("digits", image_size=info.input_size, resize=info.resize).train
-    pixels = digits.images[[digits.rows.tolist().index(row) for row in said.rows]]
+    pixels = digits.images[[digits.rows.tolist().index(row) for row in predictions.rows]]
     answers = thirtytwo.load(made).classify(pixels)
-    right = np.mean([answer.top == said.classes[label] for answer, label in zip(answers, truth, strict=True)])
+    right = np.mean([answer.top == predictions.classes[label] for answer, label in zip(answers, truth, strict=True)])
     assert agreement.accuracy == pytest.approx(right)
     assert agreement.same > 0.9
     assert 0 < agreement.largest < 0.2
-    assert f"Same class on {100 * agreement.same:.2f} %" in out
+    assert f"{100 * agreement.same:.2f} %" in out
     assert set(agreement.outputs) == {"probabilities", "logits", "features", "heatmaps", "known_score"}
     assert all(0 < value < agreement.allowed for value in agreement.outputs.values())
     written = run.read_json(run.exports)
@@ -69,7 +69,7 @@ def test_every_format_of_ours(run: RunDir, kind: str, part: float, capsys: pytes
 
 @pytest.mark.parametrize("output", ["probabilities", "logits", "features", "heatmaps", "known_score"])
 def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(source: Path, target: Path) -> None:
+    def negate(source: Path, target: Path) -> None:
         model = onnx.load(str(source))
         for node in model.graph.node:
             for names in (node.input, node.output):
@@ -79,15 +79,15 @@ def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: p
         model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [output]))
         onnx.save(model, str(target))
 
-    monkeypatch.setitem(EXPORTS._rows, "onnx-spoilt", ExportFormat("-spoilt.onnx", "one output negated", spoil))
+    monkeypatch.setitem(EXPORTS._rows, "onnx-broken", ExportFormat("-broken.onnx", "one output negated", negate))
     with pytest.raises(ExportError) as caught:
-        export_model(run.path, "onnx-spoilt")
+        export_model(run.path, "onnx-broken")
     assert f"{output} by 200.0%" in caught.value.message
-    assert not (run.path / "model-spoilt.onnx").exists()
+    assert not (run.path / "model-broken.onnx").exists()
     assert not run.exports.exists()
 
 
-def test_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_format_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count(source: Path, target: Path) -> None:
         target.write_text(str(source.stat().st_size))
 
@@ -106,25 +106,32 @@ def test_a_model_without_its_run(run: RunDir, tmp_path: Path, capsys: pytest.Cap
     assert run_command(["export", str(alone), "--format", "onnx-int8"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == str(alone.with_name("alone-int8.onnx"))
-    assert "Not compared with" in err
+    assert str(alone.parent) in err
 
 
-def test_nothing_is_written_over_unasked(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_overwritten(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     place = run.path / "model-int8.onnx"
     place.write_text("mine")
     assert run_command(["export", str(run.path), "--format", "onnx-int8"]) == 2
-    assert f"{place} exists already. Delete it, choose another name" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert str(place) in err
+    assert "--force" in err
     assert place.read_text() == "mine"
-    with pytest.raises(OutputError, match="is the model that the new file is made of"):
+    with pytest.raises(OutputError) as caught:
         export_model(run.path, "onnx-int8", out=run.onnx, force=True)
+    assert str(run.onnx) in caught.value.message
+    assert "--out" in (caught.value.fix or "")
 
 
-def test_what_is_small_already(run: RunDir) -> None:
+def test_quantized_model_is_refused(run: RunDir) -> None:
     small = export_model(run.path, "onnx-int8").path
-    with pytest.raises(ExportError, match="no float32 weights to make smaller"):
+    with pytest.raises(ExportError) as caught:
         export_model(small, "onnx-float16")
+    assert "float32" in caught.value.message
 
 
 def test_an_unknown_format(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["export", str(run.path), "--format", "onnx-int4"]) == 2
-    assert "Unknown export format 'onnx-int4'. Did you mean 'onnx-int8'?" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "'onnx-int4'" in err
+    assert "'onnx-int8'" in err

@@ -1,4 +1,4 @@
-"""A precision that was timed is written down, and holds for all that belongs to the run."""
+"""A precision that was timed is recorded, and used by everything that belongs to the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def how(tiny: SimpleNamespace) -> dict[str, Any]:
     return {"recipe": "digits", "overrides": overrides, "limit_train": 120, "device": "cpu", "show": False}
 
 
-def told(run: RunDir) -> dict[str, str]:
+def precision_of(run: RunDir) -> dict[str, str]:
     (choice,) = [one for one in run.read_json(run.environment)["choices"] if one["what"] == "precision"]
     return choice
 
@@ -46,11 +46,11 @@ def test_recorded_and_kept_by_a_resumed_run(
         stopping.setattr(Loop, "on_train_batch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("digits", run=run.path, **how)
-    before = told(run)
+    before = precision_of(run)
     assert TIMED.search(before["reason"])
     assert run.read_recipe().train.precision == before["value"]
     train("digits", run=run.path, resume=True, **how)  # the recipe named again, whose precision is open
-    assert told(run) == before
+    assert precision_of(run) == before
     assert run.read_recipe().train.precision == before["value"]
 
 
@@ -59,16 +59,16 @@ def test_a_cpu_without_bfloat16_times_nothing(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
     run = RunDir(train("digits", run=tmp_path / "run", **how).path)
-    assert told(run)["value"] == run.read_recipe().train.precision == "float32"
-    assert not TIMED.search(told(run)["reason"])
+    assert precision_of(run)["value"] == run.read_recipe().train.precision == "float32"
+    assert not TIMED.search(precision_of(run)["reason"])
 
 
 def test_seeds_and_trials_share_it(how: dict[str, Any], tmp_path: Path) -> None:
     found = train_seeds("digits", seeds=[0, 1], run=tmp_path / "seeds", epochs=1, **how)
     first, second = (RunDir(run.path) for run in found.runs)
-    assert TIMED.search(told(first)["reason"])
-    assert not TIMED.search(told(second)["reason"])
-    assert told(first)["value"] == told(second)["value"]
+    assert TIMED.search(precision_of(first)["reason"])
+    assert not TIMED.search(precision_of(second)["reason"])
+    assert precision_of(first)["value"] == precision_of(second)["value"]
     where = tmp_path / "tuning"
     for resume in (False, True):
         tune("digits", run=where, trials=1, resume=resume, **how)

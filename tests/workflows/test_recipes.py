@@ -1,4 +1,4 @@
-"""The shipped recipes that start from scratch: two epochs on three dozen pictures, then exported and predicting."""
+"""The bundled recipes that start from scratch: two epochs on 36 images, export, and prediction."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ NARROW: dict[str, dict[str, Any]] = {
     "strong": {"model.options": {"depth": 10, "width": 1}},
     "textbook-cnn": {"model.options.widths": [8, 16], "schedule.resolution": [{"size": 12, "until": 0.5}]},
 }
-"""What is made smaller: pictures have 16 pixels, and some networks fewer channels and layers."""
+"""Reductions for speed: images of 16 pixels, and fewer channels and layers in some networks."""
 
 
-def test_every_recipe_is_tried() -> None:
+def test_every_recipe_is_tested() -> None:
     assert FROM_WEIGHTS | set(NARROW) == set(recipe_names())
 
 
 @pytest.mark.parametrize("recipe", NARROW)
 def test_a_recipe_trains_exports_and_predicts(recipe: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
-    pictures = tiny.pictures(36, size=16)
+    images = tiny.pictures(36, size=16)
     folder = tiny.folder(tmp_path / "few", 36, size=16)
     settings = {"data.image_size": 16, "train.precision": "float32", "evaluate.tta": False, **NARROW[recipe]}
     run = thirtytwo.train(str(folder), recipe=recipe, run=tmp_path / "run", epochs=2, overrides=settings, show=False)
     assert run.metrics["n"]
-    prediction = thirtytwo.load(run.path).predict(pictures.images[0])[0]
-    assert prediction.top in pictures.classes
+    prediction = thirtytwo.load(run.path).predict(images.images[0])[0]
+    assert prediction.top in images.classes
     assert 0 < prediction.confidence <= 1

@@ -1,4 +1,4 @@
-"""Where validation chose something, that is said beside all that is calibrated on it."""
+"""What validation was used to choose is stated beside everything that is calibrated on it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from thirtytwo.workflows.selection import selections
         ({"train__keep": "best", "train__patience": 3}, ["train.keep", "train.patience"]),
     ],
 )
-def test_what_a_recipe_chooses(changes: dict[str, Any], keys: list[str], tiny: SimpleNamespace) -> None:
+def test_choices_of_a_recipe(changes: dict[str, Any], keys: list[str], tiny: SimpleNamespace) -> None:
     found = selections(tiny.recipe(**changes), {})
     assert len(found) == len(keys)
     assert all(key in what for key, what in zip(keys, found, strict=True))
 
 
-def test_tuning_chose_on_validation(tiny: SimpleNamespace) -> None:
+def test_tuning_counts_as_a_choice(tiny: SimpleNamespace) -> None:
     (found,) = selections(tiny.recipe().model_copy(update={"name": "fast-tuned"}), {})
     assert "tune" in found
 
 
-def test_what_other_runs_chose_counts(finished_run: Callable[..., Path], tmp_path: Path, tiny: SimpleNamespace) -> None:
+def test_choices_of_other_runs_count(finished_run: Callable[..., Path], tmp_path: Path, tiny: SimpleNamespace) -> None:
     best = finished_run(tmp_path / "best", settings={"train": {"keep": "best"}})
     here = {"data": {"fingerprint": "abc"}}
     assert selections(tiny.recipe(transfer__pretrained=str(best)), here)
@@ -63,7 +63,7 @@ def runs(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_it_is_recorded_and_told(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
+def test_choices_are_recorded_and_shown(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     run, chose = runs[keep], keep == "best"
     assert run_command(["evaluate", str(run.path), "--coverage", "0.8", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
@@ -72,16 +72,17 @@ def test_it_is_recorded_and_told(keep: str, runs: dict[str, RunDir], capsys: pyt
     for entry in ("calibration", "conformal"):
         assert metrics[entry]["selected_on_validation"] is chose
         assert bool(metrics[entry]["validation_chose"]) is chose
-    for told in (out, page, card):
-        assert ("(train.keep)" in told) is chose
-        assert "used for nothing else" in told, "temperature is fitted on them in any case"
+    for text in (out, page, card):
+        assert ("(train.keep)" in text) is chose
+        assert "temperature and curvature" in text, "temperature is fitted on them in any case"
     assert run_command(["evaluate", str(run.path), "--split", "val", "--device", "cpu"]) == 0
-    said = capsys.readouterr().err
-    assert "optimistic" in said
-    assert ("(train.keep)" in said) is chose
+    err = capsys.readouterr().err
+    assert "optimistic" in err
+    assert ("(train.keep)" in err) is chose
 
 
-def test_an_ensemble_tells_what_its_members_chose(runs: dict[str, RunDir], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_choices_of_members_count_for_an_ensemble(runs: dict[str, RunDir], tmp_path: Path) -> None:
     members = [run.path for run in runs.values()]
     record = ensemble(members, run=tmp_path / "both", device="cpu", show=False).metrics["calibration"]
     assert record["selected_on_validation"] is True

@@ -1,4 +1,4 @@
-"""The whole job at once: what it leaves behind, how it is repeated, stopped and resumed, and how it fails."""
+"""Training from start to end: its files, repeating, interrupting, resuming, and failures."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from thirtytwo.config.recipe import read_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import (
     DataError,
+    DivergedError,
     ExportError,
     OutputError,
     RecipeError,
@@ -128,7 +129,7 @@ def again(finished: Run, tmp_path: Path) -> RunDir:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without report and card, which cost most of a small run."""
-    monkeypatch.setattr(WORKING, "write_report", lambda run, pictures, **_: run.report.write_text("<html>"))
+    monkeypatch.setattr(WORKING, "write_report", lambda run, images, **_: run.report.write_text("<html>"))
     monkeypatch.setattr(WORKING, "write_card", lambda run: None)
 
 
@@ -165,10 +166,10 @@ def untouched(metrics: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if key != "test_evaluations"}
 
 
-# What a run leaves behind
+# Files of a run
 
 
-def test_every_artefact(finished: Run) -> None:
+def test_all_files_are_written(finished: Run) -> None:
     assert {path.name for path in finished.path.iterdir()} == ARTEFACTS
     assert [path.name for path in (finished.path / "checkpoints").iterdir()] == ["last.ckpt"]
     assert not [path for path in finished.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth")]
@@ -190,7 +191,7 @@ def test_metrics_are_the_fixed_keys(finished: Run) -> None:
     assert set(metrics["confusions"][0]) == {"true", "predicted", "count"}
 
 
-def test_figures_agree_with_the_predictions(finished: Run) -> None:
+def test_metrics_agree_with_the_predictions(finished: Run) -> None:
     run = RunDir(finished.path)
     test = run.read_predictions("test")
     digits = load_dataset("digits", image_size=16)
@@ -204,21 +205,21 @@ def test_figures_agree_with_the_predictions(finished: Run) -> None:
     assert info.dataset == "digits"
     assert info.unknown_threshold is not None
     assert info.unknown_score == "class_mean"
-    said = thirtytwo.load(finished.path).predict(list(digits.test.images[:20]), top=1)
-    assert [one.top for one in said] == [test.classes[number] for number in test.predicted[:20]]  # type: ignore[union-attr]
+    found = thirtytwo.load(finished.path).predict(list(digits.test.images[:20]), top=1)
+    assert [one.top for one in found] == [test.classes[number] for number in test.predicted[:20]]  # type: ignore[union-attr]
 
 
-def test_unknown_is_what_training_called_unknown(finished: Run) -> None:
-    """The threshold lies where the record says, and model.onnx finds the same pictures below it as training did."""
+def test_threshold_for_unknown_agrees_with_the_model_file(finished: Run) -> None:
+    """The threshold lies where the record says, and model.onnx finds the same images below it as training did."""
     record, run = finished.metrics["unknown"], RunDir(finished.path)
     info, digits = read_info(run.onnx), load_dataset("digits", image_size=16)
     assert digits.test is not None
     assert record["threshold"] == info.unknown_threshold
     assert record["validation"]["called_unknown"] == pytest.approx(1 / HELD), "the lowest of 13 is under 5 % of them"
-    said = thirtytwo.load(run.path).predict(list(digits.test.images))
-    unknown = sum(not one.known for one in said)  # type: ignore[union-attr]
-    assert unknown / len(said) == pytest.approx(record["test"]["called_unknown"]["value"], abs=0.01)
-    assert [row["name"] for row in record["against"]] == ["noise", "colours"], "digits are no strangers here"
+    found = thirtytwo.load(run.path).predict(list(digits.test.images))
+    unknown = sum(not one.known for one in found)  # type: ignore[union-attr]
+    assert unknown / len(found) == pytest.approx(record["test"]["called_unknown"]["value"], abs=0.01)
+    assert [row["name"] for row in record["against"]] == ["noise", "colours"], "digits are the training data"
     assert [row["name"] for row in record["skipped"]] == ["digits"]
     assert [row["n"] for row in record["against"]] == [1000, 1000]
     assert all(row["source"] for row in record["against"])
@@ -228,7 +229,7 @@ def test_unknown_is_what_training_called_unknown(finished: Run) -> None:
     assert load_file(run.class_means)["class_means"].shape[0] == 10
 
 
-def test_calibration_is_told_before_and_after(finished: Run) -> None:
+def test_calibration_is_recorded_before_and_after(finished: Run) -> None:
     record = finished.metrics["calibration"]
     assert record["fitted_on"] == HELD
     assert record["after"]["ece"]["value"] == finished.metrics["ece"]["value"]
@@ -236,7 +237,7 @@ def test_calibration_is_told_before_and_after(finished: Run) -> None:
     assert sum(record["before"]["bins"]["counts"]) == finished.metrics["n"]
 
 
-def test_validation_is_apart_from_training(finished: Run) -> None:
+def test_validation_is_separate_from_training(finished: Run) -> None:
     split = json.loads((finished.path / "split.json").read_text())
     assert (split["n_train"], split["n_val"]) == (ROWS, HELD)
     assert split["n_val"] == len(set(split["val_rows"]))
@@ -271,6 +272,7 @@ def test_environment_is_complete(finished: Run) -> None:
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+@pytest.mark.slow
 def test_recipe_file_repeats_the_run(finished: Run, tmp_path: Path, no_report: None) -> None:
     repeated = train("digits", recipe=finished.path / "recipe.toml", run=tmp_path / "run", show=False)
     assert repeated.metrics == finished.metrics
@@ -286,20 +288,20 @@ def test_another_seed_is_another_run(finished: Run, small: Callable[..., Run]) -
     assert len(epochs(other.path)) == 1
 
 
-# Scoring again
+# Evaluating again
 
 
-def test_evaluating_test_counts_the_touch(again: RunDir, finished: Run) -> None:
+def test_evaluating_test_is_counted(again: RunDir, finished: Run) -> None:
     before = again.report.stat().st_mtime_ns
     metrics = evaluate(again.path, show=False)
     assert metrics["test_evaluations"] == 2
-    assert untouched(metrics) == untouched(finished.metrics), "with the averaged figure as it was measured before"
+    assert untouched(metrics) == untouched(finished.metrics), "with test-time augmentation as it was measured before"
     assert again.read_json(again.metrics) == metrics
     assert again.read_json(again.split)["test_evaluations"] == 2
     assert again.report.stat().st_mtime_ns > before
 
 
-def test_evaluating_validation_leaves_test_alone(again: RunDir, finished: Run) -> None:
+def test_evaluating_validation_does_not_use_test(again: RunDir, finished: Run) -> None:
     again.predictions("val").unlink()
     metrics = evaluate(again.path, split="val", tta=True, show=False)
     assert (metrics["split"], metrics["n"]) == ("val", HELD)
@@ -309,27 +311,29 @@ def test_evaluating_validation_leaves_test_alone(again: RunDir, finished: Run) -
     assert again.read_json(again.split)["test_evaluations"] == 1
 
 
-def coloured_folder(root: Path, classes: dict[str, tuple[int, int, int]], splits: dict[str, int]) -> Path:
-    """`splits` pictures of each class, of several sizes, nearly of the class's colour."""
+def color_folder(root: Path, classes: dict[str, tuple[int, int, int]], splits: dict[str, int]) -> Path:
+    """`splits` images of each class, of several sizes, close to the color of the class."""
     random = np.random.default_rng(0)
     for split, count in splits.items():
-        for name, colour in classes.items():
+        for name, color in classes.items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):
                 noise = random.integers(-30, 30, (20 + number, 24, 3))
-                pixels = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+                pixels = (np.array(color) + noise).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return root
 
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (50, 50, 220)}
+COLORS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (50, 50, 220)}
 
 
 def test_other_data_with_other_classes(again: RunDir, finished: Run, tmp_path: Path) -> None:
-    folder = coloured_folder(tmp_path / "colours", COLOURS, {"train": 2, "test": 2})
-    with pytest.raises(DataError, match="has classes the model was not trained on: blue, green, red"):
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 2, "test": 2})
+    with pytest.raises(DataError) as caught:
         evaluate(again.path, data=str(folder), show=False)
+    assert all(name in caught.value.message for name in ("blue", "green", "red"))
+    assert "0, 1, 2" in (caught.value.fix or "")
     assert again.read_json(again.metrics) == finished.metrics
 
 
@@ -343,36 +347,29 @@ def test_other_data_with_some_of_the_classes(again: RunDir, finished: Run, tmp_p
                 Image.fromarray(digits.images[number]).save(tmp_path / "digits" / split / name / f"{number}.png")
     metrics = evaluate(again.path, data=str(tmp_path / "digits"), show=False)
     assert metrics["n"] == 12
-    told = again.read_predictions("digits-test")
+    predictions = again.read_predictions("digits-test")
     test = RunDir(finished.path).read_predictions("test")
-    assert told.classes == test.classes, "in the model's order"
-    for file, truth, row in zip(told.files or (), told.truth, told.probabilities, strict=True):
-        assert file.split("/")[-2] == told.classes[truth]
+    assert predictions.classes == test.classes, "in the model's order"
+    for file, truth, row in zip(predictions.files or (), predictions.truth, predictions.probabilities, strict=True):
+        assert file.split("/")[-2] == predictions.classes[truth]
         np.testing.assert_allclose(row, test.probabilities[int(Path(file).stem)], atol=1e-4)
     assert again.read_json(again.metrics) == finished.metrics
     assert again.read_json(again.split)["test_evaluations"] == 1
 
 
-@pytest.mark.parametrize(
-    ("missing", "says"),
-    [
-        ("weights.safetensors", "has no weights.safetensors: its training did not finish."),
-        ("model.onnx", "has no model.onnx: its training did not finish."),
-        ("environment.json", "has no environment.json"),
-        ("recipe.toml", "it has no recipe.toml"),
-    ],
-)
-def test_evaluating_an_unfinished_run(missing: str, says: str, again: RunDir) -> None:
+@pytest.mark.parametrize("missing", ["weights.safetensors", "model.onnx", "environment.json", "recipe.toml"])
+def test_evaluating_an_unfinished_run(missing: str, again: RunDir) -> None:
     (again.path / missing).unlink()
     with pytest.raises(RunError) as caught:
         evaluate(again.path, show=False)
-    assert says in caught.value.message
+    assert missing in caught.value.message
 
 
 def test_evaluating_damaged_weights(again: RunDir) -> None:
     again.weights.write_bytes(again.weights.read_bytes()[:500])
-    with pytest.raises(RunError, match=r"weights\.safetensors does not fit the run's recipe or is damaged"):
+    with pytest.raises(RunError) as caught:
         evaluate(again.path, show=False)
+    assert str(again.weights) in caught.value.message
 
 
 def test_report_again(again: RunDir) -> None:
@@ -383,7 +380,7 @@ def test_report_again(again: RunDir) -> None:
     assert again.card.is_file()
 
 
-def test_report_for_others_has_no_pictures(again: RunDir, tmp_path: Path) -> None:
+def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
     before = again.report.read_bytes()
     page = tmp_path / "page.html"
     assert report(again.path, pictures=False, out=page) == page
@@ -392,8 +389,9 @@ def test_report_for_others_has_no_pictures(again: RunDir, tmp_path: Path) -> Non
     assert b"data:image" not in page.read_bytes()
     for named in (str(again.path), str(Path.cwd()), str(tmp_path)):
         assert named not in page.read_text(encoding="utf-8")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError) as caught:
         report(again.path, out=page)
+    assert str(page) in caught.value.message
     assert report(again.path, out=page, force=True) == page
     assert page.stat().st_size > 10_000
     assert report(again.path, pictures=False) == again.report
@@ -403,53 +401,58 @@ def test_report_for_others_has_no_pictures(again: RunDir, tmp_path: Path) -> Non
 # Training on everything
 
 
-def test_all_of_train_takes_its_calibration_from_the_twin(small: Callable[..., Run], finished: Run) -> None:
+@pytest.mark.slow
+def test_all_of_train_is_calibrated_by_another_run(small: Callable[..., Run], finished: Run) -> None:
     run = small(more={"data.train_on": "all", "data.calibrate_from": str(finished.path)}, epochs=1)
     split = json.loads((run.path / "split.json").read_text())
     assert (split["train_on"], split["n_train"], split["n_val"], split["val_rows"]) == ("all", ROWS, 0, [])
-    ours, twins = read_info(run.path / "model.onnx"), read_info(finished.path / "model.onnx")
+    ours, theirs = read_info(run.path / "model.onnx"), read_info(finished.path / "model.onnx")
     borrowed = ("temperature", "curvature", "unknown_threshold")
-    assert [getattr(ours, key) for key in borrowed] == [getattr(twins, key) for key in borrowed]
+    assert [getattr(ours, key) for key in borrowed] == [getattr(theirs, key) for key in borrowed]
     assert not (run.path / "predictions-val.parquet").exists()
     assert "val_loss" not in RunDir(run.path).read_history()[0]
-    with pytest.raises(DataError, match="was trained on all of digits, so no validation pictures are left"):
+    with pytest.raises(DataError) as caught:
         evaluate(run.path, split="val", show=False)
-    with pytest.raises(RecipeError, match="which held nothing out either"):
+    assert str(run.path) in caught.value.message
+    assert "--split test" in (caught.value.fix or "")
+    with pytest.raises(RecipeError) as refused:
         small(run="other", more={"data.train_on": "all", "data.calibrate_from": str(run.path)})
+    assert str(run.path) in refused.value.message
 
 
 @pytest.mark.parametrize(
-    ("more", "kind", "says"),
+    ("more", "kind", "named"),
     [
-        ({"data.train_on": "all"}, RecipeError, "name that run in data.calibrate_from"),
-        ({"data.train_on": "all", "data.calibrate_from": "none"}, RunError, "There is no run directory 'none'"),
-        ({"model.name": "fastnett"}, UnknownNameError, "Unknown model 'fastnett'. Did you mean 'fastnet' or"),
-        ({"model.options": {"group": []}}, RecipeError, "Did you mean 'groups'?"),
-        ({"schedule.epoch": 3}, RecipeError, "Did you mean 'epochs'?"),
-        ({"data.image_size": 8, "model.options": {}}, RecipeError, "Pictures of 8×8 pixels are too small"),
+        ({"data.train_on": "all"}, RecipeError, ["data.calibrate_from"]),
+        ({"data.train_on": "all", "data.calibrate_from": "none"}, RunError, ["'none'"]),
+        ({"model.name": "fastnett"}, UnknownNameError, ["'fastnett'", "'fastnet'"]),
+        ({"model.options": {"group": []}}, RecipeError, ["'group'", "'groups'"]),
+        ({"schedule.epoch": 3}, RecipeError, ["'schedule.epoch'", "'epochs'"]),
+        ({"data.image_size": 8, "model.options": {}}, RecipeError, ["8×8", "data.image_size"]),
         (
             {"model.options": {}, "schedule.resolution": [{"size": 8, "until": 0.5}]},
             RecipeError,
-            "Pictures of 8×8 pixels are too small",
+            ["8×8", "schedule.resolution"],
         ),
-        ({"train.precision": "float16"}, RecipeError, "float16"),
-        ({"data.limit_train": 5}, DataError, "5 pictures cannot cover 10 classes"),
+        ({"train.precision": "float16"}, RecipeError, ["float16"]),
+        ({"data.limit_train": 5}, DataError, ["5", "10 classes"]),
     ],
 )
 def test_refused_before_anything_is_written(
-    more: dict[str, Any], kind: type[ThirtytwoError], says: str, overrides: dict[str, Any], tmp_path: Path
+    more: dict[str, Any], kind: type[ThirtytwoError], named: list[str], overrides: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(kind) as caught:
         train("digits", recipe="digits", overrides=overrides | more, run=tmp_path / "run", device="cpu", show=False)
-    assert says in str(caught.value)
+    assert all(name in str(caught.value) for name in named)
     assert not (tmp_path / "run").exists()
 
 
-def test_twin_of_other_data(finished: Run, overrides: dict[str, Any], tmp_path: Path) -> None:
-    folder = coloured_folder(tmp_path / "colours", COLOURS, {"train": 4, "test": 2})
+def test_calibration_run_of_other_data(finished: Run, overrides: dict[str, Any], tmp_path: Path) -> None:
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 4, "test": 2})
     more = {"data.train_on": "all", "data.calibrate_from": str(finished.path)}
-    with pytest.raises(RecipeError, match="names a run on digits with other classes than colours"):
+    with pytest.raises(RecipeError) as caught:
         train(str(folder), recipe="digits", overrides=overrides | more, run=tmp_path / "run", show=False)
+    assert all(name in caught.value.message for name in ("data.calibrate_from", "digits", "colours"))
 
 
 # Where a run goes
@@ -458,10 +461,11 @@ def test_twin_of_other_data(finished: Run, overrides: dict[str, Any], tmp_path: 
 def test_directory_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert run_command(["train", "no-such-data", "--run", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == (
-        f"thirtytwo: {tmp_path} exists and is not empty. "
-        "Continue that run with --resume, or choose another directory with --run.\n"
-    )
+    err = capsys.readouterr().err
+    assert err.startswith(f"thirtytwo: {tmp_path} ")
+    assert err.count("\n") == 1
+    assert "--resume" in err
+    assert "--run" in err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -477,7 +481,7 @@ def test_directory_of_its_own(small: Callable[..., Run], tmp_path: Path, monkeyp
         assert run.path == Path("runs/my-pets-own-seed3-2")
 
 
-# Going on
+# Resuming
 
 
 def test_resuming_a_finished_run_changes_nothing(again: RunDir, finished: Run) -> None:
@@ -488,7 +492,7 @@ def test_resuming_a_finished_run_changes_nothing(again: RunDir, finished: Run) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "change"),
     [
         ({"seed": 5}, "seed (was 0, now 5)"),
         ({"epochs": 9}, "schedule.epochs (was 4, now 9)"),
@@ -496,27 +500,31 @@ def test_resuming_a_finished_run_changes_nothing(again: RunDir, finished: Run) -
         ({"recipe": "digits"}, "schedule.batch_size (was 16, now "),
     ],
 )
-def test_resuming_with_another_recipe(arguments: dict[str, Any], says: str, again: RunDir) -> None:
+def test_resuming_with_another_recipe(arguments: dict[str, Any], change: str, again: RunDir) -> None:
     again.report.unlink()
-    with pytest.raises(RunError, match="was begun with another recipe") as caught:
+    with pytest.raises(RunError) as caught:
         train("digits", run=again.path, resume=True, show=False, **arguments)
-    assert says in str(caught.value)
+    assert change in caught.value.message
+    assert "--recipe" in (caught.value.fix or "")
 
 
 def test_resuming_with_other_data(again: RunDir, tmp_path: Path) -> None:
     again.report.unlink()
-    folder = coloured_folder(tmp_path / "colours", COLOURS, {"train": 40, "test": 2})
-    with pytest.raises(RunError, match="was begun on other data: .*'digits'") as caught:
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 40, "test": 2})
+    with pytest.raises(RunError) as caught:
         train(str(folder), run=again.path, resume=True, show=False)
+    assert "'digits'" in caught.value.message
     assert str(folder) in caught.value.message
 
 
-def test_resuming_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="There is no run directory"):
+def test_resuming_a_missing_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
         train("digits", run=tmp_path / "none", resume=True, show=False)
+    assert str(tmp_path / "none") in caught.value.message
 
 
-def test_resuming_what_had_hardly_begun(again: RunDir, finished: Run, no_report: None) -> None:
+@pytest.mark.slow
+def test_resuming_a_run_that_has_only_its_recipe(again: RunDir, finished: Run, no_report: None) -> None:
     for path in again.path.iterdir():
         if path.name != "recipe.toml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -559,6 +567,7 @@ class Started:
         return self.process.returncode, err
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_and_killed_and_resumed(
     overrides: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -567,7 +576,7 @@ def test_stopped_by_ctrl_c_and_killed_and_resumed(
     settings = [word for key, value in longer.items() for word in ("--set", f"{key}={toml(value)}")]
     code, err = Started(path, "--recipe", "digits", "--limit-train", "300", *settings).stopped_by(signal.SIGINT)
     assert code == 130, err
-    assert f"Go on with: thirtytwo train digits --resume --run {path}" in err
+    assert f"thirtytwo train digits --resume --run {path}" in err
     assert "Traceback" not in err
     stopped = len(epochs(path))
     assert 1 <= stopped < 6
@@ -585,9 +594,9 @@ def test_stopped_by_ctrl_c_and_killed_and_resumed(
     assert same_weights(path, straight.path)
     assert epochs(path) == epochs(straight.path)
     assert json.loads((path / "metrics.json").read_text()) == straight.metrics
-    begun = json.loads((path / "environment.json").read_text())
-    assert "--recipe digits" in begun["command"], "the command that began it"
-    assert not begun["interrupted"]
+    environment = json.loads((path / "environment.json").read_text())
+    assert "--recipe digits" in environment["command"], "the original command"
+    assert not environment["interrupted"]
 
 
 def toml(value: Any) -> str:
@@ -602,33 +611,35 @@ def toml(value: Any) -> str:
 # Other data
 
 
-def test_a_folder_of_pictures(small: Callable[..., Run], tmp_path: Path) -> None:
-    folder = coloured_folder(tmp_path / "colours", COLOURS, {"train": 20, "test": 4})
+@pytest.mark.slow
+def test_a_folder_of_images(small: Callable[..., Run], tmp_path: Path) -> None:
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 20, "test": 4})
     (folder / "train" / "red" / "Thumbs.db").write_bytes(b"junk")
     run = small(data=str(folder), limit_train=30, more={"data.image_size": "auto", "schedule.batch_size": 8})
     assert run.metrics["dataset"] == "colours"
     assert run.metrics["top5_accuracy"] is None
     assert run.metrics["accuracy"]["value"] > 0.9
-    told = RunDir(run.path).read_predictions("test")
-    assert told.classes == ("blue", "green", "red")
-    assert told.files is not None
-    assert "test/blue/0.png" in told.files
+    predictions = RunDir(run.path).read_predictions("test")
+    assert predictions.classes == ("blue", "green", "red")
+    assert predictions.files is not None
+    assert "test/blue/0.png" in predictions.files
     environment = json.loads((run.path / "environment.json").read_text())
     assert (environment["data"]["train"], environment["data"]["val"]) == (30, 3)
     assert any("Thumbs.db" in name for name in environment["data"]["skipped"])
-    (said,) = thirtytwo.load(run.path).predict(folder / "test" / "green" / "1.png")
-    assert said.top == "green"  # type: ignore[union-attr]
+    (answer,) = thirtytwo.load(run.path).predict(folder / "test" / "green" / "1.png")
+    assert answer.top == "green"  # type: ignore[union-attr]
     assert evaluate(run.path, split="val", show=False)["n"] == 3
 
 
+@pytest.mark.slow
 def test_a_folder_with_its_own_validation(small: Callable[..., Run], tmp_path: Path) -> None:
-    folder = coloured_folder(tmp_path / "colours", COLOURS, {"train": 8, "val": 3, "test": 2})
+    folder = color_folder(tmp_path / "colours", COLORS, {"train": 8, "val": 3, "test": 2})
     run = small(data=str(folder), limit_train=None, epochs=1, more={"schedule.batch_size": 500})
     split = json.loads((run.path / "split.json").read_text())
     assert (split["n_train"], split["n_val"]) == (24, 9)
     assert read_recipe(run.path).schedule.batch_size == 24
     choices = json.loads((run.path / "environment.json").read_text())["choices"]
-    assert {"what": "batch size", "value": "24", "reason": "there are only 24 training pictures"} in choices
+    assert ("batch size", "24") in [(choice["what"], choice["value"]) for choice in choices]
 
 
 # When something goes wrong
@@ -654,14 +665,15 @@ def test_full_disk(
     arguments = ["train", "digits", "--recipe", "digits", "--limit-train", "60", "--epochs", "1", "--run", str(path)]
     with largest_file(size):
         code = run_command([*arguments, *settings])
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert code == 2, told
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2, err
     file = rf"{re.escape(str(path))}/(checkpoints/)?({artefact})"
-    assert re.fullmatch(rf"thirtytwo: {file} could not be written: File too large\. Free some space .*", told)
+    assert re.match(rf"thirtytwo: {file} .*File too large", err)
     assert not list(path.rglob(".*")), "nothing half-written"
 
 
 @pytest.mark.parametrize(("step", "artefact"), [("save_weights", "weights.safetensors"), ("export_onnx", "model.onnx")])
+@pytest.mark.slow
 def test_full_disk_later_and_resumed(
     step: str, artefact: str, small: Callable[..., Run], finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -673,17 +685,18 @@ def test_full_disk_later_and_resumed(
 
     with monkeypatch.context() as full:
         full.setattr(WORKING, step, cramped)
-        with pytest.raises(OutputError, match=rf"run/{artefact} could not be written: File too large\."):
+        with pytest.raises(OutputError) as caught:
             small()
+        assert f"run/{artefact} " in caught.value.message
     assert not list((tmp_path / "run").rglob(".*")), "nothing half-written"
     run = small(resume=True)
     assert untouched(run.metrics) == untouched(finished.metrics)
-    looks = 2 if step == "export_onnx" else 1
-    assert run.metrics["test_evaluations"] == looks, "a second look at test is said"
+    evaluations = 2 if step == "export_onnx" else 1
+    assert run.metrics["test_evaluations"] == evaluations, "a second evaluation is counted"
 
 
 def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
-    with pytest.raises(ThirtytwoError, match="Training diverged") as caught:
+    with pytest.raises(DivergedError) as caught:
         small(more={"optimizer.lr_head": 1e30, "optimizer.lr_rest": 1e30})
     assert caught.value.fix
     assert not (tmp_path / "run" / "model.onnx").exists()
@@ -700,8 +713,9 @@ def test_export_that_disagrees_leaves_no_model(
         export(net, info, path, np.roll(means, 1, axis=1))
 
     monkeypatch.setattr(finishing, "export_onnx", damaged)
-    with pytest.raises(ExportError, match="known_score"):
+    with pytest.raises(ExportError) as caught:
         small(epochs=1)
+    assert "known_score" in caught.value.message
     assert (tmp_path / "run" / "weights.safetensors").is_file()
     assert not (tmp_path / "run" / "model.onnx").exists()
 

@@ -1,4 +1,4 @@
-"""The whole job from pretrained weights: a few dozen pictures in a folder, from the command line to model.onnx."""
+"""Training from pretrained weights on a small folder of images, from the command line to model.onnx."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ Pretrain = Callable[..., Any]
 
 @pytest.fixture
 def few(tmp_path: Path, tiny: SimpleNamespace) -> Path:
-    """Ten pictures a class of three classes, 20×20 pixels."""
+    """Ten images per class of three classes, 20×20 pixels."""
     folder: Path = tiny.folder(tmp_path / "few", 30, size=20)
     return folder
 
 
-def test_a_few_pictures_from_a_run(
+@pytest.mark.slow
+def test_few_images_from_a_run(
     few: Path, pretrain: Pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, before = pretrain(ModelSettings(name="fastnet", options={"groups": GROUPS}), TEN)
     words = ["train", str(few), "--pretrained", str(source), "--run", str(tmp_path / "run"), "--epochs", "4"]
     words += ["--set", "transfer.network=run", "--set", "train.precision=float32", "--set", "transfer.head_until=0.5"]
     assert run_command(words) == 0
-    told = capsys.readouterr().err
-    assert f"pretrained weights: {source}, all but the head (3 classes, not 10 others)" in told
-    assert "frozen base: 2 of 4 epochs, on features of 2 views computed once" in told
+    err = capsys.readouterr().err
+    assert f"pretrained weights: {source}" in err
+    assert "2 of 4 epochs" in err
     run = RunDir.open(tmp_path / "run")
     recipe = run.read_recipe()
     assert recipe.model.options["groups"] == GROUPS
@@ -55,7 +56,7 @@ def test_a_few_pictures_from_a_run(
     assert before is not None
 
 
-def test_features_of_a_frozen_base_are_the_run_s_own(few: Path, pretrain: Pretrain, tmp_path: Path) -> None:
+def test_features_of_a_frozen_base_do_not_change(few: Path, pretrain: Pretrain, tmp_path: Path) -> None:
     source, before = pretrain(ModelSettings(name="fastnet", options={"groups": GROUPS}), TEN)
     run = thirtytwo.train(
         str(few),
@@ -74,18 +75,18 @@ def test_features_of_a_frozen_base_are_the_run_s_own(few: Path, pretrain: Pretra
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "named"),
     [
-        (["--pretrained", "runs/gone"], "no such run directory or file"),
-        (["--pretrained", "timm"], "timm has no weights for the network 'fastnet'"),
-        (["--pretrained", "SOURCE"], "groups.0.widen.weight is 64×24×3×3 here and 8×24×3×3 there"),
+        (["--pretrained", "runs/gone"], ["runs/gone"]),
+        (["--pretrained", "timm"], ["timm", "'fastnet'"]),
+        (["--pretrained", "SOURCE"], ["groups.0.widen.weight", "64×24×3×3", "8×24×3×3"]),
         (["--pretrained", "SOURCE", "--set", "transfer.network=run", "--set", "transfer.unfreeze=groups.7"],
-         "'groups.7', and this network has no such layer"),
+         ["'groups.7'"]),
     ],
 )  # fmt: skip
-def test_mistakes_come_before_anything_is_written(
+def test_invalid_arguments_are_refused_before_anything_is_written(
     extra: list[str],
-    told: str,
+    named: list[str],
     few: Path,
     pretrain: Pretrain,
     tmp_path: Path,
@@ -97,5 +98,6 @@ def test_mistakes_come_before_anything_is_written(
     words = [str(source) if word == "SOURCE" else word for word in extra]
     plain = ["--set", "model.options={}"] if "transfer.network=run" not in extra else []
     assert run_command(["train", str(few), "--run", str(tmp_path / "run"), *words, *plain]) == 2
-    assert told in capsys.readouterr().err.replace("\n", " ")
+    err = capsys.readouterr().err
+    assert all(name in err for name in named)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The shipped recipes that start from weights: two epochs on a few pictures, with small weights of the right shape."""
+"""The bundled transfer recipes: two epochs on a few images, with small weights of the same layout."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def folder(tmp_path: Path, tiny: SimpleNamespace) -> Path:
 
 
 @pytest.mark.parametrize("recipe", CASES)
+@pytest.mark.slow
 def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) -> None:
     arguments, settings = CASES[recipe]
     architecture = thirtytwo.config.recipe.read_recipe(recipe).model.options["architecture"]
@@ -54,6 +55,7 @@ def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) 
     assert saved.transfer.pretrained.endswith("w.safetensors")
 
 
+@pytest.mark.slow
 def test_few_shot_from_a_run(folder: Path, pretrain: Any, tmp_path: Path) -> None:
     groups = [{"width": 8}, {"width": 16}]
     source, _ = pretrain(ModelSettings(name="fastnet", options={"groups": groups}), [str(n) for n in range(10)])
@@ -77,7 +79,7 @@ def finished(folder: Path, tmp_path: Path) -> Path:
     return run.path
 
 
-def test_further_goes_on_with_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_further_continues_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
     run = thirtytwo.train(
         str(folder),
         recipe="further",
@@ -95,18 +97,18 @@ def test_further_goes_on_with_the_network_of_a_run(folder: Path, finished: Path,
 
 
 def test_further_needs_a_run(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no run is named"):
+    with pytest.raises(RecipeError):
         thirtytwo.train(str(folder), recipe="further", run=tmp_path / "second", show=False)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "fix"),
     [({"data.val_fraction": 0.5}, "--set data.val_fraction=0.1"), ({"data.split_seed": 1}, "--set data.split_seed=0")],
 )
-def test_validation_was_not_trained_on_before(
-    changed: dict[str, Any], told: str, folder: Path, finished: Path, tmp_path: Path
+def test_leakage_from_the_pretrained_run_is_refused(
+    changed: dict[str, Any], fix: str, folder: Path, finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="would be optimistic") as raised:
+    with pytest.raises(RecipeError) as raised:
         thirtytwo.train(
             str(folder),
             recipe="further",
@@ -116,11 +118,12 @@ def test_validation_was_not_trained_on_before(
             show=False,
         )
     assert raised.value.fix is not None
-    assert told in raised.value.fix
+    assert str(finished) in raised.value.message
+    assert fix in raised.value.fix
     assert not (tmp_path / "second").exists()
 
 
-def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_leakage_from_the_teacher_is_refused(folder: Path, finished: Path, tmp_path: Path) -> None:
     changes = {
         "data.image_size": 16,
         "model.options.groups": [{"width": 8}],
@@ -132,13 +135,14 @@ def test_nor_by_the_teacher(folder: Path, finished: Path, tmp_path: Path) -> Non
         place = tmp_path / "second"
         return thirtytwo.train(str(folder), run=place, epochs=1, overrides=changes | more, show=False)
 
-    with pytest.raises(RecipeError, match=r"learns from \(train.distill.run\): its metrics would be optimistic"):
+    with pytest.raises(RecipeError, match=r"train\.distill\.run"):
         learn(**{"data.val_fraction": 0.5})
     assert learn().metrics["n"]
 
 
-def test_a_validation_split_of_its_own_was_not_trained_on(tiny: SimpleNamespace, tmp_path: Path) -> None:
-    """Its rows have the same numbers as those of training, and are other pictures."""
+@pytest.mark.slow
+def test_separate_validation_split_is_no_leakage(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    """Its rows have the same numbers as those of training, and are other images."""
     for seed, split in enumerate(("train", "val", "test")):
         tiny.folder(tmp_path / "parts" / split, 36, size=16, seed=seed)
     changes: dict[str, Any] = {"data.image_size": 16, "model.options.groups": [{"width": 8}], **FLOAT}

@@ -1,4 +1,4 @@
-"""Tuning on digits with a tiny network: what is drawn, kept, pruned, resumed and refused."""
+"""Tuning on digits with a tiny network: sampling, storage, pruning, resuming and errors."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_everything_is_written_and_the_recipe_comes_first(four: Any) -> None:
     assert not list(four.path.glob("trials/*/checkpoints"))
 
 
-def test_figures_of_a_trial_are_those_of_its_last_epoch(four: Any) -> None:
+def test_metrics_of_a_trial_are_those_of_its_last_epoch(four: Any) -> None:
     for trial in four.trials:
         history = RunDir(four.path / "trials" / f"{trial.number:04d}").read_history()
         assert len(history) == 2
         assert trial.value == history[-1]["val_accuracy"]
 
 
-def test_the_best_recipe_trains_to_the_figure_it_was_chosen_for(four: Any, tmp_path: Path) -> None:
+def test_best_recipe_reproduces_its_metric(four: Any, tmp_path: Path) -> None:
     recipe = read_recipe(four.recipe)
     assert recipe.name == "digits-tuned"
     assert recipe.optimizer.lr == four.best.drawn["optimizer.lr"]
@@ -90,13 +90,13 @@ def test_resumed_tuning_equals_uninterrupted(four: Any, tmp_path: Path) -> None:
 
 
 class Untouchable:
-    """Test pictures that nobody may look at."""
+    """Test images that must not be read."""
 
     def __getattr__(self, name: str) -> Any:
-        pytest.fail(f"test was asked for its {name}")
+        pytest.fail(f"test was read: {name}")
 
 
-def test_test_is_never_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settle = module.settle
 
     def without_test(*arguments: Any) -> Any:
@@ -108,7 +108,7 @@ def test_test_is_never_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not list(tmp_path.rglob("predictions-*"))
 
 
-def test_a_trial_that_cannot_be_trained_is_noted(tmp_path: Path) -> None:
+def test_failed_trial_is_recorded(tmp_path: Path) -> None:
     space = {
         "train.class_weights": {"choices": ["none", "balanced"]},
         "train.sampler": {"choices": ["shuffle", "balanced"]},
@@ -117,24 +117,26 @@ def test_a_trial_that_cannot_be_trained_is_noted(tmp_path: Path) -> None:
     both = [trial for trial in found.trials if set(trial.drawn.values()) == {"balanced"}]
     assert both
     assert {trial.outcome for trial in both} == {"failed"}
-    assert "both balance the classes" in both[0].reason
-    assert "both balance the classes" in (found.path / "trials.csv").read_text()
+    assert both[0].reason
+    assert [row["reason"] for row in table(found.path)][both[0].number] == both[0].reason
 
 
-def test_nothing_trained_to_its_end_is_an_error(tmp_path: Path) -> None:
+def test_no_completed_trial_is_an_error(tmp_path: Path) -> None:
     space = {key: {"choices": [1e37, 1e38]} for key in ("optimizer.lr_head", "optimizer.lr_rest", "optimizer.lr")}
-    with pytest.raises(RunError, match="None of 2 trials was trained to its end.*diverged"):
+    with pytest.raises(RunError) as caught:
         tuned(tmp_path / "tuning", space=space, trials=2, limit_train=200)
+    assert str(tmp_path / "tuning" / "trials.csv") in caught.value.message
+    assert "--resume" in (caught.value.fix or "")
     assert [row["outcome"] for row in table(tmp_path / "tuning")] == ["diverged"] * 2
 
 
-def test_the_space_in_the_docs_is_one() -> None:
+def test_space_in_the_docs_is_valid() -> None:
     page = Path(__file__).parents[2] / "docs" / "tuning.md"
     text = page.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
     assert len(spaces.parse_space(tomllib.loads(text)).axes) == 4
 
 
-def test_a_hopeless_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "STARTUP", 1)
     space = {"optimizer.lr_head": {"choices": [0.67, 1e-9]}, "optimizer.lr_rest": {"choices": [0.053, 1e-9]}}
     space["optimizer.lr"] = {"choices": [0.24, 1e-9]}
@@ -146,7 +148,7 @@ def test_a_hopeless_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert found.best.drawn["optimizer.lr_head"] == "0.67"
 
 
-def test_ctrl_c_keeps_what_was_done(
+def test_ctrl_c_keeps_completed_trials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit, calls = module.fit, []
@@ -161,9 +163,7 @@ def test_ctrl_c_keeps_what_was_done(
     run = tmp_path / "tuning"
     with pytest.raises(KeyboardInterrupt):
         tune("digits", recipe="digits", space=SPACE, overrides=TINY, limit_train=200, run=run, device="cpu")
-    assert "stopped; 1 finished trials are kept. Go on with: thirtytwo tune digits --resume --run" in (
-        capsys.readouterr().err
-    )
+    assert f"thirtytwo tune digits --resume --run {run}" in capsys.readouterr().err
     assert [row["outcome"] for row in table(run)] == ["done", "stopped"]
     assert (run / "best.toml").is_file()
     again = tune("digits", trials=1, run=run, resume=True, device="cpu", show=False)
@@ -172,37 +172,37 @@ def test_ctrl_c_keeps_what_was_done(
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "named"),
     [
-        ({"optimizer": {"lt": {"low": 1, "high": 2}}}, "unknown key 'optimizer.lt'. Did you mean 'optimizer.lr'"),
-        ({"model": {"low": 1, "high": 2}}, "unknown key 'model'"),
-        ({"optimizer.lr": {"low": 1, "high": 0.1}}, "'optimizer.lr': low must be below high, found 1 and 0.1."),
-        ({"optimizer.lr": {"low": 0.1}}, "low and high, or choices, must be given."),
-        ({"optimizer.lr": {"low": 0.1, "hihg": 1}}, "unknown key 'hihg'. Did you mean 'high'?"),
-        ({"optimizer.lr": {"low": "a", "high": 1}}, "'low' must be"),
-        ({"optimizer.lr": 0.1}, "'optimizer.lr' must be a range, such as"),
-        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, "with log, low must be above 0, found 0."),
-        ({"optimizer.lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "log and step do not go together."),
-        ({"optimizer.lr": {"low": 0.1, "high": 1, "step": 0.4}}, "a whole number of steps of 0.4 above low."),
-        ({"optimizer.lr": {"low": -1, "high": 1}}, "'lr' must be greater than 0, found -1.0."),
-        ({"optimizer.momentum": {"low": 0.5, "high": 1}}, "'momentum' must be less than 1, found 1.0."),
-        ({"augment.cutout": {"low": 0.5, "high": 8}}, "takes whole numbers"),
-        ({"augment.flip": {"low": 0, "high": 1}}, "'augment.flip' takes no numbers."),
-        ({"augment.flip": {"choices": ["none", "sideways"]}}, "found 'sideways'"),
-        ({"augment.flip": {"choices": ["none"]}}, "choices must be two or more different values."),
-        ({"augment.flip": {"choices": ["none", "random"], "step": 1}}, "choices stand alone"),
-        ({"seed": {"low": 0, "high": 9}}, "'seed' is nothing to tune"),
-        ({"evaluate.tta_shift": {"low": 0, "high": 2}}, "'evaluate.tta_shift' is nothing to tune"),
-        ({}, "names no key to search."),
+        ({"optimizer": {"lt": {"low": 1, "high": 2}}}, ["'optimizer.lt'", "'optimizer.lr'"]),
+        ({"model": {"low": 1, "high": 2}}, ["'model'"]),
+        ({"optimizer.lr": {"low": 1, "high": 0.1}}, ["'optimizer.lr'", "low", "high", "1 and 0.1"]),
+        ({"optimizer.lr": {"low": 0.1}}, ["'optimizer.lr'", "low", "high", "choices"]),
+        ({"optimizer.lr": {"low": 0.1, "hihg": 1}}, ["'hihg'", "'high'"]),
+        ({"optimizer.lr": {"low": "a", "high": 1}}, ["'low'"]),
+        ({"optimizer.lr": 0.1}, ["'optimizer.lr'", "0.1"]),
+        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, ["log", "low", "found 0"]),
+        ({"optimizer.lr": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, ["log", "step"]),
+        ({"optimizer.lr": {"low": 0.1, "high": 1, "step": 0.4}}, ["high", "0.4", "low"]),
+        ({"optimizer.lr": {"low": -1, "high": 1}}, ["'lr'", "-1.0"]),
+        ({"optimizer.momentum": {"low": 0.5, "high": 1}}, ["'momentum'", "1.0"]),
+        ({"augment.cutout": {"low": 0.5, "high": 8}}, ["'augment.cutout'", "integer"]),
+        ({"augment.flip": {"low": 0, "high": 1}}, ["'augment.flip'", "choices"]),
+        ({"augment.flip": {"choices": ["none", "sideways"]}}, ["'sideways'"]),
+        ({"augment.flip": {"choices": ["none"]}}, ["'augment.flip'", "choices"]),
+        ({"augment.flip": {"choices": ["none", "random"], "step": 1}}, ["choices", "step"]),
+        ({"seed": {"low": 0, "high": 9}}, ["'seed'"]),
+        ({"evaluate.tta_shift": {"low": 0, "high": 2}}, ["'evaluate.tta_shift'"]),
+        ({}, ["Space"]),
     ],
 )
-def test_bad_spaces_are_told_in_a_sentence(space: Mapping[str, Any], told: str) -> None:
+def test_invalid_spaces(space: Mapping[str, Any], named: list[str]) -> None:
     with pytest.raises(RecipeError) as error:
         spaces.parse_space(space)
-    assert told in str(error.value)
+    assert all(name in str(error.value) for name in named)
 
 
-def test_every_mistake_of_a_space_is_told_at_once() -> None:
+def test_all_errors_of_a_space_are_reported() -> None:
     with pytest.raises(RecipeError, match=r"'optimizer.lt'.*'augment.flip'"):
         spaces.parse_space({"optimizer.lt": {"low": 1, "high": 2}, "augment.flip": {"low": 0, "high": 1}})
 
@@ -217,7 +217,7 @@ def test_ranges_take_the_kind_of_their_key() -> None:
     assert isinstance(options.axes["model.options.width"].low, int)
 
 
-def test_choices_of_any_kind_come_back() -> None:
+def test_choices_of_any_kind_round_trip() -> None:
     choices = [["autoaugment"], "none", "true"]
     space = spaces.parse_space({"augment.policy": {"choices": choices}})
     for choice in choices:
@@ -225,16 +225,16 @@ def test_choices_of_any_kind_come_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["fast", "digits"])
-def test_the_default_space_holds_the_recipe(name: str) -> None:
+def test_default_space_contains_the_recipe(name: str) -> None:
     recipe = read_recipe(name)
-    drawn = spaces.default_space(recipe).drawn(recipe)
-    assert drawn is not None
-    assert drawn["optimizer.lr"] == recipe.optimizer.lr
+    sampled = spaces.default_space(recipe).parameters_of(recipe)
+    assert sampled is not None
+    assert sampled["optimizer.lr"] == recipe.optimizer.lr
 
 
 def foreign(path: Path) -> None:
     with sqlite3.connect(path / "study.db") as connection:
-        connection.execute("create table pictures (name text)")
+        connection.execute("create table images (name text)")
     connection.close()
 
 
@@ -244,49 +244,54 @@ def other_study(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    "prepare",
     [
-        (lambda path: None, "holds no tuning to resume: it has no study.db."),
-        (lambda path: (path / "study.db").write_bytes(b"no database" * 100), "is damaged, or holds another"),
-        (foreign, "is damaged, or holds another"),
-        (other_study, "is damaged, or holds another"),
+        lambda path: None,
+        lambda path: (path / "study.db").write_bytes(b"no database" * 100),
+        foreign,
+        other_study,
     ],
 )
-def test_a_directory_of_something_else_is_refused(spoil: Callable[[Path], Any], told: str, tmp_path: Path) -> None:
-    spoil(tmp_path)
-    with pytest.raises(RunError, match=told):
+def test_directory_without_a_study_is_refused(prepare: Callable[[Path], Any], tmp_path: Path) -> None:
+    prepare(tmp_path)
+    with pytest.raises(RunError) as caught:
         tune("digits", run=tmp_path, resume=True, show=False)
+    assert str(tmp_path) in caught.value.message
+    assert "study.db" in caught.value.message
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("arguments", "change"),
     [
-        ({"metric": "val_loss"}, r"--metric \(was 'val_accuracy', now 'val_loss'\)"),
-        ({"seed": 3}, r"seed \(was 0, now 3\)"),
+        ({"metric": "val_loss"}, "--metric (was 'val_accuracy', now 'val_loss')"),
+        ({"seed": 3}, "seed (was 0, now 3)"),
         ({"recipe": "fast"}, "--recipe"),
         ({"space": {"optimizer.lr": {"low": 0.1, "high": 0.2}}}, "--space"),
     ],
 )
-def test_resuming_otherwise_is_refused(asked: dict[str, Any], told: str, four: Any) -> None:
-    with pytest.raises(RunError, match=told):
-        tune("digits", run=four.path, resume=True, show=False, **asked)
+def test_resuming_with_other_arguments_is_refused(arguments: dict[str, Any], change: str, four: Any) -> None:
+    with pytest.raises(RunError) as caught:
+        tune("digits", run=four.path, resume=True, show=False, **arguments)
+    assert change in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "told"),
+    ("arguments", "error", "named"),
     [
-        ({"metric": "val_acuracy"}, UnknownNameError, "Did you mean 'val_accuracy'"),
-        ({"pruner": "medium"}, UnknownNameError, "Did you mean 'median'"),
-        ({"trials": 0}, RecipeError, "at least 1 trial; found 0"),
-        ({"overrides": {**TINY, "data.val_fraction": 0}}, RecipeError, "holds nothing out"),
-        ({"space": "gone.toml"}, RecipeError, "There is no space file 'gone.toml'"),
+        ({"metric": "val_acuracy"}, UnknownNameError, "'val_accuracy'"),
+        ({"pruner": "medium"}, UnknownNameError, "'median'"),
+        ({"trials": 0}, RecipeError, "found 0"),
+        ({"overrides": {**TINY, "data.val_fraction": 0}}, RecipeError, "data.val_fraction"),
+        ({"space": "gone.toml"}, RecipeError, "'gone.toml'"),
     ],
 )
-def test_mistakes_come_before_anything_is_written(
-    asked: dict[str, Any], error: type[Exception], told: str, tmp_path: Path
+def test_invalid_arguments_are_refused_before_anything_is_written(
+    arguments: dict[str, Any], error: type[Exception], named: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=told):
-        tuned(tmp_path / "tuning", **asked)
+    with pytest.raises(error) as caught:
+        tuned(tmp_path / "tuning", **arguments)
+    assert named in str(caught.value)
     assert not (tmp_path / "tuning").exists()
 
 
@@ -301,9 +306,7 @@ def test_the_command_prints_the_recipe_last(tmp_path: Path, capsys: pytest.Captu
     for key, value in settings.items():
         words += ["--set", f"{key}={value}"]
     assert run_command(words) == 0, capsys.readouterr().err
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1] == str(tmp_path / "tuning" / "best.toml")
-    assert "test is not looked at" in told.err
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "tuning" / "best.toml")
 
 
 def test_the_command_knows_every_metric() -> None:

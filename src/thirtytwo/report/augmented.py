@@ -1,4 +1,4 @@
-"""Training pictures as the recipe's augmentation shows them."""
+"""Augmented training images, for the report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
 
 ROWS, PASSES = 6, 7
-"""Training pictures shown, and how often each."""
+"""Number of training images shown, and of augmented versions of each."""
 SIDE = 64
-MIXED_NAMES = 2
+MAX_MIXED_CLASSES = 2
 
 
 class Augmented(Protocol):
-    """Pictures before and after augmentation, as `thirtytwo.training.samples.draw_samples` gives them.
+    """Images before and after augmentation, as `thirtytwo.training.samples.draw_samples` returns them.
 
     `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`; `targets` float `(R, K, C)`, rows sum to 1;
     `labels` int64 `(R,)`.
@@ -36,15 +36,15 @@ class Augmented(Protocol):
 
 
 def augmented_rows(samples: Augmented, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a training picture: its class, itself, and what training saw of it, with the target where it is mixed."""
+    """One row for each training image: class, original, and augmented versions with their mixed targets."""
     return [
         {
             "class": classes[int(label)],
             "source": data_uri(samples.originals[row], SIDE),
             "pixelated": max(samples.originals.shape[1:3]) <= PIXELATED_UP_TO,
-            "seen": [
-                {"source": data_uri(picture, SIDE), "mixed": _mixed(target, classes)}
-                for picture, target in zip(samples.augmented[row], samples.targets[row], strict=True)
+            "augmented": [
+                {"source": data_uri(image, SIDE), "mixed": _mixed(target, classes)}
+                for image, target in zip(samples.augmented[row], samples.targets[row], strict=True)
             ],
         }
         for row, label in enumerate(samples.labels)
@@ -52,8 +52,8 @@ def augmented_rows(samples: Augmented, classes: tuple[str, ...]) -> list[dict[st
 
 
 def _mixed(target: npt.NDArray[np.float32], classes: tuple[str, ...]) -> str:
-    """The classes a mixed picture counts as, most first; empty where it is of one alone."""
+    """The classes of a mixed target, largest share first; empty for a single class."""
     if float(target.max()) >= 1.0:
         return ""
-    most = (-target).argsort(kind="stable")[:MIXED_NAMES]
+    most = (-target).argsort(kind="stable")[:MAX_MIXED_CLASSES]
     return ", ".join(f"{100 * target[place]:.0f}% {classes[place]}" for place in most if target[place] > 0)

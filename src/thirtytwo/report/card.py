@@ -1,4 +1,4 @@
-"""`README.md` of a run: a model card with the front matter that model hubs read."""
+"""`README.md` of a run: a model card with front matter for model hubs."""
 
 from __future__ import annotations
 
@@ -8,64 +8,64 @@ from typing import Any
 from thirtytwo.errors import require
 from thirtytwo.io import write_text
 from thirtytwo.report.confidence import calibration_table, unknown_table
-from thirtytwo.report.label_issues import suspects_of
+from thirtytwo.report.label_issues import label_issues_table
 from thirtytwo.report.members import members_table
-from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
+from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.robustness import corruption_table, prediction_sets
-from thirtytwo.report.run_record import Facts, duration, gather, interval, percent, quantity
+from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 HUB_METRICS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "accuracy", "Accuracy, one view"),
+    ("accuracy", "accuracy", "Accuracy"),
     ("accuracy_tta", "accuracy", "Accuracy with test-time augmentation"),
     ("top5_accuracy", "accuracy", "Top-5 accuracy"),
     ("macro_precision", "precision", "Macro precision"),
     ("macro_recall", "recall", "Macro recall"),
     ("macro_f1", "f1", "Macro F1"),
-    ("nll", "nll", "Negative log likelihood"),
+    ("nll", "nll", "Negative log-likelihood"),
     ("brier", "brier_score", "Brier score"),
     ("ece", "expected_calibration_error", "Expected calibration error"),
 )
-"""Key in metrics.json, the hub's metric type, and the name shown."""
+"""Key in metrics.json, metric type of the hub, and displayed name."""
 
 
 def write_card(run: RunDir) -> Path:
-    """Write the model card from what the run directory holds; returns its path.
+    """Write the model card from the files of a run directory; returns its path.
 
     Raises:
-        RunError: no run there, or a damaged artefact.
+        RunError: there is no run, or one of its files is damaged.
     """
     write_text(run.card, card(gather(run)))
     return run.card
 
 
-def card(facts: Facts) -> str:
-    """The card's text: front matter, then what the model is for, what it reached, how it was made, where it ends."""
+def card(record: RunRecord) -> str:
+    """The text of the card: front matter, intended use, metrics, training and limitations."""
     yaml = require("yaml", "train")
-    front = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
+    front = yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True, width=1000)
     parts = [
         f"---\n{front}---",
-        f"# {as_markdown(facts.dataset)}, {as_markdown(facts.recipe.name)}",
-        _summary(facts),
-        _use(facts),
-        _figures(facts),
-        _members(facts),
-        _calibration(facts),
-        _unknown(facts),
-        _sets(facts),
-        _corruptions(facts),
-        _labels(facts),
-        _training(facts),
-        _limits(facts),
+        f"# {as_markdown(record.dataset)}, {as_markdown(record.recipe.name)}",
+        _summary(record),
+        _use(record),
+        _metrics(record),
+        _members(record),
+        _calibration(record),
+        _unknown(record),
+        _sets(record),
+        _corruptions(record),
+        _labels(record),
+        _training(record),
+        _limitations(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def front_matter(facts: Facts) -> dict[str, Any]:
-    """What the hub indexes: library, task, data sets, metrics, and results with values."""
-    hub_name = _hub_name(facts)
+def front_matter(record: RunRecord) -> dict[str, Any]:
+    """The front matter: library, task, data sets, metrics, and results."""
+    hub_name = _hub_name(record)
     front: dict[str, Any] = {
         "library_name": "thirtytwo",
         "pipeline_tag": "image-classification",
@@ -74,19 +74,19 @@ def front_matter(facts: Facts) -> dict[str, Any]:
     if hub_name:
         front["datasets"] = [hub_name]
     results = [
-        {"type": kind, "name": name, "value": round(facts.metrics[key]["value"], 6)}
+        {"type": kind, "name": name, "value": round(record.metrics[key]["value"], 6)}
         for key, kind, name in HUB_METRICS
-        if facts.metrics is not None and facts.metrics.get(key) is not None
+        if record.metrics is not None and record.metrics.get(key) is not None
     ]
     if results:
         front["metrics"] = list(dict.fromkeys(result["type"] for result in results))
         front["model-index"] = [
             {
-                "name": f"{facts.dataset}-{facts.recipe.name}",
+                "name": f"{record.dataset}-{record.recipe.name}",
                 "results": [
                     {
                         "task": {"type": "image-classification", "name": "Image classification"},
-                        "dataset": {"name": facts.dataset, "type": hub_name or "imagefolder", "split": facts.split},
+                        "dataset": {"name": record.dataset, "type": hub_name or "imagefolder", "split": record.split},
                         "metrics": results,
                     }
                 ],
@@ -95,111 +95,111 @@ def front_matter(facts: Facts) -> dict[str, Any]:
     return front
 
 
-def _summary(facts: Facts) -> str:
-    classes = len(facts.classes)
+def _summary(record: RunRecord) -> str:
+    classes = len(record.classes)
     sentences = [
         f"An image classifier for {classes} classes" if classes else "An image classifier",
-        f", trained on {as_markdown(facts.dataset)} with the recipe {_code(facts.recipe.name)}.",
+        f", trained on {as_markdown(record.dataset)} with the recipe {_code(record.recipe.name)}.",
     ]
-    if facts.metrics is not None:
-        accuracy = facts.metrics["accuracy"]
+    if record.metrics is not None:
+        accuracy = record.metrics["accuracy"]
         sentences.append(
-            f" It calls **{percent(accuracy['value'])}** of {facts.metrics['n']:,} {facts.split} pictures right "
-            f"(95% interval {interval(accuracy['ci95'])}), one view each."
+            f" Accuracy on {record.metrics['n']:,} {record.split} images: **{percent(accuracy['value'])}** "
+            f"(95% interval {interval(accuracy['ci95'])}, one view per image)."
         )
-    if facts.interrupted:
-        done = len(facts.history)
-        sentences.append(f" **The run stopped after {done} of {facts.recipe.schedule.epochs} epochs.**")
+    if record.interrupted:
+        done = len(record.history)
+        sentences.append(f" **The run was interrupted after {done} of {record.recipe.schedule.epochs} epochs.**")
     return "".join(sentences)
 
 
-def _use(facts: Facts) -> str:
-    named = ", ".join(as_markdown(name) for name in facts.classes)
+def _use(record: RunRecord) -> str:
+    named = ", ".join(as_markdown(name) for name in record.classes)
     listing = f"\n\n<details><summary>Classes</summary>\n\n{named}\n\n</details>" if named else ""
     return (
         "## Use\n\n"
-        "`model.onnx` is the whole model: raw pixels in, calibrated probabilities out. PyTorch is not needed.\n\n"
+        "`model.onnx` is the complete model, from raw pixels to calibrated probabilities. It needs no PyTorch.\n\n"
         "```sh\npip install thirtytwo\nthirtytwo predict photo.jpg --model model.onnx\n```\n\n"
-        "Intended for pictures like those it was trained on, one of the classes each. "
-        "An answer marked as not known is best treated as no answer." + listing
+        "Intended for images like the training images, each of one of the classes. "
+        "Do not use a prediction that is marked as unknown." + listing
     )
 
 
-def _figures(facts: Facts) -> str:
-    if facts.metrics is None:
-        return "## Figures\n\nNone: this run was not scored."
-    metrics = facts.metrics
-    rows = [(name, metrics[key], key not in PLAIN_NUMBERS) for key, name, _ in FIGURES if metrics.get(key)]
+def _metrics(record: RunRecord) -> str:
+    if record.metrics is None:
+        return "## Metrics\n\nNone: this run was not evaluated."
+    metrics = record.metrics
+    rows = [(name, metrics[key], key not in NOT_SHARES) for key, name, _ in METRICS if metrics.get(key)]
     lines = [
-        f"| {name} | {percent(figure['value']) if share else format(figure['value'], '.4f')} | "
-        f"{interval(figure['ci95'], as_percent=share, digits=2 if share else 4)} |"
-        for name, figure, share in rows
+        f"| {name} | {percent(metric['value']) if share else format(metric['value'], '.4f')} | "
+        f"{interval(metric['ci95'], as_percent=share, digits=2 if share else 4)} |"
+        for name, metric, share in rows
     ]
-    touched = int(metrics.get("test_evaluations") or 0)
-    times = {0: "not at all", 1: "once", 2: "twice"}.get(touched, f"{touched} times")
+    evaluations = int(metrics.get("test_evaluations") or 0)
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
     weak = ", ".join(f"{as_markdown(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
     return (
-        f"## Figures\n\nOn {facts.split}, n = {metrics['n']:,}. Test was scored {times}.\n\n"
-        "| figure | value | 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
-        "Accuracy is of one view a picture; augmented views are a figure of their own. "
-        "Intervals are Wilson’s for proportions and the bootstrap over pictures for the rest; "
-        "they do not cover how much another seed would change.\n\n"
-        f"Weakest classes by F1: {weak}. "
-        "`report.html` shows every class, the confusions and the pictures behind them."
+        f"## Metrics\n\nOn {record.split}, n = {metrics['n']:,}. Test evaluations: {evaluations}.\n\n"
+        "| metric | value | 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
+        "Accuracy is of one view per image; test-time augmentation is a separate metric. "
+        "Intervals are Wilson for proportions and bootstrap over images for the rest; "
+        "they do not include seed variance.\n\n"
+        f"Classes with the lowest F1: {weak}. "
+        "`report.html` shows every class, the confusion matrix and misclassified images."
     )
 
 
-def _members(facts: Facts) -> str:
-    table = members_table(facts)
+def _members(record: RunRecord) -> str:
+    table = members_table(record)
     if table is None:
         return ""
-    count, cost = len(table["rows"]), "It costs what one of them costs" if table["soup"] else "It costs what all cost"
-    told = f"The mean weights of {table['kept']} of {count} runs." if table["soup"] else f"The mean of {count} runs."
+    count = len(table["rows"])
+    averaged = f"weights of {table['kept']} of {count}" if table["soup"] else f"probabilities of {count}"
+    cost = "one run" if table["soup"] else "all runs together"
     rows = [
-        f"| {as_markdown(row['run'])} {row['left_out'] and '(left out) '}| {as_markdown(row['made'])} | "
+        f"| {as_markdown(row['run'])} {row['left_out'] and '(left out) '}| {as_markdown(row['made_by'])} | "
         f"{row['accuracy']} | {row['parameters']} | {row['flops']} | {row['seconds']} |"
         for row in (*table["rows"], table["together"])
     ]
     return (
-        f"## Members\n\n{told} {cost}.\n\n"
-        "| run | made by | accuracy | parameters | FLOPs a picture | trained in |\n"
+        f"## Members\n\nAveraged {averaged} runs. Prediction costs as much as {cost}.\n\n"
+        "| run | recipe and network | accuracy | parameters | FLOPs per image | training time |\n"
         "| --- | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
     )
 
 
-def _calibration(facts: Facts) -> str:
-    table = calibration_table(facts)
+def _calibration(record: RunRecord) -> str:
+    table = calibration_table(record)
     if table is None:
         return ""
     lines = [
         f"| {row['stage']} | {row['ece']} | {row['ece_interval']} | {row['nll']} | {row['nll_interval']} |"
         for row in table["rows"]
     ]
-    bent = f" and curvature {table['curvature']}" if table["curvature"] else ""
-    fitted = f", fitted on {table['fitted_on']:,} validation pictures" if table["fitted_on"] else ""
+    curvature = f" and curvature {table['curvature']}" if table["curvature"] else ""
+    fitted = f", fitted on {table['fitted_on']:,} validation images" if table["fitted_on"] else ""
     note = f" {as_markdown(table['note'])}." if table["note"] else ""
     return (
-        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{bent}{fitted}.{note} "
-        f"Measured on {facts.split}:\n\n"
+        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{curvature}{fitted}."
+        f"{note} On {record.split}:\n\n"
         "| probabilities | ECE | 95% interval | NLL | 95% interval |\n| --- | ---: | ---: | ---: | ---: |\n"
         + "\n".join(lines)
     )
 
 
-def _unknown(facts: Facts) -> str:
-    table = unknown_table(facts)
+def _unknown(record: RunRecord) -> str:
+    table = unknown_table(record)
     if table is None:
         return ""
     called = ""
     if table["test"]:
         called = (
-            f" Of {table['test']['n']:,} {facts.split} pictures it calls {table['test']['called']} unknown by mistake "
-            f"(95% interval {table['test']['interval']})."
+            f" False alarm rate: {table['test']['called']} of {table['test']['n']:,} {record.split} images are called "
+            f"unknown (95% interval {table['test']['interval']})."
         )
     text = (
-        f"## Unknown pictures\n\nA picture is called unknown where its score lies below {table['threshold']}, "
-        f"set so that {table['share']} of validation pictures do. "
+        f"## Out-of-distribution (unknown) images\n\nAn image is called unknown if its score is below "
+        f"{table['threshold']}, set so that {table['share']} of validation images are. "
         f"The score ({as_markdown(table['score'])}): {as_markdown(table['what'])}"
         + (f", {as_markdown(table['source'])}" if table["source"] else "")
         + f".{called}"
@@ -213,38 +213,38 @@ def _unknown(facts: Facts) -> str:
         for row in table["rows"]
     ]
     return (
-        f"{text}\n\n| pictures it was never trained for | n | AUROC | false positives at 95% | called unknown |\n"
+        f"{text}\n\n| OOD data | n | AUROC | false positives at 95% | called unknown |\n"
         "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
     )
 
 
-def _labels(facts: Facts) -> str:
-    found = suspects_of(facts, {})
+def _labels(record: RunRecord) -> str:
+    found = label_issues_table(record, {})
     if found is None or not found["total"]:
         return ""
     counts = " and ".join(f"{part['count']:,} of {part['n']:,} {part['split']} labels" for part in found["counts"])
     return (
-        f"## Suspected wrong labels\n\n{counts}, by confident learning: suspects, not proven, and many of them are "
-        "wrong answers rather than wrong labels. `report.html` shows them."
+        f"## Label issues\n\n{counts} may be wrong, by confident learning; many of them can be correct labels of "
+        "misclassified images. `report.html` shows them."
     )
 
 
-def _sets(facts: Facts) -> str:
-    sets = prediction_sets(facts)
+def _sets(record: RunRecord) -> str:
+    sets = prediction_sets(record)
     if sets is None:
         return ""
     return (
-        f"## Prediction sets\n\nThe classes with a probability of at least {sets['least']}, set on "
-        f"{sets['calibrated_on']:,} validation pictures for a coverage of {sets['asked']}, hold the truth of "
-        f"{sets['measured']} of {sets['n']:,} {facts.split} pictures (95% interval {sets['interval']}), "
-        f"{sets['size']} classes on average. Coverage holds over all classes together; "
-        f"the least covered is {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). "
+        f"## Prediction sets\n\nA set contains the classes with a probability of at least {sets['least']}, a threshold "
+        f"set on {sets['calibrated_on']:,} validation images for a coverage of {sets['asked']}. "
+        f"Coverage on {sets['n']:,} {record.split} images: {sets['measured']} (95% interval {sets['interval']}), with "
+        f"{sets['size']} classes on average. Coverage is over all classes together; "
+        f"it is lowest for {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). "
         f"{as_markdown(sets['note'])}."
     )
 
 
-def _corruptions(facts: Facts) -> str:
-    table = corruption_table(facts)
+def _corruptions(record: RunRecord) -> str:
+    table = corruption_table(record)
     if table is None:
         return ""
     heads = " | ".join(str(strength) for strength in table["strengths"])
@@ -253,40 +253,40 @@ def _corruptions(facts: Facts) -> str:
         for row in table["rows"]
     ]
     return (
-        f"## Corrupted pictures\n\nMean accuracy {table['mean']} (95% interval {table['interval']}) over common "
-        f"corruptions at five strengths, {table['clean']} without, n = {table['n']:,} each. Kinds after Hendrycks and "
-        f"Dietterich 2019, made anew.\n\n| kind | {heads} | mean |\n"
+        f"## Corruptions\n\nMean accuracy {table['mean']} (95% interval {table['interval']}) over common "
+        f"corruptions at five strengths, {table['clean']} without, n = {table['n']:,} each. Corruptions after "
+        f"Hendrycks and Dietterich 2019, reimplemented.\n\n| kind | {heads} | mean |\n"
         f"| --- |{' ---: |' * (len(table['strengths']) + 1)}\n" + "\n".join(lines)
     )
 
 
-def _training(facts: Facts) -> str:
-    data, environment, splits = facts.data, facts.environment, facts.splits
+def _training(record: RunRecord) -> str:
+    data, environment, splits = record.data, record.environment, record.splits
     hardware, versions = environment.get("hardware") or {}, environment.get("versions") or {}
     seconds = (environment.get("seconds") or {}).get("train")
     parameters = environment.get("parameters")
-    spec = data.get("spec") or facts.dataset
+    spec = data.get("spec") or record.dataset
     lines = [
         f"- Data: {as_markdown(spec)}"
         + (f", fingerprint {_code(data['fingerprint'])}" if data.get("fingerprint") else "")
     ]
     if splits:
         held = splits.get("n_val") or 0
-        validation = f"{held:,} rows held out for choices" if held else "none held out for choices"
-        lines.append(f"- Rows: {splits.get('n_train') or 0:,} trained on, {validation} (seed {splits.get('seed')})")
-    network = facts.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
+        validation = f"{held:,} for validation" if held else "none for validation"
+        lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation} (seed {splits.get('seed')})")
+    network = record.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {as_markdown(network)}")
-    lines += [f"- {relation}: {_code(named)}" for relation, named in facts.origins]
-    made_of_runs = bool(facts.environment.get("members"))
+    lines += [f"- {relation}: {_code(named)}" for relation, named in record.origins]
+    made_of_runs = bool(record.environment.get("members"))
     if not made_of_runs:
-        lines.append(f"- Epochs: {len(facts.history) or facts.recipe.schedule.epochs}, seed {facts.recipe.seed}")
+        lines.append(f"- Epochs: {len(record.history) or record.recipe.schedule.epochs}, seed {record.recipe.seed}")
     if seconds is not None:
         machine = [
             hardware.get("gpu") or hardware.get("cpu"),
             f"{hardware['cores']} cores" if hardware.get("cores") else None,
         ]
         on = ", ".join(str(part) for part in machine if part)
-        lines.append(f"- Time: {duration(seconds)}" + (f" on {as_markdown(on)}" if on else ""))
+        lines.append(f"- Training time: {duration(seconds)}" + (f" on {as_markdown(on)}" if on else ""))
     if versions:
         lines.append(
             "- Software: "
@@ -295,24 +295,24 @@ def _training(facts: Facts) -> str:
     source = "from the same runs" if made_of_runs else "with the recipe of this directory"
     return (
         "## Training\n\n" + "\n".join(lines) + f"\n\nReproduce it {source}:\n\n"
-        f"```sh\n{facts.command_with('recipe.toml')}\n```"
+        f"```sh\n{record.command_with('recipe.toml')}\n```"
     )
 
 
-def _limits(facts: Facts) -> str:
+def _limitations(record: RunRecord) -> str:
     lines = [
-        "- Figures hold for pictures drawn like the test split; other cameras, crops and sizes were not measured.",
-        "- It always answers with one of its classes. A picture of something else may be called unknown, and may not.",
-        "- It repeats the mistakes and the imbalance of its training labels.",
+        "- Metrics apply to images like those of the test split; other cameras, crops and sizes were not evaluated.",
+        "- The model always predicts one of its classes. Not every image of something else is recognized as unknown.",
+        "- The model reproduces errors and imbalance of its training labels.",
     ]
-    if facts.splits.get("train_on") == "all":
-        lines.append("- Temperature and threshold come from a twin run, since this one held no validation out.")
-    lines.append("- No licence is set here: add one, and mind the licence of the data, before publishing.")
-    return "## Limits\n\n" + "\n".join(lines)
+    if record.splits.get("train_on") == "all":
+        lines.append("- Temperature and threshold come from a calibration run, since this run has no validation.")
+    lines.append("- No licence is set: add one before publishing, and check the licence of the data.")
+    return "## Limitations\n\n" + "\n".join(lines)
 
 
-def _hub_name(facts: Facts) -> str | None:
-    spec = str(facts.data.get("spec") or facts.dataset)
+def _hub_name(record: RunRecord) -> str | None:
+    spec = str(record.data.get("spec") or record.dataset)
     if spec.startswith("hf:"):
         return spec.removeprefix("hf:").partition("?")[0]
     return HUB_NAMES.get(spec)

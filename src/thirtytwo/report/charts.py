@@ -1,6 +1,6 @@
-"""Charts as inline SVG for the page: they follow its colours, light and dark, and stay sharp at any size.
+"""Charts of the report as inline SVG, styled by the CSS of the page.
 
-Every function returns SVG text in which all names are escaped. Lines and fills are chosen by CSS class.
+Every function returns SVG text in which all names are escaped.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability, wilson
 
-LABELLED_CLASSES = 120
-"""With more classes than this a confusion matrix has no room for their names."""
-DRAWN_CLASSES = 200
-"""With more classes than this the confusion matrix is left to the table of pairs."""
+MAX_LABELED_CLASSES = 120
+"""Maximum number of classes for which a confusion matrix shows names."""
+MAX_MATRIX_CLASSES = 200
+"""Maximum number of classes for which a confusion matrix is drawn."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: what the legend calls it, its CSS class, and its points (x, y)."""
+    """One line of a chart: name in the legend, CSS class, and points (x, y)."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class Line:
 
 
 def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent: bool = False) -> str:
-    """Lines over epochs; the end of each carries its last value. Empty text when there is no point to draw."""
+    """Lines over epochs, each labeled with its last value; empty where there are no points."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
@@ -67,7 +67,7 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
         x, _ = place(tick, y_low)
         parts.append(f'<text class="num mid" x="{x:.1f}" y="{height - bottom + 16}">{tick:g}</text>')
     parts.append(f'<text class="num" x="{width - right + 9}" y="{height - bottom + 16}">epoch</text>')
-    ends = _spread([place(*line.points[-1])[1] for line in drawn], 13.0)
+    ends = _separate([place(*line.points[-1])[1] for line in drawn], 13.0)
     for line, end in zip(drawn, ends, strict=True):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
         if len(line.points) > 1:
@@ -81,7 +81,7 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
 
 
 def reliability_chart(found: Reliability, title: str = "") -> str:
-    """Accuracy against confidence with Wilson intervals, and below it how many pictures have which confidence."""
+    """Accuracy against confidence with Wilson intervals, above a histogram of confidence."""
     width, left, right, top, bottom, bars_top, bars = 426.0, 56.0, 20.0, 28.0, 276.0, 294.0, 56.0
 
     def across(share: float) -> float:
@@ -98,26 +98,24 @@ def reliability_chart(found: Reliability, title: str = "") -> str:
             f'<text class="num mid" x="{across(tick):.1f}" y="{bars_top + bars + 16}">{100 * tick:.0f}%</text>'
         )
     parts.append(f'<line class="ideal" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>')
-    parts.append('<text class="axis" x="0" y="12">right, of those pictures</text>')
-    parts.append(f'<text class="axis end" x="{left - 6}" y="{bars_top + bars}">pictures</text>')
-    parts.append(
-        f'<text class="axis mid" x="{across(0.5):.1f}" y="{bars_top + bars + 36}">confidence of the answer</text>'
-    )
+    parts.append('<text class="axis" x="0" y="12">accuracy</text>')
+    parts.append(f'<text class="axis end" x="{left - 6}" y="{bars_top + bars}">images</text>')
+    parts.append(f'<text class="axis mid" x="{across(0.5):.1f}" y="{bars_top + bars + 36}">confidence</text>')
     most, total = int(found.counts.max()), int(found.counts.sum())
     for number, count in enumerate(found.counts.tolist()):
         if not count:
             continue
         low, high = float(found.edges[number]), float(found.edges[number + 1])
         confidence, accuracy = float(found.confidence[number]), float(found.accuracy[number])
-        said = (
-            f"confidence {100 * low:.0f} to {100 * high:.0f}%: {count:,} of {total:,} pictures, "
-            f"said {100 * confidence:.1f}%, right {100 * accuracy:.1f}%"
+        tooltip = (
+            f"confidence {100 * low:.0f} to {100 * high:.0f}%: {count:,} of {total:,} images, "
+            f"mean confidence {100 * confidence:.1f}%, accuracy {100 * accuracy:.1f}%"
         )
         bottom_end, top_end = wilson(round(accuracy * count), count)
         x = across(confidence)
         tall = max(1.0, bars * count / most)
         parts.append(
-            f'<g><title>{said}</title><line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{up(bottom_end):.1f}" '
+            f'<g><title>{tooltip}</title><line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{up(bottom_end):.1f}" '
             f'y2="{up(top_end):.1f}"/><circle class="dot val" cx="{x:.1f}" cy="{up(accuracy):.1f}" r="4"/>'
             f'<rect class="bar" x="{across(low) + 0.75:.1f}" width="{across(high) - across(low) - 1.5:.1f}" '
             f'y="{bars_top + bars - tall:.1f}" height="{tall:.1f}"/></g>'
@@ -132,14 +130,14 @@ def confusion_chart(
     *,
     of: str = "classes",
 ) -> str:
-    """A confusion matrix `(C, C)` as a heat map, classes of a superclass side by side; empty text when too large.
+    """A confusion matrix `(C, C)` as a heat map, grouped by superclass; empty where it is too large.
 
-    Rows are true classes. A cell's depth is its part of the row; right answers and mistakes have their own colour and
-    scale, since the mistakes would be invisible beside the diagonal. `of` tells the page's script what its rows are,
-    `classes` or `groups` of them, and where it is read out.
+    Rows are true classes. The opacity of a cell is its share of the row; the diagonal and the errors have separate
+    colors and scales, because errors are small next to the diagonal. `of` is `classes` or `groups` (superclasses); the
+    script of the page uses it to find names and readout.
     """
     width = len(classes)
-    if width > DRAWN_CLASSES:
+    if width > MAX_MATRIX_CLASSES:
         return ""
     groups = [superclasses[name] for name in classes] if superclasses else []
     order = sorted(range(width), key=lambda index: (groups[index], index)) if groups else list(range(width))
@@ -151,7 +149,7 @@ def confusion_chart(
 
     cell, font = (42.0, 13.0) if width <= 12 else (24.0, 11.0) if width <= 30 else (10.0, 8.0)
     grouped = bool(groups) and width > 30
-    labels = sorted(set(groups)) if grouped else names if width <= LABELLED_CLASSES else []
+    labels = sorted(set(groups)) if grouped else names if width <= MAX_LABELED_CLASSES else []
     if grouped:
         font = 12.0
     longest = max((len(_short(label)) for label in labels), default=0)
@@ -159,11 +157,11 @@ def confusion_chart(
     side = cell * width
     kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
     listed = escape(json.dumps(names, ensure_ascii=False), quote=True)
-    label = f"Confusion matrix of {of}: arrow keys choose a cell, Enter shows its pictures"
+    label = f"Confusion matrix of {of}: arrow keys select a cell, Enter shows its images"
     data = f' tabindex="0" data-of="{of}" data-names="{listed}"'
     parts = [
         _open(margin + side + 4, margin + side + 4, label, kind, data, role="application"),
-        f'<text class="axis mid" x="{margin + side / 2:g}" y="12">called</text>',
+        f'<text class="axis mid" x="{margin + side / 2:g}" y="12">predicted</text>',
         f'<text class="axis mid" transform="translate(12 {margin + side / 2:g}) rotate(-90)">true</text>',
         f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>',
     ]
@@ -182,8 +180,8 @@ def confusion_chart(
     for row, column in np.argwhere(ordered > 0).tolist():
         count, part, right = int(ordered[row, column]), float(share[row, column]), row == column
         depth = 0.12 + 0.88 * part if right else 0.08 + 0.92 * (part / most) ** 0.7
-        said = "called right" if right else f"called {names[column]}"
-        title = escape(f"{names[row]} {said}: {count:,} of {int(totals[row]):,} ({percent_of(part)})")
+        outcome = "correct" if right else f"predicted as {names[column]}"
+        title = escape(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent_of(part)})")
         x, y = margin + cell * column, margin + cell * row
         parts.append(
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '
@@ -203,7 +201,7 @@ def confusion_chart(
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values that span `low` to `high`, roughly `about` of them."""
+    """About `about` round values that span `low` to `high`."""
     if high <= low:
         low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
     rough = (high - low) / max(1, about - 1)
@@ -214,7 +212,7 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def percent_of(share: float) -> str:
-    """A share as `5.6%`."""
+    """A fraction as `5.6%`."""
     return f"{100 * share:.1f}%"
 
 
@@ -227,8 +225,8 @@ def _epoch_ticks(low: float, high: float) -> list[float]:
     return ticks or [low, high]
 
 
-def _spread(places: Sequence[float], least: float) -> list[float]:
-    """The same heights moved apart so that labels `least` apart do not touch."""
+def _separate(places: Sequence[float], least: float) -> list[float]:
+    """Positions moved apart to a distance of at least `least`, so that labels do not overlap."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
     for before, after in pairwise(order):

@@ -1,4 +1,4 @@
-"""Hold finished runs against each other: figures and cost, paired tests, and where they disagree."""
+"""Compare finished runs: metrics, cost, paired tests, and disagreements."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from thirtytwo.io import write_json, write_text
 from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
 from thirtytwo.report.comparison_markdown import comparison_text
 from thirtytwo.report.comparison_page import render_comparison
-from thirtytwo.report.page import FIGURES
-from thirtytwo.report.run_record import Facts, gather
+from thirtytwo.report.page import METRICS
+from thirtytwo.report.run_record import RunRecord, gather
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
 from thirtytwo.rundir import Predictions, RunDir
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
 DEFAULT_OUT = Path("runs") / "comparison"
-NO_PICTURES = (
-    "The pictures were not at hand when this was written. "
-    "Compare again where the data is (with THIRTYTWO_DATA or --data-root) to see them."
+NO_IMAGES = (
+    "The images were not available when this was written. "
+    "To include them, compare again where the data is (with THIRTYTWO_DATA or --data-root)."
 )
 
 
@@ -41,14 +41,23 @@ def compare(
     timed: bool = False,
     data_root: Path | str | None = None,
 ) -> Comparison:
-    """Compare finished runs on the pictures all of them were scored on, and write page, Markdown and JSON.
+    """Compare finished runs that were evaluated on the same images, and write HTML page, Markdown and JSON.
 
-    A directory of seeds stands for every finished run in it. `out` is a new directory (one under `runs/` when not
-    given). `timed` also measures milliseconds a picture through each `model.onnx`. Needs no PyTorch.
+    PyTorch is not needed.
+
+    Args:
+        runs: two or more run directories; a directory of seeds stands for every finished run in it.
+        out: the directory to create; a new one under `runs/` by default.
+        split: the split to compare on, `test` or `val`.
+        timed: also measure the milliseconds per image of each `model.onnx`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+
+    Returns:
+        The comparison; `page` is the path of the HTML page.
 
     Raises:
-        DataError: fewer than two runs, one named twice, or runs that were not scored on the same pictures.
-        RunError: a run is missing, damaged, or was not scored on `split`.
+        DataError: fewer than two runs, a run given twice, or runs that were not evaluated on the same images.
+        RunError: a run is missing, damaged, or was not evaluated on `split`.
         OutputError: `out` is not empty, or cannot be written.
     """
     for module in ("pyarrow", "scipy", "jinja2"):
@@ -67,33 +76,28 @@ def compare(
 def gather_comparison(
     runs: Sequence[Path | str], split: str = "test", *, timed: bool = False, data_root: Path | None = None
 ) -> Comparison:
-    """Read runs and hold them against each other; a directory of seeds stands for every finished run in it.
+    """Compare runs without writing anything; arguments and errors are as in `compare`.
 
-    `timed` also measures milliseconds a picture through each `model.onnx`. Pictures come from the runs' data where it
-    can be read.
-
-    Raises:
-        DataError: fewer than two runs, one named twice, or runs that were not scored on the same pictures.
-        RunError: a run is missing, damaged, or was not scored on `split`.
+    Images come from the data of the runs where it can be read.
     """
     paths, notices = expanded_runs(runs)
     if len(paths) < 2:
         found = f"found {len(paths)}: {paths[0]}" if paths else "found none"
-        raise DataError(f"A comparison needs at least 2 runs; {found}.", "Name another run.")
+        raise DataError(f"A comparison needs at least 2 runs; {found}.", "Give another run.")
     names = _names(paths)
-    facts = {name: _read(RunDir.open(path), split) for name, path in zip(names, paths, strict=True)}
-    predictions = aligned({name: _predictions(found, split) for name, found in facts.items()})
-    metrics = {name: _metrics(found) for name, found in facts.items()}
+    record = {name: _read(RunDir.open(path), split) for name, path in zip(names, paths, strict=True)}
+    predictions = aligned({name: _predictions(found, split) for name, found in record.items()})
+    metrics = {name: _metrics(found) for name, found in record.items()}
     ranked = sorted(names, key=lambda name: (-metrics[name]["accuracy"]["value"], metrics[name]["nll"]["value"]))
     timings: Sequence[Timing | None] = (
-        time_models([facts[name].run.onnx for name in ranked]) if timed else [None] * len(ranked)
+        time_models([record[name].run.onnx for name in ranked]) if timed else [None] * len(ranked)
     )
     contenders = tuple(
-        Contender(letter, name, facts[name], predictions[name], metrics[name], timing)
+        Contender(letter, name, record[name], predictions[name], metrics[name], timing)
         for letter, name, timing in zip(islice(_letters(), len(ranked)), ranked, timings, strict=True)
     )
     groups = _groups(contenders)
-    pictures, missing = _pictures(contenders, split, data_root)
+    images, missing = _load_images(contenders, split, data_root)
     return Comparison(
         split=split,
         runs=contenders,
@@ -104,12 +108,12 @@ def gather_comparison(
         settings=_settings(contenders),
         notices=(*notices, *_notices(contenders, split), *missing),
         timed_on=where_timed() if timed else None,
-        pictures=pictures,
+        images=images,
     )
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """As few last parts of each path as tell them apart."""
+    """The shortest distinct suffixes of the paths."""
     parts = [path.resolve().parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -125,33 +129,38 @@ def _letters() -> Iterator[str]:
         yield from (before + letter for letter in string.ascii_uppercase)
 
 
-def _read(run: RunDir, split: str) -> Facts:
+def _read(run: RunDir, split: str) -> RunRecord:
     if not run.predictions(split).is_file():
-        run.read_predictions(split)  # says what is missing, and how it is made
+        run.read_predictions(split)  # raises the error that says how to create it
     return gather(run, split)
 
 
-def _predictions(facts: Facts, split: str) -> Predictions:
-    if facts.predictions is None:
-        raise RunError(f"{facts.run.path} has no predictions for {split!r}.", "Score it with: thirtytwo evaluate RUN")
-    return facts.predictions
+def _predictions(record: RunRecord, split: str) -> Predictions:
+    if record.predictions is None:
+        raise RunError(
+            f"{record.run.path} has no predictions for {split!r}.", "Evaluate it with: thirtytwo evaluate RUN"
+        )
+    return record.predictions
 
 
-def _metrics(facts: Facts) -> dict[str, Any]:
-    """The run's figures, checked to be of its predictions.
+def _metrics(record: RunRecord) -> dict[str, Any]:
+    """The metrics of a run, checked against its predictions.
 
     Raises:
-        RunError: `metrics.json` and the predictions are of different pictures or answers.
+        RunError: `metrics.json` and the predictions do not match.
     """
-    metrics, given = facts.metrics, facts.predictions
-    if metrics is None or given is None:
-        raise RunError(f"{facts.run.path} has no figures.", "Score it with: thirtytwo evaluate RUN")
-    right, said = int((given.predicted == given.truth).sum()), metrics["accuracy"]["value"] * metrics["n"]
-    if metrics["n"] != len(given.truth) or abs(said - right) > 0.5:
+    metrics, predictions = record.metrics, record.predictions
+    if metrics is None or predictions is None:
+        raise RunError(f"{record.run.path} has no metrics.", "Evaluate it with: thirtytwo evaluate RUN")
+    right, recorded = (
+        int((predictions.predicted == predictions.truth).sum()),
+        metrics["accuracy"]["value"] * metrics["n"],
+    )
+    if metrics["n"] != len(predictions.truth) or abs(recorded - right) > 0.5:
         raise RunError(
-            f"{facts.run.metrics} and {facts.run.predictions(facts.split).name} do not belong together: "
-            f"{round(said):,} right of {metrics['n']:,} against {right:,} of {len(given.truth):,}.",
-            f"Score the run again with: thirtytwo evaluate {facts.run.path}",
+            f"{record.run.metrics} and {record.run.predictions(record.split).name} do not match: "
+            f"{round(recorded):,} of {metrics['n']:,} correct, and {right:,} of {len(predictions.truth):,}.",
+            f"Evaluate the run again with: thirtytwo evaluate {record.run.path}",
         )
     return metrics
 
@@ -164,34 +173,34 @@ def _pairs(runs: Sequence[Contender]) -> tuple[Pair, ...]:
 
 
 def _groups(runs: Sequence[Contender]) -> tuple[Group, ...]:
-    """Runs of one recipe and data together, in the order of their mean accuracy; none where no recipe has two runs."""
-    alike: list[tuple[Any, list[int]]] = []
+    """Runs grouped by recipe and data, highest mean accuracy first; empty where no recipe has two runs."""
+    by_settings: list[tuple[Any, list[int]]] = []
     for place, run in enumerate(runs):
-        what = settings_without_seed(run.facts.recipe), run.facts.data.get("fingerprint")
-        members = next((members for known, members in alike if known == what), None)
+        what = settings_without_seed(run.record.recipe), run.record.data.get("fingerprint")
+        members = next((members for known, members in by_settings if known == what), None)
         if members is None:
-            alike.append((what, [place]))
+            by_settings.append((what, [place]))
         else:
             members.append(place)
-    if all(len(members) == 1 for _, members in alike):
+    if all(len(members) == 1 for _, members in by_settings):
         return ()
     groups = [
-        Group(runs[members[0]].facts.recipe.name, tuple(members), _spreads([runs[place] for place in members]))
-        for _, members in alike
+        Group(runs[members[0]].record.recipe.name, tuple(members), _seed_statistics([runs[place] for place in members]))
+        for _, members in by_settings
     ]
-    return tuple(sorted(groups, key=lambda group: -group.figures["accuracy"].mean))
+    return tuple(sorted(groups, key=lambda group: -group.statistics["accuracy"].mean))
 
 
-def _spreads(runs: Sequence[Contender]) -> dict[str, Spread]:
-    figures = {}
-    for key, _, _ in FIGURES:
+def _seed_statistics(runs: Sequence[Contender]) -> dict[str, Spread]:
+    statistics = {}
+    for key, _, _ in METRICS:
         values = [found["value"] for run in runs if (found := run.figure(key)) is not None]
         if len(values) == len(runs):
-            figures[key] = spread(values)
+            statistics[key] = spread(values)
     seconds = [run.seconds for run in runs if run.seconds is not None]
     if len(seconds) == len(runs):
-        figures[SECONDS] = spread(seconds)
-    return figures
+        statistics[SECONDS] = spread(seconds)
+    return statistics
 
 
 def _group_pairs(runs: Sequence[Contender], groups: Sequence[Group]) -> tuple[GroupPair, ...]:
@@ -205,8 +214,8 @@ def _group_pairs(runs: Sequence[Contender], groups: Sequence[Group]) -> tuple[Gr
 
 
 def _settings(runs: Sequence[Contender]) -> dict[str, list[Any]]:
-    """Dotted recipe keys on which the runs do not agree, with each run's value."""
-    flat = [dict(_flat(run.facts.recipe.model_dump(mode="json", exclude={"description"}))) for run in runs]
+    """Dotted recipe keys whose values differ between runs, with the value of each run."""
+    flat = [dict(_flat(run.record.recipe.model_dump(mode="json", exclude={"description"}))) for run in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     rows = {key: [values.get(key) for values in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
@@ -223,56 +232,57 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 
 def _notices(runs: Sequence[Contender], split: str) -> list[str]:
-    """What makes the comparison less than fair."""
+    """Limits of the comparison that the reader must know."""
     notices = []
     if split != "test":
-        notices.append(f"These are figures on {split}, which served for choices. They are not a test result.")
-    touched = [(run, int(run.metrics.get("test_evaluations") or 0)) for run in runs]
-    often = [f"{run.letter} {times} times" for run, times in touched if times > 1]
+        notices.append(f"These metrics are on {split}, which was used to make choices. They are not test results.")
+    evaluations = [(run, int(run.metrics.get("test_evaluations") or 0)) for run in runs]
+    often = [f"{run.letter} {times} times" for run, times in evaluations if times > 1]
     if split == "test" and often:
         notices.append(
-            f"Test was scored more than once: {', '.join(often)}. Anything chosen after the first look can flatter."
+            f"More than one test evaluation: {', '.join(often)}. If anything was chosen after the first, metrics are "
+            "optimistic."
         )
     machines = {run.trained_on for run in runs}
     if len(machines) > 1:
-        notices.append("The runs were trained on different machines, so their training times do not compare.")
-    trained = {run.facts.data.get("train") for run in runs}
+        notices.append("The runs were trained on different machines, so their training times are not comparable.")
+    trained = {run.record.data.get("train") for run in runs}
     if len(trained) > 1:
-        told = ", ".join(f"{run.letter} {run.facts.data.get('train') or 0:,}" for run in runs)
-        notices.append(f"The runs were trained on different numbers of pictures: {told}.")
+        counts = ", ".join(f"{run.letter} {run.record.data.get('train') or 0:,}" for run in runs)
+        notices.append(f"The runs were trained on different numbers of images: {counts}.")
     return notices
 
 
-def _pictures(runs: Sequence[Contender], split: str, data_root: Path | None) -> tuple[ImageSet | None, list[str]]:
-    """The pictures that were scored, in the order of the predictions; or None and a sentence why."""
+def _load_images(runs: Sequence[Contender], split: str, data_root: Path | None) -> tuple[ImageSet | None, list[str]]:
+    """The evaluated images in the order of the predictions; or None and the reason as a sentence."""
     predictions = runs[0].predictions
     for run in runs:
         try:
-            parts = load_run_data(run.facts.run, data_root).parts
+            parts = load_run_data(run.record.run, data_root).parts
         except (ThirtytwoError, KeyError):
             continue
-        given = parts.test if split == "test" else parts.val
-        places = None if given is None else _places(predictions, given)
-        if given is not None and places is not None:
-            return given.take(places), []
-    return None, [NO_PICTURES]
+        part = parts.test if split == "test" else parts.val
+        places = None if part is None else _indices(predictions, part)
+        if part is not None and places is not None:
+            return part.take(places), []
+    return None, [NO_IMAGES]
 
 
-def _places(predictions: Predictions, pictures: ImageSet) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    """Where each prediction's picture lies in `pictures`; None where one is missing or has another label."""
-    place_of = {row: place for place, row in enumerate(pictures.rows.tolist())}
+def _indices(predictions: Predictions, images: ImageSet) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """The index into `images` of each prediction; None where one is missing or has another label."""
+    place_of = {row: place for place, row in enumerate(images.rows.tolist())}
     places = [place_of.get(row, -1) for row in predictions.rows.tolist()]
     if -1 in places:
         return None
     found = np.asarray(places, dtype=np.int64)
-    labels = [pictures.classes[label] for label in pictures.labels[found].tolist()]
+    labels = [images.classes[label] for label in images.labels[found].tolist()]
     if labels != [predictions.classes[truth] for truth in predictions.truth.tolist()]:
         return None
     return found
 
 
 def _fresh(path: Path) -> Path:
-    """`path`, or the first of `path-2`, `path-3`, … that is not there yet."""
+    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
     number, fresh = 1, path
     while fresh.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""What a comparison of runs holds: all that its page, its Markdown and the command line tell."""
+"""The results of a comparison of runs, for HTML page, Markdown, JSON and command line."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ from typing import Any
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
 from thirtytwo.inference.timing import Timing
-from thirtytwo.report.page import FIGURES
-from thirtytwo.report.run_record import Facts
+from thirtytwo.report.page import METRICS
+from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS
 from thirtytwo.rundir import Predictions
 
 LEVEL = 0.05
-"""P values below this are called a difference."""
+"""Significance level: p values below it count as a difference."""
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One run of a comparison: `letter` stands for it in tables, `name` tells it from the others."""
+    """One run of a comparison; `letter` stands for it in tables, `name` is the distinct part of its path."""
 
     letter: str
     name: str
-    facts: Facts
+    record: RunRecord
     predictions: Predictions
     metrics: dict[str, Any]
     timing: Timing | None
 
     @property
     def accuracy(self) -> float:
-        """Accuracy on the split compared, one view a picture."""
+        """Accuracy on the compared split, one view per image; a fraction."""
         return float(self.metrics["accuracy"]["value"])
 
     def figure(self, key: str) -> dict[str, Any] | None:
-        """A figure with its interval; None where it does not apply."""
+        """A metric with its interval; None where it does not apply."""
         found = self.metrics.get(key)
         return found if found and found.get("value") is not None else None
 
     @property
     def parameters(self) -> int | None:
-        """Numbers the network learnt."""
-        return self.facts.environment.get("parameters")
+        """Number of parameters of the network."""
+        return self.record.environment.get("parameters")
 
     @property
     def flops(self) -> int | None:
-        """Floating-point operations of one picture (a multiply-add counts as two)."""
-        return self.facts.environment.get("flops")
+        """Floating-point operations per image (a multiply-add counts as two)."""
+        return self.record.environment.get("flops")
 
     @property
     def seconds(self) -> float | None:
-        """Seconds to train."""
-        return (self.facts.environment.get("seconds") or {}).get("train")
+        """Training time in seconds."""
+        return (self.record.environment.get("seconds") or {}).get("train")
 
     @property
     def trained_on(self) -> str:
-        """The machine that trained it, in words; empty where that is not recorded."""
-        hardware: Mapping[str, Any] = self.facts.environment.get("hardware") or {}
-        if self.facts.environment.get("device") == "cuda" and hardware.get("gpu"):
+        """Description of the machine that trained it; empty where it is not recorded."""
+        hardware: Mapping[str, Any] = self.record.environment.get("hardware") or {}
+        if self.record.environment.get("device") == "cuda" and hardware.get("gpu"):
             return str(hardware["gpu"])
         cores = f", {hardware['cores']} cores" if hardware.get("cores") else ""
         return f"{hardware['cpu']}{cores}" if hardware.get("cpu") else ""
 
     @property
     def model_bytes(self) -> int | None:
-        """Size of `model.onnx`."""
-        return self.facts.run.onnx.stat().st_size if self.facts.run.onnx.is_file() else None
+        """Size of `model.onnx` in bytes."""
+        return self.record.run.onnx.stat().st_size if self.record.run.onnx.is_file() else None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs by their places, the better one first; `p_adjusted` is Holm's over all pairs."""
+    """Two runs by index, the better one first; `p_adjusted` is corrected for all pairs by Holm's method."""
 
     first: int
     second: int
@@ -82,16 +82,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed, by their places, and the spread of each figure over them."""
+    """Runs that differ only in their seed, by index, and the statistics of each metric over them."""
 
     name: str
     members: tuple[int, ...]
-    figures: dict[str, Spread]
+    statistics: dict[str, Spread]
 
 
 @dataclass(frozen=True)
 class GroupPair:
-    """Two groups of two runs or more: the difference of their mean accuracies."""
+    """Two groups with two or more runs each: the difference of their mean accuracies."""
 
     first: int
     second: int
@@ -100,11 +100,11 @@ class GroupPair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Runs on the same pictures, the most accurate first.
+    """Runs evaluated on the same images, the most accurate first.
 
-    `pairs` holds every two of them; `groups` the recipes with several seeds (every recipe once there is one such);
-    `settings` what their recipes set differently, dotted key to one value a run; `pictures` are those that were scored,
-    None where they are not at hand; `page` is the HTML page once it is written.
+    `pairs` holds all pairs of runs; `groups` the recipes if one of them has several seeds, else nothing; `settings` the
+    settings that differ, as dotted key to one value per run; `images` are the evaluated images, None where they are not
+    available; `page` is the path of the HTML page after it was written.
     """
 
     split: str
@@ -116,18 +116,18 @@ class Comparison:
     settings: dict[str, list[Any]]
     notices: tuple[str, ...]
     timed_on: str | None
-    pictures: ImageSet | None
+    images: ImageSet | None
     page: Path | None = None
 
     @property
     def count(self) -> int:
-        """Pictures compared on."""
+        """Number of images."""
         return len(self.runs[0].predictions.truth)
 
     @property
     def dataset(self) -> str:
-        """Name of the data."""
-        return self.runs[0].facts.dataset
+        """Name of the data set."""
+        return self.runs[0].record.dataset
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""
@@ -139,10 +139,10 @@ class Comparison:
             "runs": [
                 {
                     "run": run.name,
-                    "path": str(run.facts.run.path),
-                    "seed": run.facts.recipe.seed,
-                    "recipe": run.facts.recipe.name,
-                    **{key: run.figure(key) for key, _, _ in FIGURES},
+                    "path": str(run.record.run.path),
+                    "seed": run.record.recipe.seed,
+                    "recipe": run.record.recipe.name,
+                    **{key: run.figure(key) for key, _, _ in METRICS},
                     "parameters": run.parameters,
                     "flops": run.flops,
                     SECONDS: run.seconds,
@@ -173,7 +173,7 @@ class Comparison:
                 {
                     "recipe": group.name,
                     "runs": [names[place] for place in group.members],
-                    "figures": {key: found.as_dict() for key, found in group.figures.items()},
+                    "figures": {key: found.as_dict() for key, found in group.statistics.items()},
                 }
                 for group in self.groups
             ],

@@ -1,4 +1,4 @@
-"""Charts of a comparison as inline SVG: values with intervals, one row each."""
+"""Charts of a comparison as inline SVG: values with intervals, one per row."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from thirtytwo.report.charts import nice_ticks
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what it is called, its value, the ends of its whisker, what to say of it, and further points."""
+    """One row: label, value, ends of the whisker, tooltip, and further points."""
 
     label: str
     value: float
     low: float
     high: float
-    said: str
+    tooltip: str
     points: tuple[float, ...] = ()
 
 
 def interval_chart(title: str, rows: Sequence[Row], *, unit: str = "%", zero: bool = False) -> str:
-    """Shares as dots with whiskers, in hundredths; `zero` draws the line of no difference. Names are escaped."""
+    """Fractions as dots with whiskers, in percent; `zero` draws the line of no difference. Names are escaped."""
     longest = max((len(row.label) for row in rows), default=0)
     width, right, top, step, bottom = 420.0, 16.0, 30.0, 24.0, 26.0
     left = min(190.0, 16.0 + 7.0 * longest)
@@ -42,8 +42,8 @@ def interval_chart(title: str, rows: Sequence[Row], *, unit: str = "%", zero: bo
     for tick in ticks:
         x = across(tick / 100)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{height - bottom}"/>')
-        shown = f"{tick:.4g}".replace("-", "−") + unit
-        parts.append(f'<text class="num mid" x="{x:.1f}" y="{height - bottom + 16}">{shown}</text>')
+        text = f"{tick:.4g}".replace("-", "−") + unit
+        parts.append(f'<text class="num mid" x="{x:.1f}" y="{height - bottom + 16}">{text}</text>')
     if zero:
         x = across(0.0)
         parts.append(f'<line class="ideal" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{height - bottom}"/>')
@@ -51,7 +51,7 @@ def interval_chart(title: str, rows: Sequence[Row], *, unit: str = "%", zero: bo
         y = top + step * (number + 0.5)
         name = row.label if len(row.label) <= 26 else row.label[:25] + "…"
         parts.append(
-            f'<g><title>{escape(row.said)}</title><text class="name" x="0" y="{y + 4:.1f}">{escape(name)}</text>'
+            f'<g><title>{escape(row.tooltip)}</title><text class="name" x="0" y="{y + 4:.1f}">{escape(name)}</text>'
             f'<line class="whisker" x1="{across(row.low):.1f}" x2="{across(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         parts.extend(f'<circle class="run" cx="{across(point):.1f}" cy="{y:.1f}" r="2.6"/>' for point in row.points)

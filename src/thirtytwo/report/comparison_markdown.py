@@ -13,7 +13,7 @@ from thirtytwo.report.comparison_tables import (
     classes_table,
     cost_table,
     disagreement_title,
-    figures_table,
+    metrics_table,
     pairs_table,
     picture_name,
     recipes_table,
@@ -25,21 +25,21 @@ from thirtytwo.report.comparison_tables import (
 )
 from thirtytwo.text import as_markdown
 
-CLASSES = 10
-PICTURES = 5
+MAX_CLASSES = 10
+MAX_IMAGES = 5
 
 
 def comparison_text(found: Comparison) -> str:
-    """The comparison as Markdown; every name is escaped."""
+    """Format the comparison as Markdown; all names are escaped."""
     parts = [
         f"# {as_markdown(found.dataset)}: {len(found.runs)} runs compared",
-        f"On {as_markdown(found.split)}, n = {found.count:,} pictures. {as_markdown(verdict(found))}",
+        f"On {as_markdown(found.split)}, n = {found.count:,} images. {as_markdown(verdict(found))}",
         *([as_markdown(seeds_verdict(found))] if found.group_pairs else []),
         *(f"> {as_markdown(notice)}" for notice in found.notices),
         table_text(runs_table(found)),
-        "## Figures",
-        "95% intervals in brackets; the best of a row is bold.",
-        table_text(figures_table(found)),
+        "## Metrics",
+        "95% intervals in parentheses; the best value of a row is bold.",
+        table_text(metrics_table(found)),
         "## Cost",
         table_text(cost_table(found)),
     ]
@@ -51,16 +51,16 @@ def comparison_text(found: Comparison) -> str:
         if found.group_pairs:
             parts.append(table_text(recipes_table(found)))
     if found.settings:
-        parts += ["## What the recipes set differently", table_text(settings_table(found))]
+        parts += ["## Settings that differ", table_text(settings_table(found))]
     classes = classes_table(found)
-    shown = Table(classes.columns, classes.rows[:CLASSES])
-    parts += [f"## Classes they differ on most: {len(shown.rows)} of {len(classes.rows)}", table_text(shown)]
+    shown = Table(classes.columns, classes.rows[:MAX_CLASSES])
+    parts += [f"## Classes with the largest differences: {len(shown.rows)} of {len(classes.rows)}", table_text(shown)]
     parts += ["## Where they disagree", *_disagreements(found)]
     return "\n\n".join(parts) + "\n"
 
 
 def table_text(table: Table) -> str:
-    """A Markdown table; numbers to the right."""
+    """Format a Markdown table; numbers are right-aligned."""
     ruler = ["---", *("---" if table.words else "---:" for _ in table.columns[1:])]
     lines = [
         _line([as_markdown(column) for column in table.columns]),
@@ -81,17 +81,20 @@ def _line(cells: list[str]) -> str:
 
 def _disagreements(found: Comparison) -> list[str]:
     if not found.disagreements:
-        return ["Nowhere: every picture got the same answer from all of them."]
+        return ["None: all runs predict the same class for every image."]
     parts = []
     for group in found.disagreements:
-        lines = [f"**{as_markdown(disagreement_title(found, group))}**: {len(group.positions):,} pictures, such as", ""]
-        for position in islice(group.positions.tolist(), PICTURES):
+        lines = [
+            f"**{as_markdown(disagreement_title(found, group))}**: {len(group.positions):,} images, for example",
+            "",
+        ]
+        for position in islice(group.positions.tolist(), MAX_IMAGES):
             first = found.runs[0].predictions
-            told = "; ".join(
+            predicted = "; ".join(
                 f"{letters} {as_markdown(name)} {confidence}"
                 for letters, name, _, confidence in answers(found, position)
             )
             truth = first.classes[int(first.truth[position])]
-            lines.append(f"- {as_markdown(picture_name(found, position))}, {as_markdown(truth)}: {told}")
+            lines.append(f"- {as_markdown(picture_name(found, position))}, {as_markdown(truth)}: {predicted}")
         parts.append("\n".join(lines))
     return parts

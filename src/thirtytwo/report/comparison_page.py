@@ -1,4 +1,4 @@
-"""`comparison.html`: a comparison as one offline page, in the manner of a run's report."""
+"""`comparison.html`: a comparison as one self-contained file, styled like the report of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from thirtytwo.report.comparison_tables import (
     classes_table,
     cost_table,
     disagreement_title,
-    figures_table,
     group_name,
+    metrics_table,
     p_text,
     pair_text,
     pairs_table,
@@ -29,14 +29,14 @@ from thirtytwo.report.comparison_tables import (
 from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
 from thirtytwo.report.run_record import interval, percent
 
-PICTURES = 12
-PICTURES_OF_MANY = 6
+MAX_IMAGES = 12
+MAX_IMAGES_OF_MANY_GROUPS = 6
 MANY_GROUPS = 8
-CHARTED_PAIRS = 15
+MAX_CHARTED_PAIRS = 15
 
 
 def render_comparison(found: Comparison) -> str:
-    """The page's HTML. Every name is escaped by the template, except in charts, which escape their own."""
+    """Render the comparison as HTML. The template escapes all names; charts escape their own."""
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("thirtytwo", "report/templates"),
@@ -60,7 +60,7 @@ def _context(found: Comparison) -> dict[str, Any]:
         "runs": runs_table(found),
         "accuracy_chart": _accuracy_chart(found),
         "difference_chart": _difference_chart(found),
-        "figures": figures_table(found),
+        "metrics": metrics_table(found),
         "cost": cost_table(found),
         "timed_on": found.timed_on,
         "pairs": pairs_table(found),
@@ -72,7 +72,7 @@ def _context(found: Comparison) -> dict[str, Any]:
         "classes": classes_table(found),
         "disagreements": _disagreements(found),
         "disagreeing": sum(len(group.positions) for group in found.disagreements),
-        "with_pictures": found.pictures is not None,
+        "with_images": found.images is not None,
     }
 
 
@@ -80,22 +80,22 @@ def _accuracy_chart(found: Comparison) -> str:
     rows = []
     for run in found.runs:
         low, high = run.metrics["accuracy"]["ci95"]
-        said = f"{run.name}: {percent(run.accuracy)}, 95% interval {interval([low, high])}"
-        rows.append(Row(run.letter, run.accuracy, low, high, said))
+        tooltip = f"{run.name}: {percent(run.accuracy)}, 95% interval {interval([low, high])}"
+        rows.append(Row(run.letter, run.accuracy, low, high, tooltip))
     return interval_chart("Accuracy", rows)
 
 
 def _difference_chart(found: Comparison) -> str:
-    """Differences of pairs; with many runs only those with the best."""
+    """Differences of all pairs; with many runs only pairs with the best run."""
     pairs = found.pairs
-    if len(pairs) > CHARTED_PAIRS:
+    if len(pairs) > MAX_CHARTED_PAIRS:
         pairs = tuple(pair for pair in pairs if pair.first == 0)
     rows = [
         Row(
             f"{found.runs[pair.first].letter} − {found.runs[pair.second].letter}",
             pair.test.difference,
             *pair.test.ci95,
-            f"{pair_text(found, pair)} p {p_text(pair.test.p_value)} by itself",
+            f"{pair_text(found, pair)} p {p_text(pair.test.p_value)} uncorrected",
         )
         for pair in pairs
     ]
@@ -105,18 +105,18 @@ def _difference_chart(found: Comparison) -> str:
 def _seeds_chart(found: Comparison) -> str:
     rows = []
     for group in found.groups:
-        accuracy = group.figures["accuracy"]
+        accuracy = group.statistics["accuracy"]
         std = accuracy.std or 0.0
         values = tuple(found.runs[place].accuracy for place in group.members)
-        said = f"{group.name}: mean {percent(accuracy.mean)}, standard deviation {percent(std)}, n = {accuracy.n}"
+        tooltip = f"{group.name}: mean {percent(accuracy.mean)}, standard deviation {percent(std)}, n = {accuracy.n}"
         name = group_name(found, group)
-        rows.append(Row(name, accuracy.mean, accuracy.mean - std, accuracy.mean + std, said, values))
+        rows.append(Row(name, accuracy.mean, accuracy.mean - std, accuracy.mean + std, tooltip, values))
     return interval_chart("Accuracy over seeds", rows) if rows else ""
 
 
 def _disagreements(found: Comparison) -> list[dict[str, Any]]:
-    """Each kind of disagreement with its most telling pictures."""
-    most = PICTURES if len(found.disagreements) <= MANY_GROUPS else PICTURES_OF_MANY
+    """Each kind of disagreement with its images of largest difference in confidence."""
+    most = MAX_IMAGES if len(found.disagreements) <= MANY_GROUPS else MAX_IMAGES_OF_MANY_GROUPS
     first = found.runs[0].predictions
     groups = []
     for group in found.disagreements:
@@ -125,10 +125,10 @@ def _disagreements(found: Comparison) -> list[dict[str, Any]]:
                 "name": picture_name(found, position),
                 "true": first.classes[int(first.truth[position])],
                 "answers": [
-                    {"letters": letters, "answer": answer, "right": right, "confidence": confidence}
-                    for letters, answer, right, confidence in answers(found, position)
+                    {"letters": letters, "predicted": predicted, "right": right, "confidence": confidence}
+                    for letters, predicted, right, confidence in answers(found, position)
                 ],
-                **_picture(found, position),
+                **_image(found, position),
             }
             for position in group.positions[:most].tolist()
         ]
@@ -136,8 +136,8 @@ def _disagreements(found: Comparison) -> list[dict[str, Any]]:
     return groups
 
 
-def _picture(found: Comparison, position: int) -> dict[str, Any]:
-    if found.pictures is None:
+def _image(found: Comparison, position: int) -> dict[str, Any]:
+    if found.images is None:
         return {"source": None, "pixelated": False}
-    image = found.pictures.images[position]
+    image = found.images.images[position]
     return {"source": data_uri(image), "pixelated": max(image.shape[:2]) <= PIXELATED_UP_TO}

@@ -1,4 +1,4 @@
-"""The tables and sentences of a comparison, as texts that page, Markdown and command line share."""
+"""Tables and sentences of a comparison, shared by HTML page, Markdown and command line."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.timing import BATCH
 from thirtytwo.report.comparison import LEVEL, Comparison, Contender, Group, Pair
-from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
+from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import duration, interval, percent, quantity
 from thirtytwo.report.seeds import SECONDS, spread_texts
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
 METHODS = (
-    "Every run answered the same pictures, so tests are paired. p is McNemar’s test of “both are right equally often”, "
-    "mid-p version (Fagerland, Lydersen and Laake 2013); the exact version stands beside it. Intervals of differences "
-    "are percentiles of 10,000 bootstrap draws of the pictures, the same ones for both runs. Holm’s p allows for all "
-    "pairs having been looked at. These tests are about these trained networks and other pictures of this kind; what "
-    "training again with another seed would change, only several seeds tell."
+    "All runs were evaluated on the same images, so tests are paired. p is from McNemar’s test of equal accuracy, its "
+    "mid-p version (Fagerland, Lydersen and Laake 2013), which is less conservative than the exact test beside it. "
+    "Intervals of differences are percentiles of 10,000 paired bootstrap resamples of the images. p, Holm is corrected "
+    "for the number of pairs. The tests compare the trained networks on images of this kind. They do not include seed "
+    "variance; that needs several seeds."
 )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, something to say beside it, whether it is the best of its kind, and what it sorts by."""
+    """A text with a note, whether it is the best of its row, and the value to sort by."""
 
     text: str
     note: str = ""
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under columns; the first column names the row. `words`: cells are text, not numbers."""
+    """Columns and rows of cells; the first cell names the row. `words`: cells are text, not numbers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -44,55 +44,55 @@ class Table:
 
 
 def runs_table(found: Comparison) -> Table:
-    """What each letter stands for."""
+    """The run, recipe, network and seed of each letter."""
     rows = [
         (
             Cell(run.letter),
             Cell(run.name),
-            Cell(run.facts.recipe.name),
-            Cell(run.facts.recipe.model.name),
-            Cell(str(run.facts.recipe.seed)),
+            Cell(run.record.recipe.name),
+            Cell(run.record.recipe.model.name),
+            Cell(str(run.record.recipe.seed)),
         )
         for run in found.runs
     ]
     return Table(("", "Run", "Recipe", "Network", "Seed"), tuple(rows), words=True)
 
 
-def figures_table(found: Comparison) -> Table:
-    """Every figure of every run with its interval."""
+def metrics_table(found: Comparison) -> Table:
+    """Every metric of every run with its interval."""
     rows = []
-    for key, name, _ in FIGURES:
-        figures = [run.figure(key) for run in found.runs]
-        given = [figure["value"] for figure in figures if figure is not None]
-        if not given:
+    for key, name, _ in METRICS:
+        metrics = [run.figure(key) for run in found.runs]
+        known = [metric["value"] for metric in metrics if metric is not None]
+        if not known:
             continue
-        top = min(given) if key in LOWER_IS_BETTER else max(given)
-        rows.append((Cell(name), *(_figure_cell(key, figure, top) for figure in figures)))
-    return Table(("Figure", *_letters(found.runs)), tuple(rows))
+        best = min(known) if key in LOWER_IS_BETTER else max(known)
+        rows.append((Cell(name), *(_metric_cell(key, metric, best) for metric in metrics)))
+    return Table(("Metric", *_letters(found.runs)), tuple(rows))
 
 
 def cost_table(found: Comparison) -> Table:
-    """What each run costs: size, work, training, and time through `model.onnx` where that was measured."""
+    """The cost of each run: parameters, FLOPs, training, and latency of `model.onnx` where it was measured."""
     runs = found.runs
     rows = [
         _cost_row("Parameters", [run.parameters for run in runs], quantity),
-        _cost_row("FLOPs a picture", [run.flops for run in runs], quantity),
-        _cost_row("Training took", [run.seconds for run in runs], duration),
+        _cost_row("FLOPs per image", [run.flops for run in runs], quantity),
+        _cost_row("Training time", [run.seconds for run in runs], duration),
         (Cell("Trained on"), *(Cell(run.trained_on or "not recorded") for run in runs)),
         _cost_row("Size of model.onnx", [run.model_bytes for run in runs], lambda size: f"{size / 1e6:.1f} MB"),
     ]
     if found.timed_on is not None:
         alone = [None if run.timing is None else run.timing.alone for run in runs]
         batched = [None if run.timing is None else run.timing.batched for run in runs]
-        rows.append(_cost_row("Milliseconds a picture, alone", alone, _milliseconds))
-        rows.append(_cost_row(f"Milliseconds a picture, {BATCH} at once", batched, _milliseconds))
+        rows.append(_cost_row("Milliseconds per image, one at a time", alone, _milliseconds))
+        rows.append(_cost_row(f"Milliseconds per image, {BATCH} at a time", batched, _milliseconds))
     return Table(("Cost", *_letters(runs)), tuple(rows))
 
 
 def pairs_table(found: Comparison) -> Table:
-    """McNemar's test and the bootstrapped difference of every two runs."""
+    """McNemar's test and the bootstrapped difference of every pair of runs."""
     several = len(found.pairs) > 1
-    columns = ("Pair", "Difference", "95% interval", "Only first right", "Only second right", "Both wrong")
+    columns = ("Pair", "Difference", "95% interval", "Only first correct", "Only second correct", "Both wrong")
     rows = []
     for pair in found.pairs:
         test = pair.test
@@ -110,14 +110,14 @@ def pairs_table(found: Comparison) -> Table:
                 *([Cell(p_text(pair.p_adjusted), value=pair.p_adjusted)] if several else []),
             )
         )
-    return Table((*columns, "Same answer", "p", "p, exact", *(["p, Holm"] if several else [])), tuple(rows))
+    return Table((*columns, "Same prediction", "p", "p, exact", *(["p, Holm"] if several else [])), tuple(rows))
 
 
 def seeds_table(found: Comparison) -> Table:
-    """Mean, standard deviation and n of each figure over the seeds of each recipe."""
+    """Mean, standard deviation and n of each metric over the seeds of each recipe."""
     rows = []
-    for key, name in (*((key, name) for key, name, _ in FIGURES), (SECONDS, "Training took")):
-        spreads = [group.figures.get(key) for group in found.groups]
+    for key, name in (*((key, name) for key, name, _ in METRICS), (SECONDS, "Training time")):
+        spreads = [group.statistics.get(key) for group in found.groups]
         if not any(spreads):
             continue
         cells = []
@@ -132,7 +132,7 @@ def seeds_table(found: Comparison) -> Table:
 
 
 def recipes_table(found: Comparison) -> Table:
-    """The difference of the mean accuracies of recipes that have several seeds."""
+    """Differences of mean accuracy between recipes with several seeds."""
     rows = [
         (
             Cell(f"{group_name(found, found.groups[pair.first])} − {group_name(found, found.groups[pair.second])}"),
@@ -146,13 +146,13 @@ def recipes_table(found: Comparison) -> Table:
 
 
 def settings_table(found: Comparison) -> Table:
-    """What the recipes set differently."""
+    """Settings that differ between the recipes."""
     rows = [(Cell(key), *(Cell(_setting(value)) for value in values)) for key, values in found.settings.items()]
     return Table(("Setting", *_letters(found.runs)), tuple(rows), words=True)
 
 
 def classes_table(found: Comparison) -> Table:
-    """Recall of each class by each run, the classes on which they differ most first."""
+    """Recall of each class by each run, largest difference first."""
     recalls = [{row["class"]: row["recall"] for row in run.metrics["per_class"]} for run in found.runs]
     rows = []
     for name in found.runs[0].predictions.classes:
@@ -160,45 +160,47 @@ def classes_table(found: Comparison) -> Table:
         known = [value for value in values if value is not None]
         if not known:
             continue
-        apart = max(known) - min(known)
+        difference = max(known) - min(known)
         cells = [
-            Cell("–") if value is None else Cell(percent(value, 1), best=apart > 0 and value == max(known), value=value)
+            Cell("–")
+            if value is None
+            else Cell(percent(value, 1), best=difference > 0 and value == max(known), value=value)
             for value in values
         ]
-        rows.append((Cell(name), *cells, Cell(points(apart, signed=False), value=apart)))
+        rows.append((Cell(name), *cells, Cell(points(difference, signed=False), value=difference)))
     rows.sort(key=lambda row: -(row[-1].value or 0.0))
-    return Table(("Class", *_letters(found.runs), "Apart"), tuple(rows))
+    return Table(("Class", *_letters(found.runs), "Difference"), tuple(rows))
 
 
 def verdict(found: Comparison) -> str:
-    """Whether the best run is better than the next, in one sentence."""
+    """Whether the best run is better than the second, in one sentence."""
     return pair_text(found, found.pairs[0])
 
 
 def pair_text(found: Comparison, pair: Pair) -> str:
-    """What a pair's test says, in one sentence."""
+    """The result of the test of a pair, in one sentence."""
     test, many = pair.test, len(found.pairs) > 1
     first, second = found.runs[pair.first].letter, found.runs[pair.second].letter
     p_value = pair.p_adjusted if many else test.p_value
-    told = f"95% interval {_ends(test.ci95)}, p {_relation(p_value)}{' after Holm' if many else ''}"
+    result = f"95% interval {_ends(test.ci95)}, p {_relation(p_value)}{', Holm-corrected' if many else ''}"
     if p_value < LEVEL:
-        return f"{first} is right more often than {second}: {points(test.difference)} ({told})."
+        return f"{first} is more accurate than {second}: {points(test.difference)} ({result})."
     return (
-        f"No difference between {first} and {second} could be shown on {test.count:,} pictures: "
-        f"{points(test.difference)} ({told})."
+        f"No significant difference between {first} and {second} on {test.count:,} images: "
+        f"{points(test.difference)} ({result})."
     )
 
 
 def seeds_verdict(found: Comparison) -> str:
-    """Whether the best recipe with several seeds is better than the next, or empty."""
+    """Whether the best recipe with several seeds is better than the second; empty without such recipes."""
     if not found.group_pairs:
         return ""
     pair = found.group_pairs[0]
     first, second = (group_name(found, found.groups[place]) for place in (pair.first, pair.second))
-    told = f"{points(pair.test.difference)}, 95% interval {_ends(pair.test.ci95)}, p {_relation(pair.test.p_value)}"
+    result = f"{points(pair.test.difference)}, 95% interval {_ends(pair.test.ci95)}, p {_relation(pair.test.p_value)}"
     if pair.test.p_value < LEVEL:
-        return f"Over seeds, {first} has a higher mean accuracy than {second}: {told} (Welch’s test)."
-    return f"Over seeds, no difference of mean accuracy between {first} and {second} could be shown: {told} (Welch)."
+        return f"Over seeds, {first} has a higher mean accuracy than {second}: {result} (Welch’s test)."
+    return f"Over seeds, no significant difference in mean accuracy of {first} and {second}: {result} (Welch’s test)."
 
 
 def group_name(found: Comparison, group: Group) -> str:
@@ -207,23 +209,23 @@ def group_name(found: Comparison, group: Group) -> str:
 
 
 def disagreement_title(found: Comparison, group: Disagreement) -> str:
-    """What kind of disagreement, in words."""
+    """The kind of disagreement, in words."""
     letters = [run.letter for run in found.runs]
     if group.kind == "divided":
-        return "Two or more right, two or more wrong"
+        return "Two or more correct, two or more wrong"
     if group.kind == "all_wrong":
-        return f"{'Both' if len(letters) == 2 else 'All'} wrong, and the answers differ"
+        return f"{'Both' if len(letters) == 2 else 'All'} wrong, with different predictions"
     if group.run is None:
         raise AssertionError("only_right and only_wrong are about a run")
     if group.kind == "only_wrong":
         return f"Only {letters[group.run]} is wrong"
     if len(letters) == 2:
-        return f"{letters[group.run]} is right, {letters[1 - group.run]} is wrong"
-    return f"Only {letters[group.run]} is right"
+        return f"{letters[group.run]} is correct, {letters[1 - group.run]} is wrong"
+    return f"Only {letters[group.run]} is correct"
 
 
 def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]]:
-    """Each different answer to a picture: letters, class, whether it is right, mean confidence; the common first."""
+    """The distinct predictions of an image: letters, class, whether correct, mean confidence; most common first."""
     by_class: dict[int, list[int]] = {}
     for place, run in enumerate(found.runs):
         by_class.setdefault(int(run.predictions.predicted[position]), []).append(place)
@@ -238,19 +240,21 @@ def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]
 
 
 def picture_name(found: Comparison, position: int) -> str:
-    """The file of a picture, or its row."""
-    given = found.runs[0].predictions
-    return given.files[position] if given.files is not None else f"row {int(given.rows[position])}"
+    """The file of an image, or its row."""
+    predictions = found.runs[0].predictions
+    if predictions.files is not None:
+        return predictions.files[position]
+    return f"row {int(predictions.rows[position])}"
 
 
 def points(difference: float, *, signed: bool = True) -> str:
-    """A difference of two shares: `+0.52 points`."""
+    """A difference of two fractions in percentage points: `+0.52 points`."""
     shown = f"{100 * difference:{'+' if signed else ''}.2f}"
     return f"{'0.00' if float(shown) == 0 else shown} points".replace("-", "−")
 
 
 def p_text(p_value: float) -> str:
-    """A p value as people print it."""
+    """A p value, formatted."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
@@ -262,15 +266,15 @@ def _letters(runs: Sequence[Contender]) -> tuple[str, ...]:
     return tuple(run.letter for run in runs)
 
 
-def _figure_cell(key: str, figure: dict[str, Any] | None, top: float) -> Cell:
-    if figure is None:
+def _metric_cell(key: str, metric: dict[str, Any] | None, best: float) -> Cell:
+    if metric is None:
         return Cell("–")
-    share, value = key not in PLAIN_NUMBERS, figure["value"]
-    ends = figure.get("ci95")
+    share, value = key not in NOT_SHARES, metric["value"]
+    ends = metric.get("ci95")
     return Cell(
         percent(value) if share else f"{value:.4f}",
         interval(ends, as_percent=share, digits=None if share else 4) if ends else "",
-        best=value == top,
+        best=value == best,
         value=value,
     )
 

@@ -1,4 +1,4 @@
-"""What report and model card say of calibration and of pictures unlike those trained on."""
+"""Calibration and OOD detection, for report and model card."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.evaluation.metrics import Reliability
-from thirtytwo.report.run_record import Facts, interval, percent
+from thirtytwo.report.run_record import RunRecord, interval, percent
 
-STAGES = (("before", "As trained"), ("temperature_only", "Temperature alone"), ("after", "Calibrated"))
+STAGES = (("before", "As trained"), ("temperature_only", "Temperature only"), ("after", "Calibrated"))
 
 
 def calibration_note(found: Mapping[str, Any], split: str) -> str:
-    """What else the validation images decided that probabilities were calibrated on; nothing where they did not."""
+    """What else the calibration images were used to choose; empty where they were not."""
     chosen = found.get("validation_chose") or ()
     if not chosen:
         return ""
     return (
-        f"The same validation images also chose {', '.join(chosen)}, so confidence fitted on them may come out a "
-        f"little too high; what is measured on {split} is free of that"
+        f"The validation images were also used to choose {', '.join(chosen)}, so the fitted confidence may be slightly "
+        f"too high; metrics on {split} are not affected"
     )
 
 
 def coverage_note(found: Mapping[str, Any], split: str) -> str:
-    """How far the coverage of prediction sets is promised, and how far it is only measured."""
+    """A sentence on when the coverage of prediction sets is guaranteed, without full stop."""
     chosen = ["temperature and curvature", *(found.get("validation_chose") or ())]
     return (
-        "The coverage asked for is promised for validation images that were used for nothing else; these also chose "
-        f"{', '.join(chosen)}. What holds is the coverage measured on {split}, with its interval"
+        "The requested coverage is guaranteed only for validation images that were used for nothing else; these were "
+        f"also used to choose {', '.join(chosen)}. Rely on the coverage measured on {split}, with its interval"
     )
 
 
-def reliability_before(facts: Facts) -> Reliability | None:
-    """Confidence against accuracy before calibration; None where it was not measured."""
-    bins = ((facts.metrics or {}).get("calibration") or {}).get("before", {}).get("bins")
+def reliability_before(record: RunRecord) -> Reliability | None:
+    """The reliability diagram before calibration; None where it was not measured."""
+    bins = ((record.metrics or {}).get("calibration") or {}).get("before", {}).get("bins")
     if not bins:
         return None
     return Reliability(
@@ -46,9 +46,9 @@ def reliability_before(facts: Facts) -> Reliability | None:
     )
 
 
-def calibration_table(facts: Facts) -> dict[str, Any] | None:
-    """Calibration error and likelihood before and after, ready to be shown; None where they were not measured."""
-    found = (facts.metrics or {}).get("calibration")
+def calibration_table(record: RunRecord) -> dict[str, Any] | None:
+    """ECE and NLL before and after calibration, formatted; None where they were not measured."""
+    found = (record.metrics or {}).get("calibration")
     if not found or not found.get("before") or not found.get("after"):
         return None
     curvature = float(found.get("curvature") or 0.0)
@@ -70,20 +70,20 @@ def calibration_table(facts: Facts) -> dict[str, Any] | None:
         "before": rows[0]["ece"],
         "after": rows[-1]["ece"],
         "rows": rows,
-        "note": calibration_note(found, facts.split),
+        "note": calibration_note(found, record.split),
     }
 
 
-def unknown_table(facts: Facts) -> dict[str, Any] | None:
-    """How well pictures of other kinds are told, ready to be shown; None where it was not measured."""
-    found = (facts.metrics or {}).get("unknown")
+def unknown_table(record: RunRecord) -> dict[str, Any] | None:
+    """Metrics of OOD detection, formatted; None where they were not measured."""
+    found = (record.metrics or {}).get("unknown")
     if not found:
         return None
     validation, test = found.get("validation") or {}, found.get("test") or {}
     return {
         "score": str(found["score"]).replace("_", " "),
-        "what": _phrase(found.get("what")),
-        "source": _phrase(found.get("source")),
+        "what": _without_stop(found.get("what")),
+        "source": _without_stop(found.get("source")),
         "share": f"{100 * found['share']:g}%",
         "threshold": f"{found['threshold']:.4g}",
         "validation": None
@@ -106,10 +106,10 @@ def unknown_table(facts: Facts) -> dict[str, Any] | None:
             }
             for row in found.get("against") or ()
         ],
-        "skipped": [f"{row['name']}, since {row['reason']}" for row in found.get("skipped") or ()],
+        "skipped": [f"{row['name']}: {row['reason']}" for row in found.get("skipped") or ()],
     }
 
 
-def _phrase(text: str | None) -> str:
+def _without_stop(text: str | None) -> str:
     """Text without a full stop at its end."""
     return (text or "").strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""Matplotlib figures: one look, and files of them, PNG and SVG."""
+"""Matplotlib figures in a common style, saved as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ STYLE: dict[str, Any] = {
     "font.size": 9,
     "legend.frameon": False,
     "svg.hashsalt": "thirtytwo",
-    "text.parse_math": False,  # a class may be called "$"
+    "text.parse_math": False,  # a class name may contain "$"
     "xtick.color": MUTED,
     "ytick.color": MUTED,
 }
 
 
 def empty_figure(width: float, height: float) -> Any:
-    """A figure of these inches, laid out so that nothing overlaps."""
+    """An empty figure; `width` and `height` are in inches."""
     figure = require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
     require("matplotlib.backends.backend_agg", "train").FigureCanvasAgg(figure)
     return figure
 
 
 def save_figures(directory: Path, drawings: Sequence[tuple[str, Callable[[], Any]]]) -> list[Path]:
-    """Draw each in the common style and write it whole as `name.png` and `name.svg`; returns the paths written."""
+    """Draw each figure in the common style and save it as `name.png` and `name.svg`; returns the written paths."""
     matplotlib = require("matplotlib", "train")
     written = []
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
@@ -43,7 +43,7 @@ def save_figures(directory: Path, drawings: Sequence[tuple[str, Callable[[], Any
         for name, draw in drawings:
             figure = draw()
             figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine(None)  # laid out once, not once a file
+            figure.set_layout_engine(None)  # computed once, not for each file
             for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
                 path = directory / (name + suffix)
                 with written_whole(path) as temporary:

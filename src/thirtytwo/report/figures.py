@@ -1,4 +1,4 @@
-"""The report's charts as files, for papers and slides."""
+"""The charts of the report as image files, for papers and slides."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import numpy as np
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.report.confidence import reliability_before
 from thirtytwo.report.drawing import ACCENT, INK, MUTED, empty_figure, save_figures
-from thirtytwo.report.robustness import spoken
-from thirtytwo.report.run_record import Facts
+from thirtytwo.report.robustness import display_name
+from thirtytwo.report.run_record import RunRecord
 
 SERIES = ("#1f6078", "#b4532a", "#6b8e3d", "#7a5c9e", "#c08a1e", "#4a4f55")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-NAMED_CLASSES = 120
+MAX_NAMED_CLASSES = 120
 
 
-def write_figures(facts: Facts) -> list[Path]:
-    """Write every figure this run has data for into its `figures/`; returns the paths written."""
-    kinds: list[tuple[str, Callable[[Facts], Any]]] = []
-    if facts.history:
+def write_figures(record: RunRecord) -> list[Path]:
+    """Write every figure that the run has data for to `figures/`; returns the written paths."""
+    kinds: list[tuple[str, Callable[[RunRecord], Any]]] = []
+    if record.history:
         kinds.append(("curves", draw_curves))
-    if facts.predictions is not None:
+    if record.predictions is not None:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
-    if facts.metrics is not None:
+    if record.metrics is not None:
         kinds.append(("f1", draw_f1))
-    if facts.corruptions is not None:
+    if record.corruptions is not None:
         kinds.append(("corruptions", draw_corruptions))
-    return save_figures(facts.run.figures, [(name, partial(draw, facts)) for name, draw in kinds])
+    return save_figures(record.run.figures, [(name, partial(draw, record)) for name, draw in kinds])
 
 
-def draw_curves(facts: Facts) -> Any:
-    """Loss and accuracy of training and validation over epochs."""
+def draw_curves(record: RunRecord) -> Any:
+    """Plot loss and accuracy of training and validation over epochs."""
     figure = empty_figure(8.0, 3.2)
     for place, (what, title) in enumerate((("loss", "Loss"), ("accuracy", "Accuracy")), start=1):
         axes = figure.add_subplot(1, 2, place)
-        for part, name, colour, dashes in (
+        for part, name, color, dashes in (
             ("train", "training", MUTED, "--"),
             ("val", "validation", ACCENT, "-"),
         ):
             points = [
                 (row.get("epoch", number), row[f"{part}_{what}"])
-                for number, row in enumerate(facts.history, start=1)
+                for number, row in enumerate(record.history, start=1)
                 if f"{part}_{what}" in row
             ]
             if points:
                 marker = "o" if len(points) == 1 else ""
-                axes.plot(*zip(*points, strict=True), dashes, color=colour, label=name, marker=marker)
+                axes.plot(*zip(*points, strict=True), dashes, color=color, label=name, marker=marker)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         if axes.lines:
@@ -59,11 +59,11 @@ def draw_curves(facts: Facts) -> Any:
     return figure
 
 
-def draw_confusion(facts: Facts) -> Any:
-    """The confusion matrix in parts of each true class, mistakes on a scale of their own."""
-    assert facts.predictions is not None
-    matrix, names = confusion_matrix(facts.predictions), list(facts.predictions.classes)
-    groups = facts.superclasses
+def draw_confusion(record: RunRecord) -> Any:
+    """Plot the confusion matrix, normalized by true class, with errors on a separate color scale."""
+    assert record.predictions is not None
+    matrix, names = confusion_matrix(record.predictions), list(record.predictions.classes)
+    groups = record.superclasses
     if groups:
         order = sorted(range(len(names)), key=lambda index: (groups[names[index]], index))
         matrix, names = matrix[np.ix_(order, order)], [names[index] for index in order]
@@ -74,25 +74,25 @@ def draw_confusion(facts: Facts) -> Any:
     figure = empty_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
-    mistakes = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=(float(mistakes.max()) if mistakes.count() else 1.0) * 1.25)
+    errors = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
+    axes.imshow(errors, cmap="Oranges", vmin=0, vmax=(float(errors.max()) if errors.count() else 1.0) * 1.25)
     if width <= 20:
         for row, column in np.argwhere(matrix > 0):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=INK, fontsize=7)
-    if width <= NAMED_CLASSES:
+    if width <= MAX_NAMED_CLASSES:
         size = 9 if width <= 20 else 6
         axes.set_xticks(range(width), names, rotation=90, fontsize=size)
         axes.set_yticks(range(width), names, fontsize=size)
-    axes.set_xlabel("called")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"Confusions on {facts.split}, n = {len(facts.predictions.truth):,}")
+    axes.set_title(f"Confusion matrix on {record.split}, n = {len(record.predictions.truth):,}")
     return figure
 
 
-def draw_reliability(facts: Facts) -> Any:
-    """Accuracy against confidence with 95 % intervals, and how many pictures lie in each bin; before and after."""
-    assert facts.predictions is not None
-    before, after = reliability_before(facts), reliability(facts.predictions)
+def draw_reliability(record: RunRecord) -> Any:
+    """Plot accuracy against confidence with 95 % intervals, and the number of images per bin, before and after."""
+    assert record.predictions is not None
+    before, after = reliability_before(record), reliability(record.predictions)
     panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
     figure = empty_figure(4.6 * len(panels), 5.4)
     rows = figure.subplots(
@@ -105,18 +105,18 @@ def draw_reliability(facts: Facts) -> Any:
         above.plot([0, 1], [0, 1], ":", color=MUTED)
         errors = np.maximum(0.0, np.abs(ends.T - accuracy))
         above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
-        above.set_title(f"{when.capitalize() or f'Reliability on {facts.split}'}, ECE {found.ece:.4f}")
+        above.set_title(f"{when.capitalize() or f'Reliability on {record.split}'}, ECE {found.ece:.4f}")
         below.bar(found.edges[:-1], found.counts, width=np.diff(found.edges) * 0.92, align="edge", color=MUTED)
-        below.set_xlabel("confidence of the answer")
-    rows[0][0].set_ylabel("right, of those pictures")
-    rows[1][0].set_ylabel("pictures")
+        below.set_xlabel("confidence")
+    rows[0][0].set_ylabel("accuracy")
+    rows[1][0].set_ylabel("images")
     return figure
 
 
-def draw_corruptions(facts: Facts) -> Any:
-    """Accuracy of each kind of corruption over its strength, a panel a family; dotted where nothing is corrupted."""
-    assert facts.corruptions is not None
-    table = facts.corruptions
+def draw_corruptions(record: RunRecord) -> Any:
+    """Plot accuracy against strength for each kind of corruption, one panel per family; dotted: no corruption."""
+    assert record.corruptions is not None
+    table = record.corruptions
     strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
     families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
     figure = empty_figure(2.6 * len(families) + 0.6, 3.4)
@@ -124,32 +124,32 @@ def draw_corruptions(facts: Facts) -> Any:
     for family, axes in zip(families, panels, strict=True):
         axes.axhline(clean, linestyle=":", color=MUTED)
         kinds = [kind for kind in table["kinds"] if kind["family"] == family]
-        for kind, colour, marker in zip(kinds, cycle(SERIES), cycle(MARKERS), strict=False):
+        for kind, color, marker in zip(kinds, cycle(SERIES), cycle(MARKERS), strict=False):
             values = [cell["value"] for cell in kind["accuracy"]]
-            axes.plot(strengths, values, marker=marker, color=colour, markersize=4, label=spoken(kind["kind"]))
+            axes.plot(strengths, values, marker=marker, color=color, markersize=4, label=display_name(kind["kind"]))
         axes.set_title(family.capitalize())
         axes.set_xticks(strengths)
         axes.set_xlabel("strength")
         axes.legend(fontsize=8, handlelength=1.6)
     panels[0].set_ylim(0, 1)
-    panels[0].set_ylabel(f"accuracy on {facts.split}")
+    panels[0].set_ylabel(f"accuracy on {record.split}")
     return figure
 
 
-def draw_f1(facts: Facts) -> Any:
-    """F1 of every class, best first."""
-    assert facts.metrics is not None
-    rows = sorted(facts.metrics["per_class"], key=lambda row: row["f1"] or 0.0)
+def draw_f1(record: RunRecord) -> Any:
+    """Plot F1 of every class, highest first."""
+    assert record.metrics is not None
+    rows = sorted(record.metrics["per_class"], key=lambda row: row["f1"] or 0.0)
     width = len(rows)
     figure = empty_figure(6.0, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
     axes = figure.add_subplot()
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
-    if width <= NAMED_CLASSES:
+    if width <= MAX_NAMED_CLASSES:
         axes.set_yticks(range(width), [row["class"] for row in rows], fontsize=size)
     else:
         axes.set_yticks([])
     axes.set_ylim(-0.6, width - 0.4)
     axes.set_xlim(0, 1)
-    axes.set_title(f"F1 of each class on {facts.split}")
+    axes.set_title(f"F1 of each class on {record.split}")
     return figure

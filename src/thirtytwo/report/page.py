@@ -1,4 +1,4 @@
-"""`report.html`: one file that shows a run to a person, offline, on paper or phone, light or dark."""
+"""`report.html`: the report of a run as one self-contained file, for screen, phone and print, light and dark."""
 
 from __future__ import annotations
 
@@ -14,76 +14,85 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.io import write_text
-from thirtytwo.report.album import Album, make_album
+from thirtytwo.report.album import ImageAlbum, make_album
 from thirtytwo.report.augmented import Augmented, augmented_rows
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
 from thirtytwo.report.figures import write_figures
-from thirtytwo.report.gallery import worst_mistakes
-from thirtytwo.report.label_issues import suspects_of
+from thirtytwo.report.gallery import most_confident_errors
+from thirtytwo.report.label_issues import label_issues_table
 from thirtytwo.report.members import members_table
 from thirtytwo.report.robustness import corruption_table, prediction_sets
-from thirtytwo.report.run_record import Facts, duration, gather, interval, percent, quantity, typed_commands
+from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
 
-PAIRS = 12
+MAX_PAIRS = 12
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
-FIGURES: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "Accuracy", "the most probable class is the true one"),
-    ("accuracy_tta", "Accuracy, augmented views", "apart from the rest: mirrored and shifted views averaged"),
-    ("top5_accuracy", "Top-5 accuracy", "the truth is among the five most probable classes"),
-    ("superclass_accuracy", "Superclass accuracy", "the answer lies in the right superclass"),
+METRICS: tuple[tuple[str, str, str], ...] = (
+    ("accuracy", "Accuracy", "the most probable class is the true class"),
+    ("accuracy_tta", "Accuracy with test-time augmentation", "probabilities averaged over mirrored and shifted views"),
+    ("top5_accuracy", "Top-5 accuracy", "the true class is among the five most probable classes"),
+    ("superclass_accuracy", "Superclass accuracy", "the predicted class belongs to the true superclass"),
     (
         "mistake_severity",
-        "Mistakes within the superclass",
-        "of the mistakes, the part that stays in the right superclass",
+        "Errors within the superclass",
+        "share of misclassified images predicted within the true superclass",
     ),
-    ("macro_precision", "Macro precision", "mean over classes: of the pictures called so, the part that are"),
-    ("macro_recall", "Macro recall", "mean over classes: of the pictures that are so, the part called so"),
-    ("macro_f1", "Macro F1", "mean over classes: harmonic mean of the two"),
-    ("nll", "Negative log likelihood", "nats; 0 is perfect, lower is better"),
-    ("brier", "Brier score", "squared distance from the truth, 0 to 2; lower is better"),
-    ("ece", "Expected calibration error", "mean gap between confidence and accuracy; lower is better"),
+    (
+        "macro_precision",
+        "Macro precision",
+        "mean over classes of precision: share of the images predicted as a class that belong to it",
+    ),
+    ("macro_recall", "Macro recall", "mean over classes of recall: share of a class's images predicted as that class"),
+    ("macro_f1", "Macro F1", "mean over classes of F1: harmonic mean of precision and recall"),
+    ("nll", "Negative log-likelihood", "in nats; 0 is perfect, lower is better"),
+    ("brier", "Brier score", "squared error of the probabilities, 0 to 2; lower is better"),
+    ("ece", "Expected calibration error", "mean difference between confidence and accuracy; lower is better"),
 )
-"""Key in metrics.json, name, and what it says in one line."""
-PLAIN_NUMBERS = frozenset({"nll", "brier", "ece"})
+"""Key in metrics.json, name, and description in one line."""
+NOT_SHARES = frozenset({"nll", "brier", "ece"})
 
 
 def write_report(
     run: RunDir,
-    pictures: ImageSet | None,
+    images: ImageSet | None,
     split: str = "test",
     *,
     val: ImageSet | None = None,
     samples: Augmented | None = None,
 ) -> Path:
-    """Write `report.html` and `figures/` from what the run directory holds; returns the page's path.
+    """Write `report.html` and `figures/` from the files of a run directory; returns the path of the report.
 
-    `pictures` are those of `split`, `val` those held out, wanted for suspected labels; `samples` are training pictures
-    as augmentation shows them (`thirtytwo.training.samples.draw_samples`). Missing artefacts (an interrupted run, no
-    validation, no pictures) are said on the page, not refused.
+    Missing files (of an interrupted run, without validation or without images) are stated in the report.
+
+    Args:
+        run: the run directory.
+        images: the images of `split`; None leaves images out.
+        split: the split that the report is about.
+        val: the validation images, shown among the label issues.
+        samples: training images before and after augmentation (`thirtytwo.training.samples.draw_samples`).
 
     Raises:
-        RunError: no run there, or a damaged artefact.
+        RunError: there is no run, or one of its files is damaged.
     """
-    facts = gather(run, split)
-    write_figures(facts)
-    write_text(run.report, render(facts, pictures, val=val, samples=samples))
+    record = gather(run, split)
+    write_figures(record)
+    write_text(run.report, render(record, images, val=val, samples=samples))
     return run.report
 
 
 def render(
-    facts: Facts,
-    pictures: ImageSet | None,
+    record: RunRecord,
+    images: ImageSet | None,
     *,
     val: ImageSet | None = None,
     samples: Augmented | None = None,
     passed_on: bool = False,
 ) -> str:
-    """The page's HTML. Every name is escaped by the template, except charts, which escape their own.
+    """Render the report as HTML. The template escapes all names; charts escape their own.
 
-    With `passed_on` it goes where the run directory does not, and names no place on this machine.
+    With `passed_on` the report is meant to be read without the run directory, and names no path of this machine.
     """
     jinja2 = require("jinja2", "train")
     environment = jinja2.Environment(
@@ -94,64 +103,66 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    context = _context(facts, pictures) | {
+    context = _context(record, images) | {
         "passed_on": passed_on,
-        "command": facts.command_with(facts.run.recipe.name if passed_on else str(facts.run.recipe)),
-        "augmented": [] if samples is None else augmented_rows(samples, facts.classes),
-        "suspects": suspects_of(facts, {facts.split: pictures} | ({"val": val} if facts.split != "val" else {})),
+        "command": record.command_with(record.run.recipe.name if passed_on else str(record.run.recipe)),
+        "augmented": [] if samples is None else augmented_rows(samples, record.classes),
+        "label_issues": label_issues_table(
+            record, {record.split: images} | ({"val": val} if record.split != "val" else {})
+        ),
     }
     return str(environment.get_template("report.html.j2").render(context))
 
 
-def _context(facts: Facts, pictures: ImageSet | None) -> dict[str, Any]:
-    predictions = facts.predictions
-    mistakes, problem = worst_mistakes(predictions, pictures) if predictions is not None else ([], "")
-    before = reliability_before(facts)
+def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
+    predictions = record.predictions
+    errors, problem = most_confident_errors(predictions, images) if predictions is not None else ([], "")
+    before = reliability_before(record)
     return {
-        "dataset": facts.dataset,
-        "recipe_name": facts.recipe.name,
-        "split": facts.split,
-        "seed": facts.recipe.seed,
-        "classes": len(facts.classes),
-        "started": _date(facts.environment.get("started")),
-        "seconds": _seconds(facts),
-        "notices": _notices(facts),
-        "headline": _headline(facts),
-        "figures": _figure_rows(facts.metrics),
-        "curves": _curves(facts.history),
-        "smoothing": facts.recipe.train.label_smoothing,
-        "taught": facts.recipe.train.distill.run,
-        "per_class": _class_rows(facts),
-        "superclasses": len(set(facts.superclasses.values())),
-        "severity": _severity(facts.metrics),
+        "dataset": record.dataset,
+        "recipe_name": record.recipe.name,
+        "split": record.split,
+        "seed": record.recipe.seed,
+        "classes": len(record.classes),
+        "started": _date(record.environment.get("started")),
+        "seconds": _seconds(record),
+        "notices": _notices(record),
+        "headline": _headline(record),
+        "metric_rows": _metric_rows(record.metrics),
+        "curves": _curves(record.history),
+        "smoothing": record.recipe.train.label_smoothing,
+        "distilled": record.recipe.train.distill.run,
+        "per_class": _class_rows(record),
+        "superclasses": len(set(record.superclasses.values())),
+        "severity": _severity(record.metrics),
         "confusion": ""
         if predictions is None
-        else confusion_chart(confusion_matrix(predictions), facts.classes, facts.superclasses),
-        "group_confusion": "" if predictions is None else _group_confusion(predictions, facts.superclasses),
-        "album": None if predictions is None else _album(make_album(predictions, pictures, facts.superclasses)),
-        "pairs": _pairs(facts),
+        else confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
+        "group_confusion": "" if predictions is None else _group_confusion(predictions, record.superclasses),
+        "album": None if predictions is None else _album(make_album(predictions, images, record.superclasses)),
+        "pairs": _pairs(record),
         "wrong": None if predictions is None else int((predictions.predicted != predictions.truth).sum()),
-        "mistakes": mistakes,
+        "mistakes": errors,
         "mistakes_problem": problem,
         "reliability_before": "" if before is None else reliability_chart(before, "before calibration"),
         "reliability": "" if predictions is None else reliability_chart(reliability(predictions)),
-        "calibration": calibration_table(facts),
-        "ece": (facts.metrics or {}).get("ece"),
+        "calibration": calibration_table(record),
+        "ece": (record.metrics or {}).get("ece"),
         "coverage": [] if predictions is None else _coverage(predictions),
-        "unknown": unknown_table(facts),
-        "sets": prediction_sets(facts),
-        "corruptions": corruption_table(facts),
-        "members": members_table(facts),
-        "typed_command": "" if facts.environment.get("members") else "\n".join(typed_commands(facts.run)),
-        "choices": facts.environment.get("choices") or [],
-        "made_of": _made_of(facts),
-        "skipped": facts.data.get("skipped") or [],
-        "recipe_text": facts.run.recipe.read_text(encoding="utf-8"),
+        "unknown": unknown_table(record),
+        "sets": prediction_sets(record),
+        "corruptions": corruption_table(record),
+        "members": members_table(record),
+        "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
+        "choices": record.environment.get("choices") or [],
+        "made_of": _details(record),
+        "skipped": record.data.get("skipped") or [],
+        "recipe_text": record.run.recipe.read_text(encoding="utf-8"),
     }
 
 
-def _album(album: Album) -> dict[str, Any]:
-    """The album as the template wants it; its text is safe inside a script element."""
+def _album(album: ImageAlbum) -> dict[str, Any]:
+    """The album for the template; its JSON text is safe inside a script element."""
     text = json.dumps(album.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return {
         "text": text,
@@ -178,58 +189,62 @@ def _severity(metrics: Mapping[str, Any] | None) -> dict[str, str] | None:
     return found and {"value": percent(found["value"], 1), "interval": interval(found["ci95"], digits=1)}
 
 
-def _headline(facts: Facts) -> dict[str, Any] | None:
-    if facts.metrics is None:
+def _headline(record: RunRecord) -> dict[str, Any] | None:
+    if record.metrics is None:
         return None
-    metrics, tta = facts.metrics, facts.metrics.get("accuracy_tta")
-    touched = int(metrics.get("test_evaluations") or 0)
+    metrics, tta = record.metrics, record.metrics.get("accuracy_tta")
     return {
         "value": percent(metrics["accuracy"]["value"]),
         "interval": interval(metrics["accuracy"]["ci95"]),
         "n": metrics["n"],
         "wrong": metrics["n"] - round(metrics["accuracy"]["value"] * metrics["n"]),
         "tta": None if tta is None else {"value": percent(tta["value"]), "interval": interval(tta["ci95"])},
-        "touched": touched,
-        "touched_text": {0: "never", 1: "once", 2: "twice"}.get(touched, f"{touched} times"),
+        "test_evaluations": int(metrics.get("test_evaluations") or 0),
         "validation": next(
-            (percent(row["val_accuracy"]) for row in facts.history[::-1] if "val_accuracy" in row), None
+            (percent(row["val_accuracy"]) for row in record.history[::-1] if "val_accuracy" in row), None
         ),
     }
 
 
-def _notices(facts: Facts) -> list[str]:
+def _notices(record: RunRecord) -> list[str]:
     notices = []
-    done, planned = len(facts.history), facts.recipe.schedule.epochs
-    if facts.interrupted:
-        ended = f"This run stopped after {done} of {planned} epochs." if done < planned else "This run did not finish."
-        resume = f"thirtytwo train {facts.data.get('spec') or 'DATA'} --run {facts.run.path} --resume"
-        notices.append(f"{ended} Continue it with: {resume}")
-    if facts.metrics is not None and facts.split != "test":
-        notices.append(f"These are figures on {facts.split}, which served for choices. They are not a test result.")
-    if facts.metrics is not None and facts.split == "test" and int(facts.metrics.get("test_evaluations") or 0) > 1:
-        notices.append(
-            f"Test was scored {facts.metrics['test_evaluations']} times. Anything chosen after the first look "
-            "can flatter these figures."
+    done, planned = len(record.history), record.recipe.schedule.epochs
+    if record.interrupted:
+        ended = (
+            f"This run was interrupted after {done} of {planned} epochs."
+            if done < planned
+            else "This run did not finish."
         )
-    if facts.splits.get("train_on") == "all":
+        resume = f"thirtytwo train {record.data.get('spec') or 'DATA'} --run {record.run.path} --resume"
+        notices.append(f"{ended} Resume it with: {resume}")
+    if record.metrics is not None and record.split != "test":
         notices.append(
-            "Trained on all of train, validation rows included: validation figures of this run measure memory. "
-            "Temperature and threshold come from a twin run that held validation out."
+            f"These metrics are on {record.split}, which was used to make choices. They are not test results."
+        )
+    if record.metrics is not None and record.split == "test" and int(record.metrics.get("test_evaluations") or 0) > 1:
+        notices.append(
+            f"There were {record.metrics['test_evaluations']} test evaluations. If anything was chosen after the first "
+            "one, these metrics are optimistic."
+        )
+    if record.splits.get("train_on") == "all":
+        notices.append(
+            "This run trained on all of train, including validation: its validation metrics are optimistic. "
+            "Temperature and threshold come from a calibration run that held validation out."
         )
     return notices
 
 
-def _figure_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
+def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     if metrics is None:
         return []
     rows = []
-    for key, name, meaning in FIGURES:
-        figure = metrics.get(key)
-        if figure is None:
+    for key, name, meaning in METRICS:
+        metric = metrics.get(key)
+        if metric is None:
             continue
-        share = key not in PLAIN_NUMBERS
-        value = percent(figure["value"]) if share else f"{figure['value']:.4f}"
-        ends = interval(figure["ci95"], as_percent=share, digits=None if share else 4)
+        share = key not in NOT_SHARES
+        value = percent(metric["value"]) if share else f"{metric['value']:.4f}"
+        ends = interval(metric["ci95"], as_percent=share, digits=None if share else 4)
         rows.append({"name": name, "value": value, "interval": ends, "meaning": meaning})
     return rows
 
@@ -250,35 +265,35 @@ def _curves(history: Sequence[Mapping[str, float]]) -> list[str]:
     return [chart for chart in charts if chart]
 
 
-def _class_rows(facts: Facts) -> list[dict[str, Any]]:
-    """Per class, weakest F1 first; recall carries its interval, which few pictures make wide."""
-    if facts.metrics is None:
+def _class_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """Metrics per class, lowest F1 first, with the interval of recall."""
+    if record.metrics is None:
         return []
     rows = []
-    for row in facts.metrics["per_class"]:
+    for row in record.metrics["per_class"]:
         support, recall = row["support"], row["recall"]
         ends = wilson(round((recall or 0.0) * support), support) if support else None
         rows.append(
             {
                 **row,
-                "index": facts.classes.index(row["class"]),
-                "superclass": facts.superclasses.get(row["class"], ""),
+                "index": record.classes.index(row["class"]),
+                "superclass": record.superclasses.get(row["class"], ""),
                 "recall_interval": interval(list(ends), digits=0) if ends else "",
             }
         )
     return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
 
 
-def _pairs(facts: Facts) -> list[dict[str, Any]]:
-    if facts.metrics is None:
+def _pairs(record: RunRecord) -> list[dict[str, Any]]:
+    if record.metrics is None:
         return []
-    support = {row["class"]: row["support"] for row in facts.metrics["per_class"]}
-    pairs = facts.metrics["confusions"][:PAIRS]
+    support = {row["class"]: row["support"] for row in record.metrics["per_class"]}
+    pairs = record.metrics["confusions"][:MAX_PAIRS]
     most = max((pair["count"] for pair in pairs), default=1)
     return [
         {
             **pair,
-            "cell": f"{facts.classes.index(pair['true'])},{facts.classes.index(pair['predicted'])}",
+            "cell": f"{record.classes.index(pair['true'])},{record.classes.index(pair['predicted'])}",
             "share": percent(pair["count"] / max(1, support[pair["true"]]), 1),
             "bar": pair["count"] / most,
         }
@@ -287,7 +302,7 @@ def _pairs(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _coverage(predictions: Predictions) -> list[dict[str, str]]:
-    """If only answers at least this confident count: how many are left, and how many of those are right."""
+    """Coverage and accuracy of predictions with at least each confidence."""
     right = predictions.predicted == predictions.truth
     rows = []
     for least in CONFIDENCES:
@@ -305,9 +320,9 @@ def _coverage(predictions: Predictions) -> list[dict[str, str]]:
     return rows
 
 
-def _made_of(facts: Facts) -> list[tuple[str, str]]:
-    """What the run was made with, as (what, value); what is not recorded is left out."""
-    environment, data, splits = facts.environment, facts.data, facts.splits
+def _details(record: RunRecord) -> list[tuple[str, str]]:
+    """Data, network and machine of the run as (name, value); what is not recorded is left out."""
+    environment, data, splits = record.environment, record.data, record.splits
     hardware: Mapping[str, Any] = environment.get("hardware") or {}
     versions: Mapping[str, Any] = environment.get("versions") or {}
     seconds: Mapping[str, Any] = environment.get("seconds") or {}
@@ -320,19 +335,19 @@ def _made_of(facts: Facts) -> list[tuple[str, str]]:
         hardware.get("gpu"),
     ]
     rows = [
-        ("Data", data.get("spec") or facts.dataset),
-        ("Pictures", ", ".join(counts)),
+        ("Data", data.get("spec") or record.dataset),
+        ("Images", ", ".join(counts)),
         ("Fingerprint", data.get("fingerprint")),
         (
             "Validation",
             _validation_text(splits),
         ),
-        ("Network", facts.recipe.model.name),
-        *facts.origins,
+        ("Network", record.recipe.model.name),
+        *record.origins,
         ("Parameters", quantity(parameters) if parameters else None),
-        ("Work for one picture", f"{quantity(flops)} floating-point operations" if flops else None),
-        ("Training took", duration(seconds["train"]) if seconds.get("train") is not None else None),
-        ("Everything took", duration(seconds["total"]) if seconds.get("total") is not None else None),
+        ("FLOPs per image", quantity(flops) if flops else None),
+        ("Training time", duration(seconds["train"]) if seconds.get("train") is not None else None),
+        ("Total time", duration(seconds["total"]) if seconds.get("total") is not None else None),
         ("Peak memory", f"{peak:,.0f} MB" if peak else None),
         ("Device", environment.get("device")),
         ("Machine", ", ".join(str(part) for part in machine if part)),
@@ -346,21 +361,21 @@ def _validation_text(splits: Mapping[str, Any]) -> str | None:
         return None
     count = splits.get("n_val") or 0
     if splits.get("train_on") == "all":
-        return "none held out: a record run on all of train, its choices made before by a twin run"
+        return "none: trained on all of train, calibrated by another run"
     if not count:
-        return "none held out"
+        return "none"
     if splits.get("val_rows"):
-        return f"{count:,} rows held out of train by seed {splits.get('seed')}, listed in split.json"
-    return f"{count:,} rows, the data's own split"
+        return f"{count:,} images held out of train with seed {splits.get('seed')}, listed in split.json"
+    return f"{count:,} images, the data's own split"
 
 
-def _seconds(facts: Facts) -> str | None:
-    seconds = (facts.environment.get("seconds") or {}).get("train")
+def _seconds(record: RunRecord) -> str | None:
+    seconds = (record.environment.get("seconds") or {}).get("train")
     return None if seconds is None else duration(seconds)
 
 
 def _date(started: object) -> str | None:
-    """An ISO time as a day; anything else as it is."""
+    """An ISO time as a date; other text unchanged."""
     if not started:
         return None
     try:

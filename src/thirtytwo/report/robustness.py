@@ -1,16 +1,16 @@
-"""What report and model card say of corrupted pictures and of prediction sets."""
+"""Corruptions and prediction sets, for report and model card."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from thirtytwo.report.confidence import coverage_note
-from thirtytwo.report.run_record import Facts, interval, percent
+from thirtytwo.report.run_record import RunRecord, interval, percent
 
 
-def corruption_table(facts: Facts) -> dict[str, Any] | None:
-    """Accuracy by kind and strength, ready to be shown; None where it was not measured."""
-    found = facts.corruptions
+def corruption_table(record: RunRecord) -> dict[str, Any] | None:
+    """Accuracy by kind and strength of corruption, formatted; None where it was not measured."""
+    found = record.corruptions
     if found is None:
         return None
     clean = found["clean_accuracy"]["value"]
@@ -27,7 +27,7 @@ def corruption_table(facts: Facts) -> dict[str, Any] | None:
         ]
         rows.append(
             {
-                "kind": spoken(kind["kind"]),
+                "kind": display_name(kind["kind"]),
                 "family": kind["family"] if first else "",
                 "cells": cells,
                 "mean": percent(kind["mean"], 1),
@@ -46,9 +46,9 @@ def corruption_table(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def prediction_sets(facts: Facts) -> dict[str, Any] | None:
-    """Coverage asked for and measured, and how large the sets are; None where it was not measured."""
-    found = (facts.metrics or {}).get("conformal")
+def prediction_sets(record: RunRecord) -> dict[str, Any] | None:
+    """Requested and measured coverage, and set sizes, formatted; None where they were not measured."""
+    found = (record.metrics or {}).get("conformal")
     if not found:
         return None
     weakest = found["least_covered"]
@@ -61,7 +61,7 @@ def prediction_sets(facts: Facts) -> dict[str, Any] | None:
         "n": found["n"],
         "calibrated_on": found["calibrated_on"],
         "least": percent(found["least_probability"], 1),
-        "note": coverage_note(found, facts.split),
+        "note": coverage_note(found, record.split),
         "weakest": weakest["class"],
         "weakest_coverage": percent(weakest["coverage"], 1),
         "sizes": [
@@ -71,13 +71,13 @@ def prediction_sets(facts: Facts) -> dict[str, Any] | None:
 
 
 def _sizes(found: dict[str, Any], most: int = 6) -> list[tuple[str, int]]:
-    """Pictures by size of their set; large sets as one row."""
+    """Number of images by set size; large sets in one row."""
     sizes = sorted((int(size), count) for size, count in found["sizes"].items())
     few = [(str(size), count) for size, count in sizes if size < most]
     many = sum(count for size, count in sizes if size >= most)
     return [*few, (f"{most} and more", many)] if many else few
 
 
-def spoken(kind: str) -> str:
+def display_name(kind: str) -> str:
     """`gaussian_noise` as `Gaussian noise`, `jpeg` as `JPEG`."""
     return "JPEG" if kind == "jpeg" else kind.replace("_", " ").capitalize()

@@ -1,4 +1,4 @@
-"""What a run has to tell: its artefacts read once, with whatever is missing left empty."""
+"""The files of a run, read once for reports; missing files leave empty fields."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from thirtytwo.rundir import Predictions, RunDir
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One run as the report and the model card see it.
+class RunRecord:
+    """The content of a run directory, as report and model card use it.
 
-    `metrics` and `predictions` are None where the split was never scored, `corruptions` where it was not scored under
-    them; `history` holds finite numbers only; `out_of_sample` are the predictions of test and of what was held out,
-    by split;
-    `environment` and `splits` are empty where the run ended before they were written.
+    `metrics` and `predictions` are None without an evaluation on the split, `corruptions` without one on corrupted
+    images; `history` holds finite numbers only; `out_of_sample` holds predictions on images that were not trained on,
+    by split; `environment` and `splits` are empty where the run ended before they were written.
     """
 
     run: RunDir
@@ -37,7 +36,7 @@ class Facts:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What `environment.json` says of the data."""
+        """The entry `data` of `environment.json`."""
         return dict(self.environment.get("data") or {})
 
     @property
@@ -48,7 +47,7 @@ class Facts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their indices; empty where nothing tells them."""
+        """Class names in the order of their indices; empty where they are not recorded."""
         if self.predictions is not None:
             return self.predictions.classes
         if self.metrics is not None:
@@ -66,19 +65,19 @@ class Facts:
 
     @property
     def origins(self) -> list[tuple[str, str]]:
-        """What it goes back to besides its data, as (relation, weights or run as its recipe names them)."""
+        """Weights and runs that this run builds on, as (relation, name in its recipe)."""
         if self.environment.get("members"):
             return []
-        found = [("Started from", self.recipe.transfer.pretrained), ("Taught by", self.recipe.train.distill.run)]
+        found = [("Started from", self.recipe.transfer.pretrained), ("Distilled from", self.recipe.train.distill.run)]
         return [(relation, named) for relation, named in found if named]
 
     @property
     def interrupted(self) -> bool:
-        """Whether training ended before its last epoch, or was never written to its end."""
+        """Whether the run ended before it was finished."""
         return bool(self.environment.get("interrupted")) or (self.metrics is None and self.predictions is None)
 
     def command_with(self, recipe: str) -> str:
-        """What makes this run again: from its resolved recipe at `recipe`, or from the runs it is made of."""
+        """The command that repeats this run from its resolved recipe at `recipe`, or from its members."""
         if self.environment.get("members"):
             return str(self.environment["command"])
         return (
@@ -87,9 +86,9 @@ class Facts:
 
 
 def typed_commands(run: RunDir) -> list[str]:
-    """What was typed for this run, after what was typed for the runs it started from or learned from.
+    """The commands of the runs that this run builds on, in order, then its own.
 
-    Nothing of runs that are no longer where its recipe names them; nothing at all without a record of its own.
+    Runs that no longer exist are left out; empty where the run has no record of its command.
     """
     words = run.read_json(run.environment).get("command") if run.environment.is_file() else None
     if words is None:
@@ -102,19 +101,19 @@ def typed_commands(run: RunDir) -> list[str]:
     return list(dict.fromkeys([*found, str(words)]))
 
 
-def gather(run: RunDir, split: str = "test") -> Facts:
+def gather(run: RunDir, split: str = "test") -> RunRecord:
     """Read a run.
 
-    Figures come from `metrics.json` where it is of this split, else from the predictions of this split.
+    Metrics come from `metrics.json` if it is about this split, else from the predictions on this split.
 
     Raises:
-        RunError: an artefact is damaged, or nothing of a run is there.
+        RunError: there is no run, or one of its files is damaged.
     """
     environment = run.read_json(run.environment) if run.environment.is_file() else {}
     splits = run.read_json(run.split) if run.split.is_file() else {}
     predictions = run.read_predictions(split) if run.predictions(split).is_file() else None
     metrics = run.read_json(run.metrics) if run.metrics.is_file() else None
-    facts = Facts(
+    record = RunRecord(
         run=run,
         split=split,
         recipe=run.read_recipe(),
@@ -131,18 +130,18 @@ def gather(run: RunDir, split: str = "test") -> Facts:
     if metrics is None and predictions is not None:
         metrics = compute_metrics(
             predictions,
-            dataset=facts.dataset,
+            dataset=record.dataset,
             split=split,
-            superclasses=facts.superclasses or None,
+            superclasses=record.superclasses or None,
             test_evaluations=int(splits.get("test_evaluations") or 0),
         )
-    return replace(facts, metrics=metrics)
+    return replace(record, metrics=metrics)
 
 
 def _out_of_sample(
     run: RunDir, split: str, predictions: Predictions | None, splits: Mapping[str, Any]
 ) -> dict[str, Predictions]:
-    """Predictions of this split and, beside those of test, of validation where it was not trained on."""
+    """Predictions on this split; with test also those on validation if it was not trained on."""
     found = {} if predictions is None else {split: predictions}
     if split == "test" and splits.get("train_on") != "all" and run.predictions("val").is_file():
         found["val"] = run.read_predictions("val")
@@ -155,7 +154,7 @@ def percent(value: float, digits: int = 2) -> str:
 
 
 def interval(ci95: list[float], *, as_percent: bool = True, digits: int | None = None) -> str:
-    """The two ends of an interval, unit once: `92.92–93.89%` or `0.201–0.224`."""
+    """Both ends of an interval, with the unit once: `92.92–93.89%` or `0.201–0.224`."""
     low, high = ci95
     if as_percent:
         places = 2 if digits is None else digits
@@ -165,7 +164,7 @@ def interval(ci95: list[float], *, as_percent: bool = True, digits: int | None =
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: `14.2 s`, `12 min 5 s`, `3 h 20 min`."""
+    """Seconds in readable units: `14.2 s`, `12 min 5 s`, `3 h 20 min`."""
     if seconds is None or not math.isfinite(seconds):
         return "not recorded"
     if seconds < 60:
@@ -178,7 +177,7 @@ def duration(seconds: float | None) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """Large counts with a unit a person reads: `2.0 million`, `1.3 billion`, `640`."""
+    """Large counts in readable units: `2.0 million`, `1.3 billion`, `640`."""
     if value is None:
         return "not recorded"
     for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):

@@ -1,4 +1,4 @@
-"""Several seeds of one recipe in one directory: `seed<N>/` each, `summary.json` and `summary.md` beside them."""
+"""Runs of several seeds of one recipe: `seed<N>/` for each, with `summary.json` and `summary.md`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
-from thirtytwo.report.page import FIGURES, PLAIN_NUMBERS
+from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import duration, interval, percent
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"
-_APART = ("seed", "description")
+_SEED_AND_TEXTS = ("seed", "description")
 _NOTE = (
-    "Mean and standard deviation (divisor n - 1) are over seeds: how much the outcome depends on chance in training. "
-    "A run's 95% interval is over pictures: how much it depends on which pictures were scored."
+    "Mean and standard deviation (divisor n - 1) are over seeds: they measure seed variance. "
+    "The 95% interval of a run is over images: it measures sampling error of the test set."
 )
 
 
 def seed_path(parent: Path, seed: int) -> Path:
-    """Where the run of one seed lies."""
+    """The run directory of one seed."""
     return parent / f"seed{seed}"
 
 
@@ -45,27 +45,27 @@ def read_summary(parent: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}.", "Delete it and resume with --seeds.") from None
     if not isinstance(content, dict) or not {"data", "asked", "planned", "runs"} <= content.keys():
-        raise RunError(f"{path} is no summary of seeds.", "Delete it and resume with --seeds.")
+        raise RunError(f"{path} is not a summary of seeds.", "Delete it and resume with --seeds.")
     return content
 
 
 def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
-    """Each run's path, directories of seeds replaced by their finished runs, and what is left out.
+    """The paths of the runs, with directories of seeds replaced by their finished runs; and what was left out.
 
     Raises:
         DataError: a run is named twice.
     """
     paths: list[Path] = []
     notices = []
-    for given in map(Path, runs):
-        if not holds_seeds(given):
-            paths.append(given)
+    for named in map(Path, runs):
+        if not holds_seeds(named):
+            paths.append(named)
             continue
-        content = read_summary(given)
-        paths += [given / run["directory"] for run in content["runs"]]
+        content = read_summary(named)
+        paths += [named / run["directory"] for run in content["runs"]]
         missing = sorted(set(content["planned"]) - {run["seed"] for run in content["runs"]})
         if missing:
-            notices.append(f"{given}: seed {', '.join(map(str, missing))} is not finished and left out.")
+            notices.append(f"{named}: left out seed {', '.join(map(str, missing))}, which is not finished.")
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:
@@ -75,41 +75,41 @@ def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
 
 
 def settings_without_seed(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe sets, as nested tables, but for its seed and words: equal for runs that differ by chance only."""
-    settings = recipe.model_dump(mode="json", exclude=set(_APART))
-    settings["data"].pop("calibrate_from")  # a path: each seed has its own twin
+    """The settings of a recipe without seed and description: equal for runs that differ only in the seed."""
+    settings = recipe.model_dump(mode="json", exclude=set(_SEED_AND_TEXTS))
+    settings["data"].pop("calibrate_from")  # a path: each seed has its own calibration run
     return settings
 
 
 def write_summary(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `summary.json` and `summary.md` of the finished runs below `parent`; the content of the former.
+    """Write `summary.json` and `summary.md` of the finished runs below `parent`; returns the content of the former.
 
-    `planned` are the seeds that belong here, `asked` how training was called.
+    `planned` are all seeds to train, `asked` the arguments of training.
 
     Raises:
-        RunError: the runs are not of one recipe, or an artefact is damaged.
+        RunError: the runs have different recipes, or one of their files is damaged.
     """
-    content = summarise(parent, data, planned, asked)
+    content = summarize(parent, data, planned, asked)
     write_json(parent / SEEDS_SUMMARY, content)
     write_text(parent / SUMMARY_TEXT, summary_text(content))
     return content
 
 
-def summarise(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `summary.json`: each figure of each finished run, and its mean, std, n, min and max."""
+def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `summary.json`: every metric of every finished run, and its mean, std, n, min and max."""
     found = {seed: RunDir(seed_path(parent, seed)) for seed in planned}
     finished = {seed: run for seed, run in found.items() if run.metrics.is_file() and run.environment.is_file()}
     _check_one_recipe(finished)
     runs = [_entry(seed, run) for seed, run in finished.items()]
-    spreads = {key: _spread_of(runs, key) for key in (*(key for key, _, _ in FIGURES), SECONDS)}
-    seconds = spreads.pop(SECONDS)
+    statistics = {key: _statistics_of(runs, key) for key in (*(key for key, _, _ in METRICS), SECONDS)}
+    seconds = statistics.pop(SECONDS)
     return {
         "data": data,
         "asked": dict(asked),
         "planned": list(planned),
         "split": "test",
         "runs": runs,
-        "figures": {key: over.as_dict() for key, over in spreads.items() if over is not None},
+        "figures": {key: over.as_dict() for key, over in statistics.items() if over is not None},
         SECONDS: None if seconds is None else seconds.as_dict(),
     }
 
@@ -120,15 +120,15 @@ def summary_text(content: Mapping[str, Any]) -> str:
     lines = [
         f"# {content['data']}, recipe {content['asked'].get('recipe') or 'fast'}: {_seeds(len(runs))}",
         "",
-        f"Each run is scored on {content['split']}, one view a picture unless said. {_NOTE}",
+        f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}",
     ]
     missing = [seed for seed in planned if seed not in {run["seed"] for run in runs}]
     if missing:
         lines += ["", f"Not finished yet: seed {', '.join(map(str, missing))}."]
     if runs:
-        lines += ["", "| figure | mean | std | n | min | max |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+        lines += ["", "| metric | mean | std | n | min | max |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         lines += [f"| {' | '.join(row)} |" for row in summary_rows(content)]
-        lines += ["", "| run | accuracy | 95% interval | trained in |", "| --- | ---: | ---: | ---: |"]
+        lines += ["", "| run | accuracy | 95% interval | training time |", "| --- | ---: | ---: | ---: |"]
         lines += [
             f"| {run['directory']} | {percent(run['accuracy'])} | {interval(run['accuracy_ci95'])} | "
             f"{duration(run[SECONDS])} |"
@@ -138,51 +138,51 @@ def summary_text(content: Mapping[str, Any]) -> str:
 
 
 def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Name, mean, std, n, min and max of each figure as texts."""
+    """Name, mean, std, n, min and max of each metric, formatted."""
     rows: list[tuple[str, ...]] = []
-    for key, name, _ in FIGURES:
-        figure = content["figures"].get(key)
-        if figure is not None:
-            rows.append((name, *spread_texts(key, figure)))
+    for key, name, _ in METRICS:
+        statistics = content["figures"].get(key)
+        if statistics is not None:
+            rows.append((name, *spread_texts(key, statistics)))
     seconds = content.get(SECONDS)
     if seconds is not None:
-        rows.append(("Training took", *spread_texts(SECONDS, seconds)))
+        rows.append(("Training time", *spread_texts(SECONDS, seconds)))
     return rows
 
 
-def spread_texts(key: str, figure: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Mean, std, n, min and max of a figure as texts in its unit."""
+def spread_texts(key: str, statistics: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Mean, std, n, min and max of a metric, formatted with its unit."""
 
-    def shown(value: float | None) -> str:
+    def formatted(value: float | None) -> str:
         if value is None:
             return "–"
         if key == SECONDS:
             return duration(value)
-        return f"{value:.4f}" if key in PLAIN_NUMBERS else percent(value)
+        return f"{value:.4f}" if key in NOT_SHARES else percent(value)
 
     return (
-        shown(figure["mean"]),
-        shown(figure["std"]),
-        str(figure["n"]),
-        shown(figure["min"]),
-        shown(figure["max"]),
+        formatted(statistics["mean"]),
+        formatted(statistics["std"]),
+        str(statistics["n"]),
+        formatted(statistics["min"]),
+        formatted(statistics["max"]),
     )
 
 
 def _entry(seed: int, run: RunDir) -> dict[str, Any]:
     metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
-    figures = {key: (metrics.get(key) or {}).get("value") for key, _, _ in FIGURES}
+    values = {key: (metrics.get(key) or {}).get("value") for key, _, _ in METRICS}
     return {
         "seed": seed,
         "directory": run.path.name,
         "n": metrics["n"],
-        **figures,
+        **values,
         "accuracy_ci95": metrics["accuracy"]["ci95"],
         SECONDS: (environment.get("seconds") or {}).get("train"),
     }
 
 
-def _spread_of(runs: Sequence[Mapping[str, Any]], key: str) -> Spread | None:
+def _statistics_of(runs: Sequence[Mapping[str, Any]], key: str) -> Spread | None:
     values = [run[key] for run in runs if run.get(key) is not None]
     return spread(values) if values and len(values) == len(runs) else None
 
@@ -197,8 +197,8 @@ def _check_one_recipe(runs: Mapping[int, RunDir]) -> None:
         elif (settings, fingerprint) != first[1:]:
             what = "recipe" if settings != first[1] else "data"
             raise RunError(
-                f"{run.path} was trained with another {what} than {first[0]}, so they are not seeds of one recipe.",
-                "Train them in two directories and compare these.",
+                f"{run.path} was trained with another {what} than {first[0]}, so they cannot be summarized together.",
+                "Train them in two directories and compare the directories.",
             )
 
 

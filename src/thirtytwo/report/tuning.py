@@ -1,4 +1,4 @@
-"""What tuning found, as a table and as figures."""
+"""Results of tuning, as a table and as figures."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from thirtytwo.errors import require
 from thirtytwo.io import written_whole
 from thirtytwo.report.drawing import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
-FIGURES = MONITORS
-SPOKEN = {
-    "val_accuracy": "accuracy on validation",
-    "val_loss": "loss on validation",
-    "val_macro_f1": "macro-F1 on validation",
-    "val_macro_precision": "macro precision on validation",
-    "val_macro_recall": "macro recall on validation",
-    "val_top5_accuracy": "top-5 accuracy on validation",
+METRICS = MONITORS
+DISPLAY_NAMES = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "val_macro_f1": "validation macro F1",
+    "val_macro_precision": "validation macro precision",
+    "val_macro_recall": "validation macro recall",
+    "val_top5_accuracy": "validation top-5 accuracy",
 }
 COLUMNS = 3
-"""Panels beside each other in the figure of slices."""
+"""Number of panels in a row of the slice plot."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: what was drawn (choices as text), how it ended, and its validation figures.
+    """One trial: its sampled settings (choices as text), its outcome, and its validation metrics.
 
-    `outcome` is `done`, `pruned` (ended early, as it fell behind), `diverged`, `failed` (it could not be trained;
-    `reason` says why) or `stopped` (by hand). `value` is the tuned figure at the end, or where it was pruned.
+    `outcome` is `done`, `pruned` (stopped early by the pruner), `diverged`, `failed` (`reason` says why) or `stopped`
+    (interrupted). `value` is the tuned metric at the end, or at the epoch of pruning.
     """
 
     number: int
     outcome: str
     drawn: Mapping[str, Any]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     value: float | None
     epochs: int = 0
     seconds: float = 0.0
@@ -48,8 +48,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Everything a figure of it needs; `importance` is each key's part in how `metric` varies, or nothing;
-    `choices` holds in their order those of keys that have no range.
+    """All trials, and what their plots need.
+
+    `importance` is the share of the variance of `metric` that each key explains, empty where it was not estimated;
+    `choices` holds the choices of keys without a range, in order.
     """
 
     metric: str
@@ -61,17 +63,17 @@ class Tuning:
 
     @property
     def done(self) -> list[Trial]:
-        """Trials that were trained to their end."""
+        """Completed trials."""
         return [trial for trial in self.trials if trial.outcome == "done" and trial.value is not None]
 
     @property
     def best(self) -> Trial | None:
-        """The best of them, the earlier of equals."""
+        """The best completed trial; the earlier one of equals."""
         return min(self.done, key=lambda trial: (self._cost(trial), trial.number), default=None)
 
     @property
     def ranked(self) -> list[Trial]:
-        """Those trained to their end, best first, then the others in their order."""
+        """Completed trials, best first, then the others in order."""
         done = sorted(self.done, key=lambda trial: (self._cost(trial), trial.number))
         return done + [trial for trial in self.trials if trial not in done]
 
@@ -81,19 +83,19 @@ class Tuning:
 
 
 def write_trials(path: Path, tuning: Tuning) -> None:
-    """Write `trials.csv`: one row a trial in their order; what a trial does not have is an empty cell."""
+    """Write `trials.csv`: one row per trial; missing values are empty."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", "outcome", *FIGURES, "epochs", "seconds", *tuning.keys, "reason"])
+        writer.writerow(["trial", "outcome", *METRICS, "epochs", "seconds", *tuning.keys, "reason"])
         for trial in tuning.trials:
-            figures = [trial.figures.get(name, "") for name in FIGURES]
-            drawn = [trial.drawn.get(key, "") for key in tuning.keys]
+            metrics = [trial.metrics.get(name, "") for name in METRICS]
+            sampled = [trial.drawn.get(key, "") for key in tuning.keys]
             seconds = f"{trial.seconds:.1f}"
-            writer.writerow([trial.number, trial.outcome, *figures, trial.epochs, seconds, *drawn, trial.reason])
+            writer.writerow([trial.number, trial.outcome, *metrics, trial.epochs, seconds, *sampled, trial.reason])
 
 
 def write_tuning_figures(directory: Path, tuning: Tuning) -> list[Path]:
-    """Write `history`, `importance` and `slices`, as far as there is something to draw; returns the paths written."""
+    """Write the plots `history`, `importance` and `slices` where there is data for them; returns the written paths."""
     kinds: list[tuple[str, Callable[[Tuning], Any]]] = []
     if tuning.done:
         kinds += [("history", draw_history), ("slices", draw_slices)]
@@ -103,17 +105,17 @@ def write_tuning_figures(directory: Path, tuning: Tuning) -> list[Path]:
 
 
 def draw_history(tuning: Tuning) -> Any:
-    """The figure of every trial in their order, and the best so far."""
+    """Plot the metric of every trial in order, and the best so far."""
     figure = empty_figure(7.0, 3.4)
     axes = figure.add_subplot()
     pruned = [trial for trial in tuning.trials if trial.outcome == "pruned" and trial.value is not None]
-    for trials, marker, colour, name in (
-        (tuning.done, "o", ACCENT, "trained to the end"),
-        (pruned, "x", MUTED, "pruned (where it stopped)"),
+    for trials, marker, color, name in (
+        (tuning.done, "o", ACCENT, "completed"),
+        (pruned, "x", MUTED, "pruned (last value)"),
     ):
         if trials:
             numbers, values = [trial.number for trial in trials], [trial.value for trial in trials]
-            axes.plot(numbers, values, marker, color=colour, markersize=5, label=name)
+            axes.plot(numbers, values, marker, color=color, markersize=5, label=name)
     choose: Callable[[list[float]], float] = min if tuning.metric == "val_loss" else max
     reached = [trial.value for trial in tuning.done if trial.value is not None]
     best = [choose(reached[: end + 1]) for end in range(len(reached))]
@@ -122,7 +124,7 @@ def draw_history(tuning: Tuning) -> Any:
     axes.step(
         [*numbers, last], [*best, best[-1]], where="post", color=WARM, linewidth=1.2, zorder=1, label="best so far"
     )
-    axes.set_title(f"Trials: {SPOKEN[tuning.metric]}")
+    axes.set_title(f"Trials: {DISPLAY_NAMES[tuning.metric]}")
     axes.set_xlabel("trial")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
@@ -130,7 +132,7 @@ def draw_history(tuning: Tuning) -> Any:
 
 
 def draw_importance(tuning: Tuning) -> Any:
-    """How much of the figure's variation each key explains, largest on top."""
+    """Plot the share of the variance that each key explains, largest on top."""
     rows = sorted(tuning.importance.items(), key=lambda row: row[1])
     figure = empty_figure(7.0, 1.2 + 0.3 * len(rows))
     axes = figure.add_subplot()
@@ -139,13 +141,13 @@ def draw_importance(tuning: Tuning) -> Any:
     for place, (_, part) in enumerate(rows):
         axes.text(part, place, f" {100 * part:.0f} %", va="center", fontsize=8, color=INK)
     axes.set_xlim(0, 1.1)
-    axes.set_xlabel(f"part of the variation of {SPOKEN[tuning.metric]}")
-    axes.set_title(f"Which keys matter, from {len(tuning.done)} trials")
+    axes.set_xlabel(f"share of the variance of {DISPLAY_NAMES[tuning.metric]}")
+    axes.set_title(f"Importance of keys, from {len(tuning.done)} trials")
     return figure
 
 
 def draw_slices(tuning: Tuning) -> Any:
-    """The figure over each key, a panel a key; the best trial marked."""
+    """Plot the metric against each key, one panel per key, with the best trial marked."""
     ticker = require("matplotlib.ticker", "train")
     rows = math.ceil(len(tuning.keys) / COLUMNS)
     columns = min(COLUMNS, len(tuning.keys))
@@ -173,5 +175,5 @@ def draw_slices(tuning: Tuning) -> Any:
             axes.tick_params(axis="x", labelsize=7)
         axes.set_xlabel(key)
         if place % columns == 0:
-            axes.set_ylabel(SPOKEN[tuning.metric])
+            axes.set_ylabel(DISPLAY_NAMES[tuning.metric])
     return figure

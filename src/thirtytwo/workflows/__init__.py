@@ -1,4 +1,4 @@
-"""The stages put together: train, train several seeds, tune, put runs together, score again, report again."""
+"""Complete workflows: train, train several seeds, tune, combine, evaluate, export and report."""
 
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate, report

@@ -1,4 +1,4 @@
-"""Trained runs as one: their averaged probabilities, or their averaged weights."""
+"""Combine trained runs: an ensemble averages their probabilities, a soup averages their weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Choice, Hardware, choose_hardware, preserved
 from thirtytwo.training.usage import Meter
-from thirtytwo.workflows.combine import Mixed, averaged, soup_of
-from thirtytwo.workflows.finish import Plan, Run, begin, judge, tell
-from thirtytwo.workflows.leakage import Origins, check_members
-from thirtytwo.workflows.members import Given, Soup, check_alike, opened, told
-from thirtytwo.workflows.records import record, slug, teller
+from thirtytwo.workflows.combine import Combined, average_probabilities, build_soup
+from thirtytwo.workflows.finish import Plan, Run, begin, score_and_export, write_pages
+from thirtytwo.workflows.leakage import Provenance, check_members
+from thirtytwo.workflows.members import Member, Soup, check_compatible, load_member, member_record
+from thirtytwo.workflows.records import progress_logger, record, slug
 
 
 @preserved()
@@ -36,119 +36,130 @@ def ensemble(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> Run:
-    """Put finished runs on the same data together into a new run directory, with report, comparison and model.onnx.
+    """Combine finished runs on the same data into a new run directory, with report, comparison and model.onnx.
 
-    Without `soup` the members' calibrated probabilities are averaged, which costs what all of them cost together.
-    With it their weights are (Wortsman et al. 2022, arXiv 2203.05482), which costs what one of them costs: `uniform`
-    averages all, `greedy` takes the best on validation and then each that does not make it worse there. Only weights
-    that come from the same start, such as one pretrained network, can be expected to mean something together.
+    Without `soup` the calibrated probabilities of the members are averaged; prediction costs as much as all members
+    together. With `soup` their weights are averaged (Wortsman et al. 2022, arXiv 2203.05482); prediction costs as much
+    as one member. Averaging weights works only for runs that start from the same weights, such as one pretrained
+    network.
 
     Args:
         runs: two or more run directories; a directory of seeds stands for every finished run in it.
-        run: the new run directory; one under `runs/` when not given.
-        soup: how weights are averaged; None: probabilities are.
-        device: what computes.
-        data_root: where known data sets are looked for first.
-        show: tell progress on standard error.
+        run: the run directory to create; a new one under `runs/` by default.
+        soup: `uniform` averages the weights of all members; `greedy` starts with the most accurate on validation and
+            adds each that does not lower the accuracy; None averages probabilities.
+        device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+        show: log progress on standard error.
+
+    Returns:
+        The new run directory and the content of its `metrics.json`.
 
     Raises:
-        RunError: a run is missing, not finished or damaged, or the runs do not go together.
-        DataError: fewer than two runs, one named twice, or their data is not at hand as it was.
+        RunError: a run is missing, not finished or damaged, or the runs cannot be combined.
+        DataError: fewer than two runs, a run named twice, or their data is missing or has changed.
     """
-    say = teller(show)
+    log = progress_logger(show)
     started = datetime.now(UTC)
     if run is not None:
         RunDir.refuse_used(Path(run))
-    with ExitStack() as held:
-        meter = held.enter_context(Meter())
+    with ExitStack() as stack:
+        meter = stack.enter_context(Meter())
         paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
         if len(paths) < 2:
             raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
         for notice in notices:
-            say(notice)
-        given = [opened(path) for path in paths]
-        check_alike(given, soup)
+            log(notice)
+        members = [load_member(path) for path in paths]
+        check_compatible(members, soup)
         root = Path(data_root) if data_root is not None else None
-        data = _pictures(given[0], root)
+        data = _load_data(members[0], root)
         dataset, parts = data.dataset, data.parts
-        origins = check_members([one.run for one in given], dataset, parts)
+        origins = check_members([member.run for member in members], dataset, parts)
         hardware = choose_hardware(TrainSettings(precision="float32"), device)
-        say(f"{len(given)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
-        mixed = soup_of(given, parts, soup, hardware, say) if soup else averaged(given)
-        plan = _plan(given, mixed, soup, data, origins, hardware, root, started)
+        log(f"{len(members)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
+        combined = build_soup(members, parts, soup, hardware, log) if soup else average_probabilities(members)
+        plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
-        directory = held.enter_context(RunDir.begun(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
+        directory = stack.enter_context(RunDir.begun(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
         begin(plan, directory)
-        seconds = sum(float(given[at].environment["seconds"]["train"]) for at in mixed.kept)
-        epochs = sum(int(given[at].environment["epochs"]) for at in mixed.kept)
-        fitted = Fitted(mixed.net.eval().to(hardware.device), mixed.mean, mixed.std, epochs, seconds)
-        metrics = judge(plan, fitted, directory, say, meter)
-        _compared(directory, paths, root, say)
-        _warned(directory, paths, say)
-        tell(plan, directory)
+        seconds = sum(float(members[at].environment["seconds"]["train"]) for at in combined.kept)
+        epochs = sum(int(members[at].environment["epochs"]) for at in combined.kept)
+        fitted = Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
+        metrics = score_and_export(plan, fitted, directory, log, meter)
+        _compare_with_members(directory, paths, root, log)
+        _warn_if_member_is_better(directory, paths, log)
+        write_pages(plan, directory)
         return Run(directory.path, metrics)
 
 
-def _pictures(first: Given, root: Path | None) -> RunData:
-    """The members' data as they had it.
+def _load_data(first: Member, root: Path | None) -> RunData:
+    """Load the data of the members as it was when they were trained.
 
     Raises:
-        DataError: it is not there, or lacks some of it.
+        DataError: it is missing, or some of its images are.
     """
     found = load_run_data(first.run, root, image_size=first.info.input_size)
     if any(found.missing.values()):
-        raise DataError(f"{next(found.told())}.", "Put them back, or train the runs again.")
+        raise DataError(f"{next(found.told())}.", "Restore the files, or train the runs again.")
     return found
 
 
 def _plan(
-    given: Sequence[Given],
-    mixed: Mixed,
+    members: Sequence[Member],
+    combined: Combined,
     soup: Soup | None,
     data: RunData,
-    origins: Origins,
+    origins: Provenance,
     hardware: Hardware,
     root: Path | None,
     started: datetime,
 ) -> Plan:
-    about, parts = given[0].environment["data"], data.parts
+    about, parts = members[0].environment["data"], data.parts
     spec, dataset = about["spec"], replace(data.dataset, fingerprint=about["fingerprint"])
-    chosen = replace(hardware, choices=mixed.choices)
-    words = ["thirtytwo", "ensemble", *(str(one.run.path) for one in given), *(["--soup", soup] if soup else [])]
-    written = record(dataset, spec, parts, mixed.recipe.name, {}, chosen, started, about.get("path"))
+    chosen = replace(hardware, choices=combined.choices)
+    words = [
+        "thirtytwo",
+        "ensemble",
+        *(str(member.run.path) for member in members),
+        *(["--soup", soup] if soup else []),
+    ]
+    written = record(dataset, spec, parts, combined.recipe.name, {}, chosen, started, about.get("path"))
     written |= {
         "command": shlex.join(words),
-        "members": [told(one, place in mixed.kept) for place, one in enumerate(given)],
+        "members": [member_record(member, index in combined.kept) for index, member in enumerate(members)],
     }
     if parts.val is None:
-        nothing = Choice("calibration", "none", "the members held nothing out that it could be fitted on")
-        written["choices"] = [*written["choices"], vars(nothing)]
-    split = split_record(parts, mixed.recipe, unused_of(dataset, parts), origins.as_dict())
-    return Plan(spec, dataset, parts, mixed.recipe, chosen, None, written, split, root)
+        no_calibration = Choice("calibration", "none", "the members have no validation images to fit it on")
+        written["choices"] = [*written["choices"], vars(no_calibration)]
+    split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict())
+    return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root)
 
 
-def _warned(directory: RunDir, paths: Sequence[Path], say: Callable[[str], None]) -> None:
-    """Say where a member alone does better on validation, as far as members have their answers there."""
+def _warn_if_member_is_better(directory: RunDir, paths: Sequence[Path], log: Callable[[str], None]) -> None:
+    """Log a member that is more accurate on validation than the combined model."""
 
-    def right(run: RunDir) -> float:
-        said = run.read_predictions("val")
-        return float((said.predicted == said.truth).mean())
+    def accuracy(run: RunDir) -> float:
+        predictions = run.read_predictions("val")
+        return float((predictions.predicted == predictions.truth).mean())
 
     scored = [run for run in map(RunDir, paths) if run.predictions("val").is_file()]
     if not scored or not directory.predictions("val").is_file():
         return
-    together, best = right(directory), max(scored, key=right)
-    if right(best) > together:
-        say(
-            f"{best.path} alone is right on {100 * right(best):.2f} % of validation, together they are on "
-            f"{100 * together:.2f} %: members of like strength gain from each other, much weaker ones cost"
+    together, best = accuracy(directory), max(scored, key=accuracy)
+    if accuracy(best) > together:
+        log(
+            f"{best.path} alone has a validation accuracy of {100 * accuracy(best):.2f} %, the combined model of "
+            f"{100 * together:.2f} %; combining helps runs of similar accuracy, and weaker members lower the result"
         )
 
 
-def _compared(directory: RunDir, paths: Sequence[Path], root: Path | None, say: Callable[[str], None]) -> None:
-    """Hold the new run against its members, where they were scored."""
-    say("comparing it with its members")
+def _compare_with_members(
+    directory: RunDir, paths: Sequence[Path], root: Path | None, log: Callable[[str], None]
+) -> None:
+    """Compare the new run with its members, where they have test predictions."""
+    log("comparing the combined model with its members")
     try:
         compare([directory.path, *paths], out=directory.path / COMPARISON, timed=True, data_root=root)
     except ThirtytwoError as error:
-        say(f"no comparison with its members: {error.message}")
+        log(f"no comparison with the members: {error.message}")

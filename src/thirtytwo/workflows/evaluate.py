@@ -1,4 +1,4 @@
-"""Scoring a finished run again, and writing its report again."""
+"""Evaluate a finished run again, and write its report again."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from thirtytwo.rundir import Predictions, RunDir, alone, writing_at
 from thirtytwo.training.hardware import choose_hardware, preserved
 from thirtytwo.training.samples import draw_samples
 from thirtytwo.workflows.ood_data import check_thresholded, ood_sets, strangers_record
-from thirtytwo.workflows.parts import Scorable, other_images, own_images
-from thirtytwo.workflows.records import slug, teller, touch_test
+from thirtytwo.workflows.parts import OtherImages, other_images, own_images
+from thirtytwo.workflows.records import progress_logger, slug, touch_test
 from thirtytwo.workflows.scoring import Means, Scored, calibration_of, load_net, score
 from thirtytwo.workflows.selection import selection_record, selections
 
 KEPT = ("accuracy_tta", "conformal", "unknown")
-"""Entries of metrics.json that stay where this time they were not asked for."""
+"""Entries of metrics.json that are kept where this evaluation does not measure them."""
 
 
 @preserved()
@@ -56,89 +56,93 @@ def evaluate(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
-    """Score a finished run again, on its own test or validation images or on other `data` with the same class names.
+    """Evaluate a finished run on its own test or validation images, or on other `data` with the same class names.
 
-    Its own images are found by their content, as `split.json` records it: what is missing or new since is logged, and
-    counted as `changed` in the metrics. Other data is scored whole where it has no splits; what the run was trained on
-    or chosen on is left out, and counted as `excluded`.
+    The run's own images are found by their content hashes in `split.json`: missing and new images are logged, and
+    counted as `changed` in the metrics. Other data without splits is used completely; images that the run was trained
+    on or validated on are left out, and counted as `excluded`.
 
-    Its own test rewrites `metrics.json` and the report and counts one more touch of test; anything else writes its
-    own `predictions-….parquet` and leaves `metrics.json` alone. Gives the content of a `metrics.json`; with
-    `corruptions` the content of `corruptions.json`, which is written as well, under that key.
+    An evaluation on the run's own test rewrites `metrics.json` and the report, and counts as one more test evaluation.
+    Any other writes its own `predictions-….parquet` and leaves `metrics.json` unchanged.
 
     Args:
         run: the run directory.
-        data: other data than the run's own, or where that is now.
-        split: `test` or `val`.
-        tta: also with test-time augmentation.
-        corruptions: also under corruptions of every kind and strength.
-        corruption_pictures: how many pictures are corrupted at most, drawn from every class.
-        coverage: also prediction sets, calibrated on validation to hold the truth this often.
-        ood: data sets that hold none of its classes: how well it tells that it does not know them is measured as well.
-        device: what computes.
-        data_root: where known data sets are looked for first.
-        show: tell progress on standard error.
+        data: data to evaluate on, as in `train`; the run's own by default. Also names the new place of the run's data.
+        split: the split to evaluate on, `test` or `val`.
+        tta: also evaluate with test-time augmentation.
+        corruptions: also evaluate on images with corruptions of every kind and strength.
+        corruption_pictures: maximum number of images to corrupt, drawn from every class.
+        coverage: also evaluate prediction sets that are calibrated on validation to contain the true class with this
+            probability, between 0 and 1; no sets by default.
+        ood: data sets without any of the model's classes, to evaluate OOD detection on; none by default.
+        device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+        show: log progress on standard error.
+
+    Returns:
+        The metrics, with the keys of `metrics.json`; with `corruptions` also the content of `corruptions.json` under
+        that key.
 
     Raises:
-        RunError: no such run, not finished, or without the validation rows that sets are calibrated on.
-        DataError: the data is not there or other data than it was, the classes do not match, there is no such split,
-            nothing is left that the run does not know, or too little for what is asked.
+        RunError: the run does not exist, is not finished, or lacks the validation predictions that `coverage` needs.
+        DataError: the data is missing or has changed, has other classes, lacks the split, or has too few images left
+            that the run was not trained on.
     """
-    say = teller(show)
+    log = progress_logger(show)
     directory = RunDir.open(Path(run))
-    calibration = None if coverage is None else _calibration(directory, coverage)
-    there = _opened(directory, data, split, device, data_root)
-    if calibration is not None and there.own and split == "val":
+    calibration = None if coverage is None else _calibration_predictions(directory, coverage)
+    context = _load(directory, data, split, device, data_root)
+    if calibration is not None and context.own and split == "val":
         raise DataError(
-            "Prediction sets are calibrated on validation, so they cannot be measured on it.", "Leave out --split val."
+            "Prediction sets are calibrated on validation, so they cannot be evaluated on it.", "Omit --split val."
         )
-    for sentence in there.told:
-        say(sentence)
-    if ood and not (there.own and split == "test"):
+    for notice in context.notices:
+        log(notice)
+    if ood and not (context.own and split == "test"):
         raise DataError(
-            "OOD metrics compare other data with the run's own test, which is not scored here.",
-            "Leave out --ood, or --data and --split.",
+            "OOD metrics compare other data with the run's own test, which is not evaluated here.",
+            "Omit --ood, or --data and --split.",
         )
-    means = _means(directory, there.info) if ood else None
-    others = ood_sets(there.info, ood, there.data_root) if ood else []
-    spoilt = _drawn(there.pictures, corruption_pictures, there.recipe.data.split_seed) if corruptions else None
-    say(f"scoring {len(there.pictures):,} pictures of {there.dataset.name} ({split})")
-    if there.own and split == "val":
-        used = ", ".join(["temperature and the threshold for unknown", *_chosen(directory, there.recipe)])
-        say(f"validation was used to choose {used}: scores on it are optimistic")
-    shift = there.recipe.evaluate.tta_shift if tta else None
-    scored = score(there.scorer, there.pictures, calibration_of(there.info), shift)
-    metrics = _figures(directory, there, scored, split)
+    means = _load_class_means(directory, context.info) if ood else None
+    ood_images = ood_sets(context.info, ood, context.data_root) if ood else []
+    sample = _sample(context.images, corruption_pictures, context.recipe.data.split_seed) if corruptions else None
+    log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
+    if context.own and split == "val":
+        used = ", ".join(["the temperature and the threshold for unknown", *_chosen(directory, context.recipe)])
+        log(f"validation was used to choose {used}: its metrics are optimistic")
+    shift = context.recipe.evaluate.tta_shift if tta else None
+    scored = score(context.scorer, context.images, calibration_of(context.info), shift)
+    metrics = _metrics(directory, context, scored, split)
     if calibration is not None and coverage is not None:
         sets = measure_sets(calibration, scored.single, coverage)
-        metrics["conformal"] = sets | selection_record(_chosen(directory, there.recipe))
+        metrics["conformal"] = sets | selection_record(_chosen(directory, context.recipe))
     if means is not None:
-        say("scoring OOD data")
+        log("evaluating OOD detection")
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
         metrics["unknown"] = strangers_record(
-            there.scorer,
+            context.scorer,
             means,
-            there.info,
+            context.info,
             validation=(before.get("unknown") or {}).get("validation"),
-            test=there.scorer.known_scores(scored.features, means),
-            sets=others,
+            test=context.scorer.known_scores(scored.features, means),
+            sets=ood_images,
         )
-    metrics |= there.counts
-    directory.write_predictions(there.name(split), scored.single)
+    metrics |= context.counts
+    directory.write_predictions(context.name(split), scored.single)
     table: dict[str, Any] | None = None
-    if spoilt is not None:
-        say(f"corrupting {len(spoilt):,} of {len(there.pictures):,} pictures")
-        table = {"dataset": there.dataset.name, "split": split}
-        table |= measure_corruptions(spoilt, there.scorer.logits, seed=there.recipe.data.split_seed, tell=say)
-        directory.write_json(directory.corruptions_on(there.name(split)), table)
-    if there.own and split == "test":
+    if sample is not None:
+        log(f"evaluating corruptions on {len(sample):,} of {len(context.images):,} images")
+        table = {"dataset": context.dataset.name, "split": split}
+        table |= measure_corruptions(sample, context.scorer.logits, seed=context.recipe.data.split_seed, tell=log)
+        directory.write_json(directory.corruptions_on(context.name(split)), table)
+    if context.own and split == "test":
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
         if _on_the_same_images(before, metrics):
             metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
-        _write_pages(directory, there.recipe, there.parts)
-    elif not there.own:
-        directory.write_json(directory.metrics_on(there.name(split)), metrics)
+        _write_pages(directory, context.recipe, context.parts)
+    elif not context.own:
+        directory.write_json(directory.metrics_on(context.name(split)), metrics)
     return metrics if table is None else metrics | {"corruptions": table}
 
 
@@ -149,37 +153,37 @@ def _on_the_same_images(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """A finished run and the images it is to be scored on.
+class _Context:
+    """A finished run and the images to evaluate it on.
 
-    `parts` are those of the run where the images are its own, else None; `told` says what has changed or was left out,
-    `counts` are the entries of the metrics for that.
+    `parts` are those of the run where the images are its own, else None; `notices` say what has changed or was left
+    out, `counts` are the entries of the metrics for that.
     """
 
     recipe: Recipe
     info: ModelInfo
     scorer: Scorer
     dataset: DataSet
-    pictures: ImageSet
+    images: ImageSet
     parts: Parts | None
     spec: str
     data_root: Path | None
-    told: tuple[str, ...]
+    notices: tuple[str, ...]
     counts: dict[str, Any]
     own_test: int = 0
     """How many images of other data are of the run's own test."""
 
     @property
     def own(self) -> bool:
-        """Whether the images are of the data that the run was trained on."""
+        """Whether the images belong to the data of the run."""
         return self.parts is not None
 
     def name(self, split: str) -> str:
-        """What predictions of this split are filed under."""
+        """The name that predictions on this split are stored under."""
         return split if self.own else f"{slug(self.spec)}-{split}"
 
 
-def _opened(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Opened:
+def _load(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Context:
     recipe = directory.read_recipe()
     environment = directory.read_json(directory.environment)
     hardware = choose_hardware(recipe.train, device)
@@ -194,24 +198,26 @@ def _opened(directory: RunDir, data: str | None, split: str, device: str, data_r
         if not is_own(directory, data, dataset):
             other = other_images(dataset, split, info.classes, directory)
             counts = {"excluded": other.excluded}
-            told = _left_out(other, directory)
-            return _Opened(recipe, info, scorer, dataset, other.images, None, spec, root, told, counts, other.own_test)
+            notices = _left_out(other, directory)
+            return _Context(
+                recipe, info, scorer, dataset, other.images, None, spec, root, notices, counts, other.own_test
+            )
         found = find_again(directory, dataset)
-    pictures = own_images(found, split, directory)
-    told, counts = tuple(found.told()), _changed(found, split)
-    return _Opened(recipe, info, scorer, found.dataset, pictures, found.parts, spec, root, told, counts)
+    images = own_images(found, split, directory)
+    notices, counts = tuple(found.told()), _changed(found, split)
+    return _Context(recipe, info, scorer, found.dataset, images, found.parts, spec, root, notices, counts)
 
 
 def _changed(found: RunData, split: str) -> dict[str, Any]:
-    """The entry of the metrics on what has changed since training, where something has."""
+    """The entry of the metrics on images that are missing or new since training; empty where there are none."""
     missing = len(found.missing.get(split, ()))
     return {"changed": {"missing": missing, "new": len(found.new)}} if missing or found.new else {}
 
 
-def _left_out(other: Scorable, run: RunDir) -> tuple[str, ...]:
+def _left_out(other: OtherImages, run: RunDir) -> tuple[str, ...]:
     if other.excluded is None:
-        return (f"{run.path} recorded no content of its images, so what it was trained on cannot be left out",)
-    reasons = {"trained_on": "trained on", "validation": "chosen and calibrated on"}
+        return (f"{run.path} recorded no hashes of its images, so its training images cannot be left out",)
+    reasons = {"trained_on": "trained on", "validation": "validated and calibrated on"}
     lines = [
         f"left out {count:,} images that {run.path} was {reasons[reason]}"
         for reason, count in other.excluded.items()
@@ -222,27 +228,27 @@ def _left_out(other: Scorable, run: RunDir) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _figures(directory: RunDir, there: _Opened, scored: Scored, split: str) -> dict[str, Any]:
-    """The content of a `metrics.json`, counting one more touch where it is the run's own test."""
-    touches = touch_test(directory) if there.own_test or (there.own and split == "test") else 0
+def _metrics(directory: RunDir, context: _Context, scored: Scored, split: str) -> dict[str, Any]:
+    """The metrics; counts one more test evaluation where the images are the run's own test."""
+    evaluations = touch_test(directory) if context.own_test or (context.own and split == "test") else 0
     record = directory.read_json(directory.split)
     metrics = compute_metrics(
         scored.single,
-        dataset=there.dataset.name,
+        dataset=context.dataset.name,
         split=split,
-        superclasses=there.dataset.superclasses,
+        superclasses=context.dataset.superclasses,
         tta=scored.averaged,
-        test_evaluations=touches or int(record["test_evaluations"]),
+        test_evaluations=evaluations or int(record["test_evaluations"]),
     )
     before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-    straight = (before.get("calibration") or {}).get("temperature_only")
+    temperature_only = (before.get("calibration") or {}).get("temperature_only")
     metrics["calibration"] = calibration_record(
         scored.single,
         scored.logits,
-        calibration_of(there.info),
-        temperature_only=straight["temperature"] if straight else None,
+        calibration_of(context.info),
+        temperature_only=temperature_only["temperature"] if temperature_only else None,
         fitted_on=int(record["n_val"]),
-    ) | selection_record(_chosen(directory, there.recipe))
+    ) | selection_record(_chosen(directory, context.recipe))
     return metrics
 
 
@@ -259,20 +265,20 @@ def report(
     force: bool = False,
     data_root: Path | str | None = None,
 ) -> Path:
-    """Write `report.html`, the figures and the model card of a run again; the path of the page.
+    """Write `report.html`, the figures and the model card of a run again; returns the path of the report.
 
-    The pictures come from the run's data where it can still be read; without it the page says so.
+    Images come from the run's data where it can still be read; else the report says that they are missing.
 
     Args:
         run: the run directory.
-        pictures: without them the page can go where the pictures may not.
-        out: a file for the page alone; what the run directory holds stays as it is then.
-        force: replace `out` if it is there.
-        data_root: where known data sets are looked for first.
+        pictures: include images of the data; without them the report can be shared where the images may not.
+        out: file to write the report to; the run directory stays unchanged then.
+        force: replace `out` if it exists.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
 
     Raises:
-        RunError: no run there, or a damaged artefact.
-        OutputError: `out` is there already, or cannot be written.
+        RunError: there is no run, or one of its files is damaged.
+        OutputError: `out` exists, or cannot be written.
     """
     directory = RunDir.open(Path(run))
     target = None if out is None else Path(out)
@@ -280,15 +286,15 @@ def report(
         check_free(target, force=force)
     with directory.writing() if target is None else writing_at(target):
         recipe = directory.read_recipe()
-        parts = _parts_of(directory, Path(data_root) if data_root is not None else None) if pictures else None
+        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if pictures else None
         if target is None:
             return _write_pages(directory, recipe, parts)
-        write_text(target, render(gather(directory, "test"), **_shown(recipe, parts), passed_on=True))
+        write_text(target, render(gather(directory, "test"), **_report_images(recipe, parts), passed_on=True))
         return target
 
 
-def _parts_of(run: RunDir, data_root: Path | None) -> Parts | None:
-    """The images that the run was trained on and scored with, or None where they are not there as they were."""
+def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
+    """The images that the run was trained and evaluated on; None where they are missing or have changed."""
     if not run.environment.is_file() or not run.predictions("test").is_file():
         return None
     try:
@@ -298,31 +304,31 @@ def _parts_of(run: RunDir, data_root: Path | None) -> Parts | None:
 
 
 def _write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
-    """Write report and model card, with pictures where the run's data is at hand; the report's path."""
-    page = write_report(run, **_shown(recipe, parts))
+    """Write report and model card, with images where they are available; returns the report's path."""
+    page = write_report(run, **_report_images(recipe, parts))
     write_card(run)
     return page
 
 
-def _shown(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
-    """The pictures of a report, as its arguments."""
+def _report_images(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
+    """The images of a report, as keyword arguments of `write_report`."""
     if parts is None:
-        return {"pictures": None}
+        return {"images": None}
     samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
-    return {"pictures": parts.test, "val": parts.val, "samples": samples}
+    return {"images": parts.test, "val": parts.val, "samples": samples}
 
 
-def _calibration(run: RunDir, coverage: float) -> Predictions:
-    """The run's predictions of its validation rows, found good for sets of this coverage before anything is scored.
+def _calibration_predictions(run: RunDir, coverage: float) -> Predictions:
+    """The run's validation predictions, checked to be enough for this coverage.
 
     Raises:
-        RunError: nothing was held out, or what was said of it is not there.
-        DataError: a coverage that cannot be had, or not with so few rows.
+        RunError: the run has no validation images, or their predictions are missing.
+        DataError: `coverage` is out of range, or there are too few validation images for it.
     """
     check_coverage(coverage)
     if not run.read_json(run.split).get("n_val"):
         raise RunError(
-            f"{run.path} held no validation pictures out, and prediction sets are calibrated on those.",
+            f"{run.path} has no validation images, and prediction sets are calibrated on them.",
             "Train with data.val_fraction above 0 and data.train_on = 'train'.",
         )
     calibration = run.read_predictions("val")
@@ -330,11 +336,11 @@ def _calibration(run: RunDir, coverage: float) -> Predictions:
     return calibration
 
 
-def _means(run: RunDir, info: ModelInfo) -> Means:
-    """The class means that `known_score` compares with.
+def _load_class_means(run: RunDir, info: ModelInfo) -> Means:
+    """Load the class means that `known_score` is computed from.
 
     Raises:
-        RunError: the model calls nothing unknown, or they are not there.
+        RunError: the model has no threshold for unknown, or the class means are missing.
     """
     check_thresholded(info)
     try:
@@ -343,5 +349,5 @@ def _means(run: RunDir, info: ModelInfo) -> Means:
         raise RunError(f"{run.class_means} is missing or damaged: {error}.", "Train the run again.") from None
 
 
-def _drawn(pictures: ImageSet, most: int, seed: int) -> ImageSet:
-    return limit(pictures, most, seed) if len(pictures) > most else pictures
+def _sample(images: ImageSet, maximum: int, seed: int) -> ImageSet:
+    return limit(images, maximum, seed) if len(images) > maximum else images

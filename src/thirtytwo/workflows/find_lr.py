@@ -1,4 +1,4 @@
-"""Looking for a rate before a run."""
+"""The learning rate finder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.training.hardware import preserved
 from thirtytwo.training.lr_finder import RangeTest, range_test
-from thirtytwo.workflows.records import teller
+from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.train import settle
 
 
@@ -25,13 +25,16 @@ def find_rate(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> tuple[RangeTest, Recipe]:
-    """A hundred steps at rising rates, as the recipe would train on `data`; nothing is written.
+    """Train about a hundred steps with a rising learning rate and suggest one; writes nothing.
 
-    Gives what was found and the recipe as it was resolved; see `train` for the arguments and what is raised.
+    Arguments and errors are as in `train`.
+
+    Returns:
+        The loss at each learning rate with the suggestion, and the resolved recipe.
     """
     changes = dict(overrides or {})
     named = {"seed": seed, "data.limit_train": limit_train}
     changes |= {key: value for key, value in named.items() if value is not None}
     root = Path(data_root) if data_root is not None else None
     plan = settle(data, recipe or "fast", changes, device, root)
-    return range_test(plan.recipe, plan.parts.train, plan.hardware, tell=teller(show)), plan.recipe
+    return range_test(plan.recipe, plan.parts.train, plan.hardware, tell=progress_logger(show)), plan.recipe

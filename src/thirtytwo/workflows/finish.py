@@ -1,4 +1,4 @@
-"""What every run ends with, however its network came about: figures, model.onnx, report and card."""
+"""The last steps of every run, trained or combined: calibration, metrics, model.onnx, report and model card."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.samples import draw_samples
 from thirtytwo.training.usage import Meter
 from thirtytwo.workflows.ood_data import Skipped, ood_sets, strangers_record, validation_alarms
-from thirtytwo.workflows.records import ending, touch_test
+from thirtytwo.workflows.records import final_record, touch_test
 from thirtytwo.workflows.scoring import (
     Calibrated,
     Means,
-    calibrated,
+    calibrate,
     calibration_of,
-    means_of,
+    compute_class_means,
     model_info,
     save_weights,
     score,
 )
 from thirtytwo.workflows.selection import selection_record, selections
 
-PARITY_PICTURES = 512
+PARITY_IMAGES = 512
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: where it lies and what it scored (`metrics.json`)."""
+    """A finished run: its directory, and the content of its `metrics.json`."""
 
     path: Path
     metrics: dict[str, Any]
@@ -53,21 +53,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is settled before the first step; `record` and `split` become the JSON files of those names."""
+    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`."""
 
     spec: str
     dataset: DataSet
     parts: Parts
     recipe: Recipe
     hardware: Hardware
-    twin: ModelInfo | None
+    calibrated_by: ModelInfo | None
     record: dict[str, Any]
     split: dict[str, Any]
     data_root: Path | None
 
 
 def begin(plan: Plan, directory: RunDir) -> RunDir:
-    """Write down what is settled; what a run that is resumed has written already stays."""
+    """Write the recipe, the split and the environment of a run; files of a resumed run stay as they are."""
     version = plan.record["versions"]["thirtytwo"]
     if not directory.recipe.is_file():
         directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
@@ -78,43 +78,45 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
     return directory
 
 
-def finish(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], meter: Meter) -> dict[str, Any]:
-    """Calibrate on validation, score test once, export, and write figures and report; the content of metrics.json."""
-    metrics = judge(plan, fitted, directory, say, meter)
-    tell(plan, directory)
+def finish(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+    """Calibrate on validation, evaluate on test once, export, write the report; returns the content of metrics.json."""
+    metrics = score_and_export(plan, fitted, directory, log, meter)
+    write_pages(plan, directory)
     return metrics
 
 
-def judge(plan: Plan, fitted: Fitted, directory: RunDir, say: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+def score_and_export(
+    plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter
+) -> dict[str, Any]:
     """`finish` without report and card."""
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
     save_weights(fitted.net, info, directory)
     layout = plan.hardware.memory_format
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device, memory_format=layout)
-    means = means_of(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
-    model = calibrated(info, scorer, means, plan.parts.val, plan.twin, directory)
-    metrics = _measured(plan, scorer, model, means, directory, say)
-    say("writing model.onnx and the report")
+    means = compute_class_means(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
+    model = calibrate(info, scorer, means, plan.parts.val, plan.calibrated_by, directory)
+    metrics = _evaluate_on_test(plan, scorer, model, means, directory, log)
+    log("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
-    parity = _exported(fitted.net, info, means, plan.parts.test, directory)
-    directory.write_json(directory.environment, plan.record | ending(fitted, info.input_size, parity, meter))
+    parity = _export(fitted.net, info, means, plan.parts.test, directory)
+    directory.write_json(directory.environment, plan.record | final_record(fitted, info.input_size, parity, meter))
     directory.write_json(directory.metrics, metrics)
     return metrics
 
 
-def tell(plan: Plan, directory: RunDir) -> None:
+def write_pages(plan: Plan, directory: RunDir) -> None:
     """Write the report, its figures and the model card."""
     samples = draw_samples(plan.recipe, plan.parts.train, ROWS, PASSES)
     write_report(directory, plan.parts.test, val=plan.parts.val, samples=samples)
     write_card(directory)
 
 
-def _measured(
-    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, say: Callable[[str], None]
+def _evaluate_on_test(
+    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Look at test once, and at pictures of other kinds; the content of metrics.json."""
+    """Evaluate on test once, and OOD detection; returns the content of metrics.json."""
     test, calibration = plan.parts.test, calibration_of(model.info)
-    say(f"scoring {len(test):,} test pictures")
+    log(f"evaluating on {len(test):,} test images")
     shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
     scored = score(scorer, test, calibration, shift)
     directory.write_predictions("test", scored.single)
@@ -134,12 +136,12 @@ def _measured(
         fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
     ) | selection_record(chosen := selections(plan.recipe, plan.record))
     if chosen and plan.parts.val is not None:
-        say(f"validation also chose {', '.join(chosen)}: scores on it are optimistic, those on test are not")
-    say("scoring pictures unlike any it was trained on")
+        log(f"validation was also used to choose {', '.join(chosen)}: its metrics are optimistic; test metrics are not")
+    log("evaluating OOD detection")
     sets = ood_sets(model.info)
     for one in sets:
         if isinstance(one, Skipped):
-            say(f"skipped {one.name}: {one.reason}")
+            log(f"skipped {one.name}: {one.reason}")
     metrics["unknown"] = strangers_record(
         scorer,
         means,
@@ -151,15 +153,15 @@ def _measured(
     return metrics
 
 
-def _exported(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
-    """Write `model.onnx`; how far each output is from the network's.
+def _export(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
+    """Write `model.onnx` and compare its outputs with the network's; returns the largest differences.
 
     Raises:
-        ExportError: it does not say what the network says; the file is gone then.
+        ExportError: the outputs differ; the file is deleted then.
     """
     export_onnx(net, info, directory.onnx, means)
     try:
-        return parity_record(check_parity(net, info, directory.onnx, test.images[:PARITY_PICTURES], means))
+        return parity_record(check_parity(net, info, directory.onnx, test.images[:PARITY_IMAGES], means))
     except ExportError:
-        directory.onnx.unlink()  # nobody shall predict with it
+        directory.onnx.unlink()  # a wrong model must not be left behind
         raise

@@ -1,4 +1,4 @@
-"""The guard against leakage: nothing that a run scores was trained on by a run that it starts or learns from."""
+"""Leakage checks: no validation or test image of a run was used to train a run that it builds on."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DIVIDING = ("split_seed", "val_fraction", "group_by")
 
 
 @dataclass(frozen=True)
-class Origins:
-    """Runs that a run goes back to: what they were trained on, which they are, and what could not be checked."""
+class Provenance:
+    """Runs that a run builds on: hashes of their training images, their paths, and what could not be checked."""
 
     hashes: Hashes
     runs: tuple[str, ...] = ()
@@ -36,18 +36,18 @@ class Origins:
         return {"runs": list(self.runs), "hashes": as_text(self.hashes)}
 
 
-def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data_root: Path | None) -> Origins:
-    """No image of validation or test was trained on by a run that this one starts or learns from, or is calibrated by.
+def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data_root: Path | None) -> Provenance:
+    """Check that no run that this one builds on was trained on images of its validation or test.
 
-    Runs that those go back to in turn count as well, even where they are no longer there. `calibrate_from` must not
-    have held our test out either, since it was calibrated on what it held out.
+    Runs that those build on count as well, even where they no longer exist. For `calibrate_from`, its validation counts
+    too, since it was calibrated on it.
 
     Raises:
-        RecipeError: some were; says how many, and what to do.
+        RecipeError: some were; the message says how many, and how to fix it.
     """
     sources = {
         "starts from (transfer.pretrained)": recipe.transfer.pretrained,
-        "learns from (train.distill.run)": recipe.train.distill.run,
+        "is distilled from (train.distill.run)": recipe.train.distill.run,
         "is calibrated by (data.calibrate_from)": recipe.data.calibrate_from if recipe.data.train_on == "all" else "",
     }
     found = {relation: RunDir(Path(named)) for relation, named in sources.items() if named}
@@ -55,49 +55,49 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
     seen: dict[str, Hashes] = {}
     choices = []
     for relation, run in runs.items():
-        theirs = _seen_by(run, dataset)
+        theirs = _training_hashes(run, dataset)
         if theirs is None:
-            reason = "it recorded no content of its images; train it again to have it checked"
-            choices.append(Choice("guard against leakage", f"not checked for {run.path}", reason))
+            reason = "it recorded no hashes of its images; train it again to check it"
+            choices.append(Choice("leakage check", f"not checked for {run.path}", reason))
             continue
         calibrates = "calibrate_from" in relation
         held = recorded_hashes(run, "val") if calibrates else None
         overlap = _overlap(parts, theirs if held is None else np.union1d(theirs, held))
         if overlap:
             raise RecipeError(
-                f"{overlap} were trained on{' or held out' if calibrates else ''} by {run.path}, or by runs it goes "
-                f"back to, which this run {relation}: its metrics would be optimistic.",
+                f"{overlap} were trained on{' or held out' if calibrates else ''} by {run.path}, or by runs "
+                f"that it builds on, which this run {relation}: the metrics would be optimistic.",
                 _fix(run, spec, dataset, recipe, theirs, data_root),
             )
         if not calibrates:
             seen[str(run.path)] = theirs
-    return Origins(_union(seen.values()), tuple(seen), tuple(choices))
+    return Provenance(_union(seen.values()), tuple(seen), tuple(choices))
 
 
-def check_members(runs: Iterable[RunDir], dataset: DataSet, parts: Parts) -> Origins:
-    """The same for runs that are put together.
+def check_members(runs: Iterable[RunDir], dataset: DataSet, parts: Parts) -> Provenance:
+    """The same check for runs that are combined.
 
     Raises:
-        RunError: one was trained on what another one held out.
+        RunError: one was trained on images that another one held out.
     """
     seen = {}
     for run in runs:
-        theirs = _seen_by(run, dataset)
+        theirs = _training_hashes(run, dataset)
         if theirs is None:
             continue
         if overlap := _overlap(parts, theirs):
             raise RunError(
-                f"{overlap} were trained on by {run.path}, or by runs it goes back to.",
+                f"{overlap} were trained on by {run.path}, or by runs that it builds on.",
                 "Train the members on the same data with the same "
                 + ", ".join(f"data.{key}" for key in DIVIDING)
                 + ".",
             )
         seen[str(run.path)] = theirs
-    return Origins(_union(seen.values()), tuple(seen))
+    return Provenance(_union(seen.values()), tuple(seen))
 
 
-def _seen_by(run: RunDir, dataset: DataSet) -> Hashes | None:
-    """What a run and those it goes back to were trained on; None where that cannot be told."""
+def _training_hashes(run: RunDir, dataset: DataSet) -> Hashes | None:
+    """Hashes of the images that a run and those it builds on were trained on; None where they are unknown."""
     recorded = trained_on(run)
     if recorded is not None or not (run.split.is_file() and run.environment.is_file()):
         return recorded
@@ -108,7 +108,7 @@ def _seen_by(run: RunDir, dataset: DataSet) -> Hashes | None:
 
 
 def _overlap(parts: Parts, seen: Hashes) -> str:
-    """`3 of 40 test images`, or nothing."""
+    """`3 of 40 test images`, or empty."""
     found = []
     for name, images in (("validation", parts.val), ("test", parts.test)):
         count = 0 if images is None else int(np.isin(images.hashes, seen).sum())
@@ -118,7 +118,7 @@ def _overlap(parts: Parts, seen: Hashes) -> str:
 
 
 def _fix(run: RunDir, spec: str, dataset: DataSet, recipe: Recipe, theirs: Hashes, data_root: Path | None) -> str:
-    """Settings that divide the data as the other run did, if they help; else to train that run anew."""
+    """How to fix the leakage: split settings of the other run if they help, else training that run again."""
     settings = run.read_recipe().data
     differ = {key: getattr(settings, key) for key in DIVIDING if getattr(settings, key) != getattr(recipe.data, key)}
     if differ:
@@ -133,12 +133,12 @@ def _fix(run: RunDir, spec: str, dataset: DataSet, recipe: Recipe, theirs: Hashe
                 group_by=changed.data.group_by,
             )
             if not _overlap(divide(again, changed), theirs):
-                return "Divide the data as it did: " + _settings(differ)
+                return "Split the data as it did: " + _settings(differ)
         except ThirtytwoError:
             pass
     ours = _settings({key: getattr(recipe.data, key) for key in DIVIDING})
     command = f"thirtytwo train {shlex.quote(spec)} --recipe {shlex.quote(str(run.recipe))} {ours}"
-    return f"Train that run again on what is trained on here, and name the new run: {command}"
+    return f"Train that run again with the split of this run, and name the new run: {command}"
 
 
 def _settings(values: dict[str, object]) -> str:

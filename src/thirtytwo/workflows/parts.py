@@ -1,4 +1,4 @@
-"""Whether a network and a data set go together, and which images of other data are scored."""
+"""Which images a run is evaluated on, and whether a network accepts a data set."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import build_net
 
 
-def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo | None) -> None:
-    """The network can take these pictures, and the twin tells these classes apart.
+def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: ModelInfo | None) -> None:
+    """Check that the network accepts images of this size, and that the calibration run has the same classes.
 
     Raises:
-        RecipeError: it cannot.
+        RecipeError: the images are too small, or the classes differ.
     """
     full = int(parts.train.images.shape[1])
     net = build_net(recipe, len(dataset.classes)).eval()
@@ -32,45 +32,45 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, twin: ModelInfo |
                 net(torch.zeros((1, 3, size, size)))
         except (RuntimeError, IndexError):
             raise RecipeError(
-                f"Pictures of {size}×{size} pixels are too small for this {recipe.model.name}: nothing remains.",
-                "Set data.image_size or schedule.resolution larger, or give model.options fewer groups.",
+                f"Images of {size}×{size} pixels are too small for the network {recipe.model.name}.",
+                "Increase data.image_size or schedule.resolution, or use fewer groups in model.options.",
             ) from None
-    if twin is not None and twin.classes != dataset.classes:
+    if calibrated_by is not None and calibrated_by.classes != dataset.classes:
         raise RecipeError(
-            f"data.calibrate_from names a run on {twin.dataset} with other classes than {dataset.name}.",
-            "Name a run of the same recipe on the same data with train_on = 'train'.",
+            f"data.calibrate_from is a run on {calibrated_by.dataset}, with other classes than {dataset.name}.",
+            "Set it to a run of the same recipe on the same data with data.train_on = 'train'.",
         )
 
 
 def own_images(found: RunData, split: str, run: RunDir) -> ImageSet:
-    """The images of a part of a finished run that are still there.
+    """The images of a split of a finished run that still exist.
 
     Raises:
-        DataError: the run has no such part, or nothing of it is left.
+        DataError: the run has no such split, or none of its images is left.
     """
     recorded = run.read_json(run.split)
     if split == "val" and recorded["train_on"] == "all":
         raise DataError(
-            f"{run.path} was trained on all of {found.dataset.name}, so no validation pictures are left to score.",
-            "Score its twin, or --split test.",
+            f"{run.path} was trained on all of {found.dataset.name}, so it has no validation images.",
+            "Evaluate its calibration run (data.calibrate_from), or use --split test.",
         )
     images = found.parts.val if split == "val" else found.parts.test
     if images is None:
-        raise DataError(f"{run.path} has no split {split!r}.", "Choose the other one with --split.")
+        raise DataError(f"{run.path} has no split {split!r}.", "Choose the other split with --split.")
     if not len(images):
         raise DataError(
             f"None of the {recorded.get(f'n_{split}', 0):,} {split} images of {run.path} is left in "
             f"{found.dataset.name}.",
-            "Put them back, or score other images with --data.",
+            "Restore the files, or evaluate on other images with --data.",
         )
     return images
 
 
 @dataclass(frozen=True)
-class Scorable:
-    """Images of other data that a run may be scored on, and how many were left out since the run knows them.
+class OtherImages:
+    """Images of other data to evaluate a run on, and how many were excluded because the run used them.
 
-    `excluded` counts what was `trained_on` and what was in `validation`; None where the run recorded no content.
+    `excluded` counts images that were `trained_on` and in `validation`; None where the run recorded no hashes.
     `own_test` counts the images that are in the run's own test set.
     """
 
@@ -79,10 +79,10 @@ class Scorable:
     own_test: int = 0
 
 
-def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: RunDir) -> Scorable:
+def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: RunDir) -> OtherImages:
     """The images of a split of other data than the run's, or all of them where the data has no splits.
 
-    Labels are in the order of `classes`. What the run was trained on, or used for validation, is left out.
+    Labels are in the order of `classes`. Images that the run was trained on or validated on are excluded.
 
     Raises:
         DataError: no such split, other classes, or nothing is left.
@@ -92,7 +92,7 @@ def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: Ru
     if images is None and split == "test" and "val" not in stored:
         images = dataset.train
     if images is None or not len(images):
-        raise DataError(f"{dataset.name} has no split {split!r}.", "Choose the other one with --split.")
+        raise DataError(f"{dataset.name} has no split {split!r}.", "Choose the other split with --split.")
     seen, held = trained_on(run), recorded_hashes(run, "val")
     excluded, own_test = None, 0
     if seen is not None and held is not None:
@@ -102,20 +102,20 @@ def other_images(dataset: DataSet, split: str, classes: tuple[str, ...], run: Ru
         if (trained | validation).all():
             raise DataError(
                 f"{run.path} was trained on {excluded['trained_on']:,} of the {len(images):,} images of {dataset.name} "
-                f"and chosen on {excluded['validation']:,}; none is left to score.",
-                "Score it on images that it has not seen.",
+                f"and validated on {excluded['validation']:,}; none is left to evaluate on.",
+                "Use images that were not part of its training or validation.",
             )
         images = images.take(np.flatnonzero(~(trained | validation)))
         tested = recorded_hashes(run, "test")
         own_test = 0 if tested is None else int(np.isin(images.hashes, tested).sum())
-    return Scorable(_relabelled(images, dataset.name, classes), excluded, own_test)
+    return OtherImages(_relabelled(images, dataset.name, classes), excluded, own_test)
 
 
 def _relabelled(images: ImageSet, name: str, classes: tuple[str, ...]) -> ImageSet:
     """The images with labels in the order of the model's `classes`.
 
     Raises:
-        DataError: some are of other classes.
+        DataError: some images have a class that the model does not have.
     """
     if images.classes == classes:
         return images
@@ -125,7 +125,7 @@ def _relabelled(images: ImageSet, name: str, classes: tuple[str, ...]) -> ImageS
     if unknown:
         raise DataError(
             f"{name} has classes the model was not trained on: {', '.join(unknown[:10])}.",
-            f"The model knows: {', '.join(list(classes)[:20])}.",
+            f"Classes of the model: {', '.join(list(classes)[:20])}.",
         )
-    place = np.array([classes.index(one) if one in classes else -1 for one in images.classes], dtype=np.int64)
-    return replace(images, labels=place[images.labels], classes=classes)
+    new_index = np.array([classes.index(name) if name in classes else -1 for name in images.classes], dtype=np.int64)
+    return replace(images, labels=new_index[images.labels], classes=classes)

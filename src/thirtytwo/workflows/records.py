@@ -1,4 +1,4 @@
-"""What a run writes down of itself, and where it lies."""
+"""Records of a run: environment, sessions, test evaluations, log lines, and default paths."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def record(
     started: datetime,
     path: str | None = None,
 ) -> dict[str, Any]:
-    """Content of `environment.json` as far as it is known before training; `path` is where the data of `spec` is."""
+    """The content of `environment.json` that is known before training; `path` is where the data of `spec` is."""
     words = ["thirtytwo", "train", spec, "--recipe", str(recipe_name)]
     for key, value in changes.items():
         words += ["--set", format_override(key, value)]
@@ -67,8 +67,8 @@ def record(
     }
 
 
-def ending(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
-    """What `environment.json` gains when the run has ended."""
+def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
+    """The entries that a finished run adds to `environment.json`."""
     peak, how = meter.peak_memory
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -86,35 +86,35 @@ def ending(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Me
 
 
 def touch_test(run: RunDir) -> int:
-    """Record one more look at test; how many there have been."""
+    """Count one more test evaluation in `split.json`; returns the new count."""
     record = run.read_json(run.split)
     record["test_evaluations"] += 1
     run.write_json(run.split, record)
     return int(record["test_evaluations"])
 
 
-def tell_start(
-    say: Callable[[str], None], dataset: DataSet, parts: Parts, recipe: Recipe, hardware: Hardware, run: RunDir
+def log_start(
+    log: Callable[[str], None], dataset: DataSet, parts: Parts, recipe: Recipe, hardware: Hardware, run: RunDir
 ) -> None:
-    """Say what will be trained on what, and every automatic choice with its reason."""
-    held = f"{len(parts.val):,} held out for validation" if parts.val is not None else "nothing held out"
-    say(
-        f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} pictures to train on, {held}, "
+    """Log the data, the recipe, and every automatic choice with its reason."""
+    validation = f"{len(parts.val):,} for validation" if parts.val is not None else "none for validation"
+    log(
+        f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} images for training, {validation}, "
         f"{len(parts.test):,} for test"
     )
     for note in parts.notes:
-        say(f"left out {note}")
+        log(f"left out {note}")
     for skipped in dataset.skipped[:10]:
-        say(f"skipped {skipped}")
+        log(f"skipped {skipped}")
     if len(dataset.skipped) > 10:
-        say(f"skipped {len(dataset.skipped) - 10:,} more files")
-    say(f"recipe {recipe.name}, seed {recipe.seed}, {recipe.schedule.epochs} epochs; run directory {run.path}")
+        log(f"skipped {len(dataset.skipped) - 10:,} more files")
+    log(f"recipe {recipe.name}, seed {recipe.seed}, {recipe.schedule.epochs} epochs; run directory {run.path}")
     for choice in hardware.choices:
-        say(f"{choice.what}: {choice.value} ({choice.reason})")
+        log(f"{choice.what}: {choice.value} ({choice.reason})")
 
 
-def begun_as(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
-    """What `environment.json` of a run that was stopped says of its beginning, where `now` says what it says today."""
+def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of an interrupted run's `environment.json` to keep on resume; `now` is the record of this session."""
     if not run.environment.is_file():
         return {}
     before = run.read_json(run.environment)
@@ -124,21 +124,21 @@ def begun_as(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_session(run: RunDir, meter: Meter) -> None:
-    """Note in `environment.json` of a run that has not ended how many sessions it took so far, and how long."""
+    """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds."""
     if run.environment.is_file():
-        noted = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
-        run.write_json(run.environment, run.read_json(run.environment) | noted)
+        usage = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        run.write_json(run.environment, run.read_json(run.environment) | usage)
 
 
-def resume_meter(run: RunDir, meter: Meter) -> None:
-    """Have `meter` go on from what the sessions before noted; the checkpoint may know more (`Meter`)."""
+def resume_usage(run: RunDir, meter: Meter) -> None:
+    """Add the recorded usage of earlier sessions to `meter`; a checkpoint may hold later values (`Meter`)."""
     if run.environment.is_file():
         before = run.read_json(run.environment)
         meter.resume(float((before.get("seconds") or {}).get("total") or 0.0), int(before.get("sessions", 1)))
 
 
-def names_its_data(run: RunDir, data: str) -> bool:
-    """Whether `data` is the run's data by its name or place."""
+def matches_data(run: RunDir, data: str) -> bool:
+    """Whether `data` names the run's own data, by name or path."""
     if not run.environment.is_file():
         return False
     about = run.read_json(run.environment)["data"]
@@ -146,41 +146,44 @@ def names_its_data(run: RunDir, data: str) -> bool:
         return bool(data == about["spec"])
     try:
         return bool(absolute(data) == about["path"])
-    except ThirtytwoError:  # no such data: reading it tells more
+    except ThirtytwoError:  # no such data: the reader raises the better error
         return False
 
 
 def is_finished(run: RunDir) -> bool:
-    """Whether a run has everything that training leaves behind."""
+    """Whether a run has everything that a finished training writes."""
     return all(artefact.is_file() for artefact in (run.metrics, run.onnx, run.report))
 
 
 def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: Mapping[str, Any]) -> None:
-    """A resumed run must go on as it began; `spec` names the data now, and `split` is how it is divided.
+    """Check that a run is resumed with the same recipe, data and split.
+
+    `spec` names the data now, `split` is the content of `split.json` for it.
 
     Raises:
-        RunError: names the keys that differ, the other data, or that the same data was divided otherwise.
+        RunError: the recipe, the data or the split differ; the message names the keys that do.
     """
     if run.environment.is_file():
         data = run.read_json(run.environment)["data"]
         if data["fingerprint"] != dataset.fingerprint:
             raise RunError(
-                f"{run.path} was begun on other data: DATA (was {data['spec']!r} as it was then, now {spec!r}).",
-                "Resume with the same data, or start anew with another --run.",
+                f"{run.path} was started on other data: it was {data['spec']!r} (fingerprint {data['fingerprint']}), "
+                f"now {spec!r} (fingerprint {dataset.fingerprint}).",
+                "Resume with the same data, or start a new run with another --run.",
             )
     before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differ = sorted(key for key in before | now if before.get(key) != now.get(key))
     if differ:
-        told = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
+        changed = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
         raise RunError(
-            f"{run.path} was begun with another recipe: {told}.",
-            "Resume without --recipe, --set, --seed, --epochs and --limit-train, or start anew with another --run.",
+            f"{run.path} was started with another recipe: {changed}.",
+            "Resume without --recipe, --set, --seed, --epochs and --limit-train, or start a new run with another --run.",
         )
-    began = run.read_json(run.split) if run.split.is_file() else split
-    if any(began.get(part, {}).get("hashes") != split[part]["hashes"] for part in PARTS):
+    recorded = run.read_json(run.split) if run.split.is_file() else split
+    if any(recorded.get(part, {}).get("hashes") != split[part]["hashes"] for part in PARTS):
         raise RunError(
-            f"{run.path} was begun on another division of its data, or by a version that did not record it.",
-            "Start anew with another --run.",
+            f"{run.path} was started with another split of its data, or by a version that did not record the split.",
+            "Start a new run with another --run.",
         )
 
 
@@ -195,12 +198,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def default_path(data: str, recipe: str | Path, seed: int) -> Path:
-    """Where a run lies when no place was named."""
+    """The run directory used when none is given."""
     return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
 
 
 def slug(text: str) -> str:
-    """The last part of a name or path, fit for a file name."""
+    """The last part of a name or path, as a valid file name."""
     last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
     if last in (".", ".."):  # a hidden or misleading name
         last = Path(text).resolve().name or "data"
@@ -208,7 +211,7 @@ def slug(text: str) -> str:
 
 
 def flops(net: Net, size: int) -> int | None:
-    """Floating-point operations of one picture's forward pass (a multiply-add counts as two)."""
+    """Floating-point operations of the forward pass of one image (a multiply-add counts as two)."""
     device = next(net.parameters()).device
     try:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -226,10 +229,10 @@ def version(package: str) -> str:
         return "0+unknown"
 
 
-def silent(text: str) -> None:
-    """Say nothing."""
+def discard(text: str) -> None:
+    """Ignore a log line."""
 
 
-def teller(show: bool) -> Callable[[str], None]:
-    """Where progress is told: standard error, or nowhere."""
-    return tell if show else silent
+def progress_logger(show: bool) -> Callable[[str], None]:
+    """The function that logs progress: to standard error, or nowhere."""
+    return tell if show else discard

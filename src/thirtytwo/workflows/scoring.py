@@ -26,9 +26,9 @@ from thirtytwo.training.fit import Fitted
 from thirtytwo.workflows.records import version
 
 CALLED_UNKNOWN = 0.05
-"""Part of validation that the threshold calls unknown."""
+"""Fraction of validation images below the threshold for unknown."""
 MEANS_FROM = 10_000
-"""Training pictures, at most, from which class means are taken."""
+"""Maximum number of training images that class means are computed from."""
 
 Means = npt.NDArray[np.float32]
 """The mean direction of each class's features, `(C, D)`."""
@@ -36,7 +36,7 @@ Means = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a network said of labelled pictures: from one view, from several, and its logits and features of one."""
+    """Predictions of labeled images from one view and with test-time augmentation; logits and features of one view."""
 
     single: Predictions
     averaged: Predictions | None
@@ -46,10 +46,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A model that knows how sure it is: its description, and what validation told besides.
+    """The description of a calibrated model, and further results on validation.
 
-    `temperature_only` is the best temperature without a curvature, `known_scores` are those of the validation pictures
-    `(N,)`; both None where there was no validation.
+    `temperature_only` is the best temperature without a curvature, `known_scores` are the scores `(N,)` of the
+    validation images; both are None without validation.
     """
 
     info: ModelInfo
@@ -57,48 +57,48 @@ class Calibrated:
     known_scores: npt.NDArray[np.float64] | None = None
 
 
-def score(scorer: Scorer, pictures: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
-    """Look at each picture once, and with test-time augmentation where `tta_shift` is given."""
-    logits, features = scorer.outputs(pictures.images)
-    single = predictions(pictures, logits, calibration)
+def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
+    """Predict each image from one view, and with test-time augmentation where `tta_shift` is given."""
+    logits, features = scorer.outputs(images.images)
+    single = predictions(images, logits, calibration)
     averaged = None
     if tta_shift is not None:
-        averaged = predictions(pictures, scorer.tta_logits(pictures.images, tta_shift), calibration)
+        averaged = predictions(images, scorer.tta_logits(images.images, tta_shift), calibration)
     return Scored(single, averaged, logits, features)
 
 
-def predictions(pictures: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
-    """Calibrated predictions of labelled pictures from the network's logits `(N, C)`."""
+def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
+    """Calibrated predictions of labeled images from the network's logits `(N, C)`."""
     return Predictions(
-        classes=pictures.classes,
-        truth=pictures.labels,
+        classes=images.classes,
+        truth=images.labels,
         probabilities=calibration.probabilities(logits).astype(np.float32),
-        rows=pictures.rows,
-        files=pictures.files,
+        rows=images.rows,
+        files=images.files,
     )
 
 
 def calibration_of(info: ModelInfo) -> Calibration:
-    """How this model's logits become probabilities."""
+    """The calibration that turns this model's logits into probabilities."""
     return Calibration(info.temperature, info.curvature)
 
 
-def means_of(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
-    """Class means of at most `MEANS_FROM` training pictures as they are; written to `class_means.safetensors`."""
-    some = limit(train, MEANS_FROM, seed) if len(train) > MEANS_FROM else train
-    means = class_means(scorer.outputs(some.images)[1], some.labels, len(train.classes))
+def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
+    """Class means of at most `MEANS_FROM` unaugmented training images; written to `class_means.safetensors`."""
+    sample = limit(train, MEANS_FROM, seed) if len(train) > MEANS_FROM else train
+    means = class_means(scorer.outputs(sample.images)[1], sample.labels, len(train.classes))
     write_bytes(run.class_means, save_arrays({"class_means": means}))
     return means
 
 
-def calibrated(
-    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, twin: ModelInfo | None, run: RunDir
+def calibrate(
+    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, calibrated_by: ModelInfo | None, run: RunDir
 ) -> Calibrated:
-    """Calibration and unknown threshold from validation, or from the twin run that had one."""
+    """Fit the calibration and the threshold for unknown on validation, or take them from the calibration run."""
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
         borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
-        return Calibrated(info.model_copy(update={key: getattr(twin or info, key) for key in borrowed}))
+        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in borrowed}))
     logits, features = scorer.outputs(val.images)
     found = fit_calibration(logits, val.labels)
     run.write_predictions("val", predictions(val, logits, found))
@@ -111,30 +111,30 @@ def calibrated(
     return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
 
 
-def twin(recipe: Recipe) -> ModelInfo | None:
-    """What the run named by `calibrate_from` measured on its validation rows.
+def calibration_run(recipe: Recipe) -> ModelInfo | None:
+    """The model of the run that `data.calibrate_from` names; None where this run holds out validation itself.
 
     Raises:
-        RecipeError: all of train is used, and no twin is named, or one that held nothing out.
+        RecipeError: the run trains on all of train, and names no calibration run, or one without validation.
     """
     if recipe.data.train_on != "all":
         return None
     if not recipe.data.calibrate_from:
         raise RecipeError(
-            "data.train_on is 'all', so nothing is held out to fit temperature and unknown threshold on.",
-            "Train the same recipe with train_on = 'train' first and name that run in data.calibrate_from.",
+            "data.train_on is 'all', so there is no validation to fit temperature and threshold for unknown on.",
+            "Train the same recipe with data.train_on = 'train' first, and set data.calibrate_from to that run.",
         )
     run = RunDir.open(recipe.data.calibrate_from)
     if not run.read_json(run.split)["n_val"]:
         raise RecipeError(
-            f"data.calibrate_from names {run.path}, which held nothing out either.",
-            "Name a run of the same recipe with train_on = 'train'.",
+            f"data.calibrate_from is {run.path}, which has no validation either.",
+            "Set it to a run of the same recipe with data.train_on = 'train'.",
         )
     return read_info(run.onnx)
 
 
 def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -> ModelInfo:
-    """What the model file will say of itself, calibration and accuracy still open."""
+    """The metadata of the model file, without calibration and accuracy."""
     return ModelInfo.model_validate(
         {
             "classes": dataset.classes,
@@ -144,7 +144,7 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
             "std": fitted.std,
             "temperature": 1.0,
             "unknown_threshold": None,
-            "architecture": " ".join([recipe.model.name, *_which(recipe)]),
+            "architecture": " ".join([recipe.model.name, *_architecture(recipe)]),
             "dataset": dataset.name,
             "accuracy": None,
             "version": version("thirtytwo"),
@@ -152,23 +152,23 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
     )
 
 
-def _which(recipe: Recipe) -> list[str]:
-    """The architecture that a network's options name, where they name one."""
+def _architecture(recipe: Recipe) -> list[str]:
+    """The value of the network's option `architecture`, where it has one."""
     named = recipe.model.options.get("architecture")
     return [named] if isinstance(named, str) else []
 
 
 def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
-    """Write `weights.safetensors` whole."""
+    """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     write_bytes(run.weights, save(tensors, metadata={"thirtytwo": info.model_dump_json()}))
 
 
 def load_net(run: RunDir) -> tuple[Net, ModelInfo]:
-    """The trained network of a run and, from its model file, what it needs to look at pictures.
+    """Load the trained network of a run and the metadata of its model file.
 
     Raises:
-        RunError: training did not finish, or the weights do not fit.
+        RunError: training did not finish, or the weights do not fit the recipe.
     """
     if not run.onnx.is_file():
         raise RunError(

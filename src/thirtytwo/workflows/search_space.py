@@ -1,4 +1,4 @@
-"""The space that tuning searches: keys of a recipe, each with a range or a list of choices."""
+"""Search spaces for tuning: keys of a recipe, each with a range or a list of choices."""
 
 from __future__ import annotations
 
@@ -22,39 +22,48 @@ from thirtytwo.errors import RecipeError, did_you_mean, require
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-LUCK = ("name", "description", "seed", "when", "data.val_fraction", "data.split_seed", "data.group_by", "data.train_on")
-"""What would compare luck, or trials judged on different pictures."""
+NOT_TUNABLE = (
+    "name",
+    "description",
+    "seed",
+    "when",
+    "data.val_fraction",
+    "data.split_seed",
+    "data.group_by",
+    "data.train_on",
+)
+"""Keys that only change seed variance, or the images that trials are compared on."""
 RANGE = "a range, such as { low = 0.1, high = 1.0, log = true }, or { choices = [1, 2] }"
 
 
 class Axis(Settings):
-    """Where one key may lie: from `low` to `high`, or one of `choices`."""
+    """The values of one key: from `low` to `high`, or one of `choices`."""
 
     low: int | float | None = None
-    """The least value."""
+    """Smallest value."""
     high: int | float | None = None
-    """The greatest value, itself included."""
+    """Largest value, inclusive."""
     log: bool = False
-    """Draw evenly in the logarithm, as rates want it."""
+    """Sample on a logarithmic scale, as for learning rates."""
     step: Annotated[int | float, Field(gt=0)] | None = None
-    """Only values this far apart, from `low` on."""
+    """Distance between values, starting at `low`; continuous by default."""
     choices: tuple[Any, ...] | None = None
-    """The values to choose from."""
+    """Values to choose from."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Axis:
+    def _check_range_or_choices(self) -> Axis:
         if self.choices is not None:
             if self.model_fields_set != {"choices"}:
-                raise ValueError("choices stand alone, without low, high, log and step")
+                raise ValueError("choices cannot be combined with low, high, log or step")
             if len({label(choice) for choice in self.choices}) != len(self.choices) or len(self.choices) < 2:
                 raise ValueError("choices must be two or more different values")
             return self
         if self.low is None or self.high is None:
-            raise ValueError("low and high, or choices, must be given")
+            raise ValueError("low and high, or choices, are required")
         if self.low >= self.high:
             raise ValueError(f"low must be below high, found {self.low:g} and {self.high:g}")
         if self.log and self.step is not None:
-            raise ValueError("log and step do not go together")
+            raise ValueError("log and step cannot be combined")
         if self.log and self.low <= 0:
             raise ValueError(f"with log, low must be above 0, found {self.low:g}")
         if self.step is not None and (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(self.step)):
@@ -63,22 +72,22 @@ class Axis(Settings):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Every choice, or the two ends of the range."""
+        """All choices, or both ends of the range."""
         return self.choices if self.choices is not None else (self.low, self.high)
 
     def distribution(self) -> BaseDistribution:
-        """The same for Optuna; choices go by their `label`."""
+        """The Optuna distribution; choices are represented by their `label`."""
         kinds = require("optuna", "train").distributions
         if self.choices is not None:
-            drawn: BaseDistribution = kinds.CategoricalDistribution([label(choice) for choice in self.choices])
+            found: BaseDistribution = kinds.CategoricalDistribution([label(choice) for choice in self.choices])
         elif isinstance(self.low, int):
-            drawn = kinds.IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+            found = kinds.IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
         else:
-            drawn = kinds.FloatDistribution(self.low, self.high, log=self.log, step=self.step)
-        return drawn
+            found = kinds.FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+        return found
 
-    def holds(self, value: Any) -> bool:
-        """Whether `value` can be drawn."""
+    def contains(self, value: Any) -> bool:
+        """Whether `value` can be sampled."""
         if self.choices is not None:
             return label(value) in {label(choice) for choice in self.choices}
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -91,40 +100,40 @@ class Axis(Settings):
 
 @dataclass(frozen=True)
 class Space:
-    """Which keys are searched, and where each may lie."""
+    """The keys to search, and the values of each."""
 
     axes: Mapping[str, Axis]
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What Optuna draws from."""
+        """The Optuna distribution of each key."""
         return {key: axis.distribution() for key, axis in self.axes.items()}
 
-    def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """What Optuna drew as values of the recipe."""
-        return {key: self._value(self.axes[key], value) for key, value in drawn.items()}
+    def values(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of the recipe for the parameters that Optuna sampled."""
+        return {key: self._value(self.axes[key], value) for key, value in sampled.items()}
 
-    def drawn(self, recipe: Recipe) -> dict[str, Any] | None:
-        """What would have to be drawn to get `recipe` itself; None where it lies outside."""
-        drawn = {}
+    def parameters_of(self, recipe: Recipe) -> dict[str, Any] | None:
+        """The Optuna parameters that give `recipe` itself; None where it lies outside the space."""
+        sampled = {}
         for key, axis in self.axes.items():
             value = value_at(recipe, key)
-            if not axis.holds(value):
+            if not axis.contains(value):
                 return None
-            drawn[key] = label(value) if axis.choices is not None else value
-        return drawn
+            sampled[key] = label(value) if axis.choices is not None else value
+        return sampled
 
     def to_dict(self) -> dict[str, Any]:
-        """Keys and their tables, fit for JSON and TOML."""
+        """Keys and their tables, for JSON and TOML."""
         return {key: axis.model_dump(mode="json", exclude_unset=True) for key, axis in self.axes.items()}
 
     def to_toml(self) -> str:
-        """TOML text that `read_space` gives back unchanged."""
+        """TOML text that `read_space` reads back unchanged."""
         return tomli_w.dumps(self.to_dict())
 
-    def _value(self, axis: Axis, drawn: Any) -> Any:
+    def _value(self, axis: Axis, sampled: Any) -> Any:
         if axis.choices is None:
-            return drawn
-        return next(choice for choice in axis.choices if label(choice) == drawn)
+            return sampled
+        return next(choice for choice in axis.choices if label(choice) == sampled)
 
 
 def label(choice: Any) -> str:
@@ -133,7 +142,7 @@ def label(choice: Any) -> str:
 
 
 def value_at(recipe: Recipe, key: str) -> Any:
-    """What a recipe holds at a dotted key; None where an option is not given."""
+    """The value of a recipe at a dotted key; None where an option is not set."""
     value: Any = recipe.model_dump(mode="json")
     for step in key.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -141,10 +150,10 @@ def value_at(recipe: Recipe, key: str) -> Any:
 
 
 def read_space(path: Path | str) -> Space:
-    """A space from a TOML file: dotted keys of a recipe, each a table of `low` and `high` or of `choices`.
+    """Read a space from a TOML file: dotted keys of a recipe, each a table of `low` and `high` or of `choices`.
 
     Raises:
-        RecipeError: not there, not TOML, or not a space; every mistake is told at once.
+        RecipeError: the file is missing, not TOML, or not a valid space; the message lists every error.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -155,28 +164,28 @@ def read_space(path: Path | str) -> Space:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"Space {path} could not be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"Space {path} is not valid TOML: {error}.", "Mend that line.") from None
+        raise RecipeError(f"Space {path} is not valid TOML: {error}.", "Fix that line.") from None
     return parse_space(tables, f"Space {path}")
 
 
 def parse_space(tables: Mapping[str, Any], where: str = "Space") -> Space:
-    """A space from nested or dotted tables; raises as `read_space`."""
+    """Parse a space from nested or dotted tables; errors are those of `read_space`."""
     axes: dict[str, Axis] = {}
-    wrong: list[str] = []
+    errors: list[str] = []
     for key, table in _leaves(tables):
         try:
             axes[key] = _axis(key, table, where)
         except RecipeError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise RecipeError(" ".join(wrong))
+            errors.append(str(error))
+    if errors:
+        raise RecipeError(" ".join(errors))
     if not axes:
-        raise RecipeError(f"{where} names no key to search.", f"Give one {RANGE}.")
+        raise RecipeError(f"{where} has no key to search.", f"Add a key with {RANGE}.")
     return Space(axes)
 
 
 def default_space(recipe: Recipe) -> Space:
-    """What is worth searching around a recipe: rates, decay, smoothing and augmentation; the recipe lies inside."""
+    """Default space around a recipe, which it contains: learning rates, weight decay, label smoothing, augmentation."""
     optimizer, smoothing = recipe.optimizer, recipe.train.label_smoothing
     adaptive = not optimizer.per_picture and any(part in optimizer.name for part in ADAPTIVE)
     highest = ADAPTIVE_RATE if adaptive else float("inf")
@@ -216,9 +225,9 @@ def _axis(key: str, table: Any, where: str) -> Axis:
         field = _field(key)
     except KeyError:
         raise RecipeError(f"{where}: unknown key {key!r}. {did_you_mean(key, _known(Recipe))}") from None
-    if key in LUCK or key.startswith("evaluate."):
+    if key in NOT_TUNABLE or key.startswith("evaluate."):
         raise RecipeError(
-            f"{where}: {key!r} is nothing to tune: it makes no better network, or compares unlike trials."
+            f"{where}: {key!r} cannot be tuned: it does not improve the network, or makes trials incomparable."
         )
     if not isinstance(table, Mapping):
         raise RecipeError(f"{where}: {key!r} must be {RANGE}, found {table!r}.")
@@ -234,14 +243,14 @@ def _axis(key: str, table: Any, where: str) -> Axis:
 
 
 def _as_number(key: str, axis: Axis, field: FieldInfo | None, where: str) -> Axis:
-    """A range in whole numbers or not, as the key wants it."""
+    """The range with integers or floats, as the key requires."""
     numbers = [value for value in (axis.low, axis.high, axis.step) if value is not None]
     whole = all(isinstance(value, int) for value in numbers)
     kinds = _number_kinds(field.annotation) if field is not None else {int} if whole else {float}
     if not kinds:
-        raise RecipeError(f"{where}: {key!r} takes no numbers.", "Give it { choices = [...] }.")
+        raise RecipeError(f"{where}: {key!r} is not a number.", "Use { choices = [...] }.")
     if float not in kinds and not whole:
-        raise RecipeError(f"{where}: {key!r} takes whole numbers; low, high and step must be whole.")
+        raise RecipeError(f"{where}: {key!r} is an integer, so low, high and step must be integers.")
     if float not in kinds:
         return axis
     return axis.model_copy(
@@ -262,10 +271,10 @@ def _number_kinds(annotation: Any) -> set[type]:
 
 
 def _field(key: str) -> FieldInfo | None:
-    """The field of the recipe that a dotted key means; None for what only a network or an optimiser knows.
+    """The recipe field of a dotted key; None for options of a network or an optimizer, which have no field.
 
     Raises:
-        KeyError: there is no such key, or it means a whole table.
+        KeyError: there is no such key, or it is a table.
     """
     table: type[Settings] = Recipe
     steps = key.split(".")

@@ -1,4 +1,4 @@
-"""The same recipe with several seeds: one run each, and what they have in common."""
+"""Train one recipe with several seeds: one run for each, and a summary."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 from thirtytwo.workflows.finish import Run
-from thirtytwo.workflows.records import slug, teller
+from thirtytwo.workflows.records import progress_logger, slug
 from thirtytwo.workflows.train import train
 
 
 @dataclass(frozen=True)
 class SeedRuns:
-    """The runs of several seeds: the directory they lie in, each run, and the content of `summary.json`."""
+    """Runs of several seeds: their directory, each run, and the content of `summary.json`."""
 
     path: Path
     runs: tuple[Run, ...]
@@ -26,8 +26,8 @@ class SeedRuns:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """How training is called, but for the seed."""
+class _Request:
+    """The arguments of training, without the seed."""
 
     data: str
     recipe: str | None
@@ -48,14 +48,30 @@ def train_seeds(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> SeedRuns:
-    """Train a recipe once for each of `seeds`, into `seed<N>/` below `run`, and summarise the figures.
+    """Train a recipe once with each of `seeds`, into `seed<N>/` below `run`, and summarize the metrics.
 
-    Everything else is as in `train`. `summary.json` and `summary.md` are written anew after each run. `resume` goes on
-    in `run` where it stopped, as it was called at first; further `seeds` may be added then, none need be named.
+    `summary.json` and `summary.md` are rewritten after each run.
+
+    Args:
+        data: the data, as in `train`.
+        seeds: the seeds to train, each at least 0. With `resume` they are added to the earlier ones, and may be
+            omitted.
+        recipe: name of a recipe, or path of a recipe file; `fast` by default.
+        overrides: values that replace those of the recipe, by dotted key; `seed` is not allowed.
+        run: the directory to create, or to continue with `resume`; a new one under `runs/` by default.
+        epochs: number of epochs, at least 1; the recipe's by default.
+        resume: continue in `run` with the arguments of the first call.
+        limit_train: use at most this many training images; all by default.
+        device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+        show: log progress on standard error.
+
+    Returns:
+        The directory, the runs, and the content of `summary.json`.
 
     Raises:
-        ThirtytwoError: as `train`; or `resume` and what is in `run` do not fit what is asked for now.
-        KeyboardInterrupt: stopped by hand; continue with `resume`.
+        ThirtytwoError: as in `train`; or the arguments differ from those of the call that is resumed.
+        KeyboardInterrupt: interrupted; continue with `resume`.
     """
     changes = dict(overrides or {})
     changes |= {
@@ -64,76 +80,79 @@ def train_seeds(
         if value is not None
     }
     if "seed" in changes:
-        raise RecipeError("'seed' is set to one value, and several seeds are asked for.", "Leave one of the two out.")
-    asked = _Asked(data, None if recipe is None else str(recipe), changes)
-    planned = _checked(seeds) if seeds is not None else []
+        raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")
+    request = _Request(data, None if recipe is None else str(recipe), changes)
+    planned = _check_seeds(seeds) if seeds is not None else []
     if not resume and not planned:
-        raise RecipeError("No seeds were named.", "Name some, such as 0, 1 and 2.")
-    with _place(run, asked, resume) as place:
-        parent, asked, planned = _continued(place, asked, planned) if resume else (place, asked, planned)
-        runs = _train_each(parent, asked, planned, device, data_root, show, teller(show))
-        return SeedRuns(parent, tuple(runs), _write(parent, asked, planned))
+        raise RecipeError("No seeds were given.", "Give some, such as 0, 1 and 2.")
+    with _open_directory(run, request, resume) as parent:
+        if resume:
+            request, planned = _resume_request(parent, request, planned)
+        runs = _train_each(parent, request, planned, device, data_root, show, progress_logger(show))
+        return SeedRuns(parent, tuple(runs), _write(parent, request, planned))
 
 
 @contextmanager
-def _place(run: Path | str | None, asked: _Asked, resume: bool) -> Iterator[Path]:
-    """The directory of the seeds, that nobody else writes to meanwhile.
+def _open_directory(run: Path | str | None, request: _Request, resume: bool) -> Iterator[Path]:
+    """Create or open the directory of the seeds, locked against other processes.
 
     Raises:
-        RunError: it is used already, is not named where it is to be resumed, or another process writes to it.
+        RunError: it is not empty, is not given with `resume`, or another process writes to it.
     """
     if not resume:
-        with RunDir.begun(run, _default_path(asked)) as new:
+        with RunDir.begun(run, _default_path(request)) as new:
             yield new.path
         return
     if run is None:
-        raise RunError("Which seeds are to be resumed is not said.", "Name their directory with --run.")
+        raise RunError("The seeds to resume were not given.", "Name their directory with --run.")
     with RunDir(Path(run)).writing() if Path(run).is_dir() else nullcontext():
         yield Path(run)
 
 
 def _train_each(
     parent: Path,
-    asked: _Asked,
+    request: _Request,
     planned: Sequence[int],
     device: str,
     data_root: Path | str | None,
     show: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Run]:
     runs: list[Run] = []
     for number, seed in enumerate(planned, start=1):
-        place = seed_path(parent, seed)
-        if number > 1:  # before the first, nothing is said until it is known to be all right
-            say(f"seed {seed}: run {number} of {len(planned)}")
-        begun = RunDir(place).recipe.is_file()
-        how: dict[str, Any] = {"resume": True} if begun else {"recipe": asked.recipe, "overrides": asked.overrides}
-        if not begun:
-            how |= {"seed": seed, "overrides": _with_precision(asked.overrides, runs)}
+        directory = seed_path(parent, seed)
+        if number > 1:  # not for the first: its arguments are not checked yet
+            log(f"seed {seed}: run {number} of {len(planned)}")
+        started = RunDir(directory).recipe.is_file()
+        options: dict[str, Any] = (
+            {"resume": True} if started else {"recipe": request.recipe, "overrides": request.overrides}
+        )
+        if not started:
+            options |= {"seed": seed, "overrides": _with_precision(request.overrides, runs)}
         try:
-            runs.append(train(asked.data, run=place, device=device, data_root=data_root, show=show, **how))
+            runs.append(train(request.data, run=directory, device=device, data_root=data_root, show=show, **options))
         except BaseException:
-            if RunDir(place).recipe.is_file():
+            if RunDir(directory).recipe.is_file():
                 with suppress(ThirtytwoError):
-                    _write(parent, asked, planned)
+                    _write(parent, request, planned)
             raise
-        _write(parent, asked, planned)
+        _write(parent, request, planned)
     return runs
 
 
 def _with_precision(overrides: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """Later seeds are trained in the precision that the first came to: a timing must not be a part of their spread."""
+    """Overrides with the precision that the first run resolved, so that all seeds are trained with the same one."""
     if not runs or overrides.get("train.precision", "auto") != "auto":
         return dict(overrides)
     found = RunDir(runs[0].path).read_recipe().train.precision
     return dict(overrides) if found == "auto" else {**overrides, "train.precision": found}
 
 
-def _continued(parent: Path, asked: _Asked, planned: list[int]) -> tuple[Path, _Asked, list[int]]:
-    """Where to go on, how it was called at first, and every seed that belongs there.
+def _resume_request(parent: Path, request: _Request, planned: list[int]) -> tuple[_Request, list[int]]:
+    """The arguments of the first call, and every seed to train.
 
     Raises:
-        RunError: nothing is there, or it was called otherwise.
+        RunError: there is nothing to resume, or the arguments differ.
     """
     if RunDir(parent).recipe.is_file():
         raise RunError(f"{parent} is a run of one seed.", "Resume it without --seeds and --repeat.")
@@ -141,46 +160,46 @@ def _continued(parent: Path, asked: _Asked, planned: list[int]) -> tuple[Path, _
         if not planned or not any(seed_path(parent, seed).is_dir() for seed in planned):
             raise RunError(
                 f"{parent} holds no seeds to resume: it has no {SEEDS_SUMMARY}.",
-                "Give the directory that training with --seeds was to write, and the --seeds.",
+                "Give the directory that training with --seeds writes to, and the --seeds.",
             )
-        return parent, asked, planned
+        return request, planned
     content = read_summary(parent)
-    first = _Asked(content["data"], content["asked"].get("recipe"), dict(content["asked"].get("overrides") or {}))
+    first = _Request(content["data"], content["asked"].get("recipe"), dict(content["asked"].get("overrides") or {}))
     differ = [
         f"{what} (was {before!r}, now {now!r})"
         for what, before, now in (
-            ("data", first.data, asked.data),
-            ("recipe", first.recipe, asked.recipe or first.recipe),
+            ("data", first.data, request.data),
+            ("recipe", first.recipe, request.recipe or first.recipe),
         )
         if before != now
     ]
     differ += [
         f"{key} (was {first.overrides.get(key)!r}, now {value!r})"
-        for key, value in asked.overrides.items()
+        for key, value in request.overrides.items()
         if first.overrides.get(key) != value
     ]
     if differ:
         raise RunError(
-            f"{parent} was begun otherwise: {', '.join(differ)}.",
-            "Resume without --recipe, --set and --epochs, or start anew with another --run.",
+            f"{parent} was started with other arguments: {', '.join(differ)}.",
+            "Resume without --recipe, --set and --epochs, or start a new run with another --run.",
         )
     before = [int(seed) for seed in content["planned"]]
-    return parent, first, before + [seed for seed in planned if seed not in before]
+    return first, before + [seed for seed in planned if seed not in before]
 
 
-def _write(parent: Path, asked: _Asked, planned: Sequence[int]) -> dict[str, Any]:
-    return write_summary(parent, asked.data, planned, {"recipe": asked.recipe, "overrides": asked.overrides})
+def _write(parent: Path, request: _Request, planned: Sequence[int]) -> dict[str, Any]:
+    return write_summary(parent, request.data, planned, {"recipe": request.recipe, "overrides": request.overrides})
 
 
-def _checked(seeds: Sequence[int]) -> list[int]:
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if twice:
-        raise RecipeError(f"Seed {twice[0]} is named twice.", "Every seed makes one run; name each once.")
+        raise RecipeError(f"Seed {twice[0]} is named twice.", "Name each seed once.")
     below = [seed for seed in seeds if seed < 0]
     if below:
         raise RecipeError(f"Seeds must be at least 0; found {below[0]}.")
     return list(seeds)
 
 
-def _default_path(asked: _Asked) -> Path:
-    return Path("runs") / f"{slug(asked.data)}-{slug(Path(asked.recipe or 'fast').stem)}-seeds"
+def _default_path(request: _Request) -> Path:
+    return Path("runs") / f"{slug(request.data)}-{slug(Path(request.recipe or 'fast').stem)}-seeds"

@@ -1,4 +1,4 @@
-"""What was chosen on the validation images of a run, besides what is calibrated on them."""
+"""What the validation images of a run were used to choose, besides its calibration."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from thirtytwo.rundir import RunDir
 
 
 def selection_record(chosen: Sequence[str]) -> dict[str, Any]:
-    """The same for the entries `calibration` and `conformal` of `metrics.json`."""
+    """The entries on this in `calibration` and `conformal` of `metrics.json`."""
     return {"selected_on_validation": bool(chosen), "validation_chose": list(chosen)}
 
 
 def selections(recipe: Recipe, environment: Mapping[str, Any]) -> list[str]:
-    """What validation decided about a model, each as a phrase: empty where its images were looked at only to report.
+    """What was chosen on validation, each as a phrase; empty where validation served for monitoring only.
 
-    Choices of runs that it starts from, learns from, is made of or borrows its calibration from count as its own, as
-    far as these runs can still be read: they held out the same images.
+    Choices of runs that it starts from, is distilled from, is combined from or takes its calibration from count as its
+    own where those runs can still be read: they held out the same images.
     """
     found = [] if environment.get("members") else _own(recipe)
     if any(choice["what"] == "soup" for choice in environment.get("choices") or ()):

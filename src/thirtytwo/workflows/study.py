@@ -1,4 +1,4 @@
-"""Where tuning keeps its trials: an Optuna study in an SQLite file, with what was asked for at first."""
+"""Storage of tuning: an Optuna study in an SQLite file, with the arguments of the first call."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 FILE = "study.db"
 NAME = "thirtytwo"
 ASKED = "asked"
-MENDED = "Resume as it was begun, or start anew with another --run."
+HOW_TO_RESUME = "Resume with the same arguments, or start a new tuning with another --run."
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How tuning was called at first; JSON throughout."""
+class TuningRequest:
+    """The arguments of the first call; JSON values only."""
 
     data: str
     fingerprint: str
@@ -46,10 +46,10 @@ class Asked:
         pruner: str | None,
         space: Space | None,
     ) -> None:
-        """Whether it is called alike now, as far as something is said.
+        """Check that the arguments given now are the same; None is not compared.
 
         Raises:
-            RunError: names what differs.
+            RunError: some differ; the message names them.
         """
         differ = [
             f"{what} (was {before!r}, now {now!r})"
@@ -64,68 +64,70 @@ class Asked:
         differ += ["--recipe"] if recipe is not None and recipe != self.recipe else []
         differ += ["--space"] if space is not None and space.to_dict() != self.space else []
         if differ:
-            raise RunError(f"{path} was begun otherwise: {', '.join(differ)}.", MENDED)
+            raise RunError(f"{path} was started with other arguments: {', '.join(differ)}.", HOW_TO_RESUME)
 
     def check_data(self, path: Path, fingerprint: str) -> None:
-        """Whether the pictures are the same as at first.
+        """Check that the data is the same.
 
         Raises:
-            RunError: they are not.
+            RunError: its fingerprint differs.
         """
         if fingerprint != self.fingerprint:
-            raise RunError(f"{path} was begun on other data: {self.data!r} as it was then.", MENDED)
+            raise RunError(
+                f"{path} was started on other data: the content of {self.data!r} has changed.", HOW_TO_RESUME
+            )
 
 
-def begin_study(path: Path, asked: Asked) -> optuna.Study:
-    """A new study in `path`."""
-    direction = "minimize" if asked.metric == "val_loss" else "maximize"
+def create_study(path: Path, request: TuningRequest) -> optuna.Study:
+    """Create a study in `path`."""
+    direction = "minimize" if request.metric == "val_loss" else "maximize"
     study: optuna.Study = _optuna().create_study(storage=_storage(path / FILE), study_name=NAME, direction=direction)
-    study.set_user_attr(ASKED, asdict(asked))
+    study.set_user_attr(ASKED, asdict(request))
     return study
 
 
-def open_study(path: Path) -> tuple[optuna.Study, Asked]:
-    """The study in `path`, and how it was begun.
+def open_study(path: Path) -> tuple[optuna.Study, TuningRequest]:
+    """Load the study in `path`, and the arguments of the first call.
 
     Raises:
-        RunError: it is damaged, or it is not one of tuning.
+        RunError: it is damaged, or of another program.
     """
-    misfit = RunError(
+    damaged = RunError(
         f"{path / FILE} is damaged, or holds another program's study.",
-        "Start anew with another --run, without --resume.",
+        "Start a new tuning with another --run, without --resume.",
     )
     optuna = _optuna()
     try:
         study = optuna.load_study(study_name=NAME, storage=_storage(path / FILE))
-        asked = Asked(**study.user_attrs[ASKED])
-    except Exception as error:  # a file of something else fails in many ways
-        raise misfit from error
+        request = TuningRequest(**study.user_attrs[ASKED])
+    except Exception as error:  # a file of another kind fails in many ways
+        raise damaged from error
     if not (path / "base.toml").is_file():
-        raise RunError(f"{path} has no base.toml, the recipe it was begun with.", MENDED)
-    return study, asked
+        raise RunError(f"{path} has no base.toml, the recipe that it was started with.", HOW_TO_RESUME)
+    return study, request
 
 
-def check_there(path: Path) -> None:
-    """Whether `path` is a directory of tuning.
+def check_study(path: Path) -> None:
+    """Check that `path` is a tuning directory.
 
     Raises:
-        RunError: it holds no study.
+        RunError: it has no study.
     """
     if not (path / FILE).is_file():
         raise RunError(
-            f"{path} holds no tuning to resume: it has no {FILE}.", "Give the directory tuning was to write."
+            f"{path} is not a tuning directory: it has no {FILE}.", "Give the directory of the tuning to resume."
         )
 
 
 def close(study: optuna.Study) -> None:
-    """Let go of the file."""
+    """Close the database file."""
     storage: Any = study._storage
     storage.remove_session()
     getattr(storage, "_backend", storage).engine.dispose()
 
 
 def quiet_optuna() -> AbstractContextManager[None]:
-    """Without Optuna's notes on every trial, which are told here in other words."""
+    """Silence Optuna's log of every trial; tuning logs its own."""
     _optuna()  # sets its own level when it is imported
     return quiet_loggers("optuna", level=logging.WARNING)
 
@@ -135,7 +137,7 @@ def _optuna() -> Any:
 
 
 def _storage(file: Path) -> Any:
-    """SQLite in `file`, whatever characters its path has."""
+    """SQLite storage in `file`; the path may hold any characters."""
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(file, timeout=60)

@@ -1,4 +1,4 @@
-"""The whole job, step by step: recipe, data, split, run directory, network, figures, model.onnx, report."""
+"""Train a model from start to end: recipe, data, split, network, training, test evaluation, model.onnx, report."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from thirtytwo.workflows.finish import Plan, Run, begin, finish
 from thirtytwo.workflows.leakage import check_unseen
 from thirtytwo.workflows.parts import check_fits
 from thirtytwo.workflows.records import (
-    begun_as,
     check_same,
     default_path,
+    first_session_record,
     is_finished,
-    names_its_data,
+    log_start,
+    matches_data,
+    progress_logger,
     record,
-    resume_meter,
-    tell_start,
-    teller,
+    resume_usage,
     write_session,
 )
 from thirtytwo.workflows.scoring import (
-    twin,
+    calibration_run,
 )
 
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
@@ -68,49 +68,65 @@ def train(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> Run:
-    """Train on `data` by a recipe (`fast` when none is named), score test once, write report and model.onnx.
+    """Train a classifier on `data`, evaluate it once on test, and write the report and model.onnx.
 
-    `overrides` are dotted recipe keys and values; `run` is the new run directory (one under `runs/` when not given);
-    `resume` continues the run in it from its last whole epoch. `pretrained` names weights to start from: `timm` or a
-    tag of timm's weights, a .safetensors file, or a run directory. `group_by` keeps together what belongs together when
-    validation and test are set aside: a regular expression on files' paths, or a column. `show` tells progress on
-    standard error.
+    Args:
+        data: a known data set (`cifar10`, `cifar100`, `digits`), `hf:owner/name`, or the path of a folder, CSV file or
+            folder of parquet files.
+        recipe: name of a recipe, or path of a recipe file; `fast` by default, and the run's own with `resume`.
+        overrides: values that replace those of the recipe, by dotted key, such as `{"optimizer.lr": 0.1}`.
+        run: the run directory to create, or to continue with `resume`; a new one under `runs/` by default.
+        seed: seed of every random choice in training, at least 0; the recipe's by default.
+        epochs: number of epochs, at least 1; the recipe's by default.
+        resume: continue the run in `run` from its last completed epoch.
+        limit_train: use at most this many training images, with the class shares of all; all by default.
+        pretrained: weights to start from: `timm`, `imagenet` or a tag of timm's weights, a .safetensors file, or a run
+            directory; none by default.
+        group_by: how to group images that must stay in the same split: a regular expression on file paths, or a column
+            name; no groups by default.
+        device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+        show: log progress on standard error.
+
+    Returns:
+        The run directory and the content of its `metrics.json`.
 
     Raises:
-        ThirtytwoError: anything the user can mend; nothing is written then but what was trained so far.
-        KeyboardInterrupt: stopped by hand; continue with `resume`.
+        ThirtytwoError: invalid input, data that cannot be read, or training that diverged. The message says how to fix
+            it. What was trained so far stays in the run directory.
+        KeyboardInterrupt: interrupted; continue with `resume`.
     """
-    say = teller(show)
+    log = progress_logger(show)
     changes = dict(overrides or {})
     named: dict[str, Any] = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     named |= {"transfer.pretrained": None if pretrained is None else str(pretrained), "data.group_by": group_by}
     changes |= {key: value for key, value in named.items() if value is not None}
-    started_as = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
-    with ExitStack() as held:
-        meter = held.enter_context(Meter())
-        begun = RunDir.open(started_as) if resume else None
-        if begun is not None:
-            held.enter_context(begun.writing())
-            if is_finished(begun) and recipe is None and not changes and names_its_data(begun, data):
-                return _nothing_left(begun, say)
-            resume_meter(begun, meter)
+    run_path = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
+    with ExitStack() as stack:
+        meter = stack.enter_context(Meter())
+        existing = RunDir.open(run_path) if resume else None
+        if existing is not None:
+            stack.enter_context(existing.writing())
+            if is_finished(existing) and recipe is None and not changes and matches_data(existing, data):
+                return _already_finished(existing, log)
+            resume_usage(existing, meter)
         elif run is not None:
-            RunDir.refuse_used(started_as)
-        source = recipe or (begun.recipe if begun else "fast")
-        precision = begun.read_recipe().train.precision if begun else None
+            RunDir.refuse_used(run_path)
+        source = recipe or (existing.recipe if existing else "fast")
+        precision = existing.read_recipe().train.precision if existing else None
         plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
-        if begun is not None:
-            check_same(begun, plan.recipe, plan.dataset, data, plan.split)
-            if is_finished(begun):
-                return _nothing_left(begun, say)
-            plan = replace(plan, record=plan.record | begun_as(begun, plan.record))
-        directory = begun or held.enter_context(RunDir.begun(run, started_as))
+        if existing is not None:
+            check_same(existing, plan.recipe, plan.dataset, data, plan.split)
+            if is_finished(existing):
+                return _already_finished(existing, log)
+            plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
+        directory = existing or stack.enter_context(RunDir.begun(run, run_path))
         begin(plan, directory)
-        tell_start(say, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
-        with _told_how_to_resume(say, data, directory, data_root), _noted(directory, meter):
-            how: dict[str, Any] = {"resume": resume, "show": show, "meter": meter}
-            fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **how)
-            metrics = finish(plan, fitted, directory, say, meter)
+        log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+        with _log_resume_command(log, data, directory, data_root), _recording_usage(directory, meter):
+            options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter}
+            fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
+            metrics = finish(plan, fitted, directory, log, meter)
         return Run(directory.path, metrics)
 
 
@@ -118,26 +134,26 @@ def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> 
     return default_path(data, recipe, seed_of(recipe, changes))
 
 
-def _nothing_left(run: RunDir, say: Callable[[str], None]) -> Run:
-    say(f"{run.path} is finished; nothing is left to resume")
+def _already_finished(run: RunDir, log: Callable[[str], None]) -> Run:
+    log(f"{run.path} is already finished; nothing to resume")
     return Run(run.path, run.read_json(run.metrics))
 
 
 @contextmanager
-def _noted(directory: RunDir, meter: Meter) -> Iterator[None]:
-    """Keep what this session took, at its start and where it ends without finishing the run."""
+def _recording_usage(directory: RunDir, meter: Meter) -> Iterator[None]:
+    """Record the time and memory of this session, at its start and when it ends without finishing the run."""
     write_session(directory, meter)
     try:
         yield
     except BaseException:
-        with suppress(ThirtytwoError):  # what ended it is told
+        with suppress(ThirtytwoError):  # the original error is reported
             write_session(directory, meter)
         raise
 
 
 @contextmanager
-def _told_how_to_resume(
-    say: Callable[[str], None], data: str, directory: RunDir, data_root: Path | str | None
+def _log_resume_command(
+    log: Callable[[str], None], data: str, directory: RunDir, data_root: Path | str | None
 ) -> Iterator[None]:
     try:
         yield
@@ -145,8 +161,8 @@ def _told_how_to_resume(
         words = ["thirtytwo", "train", data, "--resume", "--run", str(directory.path)]
         words += ["--data-root", str(data_root)] if data_root is not None else []
         trained = any(directory.checkpoints.glob("last.ckpt"))
-        kept = "the last whole epoch is kept" if trained else "no epoch was finished yet"
-        say(f"stopped; {kept}. Go on with: {shlex.join(words)}")
+        kept = "the last completed epoch is saved" if trained else "no epoch was completed"
+        log(f"interrupted; {kept}. Resume with: {shlex.join(words)}")
         raise
 
 
@@ -158,26 +174,26 @@ def settle(
     data_root: Path | None,
     precision: Precision | None = None,
 ) -> Plan:
-    """Settle recipe, hardware, pictures and split; quick mistakes come before slow reading.
+    """Resolve the recipe, hardware, images and split; settings are checked before the data is read.
 
-    `precision` is what `auto` came to before, where this training belongs to one that has begun.
+    `precision` replaces `auto` where this training continues an earlier one that resolved it.
     """
     started = datetime.now(UTC)
     values = read_recipe_values(recipe_source)
     where = f"Recipe {str(recipe_source)!r}"
     typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
     values = with_run(values, resolve_recipe(values, changes, **typical))
-    early = _as_before(adapted(resolve_recipe(values, changes, **typical)), precision)
+    early = _with_precision(adapted(resolve_recipe(values, changes, **typical)), precision)
     if early.model.name == ENSEMBLE:
         raise RecipeError(
-            f"{where} is that of an ensemble, which is put together from trained runs and not trained itself.",
-            "Put one together with: thirtytwo ensemble RUN RUN... To learn from one, name it in train.distill.run.",
+            f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
+            "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
         )
     hardware = choose_hardware(early.train, device)
     net = build_net(early, TYPICAL_CLASSES)
     check_optimizer(early)
     check_augment(early.augment)
-    measured_by_twin = twin(early)
+    calibrated_by = calibration_run(early)
     dataset = load_dataset(
         data,
         data_root=data_root,
@@ -189,30 +205,30 @@ def settle(
     parts = divide(dataset, early)
     unused = unused_of(dataset, parts)
     known: dict[str, Any] = {"classes": len(dataset.classes), "rows": len(parts.train), "where": where}
-    recipe = _as_before(adapted(resolve_recipe(values, changes, **known)), precision)
+    recipe = _with_precision(adapted(resolve_recipe(values, changes, **known)), precision)
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
-    check_fits(dataset, parts, recipe, measured_by_twin)
+    check_fits(dataset, parts, recipe, calibrated_by)
     origins = check_unseen(data, dataset, parts, recipe, data_root)
     hardware = replace(hardware, choices=(*hardware.choices, *_groups_of(dataset, early), *origins.choices))
-    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # lets go of what was divided
+    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
         net = build_net(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)
-    recipe, hardware = _heard(net, recipe, hardware)
-    recipe, hardware = _fit_batch(recipe, len(parts.train), hardware)
+    recipe, hardware = _with_network_choices(net, recipe, hardware)
+    recipe, hardware = _limit_batch_size(recipe, len(parts.train), hardware)
     if recipe.transfer.pretrained:
-        hardware = _started(net, recipe, parts.train, hardware)
+        hardware = _with_initialization(net, recipe, parts.train, hardware)
     size = int(parts.train.images.shape[1])
     hardware = timed_precision(net, recipe, size, len(dataset.classes), hardware)
-    recipe = _settled(recipe, hardware, size)
-    if measured_by_twin is not None:
-        borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "all of train is trained on here")
+    recipe = _resolve_auto(recipe, hardware, size)
+    if calibrated_by is not None:
+        borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "this run trains on all of train")
         hardware = replace(hardware, choices=(*hardware.choices, borrowed))
-    written_down = record(dataset, data, parts, recipe_source, changes, hardware, started)
+    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
     split = split_record(parts, recipe, unused, origins.as_dict())
-    return Plan(data, dataset, parts, recipe, hardware, measured_by_twin, written_down, split, data_root)
+    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root)
 
 
 def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
@@ -226,15 +242,15 @@ def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
     return (Choice("groups", f"{len(sizes):,}", reason),)
 
 
-def _as_before(recipe: Recipe, precision: Precision | None) -> Recipe:
-    """The recipe with the precision that `auto` came to before, where it did."""
+def _with_precision(recipe: Recipe, precision: Precision | None) -> Recipe:
+    """The recipe with `auto` precision replaced by an earlier resolution, if there is one."""
     if precision is None or recipe.train.precision != "auto":
         return recipe
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
 
 
-def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
-    """The recipe with every `auto` that can change the outcome replaced by what was chosen; threads stay free."""
+def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
+    """The recipe with every `auto` that can change the result replaced by the resolved value; threads stay `auto`."""
     chosen = {
         "precision": str(hardware.precision).removeprefix("torch."),
         "memory_format": "channels_last" if hardware.channels_last else "contiguous",
@@ -244,25 +260,25 @@ def _settled(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
 
 
-def _heard(net: Net, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
-    """What was left to the network to choose, told with everything else and settled in the recipe."""
-    told = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
+def _with_network_choices(net: Net, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
+    """Add the options that the network resolved itself to the recipe and to the logged choices."""
+    choices = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
     model = recipe.model.model_copy(update={"options": {**recipe.model.options, **net.settled}})
-    return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *told))
+    return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *choices))
 
 
-def _started(net: Net, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
-    """What the network starts from and what is trained when, told with everything else."""
+def _with_initialization(net: Net, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
+    """Load initial weights; add them and the training stages to the logged choices."""
     start = start_from(net, recipe.transfer.pretrained, recipe.model, train.classes)
-    told = [Choice(choice.what, choice.value, choice.reason) for choice in start.choices]
-    told += stages_told(recipe, net, len(train), int(train.images.shape[1]))
-    return replace(hardware, choices=(*hardware.choices, *told))
+    choices = [Choice(choice.what, choice.value, choice.reason) for choice in start.choices]
+    choices += stages_told(recipe, net, len(train), int(train.images.shape[1]))
+    return replace(hardware, choices=(*hardware.choices, *choices))
 
 
-def _fit_batch(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
-    """A batch no larger than the training set."""
+def _limit_batch_size(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
+    """Limit the batch size to the number of training images."""
     if recipe.schedule.batch_size <= rows:
         return recipe, hardware
-    choice = Choice("batch size", str(rows), f"there are only {rows} training pictures")
+    choice = Choice("batch size", str(rows), f"there are only {rows} training images")
     schedule = recipe.schedule.model_copy(update={"batch_size": rows})
     return recipe.model_copy(update={"schedule": schedule}), replace(hardware, choices=(*hardware.choices, choice))

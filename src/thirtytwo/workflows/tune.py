@@ -1,4 +1,4 @@
-"""Tuning: many short trainings with other settings, judged on validation alone, and the best recipe as a file."""
+"""Tune a recipe: train trials with sampled settings, compare them on validation, and write the best recipe."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from thirtytwo.config.recipe import TUNED, Precision, Recipe, read_recipe, read_
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.io import write_text
-from thirtytwo.report.tuning import FIGURES, Trial, Tuning, write_trials, write_tuning_figures
+from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import preserved
 from thirtytwo.workflows.finish import Plan
-from thirtytwo.workflows.records import slug, teller
+from thirtytwo.workflows.records import progress_logger, slug
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
-from thirtytwo.workflows.study import Asked, begin_study, check_there, close, open_study, quiet_optuna
+from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
 from thirtytwo.workflows.train import settle
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 Pruner = Literal["median", "hyperband", "none"]
 STARTUP = 3
-"""Trials trained to their end before the median of trials prunes any."""
+"""Completed trials before the median pruner prunes any."""
 IMPORTANCE_TRIALS = 4
-"""The fewest trials from which keys are weighed."""
+"""Minimum number of completed trials to estimate the importance of keys."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Where tuning lies, what it tuned, every trial of it, the best one, and the recipe file of that."""
+    """A finished tuning: its directory, the tuned metric, all trials, the best one, and its recipe file."""
 
     path: Path
     metric: str
@@ -53,18 +53,18 @@ class Tuned:
 
 @dataclass(frozen=True)
 class _Tuner:
-    """What every trial needs."""
+    """The shared state of all trials."""
 
     path: Path
-    asked: Asked
+    request: TuningRequest
     space: Space
     study: optuna.Study
     device: str
     data_root: Path | None
     show: bool
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     precision: Precision
-    """That of every trial, unless it is searched."""
+    """Precision of every trial, unless the space contains it."""
 
     @property
     def base(self) -> Path:
@@ -90,110 +90,131 @@ def tune(
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> Tuned:
-    """Train `trials` times with settings drawn from `space`, and write the best recipe by `metric` to `best.toml`.
+    """Train `trials` times with settings sampled from `space`, and write the best recipe to `best.toml`.
 
-    The recipe as it is comes first, where it lies in the space. Settings are drawn by a tree-structured Parzen
-    estimator (Bergstra et al., NeurIPS 2011); trials that fall behind are pruned after an epoch. Only validation is
-    looked at, never test. `resume` adds trials to those in `run`, as tuning was called at first. Other arguments are as
-    in `train`.
+    The recipe itself is the first trial where the space contains it. Settings are sampled by a tree-structured Parzen
+    estimator (Bergstra et al., NeurIPS 2011). Trials are compared on validation only; test is never used.
+
+    Args:
+        data: the data, as in `train`.
+        recipe: name of a recipe, or path of a recipe file; `fast` by default, and the earlier one with `resume`.
+        trials: number of trials to train, at least 1; with `resume` in addition to the earlier ones.
+        metric: validation metric to optimize; `val_accuracy` by default.
+        space: path of a TOML file, or a mapping from dotted recipe keys to a range or choices; by default learning
+            rates, weight decay, label smoothing and augmentation around the recipe.
+        overrides: values that replace those of the recipe, by dotted key.
+        run: the directory to create, or to continue with `resume`; a new one under `runs/` by default.
+        seed: seed of the sampler and of every trial; the recipe's by default.
+        epochs: number of epochs of every trial, at least 1; the recipe's by default.
+        resume: add trials to those in `run`, with the arguments of the first call.
+        limit_train: use at most this many training images; all by default.
+        pruner: when to stop weak trials early: `median` (default), `hyperband` or `none`.
+        device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+        show: log progress on standard error.
+
+    Returns:
+        The directory, all trials, the best one, and the path of its recipe.
 
     Raises:
-        ThirtytwoError: anything the user can mend; or no trial could be trained to its end.
-        KeyboardInterrupt: stopped by hand; finished trials are kept, and `resume` adds more.
+        ThirtytwoError: invalid input, or no trial was completed.
+        KeyboardInterrupt: interrupted; finished trials are kept, and `resume` adds more.
     """
-    _check(trials, metric, pruner)
-    say, root = teller(show), Path(data_root) if data_root is not None else None
+    _check_arguments(trials, metric, pruner)
+    log, root = progress_logger(show), Path(data_root) if data_root is not None else None
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
     changes = dict(overrides or {}) | {key: value for key, value in named.items() if value is not None}
     source = recipe if recipe is not None or resume else "fast"
     values = read_recipe_values(source) if source is not None else None
-    wanted = read_space(space) if isinstance(space, (str, Path)) else parse_space(space) if space is not None else None
-    with ExitStack() as held:
-        held.enter_context(quiet_optuna())
+    searched = (
+        read_space(space) if isinstance(space, (str, Path)) else parse_space(space) if space is not None else None
+    )
+    with ExitStack() as stack:
+        stack.enter_context(quiet_optuna())
         if resume:
             if run is None:
-                raise RunError("Which tuning is to be resumed is not said.", "Name its directory with --run.")
+                raise RunError("The tuning to resume was not given.", "Name its directory with --run.")
             path = Path(run)
-            check_there(path)
-            held.enter_context(RunDir(path).writing())
-            study, asked = open_study(path)
-            asked.check_same(path, data, values, changes, metric, pruner, wanted)
-            plan = settle(data, path / "base.toml", asked.changes, device, root, _precision_before(path))
-            asked.check_data(path, plan.dataset.fingerprint)
-            wanted = parse_space(asked.space)
+            check_study(path)
+            stack.enter_context(RunDir(path).writing())
+            study, request = open_study(path)
+            request.check_same(path, data, values, changes, metric, pruner, searched)
+            plan = settle(data, path / "base.toml", request.changes, device, root, _earlier_precision(path))
+            request.check_data(path, plan.dataset.fingerprint)
+            searched = parse_space(request.space)
         else:
             assert source is not None
             assert values is not None
             if run is not None:
                 RunDir.refuse_used(Path(run))
             plan = settle(data, source, changes, device, root)
-            _check_validated(plan)
-            wanted = wanted or default_space(plan.recipe)
-            asked = Asked(
+            _check_has_validation(plan)
+            searched = searched or default_space(plan.recipe)
+            request = TuningRequest(
                 data,
                 plan.dataset.fingerprint,
                 values,
                 changes,
                 metric or "val_accuracy",
                 pruner or "median",
-                wanted.to_dict(),
+                searched.to_dict(),
             )
-            path = held.enter_context(RunDir.begun(run, _default_path(data, source))).path
+            path = stack.enter_context(RunDir.begun(run, _default_path(data, source))).path
             write_text(path / "base.toml", tomli_w.dumps(values))
-            write_text(path / "space.toml", wanted.to_toml())
-            study = begin_study(path, asked)
-            own = wanted.drawn(plan.recipe)
-            if own is not None:
-                study.enqueue_trial(own)
+            write_text(path / "space.toml", searched.to_toml())
+            study = create_study(path, request)
+            parameters = searched.parameters_of(plan.recipe)
+            if parameters is not None:
+                study.enqueue_trial(parameters)
             else:
-                say("the recipe itself lies outside the space, so it is no trial")
-        tuner = _Tuner(path, asked, wanted, study, device, root, show, say, plan.recipe.train.precision)
-        _tell_start(tuner, plan, trials)
+                log("the recipe itself is outside the space, so it is not a trial")
+        tuner = _Tuner(path, request, searched, study, device, root, show, log, plan.recipe.train.precision)
+        _log_start(tuner, plan, trials)
         try:
             _search(tuner, plan.recipe, trials)
-            return _ended(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
+            return _finish(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
         except KeyboardInterrupt:
             _write(tuner)
             words = ["thirtytwo", "tune", data, "--resume", "--run", str(path)]
             words += ["--data-root", str(data_root)] if data_root is not None else []
-            say(f"stopped; {len(_tuning(tuner).done)} finished trials are kept. Go on with: {shlex.join(words)}")
+            log(f"interrupted; {len(_tuning(tuner).done)} completed trials are kept. Resume with: {shlex.join(words)}")
             raise
         finally:
             close(study)
 
 
-def _precision_before(path: Path) -> Precision | None:
-    """The precision of the trials there are."""
+def _earlier_precision(path: Path) -> Precision | None:
+    """The precision of earlier trials, if there are any."""
     recipes = sorted((path / "trials").glob("*/recipe.toml"))
     return read_recipe(recipes[0]).train.precision if recipes else None
 
 
-def _check(trials: int, metric: str | None, pruner: str | None) -> None:
+def _check_arguments(trials: int, metric: str | None, pruner: str | None) -> None:
     if trials < 1:
-        raise RecipeError(f"There must be at least 1 trial; found {trials}.")
+        raise RecipeError(f"trials must be at least 1; found {trials}.")
     for what, name, known in (("metric", metric, get_args(Metric)), ("pruner", pruner, get_args(Pruner))):
         if name is not None and name not in known:
             raise UnknownNameError(f"Unknown {what} {name!r}.", did_you_mean(name, known))
 
 
-def _check_validated(plan: Plan) -> None:
+def _check_has_validation(plan: Plan) -> None:
     if plan.parts.val is None:
         raise RecipeError(
-            "Tuning compares trials on validation, and this recipe holds nothing out.",
+            "Tuning compares trials on validation, and this recipe has no validation images.",
             'Set data.val_fraction above 0, and data.train_on = "train".',
         )
 
 
-def _tell_start(tuner: _Tuner, plan: Plan, trials: int) -> None:
+def _log_start(tuner: _Tuner, plan: Plan, trials: int) -> None:
     held = len(plan.parts.val) if plan.parts.val is not None else 0
-    before = len(_taken(tuner.study))
-    tuner.say(
-        f"{plan.dataset.name}: {len(plan.parts.train):,} pictures to train on; trials are compared by "
-        f"{tuner.asked.metric} on {held:,} others; test is not looked at"
+    before = len(_started_trials(tuner.study))
+    tuner.log(
+        f"{plan.dataset.name}: {len(plan.parts.train):,} images for training; trials are compared by "
+        f"{tuner.request.metric} on {held:,} validation images; test is not used"
     )
-    tuner.say(f"{trials} trials{f' after {before}' if before else ''} over {', '.join(tuner.space.axes)}; {tuner.path}")
-    if "schedule.epochs" in tuner.space.axes and tuner.asked.pruner != "none":
-        tuner.say("nothing is pruned: trials of unlike length cannot be compared on the way")
+    tuner.log(f"{trials} trials{f' after {before}' if before else ''} over {', '.join(tuner.space.axes)}; {tuner.path}")
+    if "schedule.epochs" in tuner.space.axes and tuner.request.pruner != "none":
+        tuner.log("pruning is off: trials with different numbers of epochs cannot be compared before they end")
 
 
 def _search(tuner: _Tuner, recipe: Recipe, trials: int) -> None:
@@ -206,35 +227,35 @@ def _search(tuner: _Tuner, recipe: Recipe, trials: int) -> None:
         if stale.params.keys() == distributions.keys():
             tuner.study.enqueue_trial(stale.params)
     for _ in range(trials):
-        # A seed of its own for each trial, so that resumed tuning draws what uninterrupted tuning would.
-        drawn_from = np.random.SeedSequence([recipe.seed, len(_taken(tuner.study))]).generate_state(1)
-        tuner.study.sampler = optuna.samplers.TPESampler(seed=int(drawn_from[0]))
+        # One seed for each trial, so that resumed tuning samples the same settings as uninterrupted tuning.
+        sampler_seed = np.random.SeedSequence([recipe.seed, len(_started_trials(tuner.study))]).generate_state(1)
+        tuner.study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed[0]))
         trial = tuner.study.ask(distributions)
-        _try(tuner, trial)
+        _run_trial(tuner, trial)
         _write(tuner)
 
 
 def _pruner(tuner: _Tuner, epochs: int) -> Any:
     import optuna
 
-    if tuner.asked.pruner == "none" or "schedule.epochs" in tuner.space.axes:
+    if tuner.request.pruner == "none" or "schedule.epochs" in tuner.space.axes:
         return optuna.pruners.NopPruner()
-    if tuner.asked.pruner == "hyperband":
+    if tuner.request.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     return optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
 
 
-def _try(tuner: _Tuner, trial: optuna.Trial) -> None:
-    """Train once with what was drawn, and tell the study what came of it."""
+def _run_trial(tuner: _Tuner, trial: optuna.Trial) -> None:
+    """Train one trial with its sampled settings, and record the outcome in the study."""
     from optuna.trial import TrialState
 
-    metric, clock = tuner.asked.metric, time.perf_counter()
+    metric, clock = tuner.request.metric, time.perf_counter()
     directory = RunDir(tuner.path / "trials" / f"{trial.number:04d}")
     shutil.rmtree(directory.path, ignore_errors=True)
     rows: list[Mapping[str, float]] = []
     pruned = False
 
-    def enough(row: Mapping[str, float]) -> bool:
+    def should_stop(row: Mapping[str, float]) -> bool:
         nonlocal pruned
         rows.append(dict(row))
         if not math.isfinite(row.get(metric, math.nan)):
@@ -245,12 +266,14 @@ def _try(tuner: _Tuner, trial: optuna.Trial) -> None:
 
     outcome, reason, keep = "done", "", None
     try:
-        changes = {**tuner.asked.changes, **tuner.space.values(trial.params)}
-        plan = settle(tuner.asked.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
+        changes = {**tuner.request.changes, **tuner.space.values(trial.params)}
+        plan = settle(tuner.request.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
         keep = plan.recipe
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
-        fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=tuner.show, enough=enough)
+        fit(
+            plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=tuner.show, enough=should_stop
+        )
     except DivergedError as error:
         outcome, reason = "diverged", error.message
     except ThirtytwoError as error:
@@ -259,38 +282,38 @@ def _try(tuner: _Tuner, trial: optuna.Trial) -> None:
         outcome, reason = "failed", "The device ran out of memory."
     finally:
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    figures = _figures(rows, keep) if keep is not None else {}
-    value = figures.get(metric, math.nan)
+    metrics = _metrics(rows, keep) if keep is not None else {}
+    value = metrics.get(metric, math.nan)
     if outcome == "done" and not math.isfinite(value):
         outcome, reason = "diverged", f"{metric} is {value}."
     outcome = "pruned" if outcome == "done" and pruned else outcome
     seconds = time.perf_counter() - clock
-    told = {"outcome": outcome, "reason": reason, "figures": figures, "epochs": len(rows), "seconds": seconds}
-    for name, what in told.items():
-        trial.set_user_attr(name, what)
+    attributes = {"outcome": outcome, "reason": reason, "figures": metrics, "epochs": len(rows), "seconds": seconds}
+    for name, attribute in attributes.items():
+        trial.set_user_attr(name, attribute)
     if outcome == "done":
         tuner.study.tell(trial, value)
     else:
         tuner.study.tell(trial, state=TrialState.FAIL if outcome == "failed" else TrialState.PRUNED)
-    shown = f"{metric} {value:.4f}" if math.isfinite(value) else reason
-    settings = ", ".join(f"{key} {_short(drawn)}" for key, drawn in trial.params.items())
-    tuner.say(f"trial {trial.number} {outcome}: {shown} ({settings})")
+    result = f"{metric} {value:.4f}" if math.isfinite(value) else reason
+    settings = ", ".join(f"{key} {_format_value(sampled)}" for key, sampled in trial.params.items())
+    tuner.log(f"trial {trial.number} {outcome}: {result} ({settings})")
 
 
-def _figures(rows: list[Mapping[str, float]], recipe: Recipe) -> dict[str, float]:
-    """The validation figures of the weights that this training would have kept."""
-    seen = [row for row in rows if "val_loss" in row]
-    if not seen:
+def _metrics(rows: list[Mapping[str, float]], recipe: Recipe) -> dict[str, float]:
+    """The validation metrics of the weights that this training would keep."""
+    evaluated = [row for row in rows if "val_loss" in row]
+    if not evaluated:
         return {}
-    row = seen[-1]
+    row = evaluated[-1]
     if recipe.train.keep == "best":
         monitor = recipe.train.monitor
-        row = min(seen, key=lambda row: row[monitor] if monitor == "val_loss" else -row[monitor])
-    return {name: float(row[name]) for name in FIGURES if name in row and math.isfinite(row[name])}
+        row = min(evaluated, key=lambda row: row[monitor] if monitor == "val_loss" else -row[monitor])
+    return {name: float(row[name]) for name in METRICS if name in row and math.isfinite(row[name])}
 
 
-def _taken(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Every trial that was begun."""
+def _started_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Every trial that was started."""
     from optuna.trial import TrialState
 
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
@@ -298,19 +321,19 @@ def _taken(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def _tuning(tuner: _Tuner, importance: Mapping[str, float] | None = None) -> Tuning:
     trials = []
-    for trial in _taken(tuner.study):
-        told = trial.user_attrs
-        figures = told.get("figures", {})
+    for trial in _started_trials(tuner.study):
+        attributes = trial.user_attrs
+        metrics = attributes.get("figures", {})
         trials.append(
             Trial(
                 trial.number,
-                told.get("outcome", "stopped"),
+                attributes.get("outcome", "stopped"),
                 trial.params,
-                figures,
-                figures.get(tuner.asked.metric),
-                int(told.get("epochs", 0)),
-                float(told.get("seconds", 0.0)),
-                told.get("reason", ""),
+                metrics,
+                metrics.get(tuner.request.metric),
+                int(attributes.get("epochs", 0)),
+                float(attributes.get("seconds", 0.0)),
+                attributes.get("reason", ""),
             )
         )
     logarithmic = frozenset(key for key, axis in tuner.space.axes.items() if axis.log)
@@ -319,44 +342,44 @@ def _tuning(tuner: _Tuner, importance: Mapping[str, float] | None = None) -> Tun
         for key, axis in tuner.space.axes.items()
         if axis.choices is not None
     }
-    return Tuning(tuner.asked.metric, trials, tuple(tuner.space.axes), importance or {}, logarithmic, choices)
+    return Tuning(tuner.request.metric, trials, tuple(tuner.space.axes), importance or {}, logarithmic, choices)
 
 
 def _write(tuner: _Tuner) -> None:
-    """Write table and best recipe as they stand."""
+    """Write the table of trials and the best recipe so far."""
     tuning = _tuning(tuner)
     write_trials(tuner.path / "trials.csv", tuning)
     best = tuning.best
     if best is None:
         return
     recipe = read_recipe(tuner.path / "trials" / f"{best.number:04d}" / "recipe.toml")
-    asked = tuner.asked
+    request = tuner.request
     head = (
-        f"The best of {len(tuning.trials)} trials by {asked.metric}: {best.value:.4f}, trial {best.number}.",
-        "The best of many flatters itself on the validation pictures that chose it. Test was not looked at.",
-        f"  thirtytwo train {shlex.quote(asked.data)} --recipe {shlex.quote(str(tuner.path / 'best.toml'))}",
+        f"The best of {len(tuning.trials)} trials by {request.metric}: {best.value:.4f}, trial {best.number}.",
+        "Its validation metric is an optimistic estimate, because it was chosen by it. Test was not used.",
+        f"  thirtytwo train {shlex.quote(request.data)} --recipe {shlex.quote(str(tuner.path / 'best.toml'))}",
     )
     comment = "".join(f"# {line}\n" for line in head)
     name = recipe.name.removesuffix(TUNED) + TUNED
     write_text(tuner.path / "best.toml", comment + recipe.model_copy(update={"name": name}).to_toml())
 
 
-def _ended(tuner: _Tuner, held_out: int) -> Tuned:
+def _finish(tuner: _Tuner, held_out: int) -> Tuned:
     tuning = _tuning(tuner, _importance(tuner))
     write_tuning_figures(tuner.path / "figures", tuning)
     best = tuning.best
     if best is None:
-        reason = next((f" The first: {trial.reason}" for trial in tuning.trials if trial.reason), "")
+        reason = next((f" First reason: {trial.reason}" for trial in tuning.trials if trial.reason), "")
         raise RunError(
-            f"None of {len(tuning.trials)} trials was trained to its end; see {tuner.path / 'trials.csv'}.{reason}",
+            f"None of {len(tuning.trials)} trials was completed; see {tuner.path / 'trials.csv'}.{reason}",
             "Narrow the space, or add trials with --resume.",
         )
-    tuner.say(f"best: trial {best.number}, {tuning.metric} {best.value:.4f} on {held_out:,} validation pictures")
+    tuner.log(f"best: trial {best.number}, {tuning.metric} {best.value:.4f} on {held_out:,} validation images")
     return Tuned(tuner.path, tuning.metric, tuple(tuning.trials), best, tuner.path / "best.toml")
 
 
 def _importance(tuner: _Tuner) -> dict[str, float]:
-    """Each key's part in the variation, by functional ANOVA (Hutter et al., ICML 2014); nothing from few trials."""
+    """Importance of each key by functional ANOVA (Hutter et al., ICML 2014); empty with too few trials."""
     import optuna
 
     values = {trial.value for trial in _tuning(tuner).done}
@@ -366,7 +389,7 @@ def _importance(tuner: _Tuner) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(tuner.study, evaluator=evaluator))
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

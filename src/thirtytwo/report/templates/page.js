@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by the column whose heading is pressed; a cell's data-v is what it sorts by.
+// A table is sorted by the column whose heading is selected, by the data-v of its cells.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...(direction === "descending" ? rows.reverse() : rows));
   }));
 }
-// The confusion matrix tells the cell under the pointer, the finger, or the arrow keys; a press or Enter chooses it.
+// The confusion matrix shows the cell under the pointer or at the keyboard cursor; a click or Enter selects it.
 for (const matrix of document.querySelectorAll("svg.matrix")) {
   const names = JSON.parse(matrix.dataset.names);
   const cells = new Map([...matrix.querySelectorAll("[data-at]")].map((cell) => [cell.dataset.at, cell]));
@@ -30,12 +30,12 @@ for (const matrix of document.querySelectorAll("svg.matrix")) {
     if (row < 0 || column < 0 || row >= names.length || column >= names.length) return;
     at = [row, column];
     const cell = cells.get(`${row},${column}`);
-    readout.textContent = cell ? cell.querySelector("title").textContent : `${names[row]} called ${names[column]}: never`;
+    readout.textContent = cell ? cell.querySelector("title").textContent : `${names[row]} predicted as ${names[column]}: 0`;
     cursor.setAttribute("x", margin + column * size);
     cursor.setAttribute("y", margin + row * size);
     cursor.style.visibility = "visible";
   };
-  // A finger is wider than a small cell: it means the nearest one that holds pictures.
+  // Touch is imprecise on small cells: it selects the nearest cell that has images.
   const near = (x, y, reach) => {
     let best = null, least = reach;
     for (const key of cells.keys()) {

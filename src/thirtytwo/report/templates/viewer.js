@@ -1,4 +1,4 @@
-// The viewer shows the pictures behind a cell, a pair, a class or a superclass. A sheet is decoded when it is opened.
+// The viewer shows the images of a cell, a pair, a class or a superclass. A sprite is decoded on first use.
 {
   const album = JSON.parse(document.getElementById("album").textContent);
   const viewer = document.getElementById("viewer");
@@ -16,91 +16,91 @@
 
   const sum = (wanted) => album.cells.reduce((total, [row, column, n]) => total + (wanted(row, column) ? n : 0), 0);
   const groupOf = (index) => album.group_of[index];
-  // Every picture at hand whose true and given class are wanted, most confident first.
-  const find = (wanted) => album.sheets.flatMap(({ pictures }, truth) => pictures.flatMap(([given, sure, inTruth, name], place) =>
+  // All stored images whose true and predicted class match, most confident first.
+  const find = (wanted) => album.sprites.flatMap(({ images }, truth) => images.flatMap(([given, sure, inTruth, name], place) =>
     wanted(truth, given) ? [{ truth, given, sure, inTruth, name, place }] : [])).sort((a, b) => b.sure - a.sure);
-  const part = (head, wanted) => ({ head, pictures: find(wanted), total: sum(wanted) });
+  const part = (head, wanted) => ({ head, images: find(wanted), total: sum(wanted) });
 
-  // What can be viewed: a title, and parts of pictures.
+  // The views: a title, and groups of images.
   const views = {
     cell: (row, column) => {
       const [truth, given] = [album.classes[row], album.classes[column]];
       return {
-        title: row === column ? `${truth}, called right` : `${truth}, called ${given}`,
+        title: row === column ? `${truth}, correct` : `${truth}, predicted as ${given}`,
         parts: [part("", (t, g) => t === row && g === column)],
       };
     },
     class: (index) => ({
       title: album.classes[index],
       parts: [
-        part("Called something else", (t, g) => t === index && g !== index),
-        part(`Called ${album.classes[index]}, but are not`, (t, g) => t !== index && g === index),
-        part("Right", (t, g) => t === index && g === index),
+        part("Predicted as another class", (t, g) => t === index && g !== index),
+        part(`Predicted as ${album.classes[index]}, but of another class`, (t, g) => t !== index && g === index),
+        part("Correct", (t, g) => t === index && g === index),
       ],
     }),
     group: (row, column) => {
       const inside = (t, g) => groupOf(t) === row && groupOf(g) === column;
       if (row !== column) {
-        return { title: `${album.groups[row]}, called ${album.groups[column]}`, parts: [part("", inside)] };
+        return { title: `${album.groups[row]}, predicted as ${album.groups[column]}`, parts: [part("", inside)] };
       }
       return {
         title: album.groups[row],
         parts: [
-          part("Wrong class, right superclass", (t, g) => inside(t, g) && t !== g),
-          part("Right", (t, g) => inside(t, g) && t === g),
+          part("Wrong class, correct superclass", (t, g) => inside(t, g) && t !== g),
+          part("Correct", (t, g) => inside(t, g) && t === g),
         ],
       };
     },
   };
 
-  const sheets = new Map();
+  const sprites = new Map();
   const decoded = (index) => {
-    if (!sheets.has(index)) {
-      const image = new Image();
-      image.src = album.sheets[index].source;
-      sheets.set(index, image.decode().then(() => image));
+    if (!sprites.has(index)) {
+      const sprite = new Image();
+      sprite.src = album.sprites[index].source;
+      sprites.set(index, sprite.decode().then(() => sprite));
     }
-    return sheets.get(index);
+    return sprites.get(index);
   };
   const canvas = document.createElement("canvas");
-  const cut = async (picture, into) => {
-    const sheet = await decoded(picture.truth);
-    const columns = album.sheets[picture.truth].columns;
-    const [left, top] = [picture.place % columns, Math.floor(picture.place / columns)];
+  const crop = async (image, into) => {
+    const sprite = await decoded(image.truth);
+    const columns = album.sprites[image.truth].columns;
+    const [left, top] = [image.place % columns, Math.floor(image.place / columns)];
     const { width, height } = album;
     [canvas.width, canvas.height] = [width, height];
-    canvas.getContext("2d").drawImage(sheet, left * width, top * height, width, height, 0, 0, width, height);
+    canvas.getContext("2d").drawImage(sprite, left * width, top * height, width, height, 0, 0, width, height);
     into.src = canvas.toDataURL();
   };
 
   const named = (name) => (typeof name === "number" ? `row ${name}` : name);
   const share = (thousandths) => `${(thousandths / 10).toFixed(1)}%`;
-  const figure = (picture) => {
-    const [truth, given] = [album.classes[picture.truth], album.classes[picture.given]];
-    const right = picture.truth === picture.given;
+  const figure = (image) => {
+    const [truth, given] = [album.classes[image.truth], album.classes[image.given]];
+    const right = image.truth === image.given;
     const drawn = make("figure");
-    if (album.sheets[picture.truth].source) {
-      const image = make("img");
-      image.className = album.pixelated ? "pixel" : "";
-      image.alt = right ? `${truth}, called right` : `${truth}, called ${given}`;
-      image.width = album.width;
-      image.height = album.height;
-      cut(picture, image);
-      drawn.append(image);
+    if (album.sprites[image.truth].source) {
+      const element = make("img");
+      element.className = album.pixelated ? "pixel" : "";
+      element.alt = right ? `${truth}, correct` : `${truth}, predicted as ${given}`;
+      element.width = album.width;
+      element.height = album.height;
+      crop(image, element);
+      drawn.append(element);
     }
-    const answer = make("span", right ? "called right" : "called ");
+    const answer = make("span", right ? "correct" : "predicted ");
     if (!right) answer.append(make("b", given));
-    const sure = right ? share(picture.sure) : `${share(picture.sure)} / ${share(picture.inTruth)}`;
-    const name = make("small", named(picture.name));
+    const sure = right ? share(image.sure) : `${share(image.sure)} / ${share(image.inTruth)}`;
+    const name = make("small", named(image.name));
     name.className = "name";
     drawn.append(make("figcaption", "", make("span", truth), answer, make("small", sure), " ", name));
     return make("li", "", drawn);
   };
-  const section = ({ head, pictures, total }) => {
+  const section = ({ head, images, total }) => {
     const drawn = make("section");
-    const shown = pictures.length < total ? `, ${number(pictures.length)} of them here` : "";
+    const shown = images.length < total ? `, ${number(images.length)} included` : "";
     if (head) drawn.append(make("h3", `${head}: ${number(total)}${shown}`));
-    if (!pictures.length) return drawn;
+    if (!images.length) return drawn;
     const list = make("ol");
     list.className = "gallery";
     drawn.append(list);
@@ -108,10 +108,10 @@
     more.type = "button";
     let next = 0;
     const fill = () => {
-      list.append(...pictures.slice(next, next + atOnce).map(figure));
+      list.append(...images.slice(next, next + atOnce).map(figure));
       next += atOnce;
-      if (next >= pictures.length) more.remove();
-      else more.textContent = `Show ${number(Math.min(atOnce, pictures.length - next))} more`;
+      if (next >= images.length) more.remove();
+      else more.textContent = `Show ${number(Math.min(atOnce, images.length - next))} more`;
     };
     more.addEventListener("click", fill);
     drawn.append(more);
@@ -119,16 +119,16 @@
     return drawn;
   };
 
-  // A tour is the list of views that Previous and Next walk, and where it began.
+  // A tour is the list of views that Previous and Next step through, and the current position.
   let tour = { stops: [], at: 0, matrix: null };
   const show = () => {
     const [kind, ...which] = tour.stops[tour.at];
     const view = views[kind](...which);
-    const [shown, total] = view.parts.reduce(([a, b], { pictures, total }) => [a + pictures.length, b + total], [0, 0]);
+    const [shown, total] = view.parts.reduce(([a, b], { images, total }) => [a + images.length, b + total], [0, 0]);
     title.textContent = view.title;
     const most = kind === "cell" && which[0] !== which[1] ? "the most confident" : "a sample";
-    const all = shown === total ? `${number(total)} picture${total === 1 ? "" : "s"}` : `${number(total)} pictures, ${number(shown)} of them here`;
-    count.textContent = `${all}${shown < total && view.parts.length === 1 ? `, ${most}` : ""}. Percentages: confidence in the answer, and in the truth where it was wrong.`;
+    const all = shown === total ? `${number(total)} image${total === 1 ? "" : "s"}` : `${number(total)} images, ${number(shown)} included`;
+    count.textContent = `${all}${shown < total && view.parts.length === 1 ? `, ${most}` : ""}. Percentages: confidence in the predicted class, and in the true class where it differs.`;
     body.replaceChildren(...view.parts.filter((each) => each.total).map(section));
     viewer.scrollTop = 0;
     if (tour.matrix) {
@@ -151,7 +151,7 @@
     button.addEventListener("click", () => step(Number(button.dataset.step)));
   }
   viewer.querySelector("[data-close]").addEventListener("click", () => viewer.close());
-  viewer.addEventListener("close", () => { body.replaceChildren(); sheets.clear(); });
+  viewer.addEventListener("close", () => { body.replaceChildren(); sprites.clear(); });
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -168,7 +168,7 @@
   const rows = (selector, stopOf, stopsOf) => {
     for (const row of document.querySelectorAll(selector)) {
       row.addEventListener("click", () => {
-        row.querySelector("button.open").focus(); // where closing comes back to
+        row.querySelector("button.open").focus(); // focus returns here on closing
         open(stopsOf(row), stopOf(row));
       });
     }
