@@ -1,4 +1,4 @@
-"""What a recipe's `[augment]` does to pictures one by one, for all and for single classes."""
+"""What a recipe's `[augment]` does to images one by one, for all and for single classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def augmented(pixels: Tensor, number: int = 0, **changes: Any) -> Tensor:
     """uint8 `(N, 3, H, W)`: the batch as levels again."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     first = torch.zeros(len(pixels), dtype=torch.bool)
-    tables = augmenter.tables_of(LABELS[: len(pixels)])
+    tables = augmenter.lookup_tables(LABELS[: len(pixels)])
     images = augmenter(pixels, first, tables, 0, partial(generator_for, 0, number))
     assert images.dtype == torch.float32
     levels = (images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
@@ -75,7 +75,7 @@ EVERYTHING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("size", [8, 15, 32])
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_every_key_changes_pictures_and_repeats_itself(changes: dict[str, Any], size: int) -> None:
+def test_every_key_changes_images_and_repeats_itself(changes: dict[str, Any], size: int) -> None:
     pixels = noise(size=size)
     torch.manual_seed(0)
     one = augmented(pixels, **changes)
@@ -87,12 +87,12 @@ def test_every_key_changes_pictures_and_repeats_itself(changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_everything_happens_where_the_pictures_are(changes: dict[str, Any]) -> None:
+def test_everything_happens_where_the_images_are(changes: dict[str, Any]) -> None:
     """The meta device computes nothing, but refuses what a GPU refuses: tensors of two devices in one operation."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     pixels = torch.empty((60, 16, 16, 3), dtype=torch.uint8, device="meta")
     first = torch.empty(60, dtype=torch.bool, device="meta")
-    images = augmenter(pixels, first, augmenter.tables_of(LABELS), 0, partial(generator_for, 0, 0))
+    images = augmenter(pixels, first, augmenter.lookup_tables(LABELS), 0, partial(generator_for, 0, 0))
     assert images.device.type == "meta"
     assert images.shape == (60, 3, 16, 16)
     labels, mix = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
@@ -139,7 +139,7 @@ def test_stronger_for_one_class() -> None:
 
 
 def test_colour_jitter_by_hand() -> None:
-    """Pictures of one colour stay so; factors lie in their range and fill it."""
+    """Images of one colour stay so; factors lie in their range and fill it."""
     pixels = torch.full((60, 8, 8, 3), 100, dtype=torch.uint8)
     found = augmented(pixels, brightness=0.4)
     assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
@@ -153,11 +153,11 @@ def test_colours_one_after_the_other() -> None:
     pixels = noise(6)
     found = augmented(pixels, brightness=0.4, contrast=0.3, saturation=0.5, hue=0.1)
     generator = generator_for(0, 0, "pixels")
-    bright, contrast, colour, turn = (2 * torch.rand((1, 6), generator=generator)[0] - 1 for _ in range(4))
+    bright, contrast, color, turn = (2 * torch.rand((1, 6), generator=generator)[0] - 1 for _ in range(4))
     for place, image in enumerate(pixels.permute(0, 3, 1, 2)):
         expected = functional.adjust_brightness(image, 1 + 0.4 * float(bright[place]))
         expected = functional.adjust_contrast(expected, 1 + 0.3 * float(contrast[place]))
-        expected = functional.adjust_saturation(expected, 1 + 0.5 * float(colour[place]))
+        expected = functional.adjust_saturation(expected, 1 + 0.5 * float(color[place]))
         expected = functional.adjust_hue(expected, 0.1 * float(turn[place]))
         assert int((found[place].int() - expected.int()).abs().max()) <= 6  # torchvision cuts off at each step
 
@@ -198,7 +198,7 @@ def test_erasing_replaces_one_rectangle(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shift", [0, 3, 7, 8, 16])
 @pytest.mark.parametrize("fill", ["reflect", "edge", "mean"])
-def test_padding_beyond_the_picture_itself(fill: str, shift: int) -> None:
+def test_padding_beyond_the_image_itself(fill: str, shift: int) -> None:
     images = torch.rand(2, 3, 8, 8)
     mode: dict[str, Any] = {"reflect": {"mode": "reflect"}, "edge": {"mode": "edge"}, "mean": {"mode": "constant"}}
     expected = np.pad(images.numpy(), ((0, 0), (0, 0), (shift, shift), (shift, shift)), **mode[fill])
@@ -206,7 +206,7 @@ def test_padding_beyond_the_picture_itself(fill: str, shift: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "told"),
+    ("changes", "error", "expected"),
     [
         ({"policy": "cutout"}, UnknownNameError, "Unknown augmentation 'cutout'"),
         ({"classes": {"cat": {"policy": "augmx"}}}, UnknownNameError, "Did you mean 'augmix'"),
@@ -223,8 +223,8 @@ def test_padding_beyond_the_picture_itself(fill: str, shift: int) -> None:
         ({"classes": {"cat": 3}}, RecipeError, "'augment.classes.cat' must be a table, found 3"),
     ],
 )
-def test_mistakes_are_told(changes: dict[str, Any], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_mistakes_are_told(changes: dict[str, Any], error: type[Exception], expected: str) -> None:
+    with pytest.raises(error, match=expected):
         check_augment(settings(**changes), CLASSES)
 
 

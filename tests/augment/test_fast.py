@@ -1,4 +1,4 @@
-"""Batched augmentation against what it should do to one picture at a time."""
+"""Batched augmentation against what it should do to one image at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import cutout, flip_mask, gathered, mirrored, padded, resized, shifted
+from thirtytwo.augment.fast import cutout, flip_mask, gather_windows, mirrored, padded, resized, shifted
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -53,7 +53,7 @@ def test_padded_reflects(shift: int) -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format: torch.memory_format) -> None:
+def test_shifted_takes_one_window_of_each_image_all_places_alike(memory_format: torch.memory_format) -> None:
     size, shift, count = 8, 2, 1000
     wide = padded(noise(count, size), shift).contiguous(memory_format=memory_format)
     out = shifted(wide, size, shift, drawn())
@@ -62,7 +62,7 @@ def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format
     for number in range(count):
         windows = wide[number].unfold(1, size, 1).unfold(2, size, 1)  # (3, 5, 5, size, size)
         same = (windows.permute(1, 2, 0, 3, 4) == out[number]).flatten(2).all(dim=2)
-        assert int(same.sum()) == 1, "exactly one window of its own picture"
+        assert int(same.sum()) == 1, "exactly one window of its own image"
         places += same.numpy()
     assert places.min() > count / 25 / 2
     assert places.max() < count / 25 * 2
@@ -72,7 +72,7 @@ def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format
 def test_windows_are_the_same_gathered_as_moved_in_groups(shift: int) -> None:
     wide = padded(noise(50), shift)
     places = torch.randint(0, 2 * shift + 1, (2, 50), generator=drawn(3))
-    assert torch.equal(gathered(wide, 8, places), shifted(wide, 8, shift, drawn(3)))
+    assert torch.equal(gather_windows(wide, 8, places), shifted(wide, 8, shift, drawn(3)))
 
 
 def test_shifted_by_nothing() -> None:
@@ -113,7 +113,7 @@ def test_resized(size: int) -> None:
 
 
 def test_resized_to_half_means_neighbours() -> None:
-    """Antialiased: a one-pixel chessboard becomes grey, where plain bilinear sampling would alias."""
+    """Antialiased: a one-pixel chessboard becomes gray, where plain bilinear sampling would alias."""
     board = (torch.arange(16)[:, None] + torch.arange(16)[None]) % 2
     out = resized(board.float().expand(1, 3, 16, 16), 8)
     torch.testing.assert_close(out, torch.full((1, 3, 8, 8), 0.5), atol=0.02, rtol=0)

@@ -1,4 +1,4 @@
-"""MixUp and CutMix: pictures and targets must tell of the same shares."""
+"""MixUp and CutMix: images and targets must tell of the same shares."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ CLASSES = 64
 
 
 def levels(count: int = CLASSES, height: int = 12, width: int = 12) -> tuple[Tensor, Tensor]:
-    """Picture i is of the single value i and of class i: what is in a mixture can be read off."""
+    """Image i is of the single value i and of class i: what is in a mixture can be read off."""
     return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 3, height, width).clone(), torch.arange(count)
 
 
 def mix(seed: int = 0, images: Tensor | None = None, **changes: Any) -> tuple[Tensor, Tensor]:
-    pictures, labels = levels()
+    originals, labels = levels()
     settings = AugmentSettings(**changes)
-    return mixed(pictures if images is None else images, labels, CLASSES, settings, torch.Generator().manual_seed(seed))
+    return mixed(
+        originals if images is None else images, labels, CLASSES, settings, torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
-def test_mixup_blends_pictures_and_labels_alike(alpha: float) -> None:
+def test_mixup_blends_images_and_labels_alike(alpha: float) -> None:
     """A blend of the values i and j has the mean of the classes under its target as its value."""
     images, targets = mix(mixup=alpha)
     assert targets.dtype == torch.float32
@@ -37,7 +39,7 @@ def test_mixup_blends_pictures_and_labels_alike(alpha: float) -> None:
     torch.testing.assert_close(images, expected.view(-1, 1, 1, 1).expand_as(images), rtol=1e-5, atol=1e-4)
 
 
-def test_shares_are_drawn_for_each_picture() -> None:
+def test_shares_are_drawn_for_each_image() -> None:
     _, targets = mix(mixup=1.0)
     own = targets.diagonal()
     assert len(own.unique()) > CLASSES // 2
@@ -46,9 +48,9 @@ def test_shares_are_drawn_for_each_picture() -> None:
 
 @pytest.mark.parametrize("size", [(12, 12), (7, 7), (8, 13), (32, 32)])
 def test_cutmix_counts_its_box_exactly(size: tuple[int, int]) -> None:
-    pictures, labels = levels(CLASSES, *size)
+    originals, labels = levels(CLASSES, *size)
     generator = torch.Generator().manual_seed(2)
-    images, targets = mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), generator)
+    images, targets = mixed(originals, labels, CLASSES, AugmentSettings(cutmix=1.0), generator)
     boxed = 0
     for place, (image, target) in enumerate(zip(images, targets, strict=True)):
         values, counts = image[0].unique(return_counts=True)
@@ -67,10 +69,10 @@ def test_cutmix_counts_its_box_exactly(size: tuple[int, int]) -> None:
 
 def test_cutmix_boxes_have_the_area_that_was_drawn() -> None:
     """Beta(1, 1) is even: boxes whole inside would leave half on average; those cut off at an edge leave more."""
-    pictures, labels = levels(CLASSES, 32, 32)
+    originals, labels = levels(CLASSES, 32, 32)
     own = torch.cat(
         [
-            mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), torch.Generator().manual_seed(seed))[1]
+            mixed(originals, labels, CLASSES, AugmentSettings(cutmix=1.0), torch.Generator().manual_seed(seed))[1]
             .diagonal()
             .clone()
             for seed in range(40)
@@ -91,11 +93,11 @@ def test_both_kinds_are_as_likely() -> None:
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_only_a_part_is_mixed(kind: str) -> None:
-    pictures, _ = levels()
+    originals, _ = levels()
     images, targets = mix(**{kind: 1.0, "mix_share": 0.25})
     alone = targets.diagonal() == 1
     assert 32 < int(alone.sum()) < 62
-    assert torch.equal(images[alone], pictures[alone])
+    assert torch.equal(images[alone], originals[alone])
 
 
 @pytest.mark.parametrize(

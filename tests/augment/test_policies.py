@@ -16,8 +16,8 @@ from thirtytwo.augment.augmix import SPACE as MIX
 from thirtytwo.augment.augmix import augmix
 from thirtytwo.augment.autoaugment import PAIRS
 from thirtytwo.augment.autoaugment import SPACE as AUTO
-from thirtytwo.augment.operations import OPERATIONS, USUAL, Space, operated
-from thirtytwo.augment.trivialaugment import WIDE
+from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, OPERATIONS, Space, apply_operations
+from thirtytwo.augment.trivialaugment import WIDE_SPACE
 from thirtytwo.errors import UnknownNameError
 
 THEIRS = {
@@ -52,8 +52,8 @@ def noise(count: int, height: int = 16, width: int = 16) -> Tensor:
 @pytest.mark.parametrize(
     ("ours", "theirs", "bins", "without"),
     [
-        (USUAL, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
-        (WIDE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
+        (AUTOAUGMENT_SPACE, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
+        (WIDE_SPACE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
         (AUTO, v2.AutoAugment._AUGMENTATION_SPACE, 10, {"identity"}),
         (MIX, v2.AugMix._PARTIAL_AUGMENTATION_SPACE, 10, {"identity"}),
     ],
@@ -101,11 +101,11 @@ def test_operations_as_torchvision_does_them(name: str, share: float) -> None:
     assert int(difference.max()) <= 2
 
 
-def test_each_picture_goes_through_the_operation_it_drew() -> None:
+def test_each_image_goes_through_the_operation_it_drew() -> None:
     images = noise(6)
     names = ["invert", "identity", "posterize", "invert", "equalize", "solarize"]
     chosen = torch.tensor([list(AUTO).index(name) for name in names])
-    found = operated(images, chosen, torch.full((6,), 0.5), AUTO, terms())
+    found = apply_operations(images, chosen, torch.full((6,), 0.5), AUTO, terms())
     amounts = {"posterize": 6.0, "solarize": 127.5}
     for row, name in enumerate(names):
         expected = OPERATIONS[name](images[row : row + 1], torch.tensor([amounts.get(name, 0.0)]), torch.zeros(3))
@@ -114,8 +114,8 @@ def test_each_picture_goes_through_the_operation_it_drew() -> None:
 
 def test_signed_operations_go_either_way() -> None:
     images = noise(1).repeat(100, 1, 1, 1)
-    chosen = torch.full((100,), list(USUAL).index("translate_x"))
-    found = operated(images, chosen, torch.full((100,), 0.5), USUAL, terms())
+    chosen = torch.full((100,), list(AUTOAUGMENT_SPACE).index("translate_x"))
+    found = apply_operations(images, chosen, torch.full((100,), 0.5), AUTOAUGMENT_SPACE, terms())
     right = (found[:, :, :, 0] == 120).all(dim=(1, 2))  # the fill comes in on the left
     assert 30 < int(right.sum()) < 70
     assert torch.equal(right, ~(found[:, :, :, -1] == 120).all(dim=(1, 2)))
@@ -130,7 +130,7 @@ def test_the_published_policies_are_there() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (8, 8), (15, 15), (9, 20), (33, 33)])
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_augmentation(name: str, size: tuple[int, int]) -> None:
-    """Same form, the input untouched, chance from the generator alone, and most pictures changed."""
+    """Same form, the input untouched, chance from the generator alone, and most images changed."""
     augment, images = AUGMENTATIONS.get(name), noise(64, *size)
     before = images.clone()
     torch.manual_seed(0)
@@ -145,9 +145,9 @@ def test_every_augmentation(name: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_grey_pictures_stay_grey(name: str) -> None:
-    grey = noise(64)[:, :1].repeat(1, 3, 1, 1)
-    found = AUGMENTATIONS.get(name)(grey, terms())
+def test_grey_images_stay_grey(name: str) -> None:
+    gray = noise(64)[:, :1].repeat(1, 3, 1, 1)
+    found = AUGMENTATIONS.get(name)(gray, terms())
     assert torch.equal(found, found[:, :1].expand_as(found))
 
 
@@ -159,7 +159,7 @@ def test_memory_layout_does_not_matter(name: str) -> None:
 
 
 def distance(augment: Callable[[Tensor, Terms], Tensor], **changes: Any) -> float:
-    """How far pictures get from themselves, in grey levels."""
+    """How far images get from themselves, in gray levels."""
     images = noise(256)
     return float((augment(images, terms(**changes)).float() - images.float()).abs().mean())
 
@@ -179,7 +179,7 @@ def test_more_operations_are_stronger() -> None:
 
 
 def test_autoaugment_draws_every_pair_by_its_chances() -> None:
-    """Inverted pictures come from two pairs alone: 0.1 of one in 25 first, 0.1 of one in 25 second; the third never."""
+    """Inverted images come from two pairs alone: 0.1 of one in 25 first, 0.1 of one in 25 second; the third never."""
     images = torch.zeros((20_000, 3, 3, 3), dtype=torch.uint8)  # black: only inversion makes it white
     images[:, :, 1, 1] = 1
     found = AUGMENTATIONS.get("autoaugment")(images, terms())
@@ -188,7 +188,7 @@ def test_autoaugment_draws_every_pair_by_its_chances() -> None:
 
 
 def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every chain only inverts, a picture of one value v becomes 255 - v by what is not its own weight."""
+    """Where every chain only inverts, an image of one value v becomes 255 - v by what is not its own weight."""
     import thirtytwo.augment.augmix as module
 
     monkeypatch.setattr(module, "operated", lambda images, chosen, *rest: 255 - images)  # three times: inverted

@@ -50,12 +50,12 @@ def member(**settings: Any) -> MemberSettings:
 
 @pytest.mark.parametrize("halvings", [0, 1])
 def test_mean_of_calibrated_probabilities(halvings: int) -> None:
-    told = (
+    members = (
         member(temperature=2.0),
         member(mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5), curvature=0.1),
     )
     nets = [Colours(FIRST), Colours(SECOND, halvings)]
-    ensemble = Ensemble(nets, EnsembleSettings(members=told, size=4))
+    ensemble = Ensemble(nets, EnsembleSettings(members=members, size=4))
     images = torch.rand((5, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     colours = images.mean(dim=(2, 3))
     one = torch.softmax(colours @ torch.tensor(FIRST).T / 2, dim=1)
@@ -70,8 +70,8 @@ def test_mean_of_calibrated_probabilities(halvings: int) -> None:
 
 
 def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
-    told = (member(), member(temperature=2.0))
-    ensemble = Ensemble([Colours(FIRST), Colours(SECOND)], EnsembleSettings(members=told, size=4))
+    members = (member(), member(temperature=2.0))
+    ensemble = Ensemble([Colours(FIRST), Colours(SECOND)], EnsembleSettings(members=members, size=4))
     images = torch.rand((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         heat = ensemble.heatmaps(ensemble.maps(images), torch.tensor([0]))

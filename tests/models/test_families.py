@@ -33,7 +33,7 @@ def timm(architecture: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
 
 
 SMALL: dict[str, Row] = {
-    # network and options, last maps of a 32-pixel picture, whether there are heatmaps
+    # network and options, last maps of a 32-pixel image, whether there are heatmaps
     "resnet, enlarged": ("timm", timm("resnet50", **SMALL_RESNET)[1] | {"input_size": 64}, (128, 8, 8), True),
     "efficientnet": (*timm("test_efficientnet"), (256, 4, 4), True),
     "efficientnetv2": (
@@ -72,7 +72,7 @@ def net(name: str, options: dict[str, Any]) -> Net:
 
 
 def settled(made: Net) -> Net:
-    """`made` with normalisation that has seen pictures and logits of a natural size."""
+    """`made` with normalisation that has seen images and logits of a natural size."""
     made.train()
     torch.manual_seed(2)
     with torch.no_grad():
@@ -183,8 +183,8 @@ def check_export(made: Net, path: Path, width: int) -> None:
         }
     )
     export_onnx(made, info, path)
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    assert check_parity(made, info, path, pictures)["probabilities"] < 1e-4
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    assert check_parity(made, info, path, images)["probabilities"] < 1e-4
     session, _ = open_session(path)
     shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
     assert shapes["features"] == [width]

@@ -68,7 +68,7 @@ def test_whitening_does_not_depend_on_chance() -> None:
 
 
 @pytest.mark.parametrize("kind", ["grey", "one colour", "two colours"])
-def test_pictures_without_colour_leave_no_dead_channel(kind: str) -> None:
+def test_images_without_colour_leave_no_dead_channel(kind: str) -> None:
     images = smooth_noise(32)
     if kind == "grey":
         images = images[:, :1].expand(-1, 3, -1, -1).contiguous()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS, Net
-from thirtytwo.models.pretrained import kind_of, start_from, ways_of, weights_name
+from thirtytwo.models.pretrained import run_settings, source_kind, start_from, weights_name
 
 GROUPS = [{"width": 8}, {"width": 16}]
 RESNET: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -122,7 +122,7 @@ def test_weights_that_fit_and_mean_something_else(pretrain: Pretrain) -> None:
 
 def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
-    found = ways_of(str(path))
+    found = run_settings(str(path))
     assert found["model"] == {"name": "fastnet", "options": {"groups": GROUPS}}
     assert found["optimizer"]["name"] == "muon"
     assert found["data"] == {"image_size": 16}
@@ -149,11 +149,11 @@ def test_a_file_of_timm(
     if architecture.startswith("vit"):
         assert weights(net)["body.pos_embed"].shape == (1, 17, 16), "4×4 patches of 64 pixels, resampled from 14×14"
     else:
-        pictures = torch.randn((2, 3, 64, 64))
+        images = torch.randn((2, 3, 64, 64))
         with torch.inference_mode():
             published.eval()
-            expected = published.forward_head(published.forward_features(pictures), pre_logits=True)
-            torch.testing.assert_close(net.eval().embed(pictures), expected)
+            expected = published.forward_head(published.forward_features(images), pre_logits=True)
+            torch.testing.assert_close(net.eval().embed(images), expected)
 
 
 def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_timm_has_no_weights_for_our_networks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "told"),
+    ("name", "error", "expected"),
     [
         ("weights.pth", RecipeError, "may hold code"),
         ("pytorch_model.bin", RecipeError, "may hold code"),
@@ -233,14 +233,14 @@ def test_timm_has_no_weights_for_our_networks() -> None:
     ],
 )
 def test_what_is_refused(
-    name: str, error: type[ThirtytwoError], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, error: type[ThirtytwoError], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for file in ("weights.pth", "pytorch_model.bin", "notes.txt"):
         Path(file).write_bytes(b"x")
     Path("empty").mkdir()
-    with pytest.raises(error, match=told) as raised:
-        kind_of(name)
+    with pytest.raises(error, match=expected) as raised:
+        source_kind(name)
     assert raised.value.fix
 
 
@@ -248,10 +248,10 @@ def test_the_way_out_of_pickle_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     torch.save({"a": torch.ones(2)}, "w.pth")
     with pytest.raises(RecipeError) as raised:
-        kind_of("w.pth")
+        source_kind("w.pth")
     code = str(raised.value.fix).partition('-c "')[2].rstrip('"')
     exec(code, {})
-    assert kind_of("w.safetensors") == "file"
+    assert source_kind("w.safetensors") == "file"
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 9])

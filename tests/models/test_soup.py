@@ -19,7 +19,7 @@ def test_mean_of_weights_by_hand() -> None:
         averaged_weights([])
 
 
-def test_statistics_are_those_of_the_pictures() -> None:
+def test_statistics_are_those_of_the_images() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=0.2), nn.Dropout(0.5))
     images = torch.rand((40, 3, 6, 6), generator=torch.Generator().manual_seed(0))
     before = net[0].weight.clone()

@@ -77,7 +77,7 @@ def test_residual_branches_can_start_at_zero(zero: bool) -> None:
     assert all(bool((weight == 0).all()) == zero for weight in last)
 
 
-def test_small_pictures_keep_their_places() -> None:
+def test_small_images_keep_their_places() -> None:
     strided = {
         name: [conv.stride[0] for conv in convolutions(net(name)) if conv.stride != (1, 1) and conv.kernel_size[0] == 3]
         for name in ("resnet18", "vgg16", "densenet", "preresnet18")

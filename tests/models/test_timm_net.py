@@ -1,4 +1,4 @@
-"""Networks of timm: how they are fitted to small pictures, what they tell of it, and what is refused."""
+"""Networks of timm: how they are fitted to small images, what they tell of it, and what is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def net(architecture: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options", "settled", "told"),
+    ("architecture", "options", "settled", "expected"),
     [
         ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution at stride 1 and no max-pool"]),
         ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem and in the first stage"]),
@@ -37,12 +37,12 @@ def net(architecture: str, **options: Any) -> Any:
     ],
 )  # fmt: skip
 def test_the_choice_is_told_with_its_reason(
-    architecture: str, options: dict[str, Any], settled: tuple[str, int], told: list[str]
+    architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
     assert (made.settled["small_images"], made.settled["input_size"]) == settled
-    assert len(made.choices) == len(told)
-    for choice, start in zip(made.choices, told, strict=True):
+    assert len(made.choices) == len(expected)
+    for choice, start in zip(made.choices, expected, strict=True):
         assert choice.value.startswith(start)
         assert choice.reason
     again = net(architecture, **options, **{key: made.settled[key] for key in made.settled if key not in options})
@@ -69,7 +69,7 @@ def test_pretrained_layers_keep_their_published_shape() -> None:
         }
 
 
-def test_pretrained_networks_name_the_statistics_of_their_pictures() -> None:
+def test_pretrained_networks_name_the_statistics_of_their_images() -> None:
     assert net("resnet18").statistics is None
     assert net("resnet18", pretrained=True).statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -169,12 +169,12 @@ def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() 
         ({"architecture": "hf-hub:owner/net"}, UnknownNameError, "knows no architecture 'hf-hub:owner/net'"),
         ({}, RecipeError, "'architecture' is missing"),
         ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, "Did you mean 'small_images'?"),
-        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, "no stem for small pictures is known"),
+        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, "no stem for small images is known"),
         ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, "timm could not build resnet18"),
         (
             {"architecture": "levit_128s", "input_size": 32, "small_images": "none"},
             RecipeError,
-            "pictures of 32 pixels",
+            "images of 32 pixels",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_sharp_image_is_half_the_general_network_s(net: ZeroShot) -> None:
     with torch.inference_mode():
         features = net.embed(images)
         assert torch.allclose(features[:, -1], torch.full((4,), 0.5))
-        own, named, _ = net.evidence(features)
+        own, named, _ = net.branch_probabilities(features)
         imagenet = torch.softmax(net.general(images), dim=1)
         expected = torch.stack([imagenet[:, 1] + imagenet[:, 2], imagenet[:, 3], torch.zeros(4)], dim=1)
         torch.testing.assert_close(named, expected)

@@ -21,7 +21,7 @@ Train = Callable[..., Fitted]
 
 
 class Plain(Net):
-    """A linear layer on the mean colour of each quarter of the picture."""
+    """A linear layer on the mean colour of each quarter of the image."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
-    """`train(run, recipe)` fits 48 pictures of 3 classes, 12 held out, in the directory `run`."""
+    """`train(run, recipe)` fits 48 images of 3 classes, 12 held out, in the directory `run`."""
 
     def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
         hardware = choose_hardware(recipe.train, "cpu")

@@ -28,7 +28,7 @@ def fast(
     classes: tuple[str, ...] = (),
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> TrainingBatches:
-    """The recipe `fast` with other keys of `[augment]`, on 96 pictures in batches of 32."""
+    """The recipe `fast` with other keys of `[augment]`, on 96 images in batches of 32."""
     named = {f"augment.{key}": value for key, value in augment.items()}
     sizes = [{"size": 8, "until": 0.5}] if stages else []
     overrides = {"schedule.batch_size": 32, "schedule.epochs": 2, "schedule.resolution": sizes} | named

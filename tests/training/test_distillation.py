@@ -20,25 +20,25 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.build import build_net
 from thirtytwo.training.distillation import Teacher, read_teacher
-from thirtytwo.training.fit import Fitted, fit, prepared
+from thirtytwo.training.fit import Fitted, build_training, fit
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.losses import distillation
 from thirtytwo.workflows.scoring import model_info, save_weights
 
 CLASSES = ("class 0", "class 1", "class 2")
 OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-"""Mean and deviation of a student's pictures that are not the teacher's."""
+"""Mean and deviation of a student's images that are not the teacher's."""
 
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> tuple[Path, Fitted]:
-    """A run of 16×16 pictures with weights and model file, and what was fitted in it."""
-    pictures = tiny.pictures(48, seed=3)
+    """A run of 16×16 images with weights and model file, and what was fitted in it."""
+    data = tiny.pictures(48, seed=3)
     recipe = tiny.recipe()
     run = RunDir.create(tmp_path_factory.mktemp("teacher") / "run")
-    fitted = fit(recipe, pictures, None, run, choose_hardware(recipe.train, "cpu"), show=False)
-    dataset = DataSet("colours", pictures, None, pictures, "abc")
-    info = model_info(fitted, recipe, dataset, Parts(pictures, None, pictures))
+    fitted = fit(recipe, data, None, run, choose_hardware(recipe.train, "cpu"), show=False)
+    dataset = DataSet("colours", data, None, data, "abc")
+    info = model_info(fitted, recipe, dataset, Parts(data, None, data))
     run.write_recipe(recipe)
     save_weights(fitted.net, info, run)
     export_onnx(fitted.net, info, run.onnx)
@@ -78,11 +78,11 @@ def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: Simpl
 
 def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
     path, fitted = teacher_run
-    pictures = tiny.pictures(48)
+    data = tiny.pictures(48)
     recipe = tiny.recipe(
         train__distill={"run": str(path), "temperature": 3.0, "weight": 0.25}, train__label_smoothing=0.1, seed=2
     )
-    loop, batches, mean, std = prepared(recipe, pictures, choose_hardware(recipe.train, "cpu"))
+    loop, batches, mean, std = build_training(recipe, data, choose_hardware(recipe.train, "cpu"))
     images, labels = next(iter(batches))
     loop.train()
     found = loop.training_step((images, labels), 0)["loss"]
@@ -118,19 +118,19 @@ def test_resumed_student_equals_uninterrupted(
     tiny: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from thirtytwo.training.callbacks import Ledger
+    from thirtytwo.training.callbacks import HistoryCallback
 
     recipe = tiny.recipe(train__distill={"run": str(teacher_run[0])})
     straight = train("straight", recipe)
-    plain = Ledger.on_train_epoch_end
+    plain = HistoryCallback.on_train_epoch_end
 
-    def stop(self: Ledger, *arguments: Any) -> None:
+    def stop(self: HistoryCallback, *arguments: Any) -> None:
         plain(self, *arguments)
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Ledger, "on_train_epoch_end", stop)
+        stopping.setattr(HistoryCallback, "on_train_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("stopped", recipe)
     assert same_weights(straight, train("stopped", recipe, resume=True))

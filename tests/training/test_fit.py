@@ -19,7 +19,7 @@ from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.callbacks import HISTORY_COLUMNS, Ledger
+from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
 from thirtytwo.training.fit import Fitted, Loop, build_net
 
 AUGMENTED: dict[str, Any] = {
@@ -47,16 +47,16 @@ def history(path: Path) -> list[dict[str, float]]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
     """Make the training stop after this many batches."""
     count = 0
-    plain = Ledger.on_train_batch_end
+    plain = HistoryCallback.on_train_batch_end
 
-    def on_train_batch_end(self: Ledger, *arguments: Any) -> None:
+    def on_train_batch_end(self: HistoryCallback, *arguments: Any) -> None:
         nonlocal count
         count += 1
         if count == batches:
             raise error
         plain(self, *arguments)
 
-    monkeypatch.setattr(Ledger, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
 
 
 def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
@@ -279,13 +279,13 @@ def test_batches_are_the_same_whenever_they_are_made(tiny: SimpleNamespace) -> N
         assert torch.equal(labels, names)
 
 
-def test_labels_go_with_their_pictures(tiny: SimpleNamespace) -> None:
+def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
     images = tiny.pictures(48)
     batches = batches_of(tiny.recipe(augment__flip="none"), tiny)
     plain = normalised(torch.from_numpy(images.images), *channel_statistics(images.images))
-    for pictures, labels in batches:
-        for picture, label in zip(pictures, labels, strict=True):
-            (place,) = [number for number in range(48) if torch.equal(plain[number], picture)]
+    for data, labels in batches:
+        for image, label in zip(data, labels, strict=True):
+            (place,) = [number for number in range(48) if torch.equal(plain[number], image)]
             assert int(label) == images.labels[place]
 
 
@@ -336,14 +336,14 @@ def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
     batches, step = batches_of(recipe, tiny), 0
     for epoch in range(3):
         batches.epoch = epoch
-        for pictures, labels in batches:
+        for data, labels in batches:
             factor = (step + 1) / (0.2 * 9 + 1) if step / 9 < 0.2 else (1 - step / 9) / 0.8
             stem = max(0.0, 1 - step / 9 / 0.375)
             for group, (role, lr) in zip(sgd.param_groups, rates.items(), strict=True):
                 group["lr"] = lr * (stem if role == "stem_bias" else factor)
             net.train()
             net.zero_grad()
-            loss = len(labels) * F.cross_entropy(net(pictures), labels, label_smoothing=0.1)
+            loss = len(labels) * F.cross_entropy(net(data), labels, label_smoothing=0.1)
             loss.backward()
             if stem == 0.0:
                 roles["stem_bias"][0].grad = None

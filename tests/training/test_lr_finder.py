@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.training.lr_finder import HIGHEST, LOWEST, range_test, steepest
+from thirtytwo.training.lr_finder import MAX_LR, MIN_LR, range_test, suggest_lr
 
 
 def test_steepest_by_hand() -> None:
     rates = [10.0**power for power in range(-20, 0)]
     losses = [2.0] * 14 + [1.9, 1.5, 0.9, 0.8, 0.8, 3.0]
     # central differences: the largest fall over two steps is around the 16th, from 1.9 to 0.9
-    assert steepest(rates, losses) == rates[15]
-    assert steepest(rates, [1.0 + 0.1 * place for place in range(20)]) is None
-    assert steepest(rates[:5], losses[:5]) is None
+    assert suggest_lr(rates, losses) == rates[15]
+    assert suggest_lr(rates, [1.0 + 0.1 * place for place in range(20)]) is None
+    assert suggest_lr(rates[:5], losses[:5]) is None
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleN
     hardware = choose_hardware(recipe.train, "cpu")
     found = range_test(recipe, tiny.pictures(48), hardware)
     assert len(found.rates) == len(found.losses) <= 100
-    assert found.rates[0] == LOWEST
-    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(HIGHEST / LOWEST) / 99)
+    assert found.rates[0] == MIN_LR
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(MAX_LR / MIN_LR) / 99)
     assert found.suggestion is not None
-    assert LOWEST < found.suggestion <= HIGHEST * 1.0001
+    assert MIN_LR < found.suggestion <= MAX_LR * 1.0001
     assert min(found.losses) < 0.8 * found.losses[0]
     again = range_test(recipe, tiny.pictures(48), hardware)
     assert again == found, "the seed decides"
@@ -49,11 +49,11 @@ def test_it_ends_where_the_loss_runs_away(tiny: SimpleNamespace, plain_net: str)
     recipe = tiny.recipe(
         model__name=plain_net, optimizer__name="timm_sgd", optimizer__lr=1e-3, train__label_smoothing=0.3
     )
-    pictures = tiny.pictures(48)
-    told: list[str] = []
-    found = range_test(recipe, pictures, choose_hardware(recipe.train, "cpu"), steps=400, tell=told.append)
+    data = tiny.pictures(48)
+    logged: list[str] = []
+    found = range_test(recipe, data, choose_hardware(recipe.train, "cpu"), steps=400, tell=logged.append)
     assert len(found.rates) < 400
-    assert told[0].startswith("step 20 of 400: lr ")
+    assert logged[0].startswith("step 20 of 400: lr ")
 
 
 def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: str) -> None:

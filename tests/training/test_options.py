@@ -18,13 +18,13 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.build import build_net
-from thirtytwo.training.callbacks import Ledger
+from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.checks import check_optimizer, check_training
-from thirtytwo.training.ema import Averaging
+from thirtytwo.training.ema import EMA
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.module import Loop
 from thirtytwo.training.optimizers import MuonSGD
-from thirtytwo.training.sam import moved_uphill, sharpness_aware, statistics_kept
+from thirtytwo.training.sam import perturb_weights, preserve_statistics, sam_closure
 
 Train = Callable[..., Fitted]
 Same = Callable[[Fitted, Fitted], bool]
@@ -40,7 +40,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def pictures(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
+def make_images(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
     """Every batch of the run, in order."""
     images = tiny.pictures(48)
     pixels, labels = to_device(images, torch.device("cpu"))
@@ -80,7 +80,7 @@ def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace
         ]
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
-    for step, (batch, labels) in enumerate(pictures(recipe, tiny)):
+    for step, (batch, labels) in enumerate(make_images(recipe, tiny)):
         progress = step / 9
         factor = (step + 1) / (0.2 * 9 + 1) if progress < 0.2 else (1 - progress) / (1 - 0.2)
         for place, (group, peak) in enumerate(zip(optimizer.param_groups, peaks, strict=True)):
@@ -98,7 +98,7 @@ def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace
 def test_accumulated_and_clipped(
     name: str, per_picture: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
 ) -> None:
-    """Batches of 10 by threes: an epoch of 48 pictures has a step of 30 and one of 10."""
+    """Batches of 10 by threes: an epoch of 48 images has a step of 30 and one of 10."""
     changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_picture else {"optimizer__lr": 0.05}
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name=name, optimizer__weight_decay=0.0, optimizer__momentum_rest=0.9,
@@ -109,7 +109,7 @@ def test_accumulated_and_clipped(
     rates = {"rest": 0.002, "head": 0.002} if per_picture else {"rest": 0.05, "head": 0.05}
     groups = [{"params": net.parameter_groups()[role], "lr": lr} for role, lr in rates.items()]
     optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    batches = list(pictures(recipe, tiny))
+    batches = list(make_images(recipe, tiny))
     assert len(batches) == 12
     for start in range(0, 12, 4):
         for group in (batches[start : start + 3], batches[start + 3 : start + 4]):
@@ -142,7 +142,7 @@ def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
 
 def test_sharpness_by_hand() -> None:
     net, closure = quadratic()
-    loss = sharpness_aware(closure, net, 0.5)()
+    loss = sam_closure(closure, net, 0.5)()
     # the gradient is (6, 8), so that half a step uphill ends at (3.3, 0.8)
     assert loss.item() == pytest.approx(3.3**2 + 10 * 0.8**2)
     assert net.weight.grad is not None
@@ -154,7 +154,7 @@ def test_no_uphill_from_level_ground() -> None:
     net, closure = quadratic()
     net.weight.data.zero_()
     closure()
-    with moved_uphill(net, 0.5):
+    with perturb_weights(net, 0.5):
         assert net.weight.tolist() == [[0, 0]]
 
 
@@ -163,7 +163,7 @@ def test_second_pass_leaves_running_statistics() -> None:
     batch = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
     expected = norm(batch)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
-    with statistics_kept(norm):
+    with preserve_statistics(norm):
         torch.testing.assert_close(norm(2 * batch), expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
     norm(batch)
@@ -178,7 +178,7 @@ def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net
     net = build_net(recipe, 3)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     losses = []
-    for images, labels in pictures(recipe, tiny):
+    for images, labels in make_images(recipe, tiny):
         loss = F.cross_entropy(net(images), labels)
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(net.parameters()))
@@ -194,27 +194,27 @@ def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net
                 parameter.copy_(value)
         optimizer.step()
     torch.testing.assert_close(fitted.net.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
-    told = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
-    assert told == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
+    logged = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
+    assert logged == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
 
 
 def test_average_by_hand() -> None:
     norm = nn.BatchNorm1d(1)
-    averaging = Averaging(norm, 0.3)
-    averaging.begin()
+    ema = EMA(norm, 0.3)
+    ema.initialize()
     value = 1.0
     for update, weight in enumerate((2.0, 5.0, -1.0, 4.0, 4.0)):
         with torch.no_grad():
             norm.weight.fill_(weight)
             norm.running_mean.fill_(weight)  # type: ignore[union-attr]
             norm.num_batches_tracked.fill_(update)  # type: ignore[union-attr]
-        averaging.update()
+        ema.update()
         decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3][update]
         value = decay * value + (1 - decay) * weight
-        assert averaging.average["weight"].item() == pytest.approx(value)
-        assert averaging.average["num_batches_tracked"].item() == update
+        assert ema.average["weight"].item() == pytest.approx(value)
+        assert ema.average["num_batches_tracked"].item() == update
     assert norm.weight.item() == 4.0
-    averaging.give()
+    ema.copy_to_network()
     assert norm.weight.item() == pytest.approx(value)
 
 
@@ -256,9 +256,9 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=5, augment__translate=2, **CHOICES[name])
     straight = train("straight", recipe)
-    plain, count = Ledger.on_train_batch_end, 0
+    plain, count = HistoryCallback.on_train_batch_end, 0
 
-    def stop(self: Ledger, *arguments: Any) -> None:
+    def stop(self: HistoryCallback, *arguments: Any) -> None:
         nonlocal count
         count += 1
         if count == 11:  # in the fourth epoch
@@ -266,7 +266,7 @@ def test_resumed_equals_uninterrupted(
         plain(self, *arguments)
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Ledger, "on_train_batch_end", stop)
+        stopping.setattr(HistoryCallback, "on_train_batch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("stopped", recipe)
     resumed = train("stopped", recipe, resume=True)
@@ -325,7 +325,7 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
             tiny, plain_net, train__class_weights=weights, optimizer__name="adam", optimizer__lr=0.1, schedule__epochs=8
         )
         net = train(f"run {len(shares)}", recipe, val=False).net
-        batches = list(pictures(recipe, tiny))
+        batches = list(make_images(recipe, tiny))
         calls = torch.cat([net(images).argmax(1) for images, _ in batches[:3]])
         shares.append((calls == 1).float().mean().item())
     assert shares[0] == pytest.approx(1 / 3, abs=0.05)

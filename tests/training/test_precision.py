@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Net
 from thirtytwo.training.fit import build_net
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.precision import MOST_STEPS, StepTimes, timed_precision
+from thirtytwo.training.precision import MAX_STEPS, StepTimes, timed_precision
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
@@ -63,14 +63,14 @@ def test_the_quicker_one_is_chosen_and_both_times_are_told(
     net = build_net(recipe, 3)
     seen = counted(net)
     found = timed_precision(net, recipe, 32, 3, machine)
-    (told,) = [choice for choice in found.choices if choice.what == "precision"]
-    match = REASON.match(told.reason)
-    assert match, told.reason
+    (logged,) = [choice for choice in found.choices if choice.what == "precision"]
+    match = REASON.match(logged.reason)
+    assert match, logged.reason
     whole, half = float(match[2]), float(match[3])
-    assert told.value == str(found.precision).removeprefix("torch.")
-    assert {"float32": whole, "bfloat16": half}[told.value] == min(whole, half)
+    assert logged.value == str(found.precision).removeprefix("torch.")
+    assert {"float32": whole, "bfloat16": half}[logged.value] == min(whole, half)
     assert 2 <= int(match[1]) <= 24
-    assert len(seen) <= MOST_STEPS
+    assert len(seen) <= MAX_STEPS
     assert max(seen) <= 24
     others = [choice for choice in machine.choices if choice.what != "precision"]
     assert [choice for choice in found.choices if choice.what != "precision"] == others
@@ -125,6 +125,6 @@ def test_nothing_is_timed_where_nothing_is_open(
 
 
 def test_the_lower_time_decides() -> None:
-    assert StepTimes(0.634, 0.748, 64).quicker == torch.float32
-    assert StepTimes(0.748, 0.634, 64).quicker == torch.bfloat16
-    assert StepTimes(0.5, 0.5, 64).quicker == torch.float32
+    assert StepTimes(0.634, 0.748, 64).faster == torch.float32
+    assert StepTimes(0.748, 0.634, 64).faster == torch.bfloat16
+    assert StepTimes(0.5, 0.5, 64).faster == torch.float32

@@ -1,4 +1,4 @@
-"""A few pictures as training sees them."""
+"""A few images as training sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thirtytwo.data.explore import augmented_sheet
 from thirtytwo.training.samples import draw_samples
 
 
-def test_without_augmentation_pictures_are_themselves(tiny: SimpleNamespace) -> None:
+def test_without_augmentation_images_are_themselves(tiny: SimpleNamespace) -> None:
     found = draw_samples(tiny.recipe(augment__flip="none"), tiny.pictures(48), passes=3)
     assert found.originals.shape == (3, 16, 16, 3)
     assert found.augmented.shape == (3, 3, 16, 16, 3)
@@ -36,9 +36,9 @@ def test_full_size_whatever_the_stages(tiny: SimpleNamespace) -> None:
 
 
 def test_classes_of_their_own_come_first_and_mixtures_sum_to_one(tiny: SimpleNamespace) -> None:
-    pictures = tiny.pictures(48)
-    recipe = tiny.recipe(augment__mixup=1.0, augment__classes={pictures.classes[2]: {"rotate": 90}})
-    found = draw_samples(recipe, pictures, rows=2)
+    data = tiny.pictures(48)
+    recipe = tiny.recipe(augment__mixup=1.0, augment__classes={data.classes[2]: {"rotate": 90}})
+    found = draw_samples(recipe, data, rows=2)
     assert found.labels.tolist() == [2, 0]
     np.testing.assert_allclose(found.targets.sum(axis=2), 1, rtol=1e-6)
     assert (found.targets[:, :, 1] == 0).all()

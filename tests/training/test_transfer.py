@@ -1,4 +1,4 @@
-"""Two stages: the head on a frozen base, then layers below it; features kept against pictures seen anew."""
+"""Two stages: the head on a frozen base, then layers below it; features kept against images seen anew."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Net
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.callbacks import Ledger
-from thirtytwo.training.fit import Fitted, prepared
+from thirtytwo.training.callbacks import HistoryCallback
+from thirtytwo.training.fit import Fitted, build_training
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.training.lr_finder import ramp, range_test
+from thirtytwo.training.lr_finder import range_test, run_lr_ramp
 from thirtytwo.training.transfer import (
     TransferBatches,
     TransferLoop,
     adapted,
-    augments,
+    is_augmented,
     set_modes,
     stages_told,
-    unfrozen,
+    unfrozen_layers,
     with_run,
 )
 
@@ -53,11 +53,11 @@ NETWORKS: dict[str, ModelSettings] = {
 }
 Train = Callable[..., Fitted]
 Pretrain = Callable[..., Any]
-Start = Callable[..., tuple[Recipe, Net]]
+Initialization = Callable[..., tuple[Recipe, Net]]
 
 
 @pytest.fixture
-def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Start:
+def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Initialization:
     """`started(network, **changes)`: a recipe that starts from a run of that network, and the run's network."""
 
     def make(network: str = "fastnet", **changes: Any) -> tuple[Recipe, Net]:
@@ -79,14 +79,14 @@ def changed(net: Net, before: Net) -> set[str]:
 
 
 def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferLoop, TransferBatches]:
-    loop, batches, _, _ = prepared(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"))
+    loop, batches, _, _ = build_training(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"))
     assert isinstance(loop, TransferLoop)
     assert isinstance(batches, TransferBatches)
     return loop, batches
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_features_computed_once_train_the_same_head(network: str, started: Start, train: Train) -> None:
+def test_features_computed_once_train_the_same_head(network: str, started: Initialization, train: Train) -> None:
     fast, before = started(network, transfer__head_until=1, **PLAIN)
     slow = fast.model_copy(update={"transfer": fast.transfer.model_copy(update={"views": 0})})
     quick, anew = train("fast", fast), train("slow", slow)
@@ -98,7 +98,9 @@ def test_features_computed_once_train_the_same_head(network: str, started: Start
     assert not torch.equal(quick.net.state_dict()["head.weight"], before.state_dict()["head.weight"][:3])
 
 
-def test_the_fast_path_runs_the_base_once(started: Start, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_runs_the_base_once(
+    started: Initialization, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, _ = started(transfer__head_until=1, schedule__epochs=5, **PLAIN)
     seen = 0
     kind = type(MODELS.get("fastnet")(3, {"groups": GROUPS}))
@@ -111,10 +113,10 @@ def test_the_fast_path_runs_the_base_once(started: Start, train: Train, monkeypa
 
     monkeypatch.setattr(kind, "maps", maps)
     train("run", recipe)
-    assert seen == 1 + 48 + 12, "one to learn the width, each picture trained on, each held out"
+    assert seen == 1 + 48 + 12, "one to learn the width, each image trained on, each held out"
 
 
-def test_augmented_views_are_those_of_the_first_epochs(started: Start, tiny: SimpleNamespace) -> None:
+def test_augmented_views_are_those_of_the_first_epochs(started: Initialization, tiny: SimpleNamespace) -> None:
     recipe, _ = started(
         transfer__head_until=1, transfer__views=2, schedule__epochs=3, augment__translate=2, augment__mixup=0.4
     )
@@ -128,9 +130,9 @@ def test_augmented_views_are_those_of_the_first_epochs(started: Start, tiny: Sim
         tiny.pictures(48).classes,
     )
     for epoch in range(3):
-        pictures, targets = shown.batch(torch.arange(16, 32), epoch % 2, 1)
+        data, targets = shown.batch(torch.arange(16, 32), epoch % 2, 1)
         with torch.no_grad():
-            expected = loop.net.embed(pictures)
+            expected = loop.net.embed(data)
         features, labels = batches.batch(torch.tensor([20, 17]), epoch, 0)
         torch.testing.assert_close(features, expected[[4, 1]], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(labels, targets[[4, 1]])
@@ -138,7 +140,7 @@ def test_augmented_views_are_those_of_the_first_epochs(started: Start, tiny: Sim
 
 
 @pytest.mark.parametrize(
-    ("network", "unfreeze", "moved", "kept"),
+    ("network", "unfreeze", "changed", "kept"),
     [
         ("fastnet", "all", {"stem.bias", "groups.0.widen.weight", "groups.1.widen.weight"}, {"stem.weight"}),
         ("fastnet", "groups.1", {"groups.1.widen.weight"}, {"stem.bias", "groups.0.widen.weight"}),
@@ -149,15 +151,21 @@ def test_augmented_views_are_those_of_the_first_epochs(started: Start, tiny: Sim
 )
 @pytest.mark.parametrize("batchnorm", ["frozen", "trained"])
 def test_unfreezing_from_a_named_layer(
-    batchnorm: str, network: str, unfreeze: str, moved: set[str], kept: set[str], started: Start, train: Train
+    batchnorm: str,
+    network: str,
+    unfreeze: str,
+    changed: set[str],
+    kept: set[str],
+    started: Initialization,
+    train: Train,
 ) -> None:
     recipe, before = started(
         network, transfer__unfreeze=unfreeze, transfer__batchnorm=batchnorm, optimizer__renormalise=False, **PLAIN
     )
     found = {name for name in changed(train("run", recipe).net, train_nothing(before)) if not name.startswith("head.")}
-    assert moved <= found
+    assert changed <= found
     assert not kept & found
-    parameters = {name for layer in unfrozen(before, recipe.transfer) for name in layer}
+    parameters = {name for layer in unfrozen_layers(before, recipe.transfer) for name in layer}
     statistics = {name for name in found if "running" in name or "num_batches" in name}
     below = {name for name in statistics if name.split(".")[0] not in before.head_modules}
     assert bool(below) is (batchnorm == "trained")
@@ -170,7 +178,7 @@ def train_nothing(net: Net) -> Net:
     return net
 
 
-def test_rates_by_hand(started: Start, tiny: SimpleNamespace) -> None:
+def test_rates_by_hand(started: Initialization, tiny: SimpleNamespace) -> None:
     """3 steps an epoch, one epoch for the head; each stage falls in a line from its peak."""
     recipe, _ = started(
         schedule__epochs=3,
@@ -193,13 +201,13 @@ def test_rates_by_hand(started: Start, tiny: SimpleNamespace) -> None:
     assert [head(step) for step in (3, 4, 8)] == pytest.approx([0.1, 0.1 * 5 / 6, 0.1 / 6])
 
 
-def test_frozen_parts_leave_nothing_out(started: Start, tiny: SimpleNamespace) -> None:
+def test_frozen_parts_leave_nothing_out(started: Initialization, tiny: SimpleNamespace) -> None:
     loop, _ = loop_of(started("textbook", transfer__unfreeze="stages.5")[0], tiny)
     drops = [module for module in loop.net.stages if isinstance(module, nn.Dropout)]  # type: ignore[union-attr]
     norms = [module for module in loop.net.modules() if isinstance(module, _BatchNorm)]
     assert [drop.training for drop in drops] == [False, False]
     assert [norm.training for norm in norms] == [False, False, True, True], "those of the dense head are trained"
-    loop.enter(2)
+    loop.set_trainable(2)
     assert [drop.training for drop in drops] == [False, True]
     assert [norm.training for norm in norms] == [False, False, True, True]
 
@@ -220,15 +228,19 @@ def test_modes_follow_what_is_trained() -> None:
 
 @pytest.mark.parametrize("batches", [1, 4, 7])
 def test_resumed_equals_uninterrupted(
-    batches: int, started: Start, train: Train, monkeypatch: pytest.MonkeyPatch, same_weights: Callable[..., bool]
+    batches: int,
+    started: Initialization,
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    same_weights: Callable[..., bool],
 ) -> None:
     """Stopped while the head is trained, just after, and later."""
     recipe, _ = started("textbook", transfer__head_until=0.34, train__ema=0.5, augment__translate=2)
     straight = train("straight", recipe)
     count = 0
-    plain = Ledger.on_train_batch_end
+    plain = HistoryCallback.on_train_batch_end
 
-    def on_train_batch_end(self: Ledger, *arguments: Any) -> None:
+    def on_train_batch_end(self: HistoryCallback, *arguments: Any) -> None:
         nonlocal count
         count += 1
         if count == batches:
@@ -236,21 +248,23 @@ def test_resumed_equals_uninterrupted(
         plain(self, *arguments)
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Ledger, "on_train_batch_end", on_train_batch_end)
+        stopping.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
         with pytest.raises(KeyboardInterrupt):
             train("stopped", recipe)
     assert same_weights(straight, train("stopped", recipe, resume=True))
 
 
-def test_pictures_are_normalised_as_the_run_had_them(started: Start, train: Train, tiny: SimpleNamespace) -> None:
+def test_images_are_normalised_as_the_run_had_them(
+    started: Initialization, train: Train, tiny: SimpleNamespace
+) -> None:
     recipe, before = started(transfer__head_until=1)
     fitted = train("run", recipe)
     assert (fitted.mean, fitted.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     assert channel_statistics(tiny.pictures(48).images)[0] != fitted.mean
     images = torch.from_numpy(tiny.pictures(4).images)
     with torch.inference_mode():
-        pictures = normalised(images, fitted.mean, fitted.std)
-        torch.testing.assert_close(fitted.net.embed(pictures), before.embed(pictures))
+        data = normalised(images, fitted.mean, fitted.std)
+        torch.testing.assert_close(fitted.net.embed(data), before.embed(data))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +279,7 @@ def test_pictures_are_normalised_as_the_run_had_them(started: Start, train: Trai
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_with_other_ways_to_train(changes: dict[str, Any], started: Start, train: Train) -> None:
+def test_with_other_ways_to_train(changes: dict[str, Any], started: Initialization, train: Train) -> None:
     recipe, before = started(transfer__unfreeze="groups.1", **changes)
     fitted = train("run", recipe)
     assert all(math.isfinite(float(value.sum())) for value in fitted.net.state_dict().values())
@@ -295,7 +309,7 @@ def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
     """Weights and buffers that the first stage does not train."""
     if recipe.transfer.head_until:
         return base_of(net)
-    trained = {name.rpartition(".")[0] for layer in unfrozen(net, recipe.transfer) for name in layer}
+    trained = {name.rpartition(".")[0] for layer in unfrozen_layers(net, recipe.transfer) for name in layer}
     keeps = recipe.transfer.batchnorm == "frozen"
 
     def frozen(name: str) -> bool:
@@ -319,7 +333,7 @@ def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
     ids=str,
 )
 def test_looking_for_a_rate_leaves_what_is_frozen(
-    network: str, changes: dict[str, Any], started: Start, tiny: SimpleNamespace, built: list[Net]
+    network: str, changes: dict[str, Any], started: Initialization, tiny: SimpleNamespace, built: list[Net]
 ) -> None:
     """Every weight and buffer, and no wonder that the loss is finite."""
     layers = {"fastnet": "groups.1", "textbook": "stages.5", "timm": "layer4"}
@@ -345,7 +359,7 @@ def test_looking_for_a_rate_leaves_what_is_frozen(
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("head_until", [0, 0.34])
 def test_looking_for_a_rate_gives_the_network_back(
-    head_until: float, network: str, started: Start, tiny: SimpleNamespace
+    head_until: float, network: str, started: Initialization, tiny: SimpleNamespace
 ) -> None:
     recipe, _ = started(network, transfer__head_until=head_until, optimizer__renormalise=False)
     loop, batches = loop_of(recipe, tiny)
@@ -357,7 +371,7 @@ def test_looking_for_a_rate_gives_the_network_back(
     trained = [parameter.requires_grad for parameter in loop.net.parameters()]
     torch.manual_seed(3)
     random = torch.get_rng_state()
-    assert ramp(loop, batches, choose_hardware(recipe.train, "cpu"), steps=20).rates
+    assert run_lr_ramp(loop, batches, choose_hardware(recipe.train, "cpu"), steps=20).rates
     assert all(torch.equal(value, before[name]) for name, value in loop.net.state_dict().items())
     assert [module.training for module in loop.net.modules()] == modes
     assert [parameter.requires_grad for parameter in loop.net.parameters()] == trained
@@ -366,7 +380,7 @@ def test_looking_for_a_rate_gives_the_network_back(
     assert batches.epoch == 2
 
 
-def test_sizes_rise_after_the_head(started: Start, tiny: SimpleNamespace) -> None:
+def test_sizes_rise_after_the_head(started: Initialization, tiny: SimpleNamespace) -> None:
     recipe, _ = started(
         schedule__resolution=[{"size": 8, "until": 0.5}],
         schedule__epochs=4,
@@ -390,32 +404,32 @@ def test_sizes_rise_after_the_head(started: Start, tiny: SimpleNamespace) -> Non
     ],
 )
 def test_what_augments(changes: dict[str, Any], views: int) -> None:
-    assert augments(AugmentSettings.model_validate(changes)) is not bool(views)
+    assert is_augmented(AugmentSettings.model_validate(changes)) is not bool(views)
 
 
-def test_what_is_told(started: Start) -> None:
+def test_what_is_told(started: Initialization) -> None:
     recipe, net = started(schedule__epochs=10, transfer__views=8, transfer__unfreeze="groups.1")
     frozen, trained = stages_told(recipe, net, 48, 16)
     assert frozen.value == "3 of 10 epochs, on features of 3 views computed once"
     assert trained.value == "1 of 3 layers and the head for 7 epochs, rates × 0.1, 0.8 less a layer"
     many = recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"views": 1})})
-    assert stages_told(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on pictures seen anew", "too much to keep"
+    assert stages_told(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on images seen anew", "too much to keep"
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"transfer__unfreeze": "group.1"}, r"transfer.unfreeze is 'group.1'.*Did you mean 'groups.1'"),
         ({"transfer__unfreeze": "head"}, "no such layer"),
     ],
 )
-def test_layers_there_are_not(changes: dict[str, Any], told: str, started: Start) -> None:
+def test_layers_there_are_not(changes: dict[str, Any], expected: str, started: Initialization) -> None:
     recipe, net = started(**changes)
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=expected):
         stages_told(recipe, net, 48, 16)
 
 
-def test_filters_that_muon_would_rescale(started: Start) -> None:
+def test_filters_that_muon_would_rescale(started: Initialization) -> None:
     recipe, net = started()
     with torch.no_grad():
         net.state_dict()["groups.0.widen.weight"].mul_(10)
@@ -426,7 +440,7 @@ def test_filters_that_muon_would_rescale(started: Start) -> None:
 
 
 @pytest.mark.parametrize("network", ["recipe", "run"])
-def test_the_run_s_own_network(network: str, started: Start) -> None:
+def test_the_run_s_own_network(network: str, started: Initialization) -> None:
     recipe, _ = started("textbook", transfer__network=network)
     values = {"model": {"name": "timm"}, "optimizer": {"lr": 1.0}, "data": {"image_size": 224, "resize": "pad"}}
     found = with_run(values, recipe)
@@ -448,7 +462,7 @@ def test_timm_keeps_its_published_shape(tmp_path: Path, tiny: SimpleNamespace) -
     assert adapted(recipe).model.options == {"architecture": "resnet18", "pretrained": True}
 
 
-def test_no_trace_of_the_source_is_needed_afterwards(started: Start, train: Train) -> None:
+def test_no_trace_of_the_source_is_needed_afterwards(started: Initialization, train: Train) -> None:
     recipe, _ = started()
     fitted = train("run", recipe)
     shutil.rmtree(recipe.transfer.pretrained)

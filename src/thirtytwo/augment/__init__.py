@@ -1,4 +1,4 @@
-"""What happens to training pictures: batched, on the device, from the generator that is handed in."""
+"""What happens to training images: batched, on the device, from the generator that is handed in."""
 
 from thirtytwo.augment import augmix, autoaugment, randaugment, trivialaugment  # noqa: F401  (registers them)
 from thirtytwo.augment.registry import AUGMENTATIONS, Augmentation, Terms

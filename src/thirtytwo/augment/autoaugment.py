@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.operations import USUAL, Range, Space, operated
+from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, Range, Space, apply_operations
 from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 
-SPACE: Space = {**USUAL, "invert": Range()}
+SPACE: Space = {**AUTOAUGMENT_SPACE, "invert": Range()}
 LEVELS = 9
 PAIRS: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("invert", 0.1, 0), ("contrast", 0.2, 6)),
@@ -51,5 +51,5 @@ def autoaugment(images: Tensor, terms: Terms) -> Tensor:
         chance = torch.tensor([steps[step][1] for steps in PAIRS])[pair]
         strength = torch.tensor([steps[step][2] / LEVELS for steps in PAIRS])[pair]
         done = torch.rand(count, generator=terms.generator) < chance
-        images = operated(images, operation.where(done, names.index("identity")), strength, SPACE, terms)
+        images = apply_operations(images, operation.where(done, names.index("identity")), strength, SPACE, terms)
     return images

@@ -39,7 +39,7 @@ def padded(images: Tensor, shift: int, fill: Border = "reflect") -> Tensor:
         return F.pad(images, (shift,) * 4)
     if fill == "edge":
         return F.pad(images, (shift,) * 4, mode="replicate")
-    while shift > 0:  # a picture can be reflected by less than its own side at a time
+    while shift > 0:  # an image can be reflected by less than its own side at a time
         step = min(shift, min(images.shape[-2:]) - 1)
         images = F.pad(images, (step,) * 4, mode="reflect")
         shift -= step
@@ -54,7 +54,7 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
     device = padded_images.device
     places = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
     if device.type != "cpu":
-        return gathered(padded_images, size, places)
+        return gather_windows(padded_images, size, places)
     out = torch.empty((count, 3, size, size), dtype=padded_images.dtype, device=device)
     # (2 shift + 1)² windows at most: on a CPU moving each group whole is quicker than gathering pixel by pixel
     for top in range(2 * shift + 1):
@@ -64,7 +64,7 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
     return out
 
 
-def gathered(images: Tensor, size: int, places: Tensor) -> Tensor:
+def gather_windows(images: Tensor, size: int, places: Tensor) -> Tensor:
     """Windows `(N, 3, size, size)` of images whose upper left corners are `places` int64 `(2, N)`, rows then columns.
 
     Without a wait for the device, unlike groups of rows of unknown length.

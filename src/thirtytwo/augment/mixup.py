@@ -1,4 +1,4 @@
-"""MixUp and CutMix: two pictures in one, and labels in the same shares.
+"""MixUp and CutMix: two images in one, and labels in the same shares.
 
 Written out here since timm's `Mixup` and torchvision's draw from global generators, so that a resumed run would differ.
 """
@@ -23,14 +23,14 @@ def mixed(
 ) -> tuple[Tensor, Tensor]:
     """Float images `(B, 3, H, W)` mixed with others of the batch, and their targets float32 `(B, classes)`.
 
-    `labels` int64 `(B,)`. Every picture has a partner, a kind and a share of its own (arXiv 1710.09412, 1905.04899);
-    a CutMix share is the exact part of the picture that is left of it. Targets sum to 1.
+    `labels` int64 `(B,)`. Every image has a partner, a kind and a share of its own (arXiv 1710.09412, 1905.04899);
+    a CutMix share is the exact part of the image that is left of it. Targets sum to 1.
     """
     count, _, height, width = images.shape
     device = images.device
     partner = torch.randperm(count, generator=generator)
     chosen = torch.rand(count, generator=generator) < settings.mix_share
-    cut = torch.rand(count, generator=generator) < _chance_of_cut(settings)
+    cut = torch.rand(count, generator=generator) < _cutmix_probability(settings)
     own = torch.ones(count)
     others = images[partner.to(device)]
     if settings.mixup:
@@ -46,14 +46,14 @@ def mixed(
     return images, share * target + (1 - share) * target[partner.to(device)]
 
 
-def _chance_of_cut(settings: AugmentSettings) -> float:
+def _cutmix_probability(settings: AugmentSettings) -> float:
     if settings.mixup and settings.cutmix:
         return 0.5
     return 1.0 if settings.cutmix else 0.0
 
 
 def _boxes(own: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Boxes bool `(B, H, W)` that leave the part `own` `(B,)` of a picture, cut off where they reach over its edge."""
+    """Boxes bool `(B, H, W)` that leave the part `own` `(B,)` of an image, cut off where they reach over its edge."""
     side = (1 - own).sqrt()
     centres = torch.rand((2, len(own)), generator=generator)
     inside = []

@@ -1,4 +1,4 @@
-"""The operations that published policies are made of, and a batch in which each picture goes through its own."""
+"""The operations that published policies are made of, and a batch in which each image goes through its own."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thirtytwo.augment import color as colour
-from thirtytwo.augment.geometry import moved, slanted, turned, warped
+from thirtytwo.augment import color
+from thirtytwo.augment.geometry import affine_matrices, shear_matrices, translation_matrices, warp
 from thirtytwo.augment.registry import Terms
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Pictures uint8 `(N, 3, H, W)`, an amount for each float `(N,)`, and the colour beyond the border float `(3,)`."""
+"""Images uint8 `(N, 3, H, W)`, an amount for each float `(N,)`, and the colour beyond the border float `(3,)`."""
 
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda images, amount, fill: images,
-    "shear_x": lambda images, amount, fill: warped(images, slanted(amount, 0, *images.shape[-2:]), fill),
-    "shear_y": lambda images, amount, fill: warped(images, slanted(amount, 1, *images.shape[-2:]), fill),
-    "translate_x": lambda images, amount, fill: warped(images, moved(amount, 0), fill),
-    "translate_y": lambda images, amount, fill: warped(images, moved(amount, 1), fill),
-    "rotate": lambda images, amount, fill: warped(images, turned(amount), fill),
-    "brightness": lambda images, amount, fill: colour.brightened(images, 1 + amount),
-    "colour": lambda images, amount, fill: colour.saturated(images, 1 + amount),
-    "contrast": lambda images, amount, fill: colour.contrasted(images, 1 + amount),
-    "sharpness": lambda images, amount, fill: colour.sharpened(images, 1 + amount),
-    "posterize": lambda images, amount, fill: colour.posterized(images, amount),
-    "solarize": lambda images, amount, fill: colour.solarized(images, amount),
-    "autocontrast": lambda images, amount, fill: colour.stretched(images),
-    "equalize": lambda images, amount, fill: colour.equalized(images),
+    "shear_x": lambda images, amount, fill: warp(images, shear_matrices(amount, 0, *images.shape[-2:]), fill),
+    "shear_y": lambda images, amount, fill: warp(images, shear_matrices(amount, 1, *images.shape[-2:]), fill),
+    "translate_x": lambda images, amount, fill: warp(images, translation_matrices(amount, 0), fill),
+    "translate_y": lambda images, amount, fill: warp(images, translation_matrices(amount, 1), fill),
+    "rotate": lambda images, amount, fill: warp(images, affine_matrices(amount), fill),
+    "brightness": lambda images, amount, fill: color.brightened(images, 1 + amount),
+    "colour": lambda images, amount, fill: color.saturated(images, 1 + amount),
+    "contrast": lambda images, amount, fill: color.contrasted(images, 1 + amount),
+    "sharpness": lambda images, amount, fill: color.sharpened(images, 1 + amount),
+    "posterize": lambda images, amount, fill: color.posterized(images, amount),
+    "solarize": lambda images, amount, fill: color.solarized(images, amount),
+    "autocontrast": lambda images, amount, fill: color.autocontrasted(images),
+    "equalize": lambda images, amount, fill: color.equalized(images),
     "invert": lambda images, amount, fill: 255 - images,
 }
 
@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Operation] = {
 class Range:
     """The amount of an operation at strength 0 and at strength 1.
 
-    `signed`: either way by chance; `of_side`: amounts are parts of the picture's side, else what the operation takes.
+    `signed`: either way by chance; `of_side`: amounts are parts of the image's side, else what the operation takes.
     """
 
     weakest: float = 0.0
@@ -55,7 +55,7 @@ class Range:
 Space = Mapping[str, Range]
 """The operations a policy draws from, and how far each goes."""
 
-USUAL: Space = {
+AUTOAUGMENT_SPACE: Space = {
     "identity": Range(),
     "shear_x": Range(0, 0.3, signed=True),
     "shear_y": Range(0, 0.3, signed=True),
@@ -74,8 +74,8 @@ USUAL: Space = {
 """AutoAugment's (arXiv 1805.09501) without inversion, as RandAugment uses them; ranges as in torchvision."""
 
 
-def operated(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, terms: Terms) -> Tensor:
-    """Each picture through one operation of `space`.
+def apply_operations(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, terms: Terms) -> Tensor:
+    """Each image through one operation of `space`.
 
     `images` uint8 `(N, 3, H, W)`; `chosen` int64 `(N,)` places in `space` and `strength` float `(N,)`, both on the CPU.
     """
@@ -83,10 +83,12 @@ def operated(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, ter
     height, width = images.shape[-2:]
     out = images.clone()
     for place, (name, span) in enumerate(space.items()):
-        rows = (chosen == place).nonzero().flatten()
-        if name == "identity" or not len(rows):
+        indices = (chosen == place).nonzero().flatten()
+        if name == "identity" or not len(indices):
             continue
-        amount = span.amount(strength[rows], sign[rows], height if name.endswith("_y") else width).to(images.device)
-        rows = rows.to(images.device)
-        out[rows] = OPERATIONS[name](images[rows], amount, terms.fill)
+        amount = span.amount(strength[indices], sign[indices], height if name.endswith("_y") else width).to(
+            images.device
+        )
+        indices = indices.to(images.device)
+        out[indices] = OPERATIONS[name](images[indices], amount, terms.fill)
     return out

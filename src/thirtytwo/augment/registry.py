@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thirtytwo.registry import Registry
 
-STRONGEST = 30
+MAX_MAGNITUDE = 30
 """The greatest `magnitude`; a strength of 1."""
 
 
@@ -19,7 +19,7 @@ class Terms:
     """What an augmentation may draw on.
 
     `generator` (on the CPU) is the only source of chance; `fill` float `(3,)` from 0 to 255 is the data's mean colour,
-    on the pictures' device; `magnitude` and `num_ops` are the recipe's, None where it does not say.
+    on the images' device; `magnitude` and `num_ops` are the recipe's, None where it does not say.
     """
 
     generator: torch.Generator
@@ -29,10 +29,10 @@ class Terms:
 
     def strength(self, published: float) -> float:
         """`magnitude`, or else the `published` one, as a part of the greatest there is."""
-        return (published if self.magnitude is None else self.magnitude) / STRONGEST
+        return (published if self.magnitude is None else self.magnitude) / MAX_MAGNITUDE
 
 
 Augmentation = Callable[[Tensor, Terms], Tensor]
-"""Pictures uint8 `(B, 3, H, W)`, which stay as they are, to new ones of the same form."""
+"""Images uint8 `(B, 3, H, W)`, which stay as they are, to new ones of the same form."""
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from thirtytwo.models.base import MODELS, Decision, Net
+from thirtytwo.models.base import MODELS, Choice, Net
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MODELS", "Decision", "Net"]
+__all__ = ["MODELS", "Choice", "Net"]

@@ -15,7 +15,7 @@ from thirtytwo.registry import Registry
 
 
 @dataclass(frozen=True)
-class Decision:
+class Choice:
     """One thing that a network decided for itself, and why."""
 
     what: str
@@ -32,7 +32,7 @@ class Net(nn.Module):
 
     has_heatmaps: bool = True
     """Whether class evidence can be read off the last maps (`heatmaps`)."""
-    choices: tuple[Decision, ...] = ()
+    choices: tuple[Choice, ...] = ()
     """What was left to the network to choose, for the log."""
     settled: Mapping[str, Any] = MappingProxyType({})
     """What each `auto` of its options came to, for the recipe that is saved."""

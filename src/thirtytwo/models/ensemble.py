@@ -38,7 +38,7 @@ class EnsembleSettings(Settings):
     members: tuple[MemberSettings, ...] = Field(min_length=1)
     """One for each network, in order."""
     size: int = Field(ge=1)
-    """Width and height of the pictures, in pixels."""
+    """Width and height of the images, in pixels."""
 
 
 class Ensemble(Net):
@@ -55,13 +55,13 @@ class Ensemble(Net):
 
     def __init__(self, nets: Sequence[Net], settings: EnsembleSettings) -> None:
         super().__init__()
-        told = settings.members
-        if len(nets) != len(told):
-            raise ValueError(f"{len(told)} members are told, and {len(nets)} networks given")
+        described = settings.members
+        if len(nets) != len(described):
+            raise ValueError(f"{len(described)} members are told, and {len(nets)} networks given")
         self.nets = nn.ModuleList(nets)
-        self.calibration = [(member.temperature, member.curvature) for member in told]
-        std = torch.tensor([member.std for member in told])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
-        mean = torch.tensor([member.mean for member in told])[:, None, :, None, None]
+        self.calibration = [(member.temperature, member.curvature) for member in described]
+        std = torch.tensor([member.std for member in described])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
+        mean = torch.tensor([member.mean for member in described])[:, None, :, None, None]
         self.register_buffer("scale", 1 / std)
         self.register_buffer("offset", -mean / std)
         self.eval()

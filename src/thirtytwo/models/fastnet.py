@@ -154,7 +154,7 @@ class FastNet(Net):
         patches = patches - patches.mean(dim=0)
         covariance = patches.T @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance)
-        # grey pictures vary in 4 of 12 directions only; the others would be channels without variance, so repeat
+        # grey images vary in 4 of 12 directions only; the others would be channels without variance, so repeat
         live = int((values > EMPTY_DIRECTION * values.max()).sum())
         order = [len(values) - 1 - index % max(live, 1) for index in range(len(values))]
         filters = (vectors * torch.rsqrt(values.clamp(min=0) + EIGENVALUE_FLOOR)).T[order]

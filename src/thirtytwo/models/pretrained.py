@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.models.base import MODELS, Decision, Net, modes_kept
+from thirtytwo.models.base import MODELS, Choice, Net, modes_kept
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
@@ -28,10 +28,10 @@ IMAGENET = "imagenet"
 """Weights that come as a package for this architecture, else timm's from the hub."""
 METADATA = "thirtytwo"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-SHOWN = 4
-LONGEST = 150
-SAME = 1e-4
-FREE = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
+MAX_LISTED = 4
+MAX_LINE_LENGTH = 150
+TOLERANCE = 1e-4
+FREE_OPTIONS = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
 """Options that need not be those of the run whose weights are taken."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -40,21 +40,21 @@ Kind = Literal["run", "file", "timm"]
 
 
 @dataclass(frozen=True)
-class Start:
+class Initialization:
     """What a network was given to start from.
 
-    `statistics` are those that pictures must be normalised by, so that features mean what they meant; None where the
+    `statistics` are those that images must be normalised by, so that features mean what they meant; None where the
     source does not tell them. `fresh` names the parameters that nothing was given for.
     """
 
     origin: str
     statistics: Statistics | None
     fresh: tuple[str, ...]
-    choices: tuple[Decision, ...]
+    choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Weights by the names of the network that takes them, and what is known of them."""
 
     origin: str
@@ -63,7 +63,7 @@ class Source:
     classes: tuple[str, ...] | None = None
 
 
-def kind_of(pretrained: str) -> Kind:
+def source_kind(pretrained: str) -> Kind:
     """What `transfer.pretrained` names; nothing is read yet.
 
     Raises:
@@ -90,22 +90,22 @@ def kind_of(pretrained: str) -> Kind:
     return "timm"
 
 
-def ways_of(pretrained: str) -> dict[str, Any]:
+def run_settings(pretrained: str) -> dict[str, Any]:
     """What goes with the weights of the run that `pretrained` names, as tables of a recipe.
 
-    That is its network, the rates that suit it, and the side of its pictures in pixels.
+    That is its network, the rates that suit it, and the side of its images in pixels.
 
     Raises:
         RunError: the run is not finished or damaged.
     """
     run = RunDir.open(pretrained)
-    recipe, facts = run.read_recipe(), _facts(_weights_of(run))
+    recipe, metadata = run.read_recipe(), _read_metadata(_weights_of(run))
     tables = {"model": recipe.model, "optimizer": recipe.optimizer}
     found = {name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()}
-    return found | {"data": {"image_size": int(facts["input_size"])}}
+    return found | {"data": {"image_size": int(metadata["input_size"])}}
 
 
-def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Start:
+def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Initialization:
     """Give `net`, which `model` describes, the weights that `pretrained` names.
 
     Its base takes all of them, or nothing does. Dense layers of the head are taken where they fit, the last layer only
@@ -117,26 +117,26 @@ def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[s
         OfflineError: timm's weights are not on this machine, and cannot be fetched.
         UnknownNameError: timm has no weights of that tag.
     """
-    kind = kind_of(pretrained)
+    kind = source_kind(pretrained)
     if kind == "run":
-        source = _of_run(RunDir.open(pretrained))
+        source = _from_run(RunDir.open(pretrained))
     elif kind == "file":
-        source = _of_file(Path(pretrained), net)
+        source = _from_file(Path(pretrained), net)
     else:
-        source = _of_timm(pretrained, net, model)
-    taken = _fitting(net, source, classes, model)
+        source = _from_timm(pretrained, net, model)
+    taken = _select_weights(net, source, classes, model)
     net.load_state_dict(taken, strict=False)
     if kind == "run":
         _check_features(net, source, RunDir.open(pretrained), model)
     fresh = tuple(name for name, _ in net.named_parameters() if name not in taken)
-    return Start(source.origin, source.statistics, fresh, (_told(source, classes, fresh),))
+    return Initialization(source.origin, source.statistics, fresh, (_choice(source, classes, fresh),))
 
 
-def _told(source: Source, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Decision:
+def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Choice:
     if not fresh:
-        return Decision("pretrained weights", f"{source.origin}, all", "it tells the same classes apart")
+        return Choice("pretrained weights", f"{source.origin}, all", "it tells the same classes apart")
     known = "what it tells apart" if source.classes is None else f"{len(source.classes)} others"
-    return Decision("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
+    return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
 
 
 def _weights_of(run: RunDir) -> Path:
@@ -152,33 +152,33 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a .safetensors file, and what thirtytwo wrote into it."""
     try:
         with safe_open(file, framework="pt") as opened:
-            facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
-            return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
+            metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise RunError(f"{KEY} names {file}, which is damaged: {error}.", "Write or fetch it again.") from None
 
 
-def _facts(file: Path) -> dict[str, Any]:
-    facts = _read(file)[1]
-    if not {"mean", "std", "classes", "input_size"} <= facts.keys():
+def _read_metadata(file: Path) -> dict[str, Any]:
+    metadata = _read(file)[1]
+    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
         raise RunError(f"{file} does not tell what it was trained on.", "Train that run again.")
-    return facts
+    return metadata
 
 
-def _ours(origin: str, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Source:
-    return Source(origin, weights, (tuple(facts["mean"]), tuple(facts["std"])), tuple(facts["classes"]))
+def _from_own_weights(origin: str, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightSource:
+    return WeightSource(origin, weights, (tuple(metadata["mean"]), tuple(metadata["std"])), tuple(metadata["classes"]))
 
 
-def _of_run(run: RunDir) -> Source:
+def _from_run(run: RunDir) -> WeightSource:
     file = _weights_of(run)
-    return _ours(str(run.path), _read(file)[0], _facts(file))
+    return _from_own_weights(str(run.path), _read(file)[0], _read_metadata(file))
 
 
-def _of_file(file: Path, net: Net) -> Source:
+def _from_file(file: Path, net: Net) -> WeightSource:
     """A local file: weights of ours by their names, or those of an architecture of timm by timm's."""
-    weights, facts = _read(file)
-    if "mean" in facts:
-        return _ours(str(file), weights, facts)
+    weights, metadata = _read(file)
+    if "mean" in metadata:
+        return _from_own_weights(str(file), weights, metadata)
     if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
         config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
         names = (
@@ -187,35 +187,37 @@ def _of_file(file: Path, net: Net) -> Source:
         counts = [len(weights[f"{name}.weight"]) for name in names or () if f"{name}.weight" in weights]
         count = counts[0] if counts else 0
         try:
-            found = _donated(net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False})
+            found = _timm_weights(
+                net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False}
+            )
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _misfit(str(file), net.architecture, _lines(error)) from None
-        return Source(str(file), found, net.statistics)
-    return Source(str(file), weights, net.statistics)
+            raise _mismatch_error(str(file), net.architecture, _lines(error)) from None
+        return WeightSource(str(file), found, net.statistics)
+    return WeightSource(str(file), weights, net.statistics)
 
 
-def _listed(names: str | Iterable[str]) -> list[str]:
+def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _of_timm(pretrained: str, net: Net, model: ModelSettings) -> Source:
+def _from_timm(pretrained: str, net: Net, model: ModelSettings) -> WeightSource:
     assert isinstance(net, TimmNet)
     name = weights_name(pretrained, model)
     if pretrained == IMAGENET and (known := PACKAGED.get(name.partition(".")[0])) is not None:
         weights = packaged_weights(net.architecture)
         body = {f"body.{key}": value for key, value in weights.items() if not key.startswith("classifier.")}
-        return Source(f"the package {known.package}", body, (known.mean, known.std))
+        return WeightSource(f"the package {known.package}", body, (known.mean, known.std))
     config = timm.models.get_pretrained_cfg(name)
     count = config.num_classes if config is not None else 0
-    misfit = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+    mismatch = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
     for offline in (True, False):
         try:
-            with _hub_told(), hub_offline() if offline else nullcontext():
-                return Source(f"timm's {name}", _donated(net, name, {"num_classes": count}), net.statistics)
+            with _describe_hub_errors(), hub_offline() if offline else nullcontext():
+                return WeightSource(f"timm's {name}", _timm_weights(net, name, {"num_classes": count}), net.statistics)
         except _unreachable():
             continue
-        except misfit as error:
-            raise _misfit(f"timm's {name}", net.architecture, _lines(error)) from None
+        except mismatch as error:
+            raise _mismatch_error(f"timm's {name}", net.architecture, _lines(error)) from None
     hub_id = getattr(config, "hf_hub_id", None) or name
     raise OfflineError(
         f"The weights {name} are not on this machine, and the hub cannot be reached.",
@@ -266,7 +268,7 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
     return f"{plain}.{tag}" if tag else plain
 
 
-def _donated(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
+def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights for the body of `net`, loaded and fitted to its size by timm itself, which checks that all are there."""
     overlay = dict(overlay)
     with quiet_loggers("timm"):  # notes on layers that are left out on purpose
@@ -281,7 +283,9 @@ def _donated(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, T
     return {f"body.{key}": value for key, value in donor.state_dict().items()}
 
 
-def _fitting(net: Net, source: Source, classes: tuple[str, ...], model: ModelSettings) -> dict[str, Tensor]:
+def _select_weights(
+    net: Net, source: WeightSource, classes: tuple[str, ...], model: ModelSettings
+) -> dict[str, Tensor]:
     """What `net` takes: all of its base, and of its head what fits."""
     own = net.state_dict()
     in_head = {name: name.split(".")[0] in net.head_modules for name in own}
@@ -296,7 +300,7 @@ def _fitting(net: Net, source: Source, classes: tuple[str, ...], model: ModelSet
         if name not in own and name.split(".")[0] not in net.head_modules
     ]
     if wrong:
-        raise _misfit(source.origin, model.name, wrong)
+        raise _mismatch_error(source.origin, model.name, wrong)
     taken = {name: source.weights[name] for name in own if not in_head[name]}
     for part in net.head_modules:
         names = [name for name in own if name.split(".")[0] == part]
@@ -308,7 +312,7 @@ def _fitting(net: Net, source: Source, classes: tuple[str, ...], model: ModelSet
     return taken
 
 
-def _check_features(net: Net, source: Source, run: RunDir, model: ModelSettings) -> None:
+def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
     """The base answers as the run's own does: weights can fit where an activation or a pooling differs.
 
     Raises:
@@ -319,31 +323,31 @@ def _check_features(net: Net, source: Source, run: RunDir, model: ModelSettings)
         return
     keys = {key for key in {*theirs.options, *model.options} if theirs.options.get(key) != model.options.get(key)}
     if model.options.get("input_size") not in (None, theirs.options.get("input_size")):
-        return  # another size of picture is asked for on purpose, and makes other features
+        return  # another size of image is asked for on purpose, and makes other features
     assert source.classes is not None
     state = torch.get_rng_state()
     other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
-    pictures = torch.randn((2, 3, *[int(_facts(run.weights)["input_size"])] * 2))
+    images = torch.randn((2, 3, *[int(_read_metadata(run.weights)["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
     with modes_kept(net), torch.inference_mode():
-        same = torch.allclose(net.eval().embed(pictures), other.eval().embed(pictures), atol=SAME, rtol=SAME)
+        same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
-        told = ", ".join(
+        differences = ", ".join(
             f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} there)"
-            for key in sorted(keys - {*FREE})
+            for key in sorted(keys - {*FREE_OPTIONS})
         )
         raise RecipeError(
-            f"{KEY} names {run.path}, whose weights fit but mean something else in this network: {told}.",
+            f"{KEY} names {run.path}, whose weights fit but mean something else in this network: {differences}.",
             f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
         )
 
 
-def _misfit(origin: str, network: str, wrong: Iterable[str]) -> RecipeError:
+def _mismatch_error(origin: str, network: str, wrong: Iterable[str]) -> RecipeError:
     lines = list(wrong)
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
     return RecipeError(
-        f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:SHOWN])}{more}.",
+        f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:MAX_LISTED])}{more}.",
         "Set [model] to the network they were trained in; for a run, --set transfer.network=run does that.",
     )
 
@@ -356,7 +360,7 @@ def _shape(value: Tensor | None) -> str:
 
 def _lines(error: Exception) -> list[str]:
     """What torch says does not fit, one entry a kind of mistake, long lists of names cut."""
-    lines = [shorten(line.strip().rstrip(". "), LONGEST, placeholder=" …") for line in str(error).splitlines()]
+    lines = [shorten(line.strip().rstrip(". "), MAX_LINE_LENGTH, placeholder=" …") for line in str(error).splitlines()]
     return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]
 
 
@@ -367,7 +371,7 @@ def _unreachable() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _hub_told() -> Iterator[None]:
+def _describe_hub_errors() -> Iterator[None]:
     """What the disk refuses the hub's client is the user's to mend."""
     try:
         yield

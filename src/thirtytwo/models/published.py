@@ -44,7 +44,7 @@ class DenseNetSettings(HeadSettings):
         return depth
 
 
-def _built(
+def _build_timm(
     classes: int, architecture: str, name: str, settings: HeadSettings, arguments: Mapping[str, Any] | None = None
 ) -> TimmNet:
     shared = settings.model_dump(include=set(HeadSettings.model_fields))
@@ -57,7 +57,7 @@ def _built(
 def _resnet(classes: int, options: Mapping[str, Any], name: str) -> TimmNet:
     settings = parse_settings(ResNetSettings, options, f"model.options of {name}")
     shape = {"zero_init_last": settings.zero_init_last, "channels": settings.channels}
-    return _built(classes, name, name, settings, shape)
+    return _build_timm(classes, name, name, settings, shape)
 
 
 @MODELS.register("resnet18")
@@ -82,7 +82,7 @@ def resnet50(classes: int, options: Mapping[str, Any]) -> TimmNet:
 def vgg16(classes: int, options: Mapping[str, Any]) -> TimmNet:
     """VGG-16 with BatchNorm; the mean of the last maps instead of its hidden layers."""
     settings = parse_settings(HeadSettings, options, "model.options of vgg16")
-    return _built(classes, "vgg16_bn", "vgg16", settings)
+    return _build_timm(classes, "vgg16_bn", "vgg16", settings)
 
 
 @MODELS.register("densenet")
@@ -90,6 +90,6 @@ def densenet(classes: int, options: Mapping[str, Any]) -> TimmNet:
     """A DenseNet-BC with three blocks; depth 100 and growth 12 when not told otherwise."""
     settings = parse_settings(DenseNetSettings, options, "model.options of densenet")
     shape = {"growth_rate": settings.growth, "block_config": [(settings.depth - 4) // 6] * 3}
-    net = _built(classes, "densenet121", "densenet", settings, shape)
+    net = _build_timm(classes, "densenet121", "densenet", settings, shape)
     net.body.features.norm0 = nn.Identity()  # for CIFAR, the first layer's own normalisation is the first
     return net

@@ -1,4 +1,4 @@
-"""Every architecture of timm as a network of ours, made ready for small pictures."""
+"""Every architecture of timm as a network of ours, made ready for small images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Decision, Net, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Choice, Net, layers_of, roles_by_kind
 from thirtytwo.models.small_stems import SMALL_STEMS
 
 WHERE = "model.options of timm"
-USUAL_SIZE = 32
-USUAL_REDUCTION = 32
-PLACES = 4
-SAME = 1e-4
+DEFAULT_SIZE = 32
+TYPICAL_REDUCTION = 32
+MIN_POSITIONS = 4
+TOLERANCE = 1e-4
 
 Mode = Literal["stem", "upsample", "none"]
 
@@ -38,15 +38,15 @@ class HeadSettings(Settings):
 
 
 class TimmSettings(HeadSettings):
-    """Which architecture, and how it meets small pictures."""
+    """Which architecture, and how it meets small images."""
 
     architecture: str
     """A name that timm knows, with or without the tag of its weights."""
     small_images: Literal["auto", "stem", "upsample", "none"] = "auto"
-    """`stem`: a gentler first layer or smaller patches; `upsample`: pictures are enlarged inside the network; `none`:
+    """`stem`: a gentler first layer or smaller patches; `upsample`: images are enlarged inside the network; `none`:
     the network as published. `auto` decides by family and by `pretrained`."""
     input_size: int = Field(0, ge=0, le=1024)
-    """Side to which pictures are resized inside the network; 0: as they come, or what `upsample` needs."""
+    """Side to which images are resized inside the network; 0: as they come, or what `upsample` needs."""
     pretrained: bool = False
     """Weights from elsewhere will be loaded, so every layer keeps its published shape."""
     drop_path_rate: float | None = Field(None, ge=0, lt=1)
@@ -74,14 +74,14 @@ class TimmNet(Net):
         self.architecture = settings.architecture
         self.arguments = _arguments(family, mode, self.size, settings)
         self.body = _build(classes, family, mode, self.arguments, settings, where)
-        self.choices = _told(family, mode, why, self.size, why_size)
+        self.choices = _choices(family, mode, why, self.size, why_size)
         self.settled = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
         if settings.pretrained and config.get("mean") and config.get("std"):
             self.statistics = (tuple(config["mean"]), tuple(config["std"]))
         classifier = self.body.get_classifier()
         self.body.reset_classifier(0)
-        width = self._look(where)
+        width = self._probe_layout(where)
         self.hidden, self.head = _head(classifier, width, classes, settings)
         self._norm: str | None = None
         self.has_heatmaps = not settings.head and self._features_are_means()
@@ -126,8 +126,8 @@ class TimmNet(Net):
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
         """Class activation maps `(N, h, w)`; their mean is the class's logit but for a constant.
 
-        A LayerNorm between mean and classifier (ConvNeXt) counts as the linear map that it is for this picture: its
-        scale is taken from the picture's own features.
+        A LayerNorm between mean and classifier (ConvNeXt) counts as the linear map that it is for this image: its
+        scale is taken from the image's own features.
         """
         weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
         if self._norm is not None:
@@ -176,11 +176,11 @@ class TimmNet(Net):
         features: Tensor = self.body.forward_head(maps, pre_logits=True)
         return features
 
-    def _look(self, where: str) -> int:
-        """Find out how this body lays out its features, by one pass over an empty picture; the width for the head."""
+    def _probe_layout(self, where: str) -> int:
+        """Find out how this body lays out its features, by one pass over an empty image; the width for the head."""
         body, training = self.body, self.body.training
         body.eval()
-        size = self.size or USUAL_SIZE
+        size = self.size or DEFAULT_SIZE
         try:
             with torch.inference_mode():
                 found = body.forward_features(torch.zeros((1, 3, size, size)))
@@ -189,7 +189,7 @@ class TimmNet(Net):
                 width = self._pooled(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"{where}: this architecture cannot be used for pictures of {size} pixels: {_first_line(error)}.",
+                f"{where}: this architecture cannot be used for images of {size} pixels: {_first_line(error)}.",
                 "Set small_images or input_size, or choose another architecture.",
             ) from error
         body.train(training)
@@ -209,13 +209,13 @@ class TimmNet(Net):
         body.train(training)
         if features.shape != means.shape:
             return False
-        if torch.allclose(features, means, atol=SAME):
+        if torch.allclose(features, means, atol=TOLERANCE):
             return True
         for name in ("fc_norm", "head.norm"):
             norm = _submodule(body, name)
             if isinstance(norm, nn.LayerNorm):
                 normed = F.layer_norm(means, (width,), norm.weight.detach(), norm.bias.detach(), norm.eps)
-                if torch.allclose(features, normed, atol=SAME):
+                if torch.allclose(features, normed, atol=TOLERANCE):
                     self._norm = name
                     return True
         return False
@@ -236,20 +236,20 @@ def _choose_mode(family: str, settings: TimmSettings, where: str) -> tuple[Mode,
     stem = SMALL_STEMS.get(family)
     if settings.small_images == "stem" and stem is None:
         raise RecipeError(
-            f"{where}: no stem for small pictures is known for {settings.architecture} (family {family}).",
+            f"{where}: no stem for small images is known for {settings.architecture} (family {family}).",
             f"Set small_images to 'upsample' or 'none', or choose from these families: {', '.join(SMALL_STEMS)}.",
         )
     if settings.small_images != "auto":
         return settings.small_images, "set in the recipe"
     if settings.pretrained:
-        return "upsample", "weights from elsewhere fit the published layers only, and know larger pictures"
+        return "upsample", "weights from elsewhere fit the published layers only, and know larger images"
     if stem is None:
-        return "upsample", f"no stem for small pictures is known for the family {family}"
+        return "upsample", f"no stem for small images is known for the family {family}"
     return "stem", f"{stem.because}; trained from scratch, its layers may be others"
 
 
 def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, str]:
-    """Side of the pictures that the body sees, and why; 0: as they come."""
+    """Side of the images that the body sees, and why; 0: as they come."""
     if settings.input_size:
         return settings.input_size, "set in the recipe"
     built_for_one = family in SMALL_STEMS and SMALL_STEMS[family].fixed_size
@@ -257,14 +257,17 @@ def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, 
         config = timm.models.get_pretrained_cfg(settings.architecture, allow_unregistered=True)
         if config is not None and (built_for_one or config.fixed_input_size):
             return int(config.input_size[-1]), "the size that this architecture is published for"
-        return PLACES * USUAL_REDUCTION, f"leaves {PLACES}×{PLACES} places after a division by {USUAL_REDUCTION}"
-    return (USUAL_SIZE, "the layers are built for one size") if built_for_one else (0, "")
+        return (
+            MIN_POSITIONS * TYPICAL_REDUCTION,
+            f"leaves {MIN_POSITIONS}×{MIN_POSITIONS} places after a division by {TYPICAL_REDUCTION}",
+        )
+    return (DEFAULT_SIZE, "the layers are built for one size") if built_for_one else (0, "")
 
 
-def _told(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Decision, ...]:
+def _choices(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Choice, ...]:
     does = {"stem": SMALL_STEMS[family].does if mode == "stem" else "", "upsample": "enlarged inside the network"}
-    told = [Decision("small pictures", f"{mode}: {does.get(mode, 'the network as published')}", why)]
-    return (*told, Decision("network's input", f"{size}×{size}", why_size)) if size else tuple(told)
+    choices = [Choice("small images", f"{mode}: {does.get(mode, 'the network as published')}", why)]
+    return (*choices, Choice("network's input", f"{size}×{size}", why_size)) if size else tuple(choices)
 
 
 def _arguments(family: str, mode: Mode, size: int, settings: TimmSettings) -> dict[str, Any]:
@@ -349,5 +352,5 @@ def _first_line(error: Exception) -> str:
 
 @MODELS.register("timm")
 def timm_net(classes: int, options: Mapping[str, Any]) -> TimmNet:
-    """Any architecture of timm, with a stem for small pictures or with pictures enlarged inside the network."""
+    """Any architecture of timm, with a stem for small images or with images enlarged inside the network."""
     return TimmNet(classes, parse_settings(TimmSettings, options, WHERE))

@@ -23,8 +23,8 @@ from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MODELS, Net, roles_by_kind
 
 NAME = "zero_shot"
-IMAGENET = 1000
-LEAST = 1e-6
+IMAGENET_CLASSES = 1000
+MIN_PROBABILITY = 1e-6
 
 
 class BranchSettings(Settings):
@@ -41,14 +41,14 @@ class ZeroShotSettings(Settings):
     """Tells our classes apart, on images of `detail` pixels."""
     general: BranchSettings
     """Tells ImageNet's 1,000 classes apart."""
-    labels: tuple[tuple[Annotated[int, Field(ge=0, lt=IMAGENET)], ...], ...]
+    labels: tuple[tuple[Annotated[int, Field(ge=0, lt=IMAGENET_CLASSES)], ...], ...]
     """For each of our classes the indices of ImageNet's classes that it holds; may be empty."""
     size: int = Field(ge=32, le=512)
     """Side of the images, in pixels; an odd multiple of `detail`, so that enlarging keeps pixels where they were."""
     detail: int = Field(32, ge=8)
     """Side to which images are reduced for the fine-tuned network."""
     blurred: float = Field(0.006, ge=0)
-    """Detail beyond `detail` pixels, as `ZeroShot.beyond` measures it, up to which the general network has no say."""
+    """Detail beyond `detail` pixels, as `ZeroShot.detail_beyond` measures it, up to which the general network has no say."""
     sharp: float = Field(0.012, gt=0)
     """The same from which it has its full share."""
     share: float = Field(0.5, gt=0, lt=1)
@@ -82,11 +82,11 @@ class ZeroShot(Net):
             raise ValueError(f"labels name {len(settings.labels)} classes, and there are {classes}")
         self.finetuned, self.general = finetuned, general
         self.settings = settings
-        holds = torch.zeros((IMAGENET, classes))
-        for place, indices in enumerate(settings.labels):
-            holds[list(indices), place] = 1.0
+        holds = torch.zeros((IMAGENET_CLASSES, classes))
+        for index, indices in enumerate(settings.labels):
+            holds[list(indices), index] = 1.0
         self.register_buffer("holds", holds, persistent=False)
-        self.register_buffer("enlarge", _enlarging(settings.detail, settings.size), persistent=False)
+        self.register_buffer("enlarge", _enlarging_matrix(settings.detail, settings.size), persistent=False)
         self.eval()
         with torch.inference_mode():
             maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in (finetuned, general)]
@@ -95,7 +95,7 @@ class ZeroShot(Net):
             raise ValueError("both networks must have last maps of one size")
         self.has_heatmaps = finetuned.has_heatmaps and general.has_heatmaps
 
-    def beyond(self, images: Tensor, kept: Tensor) -> Tensor:
+    def detail_beyond(self, images: Tensor, kept: Tensor) -> Tensor:
         """How much detail images `(N, 3, H, W)` have that `detail` pixels a side cannot hold, `(N,)`.
 
         The mean difference from what bicubic enlarging makes of their pixels `kept`, `(N, 3, detail, detail)`: for
@@ -107,7 +107,7 @@ class ZeroShot(Net):
     def maps(self, images: Tensor) -> Tensor:
         step, low, high = self.settings.size // self.settings.detail, self.settings.blurred, self.settings.sharp
         kept = images[:, :, step // 2 :: step, step // 2 :: step]
-        weight = ((self.beyond(images, kept) - low) / (high - low)).clamp(0, 1).view(-1, 1, 1, 1)
+        weight = ((self.detail_beyond(images, kept) - low) / (high - low)).clamp(0, 1).view(-1, 1, 1, 1)
         # a small image is seen as it was before it was enlarged, a sharp one averaged over areas
         reduced = torch.lerp(kept, F.avg_pool2d(images, step), weight)
         smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
@@ -119,7 +119,7 @@ class ZeroShot(Net):
         own, general, share = torch.split(maps, self.widths, dim=1)
         return torch.cat([self.finetuned.pool(own), self.general.pool(general), share.mean(dim=(2, 3))], dim=1)
 
-    def evidence(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def branch_probabilities(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probabilities of the fine-tuned network `(N, C)`, of the mapped classes `(N, C)`, and the share `(N, 1)`.
 
         Those of the mapped classes sum to less than 1: the rest is for things that none of our classes holds.
@@ -129,15 +129,15 @@ class ZeroShot(Net):
         return torch.softmax(self.finetuned.classify(own), dim=1), named, share
 
     def classify(self, features: Tensor) -> Tensor:
-        own, named, share = self.evidence(features)
+        own, named, share = self.branch_probabilities(features)
         # what is none of ours by name may still be one: that part is divided as the fine-tuned network says
         general = named + (1 - named.sum(dim=1, keepdim=True)).clamp(min=0) * own
-        return ((1 - share) * own + share * general).clamp(min=LEAST).log()
+        return ((1 - share) * own + share * general).clamp(min=MIN_PROBABILITY).log()
 
     def known_score(self, features: Tensor) -> Tensor:
-        own, named, share = self.evidence(features)
+        own, named, share = self.branch_probabilities(features)
         weight = share / self.settings.share
-        return ((1 - weight) * own + weight * named).amax(dim=1).clamp(min=LEAST).log()
+        return ((1 - weight) * own + weight * named).amax(dim=1).clamp(min=MIN_PROBABILITY).log()
 
     def class_weights(self) -> Tensor:
         return self.finetuned.class_weights()
@@ -159,7 +159,7 @@ class ZeroShot(Net):
         return roles_by_kind(self, nn.Identity())
 
 
-def _enlarging(small: int, large: int) -> Tensor:
+def _enlarging_matrix(small: int, large: int) -> Tensor:
     """The matrix `(large, small)` by which images are enlarged bicubically everywhere here, one axis at a time."""
     unit = Image.fromarray(np.eye(small, dtype=np.float32))
     return torch.from_numpy(np.array(unit.resize((small, large), Image.Resampling.BICUBIC)))
@@ -170,5 +170,5 @@ def zero_shot(classes: int, options: Mapping[str, Any]) -> ZeroShot:
     """A fine-tuned network beside one that knows ImageNet's classes; put together from both, not trained."""
     settings = parse_settings(ZeroShotSettings, options, f"model.options of {NAME}")
     finetuned = MODELS.get(settings.finetuned.name)(classes, settings.finetuned.options)
-    general = MODELS.get(settings.general.name)(IMAGENET, settings.general.options)
+    general = MODELS.get(settings.general.name)(IMAGENET_CLASSES, settings.general.options)
     return ZeroShot(classes, settings, finetuned, general)

@@ -1,4 +1,4 @@
-"""The training pictures, augmented a batch at a time."""
+"""The training images, augmented a batch at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainingBatches(Batches):
     """Training images on the device, augmented a batch at a time as the recipe says.
 
     `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are their names, needed for MixUp, CutMix and
-    settings of classes. Gives normalised float `(B, 3, h, w)` and labels int64 `(B,)`, or where pictures are mixed,
+    settings of classes. Gives normalised float `(B, 3, h, w)` and labels int64 `(B,)`, or where images are mixed,
     targets float32 `(B, C)` that sum to 1.
     """
 
@@ -40,7 +40,7 @@ class TrainingBatches(Batches):
         self._memory_format = memory_format
         self._classes = len(classes)
         self._augment = Augmenter(recipe.augment, mean, std, classes or None)
-        self._tables = self._augment.tables_of(labels)
+        self._tables = self._augment.lookup_tables(labels)
         self._mixes = mixes(recipe.augment)
         if self._mixes and not classes:
             raise ValueError("MixUp and CutMix need the names of the classes")
@@ -56,7 +56,7 @@ class TrainingBatches(Batches):
         return full
 
     def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """The pictures at `positions` int64 `(B,)`, on the CPU, as a step shows them; the same whenever it is asked."""
+        """The images at `positions` int64 `(B,)`, on the CPU, as a step shows them; the same whenever it is asked."""
         number = epoch * len(self) + step
         draw = partial(generator_for, self.seed, number)
         tables = None if self._tables is None else self._tables[positions]

@@ -26,7 +26,7 @@ def build_net(recipe: Recipe, classes: int) -> Net:
 
 
 def trained_net(run: RunDir, classes: int) -> Net:
-    """The network of a run with the weights it ended with, for looking at pictures.
+    """The network of a run with the weights it ended with, for looking at images.
 
     Raises:
         RunError: there are no weights, or they do not fit the run's recipe.

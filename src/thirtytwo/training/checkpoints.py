@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from thirtytwo.io import written_whole
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all, whatever kills the process or fills the disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -29,8 +29,13 @@ class WholeCheckpoints(TorchCheckpointIO):
             temporary.write_bytes(buffer.getbuffer())
 
 
-class Patience(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that also holds when a run that had stopped is resumed."""
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; a fixed name, so that checkpoints outlive changes of the class name."""
+        return "Patience" + super().state_key.removeprefix(type(self).__qualname__)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.stopped_epoch:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Averaging(lightning.Callback):
+class EMA(lightning.Callback):
     """Exponential moving average of a network's weights and running statistics, one update a step.
 
     The decay after n updates is the smaller of `decay` and (1 + n) / (10 + n), so that the first weights do not last
@@ -24,7 +24,12 @@ class Averaging(lightning.Callback):
         self.average: dict[str, Tensor] = {}
         self._net, self._decay = net, decay
         self._updates = 0
-        self._put_by: dict[str, Tensor] | None = None
+        self._trained_weights: dict[str, Tensor] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; a fixed name, so that checkpoints outlive changes of the class name."""
+        return "Averaging"
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": self.average, "updates": self._updates}
@@ -33,9 +38,9 @@ class Averaging(lightning.Callback):
         self.average, self._updates = state_dict["average"], state_dict["updates"]
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.begin()
+        self.initialize()
 
-    def begin(self) -> None:
+    def initialize(self) -> None:
         """Start from what the network holds, or go on with what a checkpoint held."""
         weights = self._net.state_dict()
         kept = self.average or weights
@@ -64,15 +69,15 @@ class Averaging(lightning.Callback):
         self._updates += 1
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._put_by is None:
-            self._put_by = {name: value.detach().clone() for name, value in self._net.state_dict().items()}
-            self.give()
+        if self._trained_weights is None:
+            self._trained_weights = {name: value.detach().clone() for name, value in self._net.state_dict().items()}
+            self.copy_to_network()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._put_by is not None:
-            self._net.load_state_dict(self._put_by)
-            self._put_by = None
+        if self._trained_weights is not None:
+            self._net.load_state_dict(self._trained_weights)
+            self._trained_weights = None
 
-    def give(self) -> None:
+    def copy_to_network(self) -> None:
         """Leave the average in the network."""
         self._net.load_state_dict(self.average)

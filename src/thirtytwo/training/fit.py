@@ -1,4 +1,4 @@
-"""From a recipe and pictures to a trained network."""
+"""From a recipe and images to a trained network."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.build import build_net as build_net
-from thirtytwo.training.callbacks import Ledger
-from thirtytwo.training.checkpoints import Patience, WholeCheckpoints
+from thirtytwo.training.callbacks import HistoryCallback
+from thirtytwo.training.checkpoints import AtomicCheckpointIO, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
-from thirtytwo.training.ema import Averaging
+from thirtytwo.training.ema import EMA
 from thirtytwo.training.hardware import Hardware
-from thirtytwo.training.losses import Objective, class_weights, row_chances
+from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import Loop as Loop
 from thirtytwo.training.schedules import Plateau
-from thirtytwo.training.transfer import TransferBatches, TransferLoop, cached_views, embedding, width_of
+from thirtytwo.training.transfer import TransferBatches, TransferLoop, build_embedder, cached_view_count, feature_width
 from thirtytwo.training.usage import Meter
 
 PREPARE_IMAGES = 5000
@@ -51,7 +51,7 @@ class Fitted:
 
 
 class ValidationBatches:
-    """Validation pictures in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+    """Validation images in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
@@ -88,54 +88,54 @@ def fit(
         KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
         RunError: `resume` was asked for and the checkpoint does not fit.
     """
-    loop, batches, mean, std = prepared(recipe, train, hardware)
+    loop, batches, mean, std = build_training(recipe, train, hardware)
     net = loop.net
-    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
-    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, **told)
-    averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
-    watchers = [one for one in (averaging, loop.plateau) if one is not None]
-    trainer = _trainer(recipe, run, hardware, [ledger, *watchers, *_checkpoints(recipe, run, val is not None)])
-    held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
-    _run_trainer(trainer, loop, batches, held_out, run, resume)
+    options: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
+    history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
+    ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
+    watchers = [one for one in (ema, loop.plateau) if one is not None]
+    trainer = _trainer(recipe, run, hardware, [history, *watchers, *_checkpoints(recipe, run, val is not None)])
+    val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
+    _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
         _load_best(net, run)
-    elif averaging is not None:
-        averaging.give()
-    seconds = sum(row["seconds"] for row in ledger.rows)
+    elif ema is not None:
+        ema.copy_to_network()
+    seconds = sum(row["seconds"] for row in history.rows)
     net.to(hardware.device)  # Lightning leaves it on the CPU
-    return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
+    return Fitted(net.eval(), mean, std, len(history.rows), seconds)
 
 
-def prepared(
+def build_training(
     recipe: Recipe, train: ImageSet, hardware: Hardware
 ) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
-    """Everything the first step needs: the loop around a fresh network, its batches, and the pictures' mean and std.
+    """Everything the first step needs: the loop around a fresh network, its batches, and the images' mean and std.
 
     Raises:
-        RecipeError: the recipe does not fit these pictures or classes.
+        RecipeError: the recipe does not fit these images or classes.
         RunError: the teacher's run, or the pretrained one, cannot be used.
     """
     settings, device = recipe.train, hardware.device
     pretrained = bool(recipe.transfer.pretrained)
     pixels, labels = to_device(train, device)
-    net, mean, std = _beginning(recipe, train, pixels, hardware)
+    net, mean, std = _initialize(recipe, train, pixels, hardware)
     teacher = None
     if settings.distill.run:
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
-    shown: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
-    shown |= {"memory_format": hardware.memory_format, "classes": train.classes}
+    options: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
+    options |= {"memory_format": hardware.memory_format, "classes": train.classes}
     if pretrained:
-        shown["views"] = cached_views(recipe, len(train), width_of(net, int(pixels.shape[1])))
-        shown["embed"] = embedding(net, device, hardware.precision)
-    batches = (TransferBatches if pretrained else TrainingBatches)(**shown)
+        options["views"] = cached_view_count(recipe, len(train), feature_width(net, int(pixels.shape[1])))
+        options["embed"] = build_embedder(net, device, hardware.precision)
+    batches = (TransferBatches if pretrained else TrainingBatches)(**options)
     if settings.sampler == "balanced":
-        batches.chances = row_chances(labels, len(train.classes))
+        batches.chances = sampling_weights(labels, len(train.classes))
     weights = class_weights(settings.class_weights, train.counts, train.classes)
     loop = (TransferLoop if pretrained else Loop)(
         net,
         recipe,
         len(batches),
-        objective=Objective(settings, weights if weights is None else weights.to(device)),
+        loss_function=Loss(settings, weights if weights is None else weights.to(device)),
         teacher=teacher,
         plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
         compile_net=hardware.compile,
@@ -144,10 +144,10 @@ def prepared(
     return loop, batches, mean, std
 
 
-def _beginning(
+def _initialize(
     recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
 ) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
-    """The network before its first step, and mean and std of its pictures.
+    """The network before its first step, and mean and std of its images.
 
     Pretrained weights bring their own mean and std, so that features mean what they meant.
     """
@@ -166,7 +166,7 @@ def _run_trainer(
     trainer: lightning.Trainer,
     loop: Loop,
     batches: TrainingBatches,
-    held_out: ValidationBatches | None,
+    val_batches: ValidationBatches | None,
     run: RunDir,
     resume: bool,
 ) -> None:
@@ -182,7 +182,7 @@ def _run_trainer(
             raise misfit from error
     with _quiet_lightning():
         try:
-            trainer.fit(loop, batches, held_out, ckpt_path=start_from, weights_only=True)
+            trainer.fit(loop, batches, val_batches, ckpt_path=start_from, weights_only=True)
         except SystemExit:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from None
         except (RuntimeError, KeyError) as error:
@@ -205,7 +205,7 @@ def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[li
             devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
             precision=hardware.lightning_precision,  # type: ignore[arg-type]
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[AtomicCheckpointIO()],
             logger=logger,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,
@@ -219,7 +219,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     callbacks: list[lightning.Callback] = []
     mode = "min" if recipe.train.monitor == "val_loss" else "max"
     if validated and recipe.train.patience:
-        callbacks.append(Patience(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+        callbacks.append(ResumableEarlyStopping(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
     if validated and recipe.train.keep == "best":
         callbacks.append(
             ModelCheckpoint(

@@ -87,32 +87,36 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
         ThirtytwoError: a device was asked for that is not there.
         RecipeError: a precision that the device cannot compute.
     """
-    place, choices = _choose_device(device)
-    precision, why_precision = _choose_precision(settings.precision, place)
+    resolved, choices = _choose_device(device)
+    precision, why_precision = _choose_precision(settings.precision, resolved)
     channels_last = settings.memory_format != "contiguous"
     compile_it = settings.compile == "on"
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(threads)
-    given = "set in the recipe"
+    from_recipe = "set in the recipe"
     choices += [
         Choice("precision", str(precision).removeprefix("torch."), why_precision),
         Choice(
             "memory format",
             "channels_last" if channels_last else "contiguous",
-            "convolutions read whole pixels; quicker on CPU and GPU" if settings.memory_format == "auto" else given,
+            "convolutions read whole pixels; quicker on CPU and GPU"
+            if settings.memory_format == "auto"
+            else from_recipe,
         ),
         Choice(
             "compile",
             "on" if compile_it else "off",
-            "compiling takes longer than it saves in a short run" if settings.compile == "auto" else given,
+            "compiling takes longer than it saves in a short run" if settings.compile == "auto" else from_recipe,
         ),
         Choice(
-            "threads", str(threads), "one for each core this process may use" if settings.threads == "auto" else given
+            "threads",
+            str(threads),
+            "one for each core this process may use" if settings.threads == "auto" else from_recipe,
         ),
     ]
-    if place.type == "cpu" and is_owned():
+    if resolved.type == "cpu" and is_owned():
         choices += _keep_freed_memory()
-    return Hardware(place, precision, channels_last, compile_it, threads, tuple(choices))
+    return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
 
 
 def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:

@@ -15,18 +15,18 @@ from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.errors import RecipeError, did_you_mean
 
 
-class Objective:
-    """The loss of a batch against its labels, summed over its pictures."""
+class Loss:
+    """The loss of a batch against its labels, summed over its images."""
 
     def __init__(self, settings: TrainSettings, weights: Tensor | None = None) -> None:
-        """`weights` float `(C,)` is how much a picture of each class counts."""
+        """`weights` float `(C,)` is how much an image of each class counts."""
         self._smoothing, self._focal = settings.label_smoothing, settings.focal
         self._weights = weights
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of `logits` float `(B, C)` against `labels`, int64 `(B,)` or shares of classes float `(B, C)`.
 
-        A picture counts as its class says, a mixed one by its shares. Smoothing moves a part of that to all classes
+        An image counts as its class says, a mixed one by its shares. Smoothing moves a part of that to all classes
         alike: torch's would weigh what it moves by the classes it goes to, and rare ones would be called everywhere.
         The focal loss then weighs each class's term by (1 - p)^γ (Lin et al., arXiv 1708.02002).
         """
@@ -59,10 +59,10 @@ def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 def class_weights(
     wanted: Literal["none", "balanced"] | Mapping[str, float], counts: npt.NDArray[np.int64], classes: tuple[str, ...]
 ) -> Tensor | None:
-    """How much a picture of each class counts, float32 `(C,)`; None where all count the same.
+    """How much an image of each class counts, float32 `(C,)`; None where all count the same.
 
-    `counts` int64 `(C,)` are the training pictures of each class. `balanced` as scikit-learn has it: N / (C · count),
-    which is 1 on average over the pictures.
+    `counts` int64 `(C,)` are the training images of each class. `balanced` as scikit-learn has it: N / (C · count),
+    which is 1 on average over the images.
 
     Raises:
         RecipeError: a class that there is not.
@@ -80,7 +80,7 @@ def class_weights(
     return torch.tensor([float(wanted.get(name, 1.0)) for name in classes])
 
 
-def row_chances(labels: Tensor, classes: int) -> Tensor:
+def sampling_weights(labels: Tensor, classes: int) -> Tensor:
     """How likely each row is drawn, float64 `(N,)`, so that every class is as likely; `labels` int64 `(N,)`."""
     counts = torch.bincount(labels.cpu(), minlength=classes)
     return (1.0 / counts.double().clamp(min=1))[labels.cpu()]

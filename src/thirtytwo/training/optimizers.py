@@ -86,7 +86,7 @@ def build_optimizer(
     Args:
         roles: trained parameters by role.
         settings: which optimiser; `settings.per_picture` tells whether it expects the loss summed over the batch.
-        batch_size: pictures a step.
+        batch_size: images a step.
         arithmetic: what Muon's matrix products run in.
         scales: a factor on the rate of single parameters, 1 for those not in it; each group carries its `scale`.
 
@@ -99,12 +99,12 @@ def build_optimizer(
         for parameter in roles.get(role, []):
             parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
     if not settings.per_picture:
-        return _timms(parts, settings)
-    ours = [_ours(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
+        return _timm_optimizer(parts, settings)
+    ours = [_own_group(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
     return MuonSGD(ours, arithmetic)
 
 
-def _ours(
+def _own_group(
     role: str, scale: float, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
 ) -> dict[str, Any]:
     filters, muon = role == "filters", settings.name == "muon" and role == "filters"
@@ -116,7 +116,9 @@ def _ours(
     return group | {"weight_decay": settings.weight_decay * batch_size / lr}  # a step at peak rate takes its part off
 
 
-def _timms(parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _timm_optimizer(
+    parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
     """An optimiser of timm's; decay on matrices and filters alone, as timm does by itself for a whole network."""
     name = settings.name.removeprefix(TIMM_PREFIX)
     if name not in timm_names():

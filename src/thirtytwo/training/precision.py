@@ -22,14 +22,14 @@ from thirtytwo.training.transfer import TransferLoop
 
 PROBE = 2
 """Images of the first step; BatchNorm needs two."""
-GROWTHS = 3
+MAX_GROWTHS = 3
 """How often a step may be made larger, as far as its time allows."""
 STEP_SECONDS = 0.4
 """How long a float32 step may take; what takes longer is timed on fewer images than a batch has."""
 SECONDS = 4.0
 """After so long no further round is begun."""
 REPEATS = 3
-MOST_STEPS = 1 + GROWTHS + 2 + 2 * REPEATS
+MAX_STEPS = 1 + MAX_GROWTHS + 2 + 2 * REPEATS
 """Steps in all: to find the number of images, one of each to warm up, and those that are timed."""
 
 
@@ -42,7 +42,7 @@ class StepTimes:
     images: int
 
     @property
-    def quicker(self) -> torch.dtype:
+    def faster(self) -> torch.dtype:
         """The precision whose step took less."""
         return torch.bfloat16 if self.bfloat16 < self.float32 else torch.float32
 
@@ -60,16 +60,16 @@ def timed_precision(net: Net, recipe: Recipe, size: int, classes: int, hardware:
     if recipe.train.precision != "auto" or hardware.device.type != "cpu" or hardware.precision != torch.bfloat16:
         return hardware
     times = time_steps(net, recipe, size, classes, hardware)
-    told = {name: f"{1000 * getattr(times, name):.1f} ms" for name in ("float32", "bfloat16")}
-    chosen = str(times.quicker).removeprefix("torch.")
+    durations = {name: f"{1000 * getattr(times, name):.1f} ms" for name in ("float32", "bfloat16")}
+    chosen = str(times.faster).removeprefix("torch.")
     reason = (
-        f"a step of {times.images} images takes {told['float32']} in float32 and {told['bfloat16']} in bfloat16, "
+        f"a step of {times.images} images takes {durations['float32']} in float32 and {durations['bfloat16']} in bfloat16, "
         "timed on this network"
     )
     choices = tuple(
         Choice("precision", chosen, reason) if choice.what == "precision" else choice for choice in hardware.choices
     )
-    return replace(hardware, precision=times.quicker, choices=choices)
+    return replace(hardware, precision=times.faster, choices=choices)
 
 
 def time_steps(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> StepTimes:
@@ -80,8 +80,8 @@ def time_steps(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hard
     with torch.random.fork_rng([]):
         plain = copy.deepcopy(net).to(memory_format=hardware.memory_format).train()
         loop = (TransferLoop if recipe.transfer.pretrained else Loop)(plain, recipe, 1)
-        loop.enter(recipe.schedule.epochs - 1)
-        run = _stepper(loop, size, classes, hardware)
+        loop.set_trainable(recipe.schedule.epochs - 1)
+        run = _step_timer(loop, size, classes, hardware)
         start = time.perf_counter()
         images = _images_of_a_step(run, recipe.schedule.batch_size)
         kinds = (torch.float32, torch.bfloat16)
@@ -98,7 +98,7 @@ def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> i
     """A batch, or as many images as a float32 step takes in `STEP_SECONDS`."""
     images = PROBE
     run(images, torch.float32)  # the first step of all takes longer
-    for _ in range(GROWTHS):
+    for _ in range(MAX_GROWTHS):
         fit = min(batch, int(images * STEP_SECONDS / max(run(images, torch.float32), 1e-9)))
         if fit <= 1.5 * images:
             break
@@ -106,7 +106,7 @@ def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> i
     return images
 
 
-def _stepper(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callable[[int, torch.dtype], float]:
+def _step_timer(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callable[[int, torch.dtype], float]:
     """What takes a step of so many images in a precision, and gives its seconds."""
     generator = torch.Generator().manual_seed(0)
 
@@ -115,7 +115,7 @@ def _stepper(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callabl
         pixels = pixels.contiguous(memory_format=hardware.memory_format)
         labels = torch.randint(classes, (images,), generator=generator)
         loop.net.zero_grad()
-        loop.begin_step()
+        loop.reset_step_metrics()
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = loop.training_step((pixels, labels), 0)["loss"]

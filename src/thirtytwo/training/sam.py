@@ -11,19 +11,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def sharpness_aware(closure: Callable[[], Any], net: nn.Module, rho: float) -> Callable[[], Any]:
+def sam_closure(closure: Callable[[], Any], net: nn.Module, rho: float) -> Callable[[], Any]:
     """A closure that leaves the gradients of the place `rho` uphill; `closure` makes those of where `net` is."""
 
     def twice() -> Any:
         closure()
-        with moved_uphill(net, rho), statistics_kept(net):
+        with perturb_weights(net, rho), preserve_statistics(net):
             return closure()
 
     return twice
 
 
 @contextmanager
-def moved_uphill(net: nn.Module, rho: float) -> Iterator[None]:
+def perturb_weights(net: nn.Module, rho: float) -> Iterator[None]:
     """`net` with its weights moved by the length `rho` along their gradient; afterwards they are what they were."""
     pairs = [(weight, weight.grad) for weight in net.parameters() if weight.grad is not None]
     before = [weight.detach().clone() for weight, _ in pairs]
@@ -40,7 +40,7 @@ def moved_uphill(net: nn.Module, rho: float) -> Iterator[None]:
 
 
 @contextmanager
-def statistics_kept(net: nn.Module) -> Iterator[None]:
+def preserve_statistics(net: nn.Module) -> Iterator[None]:
     """BatchNorm's running statistics stay as they are; each batch is still normalised by its own."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:

@@ -12,7 +12,7 @@ from thirtytwo.config.recipe import ScheduleSettings
 ONE_CYCLE_START = 1 / 25
 
 
-def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
+def lr_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
     """What part of its peak rate the group `role` has in `step` of `total` steps: up, then as the schedule's name says.
 
     The stem's bias falls to zero at `stem_bias_until` and stays there.
@@ -59,29 +59,29 @@ class Plateau(lightning.Callback):
         self.scale = 1.0
         self._schedule, self._monitor = schedule, monitor
         self._best: float | None = None
-        self._looks = 0
+        self._checks_without_gain = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scale": self.scale, "best": self._best, "looks": self._looks}
+        return {"scale": self.scale, "best": self._best, "looks": self._checks_without_gain}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scale, self._best, self._looks = (state_dict[key] for key in ("scale", "best", "looks"))
+        self.scale, self._best, self._checks_without_gain = (state_dict[key] for key in ("scale", "best", "looks"))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        change = self.look(float(trainer.callback_metrics[self._monitor]))
+        change = self.update(float(trainer.callback_metrics[self._monitor]))
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:  # the coming step's rate is set already
                 group["lr"] *= change
 
-    def look(self, value: float) -> float:
+    def update(self, value: float) -> float:
         """Take note of one look at validation; what the rates are multiplied with from here on."""
         sign = -1 if self._monitor == "val_loss" else 1
         if self._best is None or sign * value > sign * self._best:
-            self._best, self._looks = value, 0
+            self._best, self._checks_without_gain = value, 0
             return 1.0
-        self._looks += 1
-        if self._looks < self._schedule.patience:
+        self._checks_without_gain += 1
+        if self._checks_without_gain < self._schedule.patience:
             return 1.0
-        before, self._looks = self.scale, 0
+        before, self._checks_without_gain = self.scale, 0
         self.scale = min(before, max(self._schedule.final, before * self._schedule.drop))
         return self.scale / before

@@ -11,10 +11,10 @@ import psutil
 
 from thirtytwo.training.hardware import peak_memory_mb
 
-EVERY = 0.1
+SAMPLE_INTERVAL = 0.1
 """Seconds between two looks at this process's memory."""
 EXACT = "the system's high-water mark of this process"
-SAMPLED = f"looked at every {EVERY:g} s, since this process had held more before"
+SAMPLED = f"looked at every {SAMPLE_INTERVAL:g} s, since this process had held more before"
 
 
 class Meter:
@@ -32,10 +32,10 @@ class Meter:
         self._high_water = peak_memory_mb()
         self._seen = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="thirtytwo memory", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="thirtytwo memory", daemon=True)
 
     def __enter__(self) -> Meter:
-        self._look()
+        self._sample()
         self._thread.start()
         return self
 
@@ -56,7 +56,7 @@ class Meter:
 
         The system knows the most since the process began, which is this session's where it has risen in it.
         """
-        self._look()
+        self._sample()
         now = peak_memory_mb()
         risen = now is not None and self._high_water is not None and now > self._high_water
         session = (now, EXACT) if now is not None and risen else (round(self._seen, 1), SAMPLED)
@@ -77,9 +77,9 @@ class Meter:
         peak, how = state["peak_memory"]
         self._peak_before = (float(peak), str(how))
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._seen = max(self._seen, self._process.memory_info().rss / 1e6)
 
-    def _watch(self) -> None:
-        while not self._ended.wait(EVERY):
-            self._look()
+    def _poll(self) -> None:
+        while not self._ended.wait(SAMPLE_INTERVAL):
+            self._sample()
