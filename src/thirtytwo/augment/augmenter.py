@@ -1,4 +1,4 @@
-"""Everything that a recipe does to training images one by one, from stored pixels to normalised batches."""
+"""Augmentation of single images as a recipe describes it, from stored pixels to normalised batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from thirtytwo.data.batches import normalised
 from thirtytwo.errors import RecipeError, did_you_mean
 
 ERASE_AREA = (0.02, 0.33)
+"""Smallest and largest share of the image that random erasing covers."""
 ERASE_ASPECT = (0.3, 1 / 0.3)
+"""Smallest and largest aspect ratio of the erased rectangle."""
 Draw = Callable[[str], torch.Generator]
-"""A fresh CPU generator for a purpose; the same one whenever this batch is made."""
+"""From a purpose to a fresh CPU generator; a batch that is built again gets generators in the same state."""
 
 
 def check_augment(settings: AugmentSettings, classes: Sequence[str] | None = None) -> None:
-    """Every policy is known, and every class with a table of its own is one of `classes` (where they are known yet).
+    """Check that every policy is registered and every `augment.classes` table names one of `classes`.
+
+    Args:
+        settings: the recipe's `[augment]`.
+        classes: names of the data's classes; None while they are unknown, which skips their check.
 
     Raises:
-        UnknownNameError: no augmentation of that name; offers close matches.
-        RecipeError: the data have no such class.
+        UnknownNameError: a policy is not registered; offers close matches.
+        RecipeError: a table names a class that the data do not have.
     """
     for table in (settings, *settings.classes.values()):
         for name in table.policies:
@@ -35,12 +41,12 @@ def check_augment(settings: AugmentSettings, classes: Sequence[str] | None = Non
     for name in settings.classes:
         if classes is not None and name not in classes:
             raise RecipeError(
-                f"Recipe: 'augment.classes.{name}' names no class of the data.", did_you_mean(name, classes)
+                f"Recipe: 'augment.classes.{name}' is not a class of the data.", did_you_mean(name, classes)
             )
 
 
 class Augmenter:
-    """Augments images as `[augment]` says, those of a class with a table of its own by that table."""
+    """Augments images by `[augment]`, and those of a class listed in `augment.classes` by that class's settings."""
 
     def __init__(
         self,
@@ -53,11 +59,11 @@ class Augmenter:
         self._tables = [(name, settings.of_class(name)) for name in (None, *settings.classes)]
         self._class_indices = [list(classes or ()).index(name) for name in settings.classes] if classes else []
         if settings.classes and not classes:
-            raise ValueError("settings for classes need the names of all classes")
+            raise ValueError("augment.classes needs the names of all classes")
         self._mean, self._std = mean, std
 
     def lookup_tables(self, labels: Tensor) -> Tensor | None:
-        """Which table holds for each of `labels` int64 `(N,)`, on the CPU; None where there is but one."""
+        """Index of the settings table of each of `labels` int64 `(N,)`, on the CPU; None if there is only one table."""
         if not self._class_indices:
             return None
         tables = torch.zeros(len(labels), dtype=torch.long)
@@ -66,9 +72,17 @@ class Augmenter:
         return tables
 
     def __call__(self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw) -> Tensor:
-        """Pixels uint8 `(B, H, W, 3)` as normalised float `(B, 3, H, W)`.
+        """Augment and normalise a batch.
 
-        `first` bool `(B,)` as for `flip_mask`; `tables` int64 `(B,)` from `lookup_tables`.
+        Args:
+            pixels: uint8 `(B, H, W, 3)`.
+            first: bool `(B,)`, as for `flip_mask`.
+            tables: int64 `(B,)` from `lookup_tables`, or None.
+            epoch: number of the epoch, from 0.
+            draw: gives the generator of each purpose.
+
+        Returns:
+            Normalised float `(B, 3, H, W)`.
         """
         if tables is None:
             return self._augment_with(pixels, first, epoch, draw, *self._tables[0])
@@ -93,7 +107,7 @@ class Augmenter:
         return cutout(images, table.cutout, generator)
 
     def _transform_pixels(self, images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
-        """Images uint8 `(B, 3, H, W)` turned, recoloured, put through the policies and erased."""
+        """Apply affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
         fill = torch.tensor(self._mean, device=images.device) * 255
         images = _apply_affine(images, table, fill, generator)
         images = _adjust_color(images, table, generator)
@@ -104,9 +118,10 @@ class Augmenter:
 
 
 def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
-    """Images uint8 `(N, 3, H, W)`, some with a rectangle of noise (arXiv 1708.04896).
+    """Random erasing: replace a rectangle by noise in each image with probability `chance` (arXiv 1708.04896).
 
-    Area and aspect are drawn as in the paper; a side longer than the image is cut to it.
+    `images` are uint8 `(N, 3, H, W)`. Area and aspect ratio are sampled as in the paper; a side longer than the image
+    is clipped to it.
     """
     if chance == 0:
         return images
@@ -153,5 +168,5 @@ def _adjust_color(images: Tensor, table: PictureSettings, generator: torch.Gener
 
 
 def _random_signed(kinds: int, count: int, generator: torch.Generator) -> Tensor:
-    """Float `(kinds, count)` drawn evenly from -1 to 1."""
+    """Float `(kinds, count)`, uniform in [-1, 1)."""
     return 2 * torch.rand((kinds, count), generator=generator) - 1

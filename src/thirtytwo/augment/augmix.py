@@ -1,4 +1,4 @@
-"""AugMix: an image blended with chains of operations on it (arXiv 1912.02781)."""
+"""AugMix: blend an image with augmented copies of itself (arXiv 1912.02781)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SPACE: Space = {
     "translate_y": Range(0, 1 / 3, signed=True, of_side=True),
     "posterize": Range(4, 0),
 }
-"""The paper's operations: none that is a corruption to be tested against; a chain that has ended draws `identity`."""
+"""The paper's operations, without those that are also test corruptions; `identity` pads chains that have ended."""
 
 
 @AUGMENTATIONS.register("augmix")
 def augmix(images: Tensor, terms: Terms) -> Tensor:
-    """The image blended with three chains of one to three operations on it (arXiv 1912.02781, without its loss).
+    """Blend each image with three chains of one to three operations on it (arXiv 1912.02781, without its loss).
 
-    The paper's severity of 3 in 10 is a magnitude of 9 in 30.
+    The default magnitude of 9 in 30 is the paper's severity of 3 in 10.
     """
     count, generator = len(images), terms.generator
     strongest = max(terms.strength(MAGNITUDE), MIN_STRENGTH)

@@ -1,4 +1,4 @@
-"""AutoAugment: pairs of operations that a search found good for CIFAR-10 (arXiv 1805.09501)."""
+"""AutoAugment: the policy of operation pairs found by search on CIFAR-10 (arXiv 1805.09501)."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ PAIRS: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("equalize", 0.8, 0), ("invert", 0.1, 0)),
     (("translate_y", 0.7, 9), ("autocontrast", 0.9, 0)),
 )
-"""The paper's policy for CIFAR-10: operation, chance and level of the first and of the second, as in torchvision."""
+"""The paper's policy for CIFAR-10: (operation, probability, level) of both operations of a pair, as in torchvision."""
 
 
 @AUGMENTATIONS.register("autoaugment")
 def autoaugment(images: Tensor, terms: Terms) -> Tensor:
-    """One of 25 pairs of operations, found by search on CIFAR-10 (arXiv 1805.09501)."""
+    """Apply one of 25 pairs of operations found by search on CIFAR-10 (arXiv 1805.09501)."""
     count = len(images)
     names = list(SPACE)
     pair = torch.randint(0, len(PAIRS), (count,), generator=terms.generator)

@@ -1,4 +1,4 @@
-"""The operations that published policies are made of, and a batch in which each image goes through its own."""
+"""Operations of published policies, and their application to batches with one operation per image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thirtytwo.augment.geometry import affine_matrices, shear_matrices, translat
 from thirtytwo.augment.registry import Terms
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Images uint8 `(N, 3, H, W)`, an amount for each float `(N,)`, and the colour beyond the border float `(3,)`."""
+"""Takes images uint8 `(N, 3, H, W)`, the amount for each float `(N,)`, and the fill color float `(3,)`."""
 
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda images, amount, fill: images,
@@ -36,9 +36,9 @@ OPERATIONS: dict[str, Operation] = {
 
 @dataclass(frozen=True)
 class Range:
-    """The amount of an operation at strength 0 and at strength 1.
+    """The amount of an operation at strength 0 (`weakest`) and at strength 1 (`strongest`).
 
-    `signed`: either way by chance; `of_side`: amounts are parts of the image's side, else what the operation takes.
+    `signed`: the sign is random. `of_side`: amounts are fractions of the image's side, not operation units.
     """
 
     weakest: float = 0.0
@@ -47,13 +47,13 @@ class Range:
     of_side: bool = False
 
     def amount(self, strength: Tensor, sign: Tensor, side: int) -> Tensor:
-        """Amounts for strengths float `(N,)` from 0 to 1; `sign` is 1 or -1."""
+        """Amounts `(N,)` for strengths float `(N,)` from 0 to 1; `sign` is 1 or -1."""
         amount = self.weakest + strength * (self.strongest - self.weakest)
         return amount * (side if self.of_side else 1) * (sign if self.signed else 1)
 
 
 Space = Mapping[str, Range]
-"""The operations a policy draws from, and how far each goes."""
+"""The operations that a policy samples from, with their ranges."""
 
 AUTOAUGMENT_SPACE: Space = {
     "identity": Range(),
@@ -71,13 +71,18 @@ AUTOAUGMENT_SPACE: Space = {
     "autocontrast": Range(),
     "equalize": Range(),
 }
-"""AutoAugment's (arXiv 1805.09501) without inversion, as RandAugment uses them; ranges as in torchvision."""
+"""AutoAugment's operations (arXiv 1805.09501) without inversion, as in RandAugment; ranges as in torchvision."""
 
 
 def apply_operations(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, terms: Terms) -> Tensor:
-    """Each image through one operation of `space`.
+    """Apply one operation of `space` to each image.
 
-    `images` uint8 `(N, 3, H, W)`; `chosen` int64 `(N,)` places in `space` and `strength` float `(N,)`, both on the CPU.
+    Args:
+        images: uint8 `(N, 3, H, W)`.
+        chosen: int64 `(N,)` on the CPU; index in `space` of each image's operation.
+        strength: float `(N,)` on the CPU, 0 to 1.
+        space: operations with their ranges.
+        terms: generator and fill color.
     """
     sign = 1 - 2 * torch.randint(0, 2, (len(images),), generator=terms.generator)
     height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""RandAugment: a few operations drawn evenly, all of one strength (arXiv 1909.13719)."""
+"""RandAugment: a few uniformly sampled operations of equal strength (arXiv 1909.13719)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_OPS = 2
 
 @AUGMENTATIONS.register("randaugment")
 def randaugment(images: Tensor, terms: Terms) -> Tensor:
-    """Some operations drawn evenly for each image, all equally strong (arXiv 1909.13719)."""
+    """Apply a few uniformly sampled operations of equal strength to each image (arXiv 1909.13719)."""
     count = len(images)
     strength = torch.full((count,), terms.strength(MAGNITUDE))
     for _ in range(terms.num_ops or NUM_OPS):

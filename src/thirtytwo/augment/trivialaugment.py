@@ -1,4 +1,4 @@
-"""TrivialAugment: one operation, its strength drawn evenly from nothing to much (arXiv 2103.10158)."""
+"""TrivialAugment: one operation of uniformly sampled strength (arXiv 2103.10158)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ WIDE_SPACE: Space = {
     "sharpness": Range(0, 0.99, signed=True),
     "posterize": Range(8, 2),
 }
-"""The paper's wide ranges; translation is in pixels there, whatever the image's size."""
+"""The paper's wide ranges; its translations are in pixels, independent of the image's size."""
 
 
 @AUGMENTATIONS.register("trivialaugment")
 def trivialaugment(images: Tensor, terms: Terms) -> Tensor:
-    """One operation for each image, of a strength drawn evenly up to `magnitude` (arXiv 2103.10158, wide ranges)."""
+    """Apply one operation of uniform strength up to `magnitude` to each image (arXiv 2103.10158, wide ranges)."""
     count = len(images)
     chosen = torch.randint(0, len(WIDE_SPACE), (count,), generator=terms.generator)
     levels = int(terms.strength(MAX_MAGNITUDE) * MAX_MAGNITUDE) + 1
