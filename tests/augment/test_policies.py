@@ -191,7 +191,7 @@ def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every chain only inverts, an image of one value v becomes 255 - v by what is not its own weight."""
     import thirtytwo.augment.augmix as module
 
-    monkeypatch.setattr(module, "operated", lambda images, chosen, *rest: 255 - images)  # three times: inverted
+    monkeypatch.setattr(module, "apply_operations", lambda images, chosen, *rest: 255 - images)  # three times: inverted
     monkeypatch.setattr(module, "dirichlet", lambda count, parts, generator: torch.full((count, parts), 1 / parts))
     images = torch.full((4, 3, 5, 5), 55, dtype=torch.uint8)
     assert augmix(images, terms()).unique().tolist() == [round(0.5 * 55 + 0.5 * 200)]

@@ -53,11 +53,11 @@ NETWORKS: dict[str, ModelSettings] = {
 }
 Train = Callable[..., Fitted]
 Pretrain = Callable[..., Any]
-Initialization = Callable[..., tuple[Recipe, Net]]
+Starter = Callable[..., tuple[Recipe, Net]]
 
 
 @pytest.fixture
-def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Initialization:
+def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Starter:
     """`started(network, **changes)`: a recipe that starts from a run of that network, and the run's network."""
 
     def make(network: str = "fastnet", **changes: Any) -> tuple[Recipe, Net]:
@@ -86,7 +86,7 @@ def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferLoop, Transf
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_features_computed_once_train_the_same_head(network: str, started: Initialization, train: Train) -> None:
+def test_features_computed_once_train_the_same_head(network: str, started: Starter, train: Train) -> None:
     fast, before = started(network, transfer__head_until=1, **PLAIN)
     slow = fast.model_copy(update={"transfer": fast.transfer.model_copy(update={"views": 0})})
     quick, anew = train("fast", fast), train("slow", slow)
@@ -98,9 +98,7 @@ def test_features_computed_once_train_the_same_head(network: str, started: Initi
     assert not torch.equal(quick.net.state_dict()["head.weight"], before.state_dict()["head.weight"][:3])
 
 
-def test_the_fast_path_runs_the_base_once(
-    started: Initialization, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fast_path_runs_the_base_once(started: Starter, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, _ = started(transfer__head_until=1, schedule__epochs=5, **PLAIN)
     seen = 0
     kind = type(MODELS.get("fastnet")(3, {"groups": GROUPS}))
@@ -116,7 +114,7 @@ def test_the_fast_path_runs_the_base_once(
     assert seen == 1 + 48 + 12, "one to learn the width, each image trained on, each held out"
 
 
-def test_augmented_views_are_those_of_the_first_epochs(started: Initialization, tiny: SimpleNamespace) -> None:
+def test_augmented_views_are_those_of_the_first_epochs(started: Starter, tiny: SimpleNamespace) -> None:
     recipe, _ = started(
         transfer__head_until=1, transfer__views=2, schedule__epochs=3, augment__translate=2, augment__mixup=0.4
     )
@@ -140,7 +138,7 @@ def test_augmented_views_are_those_of_the_first_epochs(started: Initialization, 
 
 
 @pytest.mark.parametrize(
-    ("network", "unfreeze", "changed", "kept"),
+    ("network", "unfreeze", "trained", "kept"),
     [
         ("fastnet", "all", {"stem.bias", "groups.0.widen.weight", "groups.1.widen.weight"}, {"stem.weight"}),
         ("fastnet", "groups.1", {"groups.1.widen.weight"}, {"stem.bias", "groups.0.widen.weight"}),
@@ -154,16 +152,16 @@ def test_unfreezing_from_a_named_layer(
     batchnorm: str,
     network: str,
     unfreeze: str,
-    changed: set[str],
+    trained: set[str],
     kept: set[str],
-    started: Initialization,
+    started: Starter,
     train: Train,
 ) -> None:
     recipe, before = started(
         network, transfer__unfreeze=unfreeze, transfer__batchnorm=batchnorm, optimizer__renormalise=False, **PLAIN
     )
     found = {name for name in changed(train("run", recipe).net, train_nothing(before)) if not name.startswith("head.")}
-    assert changed <= found
+    assert trained <= found
     assert not kept & found
     parameters = {name for layer in unfrozen_layers(before, recipe.transfer) for name in layer}
     statistics = {name for name in found if "running" in name or "num_batches" in name}
@@ -178,7 +176,7 @@ def train_nothing(net: Net) -> Net:
     return net
 
 
-def test_rates_by_hand(started: Initialization, tiny: SimpleNamespace) -> None:
+def test_rates_by_hand(started: Starter, tiny: SimpleNamespace) -> None:
     """3 steps an epoch, one epoch for the head; each stage falls in a line from its peak."""
     recipe, _ = started(
         schedule__epochs=3,
@@ -201,7 +199,7 @@ def test_rates_by_hand(started: Initialization, tiny: SimpleNamespace) -> None:
     assert [head(step) for step in (3, 4, 8)] == pytest.approx([0.1, 0.1 * 5 / 6, 0.1 / 6])
 
 
-def test_frozen_parts_leave_nothing_out(started: Initialization, tiny: SimpleNamespace) -> None:
+def test_frozen_parts_leave_nothing_out(started: Starter, tiny: SimpleNamespace) -> None:
     loop, _ = loop_of(started("textbook", transfer__unfreeze="stages.5")[0], tiny)
     drops = [module for module in loop.net.stages if isinstance(module, nn.Dropout)]  # type: ignore[union-attr]
     norms = [module for module in loop.net.modules() if isinstance(module, _BatchNorm)]
@@ -229,7 +227,7 @@ def test_modes_follow_what_is_trained() -> None:
 @pytest.mark.parametrize("batches", [1, 4, 7])
 def test_resumed_equals_uninterrupted(
     batches: int,
-    started: Initialization,
+    started: Starter,
     train: Train,
     monkeypatch: pytest.MonkeyPatch,
     same_weights: Callable[..., bool],
@@ -254,9 +252,7 @@ def test_resumed_equals_uninterrupted(
     assert same_weights(straight, train("stopped", recipe, resume=True))
 
 
-def test_images_are_normalised_as_the_run_had_them(
-    started: Initialization, train: Train, tiny: SimpleNamespace
-) -> None:
+def test_images_are_normalised_as_the_run_had_them(started: Starter, train: Train, tiny: SimpleNamespace) -> None:
     recipe, before = started(transfer__head_until=1)
     fitted = train("run", recipe)
     assert (fitted.mean, fitted.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -279,7 +275,7 @@ def test_images_are_normalised_as_the_run_had_them(
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_with_other_ways_to_train(changes: dict[str, Any], started: Initialization, train: Train) -> None:
+def test_with_other_ways_to_train(changes: dict[str, Any], started: Starter, train: Train) -> None:
     recipe, before = started(transfer__unfreeze="groups.1", **changes)
     fitted = train("run", recipe)
     assert all(math.isfinite(float(value.sum())) for value in fitted.net.state_dict().values())
@@ -333,7 +329,7 @@ def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
     ids=str,
 )
 def test_looking_for_a_rate_leaves_what_is_frozen(
-    network: str, changes: dict[str, Any], started: Initialization, tiny: SimpleNamespace, built: list[Net]
+    network: str, changes: dict[str, Any], started: Starter, tiny: SimpleNamespace, built: list[Net]
 ) -> None:
     """Every weight and buffer, and no wonder that the loss is finite."""
     layers = {"fastnet": "groups.1", "textbook": "stages.5", "timm": "layer4"}
@@ -359,7 +355,7 @@ def test_looking_for_a_rate_leaves_what_is_frozen(
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("head_until", [0, 0.34])
 def test_looking_for_a_rate_gives_the_network_back(
-    head_until: float, network: str, started: Initialization, tiny: SimpleNamespace
+    head_until: float, network: str, started: Starter, tiny: SimpleNamespace
 ) -> None:
     recipe, _ = started(network, transfer__head_until=head_until, optimizer__renormalise=False)
     loop, batches = loop_of(recipe, tiny)
@@ -380,7 +376,7 @@ def test_looking_for_a_rate_gives_the_network_back(
     assert batches.epoch == 2
 
 
-def test_sizes_rise_after_the_head(started: Initialization, tiny: SimpleNamespace) -> None:
+def test_sizes_rise_after_the_head(started: Starter, tiny: SimpleNamespace) -> None:
     recipe, _ = started(
         schedule__resolution=[{"size": 8, "until": 0.5}],
         schedule__epochs=4,
@@ -407,7 +403,7 @@ def test_what_augments(changes: dict[str, Any], views: int) -> None:
     assert is_augmented(AugmentSettings.model_validate(changes)) is not bool(views)
 
 
-def test_what_is_told(started: Initialization) -> None:
+def test_what_is_told(started: Starter) -> None:
     recipe, net = started(schedule__epochs=10, transfer__views=8, transfer__unfreeze="groups.1")
     frozen, trained = stages_told(recipe, net, 48, 16)
     assert frozen.value == "3 of 10 epochs, on features of 3 views computed once"
@@ -423,13 +419,13 @@ def test_what_is_told(started: Initialization) -> None:
         ({"transfer__unfreeze": "head"}, "no such layer"),
     ],
 )
-def test_layers_there_are_not(changes: dict[str, Any], expected: str, started: Initialization) -> None:
+def test_layers_there_are_not(changes: dict[str, Any], expected: str, started: Starter) -> None:
     recipe, net = started(**changes)
     with pytest.raises(RecipeError, match=expected):
         stages_told(recipe, net, 48, 16)
 
 
-def test_filters_that_muon_would_rescale(started: Initialization) -> None:
+def test_filters_that_muon_would_rescale(started: Starter) -> None:
     recipe, net = started()
     with torch.no_grad():
         net.state_dict()["groups.0.widen.weight"].mul_(10)
@@ -440,7 +436,7 @@ def test_filters_that_muon_would_rescale(started: Initialization) -> None:
 
 
 @pytest.mark.parametrize("network", ["recipe", "run"])
-def test_the_run_s_own_network(network: str, started: Initialization) -> None:
+def test_the_run_s_own_network(network: str, started: Starter) -> None:
     recipe, _ = started("textbook", transfer__network=network)
     values = {"model": {"name": "timm"}, "optimizer": {"lr": 1.0}, "data": {"image_size": 224, "resize": "pad"}}
     found = with_run(values, recipe)
@@ -462,7 +458,7 @@ def test_timm_keeps_its_published_shape(tmp_path: Path, tiny: SimpleNamespace) -
     assert adapted(recipe).model.options == {"architecture": "resnet18", "pretrained": True}
 
 
-def test_no_trace_of_the_source_is_needed_afterwards(started: Initialization, train: Train) -> None:
+def test_no_trace_of_the_source_is_needed_afterwards(started: Starter, train: Train) -> None:
     recipe, _ = started()
     fitted = train("run", recipe)
     shutil.rmtree(recipe.transfer.pretrained)

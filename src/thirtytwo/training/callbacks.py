@@ -1,4 +1,4 @@
-"""What happens around the steps: the history file, progress, and the guard against a diverged loss."""
+"""The history file, progress output, and detection of a diverged loss."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ BAR_SECONDS = 0.5
 
 
 class HistoryCallback(lightning.Callback):
-    """Adds up loss and accuracy, writes one row of `history.csv` an epoch, shows progress on standard error.
+    """Writes one row of `history.csv` per epoch, and shows progress on standard error.
 
-    A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole,
-    and so does what the `meter` has measured. Training ends after the row that is `enough`.
+    Progress is a bar on a terminal, and plain lines elsewhere. Checkpoints contain the rows and the state of `meter`,
+    so that a resumed run continues both. Training stops after the first epoch for whose row `enough` returns True.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class HistoryCallback(lightning.Callback):
         loss, accuracy = self._epoch_means()
         if not loss < float("inf"):
             raise DivergedError(
-                f"Training diverged: the loss in epoch {trainer.current_epoch + 1} is {loss}.",
+                f"Training diverged: the mean loss of epoch {trainer.current_epoch + 1} is {loss}.",
                 "Lower optimizer.lr, or set train.precision to float32.",
             )
         seconds = time.perf_counter() - self._epoch_start
@@ -185,7 +185,7 @@ class HistoryCallback(lightning.Callback):
 
 
 def tell(text: str) -> None:
-    """One plain line on standard error, at once."""
+    """Write one line to standard error and flush it."""
     sys.stderr.write(as_printable(text) + "\n")
     sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""What is kept for resuming: files written whole, and an early stop that stays one."""
+"""Atomic checkpoint files, and early stopping that survives resuming."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from thirtytwo.io import written_whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all, whatever kills the process or fills the disk."""
+    """Writes checkpoints atomically: a killed process or a full disk never leaves a partial file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write one checkpoint.
 
         Raises:
-            OutputError: the file system refused.
+            OutputError: the file cannot be written.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -30,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Early stopping that also holds when a run that had stopped is resumed."""
+    """Early stopping that stays in effect when a stopped run is resumed."""
 
     @property
     def state_key(self) -> str:

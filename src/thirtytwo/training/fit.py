@@ -1,4 +1,4 @@
-"""From a recipe and images to a trained network."""
+"""Train a network from a recipe and images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ VALIDATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and how it came about."""
+    """A trained network with its normalisation and the cost of its training.
+
+    `mean` and `std` are those of each channel, on the scale 0 to 1; `seconds` is the training time of all epochs.
+    """
 
     net: Net
     mean: tuple[float, ...]
@@ -51,7 +54,7 @@ class Fitted:
 
 
 class ValidationBatches:
-    """Validation images in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+    """Validation batches in order, without augmentation: normalised float `(B, 3, H, W)` and labels `(B,)`."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
@@ -78,23 +81,31 @@ def fit(
     enough: Callable[[Mapping[str, float]], bool] | None = None,
     meter: Meter | None = None,
 ) -> Fitted:
-    """Train as the recipe says and leave checkpoints and history in `run`.
+    """Train by the recipe, and write checkpoints and history to `run`.
 
-    `enough` is asked after each epoch, with its row of the history, whether to end there. `meter` is kept in
-    checkpoints and goes on from the one that is resumed.
+    Args:
+        recipe: how to train.
+        train: training images.
+        val: validation images, or None.
+        run: run directory.
+        hardware: device, precision and layout.
+        resume: whether to continue from the last checkpoint of `run`.
+        show: whether to log progress on standard error.
+        enough: called after each epoch with its row of the history; training stops if it returns True.
+        meter: measures time and memory; stored in checkpoints and restored on resume.
 
     Raises:
-        DivergedError: the loss is no number any more.
-        KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
-        RunError: `resume` was asked for and the checkpoint does not fit.
+        DivergedError: the loss is infinite or NaN.
+        KeyboardInterrupt: the user interrupted training; it can be resumed from the last complete epoch.
+        RunError: `resume` is set and the checkpoint does not fit the recipe.
     """
     loop, batches, mean, std = build_training(recipe, train, hardware)
     net = loop.net
     options: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
     history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
     ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
-    watchers = [one for one in (ema, loop.plateau) if one is not None]
-    trainer = _trainer(recipe, run, hardware, [history, *watchers, *_checkpoints(recipe, run, val is not None)])
+    callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
+    trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
@@ -109,11 +120,11 @@ def fit(
 def build_training(
     recipe: Recipe, train: ImageSet, hardware: Hardware
 ) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
-    """Everything the first step needs: the loop around a fresh network, its batches, and the images' mean and std.
+    """Build the training module around a fresh network, its batches, and the mean and std that normalise images.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
-        RunError: the teacher's run, or the pretrained one, cannot be used.
+        RunError: the run of the teacher or of the pretrained weights cannot be used.
     """
     settings, device = recipe.train, hardware.device
     pretrained = bool(recipe.transfer.pretrained)
@@ -147,9 +158,9 @@ def build_training(
 def _initialize(
     recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
 ) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
-    """The network before its first step, and mean and std of its images.
+    """The network before its first step, and the mean and std that normalise its images.
 
-    Pretrained weights bring their own mean and std, so that features mean what they meant.
+    Pretrained weights come with their own mean and std, so that their features stay valid.
     """
     mean, std = channel_statistics(train.images)
     net = build_net(recipe, len(train.classes))
@@ -183,7 +194,7 @@ def _run_trainer(
     with _quiet_lightning():
         try:
             trainer.fit(loop, batches, val_batches, ckpt_path=start_from, weights_only=True)
-        except SystemExit:  # how Lightning ends after Ctrl-C
+        except SystemExit:  # Lightning exits so after Ctrl-C
             raise KeyboardInterrupt from None
         except (RuntimeError, KeyError) as error:
             if start_from is None or "state_dict" not in str(error):
@@ -246,7 +257,7 @@ def _load_best(net: Net, run: RunDir) -> None:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's notes on what we chose on purpose."""
+    """Silence Lightning's warnings about intended settings."""
     with quiet_loggers("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

@@ -1,4 +1,4 @@
-"""Which rate to train at: a short run at rising rates (Smith 2017, arXiv 1506.01186)."""
+"""Learning-rate finder: a short run at rising learning rates (Smith 2017, arXiv 1506.01186)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SKIPPED_STEPS = 10
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Losses at rising rates.
+    """Losses at rising learning rates.
 
-    `rates` are values of `optimizer.lr`, the other groups' rates in proportion, each at its peak; `losses` the smoothed
-    mean losses of their steps. `suggestion` is the rate at which the loss fell fastest, or None where it never fell.
+    `rates` are values of `optimizer.lr`; those of other parameter groups rise in proportion. `losses` are the smoothed
+    mean losses of the steps. `suggestion` is the learning rate at which the loss fell fastest, None if it never fell.
     """
 
     rates: tuple[float, ...]
@@ -49,9 +49,16 @@ def range_test(
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
 ) -> RangeTest:
-    """Train a fresh network for `steps` steps, at rates from `MIN_LR` to `MAX_LR`; ends where the loss runs away.
+    """Train a fresh network at learning rates rising from `MIN_LR` to `MAX_LR`; stop when the loss diverges.
 
-    A recipe that starts from pretrained weights is tried in its first stage, with the same part frozen.
+    With pretrained weights, the first stage of transfer learning is run, with the same parameters frozen.
+
+    Args:
+        recipe: how to train.
+        train: training images.
+        hardware: device, precision and layout.
+        steps: largest number of steps.
+        tell: called with a progress line every 20 steps.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
@@ -71,9 +78,9 @@ def run_lr_ramp(
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
 ) -> RangeTest:
-    """`range_test` of a loop as `build_training` makes it; its network, batches and torch's generators are left as they were.
+    """Run `range_test` on the module and batches of `build_training`; their state and torch's generators are restored.
 
-    The stage's frozen part and the modes are those of training, through the hooks of the loop that training calls.
+    Frozen parameters and modes are those of training, since the module's own hooks set them.
     """
     optimizer: Any = loop.configure_optimizers()["optimizer"]
     shares = [group["initial_lr"] * loop.first_lr_factor / loop.recipe.optimizer.lr for group in optimizer.param_groups]
@@ -99,12 +106,12 @@ def run_lr_ramp(
 
 
 def _step(loop: Loop, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
-    """One step of training; the mean loss before it."""
-    half, settings = hardware.precision != torch.float32, loop.recipe
+    """Take one training step and return the mean loss before it."""
+    mixed, settings = hardware.precision != torch.float32, loop.recipe
     metrics: dict[str, Tensor] = {}
 
     def closure() -> Tensor:
-        with torch.autocast(hardware.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(hardware.device.type, torch.bfloat16, enabled=mixed):
             metrics.update(loop.training_step(batch, 0))
         optimizer.zero_grad()
         torch.autograd.backward(metrics["loss"])
@@ -122,7 +129,7 @@ def _step(loop: Loop, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Ha
 
 @contextmanager
 def _restore_after(loop: Loop, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
-    """Afterwards the network is what it was: weights, buffers, gradients, modes, and what is trained of it."""
+    """Restore the network's weights, buffers, gradients, modes and trainable parameters, and the epoch, on exit."""
     state = {name: value.detach().clone() for name, value in loop.net.state_dict().items()}
     weights = [(weight, weight.requires_grad, weight.grad) for weight in loop.net.parameters()]
     epoch = batches.epoch
@@ -137,12 +144,12 @@ def _restore_after(loop: Loop, batches: TrainingBatches, device: torch.device) -
 
 
 def _preserve_generators(device: torch.device) -> AbstractContextManager[None]:
-    """What dropout and fresh weights draw from goes on afterwards as if nothing had been drawn."""
+    """Restore torch's random state, which dropout and initialisation use, on exit."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def suggest_lr(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which the loss falls fastest, by the logarithm of the rate; None where it never falls."""
+    """Learning rate with the steepest fall of the loss over its logarithm; None if the loss never falls."""
     if len(rates) < SKIPPED_STEPS + 2:
         return None
     slopes = np.gradient(losses, np.log(rates))[SKIPPED_STEPS:]
@@ -151,12 +158,12 @@ def suggest_lr(rates: list[float], losses: list[float]) -> float | None:
 
 
 def _without_accumulation(recipe: Recipe) -> Any:
-    """The recipe's schedule with a step for every batch."""
+    """The recipe's schedule with one step per batch."""
     return recipe.schedule.model_copy(update={"accumulate": 1})
 
 
 def _cycle_batches(batches: TrainingBatches, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of the first `epochs` epochs over and over."""
+    """Repeat the batches of the first `epochs` epochs endlessly."""
     for epoch in cycle(range(epochs)):
         batches.epoch = epoch
         yield from batches

@@ -1,4 +1,4 @@
-"""How a network is trained, as one LightningModule; the network itself knows nothing of it."""
+"""The training of a network as one LightningModule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from thirtytwo.training.schedules import Plateau, lr_factor
 
 
 class Loop(lightning.LightningModule):
-    """Loss, steps, rates, a look at validation, and a seed for each epoch."""
+    """Training step, optimizer and learning-rate schedule, validation metrics, and a random seed for each epoch."""
 
     def __init__(
         self,
@@ -38,7 +38,19 @@ class Loop(lightning.LightningModule):
         compile_net: bool = False,
         arithmetic: torch.dtype = torch.float32,
     ) -> None:
-        """`batches` is how many there are in an epoch; `scales` is a factor on the rate of single parameters."""
+        """Set up training.
+
+        Args:
+            net: the network.
+            recipe: how it is trained.
+            batches: number of batches in an epoch.
+            loss_function: defaults to the recipe's loss without class weights.
+            teacher: model to distill from, or None.
+            plateau: callback that scales learning rates, or None.
+            scales: factors on the learning rates of single parameters, 1 by default.
+            compile_net: whether to call `torch.compile`.
+            arithmetic: dtype of the optimizer's matrix products.
+        """
         super().__init__()
         self.net = net
         self.recipe = recipe
@@ -71,16 +83,16 @@ class Loop(lightning.LightningModule):
 
     @property
     def first_epochs(self) -> int:
-        """In how many epochs, from the first on, the same part of the network is trained."""
+        """Number of epochs, from the first, in which the same parameters are trained."""
         return self.recipe.schedule.epochs
 
     @property
     def first_lr_factor(self) -> float:
-        """What every rate is multiplied with in these epochs."""
+        """Factor on every learning rate in these epochs."""
         return 1.0
 
     def set_trainable(self, epoch: int) -> None:
-        """Freeze what is frozen in `epoch`, and nothing else: here nothing ever is."""
+        """Freeze the parameters that are frozen in `epoch`, unfreeze the others; without transfer none are frozen."""
 
     def on_train_epoch_start(self) -> None:
         batches = self.trainer.train_dataloader
@@ -88,19 +100,19 @@ class Loop(lightning.LightningModule):
             batches.epoch = self.current_epoch
         last = self.current_epoch + 1 == self.recipe.schedule.epochs
         self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
-        # dropout and the like draw from torch's own generator: fixed an epoch at a time, so that resuming is exact
+        # dropout uses torch's global generator: it is seeded each epoch, so that resuming is exact
         torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
         self.set_trainable(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # a bias that no longer moves needs no gradient, and then nothing below it does
-        moves = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
+        # a bias that is no longer trained needs no gradient, which also saves the layers below it theirs
+        trained = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
         for bias in self._stem_bias:
-            bias.requires_grad_(moves)
+            bias.requires_grad_(trained)
         self.reset_step_metrics()
 
     def reset_step_metrics(self) -> None:
-        """Forget the batch before: loss and accuracy are told of the first pass over a batch."""
+        """Clear the metrics of the previous batch; loss and accuracy are those of the first pass over a batch."""
         self._step_metrics = None
 
     def training_logits(self, images: Tensor) -> Tensor:
@@ -109,7 +121,7 @@ class Loop(lightning.LightningModule):
         return logits
 
     def validation_logits(self, images: Tensor, batch: int) -> Tensor:
-        """Logits `(B, C)` of the validation batch of this number."""
+        """Logits `(B, C)` of validation batch number `batch`."""
         logits: Tensor = self.net(images)
         return logits
 
@@ -118,12 +130,12 @@ class Loop(lightning.LightningModule):
         logits = self.training_logits(images).float()
         loss = self._loss(logits, labels)
         if self._teacher is not None:
-            taught = self.recipe.train.distill
-            apart = distillation(logits, self._teacher.logits(images), taught.temperature)
-            loss = (1 - taught.weight) * loss + taught.weight * apart
-        if self._step_metrics is None:  # a second pass over the batch is made from weights that nobody has
-            right = (logits.argmax(dim=1) == hard_labels(labels)).float().mean()
-            self._step_metrics = {"mean_loss": loss.detach() / len(labels), "accuracy": right}
+            settings = self.recipe.train.distill
+            distilled = distillation(logits, self._teacher.logits(images), settings.temperature)
+            loss = (1 - settings.weight) * loss + settings.weight * distilled
+        if self._step_metrics is None:  # SAM's second pass uses perturbed weights, whose metrics mean nothing
+            accuracy = (logits.argmax(dim=1) == hard_labels(labels)).float().mean()
+            self._step_metrics = {"mean_loss": loss.detach() / len(labels), "accuracy": accuracy}
         accumulate = self.recipe.schedule.accumulate
         first = batch_idx - batch_idx % accumulate
         self._images = len(labels) * min(accumulate, self._batches - first)
@@ -137,10 +149,10 @@ class Loop(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        longest = self.recipe.train.clip
-        if longest:
+        max_norm = self.recipe.train.clip
+        if max_norm:
             summed = self._images if self.recipe.optimizer.per_picture else 1
-            self.clip_gradients(optimizer, longest * summed, "norm")
+            self.clip_gradients(optimizer, max_norm * summed, "norm")
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -157,12 +169,12 @@ class Loop(lightning.LightningModule):
         images, labels = batch
         logits = self.validation_logits(images, batch_idx).float()
         predicted = logits.argmax(dim=1)
-        right = (predicted == labels).float().mean()
+        accuracy = (predicted == labels).float().mean()
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)
-        self.log("val_accuracy", right, batch_size=len(labels), logger=False)
+        self.log("val_accuracy", accuracy, batch_size=len(labels), logger=False)
         width = logits.shape[1]
-        near = logits.topk(min(5, width), dim=1).indices.eq(labels[:, None]).any(dim=1).float().mean()
-        self.log("val_top5_accuracy", near, batch_size=len(labels), logger=False)
+        top5 = logits.topk(min(5, width), dim=1).indices.eq(labels[:, None]).any(dim=1).float().mean()
+        self.log("val_top5_accuracy", top5, batch_size=len(labels), logger=False)
         counts = [torch.bincount(part, minlength=width) for part in (labels, predicted, labels[predicted == labels])]
         self._class_counts = torch.stack(counts) + (0 if self._class_counts is None else self._class_counts)  # (3, C)
 
@@ -173,14 +185,19 @@ class Loop(lightning.LightningModule):
 
 
 def hard_labels(labels: Tensor) -> Tensor:
-    """The class of each image, int64 `(B,)`; of soft labels `(B, C)` the one with the largest share."""
+    """Class index of each image, int64 `(B,)`; for soft labels `(B, C)` the class with the largest share."""
     return labels.argmax(dim=1) if labels.is_floating_point() else labels
 
 
 def macro_metrics(support: Tensor, predicted: Tensor, hits: Tensor) -> dict[str, Tensor]:
-    """Mean F1, precision and recall over the classes there are, from each one's images, calls and right calls.
+    """Macro-averaged F1, precision and recall over classes that occur or are predicted.
 
-    All int64 `(C,)`. Precision of a class that is never called is 0, as is recall of one without images.
+    Precision of a class that is never predicted is 0, as is recall of a class without images.
+
+    Args:
+        support: int64 `(C,)`, number of images of each class.
+        predicted: int64 `(C,)`, number of images predicted as each class.
+        hits: int64 `(C,)`, number of correct predictions of each class.
     """
     present = (support + predicted) > 0
     support, predicted, hits = (part[present].float() for part in (support, predicted, hits))

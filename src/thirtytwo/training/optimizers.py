@@ -1,4 +1,4 @@
-"""Muon for filters and Nesterov SGD for everything else, in one optimiser; and timm's optimisers."""
+"""Muon for filters with Nesterov SGD for everything else as one optimiser, and timm's optimisers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 
 ROLES = ("filters", "stem_bias", "rest", "head")
 DECAYED = ("filters", "head")
-"""Roles whose matrices decay by default; what is a matrix elsewhere is an embedding or the like."""
+"""Roles whose matrices have weight decay by default; matrices of other roles are embeddings."""
 TIMM_PREFIX = "timm_"
 NEWTON_SCHULZ_STEPS = 3
 NORM_FLOOR = 1e-12  # some networks have filters that start at zero
@@ -31,7 +31,7 @@ class MuonSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
-        """`arithmetic` is what the Newton–Schulz iteration computes in; bfloat16 suffices where it is quick."""
+        """`arithmetic` is the dtype of the Newton–Schulz iteration; bfloat16 is precise enough."""
         defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
         super().__init__(groups, defaults)
         self._arithmetic = arithmetic
@@ -51,7 +51,7 @@ class MuonSGD(torch.optim.Optimizer):
         return loss
 
     def _momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Nesterov's look-ahead direction; the buffer sums, as torch's SGD does."""
+        """Nesterov's look-ahead direction; the buffer sums gradients, as in torch's SGD."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
@@ -81,18 +81,18 @@ def build_optimizer(
     arithmetic: torch.dtype = torch.float32,
     scales: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser over a network's `parameter_groups`.
+    """Build the optimiser of a network's `parameter_groups`.
 
     Args:
         roles: trained parameters by role.
-        settings: which optimiser; `settings.per_picture` tells whether it expects the loss summed over the batch.
-        batch_size: images a step.
-        arithmetic: what Muon's matrix products run in.
-        scales: a factor on the rate of single parameters, 1 for those not in it; each group carries its `scale`.
+        settings: the recipe's `[optimizer]`; if `settings.per_picture`, the loss must be summed over the batch.
+        batch_size: images per step.
+        arithmetic: dtype of Muon's matrix products.
+        scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
 
     Raises:
-        UnknownNameError: no such optimiser.
-        RecipeError: `optimizer.options` do not fit it, or it cannot run here.
+        UnknownNameError: the optimiser is not known.
+        RecipeError: `optimizer.options` do not fit it, or it cannot be used here.
     """
     parts: dict[tuple[str, float], list[nn.Parameter]] = {}
     for role in ROLES:
@@ -113,13 +113,15 @@ def _own_group(
     group["momentum"] = settings.momentum if filters else settings.momentum_rest
     if muon:
         return group | {"renormalise": settings.renormalise}
-    return group | {"weight_decay": settings.weight_decay * batch_size / lr}  # a step at peak rate takes its part off
+    return group | {
+        "weight_decay": settings.weight_decay * batch_size / lr
+    }  # at peak learning rate, a step subtracts exactly this share
 
 
 def _timm_optimizer(
     parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """An optimiser of timm's; decay on matrices and filters alone, as timm does by itself for a whole network."""
+    """Build an optimiser of timm; only matrices and filters have weight decay, as in timm's own default."""
     name = settings.name.removeprefix(TIMM_PREFIX)
     if name not in timm_names():
         known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
@@ -134,10 +136,12 @@ def _timm_optimizer(
     try:
         return create_optimizer_v2(groups, opt=name, lr=settings.lr, **settings.options)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise RecipeError(f"The optimizer {settings.name!r} cannot be had with these options: {error}.") from None
+        raise RecipeError(
+            f"The optimizer {settings.name!r} cannot be built with these options: {error}.", "Change optimizer.options."
+        ) from None
 
 
 @cache
 def timm_names() -> tuple[str, ...]:
-    """Names of timm's optimisers that need neither one brand of GPU nor second derivatives."""
+    """Names of timm's optimisers that need neither a specific GPU nor second derivatives."""
     return tuple(str(name) for name in list_optimizers(exclude_filters=["bnb*", "fused*", "kron*", "adahessian"]))

@@ -1,4 +1,4 @@
-"""What training really sees: a few images as the recipe's augmentation shows them, pass after pass."""
+"""Samples of augmented training images, for the report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from thirtytwo.training.batches import TrainingBatches
 class Samples:
     """Images before and after augmentation.
 
-    `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`, K passes over each; `targets` float32
-    `(R, K, C)`, what the network is to answer; `labels` int64 `(R,)`.
+    `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`, K versions of each; `targets` float32
+    `(R, K, C)`, the class shares used as training targets; `labels` int64 `(R,)`.
     """
 
     originals: npt.NDArray[np.uint8]
@@ -30,13 +30,19 @@ class Samples:
 
 
 def draw_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: int = 8) -> Samples:
-    """One training image of each of the first `rows` classes in `passes` passes at full size, by the recipe's seed.
+    """Augment one training image of each of the first classes several times, at full size.
 
-    Classes with augmentation of their own come first. MixUp and CutMix mix these images with each other.
+    Classes listed in `augment.classes` come first. MixUp and CutMix mix these images with each other.
+
+    Args:
+        recipe: the augmentation and the seed.
+        images: training images.
+        rows: largest number of classes.
+        passes: number of augmented versions of each image.
 
     Raises:
-        UnknownNameError: the recipe names an augmentation that is not there.
-        RecipeError: the recipe names a class that is not there.
+        UnknownNameError: the recipe names an augmentation that is not registered.
+        RecipeError: the recipe names a class that the data do not have.
     """
     rng = np.random.default_rng(recipe.seed)
     special = [index for index, name in enumerate(images.classes) if name in recipe.augment.classes]

@@ -1,7 +1,7 @@
-"""Training on from weights that were trained on something else: first the head, then the layers below it.
+"""Transfer learning from pretrained weights: first the head is trained, then layers below it as well.
 
-A frozen layer keeps its weights and BatchNorm's statistics, and leaves nothing out (dropout). While the whole base is
-frozen, what it says of an image does not change, so it is computed once.
+A frozen layer keeps its weights and BatchNorm statistics, and its dropout is off. While the whole base is frozen, the
+features of an image do not change, so they are computed once and cached.
 """
 
 from __future__ import annotations
@@ -30,33 +30,35 @@ KEY = "transfer.unfreeze"
 
 
 def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The tables `values` of a recipe, with the network and the rates of the run it starts from if it is to have them.
+    """Add the network and learning rates of the pretrained run to a recipe's tables, if the recipe asks for them.
 
-    `recipe` is what the tables resolve to; what is changed on the command line goes on top of the outcome.
+    Args:
+        values: the recipe's tables.
+        recipe: the recipe that they resolve to. Changes from the command line are applied after this.
 
     Raises:
-        RecipeError: the network is to be a run's, and none is named.
-        ThirtytwoError: there are no such weights.
+        RecipeError: `transfer.network` is `run`, and `transfer.pretrained` is not set.
+        ThirtytwoError: the pretrained weights do not exist.
     """
     settings = recipe.transfer
     if settings.network == "run" and not settings.pretrained:
         raise RecipeError(
-            f"Recipe {recipe.name!r} goes on with a finished run's network (transfer.network), and no run is named.",
-            "Name one: --pretrained runs/NAME",
+            f"Recipe {recipe.name!r} continues from a finished run (transfer.network is 'run'), and no run is given.",
+            "Give one: --pretrained runs/NAME",
         )
     if not settings.pretrained or source_kind(settings.pretrained) != "run" or settings.network == "recipe":
         return dict(values)
-    ways = run_settings(settings.pretrained)
-    return {**values, **ways, "data": {**values.get("data", {}), **ways["data"]}}
+    from_run = run_settings(settings.pretrained)
+    return {**values, **from_run, "data": {**values.get("data", {}), **from_run["data"]}}
 
 
 def adapted(recipe: Recipe) -> Recipe:
-    """The recipe with an architecture of timm as published, where it is to take weights from outside.
+    """Adapt the recipe to its pretrained weights: an architecture of timm keeps its published layers.
 
-    What came from a run (`with_run`) is the recipe's own from here on, so that it can be trained again as it is.
+    Settings taken from a run (`with_run`) become the recipe's own, so that the recipe can be rerun without change.
 
     Raises:
-        ThirtytwoError: there are no such weights.
+        ThirtytwoError: the pretrained weights do not exist.
     """
     source, model = recipe.transfer.pretrained, recipe.model
     if not source:
@@ -73,12 +75,12 @@ def adapted(recipe: Recipe) -> Recipe:
 
 
 def head_epochs(recipe: Recipe) -> int:
-    """In how many epochs, from the first on, only the head is trained."""
+    """Number of epochs, from the first, in which only the head is trained."""
     return round(recipe.transfer.head_until * recipe.schedule.epochs)
 
 
 def unfrozen_layers(net: Net, settings: TransferSettings) -> list[list[str]]:
-    """Names of the parameters below the head that are trained in the end, layer by layer from the input on.
+    """Names of the parameters below the head that are trained in the second stage, layer by layer from the input.
 
     Raises:
         RecipeError: the network has no such layer.
@@ -93,12 +95,12 @@ def unfrozen_layers(net: Net, settings: TransferSettings) -> list[list[str]]:
     paths = [name.removeprefix("body.").split(".") for names in layers for name in names]
     known = dict.fromkeys(part for path in paths for part in (path[0], ".".join(path[:2])) if len(path) > 2)
     raise RecipeError(
-        f"{KEY} is {settings.unfreeze!r}, and this network has no such layer.", did_you_mean(wanted, ["all", *known])
+        f"{KEY} is {settings.unfreeze!r}, which is not a layer of this network.", did_you_mean(wanted, ["all", *known])
     )
 
 
 def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]:
-    """What part of the head's rate each parameter below it has: less the further it is away."""
+    """Factor on the learning rate of each parameter below the head; it decays with the distance from the head."""
     parameters = dict(net.named_parameters())
     layers = unfrozen_layers(net, settings)
     return {
@@ -109,10 +111,10 @@ def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]
 
 
 def check_rescaling(net: Net, recipe: Recipe) -> None:
-    """Muon's renormalisation leaves the pretrained filters about as long as they are.
+    """Check that Muon's renormalisation roughly keeps the norms of pretrained filters.
 
     Raises:
-        RecipeError: it does not.
+        RecipeError: it would change the norm of a filter bank too much.
     """
     if (
         recipe.optimizer.name != "muon"
@@ -127,28 +129,34 @@ def check_rescaling(net: Net, recipe: Recipe) -> None:
             factor = len(value) ** 0.5 / max(float(value.detach().norm()), 1e-12)
             if not RENORMALISATION_RANGE[0] < factor < RENORMALISATION_RANGE[1]:
                 raise RecipeError(
-                    f"optimizer.renormalise would multiply the pretrained filters {name} by {factor:.2g}.",
+                    f"optimizer.renormalise would scale the pretrained filters {name!r} by {factor:.2g}.",
                     "Set optimizer.renormalise to false, or choose another optimizer, such as adamw.",
                 )
 
 
 def cached_view_count(recipe: Recipe, rows: int, width: int) -> int:
-    """How many views of each image have their features, `width` numbers each, computed once; 0: anew each time."""
+    """Number of augmented views of each image whose features are cached; 0: features are computed in every epoch.
+
+    Args:
+        recipe: the recipe.
+        rows: number of training images.
+        width: number of features of an image.
+    """
     head = head_epochs(recipe)
     wanted = recipe.transfer.views if is_augmented(recipe.augment) else min(1, recipe.transfer.views)
-    if recipe.train.distill.run:  # the teacher looks at images
+    if recipe.train.distill.run:  # the teacher needs images, not features
         return 0
     return min(wanted, head, CACHE_BYTES // (4 * rows * width))
 
 
 def is_augmented(settings: AugmentSettings) -> bool:
-    """Whether an image is ever shown otherwise than it is."""
-    idle = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
-    return settings.model_copy(update=idle) != AugmentSettings(flip="none")
+    """Whether the settings change any image."""
+    without_effect = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
+    return settings.model_copy(update=without_effect) != AugmentSettings(flip="none")
 
 
 def feature_width(net: Net, size: int) -> int:
-    """How many numbers the base makes of an image of `size` pixels."""
+    """Number of features of an image of side `size`, in pixels."""
     parameter = next(net.parameters())
     with modes_kept(net), torch.inference_mode():
         found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
@@ -156,35 +164,41 @@ def feature_width(net: Net, size: int) -> int:
 
 
 def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice, ...]:
-    """What is trained when, for the log.
+    """Describe the stages of training, for the log.
+
+    Args:
+        recipe: the recipe.
+        net: its network.
+        rows: number of training images.
+        size: side of the images, in pixels.
 
     Raises:
-        RecipeError: the recipe's `transfer` does not fit this network.
+        RecipeError: the recipe's `[transfer]` does not fit this network.
     """
     settings, head, epochs = recipe.transfer, head_epochs(recipe), recipe.schedule.epochs
     missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
     if missing:
         raise RecipeError(
-            f"The network {recipe.model.name!r} has no part {missing[0]!r}, so its head cannot be told from its base.",
-            "Let it name its head in head_modules.",
+            f"The network {recipe.model.name!r} has no module {missing[0]!r}, so its head cannot be separated from the base.",
+            "List the modules of its head in head_modules.",
         )
     layers = unfrozen_layers(net, settings)
     check_rescaling(net, recipe)
     views = cached_view_count(recipe, rows, feature_width(net, size))
-    seen = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on images seen anew"
+    seen = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on images, augmented anew"
     choices = [Choice("frozen base", f"{head} of {epochs} epochs, {seen}", "transfer.head_until and transfer.views")]
     if head < epochs:
-        rates = f"rates × {settings.rate:g}, {settings.layer_decay:g} less a layer"
+        rates = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
         value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {rates}"
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
     return tuple(choices)
 
 
 class TransferBatches(TrainingBatches):
-    """Training batches that give features `(B, F)` instead of images while the base is frozen, if they are to."""
+    """Training batches that yield cached features `(B, F)` instead of images while the base is frozen."""
 
     def __init__(self, recipe: Recipe, embed: Callable[[Tensor], Tensor], views: int, **rest: Any) -> None:
-        """`embed` gives the features of normalised images; those of `views` views are kept, 0: none."""
+        """`embed` computes features of normalised images; those of `views` augmented views are cached, 0: none."""
         super().__init__(recipe=recipe, **rest)
         self._head_epochs = head_epochs(recipe)
         self._embed, self._views = embed, views
@@ -207,7 +221,7 @@ class TransferBatches(TrainingBatches):
 
     @torch.no_grad()
     def _view(self, number: int) -> tuple[Tensor, Tensor]:
-        """Features float `(N, F)` and labels of every image as the epoch `number` shows it."""
+        """Features float `(N, F)` and labels of all images with the augmentation of epoch `number`."""
         features, labels = [], []
         for step, start in enumerate(range(0, self.count, self.batch_size)):
             positions = torch.arange(start, min(start + self.batch_size, self.count))
@@ -218,9 +232,9 @@ class TransferBatches(TrainingBatches):
 
 
 class TransferLoop(Loop):
-    """The loop, in two stages: the head on a frozen base, then some of the base as well at lower rates.
+    """Training in two stages: the head on a frozen base, then also layers of the base at lower learning rates.
 
-    Each stage goes through the recipe's schedule from its start.
+    Each stage runs the recipe's schedule from its start.
     """
 
     def __init__(self, net: Net, recipe: Recipe, batches: int, **rest: Any) -> None:
@@ -236,7 +250,7 @@ class TransferLoop(Loop):
         self.set_trainable(0)
 
     def set_trainable(self, epoch: int) -> None:
-        """Freeze what is frozen in `epoch`, and nothing else."""
+        """Freeze the parameters that are frozen in `epoch` and unfreeze all others."""
         trained = self._head if epoch < self._head_epochs else self._head | self._tuned
         for parameter in self._movable:
             parameter.requires_grad_(id(parameter) in trained)
@@ -256,7 +270,7 @@ class TransferLoop(Loop):
 
     def configure_optimizers(self) -> Any:
         frozen = [parameter for parameter in self._movable if not parameter.requires_grad]
-        for parameter in frozen:  # networks tell the roles of what is trained
+        for parameter in frozen:  # networks list the roles of trainable parameters only
             parameter.requires_grad_(True)
         found = super().configure_optimizers()
         for parameter in frozen:
@@ -264,7 +278,7 @@ class TransferLoop(Loop):
         return found
 
     def _stage(self, step: int) -> tuple[int, int, float]:
-        """Of the stage that `step` is in: its first step, its steps, and what its rates are multiplied with."""
+        """First step, number of steps and learning-rate factor of the stage that contains `step`."""
         if step < self._head_steps:
             return 0, self._head_steps, 1.0
         return self._head_steps, self.steps - self._head_steps, self.recipe.transfer.rate
@@ -294,9 +308,9 @@ class TransferLoop(Loop):
 
 
 def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -> bool:
-    """Put what holds parameters with ids in `trained` into training mode, everything else not.
+    """Put modules with a parameter in `trained` (ids) into training mode, and all others into evaluation mode.
 
-    What has no parameters, such as dropout, is as the part `before` it. Gives the mode of `module`.
+    A module without parameters, such as dropout, gets the mode of the module `before` it. Returns the mode of `module`.
     """
     wanted = set(trained)
     parameters = list(module.parameters())
@@ -307,7 +321,7 @@ def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -
 
 
 def build_embedder(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What gives the features of normalised images, in the arithmetic of training."""
+    """A function that computes features of normalised images in the precision of training."""
     return partial(_embed_images, net, device, arithmetic)
 
 
