@@ -208,22 +208,22 @@ def test_padding_beyond_the_image_itself(fill: str, shift: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "expected"),
     [
-        ({"policy": "cutout"}, UnknownNameError, "Unknown augmentation 'cutout'"),
-        ({"classes": {"cat": {"policy": "augmx"}}}, UnknownNameError, "Did you mean 'augmix'"),
+        ({"policy": "cutout"}, UnknownNameError, "'cutout'"),
+        ({"classes": {"cat": {"policy": "augmx"}}}, UnknownNameError, "'augmx'.*'augmix'"),
         (
             {"classes": {"kat": {"rotate": 3}}},
             RecipeError,
-            "'augment.classes.kat' names no class .* Did you mean 'cat'",
+            r"'augment\.classes\.kat'.*'cat'",
         ),
-        ({"magnitude": 3}, RecipeError, "'magnitude' means nothing to the policy 'none'"),
-        ({"policy": "augmix", "num_ops": 3}, RecipeError, "'num_ops' means nothing to the policy 'augmix'"),
-        ({"classes": {"cat": {"magnitude": 3}}}, RecipeError, "'classes.cat.magnitude' means nothing"),
-        ({"classes": {"cat": {"rotat": 3}}}, RecipeError, "'augment.classes.cat.rotat'. Did you mean 'rotate'"),
-        ({"classes": {"cat": {"mixup": 3}}}, RecipeError, "unknown key 'augment.classes.cat.mixup'"),
-        ({"classes": {"cat": 3}}, RecipeError, "'augment.classes.cat' must be a table, found 3"),
+        ({"magnitude": 3}, RecipeError, "'magnitude'.*'none'"),
+        ({"policy": "augmix", "num_ops": 3}, RecipeError, "'num_ops'.*'augmix'"),
+        ({"classes": {"cat": {"magnitude": 3}}}, RecipeError, r"'classes\.cat\.magnitude'"),
+        ({"classes": {"cat": {"rotat": 3}}}, RecipeError, r"'augment\.classes\.cat\.rotat'.*'rotate'"),
+        ({"classes": {"cat": {"mixup": 3}}}, RecipeError, r"'augment\.classes\.cat\.mixup'"),
+        ({"classes": {"cat": 3}}, RecipeError, r"'augment\.classes\.cat'.*3"),
     ],
 )
-def test_mistakes_are_told(changes: dict[str, Any], error: type[Exception], expected: str) -> None:
+def test_invalid_settings_raise_errors(changes: dict[str, Any], error: type[Exception], expected: str) -> None:
     with pytest.raises(error, match=expected):
         check_augment(settings(**changes), CLASSES)
 
@@ -249,7 +249,7 @@ def test_a_class_inherits_and_survives_being_written() -> None:
 
 
 def test_names_of_all_classes_are_needed_for_a_class() -> None:
-    with pytest.raises(ValueError, match="names of all classes"):
+    with pytest.raises(ValueError, match="classes"):
         Augmenter(settings(classes={"cat": {"rotate": 3}}), MEAN, STD)
 
 

@@ -186,7 +186,7 @@ def test_data_show_as_a_recipe_augments(tmp_path: Path, capsys: pytest.CaptureFi
     for wrong, told_err in (
         (words, "digits-digits-augmented.png exists already"),
         ([*words, "--sheet", "x.png", "--set", "augment.policy=augmx"], "Did you mean 'augmix'"),
-        ([*words, "--sheet", "x.png", "--set", "augment.classes.11.rotate=3"], "'augment.classes.11' names no class"),
+        ([*words, "--sheet", "x.png", "--set", "augment.classes.11.rotate=3"], "'augment.classes.11'"),
         (["data", "show", "digits", "--set", "seed=3"], "name one with --recipe"),
     ):
         assert run_command(wrong) == 2

@@ -80,10 +80,10 @@ def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
 
 
 def test_every_member_has_a_network() -> None:
-    with pytest.raises(ValueError, match="1 members are told, and 0 networks given"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b0\b"):
         Ensemble([], EnsembleSettings(members=(member(),), size=4))
 
 
 def test_nobody_is_no_ensemble() -> None:
-    with pytest.raises(ValueError, match="at least 1 item"):
+    with pytest.raises(ValueError, match="members"):
         EnsembleSettings(members=(), size=4)

@@ -174,22 +174,22 @@ def test_a_stopped_stem_bias_keeps_its_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "parts"),
     [
-        ({"group": []}, "unknown key 'group'. Did you mean 'groups'?"),
-        ({"groups": [{"width": 8, "residul": True}]}, "Did you mean 'residual'?"),
-        ({"groups": [{"width": 2}]}, "'groups.0.width' must be greater than or equal to 8, found 2."),
-        ({"groups": [{}]}, "'groups.0.width' is missing."),
-        ({"groups": [{"width": 8, "body": [0]}]}, "greater than or equal to 1"),
-        ({"groups": [{"width": 8, "body": [2], "residual": True}]}, "odd filter sides"),
-        ({"activation": "relu"}, "'gelu' or 'silu', found 'relu'"),
-        ({"pooling": 3}, "found 3"),
+        ({"group": []}, ["'group'", "'groups'"]),
+        ({"groups": [{"width": 8, "residul": True}]}, ["residul", "'residual'"]),
+        ({"groups": [{"width": 2}]}, ["'groups.0.width'", "8", "found 2"]),
+        ({"groups": [{}]}, ["'groups.0.width'"]),
+        ({"groups": [{"width": 8, "body": [0]}]}, ["groups.0.body.0", "1", "found 0"]),
+        ({"groups": [{"width": 8, "body": [2], "residual": True}]}, ["groups.0", "odd"]),
+        ({"activation": "relu"}, ["'gelu'", "'silu'", "'relu'"]),
+        ({"pooling": 3}, ["'pooling'", "3"]),
     ],
 )
-def test_wrong_options(options: dict[str, Any], says: str) -> None:
+def test_wrong_options(options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         net(options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "model.options of fastnet" in str(caught.value)
 
 

@@ -94,28 +94,30 @@ def test_dense_layers_are_taken_where_they_fit(dense: list[int], taken: bool, pr
     assert all(name.startswith("head.") for name in start.fresh) is taken
 
 
-def test_a_run_that_does_not_fit_is_told_by_name(pretrain: Pretrain) -> None:
+def test_mismatch_lists_parameters_and_shapes(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
     ours = model("fastnet", groups=[{"width": 8}, {"width": 24}])
     net = fresh(ours, 10)
     before = weights(net)
     with pytest.raises(RecipeError) as raised:
         start_from(net, str(path), ours, TEN)
-    assert "groups.1.widen.weight is 24×8×3×3 here and 16×8×3×3 there" in raised.value.message
+    for part in ("groups.1.widen.weight", "24×8×3×3", "16×8×3×3", str(path)):
+        assert part in raised.value.message
     assert "transfer.network=run" in str(raised.value.fix)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "nothing was taken"
     other = model("preresnet18")
-    with pytest.raises(RecipeError, match=r"do not fit the network preresnet18: stem.weight is 64×3×3×3 here"):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(other, 10), str(path), other, TEN)
+    assert all(part in raised.value.message for part in ("preresnet18", "stem.weight", "64×3×3×3"))
 
 
-def test_weights_that_fit_and_mean_something_else(pretrain: Pretrain) -> None:
+def test_weights_that_fit_but_give_other_features(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS, activation="silu"), TEN)
     ours = model("fastnet", groups=GROUPS)
-    with pytest.raises(
-        RecipeError, match=r"mean something else in this network: activation \(None here, 'silu' there\)"
-    ):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(ours, 10), str(path), ours, TEN)
+    assert all(part in raised.value.message for part in (str(path), "activation", "None", "'silu'"))
+    assert "transfer.network=run" in str(raised.value.fix)
     harmless = model("fastnet", groups=GROUPS, activation="silu", norm_momentum=0.1)
     start_from(fresh(harmless, 10), str(path), harmless, TEN)
 
@@ -159,10 +161,9 @@ def test_a_file_of_timm(
 def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18", **RESNET).state_dict(), tmp_path / "w.safetensors")
     settings = model("timm", architecture="resnet18", pretrained=True)
-    with pytest.raises(
-        RecipeError, match=r"w.safetensors do not fit the network resnet18: .*size mismatch for layer1.0.conv1"
-    ):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+    assert all(part in raised.value.message for part in ("w.safetensors", "resnet18", "layer1.0.conv1"))
 
 
 def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +185,12 @@ def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytes
     assert start.origin == "timm's resnet18.a1_in1k"
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_names_file_and_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = model("timm", architecture="resnet18", pretrained=True)
     with pytest.raises(OfflineError) as raised:
         start_from(fresh(settings, 10), "timm", settings, TEN)
-    assert "not on this machine" in raised.value.message
+    assert "resnet18" in raised.value.message
     assert "model.safetensors of timm/resnet18" in str(raised.value.fix)
     assert "--pretrained resnet18" in str(raised.value.fix)
 
@@ -217,30 +218,33 @@ def test_tags(pretrained: str, architecture: str, expected: str | type[Thirtytwo
 
 
 def test_timm_has_no_weights_for_our_networks() -> None:
-    with pytest.raises(RecipeError, match=r"no such run directory or file.*'fastnet'"):
+    with pytest.raises(RecipeError) as raised:
         weights_name("rnus", model("fastnet"))
+    assert "'rnus'" in raised.value.message
+    assert "'fastnet'" in raised.value.message
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "expected"),
+    ("name", "error"),
     [
-        ("weights.pth", RecipeError, "may hold code"),
-        ("pytorch_model.bin", RecipeError, "may hold code"),
-        ("gone.safetensors", RecipeError, "is not there"),
-        ("notes.txt", RecipeError, r"is no \.safetensors file"),
-        ("runs/gone", RunError, "no such run directory or file"),
-        ("empty", RunError, "has no recipe.toml"),
+        ("weights.pth", RecipeError),
+        ("pytorch_model.bin", RecipeError),
+        ("gone.safetensors", RecipeError),
+        ("notes.txt", RecipeError),
+        ("runs/gone", RunError),
+        ("empty", RunError),
     ],
 )
-def test_what_is_refused(
-    name: str, error: type[ThirtytwoError], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_sources_are_refused(
+    name: str, error: type[ThirtytwoError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for file in ("weights.pth", "pytorch_model.bin", "notes.txt"):
         Path(file).write_bytes(b"x")
     Path("empty").mkdir()
-    with pytest.raises(error, match=expected) as raised:
+    with pytest.raises(error) as raised:
         source_kind(name)
+    assert name in raised.value.message
     assert raised.value.fix
 
 
@@ -258,13 +262,16 @@ def test_the_way_out_of_pickle_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
     settings = model("fastnet", groups=GROUPS)
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError) as raised:
         start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+    assert str(tmp_path / "w.safetensors") in raised.value.message
 
 
 def test_a_run_that_is_not_finished(pretrain: Pretrain) -> None:
     settings = model("fastnet", groups=GROUPS)
     path, _ = pretrain(settings, TEN)
     (path / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match="did not finish"):
+    with pytest.raises(RunError) as raised:
         start_from(fresh(settings, 10), str(path), settings, TEN)
+    assert str(path) in raised.value.message
+    assert f"--resume --run {path}" in str(raised.value.fix)

@@ -15,7 +15,7 @@ def test_mean_of_weights_by_hand() -> None:
     mean = averaged_weights([first, second])
     assert mean["weight"].tolist() == [2.0, 0.0]
     assert mean["steps"].item() == 7
-    with pytest.raises(ValueError, match="needs weights"):
+    with pytest.raises(ValueError, match="states"):
         averaged_weights([])
 
 

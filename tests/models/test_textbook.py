@@ -113,21 +113,21 @@ def test_textbook_is_laid_out_as_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "parts"),
     [
-        ("wideresnet", {"depth": 18}, "depth must be 6 n + 4"),
-        ("wideresnet", {"widht": 2}, "Did you mean 'width'?"),
-        ("densenet", {"depth": 12}, "depth must be 6 n + 4"),
-        ("resnet18", {"architecture": "resnet50"}, "unknown key 'architecture'"),
-        ("textbook", {"widths": []}, "model.options of textbook"),
-        ("textbook", {"dropout": [1.0]}, "less than 1"),
-        ("fastnet-m", {"poolin": "max"}, "model.options of fastnet-m"),
+        ("wideresnet", {"depth": 18}, ["depth", "6 n + 4"]),
+        ("wideresnet", {"widht": 2}, ["'widht'", "'width'"]),
+        ("densenet", {"depth": 12}, ["depth", "6 n + 4"]),
+        ("resnet18", {"architecture": "resnet50"}, ["'architecture'"]),
+        ("textbook", {"widths": []}, ["model.options of textbook", "widths"]),
+        ("textbook", {"dropout": [1.0]}, ["dropout", "1.0"]),
+        ("fastnet-m", {"poolin": "max"}, ["model.options of fastnet-m", "'pooling'"]),
     ],
 )
-def test_wrong_options(name: str, options: dict[str, Any], says: str) -> None:
+def test_wrong_options(name: str, options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         net(name, options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_sizes_of_fastnet_take_its_options() -> None:

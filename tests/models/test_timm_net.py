@@ -25,7 +25,7 @@ def net(architecture: str, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("architecture", "options", "settled", "expected"),
     [
-        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution at stride 1 and no max-pool"]),
+        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution"]),
         ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem and in the first stage"]),
         ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem: patches of an eighth", "32×32"]),
         ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
@@ -36,7 +36,7 @@ def net(architecture: str, **options: Any) -> Any:
         ("mobilevit_xxs", {}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
     ],
 )  # fmt: skip
-def test_the_choice_is_told_with_its_reason(
+def test_choices_have_values_and_reasons(
     architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
@@ -163,27 +163,25 @@ def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() 
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "says"),
+    ("options", "kind", "parts"),
     [
-        ({"architecture": "resnet51"}, UnknownNameError, "knows no architecture 'resnet51'. Did you mean"),
-        ({"architecture": "hf-hub:owner/net"}, UnknownNameError, "knows no architecture 'hf-hub:owner/net'"),
-        ({}, RecipeError, "'architecture' is missing"),
-        ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, "Did you mean 'small_images'?"),
-        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, "no stem for small images is known"),
-        ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, "timm could not build resnet18"),
+        ({"architecture": "resnet51"}, UnknownNameError, ["'resnet51'", "'resnet50'"]),
+        ({"architecture": "hf-hub:owner/net"}, UnknownNameError, ["'hf-hub:owner/net'"]),
+        ({}, RecipeError, ["'architecture'"]),
+        ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, ["'smal_images'", "'small_images'"]),
+        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, ["mobilevit_xxs", "'upsample'"]),
+        ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, ["resnet18", "depht"]),
         (
             {"architecture": "levit_128s", "input_size": 32, "small_images": "none"},
             RecipeError,
-            "images of 32 pixels",
+            ["32×32"],
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(
-    options: dict[str, Any], kind: type[ThirtytwoError], says: str
-) -> None:
+def test_invalid_options_raise_errors(options: dict[str, Any], kind: type[ThirtytwoError], parts: list[str]) -> None:
     with pytest.raises(kind) as caught:
         MODELS.get("timm")(5, options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "model.options of timm" in str(caught.value)
 
 

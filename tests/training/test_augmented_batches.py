@@ -113,7 +113,7 @@ def test_mixed_targets(changes: dict[str, object]) -> None:
         assert targets.dtype == torch.float32
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(32))
         assert int((targets[:, 7:] > 0).sum()) == 0, "labels are 0 to 6"
-    with pytest.raises(ValueError, match="need the names of the classes"):
+    with pytest.raises(ValueError, match="classes"):
         fast(augment=changes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,15 +141,15 @@ def test_resumed_student_equals_uninterrupted(
 def test_a_damaged_teacher(source: str, teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
     (tmp_path / source).write_bytes((teacher_run[0] / source).read_bytes()[:1000])
-    with pytest.raises(RunError, match=rf"{source} .*damaged"):
+    with pytest.raises(RunError, match=re.escape(str(source))):
         read(tmp_path)
 
 
 def test_what_is_no_teacher(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError, match="gone"):
         read(tmp_path / "gone")
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
-    with pytest.raises(RunError, match="neither weights nor a model file"):
+    with pytest.raises(RunError, match="train.distill.run"):
         read(tmp_path)
-    with pytest.raises(RecipeError, match="tells 3 classes apart; expected the 2 of this data"):
+    with pytest.raises(RecipeError, match=r"train.distill.run.*\b3\b.*\b2\b"):
         read_teacher(str(teacher_run[0]), CLASSES[:2], *OWN, torch.device("cpu"))

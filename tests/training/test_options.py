@@ -333,32 +333,32 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "parts"),
     [
-        ({"optimizer": {"sam": 0.1}, "schedule": {"accumulate": 2}}, "schedule.accumulate must be 1."),
+        ({"optimizer": {"sam": 0.1}, "schedule": {"accumulate": 2}}, ["schedule.accumulate", "1"]),
         (
             {"train": {"class_weights": "balanced", "sampler": "balanced"}},
-            "train.class_weights and train.sampler both balance the classes; choose one.",
+            ["train.class_weights", "train.sampler"],
         ),
-        ({"schedule": {"name": "one-cycle"}}, "'schedule': one-cycle rises first, so warmup must be above 0"),
-        ({"schedule": {"milestones": [0.5, 0.4]}}, "'schedule': milestones must rise."),
-        ({"optimizer": {"name": "adamw"}}, "'optimizer': lr 0.24 is too high for adamw"),
+        ({"schedule": {"name": "one-cycle"}}, ["'schedule'", "one-cycle", "warmup"]),
+        ({"schedule": {"milestones": [0.5, 0.4]}}, ["'schedule'", "milestones"]),
+        ({"optimizer": {"name": "adamw"}}, ["'optimizer'", "0.24", "adamw"]),
         (
             {"optimizer": {"options": {"eps": 1}}},
-            "'optimizer': options are for timm's optimisers; muon has its own keys.",
+            ["'optimizer'", "options", "muon"],
         ),
-        ({"train": {"class_weights": {"cat": 0}}}, "'train.class_weights' must be "),
+        ({"train": {"class_weights": {"cat": 0}}}, ["'train.class_weights'"]),
         (
             {"train": {"class_weights": "balance"}},
-            "'train.class_weights' must be 'none' or 'balanced' or a table, found",
+            ["'train.class_weights'", "'none'", "'balanced'", "'balance'"],
         ),
-        ({"train": {"distill": {"rn": "x"}}}, "unknown key 'train.distill.rn'. Did you mean 'run'?"),
+        ({"train": {"distill": {"rn": "x"}}}, ["'train.distill.rn'", "'run'"]),
     ],
 )
-def test_choices_that_do_not_go_together(values: dict[str, Any], says: str) -> None:
+def test_choices_that_do_not_go_together(values: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_settings(Recipe, {"name": "own", "model": {"name": "fastnet"}} | values, "Recipe 'own'")
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "\n" not in str(caught.value)
 
 
@@ -367,14 +367,12 @@ def test_rates_that_are_no_mistake(name: str, tiny: SimpleNamespace) -> None:
     check_optimizer(tiny.recipe(optimizer__name=name, optimizer__lr=0.5))
 
 
-def test_what_needs_the_data_is_told_before_training(tiny: SimpleNamespace) -> None:
+def test_checks_that_need_the_data(tiny: SimpleNamespace) -> None:
     plateau = tiny.recipe(schedule__name="plateau")
     check_training(plateau, ("ant", "bee"), held_out=True)
-    with pytest.raises(
-        RecipeError, match="schedule.name is 'plateau', which watches validation, but nothing is held out"
-    ):
+    with pytest.raises(RecipeError, match="'plateau'"):
         check_training(plateau, ("ant", "bee"), held_out=False)
-    with pytest.raises(RecipeError, match="train.class_weights names 'cat', which is none of the 2 classes"):
+    with pytest.raises(RecipeError, match=r"train\.class_weights.*'cat'"):
         check_training(tiny.recipe(train__class_weights={"cat": 2.0}), ("ant", "bee"), held_out=True)
-    with pytest.raises(RecipeError, match="'adam' cannot be had with these options"):
+    with pytest.raises(RecipeError, match="'adam'"):
         check_optimizer(tiny.recipe(optimizer__name="adam", optimizer__lr=0.1, optimizer__options={"what": 1}))

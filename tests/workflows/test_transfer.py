@@ -76,11 +76,11 @@ def test_features_of_a_frozen_base_are_the_run_s_own(few: Path, pretrain: Pretra
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
-        (["--pretrained", "runs/gone"], "no such run directory or file"),
-        (["--pretrained", "timm"], "timm has no weights for the network 'fastnet'"),
-        (["--pretrained", "SOURCE"], "groups.0.widen.weight is 64×24×3×3 here and 8×24×3×3 there"),
+        (["--pretrained", "runs/gone"], "'runs/gone'"),
+        (["--pretrained", "timm"], "'fastnet'"),
+        (["--pretrained", "SOURCE"], "groups.0.widen.weight is 64×24×3×3"),
         (["--pretrained", "SOURCE", "--set", "transfer.network=run", "--set", "transfer.unfreeze=groups.7"],
-         "'groups.7', and this network has no such layer"),
+         "transfer.unfreeze is 'groups.7'"),
     ],
 )  # fmt: skip
 def test_mistakes_come_before_anything_is_written(

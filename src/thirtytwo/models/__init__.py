@@ -1,4 +1,4 @@
-"""Networks, one file a family: every module here is imported, and adds its rows to `MODELS`."""
+"""Networks, one module per family; importing this package imports all of them, which registers them in `MODELS`."""
 
 from importlib import import_module
 from pkgutil import iter_modules

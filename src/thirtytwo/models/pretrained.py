@@ -1,4 +1,4 @@
-"""Weights that were trained on something else: timm's, those of a local file, or of a finished run."""
+"""Pretrained weights from timm, a local file, or a finished run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"
 IMAGENET = "imagenet"
-"""Weights that come as a package for this architecture, else timm's from the hub."""
+"""Use the weights packaged for this architecture, else timm's from the hub."""
 METADATA = "thirtytwo"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 MAX_LISTED = 4
 MAX_LINE_LENGTH = 150
 TOLERANCE = 1e-4
 FREE_OPTIONS = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
-"""Options that need not be those of the run whose weights are taken."""
+"""Options that may differ from those of the run whose weights are used."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, on the scale 0 to 1."""
@@ -41,10 +41,10 @@ Kind = Literal["run", "file", "timm"]
 
 @dataclass(frozen=True)
 class Initialization:
-    """What a network was given to start from.
+    """How a network was initialized from pretrained weights.
 
-    `statistics` are those that images must be normalised by, so that features mean what they meant; None where the
-    source does not tell them. `fresh` names the parameters that nothing was given for.
+    `statistics` must normalise images, so that pretrained features stay valid; None if the source does not record
+    them. `fresh` lists the parameters without pretrained weights.
     """
 
     origin: str
@@ -55,7 +55,7 @@ class Initialization:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Weights by the names of the network that takes them, and what is known of them."""
+    """Weights by parameter name of the receiving network, with their origin, normalisation and classes."""
 
     origin: str
     weights: Mapping[str, Tensor]
@@ -64,11 +64,11 @@ class WeightSource:
 
 
 def source_kind(pretrained: str) -> Kind:
-    """What `transfer.pretrained` names; nothing is read yet.
+    """Kind of source that `transfer.pretrained` names; no weights are read.
 
     Raises:
-        RecipeError: a file that is no .safetensors file.
-        RunError: a path where nothing is, or a folder that is no run directory.
+        RecipeError: the file is not a .safetensors file, or does not exist.
+        RunError: the path does not exist, or the folder is not a run directory.
     """
     path = Path(pretrained)
     if path.is_dir():
@@ -76,27 +76,27 @@ def source_kind(pretrained: str) -> Kind:
         return "run"
     if path.suffix in PICKLED:
         raise RecipeError(
-            f"{KEY} is {pretrained!r}: such files may hold code, so they are not read.",
-            'Turn it into a .safetensors file where you trust it: python -c "import torch; from safetensors.torch '
+            f"{KEY} is {pretrained!r}: {path.suffix} files may contain code, so they are not read.",
+            'If you trust the file, convert it to .safetensors: python -c "import torch; from safetensors.torch '
             f"import save_file; save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
         )
     if path.is_file() or path.suffix == ".safetensors":
         if not path.is_file() or path.suffix != ".safetensors":
-            found = "is not there" if not path.is_file() else "is no .safetensors file"
+            found = "does not exist" if not path.is_file() else "is not a .safetensors file"
             raise RecipeError(f"{KEY} is {pretrained!r}, which {found}.", "Name a .safetensors file.")
         return "file"
     if len(path.parts) > 1:
-        raise RunError(f"{KEY} is {pretrained!r}: there is no such run directory or file.", "Correct the path.")
+        raise RunError(f"{KEY} is {pretrained!r}, which is neither a run directory nor a file.", "Correct the path.")
     return "timm"
 
 
 def run_settings(pretrained: str) -> dict[str, Any]:
-    """What goes with the weights of the run that `pretrained` names, as tables of a recipe.
+    """Settings of the run `pretrained` that go with its weights, as tables of a recipe.
 
-    That is its network, the rates that suit it, and the side of its images in pixels.
+    These are its network, its optimizer settings, and the side of its images in pixels.
 
     Raises:
-        RunError: the run is not finished or damaged.
+        RunError: the run is not finished, or is damaged.
     """
     run = RunDir.open(pretrained)
     recipe, metadata = run.read_recipe(), _read_metadata(_weights_of(run))
@@ -106,16 +106,22 @@ def run_settings(pretrained: str) -> dict[str, Any]:
 
 
 def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Initialization:
-    """Give `net`, which `model` describes, the weights that `pretrained` names.
+    """Load pretrained weights into `net`.
 
-    Its base takes all of them, or nothing does. Dense layers of the head are taken where they fit, the last layer only
-    from a model that tells the same `classes` apart.
+    The base must fit completely. Hidden layers of the head are loaded if they fit, the last layer only from a model
+    with the same `classes`.
+
+    Args:
+        net: the network to initialize.
+        pretrained: value of `transfer.pretrained`.
+        model: the recipe's `[model]` that describes `net`.
+        classes: class names, in order.
 
     Raises:
-        RecipeError: they do not fit; names what does not.
-        RunError: the run or file is damaged, or the run not finished.
-        OfflineError: timm's weights are not on this machine, and cannot be fetched.
-        UnknownNameError: timm has no weights of that tag.
+        RecipeError: the weights do not fit; the message lists the mismatches.
+        RunError: the run or file is damaged, or the run is not finished.
+        OfflineError: timm's weights are not on this machine, and cannot be downloaded.
+        UnknownNameError: timm has no weights with that tag.
     """
     kind = source_kind(pretrained)
     if kind == "run":
@@ -134,34 +140,36 @@ def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[s
 
 def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Choice:
     if not fresh:
-        return Choice("pretrained weights", f"{source.origin}, all", "it tells the same classes apart")
-    known = "what it tells apart" if source.classes is None else f"{len(source.classes)} others"
+        return Choice("pretrained weights", f"{source.origin}, all", "same classes")
+    known = "those of the weights" if source.classes is None else f"{len(source.classes)} others"
     return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
 
 
 def _weights_of(run: RunDir) -> Path:
     if not run.weights.is_file():
         raise RunError(
-            f"{KEY} names {run.path}, which has no weights: its training did not finish.",
+            f"{KEY} is {str(run.path)!r}, a run without weights: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
     return run.weights
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a .safetensors file, and what thirtytwo wrote into it."""
+    """Read the tensors of a .safetensors file and thirtytwo's metadata."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
             return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{KEY} names {file}, which is damaged: {error}.", "Write or fetch it again.") from None
+        raise RunError(
+            f"{KEY} names {file}, which is damaged: {error}.", "Create or download the file again."
+        ) from None
 
 
 def _read_metadata(file: Path) -> dict[str, Any]:
     metadata = _read(file)[1]
     if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
-        raise RunError(f"{file} does not tell what it was trained on.", "Train that run again.")
+        raise RunError(f"{file} has no metadata about its training data.", "Train that run again.")
     return metadata
 
 
@@ -175,7 +183,7 @@ def _from_run(run: RunDir) -> WeightSource:
 
 
 def _from_file(file: Path, net: Net) -> WeightSource:
-    """A local file: weights of ours by their names, or those of an architecture of timm by timm's."""
+    """Weights of a local file, with the parameter names of thirtytwo or of timm."""
     weights, metadata = _read(file)
     if "mean" in metadata:
         return _from_own_weights(str(file), weights, metadata)
@@ -220,24 +228,24 @@ def _from_timm(pretrained: str, net: Net, model: ModelSettings) -> WeightSource:
             raise _mismatch_error(f"timm's {name}", net.architecture, _lines(error)) from None
     hub_id = getattr(config, "hf_hub_id", None) or name
     raise OfflineError(
-        f"The weights {name} are not on this machine, and the hub cannot be reached.",
-        f"Get online; or fetch model.safetensors of {hub_id} from the Hugging Face hub elsewhere, copy it here as "
-        f"{name}.safetensors, and name that file: --pretrained {name}.safetensors",
+        f"The weights {name} are not on this machine, and the Hugging Face hub cannot be reached.",
+        f"Connect to the internet; or download model.safetensors of {hub_id} from the hub on another machine, copy it "
+        f"to {name}.safetensors, and use that file: --pretrained {name}.safetensors",
     )
 
 
 def weights_name(pretrained: str, model: ModelSettings) -> str:
-    """The whole name of timm's weights for this network, with the tag that `pretrained` names if it names one.
+    """Full name of timm's weights for this network, with the tag in `pretrained` if there is one.
 
     Raises:
         UnknownNameError: timm has no such weights.
-        RecipeError: they are another architecture's, or there are none at all.
+        RecipeError: the weights belong to another architecture, or timm has none for this one.
     """
     if model.name != "timm":
         raise RecipeError(
-            f"{KEY} is {pretrained!r}: there is no such run directory or file, and timm has no weights for the network "
-            f"{model.name!r} of this recipe.",
-            "Name a run directory or a .safetensors file, or take a network of timm: model.name and "
+            f"{KEY} is {pretrained!r}, which is neither a run directory nor a file, and timm has no weights for the "
+            f"network {model.name!r} of this recipe.",
+            "Name a run directory or a .safetensors file, or use a network of timm: set model.name to 'timm' and "
             "model.options.architecture.",
         )
     architecture = str(model.options.get("architecture", ""))
@@ -254,24 +262,24 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
         other, _, tag = pretrained.partition(".")
         if other != plain:
             raise RecipeError(
-                f"{KEY} names weights of {other}, and the network is {plain}.",
+                f"{KEY} is {pretrained!r}, weights of {other}, but the network is {plain}.",
                 f"Set {KEY} to 'timm', or model.options.architecture to {other!r}.",
             )
     else:
         tag = pretrained
     if tag and tag not in tags:
         raise UnknownNameError(
-            f"{KEY} is {pretrained!r}: neither a run directory, a file, 'imagenet', 'timm', nor a tag of {plain}'s "
-            "weights.",
+            f"{KEY} is {pretrained!r}, which is neither a run directory, a file, 'imagenet', 'timm', nor a tag of "
+            f"{plain}'s weights.",
             did_you_mean(tag, tags),
         )
     return f"{plain}.{tag}" if tag else plain
 
 
 def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights for the body of `net`, loaded and fitted to its size by timm itself, which checks that all are there."""
+    """Weights for the body of `net`, loaded and resized by timm, which checks that they are complete."""
     overlay = dict(overlay)
-    with quiet_loggers("timm"):  # notes on layers that are left out on purpose
+    with quiet_loggers("timm"):  # warnings about layers that are omitted intentionally
         donor: Any = timm.create_model(
             name,
             pretrained=True,
@@ -286,16 +294,16 @@ def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[s
 def _select_weights(
     net: Net, source: WeightSource, classes: tuple[str, ...], model: ModelSettings
 ) -> dict[str, Tensor]:
-    """What `net` takes: all of its base, and of its head what fits."""
+    """Weights that `net` loads: all of its base, and the layers of its head that fit."""
     own = net.state_dict()
     in_head = {name: name.split(".")[0] in net.head_modules for name in own}
     wrong = []
     for name, value in own.items():
-        there = source.weights.get(name)
-        if not in_head[name] and (there is None or there.shape != value.shape):
-            wrong.append(f"{name} is {_shape(value)} here and {_shape(there)} there")
+        theirs = source.weights.get(name)
+        if not in_head[name] and (theirs is None or theirs.shape != value.shape):
+            wrong.append(f"{name} is {_shape(value)} in the network and {_shape(theirs)} in the weights")
     wrong += [
-        f"{name} is {_shape(value)} there and missing here"
+        f"{name} is {_shape(value)} in the weights and missing in the network"
         for name, value in source.weights.items()
         if name not in own and name.split(".")[0] not in net.head_modules
     ]
@@ -306,24 +314,24 @@ def _select_weights(
         names = [name for name in own if name.split(".")[0] == part]
         fits = all(name in source.weights and source.weights[name].shape == own[name].shape for name in names)
         if not fits:
-            break  # what follows a fresh layer was trained behind another one
+            break  # layers after a fresh layer were trained with other inputs
         if part != "head" or source.classes == classes:
             taken |= {name: source.weights[name] for name in names}
     return taken
 
 
 def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
-    """The base answers as the run's own does: weights can fit where an activation or a pooling differs.
+    """Check that the base computes the run's features; weights also fit if only an activation or pooling differs.
 
     Raises:
-        RecipeError: it does not; names the options.
+        RecipeError: the features differ; the message lists the differing options.
     """
     theirs = run.read_recipe().model
     if (theirs.name, theirs.options) == (model.name, model.options):
         return
     keys = {key for key in {*theirs.options, *model.options} if theirs.options.get(key) != model.options.get(key)}
     if model.options.get("input_size") not in (None, theirs.options.get("input_size")):
-        return  # another size of image is asked for on purpose, and makes other features
+        return  # another input size is intended, and changes the features
     assert source.classes is not None
     state = torch.get_rng_state()
     other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
@@ -334,11 +342,11 @@ def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSet
         same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
         differences = ", ".join(
-            f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} there)"
+            f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} in that run)"
             for key in sorted(keys - {*FREE_OPTIONS})
         )
         raise RecipeError(
-            f"{KEY} names {run.path}, whose weights fit but mean something else in this network: {differences}.",
+            f"{KEY} is {str(run.path)!r}, whose weights fit but give other features: options differ: {differences}.",
             f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
         )
 
@@ -359,25 +367,26 @@ def _shape(value: Tensor | None) -> str:
 
 
 def _lines(error: Exception) -> list[str]:
-    """What torch says does not fit, one entry a kind of mistake, long lists of names cut."""
+    """Mismatches reported by torch, one entry per kind, with long lists of names shortened."""
     lines = [shorten(line.strip().rstrip(". "), MAX_LINE_LENGTH, placeholder=" …") for line in str(error).splitlines()]
     return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]
 
 
 def _unreachable() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where something is neither here nor to be had."""
+    """Exceptions of the hub's client for files that are neither cached nor reachable."""
     errors: Any = require("huggingface_hub.errors", "train")
     return (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, ConnectionError)
 
 
 @contextmanager
 def _describe_hub_errors() -> Iterator[None]:
-    """What the disk refuses the hub's client is the user's to mend."""
+    """Turn file-system errors of the hub's client into a `DataError`."""
     try:
         yield
     except OSError as error:
         if isinstance(error, _unreachable()):
             raise
         raise DataError(
-            f"The weights could not be fetched: {error}.", f"Look at the disk, or name a file in {KEY}."
+            f"The weights could not be downloaded: {error}.",
+            f"Check disk space and permissions, or name a file in {KEY}.",
         ) from error

@@ -1,7 +1,7 @@
-"""What each timm family needs to look at small images: a gentler stem, or another patch size.
+"""Adaptations of timm families to small images: a stem with less stride, or smaller patches.
 
-Published stems divide the side by 4 before the first block and by 32 in all, which leaves one place of a 32-pixel
-image. A family is the timm module that its architectures come from.
+Published stems divide the side by 4 before the first block and by 32 in total, which reduces a 32-pixel image to a
+single position. A family is the timm module that defines its architectures.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import nn
 
 @dataclass(frozen=True)
 class SmallStem:
-    """How one family is fitted to images of about 32 pixels."""
+    """How a family is adapted to images of about 32 pixels."""
 
     does: str
-    """What is changed, for the log."""
+    """What is changed, for the log and the docs."""
     because: str
-    """What is wrong with the published network at this size, for the log."""
+    """Why the published network does not suit this size, for the log and the docs."""
     change: Callable[[Any], None] | None = None
-    """Changes a network that timm has built."""
+    """Changes a network built by timm."""
     arguments: Callable[[int], Mapping[str, Any]] | None = None
-    """From the side of the images to what timm is to build instead."""
+    """From the side of the images to arguments of timm's builder."""
     fixed_size: bool = False
-    """Whether the family's networks are built for one size of image."""
+    """Whether networks of the family are built for one image size."""
 
 
 def _convolution(width_in: int, width_out: int, *, bias: bool = False) -> nn.Conv2d:
@@ -36,7 +36,7 @@ def _convolution(width_in: int, width_out: int, *, bias: bool = False) -> nn.Con
 
 
 def _remove_stride(module: nn.Module, count: int) -> None:
-    """Take the stride from the first `count` strided convolutions of `module`; its weights still fit."""
+    """Set the stride of the first `count` strided convolutions of `module` to 1; its weights still fit."""
     for conv in module.modules():
         if count and isinstance(conv, nn.Conv2d) and conv.stride != (1, 1):
             conv.stride = (1, 1)
@@ -103,7 +103,7 @@ def _regnet(body: Any) -> None:
 
 
 def _narrow_hidden_layers(_: int) -> dict[str, Any]:
-    return {"mlp_ratio": 1 / 4096}  # they are taken out again: spare their initialisation
+    return {"mlp_ratio": 1 / 4096}  # these layers are removed afterwards: skip most of their initialisation
 
 
 def _transformer(size: int) -> dict[str, Any]:
@@ -114,13 +114,13 @@ def _windows(size: int) -> dict[str, Any]:
     return {"img_size": size, "patch_size": max(1, size // 16), "window_size": 4}
 
 
-_ONE_POSITION = "as published it leaves one place of a 32-pixel image"
-_THREE = "a 3×3 convolution at stride 1 and no max-pool"
-_HALF = "no stride in the stem and in the first stage that has one: the side is divided by 8, not by 32"
-_NO_HIDDEN = "no last max-pool, and the mean of the last maps instead of two hidden layers of 4096"
+_ONE_POSITION = "as published, it reduces a 32-pixel image to one position"
+_THREE = "a 3×3 convolution with stride 1 and no max-pool"
+_HALF = "no stride in the stem and in the first strided stage: the side is divided by 8, not by 32"
+_NO_HIDDEN = "no last max-pool, and mean pooling instead of two hidden layers of 4096"
 _TOKENS = SmallStem(
     "patches of an eighth of the side, so 8×8 tokens",
-    "as published a 32-pixel image is 2×2 patches",
+    "as published, a 32-pixel image gives 2×2 patches",
     arguments=_transformer,
     fixed_size=True,
 )
@@ -136,10 +136,10 @@ SMALL_STEMS: dict[str, SmallStem] = {
     "efficientnet": SmallStem(_HALF, _ONE_POSITION, _efficientnet),
     "mobilenetv3": SmallStem(_HALF, _ONE_POSITION, _efficientnet),
     "regnet": SmallStem(_HALF, _ONE_POSITION, _regnet),
-    "convnext": SmallStem("a 3×3 convolution at stride 1 instead of 4×4 patches", _ONE_POSITION, _convnext),
+    "convnext": SmallStem("a 3×3 convolution with stride 1 instead of 4×4 patches", _ONE_POSITION, _convnext),
     "vision_transformer": _TOKENS,
     "deit": _TOKENS,
     "swin_transformer": _WINDOWS,
     "swin_transformer_v2": _WINDOWS,
 }
-"""Families by the name of their timm module."""
+"""Adaptations by family, the name of its timm module."""

@@ -183,14 +183,14 @@ def _run_trainer(
 ) -> None:
     last = run.checkpoints / "last.ckpt"
     start_from = str(last) if resume and last.is_file() else None
-    misfit = RunError(
-        f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
+    unusable = RunError(
+        f"{last} does not fit this recipe or is damaged.", "Start a new run with another --run, or delete that file."
     )
     if start_from is not None:
         try:
             torch.load(start_from, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
-            raise misfit from error
+            raise unusable from error
     with _quiet_lightning():
         try:
             trainer.fit(loop, batches, val_batches, ckpt_path=start_from, weights_only=True)
@@ -199,7 +199,7 @@ def _run_trainer(
         except (RuntimeError, KeyError) as error:
             if start_from is None or "state_dict" not in str(error):
                 raise
-            raise misfit from error
+            raise unusable from error
 
 
 def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:

@@ -179,7 +179,7 @@ def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice,
     missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
     if missing:
         raise RecipeError(
-            f"The network {recipe.model.name!r} has no module {missing[0]!r}, so its head cannot be separated from the base.",
+            f"The network {recipe.model.name!r} has no module {missing[0]!r}: its head cannot be separated from it.",
             "List the modules of its head in head_modules.",
         )
     layers = unfrozen_layers(net, settings)
