@@ -1,4 +1,4 @@
-"""What a recipe's `[augment]` does to images one by one, for all and for single classes."""
+"""Augmentation of single images by `[augment]`, for all classes and for single ones."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def noise(count: int = 60, size: int = 16) -> Tensor:
 
 
 def settings(**changes: Any) -> AugmentSettings:
-    """`[augment]` as a recipe gives it, without mirroring."""
+    """Resolved `[augment]` of a recipe, without mirroring."""
     values = {"name": "own", "model": {"name": "net"}, "augment": {"flip": "none"} | changes}
     return resolve_recipe(values, {}, classes=3, rows=60).augment
 
 
 def augmented(pixels: Tensor, number: int = 0, **changes: Any) -> Tensor:
-    """uint8 `(N, 3, H, W)`: the batch as levels again."""
+    """The augmented batch, denormalised to uint8 `(N, 3, H, W)`."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     first = torch.zeros(len(pixels), dtype=torch.bool)
     tables = augmenter.lookup_tables(LABELS[: len(pixels)])
@@ -75,7 +75,7 @@ EVERYTHING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("size", [8, 15, 32])
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_every_key_changes_images_and_repeats_itself(changes: dict[str, Any], size: int) -> None:
+def test_every_key_changes_images_deterministically(changes: dict[str, Any], size: int) -> None:
     pixels = noise(size=size)
     torch.manual_seed(0)
     one = augmented(pixels, **changes)
@@ -87,8 +87,8 @@ def test_every_key_changes_images_and_repeats_itself(changes: dict[str, Any], si
 
 
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_everything_happens_where_the_images_are(changes: dict[str, Any]) -> None:
-    """The meta device computes nothing, but refuses what a GPU refuses: tensors of two devices in one operation."""
+def test_everything_runs_on_the_device_of_the_images(changes: dict[str, Any]) -> None:
+    """The meta device computes nothing, but like a GPU rejects operations on tensors of two devices."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     pixels = torch.empty((60, 16, 16, 3), dtype=torch.uint8, device="meta")
     first = torch.empty(60, dtype=torch.bool, device="meta")
@@ -99,7 +99,7 @@ def test_everything_happens_where_the_images_are(changes: dict[str, Any]) -> Non
     assert all(part.device.type == "meta" for part in mixed(images, labels, 3, mix, torch.Generator()))
 
 
-def test_nothing_asked_for_is_nothing_done() -> None:
+def test_empty_settings_change_nothing() -> None:
     pixels = noise()
     augmenter = Augmenter(settings(), MEAN, STD)
     first = torch.zeros(60, dtype=torch.bool)
@@ -107,7 +107,7 @@ def test_nothing_asked_for_is_nothing_done() -> None:
     assert torch.equal(images, normalised(pixels, MEAN, STD))
 
 
-def test_a_class_of_its_own_alone_is_touched() -> None:
+def test_class_settings_change_only_that_class() -> None:
     pixels = noise()
     plain = pixels.permute(0, 3, 1, 2)
     found = augmented(pixels, classes={"dog": {"policy": "trivialaugment", "magnitude": 30.0, "translate": 2}})
@@ -116,8 +116,8 @@ def test_a_class_of_its_own_alone_is_touched() -> None:
     assert int(changed[LABELS == 1].sum()) > 15
 
 
-def test_a_class_keeps_what_it_does_not_name() -> None:
-    """Inverting for all, and for cats stronger colours as well: the others are inverted only."""
+def test_class_settings_inherit_missing_keys() -> None:
+    """All images are inverted; those of cats also change their brightness."""
     pixels = noise()
     name = "test-invert"
     if name not in AUGMENTATIONS:
@@ -131,15 +131,15 @@ def test_a_class_keeps_what_it_does_not_name() -> None:
     assert float(slope.std()) > 0.1, "each its own brightness, after inversion or before"
 
 
-def test_stronger_for_one_class() -> None:
+def test_magnitude_of_one_class() -> None:
     pixels = noise()
     found = augmented(pixels, policy="randaugment", magnitude=3.0, classes={"cat": {"magnitude": 30.0}}).float()
     distance = (found - pixels.permute(0, 3, 1, 2)).abs().flatten(1).mean(dim=1)
     assert float(distance[LABELS == 0].mean()) > 1.3 * float(distance[LABELS != 0].mean())
 
 
-def test_colour_jitter_by_hand() -> None:
-    """Images of one colour stay so; factors lie in their range and fill it."""
+def test_color_jitter_by_hand() -> None:
+    """Uniform images stay uniform; factors cover their range."""
     pixels = torch.full((60, 8, 8, 3), 100, dtype=torch.uint8)
     found = augmented(pixels, brightness=0.4)
     assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
@@ -148,7 +148,7 @@ def test_colour_jitter_by_hand() -> None:
     assert 1.35 < float(factors.max()) <= 1.4
 
 
-def test_colours_one_after_the_other() -> None:
+def test_color_operations_in_order() -> None:
     """Brightness, contrast, saturation, hue, as torchvision's functions do them with the same factors."""
     pixels = noise(6)
     found = augmented(pixels, brightness=0.4, contrast=0.3, saturation=0.5, hue=0.1)
@@ -162,8 +162,8 @@ def test_colours_one_after_the_other() -> None:
         assert int((found[place].int() - expected.int()).abs().max()) <= 6  # torchvision cuts off at each step
 
 
-def test_geometry_stays_in_its_range() -> None:
-    """A white dot near the border, turned by up to 45 degrees: its angle is read off again."""
+def test_rotation_stays_in_its_range() -> None:
+    """The angle of a white dot near the border, rotated by up to 45 degrees."""
     pixels = torch.zeros((60, 33, 33, 3), dtype=torch.uint8)
     pixels[:, 15:18, 28:31] = 255
     found = augmented(pixels, rotate=45.0, fill="edge")[:, 0].float()
@@ -198,7 +198,7 @@ def test_erasing_replaces_one_rectangle(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shift", [0, 3, 7, 8, 16])
 @pytest.mark.parametrize("fill", ["reflect", "edge", "mean"])
-def test_padding_beyond_the_image_itself(fill: str, shift: int) -> None:
+def test_padding_by_more_than_the_image(fill: str, shift: int) -> None:
     images = torch.rand(2, 3, 8, 8)
     mode: dict[str, Any] = {"reflect": {"mode": "reflect"}, "edge": {"mode": "edge"}, "mean": {"mode": "constant"}}
     expected = np.pad(images.numpy(), ((0, 0), (0, 0), (shift, shift), (shift, shift)), **mode[fill])
@@ -228,7 +228,7 @@ def test_invalid_settings_raise_errors(changes: dict[str, Any], error: type[Exce
         check_augment(settings(**changes), CLASSES)
 
 
-def test_a_class_inherits_and_survives_being_written() -> None:
+def test_class_settings_survive_a_round_trip() -> None:
     values = {
         "name": "own",
         "model": {"name": "net"},
@@ -248,13 +248,13 @@ def test_a_class_inherits_and_survives_being_written() -> None:
     assert tomllib.loads(recipe.to_toml())["augment"]["classes"] == {"cat": {"rotate": 9.0, "policy": "augmix"}}
 
 
-def test_names_of_all_classes_are_needed_for_a_class() -> None:
+def test_class_settings_need_class_names() -> None:
     with pytest.raises(ValueError, match="classes"):
         Augmenter(settings(classes={"cat": {"rotate": 3}}), MEAN, STD)
 
 
-def test_an_augmentation_of_ones_own() -> None:
-    """What docs/augmentation.md shows."""
+def test_custom_augmentation() -> None:
+    """The example in docs/augmentation.md."""
     name = "test-checkerboard"
     if name not in AUGMENTATIONS:
 

@@ -1,4 +1,4 @@
-"""Colour operations against torchvision and PIL, image by image."""
+"""Color operations against torchvision and PIL, image by image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = [(32, 32), (17, 24), (3, 3)]
 
 
 def make_images(count: int, height: int, width: int) -> Tensor:
-    """Noise, one gray, one of a single colour, one dark and of few values."""
+    """Noise, with one gray image, one of a single color, and a dark one with few values."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
     images[0] = images[0, :1]
@@ -44,10 +44,10 @@ FACTORS = (0.0, 0.3, 1.0, 1.7)
         (color.posterized, lambda image, bits: functional.posterize(image, int(bits)), (1.0, 2.0, 5.0, 8.0), 0),
     ],
 )
-def test_as_torchvision_does_it(
+def test_color_operations_equal_torchvision(
     change: Change, reference: Reference, amounts: tuple[float, ...], off_by: int, size: tuple[int, int]
 ) -> None:
-    """Each image of one batch has its own amount; torchvision cuts off fractions where we round."""
+    """Each image of a batch has its own amount; torchvision truncates where thirtytwo rounds."""
     images = make_images(4 * len(amounts), *size)
     spread = torch.tensor(amounts).repeat(4)
     found = change(images, spread)
@@ -66,7 +66,7 @@ def test_as_torchvision_does_it(
         (color.sharpened, ImageEnhance.Sharpness),
     ],
 )
-def test_as_pil_does_it(change: Change, reference: Callable[[Image.Image], ImageEnhance._Enhance]) -> None:
+def test_color_operations_equal_pil(change: Change, reference: Callable[[Image.Image], ImageEnhance._Enhance]) -> None:
     images = make_images(6, 16, 16)
     for factor in FACTORS:
         found = change(images, torch.full((6,), factor))
@@ -79,7 +79,7 @@ def test_as_pil_does_it(change: Change, reference: Callable[[Image.Image], Image
 @pytest.mark.parametrize(
     ("change", "reference"), [(color.autocontrasted, ImageOps.autocontrast), (color.equalized, ImageOps.equalize)]
 )
-def test_histograms_as_pil_does_them(
+def test_histogram_operations_equal_pil(
     change: Callable[[Tensor], Tensor], reference: Callable[[Image.Image], Image.Image]
 ) -> None:
     images = make_images(8, 16, 16)
@@ -95,7 +95,7 @@ def test_posterized_keeps_the_upper_bits(bits: int, expected: int) -> None:
 
 
 def test_hue_by_hand() -> None:
-    """A third of the circle makes red green; gray has no hue to turn."""
+    """A third of the color circle turns red into green; gray has no hue."""
     image = torch.tensor([[255, 0, 0], [90, 90, 90]], dtype=torch.uint8).T.reshape(1, 3, 1, 2)
     found = color.shift_hue(image, torch.tensor([1 / 3]))
     assert found[0, :, 0].T.tolist() == [[0, 255, 0], [90, 90, 90]]

@@ -1,4 +1,4 @@
-"""Turning, zooming, slanting and moving against torchvision, image by image."""
+"""Rotation, scale, shear and translation against torchvision, image by image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(count: int, height: int, width: int) -> Tensor:
 
 
 def assert_same(images: Tensor, matrices: Tensor, expected: list[Tensor]) -> None:
-    """Equal but for rounding wherever no border is near, and the fill where nothing of the image is left."""
+    """Equal up to rounding away from the border, and equal to the fill outside the image."""
     found = warp(images, matrices, FILL)
     whole = warp(torch.full_like(images, 255), matrices, torch.zeros(3))
     assert found.dtype == torch.uint8
@@ -57,7 +57,7 @@ def test_rotation_zoom_and_shear_at_once(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_moving_by_whole_pixels(axis: int, size: tuple[int, int]) -> None:
+def test_translation_by_whole_pixels(axis: int, size: tuple[int, int]) -> None:
     images, amounts = noise(4, *size), [0.0, 3.9, -2.2, 1.0]
     steps = [[int(amount), 0] if axis == 0 else [0, int(amount)] for amount in amounts]
     expected = [
@@ -70,7 +70,7 @@ def test_moving_by_whole_pixels(axis: int, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_slanting_from_the_upper_left_corner(axis: int, size: tuple[int, int]) -> None:
+def test_shear_about_the_upper_left_corner(axis: int, size: tuple[int, int]) -> None:
     images, amounts = noise(3, *size), [0.3, -0.2, 0.0]
     expected = []
     for one, amount in zip(images, amounts, strict=True):
@@ -81,7 +81,7 @@ def test_slanting_from_the_upper_left_corner(axis: int, size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("border", ["reflect", "edge", "mean"])
-def test_nothing_moves_under_the_identity(border: Border) -> None:
+def test_identity_matrix_changes_nothing(border: Border) -> None:
     images = noise(3, 9, 7)
     assert torch.equal(warp(images, IDENTITY.repeat(3, 1, 1), FILL, border), images)
 
@@ -89,14 +89,14 @@ def test_nothing_moves_under_the_identity(border: Border) -> None:
 @pytest.mark.parametrize(
     ("border", "expected"), [("edge", [10, 10, 10, 20]), ("reflect", [20, 10, 10, 20]), ("mean", [10, 10, 10, 20])]
 )
-def test_what_comes_in_at_the_border(border: Border, expected: list[int]) -> None:
-    """A row 10 20 30 40, moved right by two."""
+def test_border_modes(border: Border, expected: list[int]) -> None:
+    """A row 10 20 30 40, translated right by two."""
     row = torch.tensor([10, 20, 30, 40], dtype=torch.uint8).expand(1, 3, 4, 4)
     found = warp(row, translation_matrices(torch.tensor([2.0]), 0), torch.full((3,), 10.0), border)
     assert found[0, 1, 2].tolist() == expected
 
 
-def test_every_image_has_its_own_matrix() -> None:
+def test_one_matrix_per_image() -> None:
     images = noise(2, 8, 8)
     both = warp(images, affine_matrices(torch.tensor([0.0, 90.0])), FILL)
     assert torch.equal(both[0], images[0])

@@ -1,4 +1,4 @@
-"""FastNet: its whitening stem, its start, its shapes, its three steps."""
+"""FastNet: whitening stem, initialization, shapes and three steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def net(options: dict[str, Any] | None = None, classes: int = 5) -> FastNet:
 
 
 def smooth_noise(count: int, size: int = 16) -> Tensor:
-    """Noise whose neighbours and channels go together, as in photographs."""
+    """Noise with correlated neighbours and channels, as in photographs."""
     torch.manual_seed(1)
     images = F.avg_pool2d(torch.randn(count, 3, size + 2, size + 2), 3, stride=1)
     return 2 * (images + images.mean(dim=1, keepdim=True))
@@ -59,7 +59,7 @@ def test_whitening_makes_patches_white() -> None:
     assert float(expected.diag().min()) > 0.9, "the data are rich enough to tell"
 
 
-def test_whitening_does_not_depend_on_chance() -> None:
+def test_whitening_is_deterministic() -> None:
     one, other = net(), net()
     one.prepare(smooth_noise(32))
     torch.manual_seed(5)
@@ -68,7 +68,7 @@ def test_whitening_does_not_depend_on_chance() -> None:
 
 
 @pytest.mark.parametrize("kind", ["grey", "one colour", "two colours"])
-def test_images_without_colour_leave_no_dead_channel(kind: str) -> None:
+def test_gray_images_leave_no_dead_channel(kind: str) -> None:
     images = smooth_noise(32)
     if kind == "grey":
         images = images[:, :1].expand(-1, 3, -1, -1).contiguous()
@@ -193,7 +193,7 @@ def test_wrong_options(options: dict[str, Any], parts: list[str]) -> None:
     assert "model.options of fastnet" in str(caught.value)
 
 
-def test_a_tap_sees_the_maps_on_the_way_to_the_logits() -> None:
+def test_tap_receives_the_maps() -> None:
     made, images, seen = net(RESIDUAL).eval(), smooth_noise(3, 32), list[Tensor]()
 
     def tap(maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights to start from: a run's, a file's, timm's; what fits, and what is said of what does not."""
+"""Pretrained weights of a run, a file and timm, and the errors where they do not fit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor], part: str) -> bool:
 @pytest.mark.parametrize(
     ("classes", "head"), [(TEN, True), (FOUR, False), (tuple(reversed(TEN)), False)], ids=["same", "fewer", "others"]
 )
-def test_the_last_layer_comes_from_the_same_classes_alone(
+def test_last_layer_is_loaded_only_for_the_same_classes(
     classes: tuple[str, ...], head: bool, pretrain: Pretrain
 ) -> None:
     settings = model("fastnet", groups=GROUPS)
@@ -64,7 +64,7 @@ def test_the_last_layer_comes_from_the_same_classes_alone(
     assert ("all but the head" in start.choices[0].value) is not head
 
 
-def test_a_file_of_ours_is_as_its_run(pretrain: Pretrain) -> None:
+def test_weights_file_equals_its_run(pretrain: Pretrain) -> None:
     settings = model("fastnet", groups=GROUPS)
     path, trained = pretrain(settings, TEN)
     net = fresh(settings, 4)
@@ -73,7 +73,7 @@ def test_a_file_of_ours_is_as_its_run(pretrain: Pretrain) -> None:
     assert start.statistics == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
-def test_plain_tensors_by_our_names(tmp_path: Path) -> None:
+def test_file_without_metadata(tmp_path: Path) -> None:
     settings = model("fastnet", groups=GROUPS)
     trained = fresh(settings, 10, seed=1)
     save_file(weights(trained), tmp_path / "w.safetensors")
@@ -84,7 +84,7 @@ def test_plain_tensors_by_our_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dense", "taken"), [([8, 4], True), ([8, 5], False)])
-def test_dense_layers_are_taken_where_they_fit(dense: list[int], taken: bool, pretrain: Pretrain) -> None:
+def test_dense_layers_are_loaded_if_they_fit(dense: list[int], taken: bool, pretrain: Pretrain) -> None:
     settings = model("textbook", widths=[4, 8], dense=[8, 4], convolutions=1)
     path, trained = pretrain(settings, TEN)
     ours = model("textbook", widths=[4, 8], dense=dense, convolutions=1)
@@ -122,7 +122,7 @@ def test_weights_that_fit_but_give_other_features(pretrain: Pretrain) -> None:
     start_from(fresh(harmless, 10), str(path), harmless, TEN)
 
 
-def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
+def test_run_settings(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
     found = run_settings(str(path))
     assert found["model"] == {"name": "fastnet", "options": {"groups": GROUPS}}
@@ -135,9 +135,7 @@ def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
     [("resnet18", RESNET, "body.layer1"), ("vit_tiny_patch16_224", VIT, "body.blocks")],
 )
 @pytest.mark.parametrize("classifier", [1000, 7, 0])
-def test_a_file_of_timm(
-    classifier: int, architecture: str, arguments: dict[str, Any], part: str, tmp_path: Path
-) -> None:
+def test_file_of_timm(classifier: int, architecture: str, arguments: dict[str, Any], part: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     published: Any = timm.create_model(architecture, num_classes=classifier, **arguments)
     save_file(published.state_dict(), tmp_path / "w.safetensors")
@@ -158,7 +156,7 @@ def test_a_file_of_timm(
             torch.testing.assert_close(net.eval().embed(images), expected)
 
 
-def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
+def test_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18", **RESNET).state_dict(), tmp_path / "w.safetensors")
     settings = model("timm", architecture="resnet18", pretrained=True)
     with pytest.raises(RecipeError) as raised:
@@ -166,7 +164,7 @@ def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
     assert all(part in raised.value.message for part in ("w.safetensors", "resnet18", "layer1.0.conv1"))
 
 
-def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_weights_are_loaded_by_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published: Any = timm.create_model("resnet18", **RESNET)
     save_file(published.state_dict(), tmp_path / "model.safetensors")
     asked = []
@@ -217,7 +215,7 @@ def test_tags(pretrained: str, architecture: str, expected: str | type[Thirtytwo
     assert pretrained in str(raised.value) or architecture.partition(".")[0] in str(raised.value)
 
 
-def test_timm_has_no_weights_for_our_networks() -> None:
+def test_timm_has_no_weights_for_other_networks() -> None:
     with pytest.raises(RecipeError) as raised:
         weights_name("rnus", model("fastnet"))
     assert "'rnus'" in raised.value.message
@@ -248,7 +246,7 @@ def test_unusable_sources_are_refused(
     assert raised.value.fix
 
 
-def test_the_way_out_of_pickle_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggested_conversion_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": torch.ones(2)}, "w.pth")
     with pytest.raises(RecipeError) as raised:
@@ -267,7 +265,7 @@ def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
     assert str(tmp_path / "w.safetensors") in raised.value.message
 
 
-def test_a_run_that_is_not_finished(pretrain: Pretrain) -> None:
+def test_unfinished_run(pretrain: Pretrain) -> None:
     settings = model("fastnet", groups=GROUPS)
     path, _ = pretrain(settings, TEN)
     (path / "weights.safetensors").unlink()

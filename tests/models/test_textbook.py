@@ -1,4 +1,4 @@
-"""Networks for CIFAR: their sizes are the published ones, and what they compute is what their papers say."""
+"""Networks for CIFAR: parameter counts and computations as published."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def convolutions(made: nn.Module) -> list[nn.Conv2d]:
 
 
 @pytest.mark.parametrize(("name", "options", "count"), PARAMETERS)
-def test_parameters_are_those_of_the_papers(name: str, options: dict[str, Any], count: int) -> None:
+def test_parameter_counts_equal_the_papers(name: str, options: dict[str, Any], count: int) -> None:
     assert sum(parameter.numel() for parameter in net(name, options).parameters()) == count
 
 
-def test_preactivation_computes_what_timms_does() -> None:
+def test_preactivation_equals_timm() -> None:
     ours = net("preresnet18").train()
     theirs = net("timm", {"architecture": "resnetv2_18"}).train()
     names = {"stem.weight": "body.stem.conv.weight", "head.weight": "head.weight", "head.bias": "head.bias"}
@@ -77,7 +77,7 @@ def test_residual_branches_can_start_at_zero(zero: bool) -> None:
     assert all(bool((weight == 0).all()) == zero for weight in last)
 
 
-def test_small_images_keep_their_places() -> None:
+def test_small_images_keep_their_resolution() -> None:
     strided = {
         name: [conv.stride[0] for conv in convolutions(net(name)) if conv.stride != (1, 1) and conv.kernel_size[0] == 3]
         for name in ("resnet18", "vgg16", "densenet", "preresnet18")
@@ -94,7 +94,7 @@ def test_densenet_bc_has_a_bottleneck_and_halves_at_transitions() -> None:
     assert shapes[:8] == [(3, 24, 3), *block, (60, 30, 1)]
 
 
-def test_textbook_is_laid_out_as_told() -> None:
+def test_textbook_follows_its_settings() -> None:
     options = {"widths": [8, 16], "convolutions": 1, "dropout": [0.1], "dense": [20], "dense_dropout": 0.3, "places": 2}
     made = net("textbook", options)
     assert isinstance(made, Textbook)

@@ -1,4 +1,4 @@
-"""Networks of timm: how they are fitted to small images, what they tell of it, and what is refused."""
+"""Networks of timm: adaptation to small images, choices, and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_choices_have_values_and_reasons(
 
 
 @pytest.mark.parametrize("architecture", ["resnet50d", "resnetv2_50", "mobilenetv3_small_050", "regnety_002"])
-def test_other_families_see_four_by_four_places(architecture: str) -> None:
+def test_other_families_give_four_by_four_maps(architecture: str) -> None:
     made = net(architecture).eval()
     with torch.inference_mode():
         assert made.maps(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
@@ -69,12 +69,12 @@ def test_pretrained_layers_keep_their_published_shape() -> None:
         }
 
 
-def test_pretrained_networks_name_the_statistics_of_their_images() -> None:
+def test_pretrained_networks_have_statistics() -> None:
     assert net("resnet18").statistics is None
     assert net("resnet18", pretrained=True).statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_enlarging_happens_inside() -> None:
+def test_images_are_enlarged_inside_the_network() -> None:
     made = net("resnet18", input_size=64, arguments=TINY).eval()
     images = torch.randn(2, 3, 32, 32)
     larger = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
@@ -84,13 +84,13 @@ def test_enlarging_happens_inside() -> None:
         torch.testing.assert_close(made(images), plain(larger))
 
 
-def test_a_network_built_for_one_size_takes_others() -> None:
+def test_fixed_size_networks_accept_other_sizes() -> None:
     made = net("vit_tiny_patch16_224", arguments=SHALLOW).eval()
     with torch.inference_mode():
         assert made(torch.randn(2, 3, 24, 24)).shape == (2, 5)
 
 
-def test_its_logits_are_timms() -> None:
+def test_logits_equal_timm() -> None:
     import timm
 
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def test_its_logits_are_timms() -> None:
         torch.testing.assert_close(made(images), theirs(images))
 
 
-def test_a_dense_head_stands_between() -> None:
+def test_dense_head() -> None:
     made = net("resnet18", head=[16, 8], head_dropout=0.5, arguments=TINY)
     assert [type(layer) for layer in made.hidden] == [nn.Linear, nn.ReLU, nn.Dropout] * 2
     assert made.head.in_features == 8
@@ -116,7 +116,7 @@ def test_dropout_reaches_timm() -> None:
     assert made.body.layer4[0].drop_path.drop_prob == pytest.approx(0.2)
 
 
-def test_muon_may_move_matrices_only() -> None:
+def test_only_matrices_are_filters() -> None:
     made = net("vit_tiny_patch16_224", arguments=SHALLOW)
     roles = made.parameter_groups()
     names = {id(parameter): name for name, parameter in made.named_parameters()}
@@ -132,7 +132,7 @@ def test_muon_may_move_matrices_only() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
-def test_a_tap_sees_the_patches_that_the_class_token_is_made_of(architecture: str) -> None:
+def test_tap_receives_patch_tokens(architecture: str) -> None:
     made = net(architecture, arguments=SHALLOW).eval()
     images, seen = torch.randn(2, 3, 32, 32), list[Tensor]()
 
@@ -153,7 +153,7 @@ def test_a_tap_sees_the_patches_that_the_class_token_is_made_of(architecture: st
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() -> None:
+def test_new_networks_are_in_training_mode_and_depend_only_on_the_seed() -> None:
     one, other = (
         net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
         net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
@@ -185,7 +185,7 @@ def test_invalid_options_raise_errors(options: dict[str, Any], kind: type[Thirty
     assert "model.options of timm" in str(caught.value)
 
 
-def test_families_with_a_stem_are_timms() -> None:
+def test_families_are_timm_modules() -> None:
     import timm
 
     modules = {timm.models.model_entrypoint(name).__module__.rpartition(".")[2] for name in timm.list_models()}

@@ -33,7 +33,7 @@ OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> tuple[Path, Fitted]:
-    """A run of 16×16 images with weights and model file, and what was fitted in it."""
+    """A run of 16×16 images with weights and model file, and the result of its training."""
     data = tiny.pictures(48, seed=3)
     recipe = tiny.recipe()
     run = RunDir.create(tmp_path_factory.mktemp("teacher") / "run")
@@ -51,7 +51,7 @@ def read(path: Path) -> Teacher:
 
 
 @pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
-def test_answers_are_those_of_the_run(
+def test_teacher_logits_equal_the_run(
     source: str, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     path, fitted = teacher_run
@@ -100,7 +100,7 @@ def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNa
     torch.testing.assert_close(found, 0.75 * hard + 0.25 * distillation(logits, taught, 3.0), rtol=1e-4, atol=1e-3)
 
 
-def test_a_student_of_its_teacher_alone_calls_what_it_calls(
+def test_distilled_student_predicts_as_its_teacher(
     train: Callable[..., Fitted], teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace
 ) -> None:
     path, fitted = teacher_run
@@ -145,7 +145,7 @@ def test_a_damaged_teacher(source: str, teacher_run: tuple[Path, Fitted], tmp_pa
         read(tmp_path)
 
 
-def test_what_is_no_teacher(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
+def test_invalid_teachers(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
     with pytest.raises(RunError, match="gone"):
         read(tmp_path / "gone")
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")

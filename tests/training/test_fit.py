@@ -1,4 +1,4 @@
-"""The loop: the same by seed, the same after a stop, and the same as a loop in plain PyTorch."""
+"""Training: deterministic, equal after resuming, and equal to a loop in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseEx
     monkeypatch.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
 
 
-def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_weights_depend_only_on_the_seed(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     one = train("one", tiny.recipe(**AUGMENTED))
     torch.manual_seed(99)
     again = train("again", tiny.recipe(**AUGMENTED))
@@ -69,7 +69,7 @@ def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path
     assert history(tmp_path / "one") == history(tmp_path / "again")
 
 
-def test_history_and_what_is_given_back(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     fitted = train("run", tiny.recipe())
     rows = RunDir(tmp_path / "run").read_history()
     assert (tmp_path / "run" / "history.csv").read_text().splitlines()[0] == ",".join(HISTORY_COLUMNS)
@@ -101,7 +101,7 @@ def test_resumed_equals_uninterrupted(
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
 
 
-def test_resuming_a_whole_run_trains_no_more(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_does_not_train(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     recipe = tiny.recipe()
     one = train("run", recipe)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
@@ -130,7 +130,7 @@ def test_resuming_with_another_network(train: Train, tiny: SimpleNamespace) -> N
         train("run", wider, resume=True)
 
 
-def test_checkpoints_hold_no_code(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_checkpoints_contain_no_code(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     train("run", tiny.recipe(train__keep="best", train__patience=5))
     files = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert files == ["best.ckpt", "last.ckpt"]
@@ -140,7 +140,7 @@ def test_checkpoints_hold_no_code(train: Train, tiny: SimpleNamespace, tmp_path:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Tensor]]:
-    """Validation says what the script says; gives the weights it was shown, by epoch."""
+    """Replace validation metrics by a script; return the validated weights by epoch."""
     seen: dict[int, dict[str, Tensor]] = {}
 
     def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -194,15 +194,15 @@ def test_validate_every(
     assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == looks
 
 
-def test_best_with_rare_looks(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
-    """Looks after epochs 2, 4 and 5: the first is best."""
+def test_best_with_rare_validation(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
+    """Validation after epochs 2, 4 and 5: the first is best."""
     fitted = train("run", tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best"))
     state = fitted.net.state_dict()
     assert sorted(scripted) == [1, 3, 4]
     assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
 
 
-def test_resumed_with_rare_looks(
+def test_resuming_with_rare_validation(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best")
@@ -215,7 +215,7 @@ def test_resumed_with_rare_looks(
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
 
 
-def test_nothing_held_out(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_no_validation_images(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     fitted = train("run", tiny.recipe(train__keep="best", train__patience=1), val=False)
     assert fitted.epochs == 3
     assert "val_loss" not in history(tmp_path / "run")[0]
@@ -266,12 +266,12 @@ def test_sizes_rise_as_the_recipe_says(tiny: SimpleNamespace) -> None:
     assert sizes == [8] * 3 + [12] * 6 + [16] * 3
 
 
-def test_a_stage_never_enlarges(tiny: SimpleNamespace) -> None:
+def test_stages_never_enlarge(tiny: SimpleNamespace) -> None:
     batches = batches_of(tiny.recipe(schedule__resolution=[{"size": 24, "until": 0.5}]), tiny)
     assert {images.shape[-1] for images, _ in batches} == {16}
 
 
-def test_batches_are_the_same_whenever_they_are_made(tiny: SimpleNamespace) -> None:
+def test_batches_are_deterministic(tiny: SimpleNamespace) -> None:
     one, other = (batches_of(tiny.recipe(**AUGMENTED), tiny) for _ in range(2))
     list(other)
     one.epoch = other.epoch = 2
@@ -291,7 +291,7 @@ def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_loop_equals_a_plain_one(name: str, train: Train, tiny: SimpleNamespace) -> None:
+def test_training_equals_a_plain_loop(name: str, train: Train, tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe(
         optimizer__name=name,
         optimizer__lr=0.01,
@@ -308,7 +308,7 @@ def test_loop_equals_a_plain_one(name: str, train: Train, tiny: SimpleNamespace)
 
 
 def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
-    """The recipe again without Lightning, schedule and rates by hand; torch's own SGD where it can be."""
+    """The recipe without Lightning, with schedule and learning rates by hand and torch's SGD where possible."""
     from timm.optim.muon import zeropower_via_newtonschulz
 
     images = tiny.pictures(48)

@@ -1,4 +1,4 @@
-"""Automatic choices, each with its reason, and what cannot be had."""
+"""Automatic choices with their reasons, and unavailable devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_choice_has_a_reason() -> None:
     assert choices["compile"].value == "off"
 
 
-def test_what_is_set_is_done() -> None:
+def test_explicit_settings_are_kept() -> None:
     settings = TrainSettings(precision="bfloat16", memory_format="contiguous", compile="on", threads=1)
     hardware = choose_hardware(settings, "cpu")
     assert hardware.precision == torch.bfloat16
@@ -64,7 +64,7 @@ def test_precision_of_a_cpu(
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_is_taken_when_there_is_one(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_is_chosen_if_available(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Card")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)

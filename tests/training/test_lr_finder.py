@@ -1,4 +1,4 @@
-"""The range test on what is known: where a loss falls fastest, and where it runs away."""
+"""The learning-rate finder: steepest fall of the loss, and divergence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.lr_finder import MAX_LR, MIN_LR, range_test, suggest_lr
 
 
-def test_steepest_by_hand() -> None:
+def test_suggest_lr_by_hand() -> None:
     rates = [10.0**power for power in range(-20, 0)]
     losses = [2.0] * 14 + [1.9, 1.5, 0.9, 0.8, 0.8, 3.0]
     # central differences: the largest fall over two steps is around the 16th, from 1.9 to 0.9
@@ -31,7 +31,7 @@ def test_steepest_by_hand() -> None:
         {"schedule__accumulate": 2, "schedule__resolution": [{"size": 8, "until": 1.0}]},
     ],
 )
-def test_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
+def test_learning_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe(**changes)
     hardware = choose_hardware(recipe.train, "cpu")
     found = range_test(recipe, tiny.pictures(48), hardware)
@@ -45,7 +45,7 @@ def test_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleN
     assert again == found, "the seed decides"
 
 
-def test_it_ends_where_the_loss_runs_away(tiny: SimpleNamespace, plain_net: str) -> None:
+def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = tiny.recipe(
         model__name=plain_net, optimizer__name="timm_sgd", optimizer__lr=1e-3, train__label_smoothing=0.3
     )
@@ -56,7 +56,7 @@ def test_it_ends_where_the_loss_runs_away(tiny: SimpleNamespace, plain_net: str)
     assert logged[0].startswith("step 20 of 400: lr ")
 
 
-def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: str) -> None:
+def test_training_works_at_the_suggestion(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = tiny.recipe(model__name=plain_net, optimizer__name="adam", optimizer__lr=1e-5)
     hardware = choose_hardware(recipe.train, "cpu")
     found = range_test(recipe, tiny.pictures(48), hardware)
@@ -64,8 +64,8 @@ def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: s
     assert 1e-3 < found.suggestion < 10
 
 
-def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
-    """The rates told are peaks, whatever part of them a schedule would begin with."""
+def test_warmup_does_not_change_the_result(tiny: SimpleNamespace) -> None:
+    """Reported learning rates are peaks, independent of the schedule's start."""
     plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)
     cycle = tiny.recipe(schedule__name="one-cycle", schedule__warmup=0.3)
     hardware = choose_hardware(plain.train, "cpu")
@@ -73,7 +73,7 @@ def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_the_generator_of_the_caller_goes_on(tiny: SimpleNamespace) -> None:
+def test_random_state_of_the_caller_is_preserved(tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe()
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""What a recipe may choose for its steps, each against a loop in plain PyTorch; and all of it after a stop."""
+"""Options of training steps, each against a loop in plain PyTorch, and after resuming."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def plain_recipe(tiny: SimpleNamespace, plain_net: str, **changes: Any) -> Recip
     return recipe
 
 
-def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace) -> None:
-    """Bit by bit those of a loop in plain PyTorch; it must stay so whatever else a recipe can choose."""
+def test_fast_equals_a_plain_loop_exactly(train: Train, tiny: SimpleNamespace) -> None:
+    """Weights are bit-identical to those of a loop in plain PyTorch."""
     groups = [{"width": 16}, {"width": 24, "body": [3, 1], "body_width": 20, "residual": True}]
     brief = {"schedule.batch_size": 16, "schedule.epochs": 3, "schedule.resolution": [{"size": 12, "until": 0.5}]}
     overrides = tiny.overrides | {"model.options.groups": groups} | brief
@@ -98,7 +98,7 @@ def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace
 def test_accumulated_and_clipped(
     name: str, per_picture: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
 ) -> None:
-    """Batches of 10 by threes: an epoch of 48 images has a step of 30 and one of 10."""
+    """Three accumulated batches of 10: an epoch of 48 images has a step of 30 and one of 10."""
     changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_picture else {"optimizer__lr": 0.05}
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name=name, optimizer__weight_decay=0.0, optimizer__momentum_rest=0.9,
@@ -127,7 +127,7 @@ def test_accumulated_and_clipped(
 
 
 def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
-    """x² + 10 y² at (3, 0.4), and a closure that leaves its gradient."""
+    """x² + 10 y² at (3, 0.4), and a closure that computes its gradient."""
     net = nn.Linear(2, 1, bias=False)
     net.weight.data = torch.tensor([[3.0, 0.4]])
 
@@ -140,7 +140,7 @@ def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
     return net, closure
 
 
-def test_sharpness_by_hand() -> None:
+def test_sam_by_hand() -> None:
     net, closure = quadratic()
     loss = sam_closure(closure, net, 0.5)()
     # the gradient is (6, 8), so that half a step uphill ends at (3.3, 0.8)
@@ -150,7 +150,7 @@ def test_sharpness_by_hand() -> None:
     assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "back where it was, to the last bit"
 
 
-def test_no_uphill_from_level_ground() -> None:
+def test_sam_with_zero_gradient() -> None:
     net, closure = quadratic()
     net.weight.data.zero_()
     closure()
@@ -158,7 +158,7 @@ def test_no_uphill_from_level_ground() -> None:
         assert net.weight.tolist() == [[0, 0]]
 
 
-def test_second_pass_leaves_running_statistics() -> None:
+def test_sam_keeps_running_statistics() -> None:
     norm = nn.BatchNorm1d(2)
     batch = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
     expected = norm(batch)
@@ -170,7 +170,7 @@ def test_second_pass_leaves_running_statistics() -> None:
     assert not torch.equal(norm.running_mean, before["running_mean"])
 
 
-def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net: str, tmp_path: Path) -> None:
+def test_training_with_sam(train: Train, tiny: SimpleNamespace, plain_net: str, tmp_path: Path) -> None:
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name="timm_sgd", optimizer__lr=0.1, optimizer__sam=0.2, schedule__name="constant"
     )
@@ -198,7 +198,7 @@ def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net
     assert logged == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
 
 
-def test_average_by_hand() -> None:
+def test_ema_by_hand() -> None:
     norm = nn.BatchNorm1d(1)
     ema = EMA(norm, 0.3)
     ema.initialize()
@@ -218,7 +218,7 @@ def test_average_by_hand() -> None:
     assert norm.weight.item() == pytest.approx(value)
 
 
-def test_average_is_validated_kept_and_given_back(
+def test_ema_is_validated_saved_and_returned(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Tensor] = []
@@ -278,7 +278,7 @@ def test_resumed_equals_uninterrupted(
     assert rows[0] == rows[1]
 
 
-def test_plateau_drops_rates_in_training(
+def test_plateau_lowers_learning_rates(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: dict[int, set[float]] = {}
@@ -318,7 +318,7 @@ def test_soft_labels_in_a_step(tiny: SimpleNamespace, plain_net: str) -> None:
 
 
 def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleNamespace, plain_net: str) -> None:
-    """A class that counts for nothing much is hardly ever called."""
+    """A class with a small weight is rarely predicted."""
     shares = []
     for weights in ("none", {"class 1": 1e-6}):
         recipe = plain_recipe(
@@ -355,7 +355,7 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
         ({"train": {"distill": {"rn": "x"}}}, ["'train.distill.rn'", "'run'"]),
     ],
 )
-def test_choices_that_do_not_go_together(values: dict[str, Any], parts: list[str]) -> None:
+def test_conflicting_settings(values: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_settings(Recipe, {"name": "own", "model": {"name": "fastnet"}} | values, "Recipe 'own'")
     assert all(part in str(caught.value) for part in parts)
@@ -363,7 +363,7 @@ def test_choices_that_do_not_go_together(values: dict[str, Any], parts: list[str
 
 
 @pytest.mark.parametrize("name", ["timm_sgd", "adadelta", "muon", "sgd", "lars"])
-def test_rates_that_are_no_mistake(name: str, tiny: SimpleNamespace) -> None:
+def test_large_learning_rates_that_are_valid(name: str, tiny: SimpleNamespace) -> None:
     check_optimizer(tiny.recipe(optimizer__name=name, optimizer__lr=0.5))
 
 

@@ -1,4 +1,4 @@
-"""Rates by hand, and against torch's own schedules."""
+"""Learning-rate schedules by hand and against torch's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_single_step_and_none_at_all(name: Any) -> None:
 
 
 def torchs(make: Any, steps: int, lr: float = 0.5) -> list[float]:
-    """Rates of torch's schedule for each step, as parts of `lr`."""
+    """Factors of torch's schedule for each step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     schedule, rates = make(optimizer), []
     for _ in range(steps):
@@ -72,7 +72,7 @@ REFERENCES: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_rates_are_torchs(name: Any) -> None:
+def test_schedules_equal_torch(name: Any) -> None:
     settings, reference = REFERENCES[name]
     steps = 39 if name == "one-cycle" else 40
     ours = [lr_factor(ScheduleSettings(name=name, **settings), "filters", step, 40) for step in range(steps)]
@@ -81,7 +81,7 @@ def test_rates_are_torchs(name: Any) -> None:
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 @pytest.mark.parametrize("final", [0.0, 0.05])
-def test_plateau_is_torchs(monitor: str, final: float) -> None:
+def test_plateau_equals_torch(monitor: str, final: float) -> None:
     losses = [5, 4, 4, 4.5, 3, 3.1, 3.2, 3.05, 3.3, 2.9, 3, 3, 3, 3, 3, 3, 3, 3, 3]
     values = losses if monitor == "val_loss" else [-loss for loss in losses]
     settings = ScheduleSettings(name="plateau", patience=3, drop=0.2, final=final)

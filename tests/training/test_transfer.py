@@ -1,4 +1,4 @@
-"""Two stages: the head on a frozen base, then layers below it; features kept against images seen anew."""
+"""Transfer in two stages: the head on a frozen base, then layers below it; cached features against images."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferLoop, Transf
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_features_computed_once_train_the_same_head(network: str, started: Starter, train: Train) -> None:
+def test_cached_features_train_the_same_head(network: str, started: Starter, train: Train) -> None:
     fast, before = started(network, transfer__head_until=1, **PLAIN)
     slow = fast.model_copy(update={"transfer": fast.transfer.model_copy(update={"views": 0})})
     quick, anew = train("fast", fast), train("slow", slow)
@@ -98,7 +98,7 @@ def test_features_computed_once_train_the_same_head(network: str, started: Start
     assert not torch.equal(quick.net.state_dict()["head.weight"], before.state_dict()["head.weight"][:3])
 
 
-def test_the_fast_path_runs_the_base_once(started: Starter, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_runs_once_with_cached_features(started: Starter, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, _ = started(transfer__head_until=1, schedule__epochs=5, **PLAIN)
     seen = 0
     kind = type(MODELS.get("fastnet")(3, {"groups": GROUPS}))
@@ -114,7 +114,7 @@ def test_the_fast_path_runs_the_base_once(started: Starter, train: Train, monkey
     assert seen == 1 + 48 + 12, "one to learn the width, each image trained on, each held out"
 
 
-def test_augmented_views_are_those_of_the_first_epochs(started: Starter, tiny: SimpleNamespace) -> None:
+def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNamespace) -> None:
     recipe, _ = started(
         transfer__head_until=1, transfer__views=2, schedule__epochs=3, augment__translate=2, augment__mixup=0.4
     )
@@ -171,13 +171,13 @@ def test_unfreezing_from_a_named_layer(
 
 
 def train_nothing(net: Net) -> Net:
-    """The network with a head for three classes, as it would be compared."""
+    """The network with a new head for three classes, for the comparison."""
     net.head = nn.Linear(net.head.in_features, 3, bias=net.head.bias is not None)  # type: ignore[union-attr, arg-type]
     return net
 
 
 def test_rates_by_hand(started: Starter, tiny: SimpleNamespace) -> None:
-    """3 steps an epoch, one epoch for the head; each stage falls in a line from its peak."""
+    """3 steps per epoch, one epoch for the head; each stage falls linearly from its peak."""
     recipe, _ = started(
         schedule__epochs=3,
         transfer__head_until=0.34,
@@ -199,7 +199,7 @@ def test_rates_by_hand(started: Starter, tiny: SimpleNamespace) -> None:
     assert [head(step) for step in (3, 4, 8)] == pytest.approx([0.1, 0.1 * 5 / 6, 0.1 / 6])
 
 
-def test_frozen_parts_leave_nothing_out(started: Starter, tiny: SimpleNamespace) -> None:
+def test_frozen_layers_have_no_dropout(started: Starter, tiny: SimpleNamespace) -> None:
     loop, _ = loop_of(started("textbook", transfer__unfreeze="stages.5")[0], tiny)
     drops = [module for module in loop.net.stages if isinstance(module, nn.Dropout)]  # type: ignore[union-attr]
     norms = [module for module in loop.net.modules() if isinstance(module, _BatchNorm)]
@@ -210,7 +210,7 @@ def test_frozen_parts_leave_nothing_out(started: Starter, tiny: SimpleNamespace)
     assert [norm.training for norm in norms] == [False, False, True, True]
 
 
-def test_modes_follow_what_is_trained() -> None:
+def test_modes_follow_trained_parameters() -> None:
     linear, drop = nn.Linear(2, 2), nn.Dropout()
     net = nn.Sequential(nn.Dropout(), nn.Linear(2, 2), nn.ReLU(), nn.Sequential(linear, drop))
     set_modes(net, {id(linear.weight)})
@@ -232,7 +232,7 @@ def test_resumed_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
     same_weights: Callable[..., bool],
 ) -> None:
-    """Stopped while the head is trained, just after, and later."""
+    """Interrupted while the head is trained, just after, and later."""
     recipe, _ = started("textbook", transfer__head_until=0.34, train__ema=0.5, augment__translate=2)
     straight = train("straight", recipe)
     count = 0
@@ -252,7 +252,7 @@ def test_resumed_equals_uninterrupted(
     assert same_weights(straight, train("stopped", recipe, resume=True))
 
 
-def test_images_are_normalised_as_the_run_had_them(started: Starter, train: Train, tiny: SimpleNamespace) -> None:
+def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tiny: SimpleNamespace) -> None:
     recipe, before = started(transfer__head_until=1)
     fitted = train("run", recipe)
     assert (fitted.mean, fitted.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -275,7 +275,7 @@ def test_images_are_normalised_as_the_run_had_them(started: Starter, train: Trai
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_with_other_ways_to_train(changes: dict[str, Any], started: Starter, train: Train) -> None:
+def test_transfer_with_other_training_options(changes: dict[str, Any], started: Starter, train: Train) -> None:
     recipe, before = started(transfer__unfreeze="groups.1", **changes)
     fitted = train("run", recipe)
     assert all(math.isfinite(float(value.sum())) for value in fitted.net.state_dict().values())
@@ -286,7 +286,7 @@ def test_with_other_ways_to_train(changes: dict[str, Any], started: Starter, tra
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
-    """Every network that is built from here on, oldest first."""
+    """Every network that is built from now on, in order."""
     made: list[Net] = []
 
     def keeping(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -328,10 +328,10 @@ def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
     ],
     ids=str,
 )
-def test_looking_for_a_rate_leaves_what_is_frozen(
+def test_lr_finder_keeps_frozen_parameters(
     network: str, changes: dict[str, Any], started: Starter, tiny: SimpleNamespace, built: list[Net]
 ) -> None:
-    """Every weight and buffer, and no wonder that the loss is finite."""
+    """Every weight and buffer is restored."""
     layers = {"fastnet": "groups.1", "textbook": "stages.5", "timm": "layer4"}
     recipe, before = started(network, transfer__unfreeze=layers[network], optimizer__renormalise=False, **changes)
     kept = {name: value.clone() for name, value in frozen_part(before, recipe).items()}
@@ -354,7 +354,7 @@ def test_looking_for_a_rate_leaves_what_is_frozen(
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("head_until", [0, 0.34])
-def test_looking_for_a_rate_gives_the_network_back(
+def test_lr_finder_restores_the_network(
     head_until: float, network: str, started: Starter, tiny: SimpleNamespace
 ) -> None:
     recipe, _ = started(network, transfer__head_until=head_until, optimizer__renormalise=False)
@@ -399,7 +399,7 @@ def test_sizes_rise_after_the_head(started: Starter, tiny: SimpleNamespace) -> N
         ({"flip": "none", "classes": {"cat": {"flip": "random"}}}, 0),
     ],
 )
-def test_what_augments(changes: dict[str, Any], views: int) -> None:
+def test_is_augmented(changes: dict[str, Any], views: int) -> None:
     assert is_augmented(AugmentSettings.model_validate(changes)) is not bool(views)
 
 
@@ -409,9 +409,7 @@ def test_stages_are_described(started: Starter) -> None:
     assert frozen.value == "3 of 10 epochs, on features of 3 views computed once"
     assert trained.value == "1 of 3 layers and the head for 7 epochs, learning rates × 0.1, × 0.8 per layer"
     many = recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"views": 1})})
-    assert stages_told(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on images, augmented anew", (
-        "too large to cache"
-    )
+    assert stages_told(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on newly augmented images"
 
 
 @pytest.mark.parametrize(
@@ -421,13 +419,13 @@ def test_stages_are_described(started: Starter) -> None:
         ({"transfer__unfreeze": "head"}, r"transfer\.unfreeze is 'head'"),
     ],
 )
-def test_layers_there_are_not(changes: dict[str, Any], expected: str, started: Starter) -> None:
+def test_unknown_layers(changes: dict[str, Any], expected: str, started: Starter) -> None:
     recipe, net = started(**changes)
     with pytest.raises(RecipeError, match=expected):
         stages_told(recipe, net, 48, 16)
 
 
-def test_filters_that_muon_would_rescale(started: Starter) -> None:
+def test_renormalisation_of_pretrained_filters(started: Starter) -> None:
     recipe, net = started()
     with torch.no_grad():
         net.state_dict()["groups.0.widen.weight"].mul_(10)
@@ -438,7 +436,7 @@ def test_filters_that_muon_would_rescale(started: Starter) -> None:
 
 
 @pytest.mark.parametrize("network", ["recipe", "run"])
-def test_the_run_s_own_network(network: str, started: Starter) -> None:
+def test_network_of_the_run(network: str, started: Starter) -> None:
     recipe, _ = started("textbook", transfer__network=network)
     values = {"model": {"name": "timm"}, "optimizer": {"lr": 1.0}, "data": {"image_size": 224, "resize": "pad"}}
     found = with_run(values, recipe)
@@ -450,7 +448,7 @@ def test_the_run_s_own_network(network: str, started: Starter) -> None:
     assert found["data"] == {"image_size": 16, "resize": "pad"}
 
 
-def test_timm_keeps_its_published_shape(tmp_path: Path, tiny: SimpleNamespace) -> None:
+def test_timm_keeps_its_published_layers(tmp_path: Path, tiny: SimpleNamespace) -> None:
     (tmp_path / "w.safetensors").touch()
     recipe = tiny.recipe(
         model__name="timm",
@@ -460,7 +458,7 @@ def test_timm_keeps_its_published_shape(tmp_path: Path, tiny: SimpleNamespace) -
     assert adapted(recipe).model.options == {"architecture": "resnet18", "pretrained": True}
 
 
-def test_no_trace_of_the_source_is_needed_afterwards(started: Starter, train: Train) -> None:
+def test_source_is_not_needed_afterwards(started: Starter, train: Train) -> None:
     recipe, _ = started()
     fitted = train("run", recipe)
     shutil.rmtree(recipe.transfer.pretrained)

@@ -134,8 +134,8 @@ def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     for length, part, start in ((height, area * aspect, corner[0]), (width, area / aspect, corner[1])):
         extent = (part.sqrt() * length).round().clamp(1, length)
         first_pixel = (start * (length - extent + 1)).floor()
-        places = torch.arange(length)
-        inside.append((places >= first_pixel[:, None]) & (places < (first_pixel + extent)[:, None]))
+        positions = torch.arange(length)
+        inside.append((positions >= first_pixel[:, None]) & (positions < (first_pixel + extent)[:, None]))
     noise = torch.randint(0, 256, (len(indices), channels, height, width), generator=generator, dtype=torch.uint8)
     box = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)  # (n, 1, H, W)
     out = images.clone()

@@ -100,5 +100,5 @@ def _blend(far: Tensor, near: Tensor, factor: Tensor) -> Tensor:
 
 def _hue_component(sector: Tensor) -> Tensor:
     """Share of the channel spread to subtract at `sector`, 0 to 6; Wikipedia, "HSL and HSV", alternative formula."""
-    place = sector.remainder(6)
-    return torch.minimum(place, 4 - place).clamp(0, 1)
+    position = sector.remainder(6)
+    return torch.minimum(position, 4 - position).clamp(0, 1)

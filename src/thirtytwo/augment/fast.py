@@ -52,25 +52,25 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
         return padded_images
     count = len(padded_images)
     device = padded_images.device
-    places = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
+    corners = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
     if device.type != "cpu":
-        return gather_windows(padded_images, size, places)
+        return gather_windows(padded_images, size, corners)
     out = torch.empty((count, 3, size, size), dtype=padded_images.dtype, device=device)
     # at most (2 shift + 1)² windows: on a CPU, copying each group at once is faster than gathering pixel by pixel
     for top in range(2 * shift + 1):
         for left in range(2 * shift + 1):
-            chosen = (places[0] == top) & (places[1] == left)
+            chosen = (corners[0] == top) & (corners[1] == left)
             out[chosen] = padded_images[chosen, :, top : top + size, left : left + size]
     return out
 
 
-def gather_windows(images: Tensor, size: int, places: Tensor) -> Tensor:
-    """Windows `(N, 3, size, size)` of images with upper left corners `places` int64 `(2, N)`, rows then columns.
+def gather_windows(images: Tensor, size: int, corners: Tensor) -> Tensor:
+    """Windows `(N, 3, size, size)` of images with upper left corners `corners` int64 `(2, N)`, rows then columns.
 
     Does not synchronise with the device, unlike boolean indexing.
     """
     count, channels, _, width = images.shape
-    rows, columns = places.unsqueeze(2) + torch.arange(size, device=images.device)  # (N, size) each
+    rows, columns = corners.unsqueeze(2) + torch.arange(size, device=images.device)  # (N, size) each
     tall = images.gather(2, rows.view(count, 1, size, 1).expand(count, channels, size, width))
     return tall.gather(3, columns.view(count, 1, 1, size).expand(count, channels, size, size))
 

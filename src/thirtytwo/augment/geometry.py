@@ -27,10 +27,10 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean"
     ys = torch.arange(height, device=device) - (height - 1) / 2
     xs = torch.arange(width, device=device) - (width - 1) / 2
     half = torch.tensor([width / 2, height / 2], device=device)
-    places = torch.stack(
+    positions = torch.stack(
         [xs.expand(height, width), ys[:, None].expand(height, width), torch.ones(height, width, device=device)], dim=-1
     )
-    grid = places.view(1, -1, 3) @ (matrices / half[:, None]).transpose(1, 2)  # (N, H·W, 2), the image spans -1 to 1
+    grid = positions.view(1, -1, 3) @ (matrices / half[:, None]).transpose(1, 2)  # (N, H·W, 2), the image spans -1 to 1
     base = fill.view(1, 3, 1, 1)
     resampled = F.grid_sample(
         images.float() - base,

@@ -68,6 +68,6 @@ def _boxes(own: Tensor, height: int, width: int, generator: torch.Generator) -> 
     inside = []
     for length, centre in ((height, centres[0]), (width, centres[1])):
         middle, half = (centre * length).floor(), (side * length).floor() / 2
-        places = torch.arange(length)
-        inside.append((places >= (middle - half).floor()[:, None]) & (places < (middle + half).floor()[:, None]))
+        positions = torch.arange(length)
+        inside.append((positions >= (middle - half).floor()[:, None]) & (positions < (middle + half).floor()[:, None]))
     return inside[0].unsqueeze(2) & inside[1].unsqueeze(1)

@@ -87,8 +87,8 @@ def apply_operations(images: Tensor, chosen: Tensor, strength: Tensor, space: Sp
     sign = 1 - 2 * torch.randint(0, 2, (len(images),), generator=terms.generator)
     height, width = images.shape[-2:]
     out = images.clone()
-    for place, (name, span) in enumerate(space.items()):
-        indices = (chosen == place).nonzero().flatten()
+    for index, (name, span) in enumerate(space.items()):
+        indices = (chosen == index).nonzero().flatten()
         if name == "identity" or not len(indices):
             continue
         amount = span.amount(strength[indices], sign[indices], height if name.endswith("_y") else width).to(

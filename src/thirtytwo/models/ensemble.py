@@ -77,10 +77,12 @@ class Ensemble(Net):
 
     def maps(self, images: Tensor) -> Tensor:
         """The members' last maps concatenated; their features as `(N, D, 1, 1)` if the maps differ in size."""
-        seen = [net.maps(images * self.scale[at] + self.offset[at]) for at, net in enumerate(self.members())]
+        maps_of_members = [
+            net.maps(images * self.scale[index] + self.offset[index]) for index, net in enumerate(self.members())
+        ]
         if self.one_size:
-            return torch.cat(seen, dim=1)
-        return torch.cat([net.pool(part) for net, part in zip(self.members(), seen, strict=True)], dim=1)[
+            return torch.cat(maps_of_members, dim=1)
+        return torch.cat([net.pool(part) for net, part in zip(self.members(), maps_of_members, strict=True)], dim=1)[
             ..., None, None
         ]
 
@@ -94,9 +96,9 @@ class Ensemble(Net):
     def classify(self, features: Tensor) -> Tensor:
         """The logarithm of the mean of the members' probabilities, `(N, C)`."""
         logs = []
-        for at, part in enumerate(torch.split(features, self.widths, dim=1)):
-            temperature, curvature = self.calibration[at]
-            logits = self.members()[at].classify(part)
+        for index, part in enumerate(torch.split(features, self.widths, dim=1)):
+            temperature, curvature = self.calibration[index]
+            logits = self.members()[index].classify(part)
             logs.append(torch.log_softmax(bent_logits(logits, curvature) / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
@@ -104,11 +106,11 @@ class Ensemble(Net):
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
         """Mean of the members' heatmaps of `classes` int64 `(N,)`, each divided by its temperature, `(N, h, w)`."""
         parts = torch.split(maps, self.map_widths, dim=1)
-        seen = [
-            net.heatmaps(part, classes) / self.calibration[at][0]
-            for at, (net, part) in enumerate(zip(self.members(), parts, strict=True))
+        heatmaps = [
+            net.heatmaps(part, classes) / self.calibration[index][0]
+            for index, (net, part) in enumerate(zip(self.members(), parts, strict=True))
         ]
-        return torch.stack(seen).mean(dim=0)
+        return torch.stack(heatmaps).mean(dim=0)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role."""

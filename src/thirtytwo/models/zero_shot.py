@@ -111,9 +111,9 @@ class ZeroShot(Net):
         # an enlarged small image is reduced to its original pixels, a sharp one averaged over areas
         reduced = torch.lerp(kept, F.avg_pool2d(images, step), weight)
         smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
-        seen = [self.finetuned.maps(smooth), self.general.maps(images)]
-        share = (self.settings.share * weight).expand(-1, 1, *seen[0].shape[2:])
-        return torch.cat([*seen, share], dim=1)
+        branches = [self.finetuned.maps(smooth), self.general.maps(images)]
+        share = (self.settings.share * weight).expand(-1, 1, *branches[0].shape[2:])
+        return torch.cat([*branches, share], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
         own, general, share = torch.split(maps, self.widths, dim=1)

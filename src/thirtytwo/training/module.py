@@ -74,8 +74,8 @@ class Loop(lightning.LightningModule):
         factors: list[Callable[[int], float]] = [
             partial(self._factor, group["role"]) for group in optimizer.param_groups
         ]
-        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _factor(self, role: str, step: int) -> float:
         scale = self.plateau.scale if self.plateau else 1.0

@@ -113,9 +113,8 @@ def _own_group(
     group["momentum"] = settings.momentum if filters else settings.momentum_rest
     if muon:
         return group | {"renormalise": settings.renormalise}
-    return group | {
-        "weight_decay": settings.weight_decay * batch_size / lr
-    }  # at peak learning rate, a step subtracts exactly this share
+    # at peak learning rate, a step subtracts exactly the share `settings.weight_decay`, summed over the batch
+    return group | {"weight_decay": settings.weight_decay * batch_size / lr}
 
 
 def _timm_optimizer(

@@ -179,17 +179,17 @@ def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice,
     missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
     if missing:
         raise RecipeError(
-            f"The network {recipe.model.name!r} has no module {missing[0]!r}: its head cannot be separated from it.",
-            "List the modules of its head in head_modules.",
+            f"The network {recipe.model.name!r} has no module {missing[0]!r}, which its head_modules lists.",
+            "Correct head_modules of the network.",
         )
     layers = unfrozen_layers(net, settings)
     check_rescaling(net, recipe)
     views = cached_view_count(recipe, rows, feature_width(net, size))
-    seen = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on images, augmented anew"
-    choices = [Choice("frozen base", f"{head} of {epochs} epochs, {seen}", "transfer.head_until and transfer.views")]
+    inputs = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on newly augmented images"
+    choices = [Choice("frozen base", f"{head} of {epochs} epochs, {inputs}", "transfer.head_until and transfer.views")]
     if head < epochs:
-        rates = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
-        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {rates}"
+        factors = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
+        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {factors}"
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
     return tuple(choices)
 
