@@ -1,4 +1,4 @@
-"""Augmentation of single images as a recipe describes it, from stored pixels to normalised batches."""
+"""Augmentation of single images as a recipe describes it, from stored pixels to normalized batches."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Augmenter:
         return tables
 
     def __call__(self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw) -> Tensor:
-        """Augment and normalise a batch.
+        """Augment and normalize a batch.
 
         Args:
             pixels: uint8 `(B, H, W, 3)`.
@@ -82,7 +82,7 @@ class Augmenter:
             draw: gives the generator of each purpose.
 
         Returns:
-            Normalised float `(B, 3, H, W)`.
+            Normalized float `(B, 3, H, W)`.
         """
         if tables is None:
             return self._augment_with(pixels, first, epoch, draw, *self._tables[0])

@@ -33,7 +33,7 @@ def mirrored(images: Tensor, mask: Tensor) -> Tensor:
 def padded(images: Tensor, shift: int, fill: Border = "reflect") -> Tensor:
     """Pad float images `(N, 3, H, W)` by `shift` pixels on each side.
 
-    `fill` is `reflect`, `edge` (replicate), or `mean` (zero, the mean of normalised images).
+    `fill` is `reflect`, `edge` (replicate), or `mean` (zero, the mean of normalized images).
     """
     if fill == "mean":
         return F.pad(images, (shift,) * 4)
@@ -67,7 +67,7 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
 def gather_windows(images: Tensor, size: int, corners: Tensor) -> Tensor:
     """Windows `(N, 3, size, size)` of images with upper left corners `corners` int64 `(2, N)`, rows then columns.
 
-    Does not synchronise with the device, unlike boolean indexing.
+    Does not synchronize with the device, unlike boolean indexing.
     """
     count, channels, _, width = images.shape
     rows, columns = corners.unsqueeze(2) + torch.arange(size, device=images.device)  # (N, size) each
@@ -76,18 +76,18 @@ def gather_windows(images: Tensor, size: int, corners: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Set one square of `side` pixels per image to zero, the mean of normalised images (arXiv 1708.04552).
+    """Set one square of `side` pixels per image to zero, the mean of normalized images (arXiv 1708.04552).
 
-    The square's centre is sampled uniformly over the image, so the square may cross the border.
+    The square's center is sampled uniformly over the image, so the square may cross the border.
     """
     if side == 0:
         return images
     count, _, height, width = images.shape
-    centres = torch.rand((2, count), generator=generator).to(images.device)
+    centers = torch.rand((2, count), generator=generator).to(images.device)
     ys = torch.arange(height, device=images.device) + 0.5
     xs = torch.arange(width, device=images.device) + 0.5
-    inside_y = (ys[None] - centres[0, :, None] * height).abs() <= side / 2  # (N, H)
-    inside_x = (xs[None] - centres[1, :, None] * width).abs() <= side / 2  # (N, W)
+    inside_y = (ys[None] - centers[0, :, None] * height).abs() <= side / 2  # (N, H)
+    inside_x = (xs[None] - centers[1, :, None] * width).abs() <= side / 2  # (N, W)
     hole = inside_y[:, None, :, None] & inside_x[:, None, None, :]
     return images.masked_fill(hole, 0)
 

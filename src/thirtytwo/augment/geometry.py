@@ -18,7 +18,7 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean"
 
     Args:
         images: uint8 `(N, 3, H, W)`.
-        matrices: float `(N, 2, 3)`; map output to input coordinates, `(x, y)` in pixels from the image's centre.
+        matrices: float `(N, 2, 3)`; map output to input coordinates, `(x, y)` in pixels from the image's center.
         fill: float `(3,)`, 0 to 255; the color beyond the border if `border` is `mean`.
         border: how pixels beyond the border are filled.
     """
@@ -50,7 +50,7 @@ def to_uint8(images: Tensor) -> Tensor:
 def affine_matrices(degrees: Tensor, scale: Tensor | None = None, shear: Tensor | None = None) -> Tensor:
     """Matrices `(N, 2, 3)` that rotate images counter-clockwise by `degrees`, float `(N,)`.
 
-    They also enlarge by `scale` and shear along x by `shear` degrees. All are about the centre, with shear first, as in
+    They also enlarge by `scale` and shear along x by `shear` degrees. All are about the center, with shear first, as in
     torchvision's `affine`, whose angle is clockwise.
     """
     angle = degrees * (math.pi / 180)

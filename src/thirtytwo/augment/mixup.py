@@ -64,10 +64,10 @@ def _cutmix_probability(settings: AugmentSettings) -> float:
 def _boxes(own: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Boxes bool `(B, H, W)` that leave the share `own` `(B,)` of an image, clipped at its border."""
     side = (1 - own).sqrt()
-    centres = torch.rand((2, len(own)), generator=generator)
+    centers = torch.rand((2, len(own)), generator=generator)
     inside = []
-    for length, centre in ((height, centres[0]), (width, centres[1])):
-        middle, half = (centre * length).floor(), (side * length).floor() / 2
+    for length, center in ((height, centers[0]), (width, centers[1])):
+        middle, half = (center * length).floor(), (side * length).floor() / 2
         positions = torch.arange(length)
         inside.append((positions >= (middle - half).floor()[:, None]) & (positions < (middle + half).floor()[:, None]))
     return inside[0].unsqueeze(2) & inside[1].unsqueeze(1)

@@ -27,7 +27,7 @@ class Net(nn.Module):
     """A network in three steps, so that features and heatmaps need no hooks.
 
     `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Input images are
-    normalised by the data's mean and standard deviation.
+    normalized by the data's mean and standard deviation.
     """
 
     has_heatmaps: bool = True
@@ -37,7 +37,7 @@ class Net(nn.Module):
     settled: Mapping[str, Any] = MappingProxyType({})
     """Resolved values of its `auto` options, for the saved recipe."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and standard deviation that images must be normalised by, if pretrained weights require it."""
+    """Mean and standard deviation that images must be normalized by, if pretrained weights require it."""
     scores_known: bool = False
     """Whether the network computes `known_score` itself; otherwise class means of features are used."""
     head_modules: tuple[str, ...] = ("head",)
@@ -94,7 +94,7 @@ class Net(nn.Module):
     def layers(self) -> list[list[str]]:
         """Names of the base's parameters, layer by layer from the input.
 
-        A layer is a submodule, or one member of a list of submodules; a normalisation belongs to the layer before it.
+        A layer is a submodule, or one member of a list of submodules; a normalization belongs to the layer before it.
         """
         named = [
             (name, value) for name, value in self.named_parameters() if name.split(".")[0] not in self.head_modules
@@ -102,7 +102,7 @@ class Net(nn.Module):
         return layers_of(self, named)
 
     def prepare(self, images: Tensor) -> None:
-        """Initialize parameters that depend on the data, from normalised images `(N, 3, H, W)`, before training."""
+        """Initialize parameters that depend on the data, from normalized images `(N, 3, H, W)`, before training."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role: `filters` (matrices that Muon may update), `stem_bias`, `rest`, `head`."""
@@ -141,7 +141,7 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
     """Trainable parameters by role, for networks without a whitening stem.
 
     Weights of convolutions and linear layers are `filters`, the last layer is `head`, and all others (biases,
-    normalisation, tokens, position embeddings) are `rest`.
+    normalization, tokens, position embeddings) are `rest`.
     """
     in_head = {id(parameter) for parameter in head.parameters()}
     matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}

@@ -16,7 +16,7 @@ NAME = "ensemble"
 
 
 class MemberSettings(Settings):
-    """A member of the ensemble in a recipe: its network, normalisation and calibration."""
+    """A member of the ensemble in a recipe: its network, normalization and calibration."""
 
     name: str
     """Name of the network."""
@@ -44,7 +44,7 @@ class EnsembleSettings(Settings):
 class Ensemble(Net):
     """Averages the members' calibrated probabilities; logits are the logarithm of the mean.
 
-    Images are float `(N, 3, H, W)` from 0 to 1, not normalised: each member normalises them itself. Features are the
+    Images are float `(N, 3, H, W)` from 0 to 1, not normalized: each member normalizes them itself. Features are the
     members' features concatenated. Heatmaps are available if all members have them on maps of the same size.
     `nets` are the networks of the settings' members, in order.
     """

@@ -43,7 +43,7 @@ Kind = Literal["run", "file", "timm"]
 class Initialization:
     """How a network was initialized from pretrained weights.
 
-    `statistics` must normalise images, so that pretrained features stay valid; None if the source does not record
+    `statistics` must normalize images, so that pretrained features stay valid; None if the source does not record
     them. `fresh` lists the parameters without pretrained weights.
     """
 
@@ -55,7 +55,7 @@ class Initialization:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Weights by parameter name of the receiving network, with their origin, normalisation and classes."""
+    """Weights by parameter name of the receiving network, with their origin, normalization and classes."""
 
     origin: str
     weights: Mapping[str, Tensor]

@@ -91,5 +91,5 @@ def densenet(classes: int, options: Mapping[str, Any]) -> TimmNet:
     settings = parse_settings(DenseNetSettings, options, "model.options of densenet")
     shape = {"growth_rate": settings.growth, "block_config": [(settings.depth - 4) // 6] * 3}
     net = _build_timm(classes, "densenet121", "densenet", settings, shape)
-    net.body.features.norm0 = nn.Identity()  # the CIFAR variant has no normalisation before the first block
+    net.body.features.norm0 = nn.Identity()  # the CIFAR variant has no normalization before the first block
     return net

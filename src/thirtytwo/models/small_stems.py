@@ -103,7 +103,7 @@ def _regnet(body: Any) -> None:
 
 
 def _narrow_hidden_layers(_: int) -> dict[str, Any]:
-    return {"mlp_ratio": 1 / 4096}  # these layers are removed afterwards: skip most of their initialisation
+    return {"mlp_ratio": 1 / 4096}  # these layers are removed afterwards: skip most of their initialization
 
 
 def _transformer(size: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor
 
 
 def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Recompute BatchNorm's mean and variance over `batches` of normalised images float `(N, 3, H, W)`.
+    """Recompute BatchNorm's mean and variance over `batches` of normalized images float `(N, 3, H, W)`.
 
     The activations of averaged weights differ from those of their networks (Izmailov et al. 2018, arXiv 1803.05407).
     Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode.

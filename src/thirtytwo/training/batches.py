@@ -19,7 +19,7 @@ class TrainingBatches(Batches):
     """Training images on the device, augmented batch by batch.
 
     `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are the class names, needed for MixUp, CutMix and
-    `augment.classes`. Yields normalised float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
+    `augment.classes`. Yields normalized float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
     float32 `(B, C)` whose rows sum to 1 instead of labels.
     """
 

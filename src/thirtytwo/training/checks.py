@@ -14,10 +14,10 @@ from thirtytwo.training.optimizers import build_optimizer
 
 
 def check_optimizer(recipe: Recipe) -> None:
-    """Check that the optimiser exists and accepts `optimizer.options`.
+    """Check that the optimizer exists and accepts `optimizer.options`.
 
     Raises:
-        UnknownNameError: the optimiser is not known.
+        UnknownNameError: the optimizer is not known.
         RecipeError: it does not accept the options.
     """
     shapes = {"filters": (4, 3, 3, 3), "rest": (4,), "head": (2, 4)}

@@ -36,7 +36,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits float32 `(B, C)` for the student's normalised images float `(B, 3, h, w)` of any size."""
+        """Logits float32 `(B, C)` for the student's normalized images float `(B, 3, h, w)` of any size."""
         images = images.float() * self.std + self.mean
         return self._predict(resized(images, self.size))
 

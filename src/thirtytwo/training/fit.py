@@ -41,7 +41,7 @@ VALIDATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with its normalisation and the cost of its training.
+    """A trained network with its normalization and the cost of its training.
 
     `mean` and `std` are those of each channel, on the scale 0 to 1; `seconds` is the training time of all epochs.
     """
@@ -54,7 +54,7 @@ class Fitted:
 
 
 class ValidationBatches:
-    """Validation batches in order, without augmentation: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+    """Validation batches in order, without augmentation: normalized float `(B, 3, H, W)` and labels `(B,)`."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
@@ -120,7 +120,7 @@ def fit(
 def build_training(
     recipe: Recipe, train: ImageSet, hardware: Hardware
 ) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
-    """Build the training module around a fresh network, its batches, and the mean and std that normalise images.
+    """Build the training module around a fresh network, its batches, and the mean and std that normalize images.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
@@ -158,7 +158,7 @@ def build_training(
 def _initialize(
     recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
 ) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
-    """The network before its first step, and the mean and std that normalise its images.
+    """The network before its first step, and the mean and std that normalize its images.
 
     Pretrained weights come with their own mean and std, so that their features stay valid.
     """

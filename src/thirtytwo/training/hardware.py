@@ -41,7 +41,7 @@ class Hardware:
 
     @property
     def matrix_arithmetic(self) -> torch.dtype:
-        """Dtype of the optimiser's matrix products: bfloat16 only where the hardware supports it."""
+        """Dtype of the optimizer's matrix products: bfloat16 only where the hardware supports it."""
         return torch.bfloat16 if self.precision == torch.bfloat16 else torch.float32
 
     @property

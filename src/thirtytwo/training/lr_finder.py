@@ -144,7 +144,7 @@ def _restore_after(loop: Loop, batches: TrainingBatches, device: torch.device) -
 
 
 def _preserve_generators(device: torch.device) -> AbstractContextManager[None]:
-    """Restore torch's random state, which dropout and initialisation use, on exit."""
+    """Restore torch's random state, which dropout and initialization use, on exit."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 

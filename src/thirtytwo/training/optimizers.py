@@ -1,4 +1,4 @@
-"""Muon for filters with Nesterov SGD for everything else as one optimiser, and timm's optimisers."""
+"""Muon for filters with Nesterov SGD for everything else as one optimizer, and timm's optimizers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
 
 
 class MuonSGD(torch.optim.Optimizer):
-    """Orthogonalised momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
+    """Orthogonalized momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
 
     Muon after K. Jordan (2024, https://kellerjordan.github.io/posts/muon/), with timm's Newton–Schulz iteration;
     `renormalise` keeps each filter bank at norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
@@ -38,7 +38,7 @@ class MuonSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; `closure` is called first, as torch's optimisers do."""
+        """One step; `closure` is called first, as torch's optimizers do."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,7 +81,7 @@ def build_optimizer(
     arithmetic: torch.dtype = torch.float32,
     scales: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Build the optimiser of a network's `parameter_groups`.
+    """Build the optimizer of a network's `parameter_groups`.
 
     Args:
         roles: trained parameters by role.
@@ -91,7 +91,7 @@ def build_optimizer(
         scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
 
     Raises:
-        UnknownNameError: the optimiser is not known.
+        UnknownNameError: the optimizer is not known.
         RecipeError: `optimizer.options` do not fit it, or it cannot be used here.
     """
     parts: dict[tuple[str, float], list[nn.Parameter]] = {}
@@ -120,7 +120,7 @@ def _own_group(
 def _timm_optimizer(
     parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """Build an optimiser of timm; only matrices and filters have weight decay, as in timm's own default."""
+    """Build an optimizer of timm; only matrices and filters have weight decay, as in timm's own default."""
     name = settings.name.removeprefix(TIMM_PREFIX)
     if name not in timm_names():
         known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
@@ -142,5 +142,5 @@ def _timm_optimizer(
 
 @cache
 def timm_names() -> tuple[str, ...]:
-    """Names of timm's optimisers that need neither a specific GPU nor second derivatives."""
+    """Names of timm's optimizers that need neither a specific GPU nor second derivatives."""
     return tuple(str(name) for name in list_optimizers(exclude_filters=["bnb*", "fused*", "kron*", "adahessian"]))

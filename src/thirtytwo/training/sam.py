@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation (SAM; Foret et al. 2021, arXiv 2010.01412)."""
+"""Sharpness-aware minimization (SAM; Foret et al. 2021, arXiv 2010.01412)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def perturb_weights(net: nn.Module, rho: float) -> Iterator[None]:
 
 @contextmanager
 def preserve_statistics(net: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics unchanged; each batch is still normalised by its own statistics."""
+    """Keep BatchNorm's running statistics unchanged; each batch is still normalized by its own statistics."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

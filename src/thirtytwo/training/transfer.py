@@ -25,7 +25,7 @@ from thirtytwo.training.module import Loop
 from thirtytwo.training.schedules import lr_factor
 
 CACHE_BYTES = 2**31
-RENORMALISATION_RANGE = (0.5, 2.0)
+RENORMALIZATION_RANGE = (0.5, 2.0)
 KEY = "transfer.unfreeze"
 
 
@@ -111,7 +111,7 @@ def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]
 
 
 def check_rescaling(net: Net, recipe: Recipe) -> None:
-    """Check that Muon's renormalisation roughly keeps the norms of pretrained filters.
+    """Check that Muon's renormalization roughly keeps the norms of pretrained filters.
 
     Raises:
         RecipeError: it would change the norm of a filter bank too much.
@@ -127,7 +127,7 @@ def check_rescaling(net: Net, recipe: Recipe) -> None:
     for name, value in net.named_parameters():
         if name in below and id(value) in filters:
             factor = len(value) ** 0.5 / max(float(value.detach().norm()), 1e-12)
-            if not RENORMALISATION_RANGE[0] < factor < RENORMALISATION_RANGE[1]:
+            if not RENORMALIZATION_RANGE[0] < factor < RENORMALIZATION_RANGE[1]:
                 raise RecipeError(
                     f"optimizer.renormalise would scale the pretrained filters {name!r} by {factor:.2g}.",
                     "Set optimizer.renormalise to false, or choose another optimizer, such as adamw.",
@@ -198,7 +198,7 @@ class TransferBatches(TrainingBatches):
     """Training batches that yield cached features `(B, F)` instead of images while the base is frozen."""
 
     def __init__(self, recipe: Recipe, embed: Callable[[Tensor], Tensor], views: int, **rest: Any) -> None:
-        """`embed` computes features of normalised images; those of `views` augmented views are cached, 0: none."""
+        """`embed` computes features of normalized images; those of `views` augmented views are cached, 0: none."""
         super().__init__(recipe=recipe, **rest)
         self._head_epochs = head_epochs(recipe)
         self._embed, self._views = embed, views
@@ -321,7 +321,7 @@ def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -
 
 
 def build_embedder(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function that computes features of normalised images in the precision of training."""
+    """A function that computes features of normalized images in the precision of training."""
     return partial(_embed_images, net, device, arithmetic)
 
 
