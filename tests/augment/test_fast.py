@@ -62,7 +62,7 @@ def test_shifted_crops_uniformly_sampled_windows(memory_format: torch.memory_for
     for number in range(count):
         windows = wide[number].unfold(1, size, 1).unfold(2, size, 1)  # (3, 5, 5, size, size)
         same = (windows.permute(1, 2, 0, 3, 4) == out[number]).flatten(2).all(dim=2)
-        assert int(same.sum()) == 1, "exactly one window of its own image"
+        assert int(same.sum()) == 1, "exactly one window of the same image"
         places += same.numpy()
     assert places.min() > count / 25 / 2
     assert places.max() < count / 25 * 2

@@ -56,7 +56,7 @@ def test_whitening_makes_patches_white() -> None:
     variances = torch.linalg.eigvalsh(torch.cov(seen.T)).flip(0)
     expected = torch.diag(variances / (variances + EIGENVALUE_FLOOR))
     torch.testing.assert_close(covariance, expected, atol=2e-3, rtol=0)
-    assert float(expected.diag().min()) > 0.9, "the data are rich enough to tell"
+    assert float(expected.diag().min()) > 0.9, "all directions have variance"
 
 
 def test_whitening_is_deterministic() -> None:

@@ -104,7 +104,7 @@ def test_mismatch_lists_parameters_and_shapes(pretrain: Pretrain) -> None:
     for part in ("groups.1.widen.weight", "24×8×3×3", "16×8×3×3", str(path)):
         assert part in raised.value.message
     assert "transfer.network=run" in str(raised.value.fix)
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "nothing was taken"
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "no weight was loaded"
     other = model("preresnet18")
     with pytest.raises(RecipeError) as raised:
         start_from(fresh(other, 10), str(path), other, TEN)

@@ -159,12 +159,12 @@ def test_patience_and_best(
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=6, train__patience=2, train__keep="best", train__monitor=monitor)
     fitted = train("run", recipe)
-    assert fitted.epochs == 4, "best in epoch 2, then two looks without a better one"
+    assert fitted.epochs == 4, "best in epoch 2, then two validations without improvement"
     state = fitted.net.state_dict()
     assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
     assert not all(torch.equal(state[name], value) for name, value in scripted[3].items())
     again = train("run", recipe, resume=True)
-    assert again.epochs == 4, "stopped is stopped"
+    assert again.epochs == 4, "early stopping persists"
     assert same_weights(fitted, again)
 
 
@@ -186,12 +186,14 @@ def test_keep(
     assert all(torch.equal(state[name], value) for name, value in scripted[like].items())
 
 
-@pytest.mark.parametrize(("every", "epochs", "looks"), [(1, 3, [1, 2, 3]), (2, 3, [2, 3]), (2, 4, [2, 4]), (9, 3, [3])])
+@pytest.mark.parametrize(
+    ("every", "epochs", "validated"), [(1, 3, [1, 2, 3]), (2, 3, [2, 3]), (2, 4, [2, 4]), (9, 3, [3])]
+)
 def test_validate_every(
-    every: int, epochs: int, looks: list[int], train: Train, tiny: SimpleNamespace, tmp_path: Path
+    every: int, epochs: int, validated: list[int], train: Train, tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     train("run", tiny.recipe(train__validate_every=every, schedule__epochs=epochs))
-    assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == looks
+    assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == validated
 
 
 def test_best_with_rare_validation(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
@@ -245,7 +247,7 @@ def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypa
         full.setattr(Path, "replace", refuse)
         with pytest.raises(OutputError, match=r"history\.csv.*No space left on device"):
             train("run", tiny.recipe())
-    assert list((tmp_path / "run").iterdir()) == [], "nothing half-written"
+    assert list((tmp_path / "run").iterdir()) == [], "no partial file"
 
 
 def batches_of(recipe: Recipe, tiny: SimpleNamespace) -> TrainingBatches:

@@ -42,7 +42,7 @@ def test_learning_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny
     assert MIN_LR < found.suggestion <= MAX_LR * 1.0001
     assert min(found.losses) < 0.8 * found.losses[0]
     again = range_test(recipe, tiny.pictures(48), hardware)
-    assert again == found, "the seed decides"
+    assert again == found, "depends only on the seed"
 
 
 def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net: str) -> None:

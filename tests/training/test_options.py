@@ -147,7 +147,7 @@ def test_sam_by_hand() -> None:
     assert loss.item() == pytest.approx(3.3**2 + 10 * 0.8**2)
     assert net.weight.grad is not None
     torch.testing.assert_close(net.weight.grad, torch.tensor([[6.6, 16.0]]))
-    assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "back where it was, to the last bit"
+    assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "weights are restored exactly"
 
 
 def test_sam_with_zero_gradient() -> None:
@@ -195,7 +195,9 @@ def test_training_with_sam(train: Train, tiny: SimpleNamespace, plain_net: str, 
         optimizer.step()
     torch.testing.assert_close(fitted.net.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
     logged = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
-    assert logged == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
+    assert logged == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), (
+        "metrics of the first SAM pass"
+    )
 
 
 def test_ema_by_hand() -> None:
@@ -242,12 +244,12 @@ def test_ema_is_validated_saved_and_returned(
             torch.testing.assert_close(shown[update // 3], average)
     torch.testing.assert_close(last.net.head.weight.detach(), average)
     assert not torch.allclose(average, trained[-1], rtol=1e-3)
-    looks = list(shown)
+    validated = list(shown)
     stopped = train("stopped", tiny.recipe(train__ema=0.8, train__keep="best", train__patience=1, schedule__epochs=4))
     assert stopped.epochs == 3
-    assert torch.equal(stopped.net.head.weight.detach(), looks[1]), "the best, as it was validated"
+    assert torch.equal(stopped.net.head.weight.detach(), validated[1]), "the best, as it was validated"
     again = train("last", recipe, resume=True)
-    assert torch.equal(again.net.head.weight, last.net.head.weight), "of a run that is whole already as well"
+    assert torch.equal(again.net.head.weight, last.net.head.weight), "also after resuming a finished run"
 
 
 @pytest.mark.parametrize("name", CHOICES)

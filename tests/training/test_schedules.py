@@ -99,4 +99,4 @@ def test_plateau_equals_torch(monitor: str, final: float) -> None:
         reference.step(value)
         assert ours.scale == pytest.approx(optimizer.param_groups[0]["lr"])
         assert scale == pytest.approx(ours.scale)
-    assert ours.scale < 0.2, "it did drop, more than once"
+    assert ours.scale < 0.2, "the learning rate dropped more than once"

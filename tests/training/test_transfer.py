@@ -111,7 +111,7 @@ def test_base_runs_once_with_cached_features(started: Starter, train: Train, mon
 
     monkeypatch.setattr(kind, "maps", maps)
     train("run", recipe)
-    assert seen == 1 + 48 + 12, "one to learn the width, each image trained on, each held out"
+    assert seen == 1 + 48 + 12, "one for the width, then each training and validation image"
 
 
 def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNamespace) -> None:
@@ -336,18 +336,18 @@ def test_lr_finder_keeps_frozen_parameters(
     recipe, before = started(network, transfer__unfreeze=layers[network], optimizer__renormalise=False, **changes)
     kept = {name: value.clone() for name, value in frozen_part(before, recipe).items()}
     built.clear()
-    looks = 0
+    calls = 0
 
     def look(_: str) -> None:
-        nonlocal looks
-        looks += 1
+        nonlocal calls
+        calls += 1
         (net,) = [one for one in built if any(parameter.grad is not None for parameter in one.parameters())]
         now = net.state_dict()
         assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
         assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
 
     found = range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
-    assert looks
+    assert calls
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)
 
