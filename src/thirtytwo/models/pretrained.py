@@ -130,11 +130,11 @@ def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[s
         source = _from_file(Path(pretrained), net)
     else:
         source = _from_timm(pretrained, net, model)
-    taken = _select_weights(net, source, classes, model)
-    net.load_state_dict(taken, strict=False)
+    selected = _select_weights(net, source, classes, model)
+    net.load_state_dict(selected, strict=False)
     if kind == "run":
         _check_features(net, source, RunDir.open(pretrained), model)
-    fresh = tuple(name for name, _ in net.named_parameters() if name not in taken)
+    fresh = tuple(name for name, _ in net.named_parameters() if name not in selected)
     return Initialization(source.origin, source.statistics, fresh, (_choice(source, classes, fresh),))
 
 
@@ -280,15 +280,15 @@ def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[s
     """Weights for the body of `net`, loaded and resized by timm, which checks that they are complete."""
     overlay = dict(overlay)
     with quiet_loggers("timm"):  # warnings about layers that are omitted intentionally
-        donor: Any = timm.create_model(
+        loaded: Any = timm.create_model(
             name,
             pretrained=True,
             pretrained_cfg_overlay=overlay,
             num_classes=overlay["num_classes"],
             **net.arguments,
         )
-    donor.reset_classifier(0)
-    return {f"body.{key}": value for key, value in donor.state_dict().items()}
+    loaded.reset_classifier(0)
+    return {f"body.{key}": value for key, value in loaded.state_dict().items()}
 
 
 def _select_weights(
@@ -297,27 +297,27 @@ def _select_weights(
     """Weights that `net` loads: all of its base, and the layers of its head that fit."""
     own = net.state_dict()
     in_head = {name: name.split(".")[0] in net.head_modules for name in own}
-    wrong = []
+    mismatches = []
     for name, value in own.items():
         theirs = source.weights.get(name)
         if not in_head[name] and (theirs is None or theirs.shape != value.shape):
-            wrong.append(f"{name} is {_shape(value)} in the network and {_shape(theirs)} in the weights")
-    wrong += [
+            mismatches.append(f"{name} is {_shape(value)} in the network and {_shape(theirs)} in the weights")
+    mismatches += [
         f"{name} is {_shape(value)} in the weights and missing in the network"
         for name, value in source.weights.items()
         if name not in own and name.split(".")[0] not in net.head_modules
     ]
-    if wrong:
-        raise _mismatch_error(source.origin, model.name, wrong)
-    taken = {name: source.weights[name] for name in own if not in_head[name]}
+    if mismatches:
+        raise _mismatch_error(source.origin, model.name, mismatches)
+    selected = {name: source.weights[name] for name in own if not in_head[name]}
     for part in net.head_modules:
         names = [name for name in own if name.split(".")[0] == part]
         fits = all(name in source.weights and source.weights[name].shape == own[name].shape for name in names)
         if not fits:
             break  # layers after a fresh layer were trained with other inputs
         if part != "head" or source.classes == classes:
-            taken |= {name: source.weights[name] for name in names}
-    return taken
+            selected |= {name: source.weights[name] for name in names}
+    return selected
 
 
 def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
@@ -351,8 +351,8 @@ def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSet
         )
 
 
-def _mismatch_error(origin: str, network: str, wrong: Iterable[str]) -> RecipeError:
-    lines = list(wrong)
+def _mismatch_error(origin: str, network: str, mismatches: Iterable[str]) -> RecipeError:
+    lines = list(mismatches)
     more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
     return RecipeError(
         f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:MAX_LISTED])}{more}.",

@@ -241,20 +241,20 @@ class TransferLoop(Loop):
         super().__init__(net, recipe, batches, scales=lr_scales(net, recipe.transfer), **rest)
         self._head_epochs = head_epochs(recipe)
         self._head_steps = self.steps // recipe.schedule.epochs * self._head_epochs
-        self._movable = [value for value in net.parameters() if value.requires_grad]
+        self._trainable = [value for value in net.parameters() if value.requires_grad]
         names = dict(net.named_parameters())
         self._head = {id(value) for name, value in names.items() if name.split(".")[0] in net.head_modules}
-        self._tuned = {id(names[name]) for layer in unfrozen_layers(net, recipe.transfer) for name in layer}
-        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._tuned]
+        self._unfrozen = {id(names[name]) for layer in unfrozen_layers(net, recipe.transfer) for name in layer}
+        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._unfrozen]
         self._cached_features: dict[int, Tensor] = {}
         self.set_trainable(0)
 
     def set_trainable(self, epoch: int) -> None:
         """Freeze the parameters that are frozen in `epoch` and unfreeze all others."""
-        trained = self._head if epoch < self._head_epochs else self._head | self._tuned
-        for parameter in self._movable:
+        trained = self._head if epoch < self._head_epochs else self._head | self._unfrozen
+        for parameter in self._trainable:
             parameter.requires_grad_(id(parameter) in trained)
-        set_modes(self.net, trained & {id(parameter) for parameter in self._movable})
+        set_modes(self.net, trained & {id(parameter) for parameter in self._trainable})
         if self.recipe.transfer.batchnorm == "frozen":
             for name, module in self.net.named_modules():
                 if isinstance(module, _BatchNorm) and name.split(".")[0] not in self.net.head_modules:
@@ -269,7 +269,7 @@ class TransferLoop(Loop):
         return self._stage(0)[2]
 
     def configure_optimizers(self) -> Any:
-        frozen = [parameter for parameter in self._movable if not parameter.requires_grad]
+        frozen = [parameter for parameter in self._trainable if not parameter.requires_grad]
         for parameter in frozen:  # networks list the roles of trainable parameters only
             parameter.requires_grad_(True)
         found = super().configure_optimizers()
