@@ -26,7 +26,7 @@ def net(architecture: str, **options: Any) -> Any:
     ("architecture", "options", "settled", "expected"),
     [
         ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution"]),
-        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem and in the first stage"]),
+        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem"]),
         ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem: patches of an eighth", "32×32"]),
         ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
         ("resnet18", {"pretrained": True, "input_size": 64}, ("upsample", 64), ["upsample: enlarged", "64×64"]),
