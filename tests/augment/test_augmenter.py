@@ -1,4 +1,4 @@
-"""What a recipe's `[augment]` does to pictures one by one, for all and for single classes."""
+"""Augmentation of single images by `[augment]`, for all classes and for single ones."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def noise(count: int = 60, size: int = 16) -> Tensor:
 
 
 def settings(**changes: Any) -> AugmentSettings:
-    """`[augment]` as a recipe gives it, without mirroring."""
+    """Resolved `[augment]` of a recipe, without mirroring."""
     values = {"name": "own", "model": {"name": "net"}, "augment": {"flip": "none"} | changes}
     return resolve_recipe(values, {}, classes=3, rows=60).augment
 
 
 def augmented(pixels: Tensor, number: int = 0, **changes: Any) -> Tensor:
-    """uint8 `(N, 3, H, W)`: the batch as levels again."""
+    """The augmented batch, denormalised to uint8 `(N, 3, H, W)`."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     first = torch.zeros(len(pixels), dtype=torch.bool)
-    tables = augmenter.tables_of(LABELS[: len(pixels)])
+    tables = augmenter.lookup_tables(LABELS[: len(pixels)])
     images = augmenter(pixels, first, tables, 0, partial(generator_for, 0, number))
     assert images.dtype == torch.float32
     levels = (images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
@@ -75,7 +75,7 @@ EVERYTHING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("size", [8, 15, 32])
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_every_key_changes_pictures_and_repeats_itself(changes: dict[str, Any], size: int) -> None:
+def test_every_key_changes_images_deterministically(changes: dict[str, Any], size: int) -> None:
     pixels = noise(size=size)
     torch.manual_seed(0)
     one = augmented(pixels, **changes)
@@ -87,19 +87,19 @@ def test_every_key_changes_pictures_and_repeats_itself(changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize("changes", EVERYTHING, ids=str)
-def test_everything_happens_where_the_pictures_are(changes: dict[str, Any]) -> None:
-    """The meta device computes nothing, but refuses what a GPU refuses: tensors of two devices in one operation."""
+def test_everything_runs_on_the_device_of_the_images(changes: dict[str, Any]) -> None:
+    """The meta device computes nothing, but like a GPU rejects operations on tensors of two devices."""
     augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
     pixels = torch.empty((60, 16, 16, 3), dtype=torch.uint8, device="meta")
     first = torch.empty(60, dtype=torch.bool, device="meta")
-    images = augmenter(pixels, first, augmenter.tables_of(LABELS), 0, partial(generator_for, 0, 0))
+    images = augmenter(pixels, first, augmenter.lookup_tables(LABELS), 0, partial(generator_for, 0, 0))
     assert images.device.type == "meta"
     assert images.shape == (60, 3, 16, 16)
     labels, mix = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
     assert all(part.device.type == "meta" for part in mixed(images, labels, 3, mix, torch.Generator()))
 
 
-def test_nothing_asked_for_is_nothing_done() -> None:
+def test_empty_settings_change_nothing() -> None:
     pixels = noise()
     augmenter = Augmenter(settings(), MEAN, STD)
     first = torch.zeros(60, dtype=torch.bool)
@@ -107,7 +107,7 @@ def test_nothing_asked_for_is_nothing_done() -> None:
     assert torch.equal(images, normalised(pixels, MEAN, STD))
 
 
-def test_a_class_of_its_own_alone_is_touched() -> None:
+def test_class_settings_change_only_that_class() -> None:
     pixels = noise()
     plain = pixels.permute(0, 3, 1, 2)
     found = augmented(pixels, classes={"dog": {"policy": "trivialaugment", "magnitude": 30.0, "translate": 2}})
@@ -116,8 +116,8 @@ def test_a_class_of_its_own_alone_is_touched() -> None:
     assert int(changed[LABELS == 1].sum()) > 15
 
 
-def test_a_class_keeps_what_it_does_not_name() -> None:
-    """Inverting for all, and for cats stronger colours as well: the others are inverted only."""
+def test_class_settings_inherit_missing_keys() -> None:
+    """All images are inverted; those of cats also change their brightness."""
     pixels = noise()
     name = "test-invert"
     if name not in AUGMENTATIONS:
@@ -128,18 +128,18 @@ def test_a_class_keeps_what_it_does_not_name() -> None:
     assert torch.equal(found[LABELS == 2], plain[LABELS == 2])
     cats, mean = found[LABELS == 0].float(), (255 - plain[LABELS == 0]).float()
     slope = (cats * mean).flatten(1).sum(dim=1) / (mean * mean).flatten(1).sum(dim=1)
-    assert float(slope.std()) > 0.1, "each its own brightness, after inversion or before"
+    assert float(slope.std()) > 0.1, "brightness differs between images"
 
 
-def test_stronger_for_one_class() -> None:
+def test_magnitude_of_one_class() -> None:
     pixels = noise()
     found = augmented(pixels, policy="randaugment", magnitude=3.0, classes={"cat": {"magnitude": 30.0}}).float()
     distance = (found - pixels.permute(0, 3, 1, 2)).abs().flatten(1).mean(dim=1)
     assert float(distance[LABELS == 0].mean()) > 1.3 * float(distance[LABELS != 0].mean())
 
 
-def test_colour_jitter_by_hand() -> None:
-    """Pictures of one colour stay so; factors lie in their range and fill it."""
+def test_color_jitter_by_hand() -> None:
+    """Uniform images stay uniform; factors cover their range."""
     pixels = torch.full((60, 8, 8, 3), 100, dtype=torch.uint8)
     found = augmented(pixels, brightness=0.4)
     assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
@@ -148,22 +148,22 @@ def test_colour_jitter_by_hand() -> None:
     assert 1.35 < float(factors.max()) <= 1.4
 
 
-def test_colours_one_after_the_other() -> None:
+def test_color_operations_in_order() -> None:
     """Brightness, contrast, saturation, hue, as torchvision's functions do them with the same factors."""
     pixels = noise(6)
     found = augmented(pixels, brightness=0.4, contrast=0.3, saturation=0.5, hue=0.1)
     generator = generator_for(0, 0, "pixels")
-    bright, contrast, colour, turn = (2 * torch.rand((1, 6), generator=generator)[0] - 1 for _ in range(4))
+    bright, contrast, color, turn = (2 * torch.rand((1, 6), generator=generator)[0] - 1 for _ in range(4))
     for place, image in enumerate(pixels.permute(0, 3, 1, 2)):
         expected = functional.adjust_brightness(image, 1 + 0.4 * float(bright[place]))
         expected = functional.adjust_contrast(expected, 1 + 0.3 * float(contrast[place]))
-        expected = functional.adjust_saturation(expected, 1 + 0.5 * float(colour[place]))
+        expected = functional.adjust_saturation(expected, 1 + 0.5 * float(color[place]))
         expected = functional.adjust_hue(expected, 0.1 * float(turn[place]))
         assert int((found[place].int() - expected.int()).abs().max()) <= 6  # torchvision cuts off at each step
 
 
-def test_geometry_stays_in_its_range() -> None:
-    """A white dot near the border, turned by up to 45 degrees: its angle is read off again."""
+def test_rotation_stays_in_its_range() -> None:
+    """The angle of a white dot near the border, rotated by up to 45 degrees."""
     pixels = torch.zeros((60, 33, 33, 3), dtype=torch.uint8)
     pixels[:, 15:18, 28:31] = 255
     found = augmented(pixels, rotate=45.0, fill="edge")[:, 0].float()
@@ -198,7 +198,7 @@ def test_erasing_replaces_one_rectangle(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shift", [0, 3, 7, 8, 16])
 @pytest.mark.parametrize("fill", ["reflect", "edge", "mean"])
-def test_padding_beyond_the_picture_itself(fill: str, shift: int) -> None:
+def test_padding_by_more_than_the_image(fill: str, shift: int) -> None:
     images = torch.rand(2, 3, 8, 8)
     mode: dict[str, Any] = {"reflect": {"mode": "reflect"}, "edge": {"mode": "edge"}, "mean": {"mode": "constant"}}
     expected = np.pad(images.numpy(), ((0, 0), (0, 0), (shift, shift), (shift, shift)), **mode[fill])
@@ -206,29 +206,29 @@ def test_padding_beyond_the_picture_itself(fill: str, shift: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "told"),
+    ("changes", "error", "expected"),
     [
-        ({"policy": "cutout"}, UnknownNameError, "Unknown augmentation 'cutout'"),
-        ({"classes": {"cat": {"policy": "augmx"}}}, UnknownNameError, "Did you mean 'augmix'"),
+        ({"policy": "cutout"}, UnknownNameError, "'cutout'"),
+        ({"classes": {"cat": {"policy": "augmx"}}}, UnknownNameError, "'augmx'.*'augmix'"),
         (
             {"classes": {"kat": {"rotate": 3}}},
             RecipeError,
-            "'augment.classes.kat' names no class .* Did you mean 'cat'",
+            r"'augment\.classes\.kat'.*'cat'",
         ),
-        ({"magnitude": 3}, RecipeError, "'magnitude' means nothing to the policy 'none'"),
-        ({"policy": "augmix", "num_ops": 3}, RecipeError, "'num_ops' means nothing to the policy 'augmix'"),
-        ({"classes": {"cat": {"magnitude": 3}}}, RecipeError, "'classes.cat.magnitude' means nothing"),
-        ({"classes": {"cat": {"rotat": 3}}}, RecipeError, "'augment.classes.cat.rotat'. Did you mean 'rotate'"),
-        ({"classes": {"cat": {"mixup": 3}}}, RecipeError, "unknown key 'augment.classes.cat.mixup'"),
-        ({"classes": {"cat": 3}}, RecipeError, "'augment.classes.cat' must be a table, found 3"),
+        ({"magnitude": 3}, RecipeError, "'magnitude'.*'none'"),
+        ({"policy": "augmix", "num_ops": 3}, RecipeError, "'num_ops'.*'augmix'"),
+        ({"classes": {"cat": {"magnitude": 3}}}, RecipeError, r"'classes\.cat\.magnitude'"),
+        ({"classes": {"cat": {"rotat": 3}}}, RecipeError, r"'augment\.classes\.cat\.rotat'.*'rotate'"),
+        ({"classes": {"cat": {"mixup": 3}}}, RecipeError, r"'augment\.classes\.cat\.mixup'"),
+        ({"classes": {"cat": 3}}, RecipeError, r"'augment\.classes\.cat'.*3"),
     ],
 )
-def test_mistakes_are_told(changes: dict[str, Any], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_invalid_settings_raise_errors(changes: dict[str, Any], error: type[Exception], expected: str) -> None:
+    with pytest.raises(error, match=expected):
         check_augment(settings(**changes), CLASSES)
 
 
-def test_a_class_inherits_and_survives_being_written() -> None:
+def test_class_settings_survive_a_round_trip() -> None:
     values = {
         "name": "own",
         "model": {"name": "net"},
@@ -248,13 +248,13 @@ def test_a_class_inherits_and_survives_being_written() -> None:
     assert tomllib.loads(recipe.to_toml())["augment"]["classes"] == {"cat": {"rotate": 9.0, "policy": "augmix"}}
 
 
-def test_names_of_all_classes_are_needed_for_a_class() -> None:
-    with pytest.raises(ValueError, match="names of all classes"):
+def test_class_settings_need_class_names() -> None:
+    with pytest.raises(ValueError, match="classes"):
         Augmenter(settings(classes={"cat": {"rotate": 3}}), MEAN, STD)
 
 
-def test_an_augmentation_of_ones_own() -> None:
-    """What docs/augmentation.md shows."""
+def test_custom_augmentation() -> None:
+    """The example in docs/augmentation.md."""
     name = "test-checkerboard"
     if name not in AUGMENTATIONS:
 

@@ -1,4 +1,4 @@
-"""Colour operations against torchvision and PIL, picture by picture."""
+"""Color operations against torchvision and PIL, image by image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from thirtytwo.augment import color as colour
+from thirtytwo.augment import color
 
 SIZES = [(32, 32), (17, 24), (3, 3)]
 
 
-def pictures(count: int, height: int, width: int) -> Tensor:
-    """Noise, one grey, one of a single colour, one dark and of few values."""
+def make_images(count: int, height: int, width: int) -> Tensor:
+    """Noise, with one gray image, one of a single color, and a dark one with few values."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
     images[0] = images[0, :1]
@@ -35,20 +35,20 @@ FACTORS = (0.0, 0.3, 1.0, 1.7)
 @pytest.mark.parametrize(
     ("change", "reference", "amounts", "off_by"),
     [
-        (colour.brightened, functional.adjust_brightness, FACTORS, 1),
-        (colour.contrasted, functional.adjust_contrast, FACTORS, 2),
-        (colour.saturated, functional.adjust_saturation, FACTORS, 2),
-        (colour.sharpened, functional.adjust_sharpness, FACTORS, 1),
-        (colour.hue_turned, functional.adjust_hue, (-0.5, -0.2, 0.0, 0.1, 0.35), 1),
-        (colour.solarized, functional.solarize, (0.0, 100.0, 127.5, 255.0), 0),
-        (colour.posterized, lambda image, bits: functional.posterize(image, int(bits)), (1.0, 2.0, 5.0, 8.0), 0),
+        (color.brightened, functional.adjust_brightness, FACTORS, 1),
+        (color.contrasted, functional.adjust_contrast, FACTORS, 2),
+        (color.saturated, functional.adjust_saturation, FACTORS, 2),
+        (color.sharpened, functional.adjust_sharpness, FACTORS, 1),
+        (color.shift_hue, functional.adjust_hue, (-0.5, -0.2, 0.0, 0.1, 0.35), 1),
+        (color.solarized, functional.solarize, (0.0, 100.0, 127.5, 255.0), 0),
+        (color.posterized, lambda image, bits: functional.posterize(image, int(bits)), (1.0, 2.0, 5.0, 8.0), 0),
     ],
 )
-def test_as_torchvision_does_it(
+def test_color_operations_equal_torchvision(
     change: Change, reference: Reference, amounts: tuple[float, ...], off_by: int, size: tuple[int, int]
 ) -> None:
-    """Each picture of one batch has its own amount; torchvision cuts off fractions where we round."""
-    images = pictures(4 * len(amounts), *size)
+    """Each image of a batch has its own amount; torchvision truncates where thirtytwo rounds."""
+    images = make_images(4 * len(amounts), *size)
     spread = torch.tensor(amounts).repeat(4)
     found = change(images, spread)
     assert found.dtype == torch.uint8
@@ -60,14 +60,14 @@ def test_as_torchvision_does_it(
 @pytest.mark.parametrize(
     ("change", "reference"),
     [
-        (colour.brightened, ImageEnhance.Brightness),
-        (colour.contrasted, ImageEnhance.Contrast),
-        (colour.saturated, ImageEnhance.Color),
-        (colour.sharpened, ImageEnhance.Sharpness),
+        (color.brightened, ImageEnhance.Brightness),
+        (color.contrasted, ImageEnhance.Contrast),
+        (color.saturated, ImageEnhance.Color),
+        (color.sharpened, ImageEnhance.Sharpness),
     ],
 )
-def test_as_pil_does_it(change: Change, reference: Callable[[Image.Image], ImageEnhance._Enhance]) -> None:
-    images = pictures(6, 16, 16)
+def test_color_operations_equal_pil(change: Change, reference: Callable[[Image.Image], ImageEnhance._Enhance]) -> None:
+    images = make_images(6, 16, 16)
     for factor in FACTORS:
         found = change(images, torch.full((6,), factor))
         for one, image in zip(found, images, strict=True):
@@ -77,12 +77,12 @@ def test_as_pil_does_it(change: Change, reference: Callable[[Image.Image], Image
 
 
 @pytest.mark.parametrize(
-    ("change", "reference"), [(colour.stretched, ImageOps.autocontrast), (colour.equalized, ImageOps.equalize)]
+    ("change", "reference"), [(color.autocontrasted, ImageOps.autocontrast), (color.equalized, ImageOps.equalize)]
 )
-def test_histograms_as_pil_does_them(
+def test_histogram_operations_equal_pil(
     change: Callable[[Tensor], Tensor], reference: Callable[[Image.Image], Image.Image]
 ) -> None:
-    images = pictures(8, 16, 16)
+    images = make_images(8, 16, 16)
     for one, image in zip(change(images), images, strict=True):
         expected = np.asarray(reference(Image.fromarray(image.permute(1, 2, 0).numpy())))
         assert np.abs(one.permute(1, 2, 0).numpy().astype(int) - expected.astype(int)).max() <= 1
@@ -91,16 +91,16 @@ def test_histograms_as_pil_does_them(
 @pytest.mark.parametrize(("bits", "expected"), [(0, 0), (1, 128), (4, 176), (8, 181)])
 def test_posterized_keeps_the_upper_bits(bits: int, expected: int) -> None:
     image = torch.full((1, 3, 2, 2), 181, dtype=torch.uint8)  # 10110101
-    assert colour.posterized(image, torch.tensor([float(bits)])).unique().tolist() == [expected]
+    assert color.posterized(image, torch.tensor([float(bits)])).unique().tolist() == [expected]
 
 
 def test_hue_by_hand() -> None:
-    """A third of the circle makes red green; grey has no hue to turn."""
+    """A third of the color circle turns red into green; gray has no hue."""
     image = torch.tensor([[255, 0, 0], [90, 90, 90]], dtype=torch.uint8).T.reshape(1, 3, 1, 2)
-    found = colour.hue_turned(image, torch.tensor([1 / 3]))
+    found = color.shift_hue(image, torch.tensor([1 / 3]))
     assert found[0, :, 0].T.tolist() == [[0, 255, 0], [90, 90, 90]]
 
 
 def test_too_small_to_sharpen() -> None:
-    images = pictures(3, 2, 9)
-    assert torch.equal(colour.sharpened(images, torch.full((3,), 1.9)), images)
+    images = make_images(3, 2, 9)
+    assert torch.equal(color.sharpened(images, torch.full((3,), 1.9)), images)

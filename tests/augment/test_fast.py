@@ -1,4 +1,4 @@
-"""Batched augmentation against what it should do to one picture at a time."""
+"""Batched augmentation against the same operation on single images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import cutout, flip_mask, gathered, mirrored, padded, resized, shifted
+from thirtytwo.augment.fast import cutout, flip_mask, gather_windows, mirrored, padded, resized, shifted
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -21,7 +21,7 @@ def noise(count: int, size: int = 8) -> Tensor:
     return torch.rand((count, 3, size, size), generator=drawn(99)) + 0.1
 
 
-def test_alternating_flip_shows_both_sides_in_two_epochs() -> None:
+def test_alternating_flip_gives_both_versions_in_two_epochs() -> None:
     first = torch.rand(100, generator=drawn()) < 0.5
     masks = [flip_mask(first, epoch, "alternating", drawn()) for epoch in range(4)]
     for one, next_one in pairwise(masks):
@@ -36,7 +36,7 @@ def test_flip_mask(mode: str, low: int, high: int) -> None:
     assert low <= int(mask.sum()) <= high
 
 
-def test_mirrored_turns_left_and_right_only_where_asked() -> None:
+def test_mirrored_flips_only_masked_images() -> None:
     images = noise(4)
     mask = torch.tensor([True, False, True, False])
     expected = np.stack(
@@ -53,7 +53,7 @@ def test_padded_reflects(shift: int) -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format: torch.memory_format) -> None:
+def test_shifted_crops_uniformly_sampled_windows(memory_format: torch.memory_format) -> None:
     size, shift, count = 8, 2, 1000
     wide = padded(noise(count, size), shift).contiguous(memory_format=memory_format)
     out = shifted(wide, size, shift, drawn())
@@ -62,20 +62,20 @@ def test_shifted_takes_one_window_of_each_picture_all_places_alike(memory_format
     for number in range(count):
         windows = wide[number].unfold(1, size, 1).unfold(2, size, 1)  # (3, 5, 5, size, size)
         same = (windows.permute(1, 2, 0, 3, 4) == out[number]).flatten(2).all(dim=2)
-        assert int(same.sum()) == 1, "exactly one window of its own picture"
+        assert int(same.sum()) == 1, "exactly one window of the same image"
         places += same.numpy()
     assert places.min() > count / 25 / 2
     assert places.max() < count / 25 * 2
 
 
 @pytest.mark.parametrize("shift", [1, 4])
-def test_windows_are_the_same_gathered_as_moved_in_groups(shift: int) -> None:
+def test_gathered_windows_equal_grouped_windows(shift: int) -> None:
     wide = padded(noise(50), shift)
     places = torch.randint(0, 2 * shift + 1, (2, 50), generator=drawn(3))
-    assert torch.equal(gathered(wide, 8, places), shifted(wide, 8, shift, drawn(3)))
+    assert torch.equal(gather_windows(wide, 8, places), shifted(wide, 8, shift, drawn(3)))
 
 
-def test_shifted_by_nothing() -> None:
+def test_shift_of_zero() -> None:
     images = noise(3)
     assert torch.equal(shifted(images, 8, 0, drawn()), images)
 
@@ -112,8 +112,8 @@ def test_resized(size: int) -> None:
     torch.testing.assert_close(flat, torch.full((1, 3, size, size), 0.25))
 
 
-def test_resized_to_half_means_neighbours() -> None:
-    """Antialiased: a one-pixel chessboard becomes grey, where plain bilinear sampling would alias."""
+def test_resize_to_half_averages_neighbours() -> None:
+    """Antialiased: a one-pixel chessboard becomes gray, where plain bilinear sampling would alias."""
     board = (torch.arange(16)[:, None] + torch.arange(16)[None]) % 2
     out = resized(board.float().expand(1, 3, 16, 16), 8)
     torch.testing.assert_close(out, torch.full((1, 3, 8, 8), 0.5), atol=0.02, rtol=0)

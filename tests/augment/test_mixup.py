@@ -1,4 +1,4 @@
-"""MixUp and CutMix: pictures and targets must tell of the same shares."""
+"""MixUp and CutMix: images and targets have the same shares."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ CLASSES = 64
 
 
 def levels(count: int = CLASSES, height: int = 12, width: int = 12) -> tuple[Tensor, Tensor]:
-    """Picture i is of the single value i and of class i: what is in a mixture can be read off."""
+    """Image i has the single value i and class i, so that mixtures can be identified."""
     return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 3, height, width).clone(), torch.arange(count)
 
 
 def mix(seed: int = 0, images: Tensor | None = None, **changes: Any) -> tuple[Tensor, Tensor]:
-    pictures, labels = levels()
+    originals, labels = levels()
     settings = AugmentSettings(**changes)
-    return mixed(pictures if images is None else images, labels, CLASSES, settings, torch.Generator().manual_seed(seed))
+    return mixed(
+        originals if images is None else images, labels, CLASSES, settings, torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
-def test_mixup_blends_pictures_and_labels_alike(alpha: float) -> None:
-    """A blend of the values i and j has the mean of the classes under its target as its value."""
+def test_mixup_blends_images_and_labels_in_proportion(alpha: float) -> None:
+    """The value of a blend is the mean class index under its target."""
     images, targets = mix(mixup=alpha)
     assert targets.dtype == torch.float32
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(CLASSES))
@@ -37,7 +39,7 @@ def test_mixup_blends_pictures_and_labels_alike(alpha: float) -> None:
     torch.testing.assert_close(images, expected.view(-1, 1, 1, 1).expand_as(images), rtol=1e-5, atol=1e-4)
 
 
-def test_shares_are_drawn_for_each_picture() -> None:
+def test_shares_are_sampled_per_image() -> None:
     _, targets = mix(mixup=1.0)
     own = targets.diagonal()
     assert len(own.unique()) > CLASSES // 2
@@ -45,10 +47,10 @@ def test_shares_are_drawn_for_each_picture() -> None:
 
 
 @pytest.mark.parametrize("size", [(12, 12), (7, 7), (8, 13), (32, 32)])
-def test_cutmix_counts_its_box_exactly(size: tuple[int, int]) -> None:
-    pictures, labels = levels(CLASSES, *size)
+def test_cutmix_targets_equal_box_areas(size: tuple[int, int]) -> None:
+    originals, labels = levels(CLASSES, *size)
     generator = torch.Generator().manual_seed(2)
-    images, targets = mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), generator)
+    images, targets = mixed(originals, labels, CLASSES, AugmentSettings(cutmix=1.0), generator)
     boxed = 0
     for place, (image, target) in enumerate(zip(images, targets, strict=True)):
         values, counts = image[0].unique(return_counts=True)
@@ -65,12 +67,12 @@ def test_cutmix_counts_its_box_exactly(size: tuple[int, int]) -> None:
     assert boxed > CLASSES // 2
 
 
-def test_cutmix_boxes_have_the_area_that_was_drawn() -> None:
-    """Beta(1, 1) is even: boxes whole inside would leave half on average; those cut off at an edge leave more."""
-    pictures, labels = levels(CLASSES, 32, 32)
+def test_cutmix_boxes_have_the_sampled_area() -> None:
+    """Beta(1, 1) is uniform: complete boxes would leave half on average, clipped ones leave more."""
+    originals, labels = levels(CLASSES, 32, 32)
     own = torch.cat(
         [
-            mixed(pictures, labels, CLASSES, AugmentSettings(cutmix=1.0), torch.Generator().manual_seed(seed))[1]
+            mixed(originals, labels, CLASSES, AugmentSettings(cutmix=1.0), torch.Generator().manual_seed(seed))[1]
             .diagonal()
             .clone()
             for seed in range(40)
@@ -80,7 +82,7 @@ def test_cutmix_boxes_have_the_area_that_was_drawn() -> None:
     assert float(own.min()) < 0.1
 
 
-def test_both_kinds_are_as_likely() -> None:
+def test_mixup_and_cutmix_are_equally_likely() -> None:
     images, _ = mix(mixup=8.0, cutmix=8.0)
     flat = images.flatten(1)
     blended = (flat == flat[:, :1]).all(dim=1) & (flat[:, 0] != torch.arange(CLASSES))
@@ -90,12 +92,12 @@ def test_both_kinds_are_as_likely() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_only_a_part_is_mixed(kind: str) -> None:
-    pictures, _ = levels()
+def test_mix_share_limits_mixing(kind: str) -> None:
+    originals, _ = levels()
     images, targets = mix(**{kind: 1.0, "mix_share": 0.25})
     alone = targets.diagonal() == 1
     assert 32 < int(alone.sum()) < 62
-    assert torch.equal(images[alone], pictures[alone])
+    assert torch.equal(images[alone], originals[alone])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_generator_decides(changes: dict[str, float]) -> None:
     assert not torch.equal(one[1], other[1])
 
 
-def test_a_batch_of_one_stays_as_it_is() -> None:
+def test_batch_of_one_is_unchanged() -> None:
     image = torch.rand(1, 3, 8, 8)
     settings = AugmentSettings(mixup=1.0, cutmix=1.0)
     images, targets = mixed(image, torch.tensor([2]), 4, settings, torch.Generator().manual_seed(0))
@@ -124,8 +126,8 @@ def test_a_batch_of_one_stays_as_it_is() -> None:
     assert targets.tolist() == [[0, 0, 1, 0]]
 
 
-def test_loss_of_a_mixture_is_the_mixture_of_losses() -> None:
-    """What makes soft targets right: cross entropy is linear in them."""
+def test_loss_is_linear_in_soft_targets() -> None:
+    """Cross-entropy is linear in soft targets."""
     _, targets = mix(mixup=1.0)
     logits = torch.randn(CLASSES, CLASSES, generator=torch.Generator().manual_seed(4))
     each = F.cross_entropy(

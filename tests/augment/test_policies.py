@@ -1,4 +1,4 @@
-"""Policies: their tables against torchvision's, and what every augmentation keeps to."""
+"""Policies: their tables against torchvision's, and properties of every augmentation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from thirtytwo.augment.augmix import SPACE as MIX
 from thirtytwo.augment.augmix import augmix
 from thirtytwo.augment.autoaugment import PAIRS
 from thirtytwo.augment.autoaugment import SPACE as AUTO
-from thirtytwo.augment.operations import OPERATIONS, USUAL, Space, operated
-from thirtytwo.augment.trivialaugment import WIDE
+from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, OPERATIONS, Space, apply_operations
+from thirtytwo.augment.trivialaugment import WIDE_SPACE
 from thirtytwo.errors import UnknownNameError
 
 THEIRS = {
@@ -52,13 +52,13 @@ def noise(count: int, height: int = 16, width: int = 16) -> Tensor:
 @pytest.mark.parametrize(
     ("ours", "theirs", "bins", "without"),
     [
-        (USUAL, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
-        (WIDE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
+        (AUTOAUGMENT_SPACE, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
+        (WIDE_SPACE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
         (AUTO, v2.AutoAugment._AUGMENTATION_SPACE, 10, {"identity"}),
         (MIX, v2.AugMix._PARTIAL_AUGMENTATION_SPACE, 10, {"identity"}),
     ],
 )
-def test_ranges_are_those_of_torchvision(ours: Space, theirs: dict[str, Any], bins: int, without: set[str]) -> None:
+def test_ranges_equal_torchvision(ours: Space, theirs: dict[str, Any], bins: int, without: set[str]) -> None:
     assert {THEIRS[name] for name in ours if name not in without} == set(theirs)
     side, strength = 32, torch.linspace(0, 1, bins)
     for name in set(ours) - without:
@@ -74,7 +74,7 @@ def test_ranges_are_those_of_torchvision(ours: Space, theirs: dict[str, Any], bi
             torch.testing.assert_close(found, expected * (255 if name == "solarize" else 1))
 
 
-def test_autoaugments_pairs_are_those_of_torchvision() -> None:
+def test_autoaugment_policy_equals_torchvision() -> None:
     expected = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)._policies
     assert [tuple((THEIRS[name], chance, level) for name, chance, level in pair) for pair in PAIRS] == [
         tuple((name, chance, level or 0) for name, chance, level in pair) for pair in expected
@@ -83,8 +83,8 @@ def test_autoaugments_pairs_are_those_of_torchvision() -> None:
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_operations_as_torchvision_does_them(name: str, share: float) -> None:
-    """Away from the border, that is: bilinear sampling meets the fill there, and torchvision counts the fill twice."""
+def test_operations_equal_torchvision(name: str, share: float) -> None:
+    """Compared away from the border, where bilinear sampling mixes in the fill, which torchvision counts twice."""
     span = AUTO[name]
     images = noise(3)
     amount = span.amount(torch.full((3,), share), torch.ones(3), 16)
@@ -101,36 +101,36 @@ def test_operations_as_torchvision_does_them(name: str, share: float) -> None:
     assert int(difference.max()) <= 2
 
 
-def test_each_picture_goes_through_the_operation_it_drew() -> None:
+def test_each_image_gets_its_chosen_operation() -> None:
     images = noise(6)
     names = ["invert", "identity", "posterize", "invert", "equalize", "solarize"]
     chosen = torch.tensor([list(AUTO).index(name) for name in names])
-    found = operated(images, chosen, torch.full((6,), 0.5), AUTO, terms())
+    found = apply_operations(images, chosen, torch.full((6,), 0.5), AUTO, terms())
     amounts = {"posterize": 6.0, "solarize": 127.5}
     for row, name in enumerate(names):
         expected = OPERATIONS[name](images[row : row + 1], torch.tensor([amounts.get(name, 0.0)]), torch.zeros(3))
         assert torch.equal(found[row : row + 1], expected)
 
 
-def test_signed_operations_go_either_way() -> None:
+def test_signed_operations_use_both_signs() -> None:
     images = noise(1).repeat(100, 1, 1, 1)
-    chosen = torch.full((100,), list(USUAL).index("translate_x"))
-    found = operated(images, chosen, torch.full((100,), 0.5), USUAL, terms())
+    chosen = torch.full((100,), list(AUTOAUGMENT_SPACE).index("translate_x"))
+    found = apply_operations(images, chosen, torch.full((100,), 0.5), AUTOAUGMENT_SPACE, terms())
     right = (found[:, :, :, 0] == 120).all(dim=(1, 2))  # the fill comes in on the left
     assert 30 < int(right.sum()) < 70
     assert torch.equal(right, ~(found[:, :, :, -1] == 120).all(dim=(1, 2)))
 
 
-def test_the_published_policies_are_there() -> None:
+def test_published_policies_are_registered() -> None:
     assert set(PUBLISHED) <= set(AUGMENTATIONS.names())
-    with pytest.raises(UnknownNameError, match="Did you mean 'randaugment'"):
+    with pytest.raises(UnknownNameError, match="'randaugment'"):
         AUGMENTATIONS.get("randaugmnt")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (8, 8), (15, 15), (9, 20), (33, 33)])
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_augmentation(name: str, size: tuple[int, int]) -> None:
-    """Same form, the input untouched, chance from the generator alone, and most pictures changed."""
+    """Same shape, unmodified input, randomness only from the generator, and most images changed."""
     augment, images = AUGMENTATIONS.get(name), noise(64, *size)
     before = images.clone()
     torch.manual_seed(0)
@@ -145,9 +145,9 @@ def test_every_augmentation(name: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_grey_pictures_stay_grey(name: str) -> None:
-    grey = noise(64)[:, :1].repeat(1, 3, 1, 1)
-    found = AUGMENTATIONS.get(name)(grey, terms())
+def test_gray_images_stay_gray(name: str) -> None:
+    gray = noise(64)[:, :1].repeat(1, 3, 1, 1)
+    found = AUGMENTATIONS.get(name)(gray, terms())
     assert torch.equal(found, found[:, :1].expand_as(found))
 
 
@@ -159,27 +159,27 @@ def test_memory_layout_does_not_matter(name: str) -> None:
 
 
 def distance(augment: Callable[[Tensor, Terms], Tensor], **changes: Any) -> float:
-    """How far pictures get from themselves, in grey levels."""
+    """Mean absolute change of images, in gray levels."""
     images = noise(256)
     return float((augment(images, terms(**changes)).float() - images.float()).abs().mean())
 
 
 @pytest.mark.parametrize("name", ["augmix", "randaugment", "trivialaugment"])
-def test_magnitude_makes_it_stronger(name: str) -> None:
+def test_larger_magnitude_changes_more(name: str) -> None:
     augment = AUGMENTATIONS.get(name)
     assert distance(augment, magnitude=1.0) < distance(augment, magnitude=15.0) < distance(augment, magnitude=30.0)
     published = 30.0 if name == "trivialaugment" else 9.0
     assert distance(augment) == distance(augment, magnitude=published)
 
 
-def test_more_operations_are_stronger() -> None:
+def test_more_operations_change_more() -> None:
     augment = AUGMENTATIONS.get("randaugment")
     assert distance(augment, num_ops=1) < distance(augment) == distance(augment, num_ops=2)
     assert distance(augment, num_ops=2) < distance(augment, num_ops=4)
 
 
-def test_autoaugment_draws_every_pair_by_its_chances() -> None:
-    """Inverted pictures come from two pairs alone: 0.1 of one in 25 first, 0.1 of one in 25 second; the third never."""
+def test_autoaugment_samples_pairs_with_their_probabilities() -> None:
+    """Only two of 25 pairs invert, each with probability 0.1; a third has probability 0."""
     images = torch.zeros((20_000, 3, 3, 3), dtype=torch.uint8)  # black: only inversion makes it white
     images[:, :, 1, 1] = 1
     found = AUGMENTATIONS.get("autoaugment")(images, terms())
@@ -188,17 +188,17 @@ def test_autoaugment_draws_every_pair_by_its_chances() -> None:
 
 
 def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every chain only inverts, a picture of one value v becomes 255 - v by what is not its own weight."""
+    """If every chain only inverts, an image of value v is blended with 255 - v."""
     import thirtytwo.augment.augmix as module
 
-    monkeypatch.setattr(module, "operated", lambda images, chosen, *rest: 255 - images)  # three times: inverted
+    monkeypatch.setattr(module, "apply_operations", lambda images, chosen, *rest: 255 - images)  # three times: inverted
     monkeypatch.setattr(module, "dirichlet", lambda count, parts, generator: torch.full((count, parts), 1 / parts))
     images = torch.full((4, 3, 5, 5), 55, dtype=torch.uint8)
     assert augmix(images, terms()).unique().tolist() == [round(0.5 * 55 + 0.5 * 200)]
 
 
-def test_augmix_weights_cover_everything() -> None:
-    """Beta(1, 1) and Dirichlet(1, 1, 1): evenly, so that means are 1/2 and 1/3."""
+def test_augmix_weight_distributions() -> None:
+    """Means and variances of the Beta and Dirichlet samples."""
     from thirtytwo.augment.random import beta, dirichlet
 
     generator = torch.Generator().manual_seed(0)

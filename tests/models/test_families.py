@@ -1,4 +1,4 @@
-"""Every family of networks, ours and timm's: one step of training, maps, heatmaps, taps and export."""
+"""Every family of networks: a training step, maps, heatmaps, taps and export."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def timm(architecture: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
 
 
 SMALL: dict[str, Row] = {
-    # network and options, last maps of a 32-pixel picture, whether there are heatmaps
+    # network and options, last maps of a 32-pixel image, whether there are heatmaps
     "resnet, enlarged": ("timm", timm("resnet50", **SMALL_RESNET)[1] | {"input_size": 64}, (128, 8, 8), True),
     "efficientnet": (*timm("test_efficientnet"), (256, 4, 4), True),
     "efficientnetv2": (
@@ -71,8 +71,8 @@ def net(name: str, options: dict[str, Any]) -> Net:
     return MODELS.get(name)(CLASSES, options)
 
 
-def settled(made: Net) -> Net:
-    """`made` with normalisation that has seen pictures and logits of a natural size."""
+def with_statistics(made: Net) -> Net:
+    """`made` with measured BatchNorm statistics and logits of a typical size."""
     made.train()
     torch.manual_seed(2)
     with torch.no_grad():
@@ -87,22 +87,22 @@ def settled(made: Net) -> Net:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", SMALL)
-def test_every_family_trains_exports_and_shows_where_it_looked(row: str, tmp_path: Path) -> None:
+def test_every_family_trains_exports_and_gives_heatmaps(row: str, tmp_path: Path) -> None:
     made, width = checked(SMALL[row])
     check_export(made, tmp_path / "model.onnx", width)
 
 
 @pytest.mark.parametrize("row", WHOLE)
-def test_whole_networks_train_and_show_where_they_looked(row: str) -> None:
+def test_full_networks_train_and_give_heatmaps(row: str) -> None:
     checked(WHOLE[row])
 
 
 def checked(row: Row) -> tuple[Net, int]:
-    """The network of a row after every check but export, and the width of its features."""
+    """The network of a row after every check except export, and the width of its features."""
     name, options, shape, heat = row
     made = net(name, options)
     check_one_step(made)
-    settled(made)
+    with_statistics(made)
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         maps = made.maps(images)
@@ -118,7 +118,7 @@ def checked(row: Row) -> tuple[Net, int]:
 
 
 def check_one_step(made: Net) -> None:
-    """A step lowers the loss of its own batch, and every parameter takes part."""
+    """A step lowers the loss of its batch, and every parameter has a gradient."""
     made.train()
     torch.manual_seed(1)
     images, labels = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES
@@ -137,7 +137,7 @@ def check_one_step(made: Net) -> None:
 
 
 def check_heatmaps(made: Net, images: Tensor) -> None:
-    """The mean (sum, where places have weights of their own) of a class's map is its logit, but for a constant."""
+    """The mean (sum, if positions have their own weights) of a class's map is its logit up to a constant."""
     if isinstance(made, FastNet):
         return  # a maximum decides there; its heatmaps have tests of their own
     with torch.inference_mode():
@@ -150,7 +150,7 @@ def check_heatmaps(made: Net, images: Tensor) -> None:
 
 
 def check_tap(made: Net, images: Tensor) -> None:
-    """What is tapped has places, and logits depend on it."""
+    """Tapped maps have spatial positions, and logits depend on them."""
     seen: list[Tensor] = []
 
     def tap(maps: Tensor) -> Tensor:
@@ -183,8 +183,8 @@ def check_export(made: Net, path: Path, width: int) -> None:
         }
     )
     export_onnx(made, info, path)
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    assert check_parity(made, info, path, pictures)["probabilities"] < 1e-4
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    assert check_parity(made, info, path, images)["probabilities"] < 1e-4
     session, _ = open_session(path)
     shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
     assert shapes["features"] == [width]

@@ -1,4 +1,4 @@
-"""FastNet: its whitening stem, its start, its shapes, its three steps."""
+"""FastNet: whitening stem, initialization, shapes and three steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def net(options: dict[str, Any] | None = None, classes: int = 5) -> FastNet:
 
 
 def smooth_noise(count: int, size: int = 16) -> Tensor:
-    """Noise whose neighbours and channels go together, as in photographs."""
+    """Noise with correlated neighbours and channels, as in photographs."""
     torch.manual_seed(1)
     images = F.avg_pool2d(torch.randn(count, 3, size + 2, size + 2), 3, stride=1)
     return 2 * (images + images.mean(dim=1, keepdim=True))
@@ -56,10 +56,10 @@ def test_whitening_makes_patches_white() -> None:
     variances = torch.linalg.eigvalsh(torch.cov(seen.T)).flip(0)
     expected = torch.diag(variances / (variances + EIGENVALUE_FLOOR))
     torch.testing.assert_close(covariance, expected, atol=2e-3, rtol=0)
-    assert float(expected.diag().min()) > 0.9, "the data are rich enough to tell"
+    assert float(expected.diag().min()) > 0.9, "all directions have variance"
 
 
-def test_whitening_does_not_depend_on_chance() -> None:
+def test_whitening_is_deterministic() -> None:
     one, other = net(), net()
     one.prepare(smooth_noise(32))
     torch.manual_seed(5)
@@ -68,7 +68,7 @@ def test_whitening_does_not_depend_on_chance() -> None:
 
 
 @pytest.mark.parametrize("kind", ["grey", "one colour", "two colours"])
-def test_pictures_without_colour_leave_no_dead_channel(kind: str) -> None:
+def test_gray_images_leave_no_dead_channel(kind: str) -> None:
     images = smooth_noise(32)
     if kind == "grey":
         images = images[:, :1].expand(-1, 3, -1, -1).contiguous()
@@ -174,26 +174,26 @@ def test_a_stopped_stem_bias_keeps_its_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "parts"),
     [
-        ({"group": []}, "unknown key 'group'. Did you mean 'groups'?"),
-        ({"groups": [{"width": 8, "residul": True}]}, "Did you mean 'residual'?"),
-        ({"groups": [{"width": 2}]}, "'groups.0.width' must be greater than or equal to 8, found 2."),
-        ({"groups": [{}]}, "'groups.0.width' is missing."),
-        ({"groups": [{"width": 8, "body": [0]}]}, "greater than or equal to 1"),
-        ({"groups": [{"width": 8, "body": [2], "residual": True}]}, "odd filter sides"),
-        ({"activation": "relu"}, "'gelu' or 'silu', found 'relu'"),
-        ({"pooling": 3}, "found 3"),
+        ({"group": []}, ["'group'", "'groups'"]),
+        ({"groups": [{"width": 8, "residul": True}]}, ["residul", "'residual'"]),
+        ({"groups": [{"width": 2}]}, ["'groups.0.width'", "8", "found 2"]),
+        ({"groups": [{}]}, ["'groups.0.width'"]),
+        ({"groups": [{"width": 8, "body": [0]}]}, ["groups.0.body.0", "1", "found 0"]),
+        ({"groups": [{"width": 8, "body": [2], "residual": True}]}, ["groups.0", "odd"]),
+        ({"activation": "relu"}, ["'gelu'", "'silu'", "'relu'"]),
+        ({"pooling": 3}, ["'pooling'", "3"]),
     ],
 )
-def test_wrong_options(options: dict[str, Any], says: str) -> None:
+def test_wrong_options(options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         net(options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "model.options of fastnet" in str(caught.value)
 
 
-def test_a_tap_sees_the_maps_on_the_way_to_the_logits() -> None:
+def test_tap_receives_the_maps() -> None:
     made, images, seen = net(RESIDUAL).eval(), smooth_noise(3, 32), list[Tensor]()
 
     def tap(maps: Tensor) -> Tensor:

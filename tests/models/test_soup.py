@@ -1,4 +1,4 @@
-"""Averaged weights, and BatchNorm measured anew."""
+"""Averaged weights, and recomputed BatchNorm statistics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_mean_of_weights_by_hand() -> None:
     mean = averaged_weights([first, second])
     assert mean["weight"].tolist() == [2.0, 0.0]
     assert mean["steps"].item() == 7
-    with pytest.raises(ValueError, match="needs weights"):
+    with pytest.raises(ValueError, match="states"):
         averaged_weights([])
 
 
-def test_statistics_are_those_of_the_pictures() -> None:
+def test_statistics_are_recomputed_from_images() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=0.2), nn.Dropout(0.5))
     images = torch.rand((40, 3, 6, 6), generator=torch.Generator().manual_seed(0))
     before = net[0].weight.clone()
@@ -37,7 +37,7 @@ def test_statistics_are_those_of_the_pictures() -> None:
     assert torch.equal(net[0].weight, before)
 
 
-def test_networks_without_batchnorm_look_at_nothing() -> None:
+def test_networks_without_batchnorm_read_no_images() -> None:
     def never():
         raise AssertionError("looked")
         yield

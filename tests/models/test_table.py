@@ -1,4 +1,4 @@
-"""The committed table behind `thirtytwo models` is what the networks and the benchmarks say."""
+"""The committed table behind `thirtytwo models` agrees with the networks and the benchmarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS_FOLDER = ROOT / "src" / "thirtytwo" / "models"
 TABLE: dict[str, Any] = json.loads((MODELS_FOLDER / "networks.json").read_text(encoding="utf-8"))
 CHECKED = ("textbook", "fastnet", "fastnet-m", "resnet18", "densenet", "efficientnet_b0", "convnext_atto")
-"""The quick ones; they show whether the table is current."""
+"""Fast networks, enough to detect an outdated table."""
 
 
 def tool(name: str) -> Any:
@@ -38,7 +38,7 @@ def test_every_network_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_rows_are_current(name: str) -> None:
+def test_table_is_current(name: str) -> None:
     (row,) = (row for row in TABLE["networks"] if row["options"].get("architecture", row["name"]) == name)
     found = tool("write_networks").measure(row["name"], row["options"], (32,))
     assert found == row | {"flops": {"32": row["flops"]["32"]}}, "run: python tools/write_networks.py"
@@ -53,7 +53,7 @@ def test_flops_of_a_convolution_are_counted_as_two_for_a_multiply_add() -> None:
     assert row["flops"]["32"] == 2 * products
 
 
-def test_measured_accuracies_are_those_of_the_benchmarks() -> None:
+def test_measured_accuracies_equal_benchmark_results() -> None:
     script = tool("measured")
     assert (MODELS_FOLDER / "measured.json").read_text(encoding="utf-8") == script.text(), "run: make docs"
     by_hand = json.loads((ROOT / "benchmarks/results/accuracy-cifar10-fast-cpu.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Networks for CIFAR: their sizes are the published ones, and what they compute is what their papers say."""
+"""Networks for CIFAR: parameter counts and computations as published."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def convolutions(made: nn.Module) -> list[nn.Conv2d]:
 
 
 @pytest.mark.parametrize(("name", "options", "count"), PARAMETERS)
-def test_parameters_are_those_of_the_papers(name: str, options: dict[str, Any], count: int) -> None:
+def test_parameter_counts_equal_the_papers(name: str, options: dict[str, Any], count: int) -> None:
     assert sum(parameter.numel() for parameter in net(name, options).parameters()) == count
 
 
-def test_preactivation_computes_what_timms_does() -> None:
+def test_preactivation_equals_timm() -> None:
     ours = net("preresnet18").train()
     theirs = net("timm", {"architecture": "resnetv2_18"}).train()
     names = {"stem.weight": "body.stem.conv.weight", "head.weight": "head.weight", "head.bias": "head.bias"}
@@ -77,7 +77,7 @@ def test_residual_branches_can_start_at_zero(zero: bool) -> None:
     assert all(bool((weight == 0).all()) == zero for weight in last)
 
 
-def test_small_pictures_keep_their_places() -> None:
+def test_small_images_keep_their_resolution() -> None:
     strided = {
         name: [conv.stride[0] for conv in convolutions(net(name)) if conv.stride != (1, 1) and conv.kernel_size[0] == 3]
         for name in ("resnet18", "vgg16", "densenet", "preresnet18")
@@ -94,7 +94,7 @@ def test_densenet_bc_has_a_bottleneck_and_halves_at_transitions() -> None:
     assert shapes[:8] == [(3, 24, 3), *block, (60, 30, 1)]
 
 
-def test_textbook_is_laid_out_as_told() -> None:
+def test_textbook_follows_its_settings() -> None:
     options = {"widths": [8, 16], "convolutions": 1, "dropout": [0.1], "dense": [20], "dense_dropout": 0.3, "places": 2}
     made = net("textbook", options)
     assert isinstance(made, Textbook)
@@ -113,21 +113,21 @@ def test_textbook_is_laid_out_as_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "parts"),
     [
-        ("wideresnet", {"depth": 18}, "depth must be 6 n + 4"),
-        ("wideresnet", {"widht": 2}, "Did you mean 'width'?"),
-        ("densenet", {"depth": 12}, "depth must be 6 n + 4"),
-        ("resnet18", {"architecture": "resnet50"}, "unknown key 'architecture'"),
-        ("textbook", {"widths": []}, "model.options of textbook"),
-        ("textbook", {"dropout": [1.0]}, "less than 1"),
-        ("fastnet-m", {"poolin": "max"}, "model.options of fastnet-m"),
+        ("wideresnet", {"depth": 18}, ["depth", "6 n + 4"]),
+        ("wideresnet", {"widht": 2}, ["'widht'", "'width'"]),
+        ("densenet", {"depth": 12}, ["depth", "6 n + 4"]),
+        ("resnet18", {"architecture": "resnet50"}, ["'architecture'"]),
+        ("textbook", {"widths": []}, ["model.options of textbook", "widths"]),
+        ("textbook", {"dropout": [1.0]}, ["dropout", "1.0"]),
+        ("fastnet-m", {"poolin": "max"}, ["model.options of fastnet-m", "'pooling'"]),
     ],
 )
-def test_wrong_options(name: str, options: dict[str, Any], says: str) -> None:
+def test_wrong_options(name: str, options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         net(name, options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_sizes_of_fastnet_take_its_options() -> None:

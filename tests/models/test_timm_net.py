@@ -1,4 +1,4 @@
-"""Networks of timm: how they are fitted to small pictures, what they tell of it, and what is refused."""
+"""Networks of timm: adaptation to small images, choices, and errors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def net(architecture: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options", "settled", "told"),
+    ("architecture", "options", "settled", "expected"),
     [
-        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution at stride 1 and no max-pool"]),
-        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem and in the first stage"]),
+        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution"]),
+        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem"]),
         ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem: patches of an eighth", "32×32"]),
         ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
         ("resnet18", {"pretrained": True, "input_size": 64}, ("upsample", 64), ["upsample: enlarged", "64×64"]),
@@ -36,13 +36,13 @@ def net(architecture: str, **options: Any) -> Any:
         ("mobilevit_xxs", {}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
     ],
 )  # fmt: skip
-def test_the_choice_is_told_with_its_reason(
-    architecture: str, options: dict[str, Any], settled: tuple[str, int], told: list[str]
+def test_choices_have_values_and_reasons(
+    architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
     assert (made.settled["small_images"], made.settled["input_size"]) == settled
-    assert len(made.choices) == len(told)
-    for choice, start in zip(made.choices, told, strict=True):
+    assert len(made.choices) == len(expected)
+    for choice, start in zip(made.choices, expected, strict=True):
         assert choice.value.startswith(start)
         assert choice.reason
     again = net(architecture, **options, **{key: made.settled[key] for key in made.settled if key not in options})
@@ -52,7 +52,7 @@ def test_the_choice_is_told_with_its_reason(
 
 
 @pytest.mark.parametrize("architecture", ["resnet50d", "resnetv2_50", "mobilenetv3_small_050", "regnety_002"])
-def test_other_families_see_four_by_four_places(architecture: str) -> None:
+def test_other_families_give_four_by_four_maps(architecture: str) -> None:
     made = net(architecture).eval()
     with torch.inference_mode():
         assert made.maps(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
@@ -69,12 +69,12 @@ def test_pretrained_layers_keep_their_published_shape() -> None:
         }
 
 
-def test_pretrained_networks_name_the_statistics_of_their_pictures() -> None:
+def test_pretrained_networks_have_statistics() -> None:
     assert net("resnet18").statistics is None
     assert net("resnet18", pretrained=True).statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_enlarging_happens_inside() -> None:
+def test_images_are_enlarged_inside_the_network() -> None:
     made = net("resnet18", input_size=64, arguments=TINY).eval()
     images = torch.randn(2, 3, 32, 32)
     larger = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
@@ -84,13 +84,13 @@ def test_enlarging_happens_inside() -> None:
         torch.testing.assert_close(made(images), plain(larger))
 
 
-def test_a_network_built_for_one_size_takes_others() -> None:
+def test_fixed_size_networks_accept_other_sizes() -> None:
     made = net("vit_tiny_patch16_224", arguments=SHALLOW).eval()
     with torch.inference_mode():
         assert made(torch.randn(2, 3, 24, 24)).shape == (2, 5)
 
 
-def test_its_logits_are_timms() -> None:
+def test_logits_equal_timm() -> None:
     import timm
 
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def test_its_logits_are_timms() -> None:
         torch.testing.assert_close(made(images), theirs(images))
 
 
-def test_a_dense_head_stands_between() -> None:
+def test_dense_head() -> None:
     made = net("resnet18", head=[16, 8], head_dropout=0.5, arguments=TINY)
     assert [type(layer) for layer in made.hidden] == [nn.Linear, nn.ReLU, nn.Dropout] * 2
     assert made.head.in_features == 8
@@ -116,7 +116,7 @@ def test_dropout_reaches_timm() -> None:
     assert made.body.layer4[0].drop_path.drop_prob == pytest.approx(0.2)
 
 
-def test_muon_may_move_matrices_only() -> None:
+def test_only_matrices_are_filters() -> None:
     made = net("vit_tiny_patch16_224", arguments=SHALLOW)
     roles = made.parameter_groups()
     names = {id(parameter): name for name, parameter in made.named_parameters()}
@@ -132,7 +132,7 @@ def test_muon_may_move_matrices_only() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
-def test_a_tap_sees_the_patches_that_the_class_token_is_made_of(architecture: str) -> None:
+def test_tap_receives_patch_tokens(architecture: str) -> None:
     made = net(architecture, arguments=SHALLOW).eval()
     images, seen = torch.randn(2, 3, 32, 32), list[Tensor]()
 
@@ -153,7 +153,7 @@ def test_a_tap_sees_the_patches_that_the_class_token_is_made_of(architecture: st
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() -> None:
+def test_new_networks_are_in_training_mode_and_depend_only_on_the_seed() -> None:
     one, other = (
         net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
         net("convnext_atto", arguments={"depths": [1, 1, 1, 1]}),
@@ -163,31 +163,29 @@ def test_making_a_network_leaves_it_in_training_and_depends_on_the_seed_alone() 
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "says"),
+    ("options", "kind", "parts"),
     [
-        ({"architecture": "resnet51"}, UnknownNameError, "knows no architecture 'resnet51'. Did you mean"),
-        ({"architecture": "hf-hub:owner/net"}, UnknownNameError, "knows no architecture 'hf-hub:owner/net'"),
-        ({}, RecipeError, "'architecture' is missing"),
-        ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, "Did you mean 'small_images'?"),
-        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, "no stem for small pictures is known"),
-        ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, "timm could not build resnet18"),
+        ({"architecture": "resnet51"}, UnknownNameError, ["'resnet51'", "'resnet50'"]),
+        ({"architecture": "hf-hub:owner/net"}, UnknownNameError, ["'hf-hub:owner/net'"]),
+        ({}, RecipeError, ["'architecture'"]),
+        ({"architecture": "resnet18", "smal_images": "stem"}, RecipeError, ["'smal_images'", "'small_images'"]),
+        ({"architecture": "mobilevit_xxs", "small_images": "stem"}, RecipeError, ["mobilevit_xxs", "'upsample'"]),
+        ({"architecture": "resnet18", "arguments": {"depht": 2}}, RecipeError, ["resnet18", "depht"]),
         (
             {"architecture": "levit_128s", "input_size": 32, "small_images": "none"},
             RecipeError,
-            "pictures of 32 pixels",
+            ["32×32"],
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(
-    options: dict[str, Any], kind: type[ThirtytwoError], says: str
-) -> None:
+def test_invalid_options_raise_errors(options: dict[str, Any], kind: type[ThirtytwoError], parts: list[str]) -> None:
     with pytest.raises(kind) as caught:
         MODELS.get("timm")(5, options)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "model.options of timm" in str(caught.value)
 
 
-def test_families_with_a_stem_are_timms() -> None:
+def test_families_are_timm_modules() -> None:
     import timm
 
     modules = {timm.models.model_entrypoint(name).__module__.rpartition(".")[2] for name in timm.list_models()}

@@ -49,7 +49,7 @@ def small(count: int = 4) -> np.ndarray:
 
 
 def blurred(count: int = 4) -> torch.Tensor:
-    """The same enlarged as the package enlarges every image."""
+    """The same, enlarged as during inference."""
     large = np.stack([resize(image, SIZE, "squash") for image in small(count)])
     return torch.from_numpy(large).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -58,7 +58,7 @@ def sharp(count: int = 4) -> torch.Tensor:
     return torch.rand((count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(2)) * 2 - 1
 
 
-def test_a_blurred_image_is_for_the_fine_tuned_network_alone(net: ZeroShot) -> None:
+def test_blurred_images_use_only_the_fine_tuned_network(net: ZeroShot) -> None:
     images = blurred()
     with torch.inference_mode():
         before = torch.from_numpy(small()).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -70,12 +70,12 @@ def test_a_blurred_image_is_for_the_fine_tuned_network_alone(net: ZeroShot) -> N
         torch.testing.assert_close(net.known_score(features).exp(), expected.amax(dim=1))
 
 
-def test_a_sharp_image_is_half_the_general_network_s(net: ZeroShot) -> None:
+def test_sharp_images_use_the_general_network_by_half(net: ZeroShot) -> None:
     images = sharp()
     with torch.inference_mode():
         features = net.embed(images)
         assert torch.allclose(features[:, -1], torch.full((4,), 0.5))
-        own, named, _ = net.evidence(features)
+        own, named, _ = net.branch_probabilities(features)
         imagenet = torch.softmax(net.general(images), dim=1)
         expected = torch.stack([imagenet[:, 1] + imagenet[:, 2], imagenet[:, 3], torch.zeros(4)], dim=1)
         torch.testing.assert_close(named, expected)
@@ -92,7 +92,8 @@ def test_probabilities_sum_to_one(net: ZeroShot) -> None:
             torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(len(images)), atol=1e-4, rtol=0)
 
 
-def test_the_model_file_says_what_the_network_says(net: ZeroShot, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_exported_model_equals_the_network(net: ZeroShot, tmp_path: Path) -> None:
     info = ModelInfo(
         classes=("a", "b", "c"),
         input_size=SIZE,
@@ -119,7 +120,7 @@ def test_the_model_file_says_what_the_network_says(net: ZeroShot, tmp_path: Path
     assert known == (score >= -0.4).tolist()
 
 
-def test_heat_of_a_class_without_imagenet_classes_is_the_fine_tuned_network_s(net: ZeroShot) -> None:
+def test_heatmap_of_an_unmapped_class_is_the_fine_tuned_network_s(net: ZeroShot) -> None:
     with torch.inference_mode():
         maps = net.maps(sharp())
         own = maps[:, : net.widths[0]]

@@ -1,4 +1,4 @@
-"""Training in a blink, and a network without normalisation whose steps can be worked out by hand."""
+"""Fast training runs, and a network without normalisation whose steps can be computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Train = Callable[..., Fitted]
 
 
 class Plain(Net):
-    """A linear layer on the mean colour of each quarter of the picture."""
+    """A linear layer on the mean color of each quarter of the image."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Plain(Net):
 
 @pytest.fixture
 def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name under which `Plain` can be trained."""
+    """The registered name of `Plain`."""
 
     def build(classes: int, options: Mapping[str, Any]) -> Plain:
         return Plain(classes)
@@ -57,7 +57,7 @@ def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
-    """`train(run, recipe)` fits 48 pictures of 3 classes, 12 held out, in the directory `run`."""
+    """`train(run, recipe)` trains on 48 images of 3 classes, with 12 for validation, in the directory `run`."""
 
     def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
         hardware = choose_hardware(recipe.train, "cpu")

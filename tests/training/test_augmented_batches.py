@@ -1,4 +1,4 @@
-"""Training batches: what the recipe says, the same whenever it is made, and `fast` as it has always been."""
+"""Training batches: they follow the recipe, are deterministic, and those of `fast` are unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fast(
     classes: tuple[str, ...] = (),
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> TrainingBatches:
-    """The recipe `fast` with other keys of `[augment]`, on 96 pictures in batches of 32."""
+    """Batches of the recipe `fast` with changes to `[augment]`, on 96 images in batches of 32."""
     named = {f"augment.{key}": value for key, value in augment.items()}
     sizes = [{"size": 8, "until": 0.5}] if stages else []
     overrides = {"schedule.batch_size": 32, "schedule.epochs": 2, "schedule.resolution": sizes} | named
@@ -43,8 +43,8 @@ def fast(
         ("random", 5, "b1bfc84976e47f56e796870f2944df5616893c718b96ee1790e92ffc1cf31ed4"),
     ],
 )
-def test_fast_is_what_it_was_when_its_accuracy_was_measured(flip: str, side: int, expected: str) -> None:
-    """With a mean of 0 and a deviation of a level, batches are whole numbers: alike on every machine."""
+def test_fast_batches_are_unchanged(flip: str, side: int, expected: str) -> None:
+    """With mean 0 and a std of one level, batches are integers, equal on every machine."""
     batches = fast((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), augment={"flip": flip, "cutout": side})
     found = hashlib.sha256()
     for epoch in range(2):
@@ -88,8 +88,8 @@ ALL: dict[str, object] = {
 }
 
 
-def test_everything_at_once_is_the_same_whenever_it_is_made() -> None:
-    """Also in the middle of an epoch that an interrupted run began."""
+def test_all_augmentations_are_deterministic() -> None:
+    """Also in the middle of an epoch of an interrupted run."""
     one, other = (fast(classes=CLASSES, augment=ALL) for _ in range(2))
     torch.manual_seed(0)
     list(other)
@@ -113,26 +113,26 @@ def test_mixed_targets(changes: dict[str, object]) -> None:
         assert targets.dtype == torch.float32
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(32))
         assert int((targets[:, 7:] > 0).sum()) == 0, "labels are 0 to 6"
-    with pytest.raises(ValueError, match="need the names of the classes"):
+    with pytest.raises(ValueError, match="classes"):
         fast(augment=changes)
 
 
 @pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"cutmix": 1.0}])
-def test_every_step_draws_its_own_shares(changes: dict[str, object]) -> None:
+def test_shares_differ_between_steps(changes: dict[str, object]) -> None:
     batches = fast(classes=CLASSES, augment=changes)
     positions = torch.arange(32)
     first, second = (batches.batch(positions, 0, step)[1].max(dim=1).values for step in range(2))
     assert not torch.equal(first.sort().values, second.sort().values)
 
 
-def test_cutmix_shares_are_exact_at_the_size_that_is_shown() -> None:
+def test_cutmix_shares_are_exact_at_every_size() -> None:
     for _, targets in fast(classes=CLASSES, augment={"cutmix": 1.0}, stages=True):
         pixels = targets * 64
         torch.testing.assert_close(pixels, pixels.round(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_batches_have_the_layout_that_was_asked_for(memory_format: torch.memory_format) -> None:
+def test_batches_have_the_requested_layout(memory_format: torch.memory_format) -> None:
     for changes in ({}, {"policy": "augmix"}, {"mixup": 1.0}, {"cutmix": 1.0}):
         images, _ = next(iter(fast(classes=CLASSES, augment=changes, memory_format=memory_format)))
         assert images.is_contiguous(memory_format=memory_format)

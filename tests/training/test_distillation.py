@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,25 +21,25 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.build import build_net
 from thirtytwo.training.distillation import Teacher, read_teacher
-from thirtytwo.training.fit import Fitted, fit, prepared
+from thirtytwo.training.fit import Fitted, build_training, fit
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.losses import distillation
 from thirtytwo.workflows.scoring import model_info, save_weights
 
 CLASSES = ("class 0", "class 1", "class 2")
 OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-"""Mean and deviation of a student's pictures that are not the teacher's."""
+"""Mean and deviation of a student's images that are not the teacher's."""
 
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> tuple[Path, Fitted]:
-    """A run of 16×16 pictures with weights and model file, and what was fitted in it."""
-    pictures = tiny.pictures(48, seed=3)
+    """A run of 16×16 images with weights and model file, and the result of its training."""
+    data = tiny.pictures(48, seed=3)
     recipe = tiny.recipe()
     run = RunDir.create(tmp_path_factory.mktemp("teacher") / "run")
-    fitted = fit(recipe, pictures, None, run, choose_hardware(recipe.train, "cpu"), show=False)
-    dataset = DataSet("colours", pictures, None, pictures, "abc")
-    info = model_info(fitted, recipe, dataset, Parts(pictures, None, pictures))
+    fitted = fit(recipe, data, None, run, choose_hardware(recipe.train, "cpu"), show=False)
+    dataset = DataSet("colours", data, None, data, "abc")
+    info = model_info(fitted, recipe, dataset, Parts(data, None, data))
     run.write_recipe(recipe)
     save_weights(fitted.net, info, run)
     export_onnx(fitted.net, info, run.onnx)
@@ -50,7 +51,7 @@ def read(path: Path) -> Teacher:
 
 
 @pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
-def test_answers_are_those_of_the_run(
+def test_teacher_logits_equal_the_run(
     source: str, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     path, fitted = teacher_run
@@ -78,11 +79,11 @@ def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: Simpl
 
 def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
     path, fitted = teacher_run
-    pictures = tiny.pictures(48)
+    data = tiny.pictures(48)
     recipe = tiny.recipe(
         train__distill={"run": str(path), "temperature": 3.0, "weight": 0.25}, train__label_smoothing=0.1, seed=2
     )
-    loop, batches, mean, std = prepared(recipe, pictures, choose_hardware(recipe.train, "cpu"))
+    loop, batches, mean, std = build_training(recipe, data, choose_hardware(recipe.train, "cpu"))
     images, labels = next(iter(batches))
     loop.train()
     found = loop.training_step((images, labels), 0)["loss"]
@@ -99,7 +100,7 @@ def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNa
     torch.testing.assert_close(found, 0.75 * hard + 0.25 * distillation(logits, taught, 3.0), rtol=1e-4, atol=1e-3)
 
 
-def test_a_student_of_its_teacher_alone_calls_what_it_calls(
+def test_distilled_student_predicts_as_its_teacher(
     train: Callable[..., Fitted], teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace
 ) -> None:
     path, fitted = teacher_run
@@ -118,19 +119,19 @@ def test_resumed_student_equals_uninterrupted(
     tiny: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from thirtytwo.training.callbacks import Ledger
+    from thirtytwo.training.callbacks import HistoryCallback
 
     recipe = tiny.recipe(train__distill={"run": str(teacher_run[0])})
     straight = train("straight", recipe)
-    plain = Ledger.on_train_epoch_end
+    plain = HistoryCallback.on_train_epoch_end
 
-    def stop(self: Ledger, *arguments: Any) -> None:
+    def stop(self: HistoryCallback, *arguments: Any) -> None:
         plain(self, *arguments)
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Ledger, "on_train_epoch_end", stop)
+        stopping.setattr(HistoryCallback, "on_train_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("stopped", recipe)
     assert same_weights(straight, train("stopped", recipe, resume=True))
@@ -140,15 +141,15 @@ def test_resumed_student_equals_uninterrupted(
 def test_a_damaged_teacher(source: str, teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
     (tmp_path / source).write_bytes((teacher_run[0] / source).read_bytes()[:1000])
-    with pytest.raises(RunError, match=rf"{source} .*damaged"):
+    with pytest.raises(RunError, match=re.escape(str(source))):
         read(tmp_path)
 
 
-def test_what_is_no_teacher(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run directory"):
+def test_invalid_teachers(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="gone"):
         read(tmp_path / "gone")
     shutil.copy(teacher_run[0] / "recipe.toml", tmp_path / "recipe.toml")
-    with pytest.raises(RunError, match="neither weights nor a model file"):
+    with pytest.raises(RunError, match="train.distill.run"):
         read(tmp_path)
-    with pytest.raises(RecipeError, match="tells 3 classes apart; expected the 2 of this data"):
+    with pytest.raises(RecipeError, match=r"train.distill.run.*\b3\b.*\b2\b"):
         read_teacher(str(teacher_run[0]), CLASSES[:2], *OWN, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The loop: the same by seed, the same after a stop, and the same as a loop in plain PyTorch."""
+"""Training: deterministic, equal after resuming, and equal to a loop in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.callbacks import HISTORY_COLUMNS, Ledger
+from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
 from thirtytwo.training.fit import Fitted, Loop, build_net
 
 AUGMENTED: dict[str, Any] = {
@@ -47,19 +47,19 @@ def history(path: Path) -> list[dict[str, float]]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
     """Make the training stop after this many batches."""
     count = 0
-    plain = Ledger.on_train_batch_end
+    plain = HistoryCallback.on_train_batch_end
 
-    def on_train_batch_end(self: Ledger, *arguments: Any) -> None:
+    def on_train_batch_end(self: HistoryCallback, *arguments: Any) -> None:
         nonlocal count
         count += 1
         if count == batches:
             raise error
         plain(self, *arguments)
 
-    monkeypatch.setattr(Ledger, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
 
 
-def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_weights_depend_only_on_the_seed(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     one = train("one", tiny.recipe(**AUGMENTED))
     torch.manual_seed(99)
     again = train("again", tiny.recipe(**AUGMENTED))
@@ -69,7 +69,7 @@ def test_seed_decides_every_weight(train: Train, tiny: SimpleNamespace, tmp_path
     assert history(tmp_path / "one") == history(tmp_path / "again")
 
 
-def test_history_and_what_is_given_back(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     fitted = train("run", tiny.recipe())
     rows = RunDir(tmp_path / "run").read_history()
     assert (tmp_path / "run" / "history.csv").read_text().splitlines()[0] == ",".join(HISTORY_COLUMNS)
@@ -101,7 +101,7 @@ def test_resumed_equals_uninterrupted(
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
 
 
-def test_resuming_a_whole_run_trains_no_more(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_does_not_train(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     recipe = tiny.recipe()
     one = train("run", recipe)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
@@ -119,18 +119,18 @@ def test_resuming_from_a_damaged_checkpoint(
     train("run", recipe)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-2000] if content is None else content)
-    with pytest.raises(RunError, match="does not fit this recipe or is damaged"):
+    with pytest.raises(RunError, match=r"last\.ckpt"):
         train("run", recipe, resume=True)
 
 
 def test_resuming_with_another_network(train: Train, tiny: SimpleNamespace) -> None:
     train("run", tiny.recipe(schedule__epochs=1))
     wider = tiny.recipe(schedule__epochs=1, model__options={"groups": [{"width": 8}, {"width": 24}]})
-    with pytest.raises(RunError, match="does not fit this recipe"):
+    with pytest.raises(RunError, match=r"last\.ckpt"):
         train("run", wider, resume=True)
 
 
-def test_checkpoints_hold_no_code(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_checkpoints_contain_no_code(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     train("run", tiny.recipe(train__keep="best", train__patience=5))
     files = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert files == ["best.ckpt", "last.ckpt"]
@@ -140,7 +140,7 @@ def test_checkpoints_hold_no_code(train: Train, tiny: SimpleNamespace, tmp_path:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Tensor]]:
-    """Validation says what the script says; gives the weights it was shown, by epoch."""
+    """Replace validation metrics by a script; return the validated weights by epoch."""
     seen: dict[int, dict[str, Tensor]] = {}
 
     def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -159,12 +159,12 @@ def test_patience_and_best(
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=6, train__patience=2, train__keep="best", train__monitor=monitor)
     fitted = train("run", recipe)
-    assert fitted.epochs == 4, "best in epoch 2, then two looks without a better one"
+    assert fitted.epochs == 4, "best in epoch 2, then two validations without improvement"
     state = fitted.net.state_dict()
     assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
     assert not all(torch.equal(state[name], value) for name, value in scripted[3].items())
     again = train("run", recipe, resume=True)
-    assert again.epochs == 4, "stopped is stopped"
+    assert again.epochs == 4, "early stopping persists"
     assert same_weights(fitted, again)
 
 
@@ -186,23 +186,25 @@ def test_keep(
     assert all(torch.equal(state[name], value) for name, value in scripted[like].items())
 
 
-@pytest.mark.parametrize(("every", "epochs", "looks"), [(1, 3, [1, 2, 3]), (2, 3, [2, 3]), (2, 4, [2, 4]), (9, 3, [3])])
+@pytest.mark.parametrize(
+    ("every", "epochs", "validated"), [(1, 3, [1, 2, 3]), (2, 3, [2, 3]), (2, 4, [2, 4]), (9, 3, [3])]
+)
 def test_validate_every(
-    every: int, epochs: int, looks: list[int], train: Train, tiny: SimpleNamespace, tmp_path: Path
+    every: int, epochs: int, validated: list[int], train: Train, tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     train("run", tiny.recipe(train__validate_every=every, schedule__epochs=epochs))
-    assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == looks
+    assert [row["epoch"] for row in history(tmp_path / "run") if "val_accuracy" in row] == validated
 
 
-def test_best_with_rare_looks(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
-    """Looks after epochs 2, 4 and 5: the first is best."""
+def test_best_with_rare_validation(train: Train, tiny: SimpleNamespace, scripted: dict[int, dict[str, Tensor]]) -> None:
+    """Validation after epochs 2, 4 and 5: the first is best."""
     fitted = train("run", tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best"))
     state = fitted.net.state_dict()
     assert sorted(scripted) == [1, 3, 4]
     assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
 
 
-def test_resumed_with_rare_looks(
+def test_resuming_with_rare_validation(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=5, train__validate_every=2, train__keep="best")
@@ -215,15 +217,16 @@ def test_resumed_with_rare_looks(
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
 
 
-def test_nothing_held_out(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_no_validation_images(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     fitted = train("run", tiny.recipe(train__keep="best", train__patience=1), val=False)
     assert fitted.epochs == 3
     assert "val_loss" not in history(tmp_path / "run")[0]
 
 
 def test_diverged_loss(train: Train, tiny: SimpleNamespace) -> None:
-    with pytest.raises(DivergedError, match=r"^Training diverged: the loss in epoch \d is (nan|inf)\. Lower"):
+    with pytest.raises(DivergedError, match=r"\d.*(nan|inf)") as raised:
         train("run", tiny.recipe(optimizer__lr_head=1e30, optimizer__lr_rest=1e30))
+    assert "optimizer.lr" in str(raised.value.fix)
 
 
 def test_tensorboard_on_request(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
@@ -242,9 +245,9 @@ def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypa
 
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", refuse)
-        with pytest.raises(OutputError, match="history.csv could not be written: No space left on device"):
+        with pytest.raises(OutputError, match=r"history\.csv.*No space left on device"):
             train("run", tiny.recipe())
-    assert list((tmp_path / "run").iterdir()) == [], "nothing half-written"
+    assert list((tmp_path / "run").iterdir()) == [], "no partial file"
 
 
 def batches_of(recipe: Recipe, tiny: SimpleNamespace) -> TrainingBatches:
@@ -265,12 +268,12 @@ def test_sizes_rise_as_the_recipe_says(tiny: SimpleNamespace) -> None:
     assert sizes == [8] * 3 + [12] * 6 + [16] * 3
 
 
-def test_a_stage_never_enlarges(tiny: SimpleNamespace) -> None:
+def test_stages_never_enlarge(tiny: SimpleNamespace) -> None:
     batches = batches_of(tiny.recipe(schedule__resolution=[{"size": 24, "until": 0.5}]), tiny)
     assert {images.shape[-1] for images, _ in batches} == {16}
 
 
-def test_batches_are_the_same_whenever_they_are_made(tiny: SimpleNamespace) -> None:
+def test_batches_are_deterministic(tiny: SimpleNamespace) -> None:
     one, other = (batches_of(tiny.recipe(**AUGMENTED), tiny) for _ in range(2))
     list(other)
     one.epoch = other.epoch = 2
@@ -279,18 +282,18 @@ def test_batches_are_the_same_whenever_they_are_made(tiny: SimpleNamespace) -> N
         assert torch.equal(labels, names)
 
 
-def test_labels_go_with_their_pictures(tiny: SimpleNamespace) -> None:
+def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
     images = tiny.pictures(48)
     batches = batches_of(tiny.recipe(augment__flip="none"), tiny)
     plain = normalised(torch.from_numpy(images.images), *channel_statistics(images.images))
-    for pictures, labels in batches:
-        for picture, label in zip(pictures, labels, strict=True):
-            (place,) = [number for number in range(48) if torch.equal(plain[number], picture)]
+    for data, labels in batches:
+        for image, label in zip(data, labels, strict=True):
+            (place,) = [number for number in range(48) if torch.equal(plain[number], image)]
             assert int(label) == images.labels[place]
 
 
 @pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_loop_equals_a_plain_one(name: str, train: Train, tiny: SimpleNamespace) -> None:
+def test_training_equals_a_plain_loop(name: str, train: Train, tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe(
         optimizer__name=name,
         optimizer__lr=0.01,
@@ -307,7 +310,7 @@ def test_loop_equals_a_plain_one(name: str, train: Train, tiny: SimpleNamespace)
 
 
 def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
-    """The recipe again without Lightning, schedule and rates by hand; torch's own SGD where it can be."""
+    """The recipe without Lightning, with schedule and learning rates by hand and torch's SGD where possible."""
     from timm.optim.muon import zeropower_via_newtonschulz
 
     images = tiny.pictures(48)
@@ -336,14 +339,14 @@ def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
     batches, step = batches_of(recipe, tiny), 0
     for epoch in range(3):
         batches.epoch = epoch
-        for pictures, labels in batches:
+        for data, labels in batches:
             factor = (step + 1) / (0.2 * 9 + 1) if step / 9 < 0.2 else (1 - step / 9) / 0.8
             stem = max(0.0, 1 - step / 9 / 0.375)
             for group, (role, lr) in zip(sgd.param_groups, rates.items(), strict=True):
                 group["lr"] = lr * (stem if role == "stem_bias" else factor)
             net.train()
             net.zero_grad()
-            loss = len(labels) * F.cross_entropy(net(pictures), labels, label_smoothing=0.1)
+            loss = len(labels) * F.cross_entropy(net(data), labels, label_smoothing=0.1)
             loss.backward()
             if stem == 0.0:
                 roles["stem_bias"][0].grad = None

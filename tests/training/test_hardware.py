@@ -1,4 +1,4 @@
-"""Automatic choices, each with its reason, and what cannot be had."""
+"""Automatic choices with their reasons, and unavailable devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_choice_has_a_reason() -> None:
     assert choices["compile"].value == "off"
 
 
-def test_what_is_set_is_done() -> None:
+def test_explicit_settings_are_kept() -> None:
     settings = TrainSettings(precision="bfloat16", memory_format="contiguous", compile="on", threads=1)
     hardware = choose_hardware(settings, "cpu")
     assert hardware.precision == torch.bfloat16
@@ -41,7 +41,7 @@ def test_what_is_set_is_done() -> None:
     assert hardware.compile
     assert hardware.threads == torch.get_num_threads() == 1
     given = {choice.what: choice.reason for choice in hardware.choices}
-    assert given["device"] == "asked for"
+    assert "--device" in given["device"]
     assert {given[what] for what in ("precision", "memory format", "compile", "threads")} == {"set in the recipe"}
 
 
@@ -64,7 +64,7 @@ def test_precision_of_a_cpu(
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_is_taken_when_there_is_one(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_is_chosen_if_available(native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Card")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
@@ -76,21 +76,21 @@ def test_a_gpu_is_taken_when_there_is_one(native: bool, dtype: torch.dtype, monk
 
 
 @pytest.mark.parametrize(
-    ("device", "says"),
+    ("device", "parts"),
     [
-        ("cuda", "--device cuda was asked for, but PyTorch finds only: cpu. Leave --device out."),
-        ("mps", "--device mps was asked for, but PyTorch finds only: cpu. Leave --device out."),
-        ("tpu", "Unknown device 'tpu'. Choose auto, cpu, cuda or mps."),
+        ("cuda", ["'cuda'", "cpu", "--device"]),
+        ("mps", ["'mps'", "cpu", "--device"]),
+        ("tpu", ["'tpu'", "auto", "cpu", "cuda", "mps"]),
     ],
 )
-def test_absent_device(device: str, says: str) -> None:
+def test_absent_device(device: str, parts: list[str]) -> None:
     with pytest.raises(ThirtytwoError) as caught:
         choose_hardware(TrainSettings(), device)
-    assert str(caught.value) == says
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_float16_on_a_cpu() -> None:
-    with pytest.raises(RecipeError, match="float16, which CPUs do not train in"):
+    with pytest.raises(RecipeError, match="float16"):
         choose_hardware(TrainSettings(precision="float16"), "cpu")
 
 

@@ -1,4 +1,4 @@
-"""Losses against figures worked out by hand, against torch and against scikit-learn."""
+"""Losses against values computed by hand, torch and scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.data.batches import Batches, generator_for
 from thirtytwo.errors import RecipeError
-from thirtytwo.training.losses import Objective, class_weights, distillation, row_chances
-from thirtytwo.training.module import macro_figures, truth_of
+from thirtytwo.training.losses import Loss, class_weights, distillation, sampling_weights
+from thirtytwo.training.module import hard_labels, macro_metrics
 
 LOGITS = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]]))
 LABELS = torch.tensor([0, 1])
@@ -58,7 +58,7 @@ ln = math.log
             WEIGHTS,
             -0.8 * 0.3 * ln(0.7) - 0.1 * 0.8 * ln(0.2) - 0.1 * 0.9 * ln(0.1),
         ),
-        # a picture counts as its own class says, wherever smoothing moves its target
+        # an image counts as its own class says, wherever smoothing moves its target
         (
             {"label_smoothing": 0.3},
             LABELS,
@@ -75,7 +75,7 @@ ln = math.log
     ],
 )
 def test_loss_by_hand(settings: dict[str, Any], labels: Tensor, weights: Tensor | None, expected: float) -> None:
-    loss = Objective(TrainSettings(**settings), weights)(LOGITS[: len(labels)], labels)
+    loss = Loss(TrainSettings(**settings), weights)(LOGITS[: len(labels)], labels)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -83,22 +83,22 @@ def test_loss_by_hand(settings: dict[str, Any], labels: Tensor, weights: Tensor 
     "settings", [{}, {"label_smoothing": 0.2}, {"focal": 1.5}, {"focal": 2, "label_smoothing": 0.1}]
 )
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_whole_labels_are_soft_ones_with_a_single_share(settings: dict[str, Any], weights: Tensor | None) -> None:
-    objective = Objective(TrainSettings(**settings), weights)
-    torch.testing.assert_close(objective(LOGITS, LABELS), objective(LOGITS, F.one_hot(LABELS, 3).float()))
+def test_hard_labels_equal_one_hot_labels(settings: dict[str, Any], weights: Tensor | None) -> None:
+    loss_function = Loss(TrainSettings(**settings), weights)
+    torch.testing.assert_close(loss_function(LOGITS, LABELS), loss_function(LOGITS, F.one_hot(LABELS, 3).float()))
 
 
-def test_without_anything_it_is_torchs_to_the_last_bit() -> None:
+def test_default_loss_equals_torch_exactly() -> None:
     torch.manual_seed(0)
     logits, labels = 3 * torch.randn(64, 10), torch.randint(0, 10, (64,))
-    found = Objective(TrainSettings(label_smoothing=0.2))(logits, labels)
+    found = Loss(TrainSettings(label_smoothing=0.2))(logits, labels)
     assert torch.equal(found, F.cross_entropy(logits, labels, label_smoothing=0.2, reduction="sum"))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_focal_slope_is_finite_where_a_picture_is_surely_right(gamma: float) -> None:
+def test_focal_gradient_is_finite_at_probability_one(gamma: float) -> None:
     logits = torch.tensor([[60.0, -60.0, 0.0]], requires_grad=True)
-    Objective(TrainSettings(focal=gamma))(logits, torch.tensor([0])).backward()
+    Loss(TrainSettings(focal=gamma))(logits, torch.tensor([0])).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
@@ -121,7 +121,7 @@ def test_distillation_by_hand() -> None:
     assert distillation(taught, taught, 3.0).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_balanced_weights_are_scikit_learns() -> None:
+def test_balanced_weights_equal_scikit_learn() -> None:
     labels = np.repeat([0, 1, 2], [50, 5, 20])
     found = class_weights("balanced", np.bincount(labels), ("ant", "bee", "cow"))
     assert found is not None
@@ -136,15 +136,17 @@ def test_weights_by_name() -> None:
     assert class_weights("none", np.array([1, 1, 1]), ("ant", "bee", "cow")) is None
 
 
-def test_weights_of_a_class_that_is_not_there() -> None:
+def test_weights_of_an_unknown_class() -> None:
     with pytest.raises(RecipeError) as caught:
         class_weights({"cwo": 2.0}, np.array([1, 1, 1]), ("ant", "bee", "cow"))
-    assert str(caught.value) == ("train.class_weights names 'cwo', which is none of the 3 classes. Did you mean 'cow'?")
+    assert "train.class_weights" in caught.value.message
+    assert "'cwo'" in caught.value.message
+    assert "'cow'" in str(caught.value.fix)
 
 
-def test_balanced_rows_are_torchs_weighted_sampler() -> None:
+def test_sampling_weights_equal_torch_weighted_sampler() -> None:
     labels = torch.tensor([0] * 90 + [1] * 9 + [2])
-    chances = row_chances(labels, 3)
+    chances = sampling_weights(labels, 3)
     batches = Batches(100, 10, 4, lambda positions, epoch, step: (positions, positions))
     batches.chances = chances
     batches.epoch = 2
@@ -154,32 +156,32 @@ def test_balanced_rows_are_torchs_weighted_sampler() -> None:
     assert drawn.tolist() == list(sampler)
 
 
-def test_balanced_rows_have_every_class_as_often() -> None:
+def test_balanced_sampling_has_equal_class_frequencies() -> None:
     labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
     batches = Batches(10000, 100, 0, lambda positions, epoch, step: (positions, positions))
-    batches.chances = row_chances(labels, 3)
+    batches.chances = sampling_weights(labels, 3)
     counts = torch.bincount(labels[torch.cat([positions for positions, _ in batches])])
     # three standard deviations of a binomial with n = 10,000 and p = 1/3 are 141
     assert all(abs(count - 10000 / 3) < 141 for count in counts.tolist()), counts
 
 
-def test_macro_figures_are_those_of_the_whole_validation() -> None:
+def test_macro_metrics_equal_scikit_learn() -> None:
     from sklearn.metrics import f1_score, precision_score, recall_score
 
     torch.manual_seed(1)
-    labels, called = torch.randint(0, 5, (200,)), torch.randint(0, 5, (200,))
-    counts = [torch.bincount(part, minlength=6) for part in (labels, called, labels[labels == called])]
+    labels, predicted = torch.randint(0, 5, (200,)), torch.randint(0, 5, (200,))
+    counts = [torch.bincount(part, minlength=6) for part in (labels, predicted, labels[labels == predicted])]
     for name, scored in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
-        found = macro_figures(*counts)[f"macro_{name}"].item()
-        assert found == pytest.approx(scored(labels, called, average="macro"), rel=1e-6), name
+        found = macro_metrics(*counts)[f"macro_{name}"].item()
+        assert found == pytest.approx(scored(labels, predicted, average="macro"), rel=1e-6), name
 
 
-def test_a_class_that_is_never_called_or_never_there_counts_as_nothing() -> None:
-    support, called, hits = torch.tensor([4, 2, 0, 0]), torch.tensor([5, 0, 1, 0]), torch.tensor([4, 0, 0, 0])
-    found = {name: value.item() for name, value in macro_figures(support, called, hits).items()}
+def test_absent_classes_are_excluded_from_macro_metrics() -> None:
+    support, predicted, hits = torch.tensor([4, 2, 0, 0]), torch.tensor([5, 0, 1, 0]), torch.tensor([4, 0, 0, 0])
+    found = {name: value.item() for name, value in macro_metrics(support, predicted, hits).items()}
     assert found == pytest.approx({"macro_f1": 8 / 9 / 3, "macro_precision": 0.8 / 3, "macro_recall": 1 / 3})
 
 
-def test_truth_of_soft_labels() -> None:
-    assert truth_of(SOFT).tolist() == [0, 1]
-    assert truth_of(LABELS) is LABELS
+def test_hard_labels() -> None:
+    assert hard_labels(SOFT).tolist() == [0, 1]
+    assert hard_labels(LABELS) is LABELS

@@ -1,4 +1,4 @@
-"""The range test on what is known: where a loss falls fastest, and where it runs away."""
+"""The learning-rate finder: steepest fall of the loss, and divergence."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.training.lr_finder import HIGHEST, LOWEST, range_test, steepest
+from thirtytwo.training.lr_finder import MAX_LR, MIN_LR, range_test, suggest_lr
 
 
-def test_steepest_by_hand() -> None:
+def test_suggest_lr_by_hand() -> None:
     rates = [10.0**power for power in range(-20, 0)]
     losses = [2.0] * 14 + [1.9, 1.5, 0.9, 0.8, 0.8, 3.0]
     # central differences: the largest fall over two steps is around the 16th, from 1.9 to 0.9
-    assert steepest(rates, losses) == rates[15]
-    assert steepest(rates, [1.0 + 0.1 * place for place in range(20)]) is None
-    assert steepest(rates[:5], losses[:5]) is None
+    assert suggest_lr(rates, losses) == rates[15]
+    assert suggest_lr(rates, [1.0 + 0.1 * place for place in range(20)]) is None
+    assert suggest_lr(rates[:5], losses[:5]) is None
 
 
 @pytest.mark.parametrize(
@@ -31,32 +31,32 @@ def test_steepest_by_hand() -> None:
         {"schedule__accumulate": 2, "schedule__resolution": [{"size": 8, "until": 1.0}]},
     ],
 )
-def test_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
+def test_learning_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe(**changes)
     hardware = choose_hardware(recipe.train, "cpu")
     found = range_test(recipe, tiny.pictures(48), hardware)
     assert len(found.rates) == len(found.losses) <= 100
-    assert found.rates[0] == LOWEST
-    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(HIGHEST / LOWEST) / 99)
+    assert found.rates[0] == MIN_LR
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(MAX_LR / MIN_LR) / 99)
     assert found.suggestion is not None
-    assert LOWEST < found.suggestion <= HIGHEST * 1.0001
+    assert MIN_LR < found.suggestion <= MAX_LR * 1.0001
     assert min(found.losses) < 0.8 * found.losses[0]
     again = range_test(recipe, tiny.pictures(48), hardware)
-    assert again == found, "the seed decides"
+    assert again == found, "depends only on the seed"
 
 
-def test_it_ends_where_the_loss_runs_away(tiny: SimpleNamespace, plain_net: str) -> None:
+def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = tiny.recipe(
         model__name=plain_net, optimizer__name="timm_sgd", optimizer__lr=1e-3, train__label_smoothing=0.3
     )
-    pictures = tiny.pictures(48)
-    told: list[str] = []
-    found = range_test(recipe, pictures, choose_hardware(recipe.train, "cpu"), steps=400, tell=told.append)
+    data = tiny.pictures(48)
+    logged: list[str] = []
+    found = range_test(recipe, data, choose_hardware(recipe.train, "cpu"), steps=400, tell=logged.append)
     assert len(found.rates) < 400
-    assert told[0].startswith("step 20 of 400: lr ")
+    assert logged[0].startswith("step 20 of 400: lr ")
 
 
-def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: str) -> None:
+def test_training_works_at_the_suggestion(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = tiny.recipe(model__name=plain_net, optimizer__name="adam", optimizer__lr=1e-5)
     hardware = choose_hardware(recipe.train, "cpu")
     found = range_test(recipe, tiny.pictures(48), hardware)
@@ -64,8 +64,8 @@ def test_what_is_suggested_can_be_trained_at(tiny: SimpleNamespace, plain_net: s
     assert 1e-3 < found.suggestion < 10
 
 
-def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
-    """The rates told are peaks, whatever part of them a schedule would begin with."""
+def test_warmup_does_not_change_the_result(tiny: SimpleNamespace) -> None:
+    """Reported learning rates are peaks, independent of the schedule's start."""
     plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)
     cycle = tiny.recipe(schedule__name="one-cycle", schedule__warmup=0.3)
     hardware = choose_hardware(plain.train, "cpu")
@@ -73,7 +73,7 @@ def test_warming_up_does_not_move_what_is_found(tiny: SimpleNamespace) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_the_generator_of_the_caller_goes_on(tiny: SimpleNamespace) -> None:
+def test_random_state_of_the_caller_is_preserved(tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe()
     torch.manual_seed(3)
     before = torch.get_rng_state()

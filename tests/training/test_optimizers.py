@@ -1,4 +1,4 @@
-"""MuonSGD against torch's SGD and against what Muon promises; timm's optimisers against themselves."""
+"""MuonSGD against torch's SGD and properties of Muon; timm's optimisers against timm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def give_gradients(roles: dict[str, list[nn.Parameter]], seed: int) -> None:
             parameter.grad = torch.randn_like(parameter)
 
 
-def test_sgd_is_torchs_step_by_step() -> None:
+def test_sgd_equals_torch_step_by_step() -> None:
     settings = OptimizerSettings(
         name="sgd", lr=0.05, lr_rest=0.02, lr_head=0.3, momentum=0.6, momentum_rest=0.85, weight_decay=1e-4
     )
@@ -62,7 +62,7 @@ def test_sgd_is_torchs_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("role", ["filters", "rest", "head"])
-def test_decay_takes_its_part_whatever_the_rate(role: str) -> None:
+def test_decay_is_independent_of_the_learning_rate(role: str) -> None:
     settings = OptimizerSettings(name="sgd", momentum=0, momentum_rest=0, weight_decay=1e-3)
     roles = parameters()
     before = roles[role][0].detach().clone()
@@ -84,7 +84,7 @@ def test_two_small_batches_decay_as_one_large() -> None:
 
 
 def muon_step(gradient: Tensor, *, lr: float = 1.0, renormalise: bool = False, start: Tensor | None = None) -> Tensor:
-    """What one step of Muon does to a filter bank."""
+    """Change of a filter bank by one step of Muon."""
     parameter = nn.Parameter(torch.zeros_like(gradient) if start is None else start.clone())
     group: dict[str, Any] = {"params": [parameter], "lr": lr, "momentum": 0.6, "muon": True, "renormalise": renormalise}
     parameter.grad = gradient.clone()
@@ -108,14 +108,14 @@ def test_muons_step_is_nearly_orthogonal(shape: tuple[int, ...]) -> None:
     assert float((left.T @ step @ right.T).diag().min()) > 0.4, "same singular vectors"
 
 
-def test_muon_knows_no_scale() -> None:
+def test_muon_is_scale_invariant() -> None:
     torch.manual_seed(2)
     gradient = torch.randn(8, 4, 3, 3)
     for scale in (2.0**-12, 2.0**12):
         torch.testing.assert_close(muon_step(gradient * scale), muon_step(gradient), rtol=1e-4, atol=1e-5)
 
 
-def test_muon_without_gradient_stays() -> None:
+def test_muon_without_gradient_does_nothing() -> None:
     start = torch.randn(8, 4, 3, 3)
     assert torch.equal(muon_step(torch.zeros_like(start), start=start), start)
 
@@ -140,7 +140,7 @@ def test_filters_may_start_at_zero() -> None:
     ("settings", "muon", "renormalise"),
     [({}, True, True), ({"renormalise": False}, True, False), ({"name": "sgd"}, False, False)],
 )
-def test_only_filters_are_muons(settings: dict[str, Any], muon: bool, renormalise: bool) -> None:
+def test_muon_updates_only_filters(settings: dict[str, Any], muon: bool, renormalise: bool) -> None:
     optimizer = build_optimizer(parameters(), OptimizerSettings(**settings), 10)
     found = {group["role"]: (group["muon"], group["renormalise"]) for group in optimizer.param_groups}
     assert found == {
@@ -174,7 +174,7 @@ def test_state_survives_being_saved(name: str) -> None:
         assert torch.equal(straight[role][0], stopped[role][0])
 
 
-def test_closure_is_called_with_gradients_on() -> None:
+def test_closure_runs_with_gradients_enabled() -> None:
     parameter = nn.Parameter(torch.ones(3))
     optimizer = MuonSGD([{"params": [parameter], "lr": 0.5, "momentum": 0.0}])
 
@@ -189,7 +189,7 @@ def test_closure_is_called_with_gradients_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["muon", "sgd", "adamw"])
-def test_single_parameters_may_be_slower(name: str) -> None:
+def test_scales_of_single_parameters(name: str) -> None:
     roles = parameters()
     roles["filters"].append(nn.Parameter(torch.randn(4, 4, 3, 3)))
     slow = {roles["filters"][1]: 0.25, roles["head"][0]: 0.5}
@@ -204,8 +204,8 @@ def test_single_parameters_may_be_slower(name: str) -> None:
     assert by_scale[1.0] == by_scale[0.25]
 
 
-def test_timms_optimizer_is_timms() -> None:
-    """AdamW through the recipe and torch's own, step by step, with decay on matrices alone."""
+def test_timm_optimizer_equals_timm() -> None:
+    """AdamW of the recipe against torch's, step by step, with decay of matrices only."""
     settings = OptimizerSettings(name="adamw", lr=0.01, weight_decay=0.1, options={"betas": [0.8, 0.95]})
     ours, theirs = parameters(), parameters()
     for roles in (ours, theirs):
@@ -237,7 +237,7 @@ def test_decay_of_everything() -> None:
 
 
 @pytest.mark.parametrize("name", [{"muon": "timm_muon", "sgd": "timm_sgd"}.get(name, name) for name in timm_names()])
-def test_every_one_of_timms_walks_downhill(name: str) -> None:
+def test_every_timm_optimizer_lowers_the_loss(name: str) -> None:
     roles = parameters()
     optimizer = build_optimizer(roles, OptimizerSettings(name=name, lr=0.01), 10)
     losses = []
@@ -255,7 +255,7 @@ def test_every_one_of_timms_walks_downhill(name: str) -> None:
     torch.load(saved, weights_only=True)
 
 
-def test_timms_muon_leaves_the_head_to_adamw() -> None:
+def test_timm_muon_uses_adamw_for_the_head() -> None:
     optimizer = build_optimizer(parameters(), OptimizerSettings(name="timm_muon", lr=0.02), 10)
     assert type(optimizer).__name__ == "Muon"
     assert {group["role"]: group["use_fallback"] for group in optimizer.param_groups} == {
@@ -264,20 +264,20 @@ def test_timms_muon_leaves_the_head_to_adamw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "says"),
+    ("settings", "error", "parts"),
     [
-        ({"name": "adamv"}, UnknownNameError, "Unknown optimizer 'adamv'. Did you mean 'adam"),
-        ({"name": "fusedadam"}, UnknownNameError, "Unknown optimizer 'fusedadam'. Did you mean "),
-        ({"name": "timm_fly"}, UnknownNameError, "Unknown optimizer 'timm_fly'. Known: "),
-        ({"name": "adamw", "options": {"beta": 1}}, RecipeError, "'adamw' cannot be had with these options: "),
+        ({"name": "adamv"}, UnknownNameError, ["'adamv'", "'adam"]),
+        ({"name": "fusedadam"}, UnknownNameError, ["'fusedadam'"]),
+        ({"name": "timm_fly"}, UnknownNameError, ["'timm_fly'", "muon"]),
+        ({"name": "adamw", "options": {"beta": 1}}, RecipeError, ["'adamw'", "beta"]),
         (
             {"name": "adamw", "options": {"betas": [2.0, 0.9]}},
             RecipeError,
-            "'adamw' cannot be had with these options: ",
+            ["'adamw'", "2.0"],
         ),
     ],
 )
-def test_what_timm_does_not_have(settings: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_unknown_optimizers_and_options(settings: dict[str, Any], error: type[Exception], parts: list[str]) -> None:
     with pytest.raises(error) as caught:
         build_optimizer(parameters(), OptimizerSettings(lr=0.01, **settings), 10)
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)

@@ -1,4 +1,4 @@
-"""What a recipe may choose for its steps, each against a loop in plain PyTorch; and all of it after a stop."""
+"""Options of training steps, each against a loop in plain PyTorch, and after resuming."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.build import build_net
-from thirtytwo.training.callbacks import Ledger
+from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.checks import check_optimizer, check_training
-from thirtytwo.training.ema import Averaging
+from thirtytwo.training.ema import EMA
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.module import Loop
 from thirtytwo.training.optimizers import MuonSGD
-from thirtytwo.training.sam import moved_uphill, sharpness_aware, statistics_kept
+from thirtytwo.training.sam import perturb_weights, preserve_statistics, sam_closure
 
 Train = Callable[..., Fitted]
 Same = Callable[[Fitted, Fitted], bool]
@@ -40,7 +40,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def pictures(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
+def make_images(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
     """Every batch of the run, in order."""
     images = tiny.pictures(48)
     pixels, labels = to_device(images, torch.device("cpu"))
@@ -54,8 +54,8 @@ def plain_recipe(tiny: SimpleNamespace, plain_net: str, **changes: Any) -> Recip
     return recipe
 
 
-def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace) -> None:
-    """Bit by bit those of a loop in plain PyTorch; it must stay so whatever else a recipe can choose."""
+def test_fast_equals_a_plain_loop_exactly(train: Train, tiny: SimpleNamespace) -> None:
+    """Weights are bit-identical to those of a loop in plain PyTorch."""
     groups = [{"width": 16}, {"width": 24, "body": [3, 1], "body_width": 20, "residual": True}]
     brief = {"schedule.batch_size": 16, "schedule.epochs": 3, "schedule.resolution": [{"size": 12, "until": 0.5}]}
     overrides = tiny.overrides | {"model.options.groups": groups} | brief
@@ -80,7 +80,7 @@ def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace
         ]
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
-    for step, (batch, labels) in enumerate(pictures(recipe, tiny)):
+    for step, (batch, labels) in enumerate(make_images(recipe, tiny)):
         progress = step / 9
         factor = (step + 1) / (0.2 * 9 + 1) if progress < 0.2 else (1 - progress) / (1 - 0.2)
         for place, (group, peak) in enumerate(zip(optimizer.param_groups, peaks, strict=True)):
@@ -98,7 +98,7 @@ def test_fast_takes_the_steps_it_always_took(train: Train, tiny: SimpleNamespace
 def test_accumulated_and_clipped(
     name: str, per_picture: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
 ) -> None:
-    """Batches of 10 by threes: an epoch of 48 pictures has a step of 30 and one of 10."""
+    """Three accumulated batches of 10: an epoch of 48 images has a step of 30 and one of 10."""
     changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_picture else {"optimizer__lr": 0.05}
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name=name, optimizer__weight_decay=0.0, optimizer__momentum_rest=0.9,
@@ -109,7 +109,7 @@ def test_accumulated_and_clipped(
     rates = {"rest": 0.002, "head": 0.002} if per_picture else {"rest": 0.05, "head": 0.05}
     groups = [{"params": net.parameter_groups()[role], "lr": lr} for role, lr in rates.items()]
     optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    batches = list(pictures(recipe, tiny))
+    batches = list(make_images(recipe, tiny))
     assert len(batches) == 12
     for start in range(0, 12, 4):
         for group in (batches[start : start + 3], batches[start + 3 : start + 4]):
@@ -127,7 +127,7 @@ def test_accumulated_and_clipped(
 
 
 def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
-    """x² + 10 y² at (3, 0.4), and a closure that leaves its gradient."""
+    """x² + 10 y² at (3, 0.4), and a closure that computes its gradient."""
     net = nn.Linear(2, 1, bias=False)
     net.weight.data = torch.tensor([[3.0, 0.4]])
 
@@ -140,37 +140,37 @@ def quadratic() -> tuple[nn.Linear, Callable[[], Tensor]]:
     return net, closure
 
 
-def test_sharpness_by_hand() -> None:
+def test_sam_by_hand() -> None:
     net, closure = quadratic()
-    loss = sharpness_aware(closure, net, 0.5)()
+    loss = sam_closure(closure, net, 0.5)()
     # the gradient is (6, 8), so that half a step uphill ends at (3.3, 0.8)
     assert loss.item() == pytest.approx(3.3**2 + 10 * 0.8**2)
     assert net.weight.grad is not None
     torch.testing.assert_close(net.weight.grad, torch.tensor([[6.6, 16.0]]))
-    assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "back where it was, to the last bit"
+    assert torch.equal(net.weight.detach(), torch.tensor([[3.0, 0.4]])), "weights are restored exactly"
 
 
-def test_no_uphill_from_level_ground() -> None:
+def test_sam_with_zero_gradient() -> None:
     net, closure = quadratic()
     net.weight.data.zero_()
     closure()
-    with moved_uphill(net, 0.5):
+    with perturb_weights(net, 0.5):
         assert net.weight.tolist() == [[0, 0]]
 
 
-def test_second_pass_leaves_running_statistics() -> None:
+def test_sam_keeps_running_statistics() -> None:
     norm = nn.BatchNorm1d(2)
     batch = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
     expected = norm(batch)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
-    with statistics_kept(norm):
+    with preserve_statistics(norm):
         torch.testing.assert_close(norm(2 * batch), expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
     norm(batch)
     assert not torch.equal(norm.running_mean, before["running_mean"])
 
 
-def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net: str, tmp_path: Path) -> None:
+def test_training_with_sam(train: Train, tiny: SimpleNamespace, plain_net: str, tmp_path: Path) -> None:
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name="timm_sgd", optimizer__lr=0.1, optimizer__sam=0.2, schedule__name="constant"
     )
@@ -178,7 +178,7 @@ def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net
     net = build_net(recipe, 3)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     losses = []
-    for images, labels in pictures(recipe, tiny):
+    for images, labels in make_images(recipe, tiny):
         loss = F.cross_entropy(net(images), labels)
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(net.parameters()))
@@ -194,31 +194,33 @@ def test_sharpness_aware_training(train: Train, tiny: SimpleNamespace, plain_net
                 parameter.copy_(value)
         optimizer.step()
     torch.testing.assert_close(fitted.net.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
-    told = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
-    assert told == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), "not uphill"
+    logged = [row["train_loss"] for row in RunDir(tmp_path / "run").read_history()]
+    assert logged == pytest.approx([sum(losses[start : start + 3]) / 3 for start in (0, 3, 6)], rel=1e-5), (
+        "metrics of the first SAM pass"
+    )
 
 
-def test_average_by_hand() -> None:
+def test_ema_by_hand() -> None:
     norm = nn.BatchNorm1d(1)
-    averaging = Averaging(norm, 0.3)
-    averaging.begin()
+    ema = EMA(norm, 0.3)
+    ema.initialize()
     value = 1.0
     for update, weight in enumerate((2.0, 5.0, -1.0, 4.0, 4.0)):
         with torch.no_grad():
             norm.weight.fill_(weight)
             norm.running_mean.fill_(weight)  # type: ignore[union-attr]
             norm.num_batches_tracked.fill_(update)  # type: ignore[union-attr]
-        averaging.update()
+        ema.update()
         decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3][update]
         value = decay * value + (1 - decay) * weight
-        assert averaging.average["weight"].item() == pytest.approx(value)
-        assert averaging.average["num_batches_tracked"].item() == update
+        assert ema.average["weight"].item() == pytest.approx(value)
+        assert ema.average["num_batches_tracked"].item() == update
     assert norm.weight.item() == 4.0
-    averaging.give()
+    ema.copy_to_network()
     assert norm.weight.item() == pytest.approx(value)
 
 
-def test_average_is_validated_kept_and_given_back(
+def test_ema_is_validated_saved_and_returned(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Tensor] = []
@@ -242,12 +244,12 @@ def test_average_is_validated_kept_and_given_back(
             torch.testing.assert_close(shown[update // 3], average)
     torch.testing.assert_close(last.net.head.weight.detach(), average)
     assert not torch.allclose(average, trained[-1], rtol=1e-3)
-    looks = list(shown)
+    validated = list(shown)
     stopped = train("stopped", tiny.recipe(train__ema=0.8, train__keep="best", train__patience=1, schedule__epochs=4))
     assert stopped.epochs == 3
-    assert torch.equal(stopped.net.head.weight.detach(), looks[1]), "the best, as it was validated"
+    assert torch.equal(stopped.net.head.weight.detach(), validated[1]), "the best, as it was validated"
     again = train("last", recipe, resume=True)
-    assert torch.equal(again.net.head.weight, last.net.head.weight), "of a run that is whole already as well"
+    assert torch.equal(again.net.head.weight, last.net.head.weight), "also after resuming a finished run"
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -256,9 +258,9 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     recipe = tiny.recipe(schedule__epochs=5, augment__translate=2, **CHOICES[name])
     straight = train("straight", recipe)
-    plain, count = Ledger.on_train_batch_end, 0
+    plain, count = HistoryCallback.on_train_batch_end, 0
 
-    def stop(self: Ledger, *arguments: Any) -> None:
+    def stop(self: HistoryCallback, *arguments: Any) -> None:
         nonlocal count
         count += 1
         if count == 11:  # in the fourth epoch
@@ -266,7 +268,7 @@ def test_resumed_equals_uninterrupted(
         plain(self, *arguments)
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Ledger, "on_train_batch_end", stop)
+        stopping.setattr(HistoryCallback, "on_train_batch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("stopped", recipe)
     resumed = train("stopped", recipe, resume=True)
@@ -278,7 +280,7 @@ def test_resumed_equals_uninterrupted(
     assert rows[0] == rows[1]
 
 
-def test_plateau_drops_rates_in_training(
+def test_plateau_lowers_learning_rates(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: dict[int, set[float]] = {}
@@ -318,14 +320,14 @@ def test_soft_labels_in_a_step(tiny: SimpleNamespace, plain_net: str) -> None:
 
 
 def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleNamespace, plain_net: str) -> None:
-    """A class that counts for nothing much is hardly ever called."""
+    """A class with a small weight is rarely predicted."""
     shares = []
     for weights in ("none", {"class 1": 1e-6}):
         recipe = plain_recipe(
             tiny, plain_net, train__class_weights=weights, optimizer__name="adam", optimizer__lr=0.1, schedule__epochs=8
         )
         net = train(f"run {len(shares)}", recipe, val=False).net
-        batches = list(pictures(recipe, tiny))
+        batches = list(make_images(recipe, tiny))
         calls = torch.cat([net(images).argmax(1) for images, _ in batches[:3]])
         shares.append((calls == 1).float().mean().item())
     assert shares[0] == pytest.approx(1 / 3, abs=0.05)
@@ -333,48 +335,46 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "parts"),
     [
-        ({"optimizer": {"sam": 0.1}, "schedule": {"accumulate": 2}}, "schedule.accumulate must be 1."),
+        ({"optimizer": {"sam": 0.1}, "schedule": {"accumulate": 2}}, ["schedule.accumulate", "1"]),
         (
             {"train": {"class_weights": "balanced", "sampler": "balanced"}},
-            "train.class_weights and train.sampler both balance the classes; choose one.",
+            ["train.class_weights", "train.sampler"],
         ),
-        ({"schedule": {"name": "one-cycle"}}, "'schedule': one-cycle rises first, so warmup must be above 0"),
-        ({"schedule": {"milestones": [0.5, 0.4]}}, "'schedule': milestones must rise."),
-        ({"optimizer": {"name": "adamw"}}, "'optimizer': lr 0.24 is too high for adamw"),
+        ({"schedule": {"name": "one-cycle"}}, ["'schedule'", "one-cycle", "warmup"]),
+        ({"schedule": {"milestones": [0.5, 0.4]}}, ["'schedule'", "milestones"]),
+        ({"optimizer": {"name": "adamw"}}, ["'optimizer'", "0.24", "adamw"]),
         (
             {"optimizer": {"options": {"eps": 1}}},
-            "'optimizer': options are for timm's optimisers; muon has its own keys.",
+            ["'optimizer'", "options", "muon"],
         ),
-        ({"train": {"class_weights": {"cat": 0}}}, "'train.class_weights' must be "),
+        ({"train": {"class_weights": {"cat": 0}}}, ["'train.class_weights'"]),
         (
             {"train": {"class_weights": "balance"}},
-            "'train.class_weights' must be 'none' or 'balanced' or a table, found",
+            ["'train.class_weights'", "'none'", "'balanced'", "'balance'"],
         ),
-        ({"train": {"distill": {"rn": "x"}}}, "unknown key 'train.distill.rn'. Did you mean 'run'?"),
+        ({"train": {"distill": {"rn": "x"}}}, ["'train.distill.rn'", "'run'"]),
     ],
 )
-def test_choices_that_do_not_go_together(values: dict[str, Any], says: str) -> None:
+def test_conflicting_settings(values: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_settings(Recipe, {"name": "own", "model": {"name": "fastnet"}} | values, "Recipe 'own'")
-    assert says in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["timm_sgd", "adadelta", "muon", "sgd", "lars"])
-def test_rates_that_are_no_mistake(name: str, tiny: SimpleNamespace) -> None:
+def test_large_learning_rates_that_are_valid(name: str, tiny: SimpleNamespace) -> None:
     check_optimizer(tiny.recipe(optimizer__name=name, optimizer__lr=0.5))
 
 
-def test_what_needs_the_data_is_told_before_training(tiny: SimpleNamespace) -> None:
+def test_checks_that_need_the_data(tiny: SimpleNamespace) -> None:
     plateau = tiny.recipe(schedule__name="plateau")
     check_training(plateau, ("ant", "bee"), held_out=True)
-    with pytest.raises(
-        RecipeError, match="schedule.name is 'plateau', which watches validation, but nothing is held out"
-    ):
+    with pytest.raises(RecipeError, match="'plateau'"):
         check_training(plateau, ("ant", "bee"), held_out=False)
-    with pytest.raises(RecipeError, match="train.class_weights names 'cat', which is none of the 2 classes"):
+    with pytest.raises(RecipeError, match=r"train\.class_weights.*'cat'"):
         check_training(tiny.recipe(train__class_weights={"cat": 2.0}), ("ant", "bee"), held_out=True)
-    with pytest.raises(RecipeError, match="'adam' cannot be had with these options"):
+    with pytest.raises(RecipeError, match="'adam'"):
         check_optimizer(tiny.recipe(optimizer__name="adam", optimizer__lr=0.1, optimizer__options={"what": 1}))

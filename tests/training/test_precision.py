@@ -1,4 +1,4 @@
-"""The precision of a CPU is the one whose step took less, and looking for it leaves no trace."""
+"""The precision on a CPU is that of the faster step, and timing preserves all state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Net
 from thirtytwo.training.fit import build_net
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.precision import MOST_STEPS, StepTimes, timed_precision
+from thirtytwo.training.precision import MAX_STEPS, StepTimes, timed_precision
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
@@ -35,13 +35,13 @@ REASON = re.compile(r"a step of (\d+) images takes ([\d.]+) ms in float32 and ([
 
 @pytest.fixture
 def machine(tiny: SimpleNamespace) -> Hardware:
-    """A CPU that has bfloat16, by its own word; any computes it somehow."""
+    """A CPU that reports bfloat16; every CPU can emulate it."""
     chosen = choose_hardware(tiny.recipe().train, "cpu")
     return replace(chosen, device=torch.device("cpu"), precision=torch.bfloat16)
 
 
 def counted(net: Net) -> list[int]:
-    """The images of every step that this network and copies of it take from here on."""
+    """Number of images of every further step of this network and its copies."""
     seen: list[int] = []
 
     def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -56,28 +56,26 @@ def open_recipe(tiny: SimpleNamespace, network: str, **changes: Any) -> Recipe:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_quicker_one_is_chosen_and_both_times_are_told(
-    network: str, tiny: SimpleNamespace, machine: Hardware
-) -> None:
+def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network, schedule__batch_size=24, train__label_smoothing=0.1)
     net = build_net(recipe, 3)
     seen = counted(net)
     found = timed_precision(net, recipe, 32, 3, machine)
-    (told,) = [choice for choice in found.choices if choice.what == "precision"]
-    match = REASON.match(told.reason)
-    assert match, told.reason
+    (logged,) = [choice for choice in found.choices if choice.what == "precision"]
+    match = REASON.match(logged.reason)
+    assert match, logged.reason
     whole, half = float(match[2]), float(match[3])
-    assert told.value == str(found.precision).removeprefix("torch.")
-    assert {"float32": whole, "bfloat16": half}[told.value] == min(whole, half)
+    assert logged.value == str(found.precision).removeprefix("torch.")
+    assert {"float32": whole, "bfloat16": half}[logged.value] == min(whole, half)
     assert 2 <= int(match[1]) <= 24
-    assert len(seen) <= MOST_STEPS
+    assert len(seen) <= MAX_STEPS
     assert max(seen) <= 24
     others = [choice for choice in machine.choices if choice.what != "precision"]
     assert [choice for choice in found.choices if choice.what != "precision"] == others
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_no_trace_is_left(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
+def test_timing_restores_all_state(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network)
     net = build_net(recipe, 3)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -113,7 +111,7 @@ def test_a_frozen_base_is_timed_as_it_is_trained(
         ("auto", {"device": torch.device("cuda", 0), "precision": torch.float16}),
     ],
 )
-def test_nothing_is_timed_where_nothing_is_open(
+def test_nothing_is_timed_without_a_choice(
     precision: str, changes: dict[str, Any], tiny: SimpleNamespace, machine: Hardware
 ) -> None:
     recipe = tiny.recipe(train__precision=precision)
@@ -124,7 +122,7 @@ def test_nothing_is_timed_where_nothing_is_open(
     assert not seen
 
 
-def test_the_lower_time_decides() -> None:
-    assert StepTimes(0.634, 0.748, 64).quicker == torch.float32
-    assert StepTimes(0.748, 0.634, 64).quicker == torch.bfloat16
-    assert StepTimes(0.5, 0.5, 64).quicker == torch.float32
+def test_faster() -> None:
+    assert StepTimes(0.634, 0.748, 64).faster == torch.float32
+    assert StepTimes(0.748, 0.634, 64).faster == torch.bfloat16
+    assert StepTimes(0.5, 0.5, 64).faster == torch.float32

@@ -1,4 +1,4 @@
-"""A few pictures as training sees them."""
+"""Samples of augmented training images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thirtytwo.data.explore import augmented_sheet
 from thirtytwo.training.samples import draw_samples
 
 
-def test_without_augmentation_pictures_are_themselves(tiny: SimpleNamespace) -> None:
+def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> None:
     found = draw_samples(tiny.recipe(augment__flip="none"), tiny.pictures(48), passes=3)
     assert found.originals.shape == (3, 16, 16, 3)
     assert found.augmented.shape == (3, 3, 16, 16, 3)
@@ -27,7 +27,7 @@ def test_alternating_mirrors_every_other_pass(tiny: SimpleNamespace) -> None:
     np.testing.assert_array_equal(found.augmented[:, 0], found.augmented[:, 1, :, ::-1])
 
 
-def test_full_size_whatever_the_stages(tiny: SimpleNamespace) -> None:
+def test_samples_have_full_size(tiny: SimpleNamespace) -> None:
     stages = [{"size": 8, "until": 0.9}]
     found = draw_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
     assert found.augmented.shape == (3, 8, 16, 16, 3)
@@ -35,10 +35,10 @@ def test_full_size_whatever_the_stages(tiny: SimpleNamespace) -> None:
     np.testing.assert_array_equal(found.augmented, again.augmented)
 
 
-def test_classes_of_their_own_come_first_and_mixtures_sum_to_one(tiny: SimpleNamespace) -> None:
-    pictures = tiny.pictures(48)
-    recipe = tiny.recipe(augment__mixup=1.0, augment__classes={pictures.classes[2]: {"rotate": 90}})
-    found = draw_samples(recipe, pictures, rows=2)
+def test_classes_with_settings_come_first_and_targets_sum_to_one(tiny: SimpleNamespace) -> None:
+    data = tiny.pictures(48)
+    recipe = tiny.recipe(augment__mixup=1.0, augment__classes={data.classes[2]: {"rotate": 90}})
+    found = draw_samples(recipe, data, rows=2)
     assert found.labels.tolist() == [2, 0]
     np.testing.assert_allclose(found.targets.sum(axis=2), 1, rtol=1e-6)
     assert (found.targets[:, :, 1] == 0).all()
@@ -46,7 +46,7 @@ def test_classes_of_their_own_come_first_and_mixtures_sum_to_one(tiny: SimpleNam
 
 @pytest.mark.parametrize(("lines", "high"), [(0, 100), (2, 128)])
 def test_sheet(lines: int, high: int) -> None:
-    """Cells of 96 pixels, 4 between them, and 14 a line of text."""
+    """Cells of 96 pixels, 4 between them, and 14 per line of text."""
     originals = np.full((2, 32, 32, 3), 10, dtype=np.uint8)
     augmented = np.full((2, 5, 32, 32, 3), 200, dtype=np.uint8)
     captions = [[["60% cat", "a class of a very long name indeed"][:lines] for _ in range(5)]] * 2 if lines else None

@@ -1,4 +1,4 @@
-"""Rates by hand, and against torch's own schedules."""
+"""Learning-rate schedules by hand and against torch's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from thirtytwo.config.recipe import ScheduleSettings
-from thirtytwo.training.schedules import Plateau, rate_factor
+from thirtytwo.training.schedules import Plateau, lr_factor
 
 
 @pytest.mark.parametrize(
@@ -35,20 +35,20 @@ from thirtytwo.training.schedules import Plateau, rate_factor
 )
 def test_rates_by_hand(schedule: dict[str, Any], role: str, factors: dict[int, float]) -> None:
     settings = ScheduleSettings(**schedule)
-    found = {step: rate_factor(settings, role, step, 10) for step in factors}
+    found = {step: lr_factor(settings, role, step, 10) for step in factors}
     assert found == pytest.approx(factors)
 
 
 @pytest.mark.parametrize("name", ["linear", "constant", "step", "cosine", "one-cycle", "plateau"])
 def test_a_single_step_and_none_at_all(name: Any) -> None:
     settings = ScheduleSettings(name=name, warmup=0.3 if name == "one-cycle" else 0)
-    assert rate_factor(settings, "filters", 0, 0) == 1.0
-    assert rate_factor(settings, "filters", 0, 1) == 1.0
-    assert 0 <= rate_factor(settings, "filters", 1, 1) <= 1
+    assert lr_factor(settings, "filters", 0, 0) == 1.0
+    assert lr_factor(settings, "filters", 0, 1) == 1.0
+    assert 0 <= lr_factor(settings, "filters", 1, 1) <= 1
 
 
 def torchs(make: Any, steps: int, lr: float = 0.5) -> list[float]:
-    """Rates of torch's schedule for each step, as parts of `lr`."""
+    """Factors of torch's schedule for each step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     schedule, rates = make(optimizer), []
     for _ in range(steps):
@@ -72,16 +72,16 @@ REFERENCES: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_rates_are_torchs(name: Any) -> None:
+def test_schedules_equal_torch(name: Any) -> None:
     settings, reference = REFERENCES[name]
     steps = 39 if name == "one-cycle" else 40
-    ours = [rate_factor(ScheduleSettings(name=name, **settings), "filters", step, 40) for step in range(steps)]
+    ours = [lr_factor(ScheduleSettings(name=name, **settings), "filters", step, 40) for step in range(steps)]
     assert ours == pytest.approx(torchs(reference, steps))
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 @pytest.mark.parametrize("final", [0.0, 0.05])
-def test_plateau_is_torchs(monitor: str, final: float) -> None:
+def test_plateau_equals_torch(monitor: str, final: float) -> None:
     losses = [5, 4, 4, 4.5, 3, 3.1, 3.2, 3.05, 3.3, 2.9, 3, 3, 3, 3, 3, 3, 3, 3, 3]
     values = losses if monitor == "val_loss" else [-loss for loss in losses]
     settings = ScheduleSettings(name="plateau", patience=3, drop=0.2, final=final)
@@ -95,8 +95,8 @@ def test_plateau_is_torchs(monitor: str, final: float) -> None:
         if number == 7:  # what a resumed run does
             saved, ours = ours.state_dict(), Plateau(settings, monitor)
             ours.load_state_dict(saved)
-        scale *= ours.look(value)
+        scale *= ours.update(value)
         reference.step(value)
         assert ours.scale == pytest.approx(optimizer.param_groups[0]["lr"])
         assert scale == pytest.approx(ours.scale)
-    assert ours.scale < 0.2, "it did drop, more than once"
+    assert ours.scale < 0.2, "the learning rate dropped more than once"

@@ -1,4 +1,4 @@
-"""What happens to training pictures: batched, on the device, from the generator that is handed in."""
+"""Augmentation of training images: in batches, on their device, with randomness from a given generator."""
 
 from thirtytwo.augment import augmix, autoaugment, randaugment, trivialaugment  # noqa: F401  (registers them)
 from thirtytwo.augment.registry import AUGMENTATIONS, Augmentation, Terms

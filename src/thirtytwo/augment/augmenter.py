@@ -1,4 +1,4 @@
-"""Everything that a recipe does to training pictures one by one, from stored pixels to normalised batches."""
+"""Augmentation of single images as a recipe describes it, from stored pixels to normalized batches."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from thirtytwo.augment import color as colour
+from thirtytwo.augment import color
 from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, shifted
-from thirtytwo.augment.geometry import turned, warped
+from thirtytwo.augment.geometry import affine_matrices, warp
 from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 from thirtytwo.config.recipe import AugmentSettings, PictureSettings
 from thirtytwo.data.batches import normalised
 from thirtytwo.errors import RecipeError, did_you_mean
 
-ERASED = (0.02, 0.33)
-ASPECTS = (0.3, 1 / 0.3)
+ERASE_AREA = (0.02, 0.33)
+"""Smallest and largest share of the image that random erasing covers."""
+ERASE_ASPECT = (0.3, 1 / 0.3)
+"""Smallest and largest aspect ratio of the erased rectangle."""
 Draw = Callable[[str], torch.Generator]
-"""A fresh CPU generator for a purpose; the same one whenever this batch is made."""
+"""From a purpose to a fresh CPU generator; a batch that is built again gets generators in the same state."""
 
 
 def check_augment(settings: AugmentSettings, classes: Sequence[str] | None = None) -> None:
-    """Every policy is known, and every class with a table of its own is one of `classes` (where they are known yet).
+    """Check that every policy is registered and every `augment.classes` table names one of `classes`.
+
+    Args:
+        settings: the recipe's `[augment]`.
+        classes: names of the data's classes; None while they are unknown, which skips their check.
 
     Raises:
-        UnknownNameError: no augmentation of that name; offers close matches.
-        RecipeError: the data have no such class.
+        UnknownNameError: a policy is not registered; offers close matches.
+        RecipeError: a table names a class that the data do not have.
     """
     for table in (settings, *settings.classes.values()):
         for name in table.policies:
@@ -35,12 +41,12 @@ def check_augment(settings: AugmentSettings, classes: Sequence[str] | None = Non
     for name in settings.classes:
         if classes is not None and name not in classes:
             raise RecipeError(
-                f"Recipe: 'augment.classes.{name}' names no class of the data.", did_you_mean(name, classes)
+                f"Recipe: 'augment.classes.{name}' is not a class of the data.", did_you_mean(name, classes)
             )
 
 
 class Augmenter:
-    """Augments pictures as `[augment]` says, those of a class with a table of its own by that table."""
+    """Augments images by `[augment]`, and those of a class listed in `augment.classes` by that class's settings."""
 
     def __init__(
         self,
@@ -51,40 +57,48 @@ class Augmenter:
     ) -> None:
         check_augment(settings, classes)
         self._tables = [(name, settings.of_class(name)) for name in (None, *settings.classes)]
-        self._places = [list(classes or ()).index(name) for name in settings.classes] if classes else []
+        self._class_indices = [list(classes or ()).index(name) for name in settings.classes] if classes else []
         if settings.classes and not classes:
-            raise ValueError("settings for classes need the names of all classes")
+            raise ValueError("augment.classes needs the names of all classes")
         self._mean, self._std = mean, std
 
-    def tables_of(self, labels: Tensor) -> Tensor | None:
-        """Which table holds for each of `labels` int64 `(N,)`, on the CPU; None where there is but one."""
-        if not self._places:
+    def lookup_tables(self, labels: Tensor) -> Tensor | None:
+        """Index of the settings table of each of `labels` int64 `(N,)`, on the CPU; None if there is only one table."""
+        if not self._class_indices:
             return None
         tables = torch.zeros(len(labels), dtype=torch.long)
-        for number, place in enumerate(self._places, start=1):
-            tables[labels.cpu() == place] = number
+        for number, class_index in enumerate(self._class_indices, start=1):
+            tables[labels.cpu() == class_index] = number
         return tables
 
     def __call__(self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw) -> Tensor:
-        """Pixels uint8 `(B, H, W, 3)` as normalised float `(B, 3, H, W)`.
+        """Augment and normalize a batch.
 
-        `first` bool `(B,)` as for `flip_mask`; `tables` int64 `(B,)` from `tables_of`.
+        Args:
+            pixels: uint8 `(B, H, W, 3)`.
+            first: bool `(B,)`, as for `flip_mask`.
+            tables: int64 `(B,)` from `lookup_tables`, or None.
+            epoch: number of the epoch, from 0.
+            draw: gives the generator of each purpose.
+
+        Returns:
+            Normalized float `(B, 3, H, W)`.
         """
         if tables is None:
-            return self._augmented(pixels, first, epoch, draw, *self._tables[0])
+            return self._augment_with(pixels, first, epoch, draw, *self._tables[0])
         out = torch.empty_like(normalised(pixels, self._mean, self._std))
         for number, (name, table) in enumerate(self._tables):
-            rows = (tables == number).nonzero().flatten()
-            if len(rows):
-                rows = rows.to(pixels.device)
-                out[rows] = self._augmented(pixels[rows], first[rows], epoch, draw, name, table)
+            indices = (tables == number).nonzero().flatten()
+            if len(indices):
+                indices = indices.to(pixels.device)
+                out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, name, table)
         return out
 
-    def _augmented(
+    def _augment_with(
         self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, name: str | None, table: PictureSettings
     ) -> Tensor:
         suffix = "" if name is None else f" {name}"
-        changed = self._changed(pixels.permute(0, 3, 1, 2), table, draw("pixels" + suffix))
+        changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), table, draw("pixels" + suffix))
         images = normalised(changed.permute(0, 2, 3, 1), self._mean, self._std)
         generator = draw("augment" + suffix)
         images = mirrored(images, flip_mask(first, epoch, table.flip, generator))
@@ -92,11 +106,11 @@ class Augmenter:
         images = shifted(wide, images.shape[-1], table.translate, generator)
         return cutout(images, table.cutout, generator)
 
-    def _changed(self, images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
-        """Pictures uint8 `(B, 3, H, W)` turned, recoloured, put through the policies and erased."""
+    def _transform_pixels(self, images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+        """Apply affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
         fill = torch.tensor(self._mean, device=images.device) * 255
-        images = _turned(images, table, fill, generator)
-        images = _recoloured(images, table, generator)
+        images = _apply_affine(images, table, fill, generator)
+        images = _adjust_color(images, table, generator)
         terms = Terms(generator, fill, table.magnitude, table.num_ops)
         for name in table.policies:
             images = AUGMENTATIONS.get(name)(images, terms)
@@ -104,54 +118,55 @@ class Augmenter:
 
 
 def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
-    """Pictures uint8 `(N, 3, H, W)`, some with a rectangle of noise (arXiv 1708.04896).
+    """Random erasing: replace a rectangle by noise in each image with probability `chance` (arXiv 1708.04896).
 
-    Area and aspect are drawn as in the paper; a side longer than the picture is cut to it.
+    `images` are uint8 `(N, 3, H, W)`. Area and aspect ratio are sampled as in the paper; a side longer than the image
+    is clipped to it.
     """
     if chance == 0:
         return images
     count, channels, height, width = images.shape
-    rows = (torch.rand(count, generator=generator) < chance).nonzero().flatten()
-    area, aspect, *place = torch.rand((4, len(rows)), generator=generator)
-    area = ERASED[0] + area * (ERASED[1] - ERASED[0])
-    aspect = torch.exp(math.log(ASPECTS[0]) + aspect * math.log(ASPECTS[1] / ASPECTS[0]))
+    indices = (torch.rand(count, generator=generator) < chance).nonzero().flatten()
+    area, aspect, *corner = torch.rand((4, len(indices)), generator=generator)
+    area = ERASE_AREA[0] + area * (ERASE_AREA[1] - ERASE_AREA[0])
+    aspect = torch.exp(math.log(ERASE_ASPECT[0]) + aspect * math.log(ERASE_ASPECT[1] / ERASE_ASPECT[0]))
     inside = []
-    for length, part, start in ((height, area * aspect, place[0]), (width, area / aspect, place[1])):
-        long = (part.sqrt() * length).round().clamp(1, length)
-        begin = (start * (length - long + 1)).floor()
-        places = torch.arange(length)
-        inside.append((places >= begin[:, None]) & (places < (begin + long)[:, None]))
-    noise = torch.randint(0, 256, (len(rows), channels, height, width), generator=generator, dtype=torch.uint8)
+    for length, part, start in ((height, area * aspect, corner[0]), (width, area / aspect, corner[1])):
+        extent = (part.sqrt() * length).round().clamp(1, length)
+        first_pixel = (start * (length - extent + 1)).floor()
+        positions = torch.arange(length)
+        inside.append((positions >= first_pixel[:, None]) & (positions < (first_pixel + extent)[:, None]))
+    noise = torch.randint(0, 256, (len(indices), channels, height, width), generator=generator, dtype=torch.uint8)
     box = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)  # (n, 1, H, W)
     out = images.clone()
-    rows = rows.to(images.device)
-    out[rows] = torch.where(box.to(images.device), noise.to(images.device), images[rows])
+    indices = indices.to(images.device)
+    out[indices] = torch.where(box.to(images.device), noise.to(images.device), images[indices])
     return out
 
 
-def _turned(images: Tensor, table: PictureSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
+def _apply_affine(images: Tensor, table: PictureSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
     if not (table.rotate or table.zoom or table.shear):
         return images
-    degrees, zoom, shear = _either_way(3, len(images), generator).to(images.device)
-    matrices = turned(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
-    return warped(images, matrices, fill, table.fill)
+    degrees, zoom, shear = _random_signed(3, len(images), generator).to(images.device)
+    matrices = affine_matrices(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
+    return warp(images, matrices, fill, table.fill)
 
 
-def _recoloured(images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
-    for change, reach in (
-        (colour.brightened, table.brightness),
-        (colour.contrasted, table.contrast),
-        (colour.saturated, table.saturation),
+def _adjust_color(images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+    for change, limit in (
+        (color.brightened, table.brightness),
+        (color.contrasted, table.contrast),
+        (color.saturated, table.saturation),
     ):
-        if reach:
-            factor = 1 + reach * _either_way(1, len(images), generator)[0]
+        if limit:
+            factor = 1 + limit * _random_signed(1, len(images), generator)[0]
             images = change(images, factor.clamp(min=0).to(images.device))
     if table.hue:
-        turn = table.hue * _either_way(1, len(images), generator)[0]
-        images = colour.hue_turned(images, turn.to(images.device))
+        turn = table.hue * _random_signed(1, len(images), generator)[0]
+        images = color.shift_hue(images, turn.to(images.device))
     return images
 
 
-def _either_way(kinds: int, count: int, generator: torch.Generator) -> Tensor:
-    """Float `(kinds, count)` drawn evenly from -1 to 1."""
+def _random_signed(kinds: int, count: int, generator: torch.Generator) -> Tensor:
+    """Float `(kinds, count)`, uniform in [-1, 1)."""
     return 2 * torch.rand((kinds, count), generator=generator) - 1

@@ -1,14 +1,14 @@
-"""AutoAugment: pairs of operations that a search found good for CIFAR-10 (arXiv 1805.09501)."""
+"""AutoAugment: the policy of operation pairs found by search on CIFAR-10 (arXiv 1805.09501)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.operations import USUAL, Range, Space, operated
+from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, Range, Space, apply_operations
 from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 
-SPACE: Space = {**USUAL, "invert": Range()}
+SPACE: Space = {**AUTOAUGMENT_SPACE, "invert": Range()}
 LEVELS = 9
 PAIRS: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("invert", 0.1, 0), ("contrast", 0.2, 6)),
@@ -37,12 +37,12 @@ PAIRS: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("equalize", 0.8, 0), ("invert", 0.1, 0)),
     (("translate_y", 0.7, 9), ("autocontrast", 0.9, 0)),
 )
-"""The paper's policy for CIFAR-10: operation, chance and level of the first and of the second, as in torchvision."""
+"""The paper's policy for CIFAR-10: (operation, probability, level) of both operations of a pair, as in torchvision."""
 
 
 @AUGMENTATIONS.register("autoaugment")
 def autoaugment(images: Tensor, terms: Terms) -> Tensor:
-    """One of 25 pairs of operations, found by search on CIFAR-10 (arXiv 1805.09501)."""
+    """Apply one of 25 pairs of operations found by search on CIFAR-10 (arXiv 1805.09501)."""
     count = len(images)
     names = list(SPACE)
     pair = torch.randint(0, len(PAIRS), (count,), generator=terms.generator)
@@ -51,5 +51,5 @@ def autoaugment(images: Tensor, terms: Terms) -> Tensor:
         chance = torch.tensor([steps[step][1] for steps in PAIRS])[pair]
         strength = torch.tensor([steps[step][2] / LEVELS for steps in PAIRS])[pair]
         done = torch.rand(count, generator=terms.generator) < chance
-        images = operated(images, operation.where(done, names.index("identity")), strength, SPACE, terms)
+        images = apply_operations(images, operation.where(done, names.index("identity")), strength, SPACE, terms)
     return images

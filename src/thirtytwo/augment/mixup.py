@@ -1,6 +1,6 @@
-"""MixUp and CutMix: two pictures in one, and labels in the same shares.
+"""MixUp and CutMix: combine two images, and their labels in the same proportions.
 
-Written out here since timm's `Mixup` and torchvision's draw from global generators, so that a resumed run would differ.
+Not timm's or torchvision's, since those draw from global generators, so that a resumed run would differ.
 """
 
 from __future__ import annotations
@@ -14,23 +14,32 @@ from thirtytwo.config.recipe import AugmentSettings
 
 
 def mixes(settings: AugmentSettings) -> bool:
-    """Whether labels become soft."""
+    """Whether the settings mix images, so that labels become soft."""
     return settings.mix_share > 0 and (settings.mixup > 0 or settings.cutmix > 0)
 
 
 def mixed(
     images: Tensor, labels: Tensor, classes: int, settings: AugmentSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Float images `(B, 3, H, W)` mixed with others of the batch, and their targets float32 `(B, classes)`.
+    """Mix images with others of the batch (MixUp, arXiv 1710.09412; CutMix, arXiv 1905.04899).
 
-    `labels` int64 `(B,)`. Every picture has a partner, a kind and a share of its own (arXiv 1710.09412, 1905.04899);
-    a CutMix share is the exact part of the picture that is left of it. Targets sum to 1.
+    Partner, method and share are sampled for each image. A CutMix share is the exact remaining area of the image.
+
+    Args:
+        images: float `(B, 3, H, W)`.
+        labels: int64 `(B,)`.
+        classes: number of classes.
+        settings: the recipe's `[augment]`.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Mixed images, and targets float32 `(B, classes)` whose rows sum to 1.
     """
     count, _, height, width = images.shape
     device = images.device
     partner = torch.randperm(count, generator=generator)
     chosen = torch.rand(count, generator=generator) < settings.mix_share
-    cut = torch.rand(count, generator=generator) < _chance_of_cut(settings)
+    cut = torch.rand(count, generator=generator) < _cutmix_probability(settings)
     own = torch.ones(count)
     others = images[partner.to(device)]
     if settings.mixup:
@@ -46,19 +55,19 @@ def mixed(
     return images, share * target + (1 - share) * target[partner.to(device)]
 
 
-def _chance_of_cut(settings: AugmentSettings) -> float:
+def _cutmix_probability(settings: AugmentSettings) -> float:
     if settings.mixup and settings.cutmix:
         return 0.5
     return 1.0 if settings.cutmix else 0.0
 
 
 def _boxes(own: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Boxes bool `(B, H, W)` that leave the part `own` `(B,)` of a picture, cut off where they reach over its edge."""
+    """Boxes bool `(B, H, W)` that leave the share `own` `(B,)` of an image, clipped at its border."""
     side = (1 - own).sqrt()
-    centres = torch.rand((2, len(own)), generator=generator)
+    centers = torch.rand((2, len(own)), generator=generator)
     inside = []
-    for length, centre in ((height, centres[0]), (width, centres[1])):
-        middle, half = (centre * length).floor(), (side * length).floor() / 2
-        places = torch.arange(length)
-        inside.append((places >= (middle - half).floor()[:, None]) & (places < (middle + half).floor()[:, None]))
+    for length, center in ((height, centers[0]), (width, centers[1])):
+        middle, half = (center * length).floor(), (side * length).floor() / 2
+        positions = torch.arange(length)
+        inside.append((positions >= (middle - half).floor()[:, None]) & (positions < (middle + half).floor()[:, None]))
     return inside[0].unsqueeze(2) & inside[1].unsqueeze(1)

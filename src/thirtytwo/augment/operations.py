@@ -1,4 +1,4 @@
-"""The operations that published policies are made of, and a batch in which each picture goes through its own."""
+"""Operations of published policies, and their application to batches with one operation per image."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thirtytwo.augment import color as colour
-from thirtytwo.augment.geometry import moved, slanted, turned, warped
+from thirtytwo.augment import color
+from thirtytwo.augment.geometry import affine_matrices, shear_matrices, translation_matrices, warp
 from thirtytwo.augment.registry import Terms
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Pictures uint8 `(N, 3, H, W)`, an amount for each float `(N,)`, and the colour beyond the border float `(3,)`."""
+"""Takes images uint8 `(N, 3, H, W)`, the amount for each float `(N,)`, and the fill color float `(3,)`."""
 
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda images, amount, fill: images,
-    "shear_x": lambda images, amount, fill: warped(images, slanted(amount, 0, *images.shape[-2:]), fill),
-    "shear_y": lambda images, amount, fill: warped(images, slanted(amount, 1, *images.shape[-2:]), fill),
-    "translate_x": lambda images, amount, fill: warped(images, moved(amount, 0), fill),
-    "translate_y": lambda images, amount, fill: warped(images, moved(amount, 1), fill),
-    "rotate": lambda images, amount, fill: warped(images, turned(amount), fill),
-    "brightness": lambda images, amount, fill: colour.brightened(images, 1 + amount),
-    "colour": lambda images, amount, fill: colour.saturated(images, 1 + amount),
-    "contrast": lambda images, amount, fill: colour.contrasted(images, 1 + amount),
-    "sharpness": lambda images, amount, fill: colour.sharpened(images, 1 + amount),
-    "posterize": lambda images, amount, fill: colour.posterized(images, amount),
-    "solarize": lambda images, amount, fill: colour.solarized(images, amount),
-    "autocontrast": lambda images, amount, fill: colour.stretched(images),
-    "equalize": lambda images, amount, fill: colour.equalized(images),
+    "shear_x": lambda images, amount, fill: warp(images, shear_matrices(amount, 0, *images.shape[-2:]), fill),
+    "shear_y": lambda images, amount, fill: warp(images, shear_matrices(amount, 1, *images.shape[-2:]), fill),
+    "translate_x": lambda images, amount, fill: warp(images, translation_matrices(amount, 0), fill),
+    "translate_y": lambda images, amount, fill: warp(images, translation_matrices(amount, 1), fill),
+    "rotate": lambda images, amount, fill: warp(images, affine_matrices(amount), fill),
+    "brightness": lambda images, amount, fill: color.brightened(images, 1 + amount),
+    "colour": lambda images, amount, fill: color.saturated(images, 1 + amount),
+    "contrast": lambda images, amount, fill: color.contrasted(images, 1 + amount),
+    "sharpness": lambda images, amount, fill: color.sharpened(images, 1 + amount),
+    "posterize": lambda images, amount, fill: color.posterized(images, amount),
+    "solarize": lambda images, amount, fill: color.solarized(images, amount),
+    "autocontrast": lambda images, amount, fill: color.autocontrasted(images),
+    "equalize": lambda images, amount, fill: color.equalized(images),
     "invert": lambda images, amount, fill: 255 - images,
 }
 
 
 @dataclass(frozen=True)
 class Range:
-    """The amount of an operation at strength 0 and at strength 1.
+    """The amount of an operation at strength 0 (`weakest`) and at strength 1 (`strongest`).
 
-    `signed`: either way by chance; `of_side`: amounts are parts of the picture's side, else what the operation takes.
+    `signed`: the sign is random. `of_side`: amounts are fractions of the image's side, not operation units.
     """
 
     weakest: float = 0.0
@@ -47,15 +47,15 @@ class Range:
     of_side: bool = False
 
     def amount(self, strength: Tensor, sign: Tensor, side: int) -> Tensor:
-        """Amounts for strengths float `(N,)` from 0 to 1; `sign` is 1 or -1."""
+        """Amounts `(N,)` for strengths float `(N,)` from 0 to 1; `sign` is 1 or -1."""
         amount = self.weakest + strength * (self.strongest - self.weakest)
         return amount * (side if self.of_side else 1) * (sign if self.signed else 1)
 
 
 Space = Mapping[str, Range]
-"""The operations a policy draws from, and how far each goes."""
+"""The operations that a policy samples from, with their ranges."""
 
-USUAL: Space = {
+AUTOAUGMENT_SPACE: Space = {
     "identity": Range(),
     "shear_x": Range(0, 0.3, signed=True),
     "shear_y": Range(0, 0.3, signed=True),
@@ -71,22 +71,29 @@ USUAL: Space = {
     "autocontrast": Range(),
     "equalize": Range(),
 }
-"""AutoAugment's (arXiv 1805.09501) without inversion, as RandAugment uses them; ranges as in torchvision."""
+"""AutoAugment's operations (arXiv 1805.09501) without inversion, as in RandAugment; ranges as in torchvision."""
 
 
-def operated(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, terms: Terms) -> Tensor:
-    """Each picture through one operation of `space`.
+def apply_operations(images: Tensor, chosen: Tensor, strength: Tensor, space: Space, terms: Terms) -> Tensor:
+    """Apply one operation of `space` to each image.
 
-    `images` uint8 `(N, 3, H, W)`; `chosen` int64 `(N,)` places in `space` and `strength` float `(N,)`, both on the CPU.
+    Args:
+        images: uint8 `(N, 3, H, W)`.
+        chosen: int64 `(N,)` on the CPU; index in `space` of each image's operation.
+        strength: float `(N,)` on the CPU, 0 to 1.
+        space: operations with their ranges.
+        terms: generator and fill color.
     """
     sign = 1 - 2 * torch.randint(0, 2, (len(images),), generator=terms.generator)
     height, width = images.shape[-2:]
     out = images.clone()
-    for place, (name, span) in enumerate(space.items()):
-        rows = (chosen == place).nonzero().flatten()
-        if name == "identity" or not len(rows):
+    for index, (name, span) in enumerate(space.items()):
+        indices = (chosen == index).nonzero().flatten()
+        if name == "identity" or not len(indices):
             continue
-        amount = span.amount(strength[rows], sign[rows], height if name.endswith("_y") else width).to(images.device)
-        rows = rows.to(images.device)
-        out[rows] = OPERATIONS[name](images[rows], amount, terms.fill)
+        amount = span.amount(strength[indices], sign[indices], height if name.endswith("_y") else width).to(
+            images.device
+        )
+        indices = indices.to(images.device)
+        out[indices] = OPERATIONS[name](images[indices], amount, terms.fill)
     return out

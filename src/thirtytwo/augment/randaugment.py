@@ -1,11 +1,11 @@
-"""RandAugment: a few operations drawn evenly, all of one strength (arXiv 1909.13719)."""
+"""RandAugment: a few uniformly sampled operations of equal strength (arXiv 1909.13719)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.operations import USUAL, operated
+from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, apply_operations
 from thirtytwo.augment.registry import AUGMENTATIONS, Terms
 
 MAGNITUDE = 9
@@ -14,10 +14,10 @@ NUM_OPS = 2
 
 @AUGMENTATIONS.register("randaugment")
 def randaugment(images: Tensor, terms: Terms) -> Tensor:
-    """Some operations drawn evenly for each picture, all equally strong (arXiv 1909.13719)."""
+    """Apply a few uniformly sampled operations of equal strength to each image (arXiv 1909.13719)."""
     count = len(images)
     strength = torch.full((count,), terms.strength(MAGNITUDE))
     for _ in range(terms.num_ops or NUM_OPS):
-        chosen = torch.randint(0, len(USUAL), (count,), generator=terms.generator)
-        images = operated(images, chosen, strength, USUAL, terms)
+        chosen = torch.randint(0, len(AUTOAUGMENT_SPACE), (count,), generator=terms.generator)
+        images = apply_operations(images, chosen, strength, AUTOAUGMENT_SPACE, terms)
     return images

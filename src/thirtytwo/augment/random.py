@@ -1,4 +1,4 @@
-"""Distributions that PyTorch draws from its global generator only, drawn from a given one."""
+"""Beta and Dirichlet samples from a given generator; PyTorch samples these from its global one only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
-    """Float32 `(count,)` from Beta(α, α)."""
+    """Sample float32 `(count,)` from Beta(α, α)."""
     return torch.from_numpy(_numpy(generator).beta(alpha, alpha, count).astype(np.float32))
 
 
 def dirichlet(count: int, parts: int, generator: torch.Generator) -> Tensor:
-    """Float32 `(count, parts)`, evenly from all that sum to 1."""
+    """Sample float32 `(count, parts)` from the flat Dirichlet distribution; rows sum to 1."""
     return torch.from_numpy(_numpy(generator).dirichlet([1.0] * parts, count).astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Augmentations by name, for `policy` in a recipe: one file each; other packages add theirs as entry points."""
+"""Registry of augmentations for `policy` in a recipe; other packages add theirs as entry points."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from thirtytwo.registry import Registry
 
-STRONGEST = 30
-"""The greatest `magnitude`; a strength of 1."""
+MAX_MAGNITUDE = 30
+"""Largest `magnitude`, which is a strength of 1."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What an augmentation may draw on.
+    """Inputs of an augmentation besides the images.
 
-    `generator` (on the CPU) is the only source of chance; `fill` float `(3,)` from 0 to 255 is the data's mean colour,
-    on the pictures' device; `magnitude` and `num_ops` are the recipe's, None where it does not say.
+    `generator` (on the CPU) is the only source of randomness; `fill` float `(3,)` from 0 to 255 is the data's mean
+    color, on the images' device; `magnitude` and `num_ops` come from the recipe, None if it does not set them.
     """
 
     generator: torch.Generator
@@ -28,11 +28,11 @@ class Terms:
     num_ops: int | None = None
 
     def strength(self, published: float) -> float:
-        """`magnitude`, or else the `published` one, as a part of the greatest there is."""
-        return (published if self.magnitude is None else self.magnitude) / STRONGEST
+        """`magnitude`, or the `published` default, divided by `MAX_MAGNITUDE`."""
+        return (published if self.magnitude is None else self.magnitude) / MAX_MAGNITUDE
 
 
 Augmentation = Callable[[Tensor, Terms], Tensor]
-"""Pictures uint8 `(B, 3, H, W)`, which stay as they are, to new ones of the same form."""
+"""From images uint8 `(B, 3, H, W)`, which it does not modify, to new ones of the same shape and dtype."""
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")

@@ -1,11 +1,11 @@
-"""Networks, one file a family: every module here is imported, and adds its rows to `MODELS`."""
+"""Networks, one module per family; importing this package imports all of them, which registers them in `MODELS`."""
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from thirtytwo.models.base import MODELS, Decision, Net
+from thirtytwo.models.base import MODELS, Choice, Net
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MODELS", "Decision", "Net"]
+__all__ = ["MODELS", "Choice", "Net"]

@@ -1,4 +1,4 @@
-"""What every network here offers, and the table of networks."""
+"""The interface of all networks, and the registry of networks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from thirtytwo.registry import Registry
 
 
 @dataclass(frozen=True)
-class Decision:
-    """One thing that a network decided for itself, and why."""
+class Choice:
+    """A setting that was chosen automatically, with its value and the reason, for the log."""
 
     what: str
     value: str
@@ -24,31 +24,31 @@ class Decision:
 
 
 class Net(nn.Module):
-    """A network as three steps, so that features and heatmaps need no hooks.
+    """A network in three steps, so that features and heatmaps need no hooks.
 
-    `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Images come in
-    normalised by the data's mean and standard deviation.
+    `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Input images are
+    normalized by the data's mean and standard deviation.
     """
 
     has_heatmaps: bool = True
-    """Whether class evidence can be read off the last maps (`heatmaps`)."""
-    choices: tuple[Decision, ...] = ()
-    """What was left to the network to choose, for the log."""
+    """Whether `heatmaps` can be computed from the last maps."""
+    choices: tuple[Choice, ...] = ()
+    """Settings that the network chose automatically, for the log."""
     settled: Mapping[str, Any] = MappingProxyType({})
-    """What each `auto` of its options came to, for the recipe that is saved."""
+    """Resolved values of its `auto` options, for the saved recipe."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and standard deviation that images must be normalised by, where weights from elsewhere ask for it."""
+    """Mean and standard deviation that images must be normalized by, if pretrained weights require it."""
     scores_known: bool = False
-    """Whether the network itself tells how known an image looks (`known_score`); else class means do."""
+    """Whether the network computes `known_score` itself; otherwise class means of features are used."""
     head_modules: tuple[str, ...] = ("head",)
-    """Names of the parts that make logits of what the base gives; everything else is the base."""
+    """Names of the modules that compute logits from the base's features; all other modules are the base."""
 
     def maps(self, images: Tensor) -> Tensor:
-        """Last feature maps, `(N, D, h, w)`."""
+        """Last feature maps `(N, D, h, w)` of images `(N, 3, H, W)`."""
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """What the last linear layer sees, `(N, D)`."""
+        """Input of the last linear layer, `(N, D)`."""
         raise NotImplementedError
 
     def classify(self, features: Tensor) -> Tensor:
@@ -68,14 +68,14 @@ class Net(nn.Module):
         return torch.einsum("ndhw,nd->nhw", maps, weights)
 
     def known_score(self, features: Tensor) -> Tensor:
-        """How much speaks for any of the classes, `(N,)`, from features `(N, D)`; larger for images that look known."""
+        """Score `(N,)` from features `(N, D)`; larger for in-distribution images."""
         raise NotImplementedError
 
     def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits `(N, C)`, computed through the maps `(N, D, h, w)` that Grad-CAM looks at.
+        """Logits `(N, C)`, with `tap` applied to the maps `(N, D, h, w)` that Grad-CAM uses.
 
-        `tap` sees those maps on the way and gives them back. They are the last maps, except where the logits do not
-        depend on each of their places.
+        `tap` receives these maps and returns them. They are the last maps, unless the logits do not depend on each of
+        their positions.
         """
         return self.classify(self.pool(tap(self.maps(images))))
 
@@ -84,17 +84,17 @@ class Net(nn.Module):
         return self.classify(self.pool(self.maps(images)))
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the base gives the head, `(N, F)`."""
+        """Features `(N, F)` that the base passes to the head."""
         return self.pool(self.maps(images))
 
     def decide(self, features: Tensor) -> Tensor:
-        """Logits `(N, C)` of what `embed` gives."""
+        """Logits `(N, C)` of features `(N, F)` from `embed`."""
         return self.classify(features)
 
     def layers(self) -> list[list[str]]:
-        """Names of the base's parameters, layer by layer from the input on.
+        """Names of the base's parameters, layer by layer from the input.
 
-        A layer is a part of the network, or one member of a list of them; a normalisation belongs to what it follows.
+        A layer is a submodule, or one member of a list of submodules; a normalization belongs to the layer before it.
         """
         named = [
             (name, value) for name, value in self.named_parameters() if name.split(".")[0] not in self.head_modules
@@ -102,16 +102,16 @@ class Net(nn.Module):
         return layers_of(self, named)
 
     def prepare(self, images: Tensor) -> None:
-        """Set whatever is taken from the data before training; `images` are normalised, `(N, 3, H, W)`."""
+        """Initialize parameters that depend on the data, from normalized images `(N, 3, H, W)`, before training."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters by role: `filters` (matrices that Muon may move), `stem_bias`, `rest`, `head`."""
+        """Trainable parameters by role: `filters` (matrices that Muon may update), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
 
 
 @contextmanager
 def modes_kept(net: nn.Module) -> Iterator[None]:
-    """Afterwards each part of `net` is in the mode it was in: frozen parts of one that is trained are not."""
+    """Restore the training or evaluation mode of each module of `net` on exit."""
     modes = [(module, module.training) for module in net.modules()]
     try:
         yield
@@ -121,7 +121,7 @@ def modes_kept(net: nn.Module) -> Iterator[None]:
 
 
 def layers_of(module: nn.Module, named: Iterable[tuple[str, nn.Parameter]]) -> list[list[str]]:
-    """The names of `module`'s parameters by its parts, in their order."""
+    """Names of `module`'s parameters grouped into layers, in their order."""
     found: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, value in named:
         part, *rest = name.split(".")
@@ -138,10 +138,10 @@ def layers_of(module: nn.Module, named: Iterable[tuple[str, nn.Parameter]]) -> l
 
 
 def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters by role where there is no whitening stem.
+    """Trainable parameters by role, for networks without a whitening stem.
 
-    Weights of convolutions and linear layers are `filters`, the last layer is `head`, all else (biases, normalisation,
-    tokens, tables of positions) is `rest`.
+    Weights of convolutions and linear layers are `filters`, the last layer is `head`, and all others (biases,
+    normalization, tokens, position embeddings) are `rest`.
     """
     in_head = {id(parameter) for parameter in head.parameters()}
     matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
@@ -154,15 +154,15 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
 
 
 NetBuilder = Callable[[int, Mapping[str, Any]], Net]
-"""From the number of classes and `model.options` to a network with fresh weights."""
+"""Builds a network with fresh weights from the number of classes and `model.options`."""
 
 MODELS: Registry[NetBuilder] = Registry("model")
 """Every network by name."""
 
 
 def bent_logits(logits: Tensor, curvature: float) -> Tensor:
-    """Logits `(N, C)` with their curvature taken off: what calibration divides by the temperature.
+    """Logits `(N, C)` corrected for curvature, before calibration divides them by the temperature.
 
-    The same as `evaluation.calibration.Calibration.logits`, for graphs and networks.
+    The same as `evaluation.calibration.Calibration.logits`, for tensors.
     """
     return logits - curvature * torch.log_softmax(logits, dim=1) ** 2 if curvature else logits

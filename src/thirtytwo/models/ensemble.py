@@ -1,4 +1,4 @@
-"""Several trained networks as one: the mean of their calibrated probabilities."""
+"""An ensemble of trained networks, which averages their calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ NAME = "ensemble"
 
 
 class MemberSettings(Settings):
-    """A member as a recipe tells it: its network, what normalises its images, and its calibration."""
+    """A member of the ensemble in a recipe: its network, normalization and calibration."""
 
     name: str
-    """A network's name."""
+    """Name of the network."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Its settings, every one that was chosen for it written out."""
+    """Options of the network, with resolved values."""
     mean: tuple[float, float, float]
-    """Channel means that are subtracted, RGB, for pixels between 0 and 1."""
+    """Channel means that are subtracted, RGB, for pixels from 0 to 1."""
     std: tuple[float, float, float]
-    """Channel deviations that are divided by."""
+    """Channel standard deviations that images are divided by."""
     temperature: float = Field(1.0, gt=0)
-    """By which its logits are divided before softmax."""
+    """Temperature that divides its logits before softmax."""
     curvature: float = Field(0.0, ge=0)
-    """How much of its squared log probability is taken off each logit before."""
+    """Factor on the squared log probability that is subtracted from each logit before that."""
 
 
 class EnsembleSettings(Settings):
     """The networks whose probabilities are averaged."""
 
     members: tuple[MemberSettings, ...] = Field(min_length=1)
-    """One for each network, in order."""
+    """Settings of each member, in order."""
     size: int = Field(ge=1)
-    """Width and height of the pictures, in pixels."""
+    """Width and height of the images, in pixels."""
 
 
 class Ensemble(Net):
-    """Members whose calibrated probabilities are averaged; logits are the logarithm of that mean.
+    """Averages the members' calibrated probabilities; logits are the logarithm of the mean.
 
-    Images float `(N, 3, H, W)` from 0 to 1, not normalised: each member normalises them itself. Features are the
-    members' side by side. There are heatmaps where all members have them on maps of one size.
+    Images are float `(N, 3, H, W)` from 0 to 1, not normalized: each member normalizes them itself. Features are the
+    members' features concatenated. Heatmaps are available if all members have them on maps of the same size.
     `nets` are the networks of the settings' members, in order.
     """
 
@@ -55,13 +55,12 @@ class Ensemble(Net):
 
     def __init__(self, nets: Sequence[Net], settings: EnsembleSettings) -> None:
         super().__init__()
-        told = settings.members
-        if len(nets) != len(told):
-            raise ValueError(f"{len(told)} members are told, and {len(nets)} networks given")
+        if len(nets) != len(settings.members):
+            raise ValueError(f"expected {len(settings.members)} networks, one per member, found {len(nets)}")
         self.nets = nn.ModuleList(nets)
-        self.calibration = [(member.temperature, member.curvature) for member in told]
-        std = torch.tensor([member.std for member in told])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
-        mean = torch.tensor([member.mean for member in told])[:, None, :, None, None]
+        self.calibration = [(member.temperature, member.curvature) for member in settings.members]
+        std = torch.tensor([member.std for member in settings.members])[:, None, :, None, None]  # (M, 1, 3, 1, 1)
+        mean = torch.tensor([member.mean for member in settings.members])[:, None, :, None, None]
         self.register_buffer("scale", 1 / std)
         self.register_buffer("offset", -mean / std)
         self.eval()
@@ -77,16 +76,18 @@ class Ensemble(Net):
         return [net for net in self.nets if isinstance(net, Net)]
 
     def maps(self, images: Tensor) -> Tensor:
-        """The members' last maps side by side; their features as `(N, D, 1, 1)` where the maps differ in size."""
-        seen = [net.maps(images * self.scale[at] + self.offset[at]) for at, net in enumerate(self.members())]
+        """The members' last maps concatenated; their features as `(N, D, 1, 1)` if the maps differ in size."""
+        maps_of_members = [
+            net.maps(images * self.scale[index] + self.offset[index]) for index, net in enumerate(self.members())
+        ]
         if self.one_size:
-            return torch.cat(seen, dim=1)
-        return torch.cat([net.pool(part) for net, part in zip(self.members(), seen, strict=True)], dim=1)[
+            return torch.cat(maps_of_members, dim=1)
+        return torch.cat([net.pool(part) for net, part in zip(self.members(), maps_of_members, strict=True)], dim=1)[
             ..., None, None
         ]
 
     def pool(self, maps: Tensor) -> Tensor:
-        """The members' features side by side, `(N, D)`."""
+        """The members' features concatenated, `(N, D)`."""
         if not self.one_size:
             return maps.flatten(1)
         parts = torch.split(maps, self.map_widths, dim=1)
@@ -95,29 +96,29 @@ class Ensemble(Net):
     def classify(self, features: Tensor) -> Tensor:
         """The logarithm of the mean of the members' probabilities, `(N, C)`."""
         logs = []
-        for at, part in enumerate(torch.split(features, self.widths, dim=1)):
-            temperature, curvature = self.calibration[at]
-            logits = self.members()[at].classify(part)
+        for index, part in enumerate(torch.split(features, self.widths, dim=1)):
+            temperature, curvature = self.calibration[index]
+            logits = self.members()[index].classify(part)
             logs.append(torch.log_softmax(bent_logits(logits, curvature) / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
 
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
-        """The mean of the members' maps of `classes` int64 `(N,)`, each over its temperature, `(N, h, w)`."""
+        """Mean of the members' heatmaps of `classes` int64 `(N,)`, each divided by its temperature, `(N, h, w)`."""
         parts = torch.split(maps, self.map_widths, dim=1)
-        seen = [
-            net.heatmaps(part, classes) / self.calibration[at][0]
-            for at, (net, part) in enumerate(zip(self.members(), parts, strict=True))
+        heatmaps = [
+            net.heatmaps(part, classes) / self.calibration[index][0]
+            for index, (net, part) in enumerate(zip(self.members(), parts, strict=True))
         ]
-        return torch.stack(seen).mean(dim=0)
+        return torch.stack(heatmaps).mean(dim=0)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters by role."""
+        """Trainable parameters by role."""
         return roles_by_kind(self, nn.Identity())
 
 
 @MODELS.register(NAME)
 def ensemble(classes: int, options: Mapping[str, Any]) -> Ensemble:
-    """The mean of what several trained networks say; made by `thirtytwo ensemble`, not trained."""
+    """Average the probabilities of trained networks; created by `thirtytwo ensemble`, not trained."""
     settings = parse_settings(EnsembleSettings, options, "model.options of ensemble")
     return Ensemble([MODELS.get(one.name)(classes, one.options) for one in settings.members], settings)

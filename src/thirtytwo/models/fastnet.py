@@ -1,6 +1,6 @@
-"""FastNet: a whitening stem and a few VGG-like groups, the family behind the `fast` recipe.
+"""FastNet: a whitening stem and a few VGG-like groups, the network of the `fast` recipe.
 
-After K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498), whose network is the plain
+After K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498), whose network is the default
 shape here, and D. Page, "How to train your ResNet" (2018), for whitening and residual groups.
 """
 
@@ -29,20 +29,20 @@ class GroupSettings(Settings):
     """One group: a convolution that widens, a 2×2 max-pool, then the body at half the resolution."""
 
     width: int = Field(ge=8)
-    """Channels the group puts out."""
+    """Output channels of the group."""
     kernel: int = Field(3, ge=1, le=5)
     """Side of the widening convolution's filters; an even side shrinks the map by one."""
     body: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (3,)
-    """Sides of the body's filters, one a convolution."""
+    """Sides of the body's filters, one per convolution."""
     body_width: Annotated[int, Field(ge=1)] | None = None
-    """Channels between the body's convolutions; the group's own width when not given."""
+    """Channels between the body's convolutions; the group's width by default."""
     residual: bool = False
     """Add the body's input to its output."""
 
     @model_validator(mode="after")
     def _sum_fits(self) -> GroupSettings:
         if self.residual and any(kernel % 2 == 0 for kernel in self.body):
-            raise ValueError("a residual body needs odd filter sides, an even one shrinks the map")
+            raise ValueError("a residual body needs odd filter sides, since an even one shrinks the map")
         return self
 
 
@@ -56,17 +56,17 @@ class FastNetSettings(Settings):
     )
     """Groups in order; each halves the resolution."""
     activation: Literal["gelu", "silu"] = "gelu"
-    """Non-linearity everywhere."""
+    """Activation function of all layers."""
     pooling: Literal["max", "max+mean"] = "max"
-    """How the last maps become features."""
+    """Pooling of the last maps to features."""
     norm_momentum: float = Field(0.4, gt=0, le=1)
     """Share of each batch in BatchNorm's running statistics."""
     logit_scale: float | None = None
-    """What logits are multiplied with; 1 / (16 √width) when not given, so that rates mean the same at any width."""
+    """Factor on the logits; 1 / (16 √width) by default, so that learning rates suit any width."""
 
 
 class FilterConv(nn.Conv2d):
-    """Bias-free convolution that starts as a partial identity (dirac) where it can."""
+    """Convolution without bias, initialized as a partial identity (Dirac)."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         padding = kernel // 2 if kernel % 2 else 0
@@ -108,7 +108,7 @@ class Group(nn.Module):
 
 
 class FastNet(Net):
-    """The `fast` recipe's network."""
+    """The network of the `fast` recipe."""
 
     def __init__(self, classes: int, settings: FastNetSettings) -> None:
         super().__init__()
@@ -148,18 +148,18 @@ class FastNet(Net):
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
-        """Set the stem to whiten 2×2 patches: eigenvectors of their covariance over its root, and their negatives."""
+        """Set the stem to whiten 2×2 patches: scaled eigenvectors of their covariance, and their negatives."""
         patches = images[:WHITENING_IMAGES].unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (N, 3, h, w, 2, 2)
         patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH**2).double()
         patches = patches - patches.mean(dim=0)
         covariance = patches.T @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance)
-        # grey pictures vary in 4 of 12 directions only; the others would be channels without variance, so repeat
+        # gray images vary in only 4 of 12 directions; repeat those, since the others would be channels without variance
         live = int((values > EMPTY_DIRECTION * values.max()).sum())
         order = [len(values) - 1 - index % max(live, 1) for index in range(len(values))]
         filters = (vectors * torch.rsqrt(values.clamp(min=0) + EIGENVALUE_FLOOR)).T[order]
         filters = filters.reshape(-1, 3, PATCH, PATCH)
-        # eigenvectors come with either sign from one library to the next: fix it, so that seeds mean the same
+        # the sign of eigenvectors depends on the library: fix it, so that a seed gives the same network
         signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(dim=1, keepdim=True)).sign()
         filters = filters * signs.view(-1, 1, 1, 1)
         self.stem.weight.copy_(torch.cat([filters, -filters]).to(self.stem.weight.dtype))
@@ -180,7 +180,7 @@ class FastNet(Net):
 
 @MODELS.register("fastnet")
 def fastnet(classes: int, options: Mapping[str, Any]) -> FastNet:
-    """A whitening stem and a few groups of convolutions; their widths and depths are options."""
+    """FastNet with a whitening stem and groups of convolutions; widths and depths are options."""
     return FastNet(classes, parse_settings(FastNetSettings, options, "model.options of fastnet"))
 
 

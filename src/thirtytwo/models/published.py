@@ -1,4 +1,4 @@
-"""Published networks in their form for CIFAR, built by timm: ResNet, VGG and DenseNet.
+"""Published networks in their CIFAR variants, built by timm: ResNet, VGG and DenseNet.
 
 K. He et al. (arXiv 1512.03385); K. Simonyan and A. Zisserman (arXiv 1409.1556), with BatchNorm; G. Huang et al. (arXiv
 1608.06993).
@@ -20,21 +20,21 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class ResNetSettings(HeadSettings):
-    """Details of a ResNet."""
+    """Options of a ResNet."""
 
     zero_init_last: bool = True
-    """Every residual branch starts at zero: its last BatchNorm has the weight 0 (arXiv 1706.02677)."""
+    """Initialize the last BatchNorm weight of every residual branch with 0 (arXiv 1706.02677)."""
     channels: tuple[Width, ...] = Field((64, 128, 256, 512), min_length=4, max_length=4)
-    """Channels of the four stages; with bottlenecks a quarter of what each stage gives."""
+    """Channels of the four stages; with bottlenecks, a quarter of each stage's output channels."""
 
 
 class DenseNetSettings(HeadSettings):
     """Shape of a DenseNet-BC."""
 
     depth: int = 100
-    """Convolutions in all and the last layer: 6 for each step in layers per block, and 4."""
+    """Number of convolutions plus the last layer: 6 n + 4 for n layers per block."""
     growth: int = Field(12, ge=1)
-    """Channels that each layer adds."""
+    """Growth rate: channels that each layer adds."""
 
     @field_validator("depth")
     @classmethod
@@ -44,7 +44,7 @@ class DenseNetSettings(HeadSettings):
         return depth
 
 
-def _built(
+def _build_timm(
     classes: int, architecture: str, name: str, settings: HeadSettings, arguments: Mapping[str, Any] | None = None
 ) -> TimmNet:
     shared = settings.model_dump(include=set(HeadSettings.model_fields))
@@ -57,7 +57,7 @@ def _built(
 def _resnet(classes: int, options: Mapping[str, Any], name: str) -> TimmNet:
     settings = parse_settings(ResNetSettings, options, f"model.options of {name}")
     shape = {"zero_init_last": settings.zero_init_last, "channels": settings.channels}
-    return _built(classes, name, name, settings, shape)
+    return _build_timm(classes, name, name, settings, shape)
 
 
 @MODELS.register("resnet18")
@@ -80,16 +80,16 @@ def resnet50(classes: int, options: Mapping[str, Any]) -> TimmNet:
 
 @MODELS.register("vgg16")
 def vgg16(classes: int, options: Mapping[str, Any]) -> TimmNet:
-    """VGG-16 with BatchNorm; the mean of the last maps instead of its hidden layers."""
+    """VGG-16 with BatchNorm, and mean pooling instead of its hidden layers."""
     settings = parse_settings(HeadSettings, options, "model.options of vgg16")
-    return _built(classes, "vgg16_bn", "vgg16", settings)
+    return _build_timm(classes, "vgg16_bn", "vgg16", settings)
 
 
 @MODELS.register("densenet")
 def densenet(classes: int, options: Mapping[str, Any]) -> TimmNet:
-    """A DenseNet-BC with three blocks; depth 100 and growth 12 when not told otherwise."""
+    """A DenseNet-BC with three blocks; depth 100 and growth rate 12 by default."""
     settings = parse_settings(DenseNetSettings, options, "model.options of densenet")
     shape = {"growth_rate": settings.growth, "block_config": [(settings.depth - 4) // 6] * 3}
-    net = _built(classes, "densenet121", "densenet", settings, shape)
-    net.body.features.norm0 = nn.Identity()  # for CIFAR, the first layer's own normalisation is the first
+    net = _build_timm(classes, "densenet121", "densenet", settings, shape)
+    net.body.features.norm0 = nn.Identity()  # the CIFAR variant has no normalization before the first block
     return net

@@ -1,4 +1,4 @@
-"""Weights of several networks averaged into one."""
+"""Average the weights of several networks (model soups)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from thirtytwo.models.base import modes_kept
 
 
 def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tensor over networks of one architecture; whole numbers, which count steps, are the first's.
+    """Mean of each tensor over networks of one architecture: a uniform soup (Wortsman et al. 2022, arXiv 2203.05482).
 
-    A uniform soup (Wortsman et al. 2022, arXiv 2203.05482).
+    Integer tensors, which count steps, are taken from the first network.
     """
     if not states:
-        raise ValueError("a soup needs weights")
+        raise ValueError("states must contain at least one state dict")
     mean = {}
     for name, first in states[0].items():
         same = [state[name] for state in states]
@@ -25,9 +25,10 @@ def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor
 
 
 def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure BatchNorm's mean and variance anew over `batches` of normalised images float `(N, 3, H, W)`.
+    """Recompute BatchNorm's mean and variance over `batches` of normalized images float `(N, 3, H, W)`.
 
-    Averaged weights make other activations than any of their networks did (Izmailov et al. 2018, arXiv 1803.05407).
+    The activations of averaged weights differ from those of their networks (Izmailov et al. 2018, arXiv 1803.05407).
+    Unlike `torch.optim.swa_utils.update_bn`, all other modules, such as dropout, stay in evaluation mode.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
@@ -36,7 +37,7 @@ def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         net.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
+            norm.momentum = None  # cumulative mean over batches
             norm.train()
         for images in batches if norms else ():
             net(images)

@@ -1,4 +1,4 @@
-"""The convolutional network of textbooks and tutorials, an honest baseline."""
+"""The convolutional network of textbooks and tutorials, as a baseline."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class TextbookSettings(Settings):
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
     """Channels of each stage; each halves the resolution."""
     convolutions: int = Field(2, ge=1)
-    """3×3 convolutions in a stage."""
+    """Number of 3×3 convolutions per stage."""
     dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.2, 0.3, 0.4)
-    """Dropout after each stage; the last value holds for the stages after it, no value for none."""
+    """Dropout after each stage; the last value is used for all further stages, an empty list means no dropout."""
     dense: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
     """Widths of the hidden layers of the head."""
     dense_dropout: float = Field(0.5, ge=0, lt=1)
-    """Dropout after each of them."""
+    """Dropout after each hidden layer."""
     places: int = Field(4, ge=1)
-    """Side of the maps that the head is laid out for; larger or smaller ones are averaged to it."""
+    """Side of the maps that the head expects; maps of other sizes are averaged to it."""
 
 
 class Textbook(Net):
-    """Stages of convolution, BatchNorm and ReLU, max-pool and dropout; flattened maps; a dense head."""
+    """Stages of convolution, BatchNorm, ReLU, max-pool and dropout, then flattened maps and a dense head."""
 
     head_modules = ("hidden", "head")
 
@@ -66,11 +66,11 @@ class Textbook(Net):
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.hidden(self._fitted(maps).flatten(1))
+        features: Tensor = self.hidden(self._pool_to_size(maps).flatten(1))
         return features
 
     def embed(self, images: Tensor) -> Tensor:
-        return self._fitted(self.maps(images)).flatten(1)
+        return self._pool_to_size(self.maps(images)).flatten(1)
 
     def decide(self, features: Tensor) -> Tensor:
         return self.classify(self.hidden(features))
@@ -83,15 +83,15 @@ class Textbook(Net):
         return self.head.weight
 
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
-        """What each place adds to the logit of `classes`, `(N, h, w)`: every place has weights of its own."""
-        fitted = self._fitted(maps)
+        """Contribution of each position to the logit of `classes`, `(N, h, w)`; every position has its own weights."""
+        fitted = self._pool_to_size(maps)
         weights = self.class_weights()[classes].to(maps.dtype)  # (N, D · h · w)
         return (fitted * weights.view(fitted.shape)).sum(dim=1)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return roles_by_kind(self, self.head)
 
-    def _fitted(self, maps: Tensor) -> Tensor:
+    def _pool_to_size(self, maps: Tensor) -> Tensor:
         if maps.shape[-2:] == (self.places, self.places):
             return maps
         return F.adaptive_avg_pool2d(maps, self.places)

@@ -1,4 +1,4 @@
-"""Every architecture of timm as a network of ours, made ready for small pictures."""
+"""Any architecture of timm as a `Net`, adapted to small images."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Decision, Net, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Choice, Net, layers_of, roles_by_kind
 from thirtytwo.models.small_stems import SMALL_STEMS
 
 WHERE = "model.options of timm"
-USUAL_SIZE = 32
-USUAL_REDUCTION = 32
-PLACES = 4
-SAME = 1e-4
+DEFAULT_SIZE = 32
+TYPICAL_REDUCTION = 32
+MIN_POSITIONS = 4
+TOLERANCE = 1e-4
 
 Mode = Literal["stem", "upsample", "none"]
 
 
 class HeadSettings(Settings):
-    """What follows the features, and what is left out in training."""
+    """Options of the head, and dropout."""
 
     drop_rate: float | None = Field(None, ge=0, lt=1)
-    """Dropout before the classifier; timm's own default when not given."""
+    """Dropout before the classifier; timm's default if not set."""
     head: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Widths of hidden layers between the features and the classes, such as [512, 256]."""
     head_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout after each of them."""
+    """Dropout after each hidden layer."""
 
 
 class TimmSettings(HeadSettings):
-    """Which architecture, and how it meets small pictures."""
+    """The architecture, and how it handles small images."""
 
     architecture: str
-    """A name that timm knows, with or without the tag of its weights."""
+    """An architecture of timm, with or without the tag of its weights."""
     small_images: Literal["auto", "stem", "upsample", "none"] = "auto"
-    """`stem`: a gentler first layer or smaller patches; `upsample`: pictures are enlarged inside the network; `none`:
-    the network as published. `auto` decides by family and by `pretrained`."""
+    """`stem`: a stem with less stride or smaller patches; `upsample`: images are enlarged inside the network; `none`:
+    the network as published. `auto` chooses by family and by `pretrained`."""
     input_size: int = Field(0, ge=0, le=1024)
-    """Side to which pictures are resized inside the network; 0: as they come, or what `upsample` needs."""
+    """Side to which images are resized inside the network; 0: not resized, or the size that `upsample` needs."""
     pretrained: bool = False
-    """Weights from elsewhere will be loaded, so every layer keeps its published shape."""
+    """Pretrained weights will be loaded, so every layer keeps its published shape."""
     drop_path_rate: float | None = Field(None, ge=0, lt=1)
-    """Part of residual branches left out in training (stochastic depth); timm's own default when not given."""
+    """Share of residual branches dropped in training (stochastic depth); timm's default if not set."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Anything else that timm's builder of this architecture takes."""
+    """Further arguments of timm's builder of this architecture."""
 
 
 class TimmNet(Net):
-    """A timm architecture, its classifier taken off (`body`), and a head of ours.
+    """A timm architecture without its classifier (`body`), and a head.
 
-    The last maps are what `body.forward_features` gives, tokens laid out as `(N, D, h, w)`. Where logits come from a
-    class token, the maps are all tokens in one row `(N, D, 1, T)`, and `tapped` looks at the patch tokens that the last
-    block mixes into it.
+    The last maps are the output of `body.forward_features`, with tokens laid out as `(N, D, h, w)`. If the logits come
+    from a class token, the maps are all tokens in one row `(N, D, 1, T)`, and `tapped` uses the patch tokens that the
+    last block mixes into the class token.
     """
 
     head_modules = ("hidden", "head")
 
     def __init__(self, classes: int, settings: TimmSettings, where: str = WHERE) -> None:
-        """`where` says in messages whose options these are."""
+        """`where` names the options in error messages."""
         super().__init__()
         family = _family(settings.architecture, where)
         mode, why = _choose_mode(family, settings, where)
@@ -74,14 +74,14 @@ class TimmNet(Net):
         self.architecture = settings.architecture
         self.arguments = _arguments(family, mode, self.size, settings)
         self.body = _build(classes, family, mode, self.arguments, settings, where)
-        self.choices = _told(family, mode, why, self.size, why_size)
+        self.choices = _choices(family, mode, why, self.size, why_size)
         self.settled = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
         if settings.pretrained and config.get("mean") and config.get("std"):
             self.statistics = (tuple(config["mean"]), tuple(config["std"]))
         classifier = self.body.get_classifier()
         self.body.reset_classifier(0)
-        width = self._look(where)
+        width = self._probe_layout(where)
         self.hidden, self.head = _head(classifier, width, classes, settings)
         self._norm: str | None = None
         self.has_heatmaps = not settings.head and self._features_are_means()
@@ -107,7 +107,7 @@ class TimmNet(Net):
         return self.classify(self.hidden(features))
 
     def layers(self) -> list[list[str]]:
-        """Names of the body's parameters by timm's own order of its layers, from the input on."""
+        """Names of the body's parameters by layer, in timm's order from the input."""
         matcher = getattr(self.body, "group_matcher", None)
         if matcher is None:
             layers = layers_of(self.body, self.body.named_parameters())
@@ -124,10 +124,10 @@ class TimmNet(Net):
         return weights
 
     def heatmaps(self, maps: Tensor, classes: Tensor) -> Tensor:
-        """Class activation maps `(N, h, w)`; their mean is the class's logit but for a constant.
+        """Class activation maps `(N, h, w)`; their mean is the class's logit up to a constant.
 
-        A LayerNorm between mean and classifier (ConvNeXt) counts as the linear map that it is for this picture: its
-        scale is taken from the picture's own features.
+        A LayerNorm between mean and classifier (ConvNeXt) is treated as a linear map, with the scale computed from the
+        image's own features.
         """
         weights = self.class_weights()[classes].to(maps.dtype)  # (N, D)
         if self._norm is not None:
@@ -141,17 +141,17 @@ class TimmNet(Net):
         if self._layout != "row" or not hasattr(self.body, "blocks") or not hasattr(self.body.blocks[-1], "norm1"):
             return super().tapped(images, tap)
 
-        def on_the_way(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
+        def hook(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
             prefix = tokens.shape[1] - self._grid[0] * self._grid[1]  # some networks add the class token later
             patches = tap(self._on_grid(tokens[:, prefix:]))
             return torch.cat([tokens[:, :prefix], patches.flatten(2).transpose(1, 2)], dim=1)
 
-        hook = self.body.blocks[-1].norm1.register_forward_hook(on_the_way)
+        handle = self.body.blocks[-1].norm1.register_forward_hook(hook)
         try:
             logits: Tensor = self(images)
             return logits
         finally:
-            hook.remove()
+            handle.remove()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return roles_by_kind(self, self.head)
@@ -166,21 +166,21 @@ class TimmNet(Net):
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self._grid)
 
     def _pooled(self, maps: Tensor) -> Tensor:
-        """What timm's classifier would see, `(N, F)`."""
+        """Input of timm's classifier, `(N, F)`."""
         if self._layout == "NHWC":
             maps = maps.permute(0, 2, 3, 1)
         elif self._layout != "NCHW":
             maps = maps.flatten(2).transpose(1, 2)
             if self._layout == "tokens":
-                maps = F.pad(maps, (0, 0, self._prefix, 0))  # the pooling leaves these out
+                maps = F.pad(maps, (0, 0, self._prefix, 0))  # pooling excludes the prefix tokens
         features: Tensor = self.body.forward_head(maps, pre_logits=True)
         return features
 
-    def _look(self, where: str) -> int:
-        """Find out how this body lays out its features, by one pass over an empty picture; the width for the head."""
+    def _probe_layout(self, where: str) -> int:
+        """Detect the layout of the body's features by a forward pass of zeros; return the width for the head."""
         body, training = self.body, self.body.training
         body.eval()
-        size = self.size or USUAL_SIZE
+        size = self.size or DEFAULT_SIZE
         try:
             with torch.inference_mode():
                 found = body.forward_features(torch.zeros((1, 3, size, size)))
@@ -189,7 +189,7 @@ class TimmNet(Net):
                 width = self._pooled(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"{where}: this architecture cannot be used for pictures of {size} pixels: {_first_line(error)}.",
+                f"{where}: this architecture does not accept images of {size}×{size} pixels: {_first_line(error)}.",
                 "Set small_images or input_size, or choose another architecture.",
             ) from error
         body.train(training)
@@ -197,7 +197,7 @@ class TimmNet(Net):
         return int(width)
 
     def _features_are_means(self) -> bool:
-        """Whether features are the mean of the last maps, or a LayerNorm of it; tried on made-up maps."""
+        """Whether features are the mean of the last maps, or a LayerNorm of it; tested on synthetic maps."""
         if self._layout == "row":
             return False
         body, training = self.body, self.body.training
@@ -209,25 +209,25 @@ class TimmNet(Net):
         body.train(training)
         if features.shape != means.shape:
             return False
-        if torch.allclose(features, means, atol=SAME):
+        if torch.allclose(features, means, atol=TOLERANCE):
             return True
         for name in ("fc_norm", "head.norm"):
             norm = _submodule(body, name)
             if isinstance(norm, nn.LayerNorm):
                 normed = F.layer_norm(means, (width,), norm.weight.detach(), norm.bias.detach(), norm.eps)
-                if torch.allclose(features, normed, atol=SAME):
+                if torch.allclose(features, normed, atol=TOLERANCE):
                     self._norm = name
                     return True
         return False
 
 
 def _family(architecture: str, where: str) -> str:
-    """The timm module that builds `architecture`."""
+    """Name of the timm module that defines `architecture`."""
     name = architecture.partition(".")[0]
     if "/" in architecture or ":" in architecture or not timm.is_model(name):
         known = timm.list_models()
         raise UnknownNameError(
-            f"{where}: timm {timm.__version__} knows no architecture {architecture!r}.", did_you_mean(name, known)
+            f"{where}: timm {timm.__version__} has no architecture {architecture!r}.", did_you_mean(name, known)
         )
     return str(timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
 
@@ -236,39 +236,42 @@ def _choose_mode(family: str, settings: TimmSettings, where: str) -> tuple[Mode,
     stem = SMALL_STEMS.get(family)
     if settings.small_images == "stem" and stem is None:
         raise RecipeError(
-            f"{where}: no stem for small pictures is known for {settings.architecture} (family {family}).",
+            f"{where}: no stem for small images is available for {settings.architecture} (family {family}).",
             f"Set small_images to 'upsample' or 'none', or choose from these families: {', '.join(SMALL_STEMS)}.",
         )
     if settings.small_images != "auto":
         return settings.small_images, "set in the recipe"
     if settings.pretrained:
-        return "upsample", "weights from elsewhere fit the published layers only, and know larger pictures"
+        return "upsample", "pretrained weights fit only the published layers, and were trained on larger images"
     if stem is None:
-        return "upsample", f"no stem for small pictures is known for the family {family}"
-    return "stem", f"{stem.because}; trained from scratch, its layers may be others"
+        return "upsample", f"no stem for small images is available for the family {family}"
+    return "stem", f"{stem.because}; layers may change when training from scratch"
 
 
 def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, str]:
-    """Side of the pictures that the body sees, and why; 0: as they come."""
+    """Side of the body's input images, and the reason; 0: not resized."""
     if settings.input_size:
         return settings.input_size, "set in the recipe"
     built_for_one = family in SMALL_STEMS and SMALL_STEMS[family].fixed_size
     if mode == "upsample":
         config = timm.models.get_pretrained_cfg(settings.architecture, allow_unregistered=True)
         if config is not None and (built_for_one or config.fixed_input_size):
-            return int(config.input_size[-1]), "the size that this architecture is published for"
-        return PLACES * USUAL_REDUCTION, f"leaves {PLACES}×{PLACES} places after a division by {USUAL_REDUCTION}"
-    return (USUAL_SIZE, "the layers are built for one size") if built_for_one else (0, "")
+            return int(config.input_size[-1]), "the published input size of this architecture"
+        return (
+            MIN_POSITIONS * TYPICAL_REDUCTION,
+            f"leaves {MIN_POSITIONS}×{MIN_POSITIONS} positions after a reduction by {TYPICAL_REDUCTION}",
+        )
+    return (DEFAULT_SIZE, "the layers are built for one size") if built_for_one else (0, "")
 
 
-def _told(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Decision, ...]:
+def _choices(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Choice, ...]:
     does = {"stem": SMALL_STEMS[family].does if mode == "stem" else "", "upsample": "enlarged inside the network"}
-    told = [Decision("small pictures", f"{mode}: {does.get(mode, 'the network as published')}", why)]
-    return (*told, Decision("network's input", f"{size}×{size}", why_size)) if size else tuple(told)
+    choices = [Choice("small images", f"{mode}: {does.get(mode, 'the network as published')}", why)]
+    return (*choices, Choice("network's input", f"{size}×{size}", why_size)) if size else tuple(choices)
 
 
 def _arguments(family: str, mode: Mode, size: int, settings: TimmSettings) -> dict[str, Any]:
-    """What timm's builder of this architecture is called with."""
+    """Arguments for timm's builder of this architecture."""
     arguments: dict[str, Any] = {}
     if family in SMALL_STEMS and SMALL_STEMS[family].fixed_size:
         arguments["img_size"] = size
@@ -289,13 +292,13 @@ def _build(classes: int, family: str, mode: Mode, arguments: dict[str, Any], set
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         raise RecipeError(
             f"{where}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
-            "Check drop_rate, drop_path_rate, small_images and arguments against what this architecture takes.",
+            "Check that this architecture accepts drop_rate, drop_path_rate, small_images and arguments.",
         ) from error
     return body
 
 
 def _head(classifier: Any, width: int, classes: int, settings: TimmSettings) -> tuple[nn.Module, nn.Linear]:
-    """Hidden layers and the last linear one; timm's own classifier, with its initialisation, where it fits."""
+    """Hidden layers and the last linear layer; timm's own initialized classifier if it fits."""
     layers: list[nn.Module] = []
     for hidden in settings.head:
         linear = nn.Linear(width, hidden)
@@ -312,12 +315,12 @@ def _head(classifier: Any, width: int, classes: int, settings: TimmSettings) -> 
 
 
 def _layout(body: Any, found: Tensor) -> tuple[str, int, tuple[int, int]]:
-    """How features are laid out: NCHW, NHWC, patch tokens, or tokens in a row; prefix tokens; the patches' grid."""
+    """Layout of features (NCHW, NHWC, patch tokens, or tokens in a row), number of prefix tokens, and patch grid."""
     if found.ndim == 4:
         last = getattr(body, "output_fmt", "") == "NHWC" or found.shape[1] != body.num_features == found.shape[3]
         return ("NHWC", 0, (found.shape[1], found.shape[2])) if last else ("NCHW", 0, (found.shape[2], found.shape[3]))
     if found.ndim != 3:
-        raise ValueError("its features have no places")
+        raise ValueError("its features have no spatial positions")
     prefix = int(getattr(body, "num_prefix_tokens", 0))
     grid = _grid(body, found.shape[1] - prefix)
     means = getattr(body, "global_pool", "") in ("avg", "max", "avgmax") and not getattr(
@@ -349,5 +352,5 @@ def _first_line(error: Exception) -> str:
 
 @MODELS.register("timm")
 def timm_net(classes: int, options: Mapping[str, Any]) -> TimmNet:
-    """Any architecture of timm, with a stem for small pictures or with pictures enlarged inside the network."""
+    """Any architecture of timm, with a stem for small images, or with images enlarged inside the network."""
     return TimmNet(classes, parse_settings(TimmSettings, options, WHERE))

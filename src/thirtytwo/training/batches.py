@@ -1,4 +1,4 @@
-"""The training pictures, augmented a batch at a time."""
+"""Batches of augmented training images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from thirtytwo.data.batches import Batches, generator_for
 
 
 class TrainingBatches(Batches):
-    """Training images on the device, augmented a batch at a time as the recipe says.
+    """Training images on the device, augmented batch by batch.
 
-    `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are their names, needed for MixUp, CutMix and
-    settings of classes. Gives normalised float `(B, 3, h, w)` and labels int64 `(B,)`, or where pictures are mixed,
-    targets float32 `(B, C)` that sum to 1.
+    `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are the class names, needed for MixUp, CutMix and
+    `augment.classes`. Yields normalized float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
+    float32 `(B, C)` whose rows sum to 1 instead of labels.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class TrainingBatches(Batches):
         self._memory_format = memory_format
         self._classes = len(classes)
         self._augment = Augmenter(recipe.augment, mean, std, classes or None)
-        self._tables = self._augment.tables_of(labels)
+        self._tables = self._augment.lookup_tables(labels)
         self._mixes = mixes(recipe.augment)
         if self._mixes and not classes:
-            raise ValueError("MixUp and CutMix need the names of the classes")
+            raise ValueError("MixUp and CutMix need the names of all classes")
         flips = torch.rand(len(labels), generator=generator_for(recipe.seed, 0, "flip"))
         self._flip_first = (flips < 0.5).to(labels.device)
 
     def size_at(self, progress: float) -> int:
-        """Side of the training images after the part `progress` of all steps."""
+        """Side of the training images, in pixels, after the fraction `progress` of all steps."""
         full = int(self._pixels.shape[1])
         for stage in self._recipe.schedule.resolution:
             if progress < stage.until:
@@ -56,7 +56,7 @@ class TrainingBatches(Batches):
         return full
 
     def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """The pictures at `positions` int64 `(B,)`, on the CPU, as a step shows them; the same whenever it is asked."""
+        """Augmented images and labels at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step."""
         number = epoch * len(self) + step
         draw = partial(generator_for, self.seed, number)
         tables = None if self._tables is None else self._tables[positions]

@@ -1,4 +1,4 @@
-"""Networks as recipes name them, fresh or as a run trained them."""
+"""Build the network of a recipe, with fresh weights or those of a finished run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from thirtytwo.training.hardware import preserved_random
 
 
 def build_net(recipe: Recipe, classes: int) -> Net:
-    """The recipe's network with weights that depend on its seed alone.
+    """Build the recipe's network with weights that depend only on its seed.
 
     Raises:
-        UnknownNameError: no such model.
+        UnknownNameError: the model is not registered.
         RecipeError: `model.options` do not fit it.
     """
     torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
@@ -26,10 +26,10 @@ def build_net(recipe: Recipe, classes: int) -> Net:
 
 
 def trained_net(run: RunDir, classes: int) -> Net:
-    """The network of a run with the weights it ended with, for looking at pictures.
+    """Load the network of a run with its final weights, in evaluation mode.
 
     Raises:
-        RunError: there are no weights, or they do not fit the run's recipe.
+        RunError: the weights are missing, damaged, or do not fit the run's recipe.
     """
     if not run.weights.is_file():
         raise RunError(

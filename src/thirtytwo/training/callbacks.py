@@ -1,4 +1,4 @@
-"""What happens around the steps: the history file, progress, and the guard against a diverged loss."""
+"""The history file, progress output, and detection of a diverged loss."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ PLAIN_LINE_SECONDS = 30.0
 BAR_SECONDS = 0.5
 
 
-class Ledger(lightning.Callback):
-    """Adds up loss and accuracy, writes one row of `history.csv` an epoch, shows progress on standard error.
+class HistoryCallback(lightning.Callback):
+    """Writes one row of `history.csv` per epoch, and shows progress on standard error.
 
-    A bar on a terminal, plain lines elsewhere. Rows live in the checkpoint too, so that a resumed run's file is whole,
-    and so does what the `meter` has measured. Training ends after the row that is `enough`.
+    Progress is a bar on a terminal, and plain lines elsewhere. Checkpoints contain the rows and the state of `meter`,
+    so that a resumed run continues both. Training stops after the first epoch for whose row `enough` returns True.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class Ledger(lightning.Callback):
         self._validated = False
         self._epoch_start = self._last_line = time.perf_counter()
 
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; a fixed name, so that checkpoints outlive changes of the class name."""
+        return "Ledger"
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "meter": self._meter.state_dict() if self._meter is not None else None}
 
@@ -83,7 +88,7 @@ class Ledger(lightning.Callback):
             self._bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%  {task.fields[figures]}"),
+                TextColumn("{task.percentage:>3.0f}%  {task.fields[metrics]}"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
@@ -92,7 +97,7 @@ class Ledger(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._bar is not None:
             self._task = self._bar.add_task(
-                "train", total=self._total_steps, completed=trainer.global_step, epoch="", figures=""
+                "train", total=self._total_steps, completed=trainer.global_step, epoch="", metrics=""
             )
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -108,23 +113,23 @@ class Ledger(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        figures = torch.stack([outputs["mean_loss"].detach().float(), outputs["accuracy"].detach().float()])
-        self._sums = figures if self._sums is None else self._sums + figures
+        metrics = torch.stack([outputs["mean_loss"].detach().float(), outputs["accuracy"].detach().float()])
+        self._sums = metrics if self._sums is None else self._sums + metrics
         self._batches += 1
         self._images += len(batch[1])
         now = time.perf_counter()
         if self._show and now - self._last_line >= (BAR_SECONDS if self._bar else PLAIN_LINE_SECONDS):
             self._last_line = now
-            self._tell(trainer)
+            self._log_progress(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._validated = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        loss, accuracy = self._means()
+        loss, accuracy = self._epoch_means()
         if not loss < float("inf"):
             raise DivergedError(
-                f"Training diverged: the loss in epoch {trainer.current_epoch + 1} is {loss}.",
+                f"Training diverged: the mean loss of epoch {trainer.current_epoch + 1} is {loss}.",
                 "Lower optimizer.lr, or set train.precision to float32.",
             )
         seconds = time.perf_counter() - self._epoch_start
@@ -160,27 +165,27 @@ class Ledger(lightning.Callback):
             self._bar.stop()
             self._bar = None
 
-    def _means(self) -> tuple[float, float]:
+    def _epoch_means(self) -> tuple[float, float]:
         if self._sums is None:
             return float("nan"), float("nan")
         loss, accuracy = (self._sums / self._batches).tolist()
         return loss, accuracy
 
-    def _tell(self, trainer: lightning.Trainer) -> None:
-        loss, accuracy = self._means()
+    def _log_progress(self, trainer: lightning.Trainer) -> None:
+        loss, accuracy = self._epoch_means()
         rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
-        figures = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s"
+        metrics = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s"
         epoch = f"{trainer.current_epoch + 1}/{self._epochs}"
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, figures=figures)
+            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, metrics=metrics)
             return
         steps_left = self._total_steps - trainer.global_step
         left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
-        tell(f"epoch {epoch}  {figures}  about {_duration(left)} left")
+        tell(f"epoch {epoch}  {metrics}  about {_duration(left)} left")
 
 
 def tell(text: str) -> None:
-    """One plain line on standard error, at once."""
+    """Write one line to standard error and flush it."""
     sys.stderr.write(as_printable(text) + "\n")
     sys.stderr.flush()
 

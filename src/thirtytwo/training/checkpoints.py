@@ -1,4 +1,4 @@
-"""What is kept for resuming: files written whole, and an early stop that stays one."""
+"""Atomic checkpoint files, and early stopping that survives resuming."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from thirtytwo.io import written_whole
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all, whatever kills the process or fills the disk."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically: a killed process or a full disk never leaves a partial file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write one checkpoint.
 
         Raises:
-            OutputError: the file system refused.
+            OutputError: the file cannot be written.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -29,8 +29,13 @@ class WholeCheckpoints(TorchCheckpointIO):
             temporary.write_bytes(buffer.getbuffer())
 
 
-class Patience(EarlyStopping):
-    """Early stopping that also holds when a run that had stopped is resumed."""
+class ResumableEarlyStopping(EarlyStopping):
+    """Early stopping that stays in effect when a stopped run is resumed."""
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; a fixed name, so that checkpoints outlive changes of the class name."""
+        return "Patience" + super().state_key.removeprefix(type(self).__qualname__)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.stopped_epoch:

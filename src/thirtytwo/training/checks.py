@@ -1,4 +1,4 @@
-"""Mistakes in a recipe that can be told before the first step."""
+"""Checks of a recipe before training starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from thirtytwo.training.optimizers import build_optimizer
 
 
 def check_optimizer(recipe: Recipe) -> None:
-    """There is such an optimiser, and it takes these options.
+    """Check that the optimizer exists and accepts `optimizer.options`.
 
     Raises:
-        UnknownNameError: there is none.
-        RecipeError: it does not take them.
+        UnknownNameError: the optimizer is not known.
+        RecipeError: it does not accept the options.
     """
     shapes = {"filters": (4, 3, 3, 3), "rest": (4,), "head": (2, 4)}
     roles = {role: [nn.Parameter(torch.zeros(shape))] for role, shape in shapes.items()}
@@ -26,15 +26,20 @@ def check_optimizer(recipe: Recipe) -> None:
 
 
 def check_training(recipe: Recipe, classes: tuple[str, ...], held_out: bool) -> None:
-    """Schedule, class weights and teacher fit data with these classes; `held_out` tells whether there is validation.
+    """Check that schedule, class weights and teacher fit data with these classes.
+
+    Args:
+        recipe: the recipe.
+        classes: class names, in order.
+        held_out: whether there are validation images.
 
     Raises:
-        RecipeError: what does not.
+        RecipeError: one of them does not fit.
         RunError: the teacher's run cannot be used.
     """
     if recipe.schedule.name == "plateau" and not held_out:
         raise RecipeError(
-            "schedule.name is 'plateau', which watches validation, but nothing is held out.",
+            "schedule.name is 'plateau', which needs validation images, and none are held out.",
             "Choose another schedule, or set data.val_fraction above 0 and data.train_on to 'train'.",
         )
     class_weights(recipe.train.class_weights, np.ones(len(classes), dtype=np.int64), classes)

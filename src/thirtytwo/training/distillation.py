@@ -1,4 +1,4 @@
-"""A trained model that a student learns from."""
+"""The teacher of knowledge distillation: a trained run whose logits the student learns from."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ KEY = "train.distill.run"
 
 @dataclass(frozen=True)
 class Teacher:
-    """Logits of a finished run for the pictures its student is trained on.
+    """A finished run that gives logits for the student's training images.
 
-    `mean` and `std` are the student's, on the scale 0 to 1; `_answer` takes pictures on that scale, `(B, 3, H, W)`, of
-    the teacher's own size.
+    `mean` and `std` are the student's, on the scale 0 to 1; `_predict` takes images on that scale, `(B, 3, H, W)`, of
+    the teacher's input size.
     """
 
     size: int
     mean: Tensor
     std: Tensor
-    _answer: Callable[[Tensor], Tensor]
+    _predict: Callable[[Tensor], Tensor]
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits float32 `(B, C)` for the student's normalised pictures float `(B, 3, h, w)` of any size."""
-        pictures = images.float() * self.std + self.mean
-        return self._answer(resized(pictures, self.size))
+        """Logits float32 `(B, C)` for the student's normalized images float `(B, 3, h, w)` of any size."""
+        images = images.float() * self.std + self.mean
+        return self._predict(resized(images, self.size))
 
 
 def read_teacher(
@@ -49,38 +49,38 @@ def read_teacher(
     device: torch.device,
     arithmetic: torch.dtype = torch.float32,
 ) -> Teacher:
-    """The teacher in the run directory `path`: its weights, else its model.onnx.
+    """Load the teacher of the run directory `path`, from its weights or else from its model.onnx.
 
     Args:
         path: the run directory.
-        classes: what the student tells apart.
-        mean: the student's, of each channel on the scale 0 to 1.
-        std: the same.
-        device: where the student is trained.
-        arithmetic: what the teacher's forward pass runs in.
+        classes: the student's class names, in order.
+        mean: the student's channel means, on the scale 0 to 1.
+        std: the student's channel standard deviations, on the same scale.
+        device: device of the student.
+        arithmetic: dtype of the teacher's forward pass.
 
     Raises:
-        RunError: no such run, or not finished, or damaged.
-        RecipeError: it tells other classes apart.
+        RunError: the run does not exist, is not finished, or is damaged.
+        RecipeError: its classes are not the student's.
     """
     run = RunDir.open(path)
     if run.weights.is_file():
-        facts, answer = _from_weights(run, device, arithmetic)
+        metadata, predict = _from_weights(run, device, arithmetic)
     elif run.onnx.is_file():
-        facts, answer = _from_onnx(run.onnx)
+        metadata, predict = _from_onnx(run.onnx)
     else:
         raise RunError(
-            f"{KEY} names {run.path}, which has neither weights nor a model file: its training did not finish.",
+            f"{KEY} is {str(run.path)!r}, which has neither weights nor a model file: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
-    if tuple(facts["classes"]) != classes:
+    if tuple(metadata["classes"]) != classes:
         raise RecipeError(
-            f"{KEY} names {run.path}, which tells {len(facts['classes'])} classes apart; "
-            f"expected the {len(classes)} of this data in the same order.",
-            "Name a run on the same classes.",
+            f"{KEY} is {str(run.path)!r}, a run with {len(metadata['classes'])} classes; "
+            f"expected the {len(classes)} classes of this data in the same order.",
+            "Name a run trained on the same classes.",
         )
-    middle, spread = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
-    return Teacher(int(facts["input_size"]), middle, spread, answer)
+    mean_rgb, std_rgb = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    return Teacher(int(metadata["input_size"]), mean_rgb, std_rgb, predict)
 
 
 def _from_weights(
@@ -88,31 +88,34 @@ def _from_weights(
 ) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     try:
         with safe_open(run.weights, framework="pt") as file:
-            facts = json.loads(file.metadata()[METADATA])
+            metadata = json.loads(file.metadata()[METADATA])
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
-    net = trained_net(run, len(facts["classes"])).requires_grad_(False).to(device)
-    middle, spread = (torch.tensor(facts[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    net = trained_net(run, len(metadata["classes"])).requires_grad_(False).to(device)
+    mean_rgb, std_rgb = (torch.tensor(metadata[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
-    def answer(pictures: Tensor) -> Tensor:
+    def predict(images: Tensor) -> Tensor:
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-            found: Tensor = net((pictures - middle) / spread)
+            found: Tensor = net((images - mean_rgb) / std_rgb)
         return found.float()
 
-    return facts, answer
+    return metadata, predict
 
 
 def _from_onnx(file: Path) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     runtime: Any = require("onnxruntime", "train")
     try:
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
     except Exception as error:  # a damaged file fails in many ways
-        raise RunError(f"{file} is not a model file of thirtytwo or is damaged: {error}.") from None
+        raise RunError(
+            f"{file} is not a model file of thirtytwo or is damaged: {error}.",
+            "Name another run, or train this one again.",
+        ) from None
 
-    def answer(pictures: Tensor) -> Tensor:
-        pixels = (pictures * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    def predict(images: Tensor) -> Tensor:
+        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         (found,) = session.run(["logits"], {"images": pixels.cpu().numpy()})
-        return torch.from_numpy(found).to(pictures.device)
+        return torch.from_numpy(found).to(images.device)
 
-    return facts, answer
+    return metadata, predict

@@ -1,4 +1,4 @@
-"""From a recipe and pictures to a trained network."""
+"""Train a network from a recipe and images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.build import build_net as build_net
-from thirtytwo.training.callbacks import Ledger
-from thirtytwo.training.checkpoints import Patience, WholeCheckpoints
+from thirtytwo.training.callbacks import HistoryCallback
+from thirtytwo.training.checkpoints import AtomicCheckpointIO, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
-from thirtytwo.training.ema import Averaging
+from thirtytwo.training.ema import EMA
 from thirtytwo.training.hardware import Hardware
-from thirtytwo.training.losses import Objective, class_weights, row_chances
+from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import Loop as Loop
 from thirtytwo.training.schedules import Plateau
-from thirtytwo.training.transfer import TransferBatches, TransferLoop, cached_views, embedding, width_of
+from thirtytwo.training.transfer import TransferBatches, TransferLoop, build_embedder, cached_view_count, feature_width
 from thirtytwo.training.usage import Meter
 
 PREPARE_IMAGES = 5000
@@ -41,7 +41,10 @@ VALIDATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network and how it came about."""
+    """A trained network with its normalization and the cost of its training.
+
+    `mean` and `std` are those of each channel, on the scale 0 to 1; `seconds` is the training time of all epochs.
+    """
 
     net: Net
     mean: tuple[float, ...]
@@ -51,7 +54,7 @@ class Fitted:
 
 
 class ValidationBatches:
-    """Validation pictures in order, unaugmented: normalised float `(B, 3, H, W)` and labels `(B,)`."""
+    """Validation batches in order, without augmentation: normalized float `(B, 3, H, W)` and labels `(B,)`."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
@@ -78,64 +81,72 @@ def fit(
     enough: Callable[[Mapping[str, float]], bool] | None = None,
     meter: Meter | None = None,
 ) -> Fitted:
-    """Train as the recipe says and leave checkpoints and history in `run`.
+    """Train by the recipe, and write checkpoints and history to `run`.
 
-    `enough` is asked after each epoch, with its row of the history, whether to end there. `meter` is kept in
-    checkpoints and goes on from the one that is resumed.
+    Args:
+        recipe: how to train.
+        train: training images.
+        val: validation images, or None.
+        run: run directory.
+        hardware: device, precision and layout.
+        resume: whether to continue from the last checkpoint of `run`.
+        show: whether to log progress on standard error.
+        enough: called after each epoch with its row of the history; training stops if it returns True.
+        meter: measures time and memory; stored in checkpoints and restored on resume.
 
     Raises:
-        DivergedError: the loss is no number any more.
-        KeyboardInterrupt: the user stopped it; the last whole epoch can be resumed.
-        RunError: `resume` was asked for and the checkpoint does not fit.
+        DivergedError: the loss is infinite or NaN.
+        KeyboardInterrupt: the user interrupted training; it can be resumed from the last complete epoch.
+        RunError: `resume` is set and the checkpoint does not fit the recipe.
     """
-    loop, batches, mean, std = prepared(recipe, train, hardware)
+    loop, batches, mean, std = build_training(recipe, train, hardware)
     net = loop.net
-    told: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
-    ledger = Ledger(run, loop.steps, recipe.schedule.epochs, **told)
-    averaging = Averaging(net, recipe.train.ema) if recipe.train.ema else None
-    watchers = [one for one in (averaging, loop.plateau) if one is not None]
-    trainer = _trainer(recipe, run, hardware, [ledger, *watchers, *_checkpoints(recipe, run, val is not None)])
-    held_out = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
-    _run_trainer(trainer, loop, batches, held_out, run, resume)
+    options: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
+    history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
+    ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
+    callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
+    trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
+    val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
+    _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
         _load_best(net, run)
-    elif averaging is not None:
-        averaging.give()
-    seconds = sum(row["seconds"] for row in ledger.rows)
+    elif ema is not None:
+        ema.copy_to_network()
+    seconds = sum(row["seconds"] for row in history.rows)
     net.to(hardware.device)  # Lightning leaves it on the CPU
-    return Fitted(net.eval(), mean, std, len(ledger.rows), seconds)
+    return Fitted(net.eval(), mean, std, len(history.rows), seconds)
 
 
-def prepared(
+def build_training(
     recipe: Recipe, train: ImageSet, hardware: Hardware
 ) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
-    """Everything the first step needs: the loop around a fresh network, its batches, and the pictures' mean and std.
+    """Build the training module around a fresh network, its batches, and the mean and std that normalize images.
 
     Raises:
-        RecipeError: the recipe does not fit these pictures or classes.
-        RunError: the teacher's run, or the pretrained one, cannot be used.
+        RecipeError: the recipe does not fit these images or classes.
+        RunError: the run of the teacher or of the pretrained weights cannot be used.
     """
     settings, device = recipe.train, hardware.device
     pretrained = bool(recipe.transfer.pretrained)
     pixels, labels = to_device(train, device)
-    net, mean, std = _beginning(recipe, train, pixels, hardware)
+    net, mean, std = _initialize(recipe, train, pixels, hardware)
     teacher = None
     if settings.distill.run:
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
-    shown: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
-    shown |= {"memory_format": hardware.memory_format, "classes": train.classes}
+    options: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
+    options |= {"memory_format": hardware.memory_format, "classes": train.classes}
     if pretrained:
-        shown["views"] = cached_views(recipe, len(train), width_of(net, int(pixels.shape[1])))
-        shown["embed"] = embedding(net, device, hardware.precision)
-    batches = (TransferBatches if pretrained else TrainingBatches)(**shown)
+        options["views"] = cached_view_count(recipe, len(train), feature_width(net, int(pixels.shape[1])))
+        options["embed"] = build_embedder(net, device, hardware.precision)
+    batches = (TransferBatches if pretrained else TrainingBatches)(**options)
     if settings.sampler == "balanced":
-        batches.chances = row_chances(labels, len(train.classes))
+        batches.chances = sampling_weights(labels, len(train.classes))
     weights = class_weights(settings.class_weights, train.counts, train.classes)
     loop = (TransferLoop if pretrained else Loop)(
         net,
         recipe,
         len(batches),
-        objective=Objective(settings, weights if weights is None else weights.to(device)),
+        loss_function=Loss(settings, weights if weights is None else weights.to(device)),
         teacher=teacher,
         plateau=Plateau(recipe.schedule, settings.monitor) if recipe.schedule.name == "plateau" else None,
         compile_net=hardware.compile,
@@ -144,12 +155,12 @@ def prepared(
     return loop, batches, mean, std
 
 
-def _beginning(
+def _initialize(
     recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
 ) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
-    """The network before its first step, and mean and std of its pictures.
+    """The network before its first step, and the mean and std that normalize its images.
 
-    Pretrained weights bring their own mean and std, so that features mean what they meant.
+    Pretrained weights come with their own mean and std, so that their features stay valid.
     """
     mean, std = channel_statistics(train.images)
     net = build_net(recipe, len(train.classes))
@@ -166,29 +177,29 @@ def _run_trainer(
     trainer: lightning.Trainer,
     loop: Loop,
     batches: TrainingBatches,
-    held_out: ValidationBatches | None,
+    val_batches: ValidationBatches | None,
     run: RunDir,
     resume: bool,
 ) -> None:
     last = run.checkpoints / "last.ckpt"
     start_from = str(last) if resume and last.is_file() else None
-    misfit = RunError(
-        f"{last} does not fit this recipe or is damaged.", "Start anew with another --run, or delete that file."
+    unusable = RunError(
+        f"{last} does not fit this recipe or is damaged.", "Start a new run with another --run, or delete that file."
     )
     if start_from is not None:
         try:
             torch.load(start_from, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
-            raise misfit from error
+            raise unusable from error
     with _quiet_lightning():
         try:
-            trainer.fit(loop, batches, held_out, ckpt_path=start_from, weights_only=True)
-        except SystemExit:  # how Lightning ends after Ctrl-C
+            trainer.fit(loop, batches, val_batches, ckpt_path=start_from, weights_only=True)
+        except SystemExit:  # Lightning exits so after Ctrl-C
             raise KeyboardInterrupt from None
         except (RuntimeError, KeyError) as error:
             if start_from is None or "state_dict" not in str(error):
                 raise
-            raise misfit from error
+            raise unusable from error
 
 
 def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
@@ -205,7 +216,7 @@ def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[li
             devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
             precision=hardware.lightning_precision,  # type: ignore[arg-type]
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[AtomicCheckpointIO()],
             logger=logger,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,
@@ -219,7 +230,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     callbacks: list[lightning.Callback] = []
     mode = "min" if recipe.train.monitor == "val_loss" else "max"
     if validated and recipe.train.patience:
-        callbacks.append(Patience(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+        callbacks.append(ResumableEarlyStopping(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
     if validated and recipe.train.keep == "best":
         callbacks.append(
             ModelCheckpoint(
@@ -246,7 +257,7 @@ def _load_best(net: Net, run: RunDir) -> None:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's notes on what we chose on purpose."""
+    """Silence Lightning's warnings about intended settings."""
     with quiet_loggers("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

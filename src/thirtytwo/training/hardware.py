@@ -1,4 +1,4 @@
-"""What the machine offers, and the automatic choices that follow from it, each with its reason."""
+"""Device, precision and layout: detects the hardware and resolves every `auto` setting, each with its reason."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 
 from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.models.base import Choice as Choice
 from thirtytwo.process import changed, is_owned
 
 MALLOC_MMAP_MAX = -4
@@ -23,17 +24,8 @@ MALLOC_TRIM_THRESHOLD = -1
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One thing that was decided, and why."""
-
-    what: str
-    value: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Hardware:
-    """Where and how the arithmetic runs."""
+    """Device, precision and layout of the computation, with the choices for the log."""
 
     device: torch.device
     precision: torch.dtype
@@ -44,25 +36,25 @@ class Hardware:
 
     @property
     def lightning_precision(self) -> str:
-        """The same precision by Lightning's name."""
+        """The precision by Lightning's name."""
         return {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}[self.precision]
 
     @property
     def matrix_arithmetic(self) -> torch.dtype:
-        """What the optimiser's matrix products run in: bfloat16 only where it is quick."""
+        """Dtype of the optimizer's matrix products: bfloat16 only where the hardware supports it."""
         return torch.bfloat16 if self.precision == torch.bfloat16 else torch.float32
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The same layout by torch's name."""
+        """The memory layout by torch's name."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """PyTorch's number of threads and its random state are afterwards what they were; also a decorator.
+    """Restore PyTorch's number of threads and random state, which training sets, on exit; also a decorator.
 
-    Training sets both. What libraries set when they are first imported stays.
+    State that libraries set when they are first imported stays.
     """
     with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
         yield
@@ -70,7 +62,7 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def preserved_random() -> Iterator[None]:
-    """PyTorch's random state is afterwards what it was."""
+    """Restore PyTorch's random state on exit."""
     with ExitStack() as stack:
         stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -79,40 +71,48 @@ def preserved_random() -> Iterator[None]:
 
 
 def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
-    """Resolve every `auto` for this machine, and set the number of threads (`preserved` puts it back).
+    """Resolve every `auto` setting for this machine, and set the number of threads (`preserved` restores it).
 
-    The allocator is changed only where the process is the command line's own, since that cannot be put back.
+    The allocator is configured only in the command line's own process, since that cannot be undone.
+
+    Args:
+        settings: the recipe's `[train]`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        ThirtytwoError: a device was asked for that is not there.
-        RecipeError: a precision that the device cannot compute.
+        ThirtytwoError: the device is unknown or not available.
+        RecipeError: the device does not support the precision.
     """
-    place, choices = _choose_device(device)
-    precision, why_precision = _choose_precision(settings.precision, place)
+    resolved, choices = _choose_device(device)
+    precision, why_precision = _choose_precision(settings.precision, resolved)
     channels_last = settings.memory_format != "contiguous"
     compile_it = settings.compile == "on"
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(threads)
-    given = "set in the recipe"
+    from_recipe = "set in the recipe"
     choices += [
         Choice("precision", str(precision).removeprefix("torch."), why_precision),
         Choice(
             "memory format",
             "channels_last" if channels_last else "contiguous",
-            "convolutions read whole pixels; quicker on CPU and GPU" if settings.memory_format == "auto" else given,
+            "convolutions are faster in this layout on CPU and GPU"
+            if settings.memory_format == "auto"
+            else from_recipe,
         ),
         Choice(
             "compile",
             "on" if compile_it else "off",
-            "compiling takes longer than it saves in a short run" if settings.compile == "auto" else given,
+            "compilation takes longer than it saves in a short run" if settings.compile == "auto" else from_recipe,
         ),
         Choice(
-            "threads", str(threads), "one for each core this process may use" if settings.threads == "auto" else given
+            "threads",
+            str(threads),
+            "one for each core this process may use" if settings.threads == "auto" else from_recipe,
         ),
     ]
-    if place.type == "cpu" and is_owned():
+    if resolved.type == "cpu" and is_owned():
         choices += _keep_freed_memory()
-    return Hardware(place, precision, channels_last, compile_it, threads, tuple(choices))
+    return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
 
 
 def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
@@ -121,41 +121,44 @@ def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
             return torch.device("cuda", 0), [Choice("device", "cuda", f"found {torch.cuda.get_device_name(0)}")]
         if torch.backends.mps.is_available():
             return torch.device("mps"), [Choice("device", "mps", "found Apple's GPU")]
-        return torch.device("cpu"), [Choice("device", "cpu", "found no GPU that PyTorch can use")]
+        return torch.device("cpu"), [Choice("device", "cpu", "no GPU that PyTorch can use")]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device not in there:
         raise ThirtytwoError(f"Unknown device {device!r}.", "Choose auto, cpu, cuda or mps.")
     if not there[device]:
         found = ", ".join(name for name, is_there in there.items() if is_there)
         raise ThirtytwoError(
-            f"--device {device} was asked for, but PyTorch finds only: {found}.", "Leave --device out."
+            f"Device {device!r} is not available; PyTorch finds only: {found}.",
+            "Leave --device out, or choose one of these.",
         )
     return torch.device(device, 0) if device == "cuda" else torch.device(device), [
-        Choice("device", device, "asked for")
+        Choice("device", device, "set by --device")
     ]
 
 
 def _choose_precision(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
     if wanted == "float16" and device.type == "cpu":
-        raise RecipeError("train.precision is float16, which CPUs do not train in.", "Set it to auto or bfloat16.")
+        raise RecipeError(
+            "train.precision is 'float16', which is not supported for training on CPUs.", "Set it to auto or bfloat16."
+        )
     if wanted != "auto":
         dtype: torch.dtype = getattr(torch, wanted)
         return dtype, "set in the recipe"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.bfloat16, "this GPU computes it natively"
+            return torch.bfloat16, "this GPU supports it natively"
         return torch.float16, "this GPU has no native bfloat16"
     if device.type == "mps":
-        return torch.float32, "safe on Apple's GPU"
+        return torch.float32, "reliable on Apple's GPU"
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if features.get("amx_bf16") or features.get("avx512_bf16"):
         name = "AMX" if features.get("amx_bf16") else "AVX512-BF16"
         return torch.bfloat16, f"this CPU has {name} instructions"
-    return torch.float32, "this CPU has no bfloat16 arithmetic"
+    return torch.float32, "this CPU has no bfloat16 instructions"
 
 
 def _keep_freed_memory() -> list[Choice]:
-    """Tell glibc to keep freed memory: a training step frees and takes back the same gigabyte every time."""
+    """Configure glibc to keep freed memory, since every training step allocates the same buffers again."""
     if not sys.platform.startswith("linux"):
         return []
     try:
@@ -163,12 +166,12 @@ def _keep_freed_memory() -> list[Choice]:
         done = libc.mallopt(MALLOC_MMAP_MAX, 0) and libc.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):
         return []
-    reason = "each step takes the same memory again; saves page faults"
+    reason = "each step allocates the same memory again; saves page faults"
     return [Choice("allocator", "keeps freed memory", reason)] if done else []
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores, memory and GPU for the record."""
+    """Processor, cores, memory in GB, GPU and operating system, for `environment.json`."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -179,7 +182,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float | None:
-    """Most memory this process has held since it began, in MB; None where the system does not tell."""
+    """Peak memory of this process since its start, in MB; None where the system does not report it."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""What is made small: cross-entropy and its kin for whole and soft labels, and what a teacher adds."""
+"""Losses: cross-entropy and focal loss for hard and soft labels, and the distillation loss."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.errors import RecipeError, did_you_mean
 
 
-class Objective:
-    """The loss of a batch against its labels, summed over its pictures."""
+class Loss:
+    """Cross-entropy or focal loss, summed over the images of a batch."""
 
     def __init__(self, settings: TrainSettings, weights: Tensor | None = None) -> None:
-        """`weights` float `(C,)` is how much a picture of each class counts."""
+        """`weights` float `(C,)` are the class weights, or None."""
         self._smoothing, self._focal = settings.label_smoothing, settings.focal
         self._weights = weights
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of `logits` float `(B, C)` against `labels`, int64 `(B,)` or shares of classes float `(B, C)`.
+        """Loss of `logits` float `(B, C)` against `labels`, int64 `(B,)` or class shares float `(B, C)`.
 
-        A picture counts as its class says, a mixed one by its shares. Smoothing moves a part of that to all classes
-        alike: torch's would weigh what it moves by the classes it goes to, and rare ones would be called everywhere.
-        The focal loss then weighs each class's term by (1 - p)^γ (Lin et al., arXiv 1708.02002).
+        An image has the weight of its class, a mixed one that of its shares. Label smoothing spreads this weight evenly
+        over all classes. (torch's version weights the smoothed part by the class it goes to, so that rare classes are
+        predicted too often.) The focal loss multiplies each class's term by (1 - p)^γ (Lin et al., arXiv 1708.02002).
         """
         if not self._focal and self._weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self._smoothing, reduction="sum")
@@ -40,32 +40,35 @@ class Objective:
         logs = F.log_softmax(logits, dim=1)
         terms = targets * -logs  # (B, C)
         if self._focal:
-            # the slope of 0^γ is infinite for γ < 1
+            # the derivative of 0^γ is infinite for γ < 1
             terms = terms * (-torch.expm1(logs)).clamp(min=1e-6) ** self._focal
         return terms.sum()
 
 
-def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """How far a student is from its teacher, summed over the batch; both logits float `(B, C)`.
+def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Distillation loss, summed over the batch; both logits are float `(B, C)`.
 
-    Kullback-Leibler divergence of softened probabilities times the squared temperature, so that its gradients keep
-    their size (Hinton et al., arXiv 1503.02531).
+    Kullback-Leibler divergence of softened probabilities times the squared temperature, which keeps the size of the
+    gradients independent of it (Hinton et al., arXiv 1503.02531).
     """
     student = F.log_softmax(logits / temperature, dim=1)
-    teacher = F.log_softmax(taught / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
 
 
 def class_weights(
     wanted: Literal["none", "balanced"] | Mapping[str, float], counts: npt.NDArray[np.int64], classes: tuple[str, ...]
 ) -> Tensor | None:
-    """How much a picture of each class counts, float32 `(C,)`; None where all count the same.
+    """Class weights float32 `(C,)` for the loss; None if all are equal.
 
-    `counts` int64 `(C,)` are the training pictures of each class. `balanced` as scikit-learn has it: N / (C · count),
-    which is 1 on average over the pictures.
+    Args:
+        wanted: `none`, `balanced` or weights by class name (1 for classes not named). `balanced` is N / (C · count), as
+            in scikit-learn, which is 1 on average over the images.
+        counts: int64 `(C,)`, number of training images of each class.
+        classes: class names.
 
     Raises:
-        RecipeError: a class that there is not.
+        RecipeError: `wanted` names a class that the data do not have.
     """
     if wanted == "none":
         return None
@@ -74,13 +77,13 @@ def class_weights(
     unknown = [name for name in wanted if name not in classes]
     if unknown:
         raise RecipeError(
-            f"train.class_weights names {unknown[0]!r}, which is none of the {len(classes)} classes.",
+            f"train.class_weights names {unknown[0]!r}, which is not one of the {len(classes)} classes.",
             did_you_mean(unknown[0], classes),
         )
     return torch.tensor([float(wanted.get(name, 1.0)) for name in classes])
 
 
-def row_chances(labels: Tensor, classes: int) -> Tensor:
-    """How likely each row is drawn, float64 `(N,)`, so that every class is as likely; `labels` int64 `(N,)`."""
+def sampling_weights(labels: Tensor, classes: int) -> Tensor:
+    """Sampling weight of each image, float64 `(N,)`, so that all classes are equally likely; `labels` int64 `(N,)`."""
     counts = torch.bincount(labels.cpu(), minlength=classes)
     return (1.0 / counts.double().clamp(min=1))[labels.cpu()]

@@ -1,4 +1,4 @@
-"""Which rate to train at: a short run at rising rates (Smith 2017, arXiv 1506.01186)."""
+"""Learning-rate finder: a short run at rising learning rates (Smith 2017, arXiv 1506.01186)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.models.base import modes_kept
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.fit import prepared
+from thirtytwo.training.fit import build_training
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import Loop
-from thirtytwo.training.sam import sharpness_aware
+from thirtytwo.training.sam import sam_closure
 
 STEPS = 100
-LOWEST, HIGHEST = 1e-6, 10.0
+MIN_LR, MAX_LR = 1e-6, 10.0
 SMOOTHING = 0.9
-WORSE = 4.0
-SETTLED = 10
+DIVERGENCE_FACTOR = 4.0
+SKIPPED_STEPS = 10
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Losses at rising rates.
+    """Losses at rising learning rates.
 
-    `rates` are values of `optimizer.lr`, the other groups' rates in proportion, each at its peak; `losses` the smoothed
-    mean losses of their steps. `suggestion` is the rate at which the loss fell fastest, or None where it never fell.
+    `rates` are values of `optimizer.lr`; those of other parameter groups rise in proportion. `losses` are the smoothed
+    mean losses of the steps. `suggestion` is the learning rate at which the loss fell fastest, None if it never fell.
     """
 
     rates: tuple[float, ...]
@@ -49,19 +49,28 @@ def range_test(
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
 ) -> RangeTest:
-    """Train a fresh network for `steps` steps, at rates from `LOWEST` to `HIGHEST`; ends where the loss runs away.
+    """Train a fresh network at learning rates rising from `MIN_LR` to `MAX_LR`; stop when the loss diverges.
 
-    A recipe that starts from pretrained weights is tried in its first stage, with the same part frozen.
+    With pretrained weights, the first stage of transfer learning is run, with the same parameters frozen.
+
+    Args:
+        recipe: how to train.
+        train: training images.
+        hardware: device, precision and layout.
+        steps: largest number of steps.
+        tell: called with a progress line every 20 steps.
 
     Raises:
-        RecipeError: the recipe does not fit these pictures or classes.
+        RecipeError: the recipe does not fit these images or classes.
     """
-    with _generators_kept(hardware.device):
-        loop, batches, _, _ = prepared(recipe.model_copy(update={"schedule": _single(recipe)}), train, hardware)
-        return ramp(loop, batches, hardware, steps=steps, tell=tell)
+    with _preserve_generators(hardware.device):
+        loop, batches, _, _ = build_training(
+            recipe.model_copy(update={"schedule": _without_accumulation(recipe)}), train, hardware
+        )
+        return run_lr_ramp(loop, batches, hardware, steps=steps, tell=tell)
 
 
-def ramp(
+def run_lr_ramp(
     loop: Loop,
     batches: TrainingBatches,
     hardware: Hardware,
@@ -69,63 +78,63 @@ def ramp(
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
 ) -> RangeTest:
-    """`range_test` of a loop as `prepared` makes it; its network, batches and torch's generators are left as they were.
+    """Run `range_test` on the module and batches of `build_training`; their state and torch's generators are restored.
 
-    The stage's frozen part and the modes are those of training, through the hooks of the loop that training calls.
+    Frozen parameters and modes are those of training, since the module's own hooks set them.
     """
     optimizer: Any = loop.configure_optimizers()["optimizer"]
-    shares = [group["initial_lr"] * loop.first_rate / loop.recipe.optimizer.lr for group in optimizer.param_groups]
+    shares = [group["initial_lr"] * loop.first_lr_factor / loop.recipe.optimizer.lr for group in optimizer.param_groups]
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
-    with _left_alone(loop, batches, hardware.device):
-        loop.enter(0)
+    with _restore_after(loop, batches, hardware.device):
+        loop.set_trainable(0)
         torch.manual_seed(loop.recipe.seed)
-        for step, batch in zip(range(steps), _endless(batches, loop.first_epochs), strict=False):
-            rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
+        for step, batch in zip(range(steps), _cycle_batches(batches, loop.first_epochs), strict=False):
+            rate = MIN_LR * (MAX_LR / MIN_LR) ** (step / max(1, steps - 1))
             for group, share in zip(optimizer.param_groups, shares, strict=True):
                 group["lr"] = rate * share
             average = SMOOTHING * average + (1 - SMOOTHING) * _step(loop, batch, optimizer, hardware)
             smooth = average / (1 - SMOOTHING ** (step + 1))
-            if not np.isfinite(smooth) or (step > SETTLED and smooth > WORSE * min(losses)):
+            if not np.isfinite(smooth) or (step > SKIPPED_STEPS and smooth > DIVERGENCE_FACTOR * min(losses)):
                 break
             rates.append(rate)
             losses.append(smooth)
             if step % 20 == 19:
                 tell(f"step {step + 1} of {steps}: lr {rate:.2g}, loss {smooth:.3f}")
-    return RangeTest(tuple(rates), tuple(losses), steepest(rates, losses))
+    return RangeTest(tuple(rates), tuple(losses), suggest_lr(rates, losses))
 
 
 def _step(loop: Loop, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
-    """One step of training; the mean loss before it."""
-    half, settings = hardware.precision != torch.float32, loop.recipe
-    figures: dict[str, Tensor] = {}
+    """Take one training step and return the mean loss before it."""
+    mixed, settings = hardware.precision != torch.float32, loop.recipe
+    metrics: dict[str, Tensor] = {}
 
     def closure() -> Tensor:
-        with torch.autocast(hardware.device.type, torch.bfloat16, enabled=half):
-            figures.update(loop.training_step(batch, 0))
+        with torch.autocast(hardware.device.type, torch.bfloat16, enabled=mixed):
+            metrics.update(loop.training_step(batch, 0))
         optimizer.zero_grad()
-        torch.autograd.backward(figures["loss"])
-        return figures["loss"]
+        torch.autograd.backward(metrics["loss"])
+        return metrics["loss"]
 
     loop.on_train_batch_start(batch, 0)
     rho = settings.optimizer.sam
-    (sharpness_aware(closure, loop.net, rho) if rho else closure)()
+    (sam_closure(closure, loop.net, rho) if rho else closure)()
     if settings.train.clip:
         summed = len(batch[1]) if settings.optimizer.per_picture else 1
         nn.utils.clip_grad_norm_(loop.net.parameters(), settings.train.clip * summed)
     optimizer.step()
-    return float(figures["mean_loss"])
+    return float(metrics["mean_loss"])
 
 
 @contextmanager
-def _left_alone(loop: Loop, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
-    """Afterwards the network is what it was: weights, buffers, gradients, modes, and what is trained of it."""
+def _restore_after(loop: Loop, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
+    """Restore the network's weights, buffers, gradients, modes and trainable parameters, and the epoch, on exit."""
     state = {name: value.detach().clone() for name, value in loop.net.state_dict().items()}
     weights = [(weight, weight.requires_grad, weight.grad) for weight in loop.net.parameters()]
     epoch = batches.epoch
     try:
-        with modes_kept(loop.net), _generators_kept(device):
+        with modes_kept(loop.net), _preserve_generators(device):
             yield
     finally:
         loop.net.load_state_dict(state)
@@ -134,27 +143,27 @@ def _left_alone(loop: Loop, batches: TrainingBatches, device: torch.device) -> I
         batches.epoch = epoch
 
 
-def _generators_kept(device: torch.device) -> AbstractContextManager[None]:
-    """What dropout and fresh weights draw from goes on afterwards as if nothing had been drawn."""
+def _preserve_generators(device: torch.device) -> AbstractContextManager[None]:
+    """Restore torch's random state, which dropout and initialization use, on exit."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def steepest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate at which the loss falls fastest, by the logarithm of the rate; None where it never falls."""
-    if len(rates) < SETTLED + 2:
+def suggest_lr(rates: list[float], losses: list[float]) -> float | None:
+    """Learning rate with the steepest fall of the loss over its logarithm; None if the loss never falls."""
+    if len(rates) < SKIPPED_STEPS + 2:
         return None
-    slopes = np.gradient(losses, np.log(rates))[SETTLED:]
-    place = int(slopes.argmin())
-    return rates[SETTLED + place] if slopes[place] < 0 else None
+    slopes = np.gradient(losses, np.log(rates))[SKIPPED_STEPS:]
+    index = int(slopes.argmin())
+    return rates[SKIPPED_STEPS + index] if slopes[index] < 0 else None
 
 
-def _single(recipe: Recipe) -> Any:
-    """The recipe's schedule with a step for every batch."""
+def _without_accumulation(recipe: Recipe) -> Any:
+    """The recipe's schedule with one step per batch."""
     return recipe.schedule.model_copy(update={"accumulate": 1})
 
 
-def _endless(batches: TrainingBatches, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of the first `epochs` epochs over and over."""
+def _cycle_batches(batches: TrainingBatches, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Repeat the batches of the first `epochs` epochs endlessly."""
     for epoch in cycle(range(epochs)):
         batches.epoch = epoch
         yield from batches

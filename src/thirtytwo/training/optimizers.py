@@ -1,4 +1,4 @@
-"""Muon for filters and Nesterov SGD for everything else, in one optimiser; and timm's optimisers."""
+"""Muon for filters with Nesterov SGD for everything else as one optimizer, and timm's optimizers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 
 ROLES = ("filters", "stem_bias", "rest", "head")
 DECAYED = ("filters", "head")
-"""Roles whose matrices decay by default; what is a matrix elsewhere is an embedding or the like."""
+"""Roles whose matrices have weight decay by default; matrices of other roles are embeddings."""
 TIMM_PREFIX = "timm_"
 NEWTON_SCHULZ_STEPS = 3
 NORM_FLOOR = 1e-12  # some networks have filters that start at zero
@@ -24,21 +24,21 @@ NEWTON_SCHULZ_COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]
 
 
 class MuonSGD(torch.optim.Optimizer):
-    """Orthogonalised momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
+    """Orthogonalized momentum for groups marked `muon`, Nesterov SGD with L2 decay for the others.
 
     Muon after K. Jordan (2024, https://kellerjordan.github.io/posts/muon/), with timm's Newton–Schulz iteration;
     `renormalise` keeps each filter bank at norm √out-channels as in arXiv 2404.00498's code for CIFAR-10.
     """
 
     def __init__(self, groups: list[dict[str, Any]], arithmetic: torch.dtype = torch.float32) -> None:
-        """`arithmetic` is what the Newton–Schulz iteration computes in; bfloat16 suffices where it is quick."""
+        """`arithmetic` is the dtype of the Newton–Schulz iteration; bfloat16 is precise enough."""
         defaults = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.0, "muon": False, "renormalise": False}
         super().__init__(groups, defaults)
         self._arithmetic = arithmetic
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; `closure` is called first, as torch's optimisers do."""
+        """One step; `closure` is called first, as torch's optimizers do."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,7 +51,7 @@ class MuonSGD(torch.optim.Optimizer):
         return loss
 
     def _momentum(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Nesterov's look-ahead direction; the buffer sums, as torch's SGD does."""
+        """Nesterov's look-ahead direction; the buffer sums gradients, as in torch's SGD."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
@@ -81,30 +81,30 @@ def build_optimizer(
     arithmetic: torch.dtype = torch.float32,
     scales: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser over a network's `parameter_groups`.
+    """Build the optimizer of a network's `parameter_groups`.
 
     Args:
         roles: trained parameters by role.
-        settings: which optimiser; `settings.per_picture` tells whether it expects the loss summed over the batch.
-        batch_size: pictures a step.
-        arithmetic: what Muon's matrix products run in.
-        scales: a factor on the rate of single parameters, 1 for those not in it; each group carries its `scale`.
+        settings: the recipe's `[optimizer]`; if `settings.per_picture`, the loss must be summed over the batch.
+        batch_size: images per step.
+        arithmetic: dtype of Muon's matrix products.
+        scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
 
     Raises:
-        UnknownNameError: no such optimiser.
-        RecipeError: `optimizer.options` do not fit it, or it cannot run here.
+        UnknownNameError: the optimizer is not known.
+        RecipeError: `optimizer.options` do not fit it, or it cannot be used here.
     """
     parts: dict[tuple[str, float], list[nn.Parameter]] = {}
     for role in ROLES:
         for parameter in roles.get(role, []):
             parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
     if not settings.per_picture:
-        return _timms(parts, settings)
-    ours = [_ours(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
+        return _timm_optimizer(parts, settings)
+    ours = [_own_group(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
     return MuonSGD(ours, arithmetic)
 
 
-def _ours(
+def _own_group(
     role: str, scale: float, parameters: list[nn.Parameter], settings: OptimizerSettings, batch_size: int
 ) -> dict[str, Any]:
     filters, muon = role == "filters", settings.name == "muon" and role == "filters"
@@ -113,11 +113,14 @@ def _ours(
     group["momentum"] = settings.momentum if filters else settings.momentum_rest
     if muon:
         return group | {"renormalise": settings.renormalise}
-    return group | {"weight_decay": settings.weight_decay * batch_size / lr}  # a step at peak rate takes its part off
+    # at peak learning rate, a step subtracts exactly the share `settings.weight_decay`, summed over the batch
+    return group | {"weight_decay": settings.weight_decay * batch_size / lr}
 
 
-def _timms(parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """An optimiser of timm's; decay on matrices and filters alone, as timm does by itself for a whole network."""
+def _timm_optimizer(
+    parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Build an optimizer of timm; only matrices and filters have weight decay, as in timm's own default."""
     name = settings.name.removeprefix(TIMM_PREFIX)
     if name not in timm_names():
         known = ["muon", "sgd", *(known for known in timm_names() if known not in ("muon", "sgd"))]
@@ -132,10 +135,12 @@ def _timms(parts: Mapping[tuple[str, float], list[nn.Parameter]], settings: Opti
     try:
         return create_optimizer_v2(groups, opt=name, lr=settings.lr, **settings.options)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise RecipeError(f"The optimizer {settings.name!r} cannot be had with these options: {error}.") from None
+        raise RecipeError(
+            f"The optimizer {settings.name!r} cannot be built with these options: {error}.", "Change optimizer.options."
+        ) from None
 
 
 @cache
 def timm_names() -> tuple[str, ...]:
-    """Names of timm's optimisers that need neither one brand of GPU nor second derivatives."""
+    """Names of timm's optimizers that need neither a specific GPU nor second derivatives."""
     return tuple(str(name) for name in list_optimizers(exclude_filters=["bnb*", "fused*", "kron*", "adahessian"]))

@@ -1,6 +1,6 @@
-"""Which precision a CPU trains this network in: one step of each is timed, since no table of processors tells.
+"""Choose the training precision on a CPU by timing a step in each.
 
-bfloat16 instructions make dense convolutions quicker, and depthwise ones slower.
+bfloat16 instructions make dense convolutions faster and depthwise ones slower, so the choice depends on the network.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from thirtytwo.training.module import Loop
 from thirtytwo.training.transfer import TransferLoop
 
 PROBE = 2
-"""Images of the first step; BatchNorm needs two."""
-GROWTHS = 3
-"""How often a step may be made larger, as far as its time allows."""
+"""Number of images of the first step; BatchNorm needs two."""
+MAX_GROWTHS = 3
+"""How many times the number of images may be increased."""
 STEP_SECONDS = 0.4
-"""How long a float32 step may take; what takes longer is timed on fewer images than a batch has."""
+"""Time limit of a float32 step; slower networks are timed on fewer images than a batch."""
 SECONDS = 4.0
-"""After so long no further round is begun."""
+"""Time after which no further round starts."""
 REPEATS = 3
-MOST_STEPS = 1 + GROWTHS + 2 + 2 * REPEATS
-"""Steps in all: to find the number of images, one of each to warm up, and those that are timed."""
+MAX_STEPS = 1 + MAX_GROWTHS + 2 + 2 * REPEATS
+"""Largest number of steps: to find the number of images, to warm up in each precision, and those that are timed."""
 
 
 @dataclass(frozen=True)
@@ -42,46 +42,46 @@ class StepTimes:
     images: int
 
     @property
-    def quicker(self) -> torch.dtype:
-        """The precision whose step took less."""
+    def faster(self) -> torch.dtype:
+        """The precision of the faster step."""
         return torch.bfloat16 if self.bfloat16 < self.float32 else torch.float32
 
 
 def timed_precision(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> Hardware:
-    """`hardware` with the quicker precision, where it was left open and both can be had: on a CPU with bfloat16.
+    """Return `hardware` with the faster precision, where `train.precision` is `auto` on a CPU with bfloat16.
 
     Args:
-        net: the network that is to be trained; left as it is.
+        net: the network to train; not modified.
         recipe: how it is trained.
-        size: side of its images in pixels.
-        classes: how many it tells apart.
-        hardware: as `choose_hardware` has it.
+        size: side of its images, in pixels.
+        classes: number of classes.
+        hardware: from `choose_hardware`.
     """
     if recipe.train.precision != "auto" or hardware.device.type != "cpu" or hardware.precision != torch.bfloat16:
         return hardware
     times = time_steps(net, recipe, size, classes, hardware)
-    told = {name: f"{1000 * getattr(times, name):.1f} ms" for name in ("float32", "bfloat16")}
-    chosen = str(times.quicker).removeprefix("torch.")
+    durations = {name: f"{1000 * getattr(times, name):.1f} ms" for name in ("float32", "bfloat16")}
+    chosen = str(times.faster).removeprefix("torch.")
     reason = (
-        f"a step of {times.images} images takes {told['float32']} in float32 and {told['bfloat16']} in bfloat16, "
-        "timed on this network"
+        f"a step of {times.images} images takes {durations['float32']} in float32 and {durations['bfloat16']} in "
+        "bfloat16, timed on this network"
     )
     choices = tuple(
         Choice("precision", chosen, reason) if choice.what == "precision" else choice for choice in hardware.choices
     )
-    return replace(hardware, precision=times.quicker, choices=choices)
+    return replace(hardware, precision=times.faster, choices=choices)
 
 
 def time_steps(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> StepTimes:
-    """Time training steps of a copy of `net` in both precisions, turn by turn; torch's own generator stays as it is.
+    """Time training steps of a copy of `net`, alternating between precisions; torch's random state is preserved.
 
-    The steps are of the last epoch's kind: of a network from outside, with all of it trained that ever is.
+    The steps are those of the last epoch, when all trainable parameters of a pretrained network are trained.
     """
     with torch.random.fork_rng([]):
         plain = copy.deepcopy(net).to(memory_format=hardware.memory_format).train()
         loop = (TransferLoop if recipe.transfer.pretrained else Loop)(plain, recipe, 1)
-        loop.enter(recipe.schedule.epochs - 1)
-        run = _stepper(loop, size, classes, hardware)
+        loop.set_trainable(recipe.schedule.epochs - 1)
+        run = _step_timer(loop, size, classes, hardware)
         start = time.perf_counter()
         images = _images_of_a_step(run, recipe.schedule.batch_size)
         kinds = (torch.float32, torch.bfloat16)
@@ -95,10 +95,10 @@ def time_steps(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hard
 
 
 def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> int:
-    """A batch, or as many images as a float32 step takes in `STEP_SECONDS`."""
+    """Batch size, or the number of images of a float32 step of `STEP_SECONDS` if that is less."""
     images = PROBE
-    run(images, torch.float32)  # the first step of all takes longer
-    for _ in range(GROWTHS):
+    run(images, torch.float32)  # the first step is slower
+    for _ in range(MAX_GROWTHS):
         fit = min(batch, int(images * STEP_SECONDS / max(run(images, torch.float32), 1e-9)))
         if fit <= 1.5 * images:
             break
@@ -106,8 +106,8 @@ def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> i
     return images
 
 
-def _stepper(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callable[[int, torch.dtype], float]:
-    """What takes a step of so many images in a precision, and gives its seconds."""
+def _step_timer(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callable[[int, torch.dtype], float]:
+    """A function that runs a step of so many images in a precision and returns its seconds."""
     generator = torch.Generator().manual_seed(0)
 
     def run(images: int, precision: torch.dtype) -> float:
@@ -115,7 +115,7 @@ def _stepper(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callabl
         pixels = pixels.contiguous(memory_format=hardware.memory_format)
         labels = torch.randint(classes, (images,), generator=generator)
         loop.net.zero_grad()
-        loop.begin_step()
+        loop.reset_step_metrics()
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = loop.training_step((pixels, labels), 0)["loss"]

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient of the worst place nearby (Foret et al. 2021, arXiv 2010.01412)."""
+"""Sharpness-aware minimization (SAM; Foret et al. 2021, arXiv 2010.01412)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def sharpness_aware(closure: Callable[[], Any], net: nn.Module, rho: float) -> Callable[[], Any]:
-    """A closure that leaves the gradients of the place `rho` uphill; `closure` makes those of where `net` is."""
+def sam_closure(closure: Callable[[], Any], net: nn.Module, rho: float) -> Callable[[], Any]:
+    """Wrap `closure` so that it leaves the gradients at the weights perturbed by `rho`.
+
+    Args:
+        closure: computes the loss and the gradients of `net` at its current weights.
+        net: the network.
+        rho: length of the perturbation along the gradient.
+    """
 
     def twice() -> Any:
         closure()
-        with moved_uphill(net, rho), statistics_kept(net):
+        with perturb_weights(net, rho), preserve_statistics(net):
             return closure()
 
     return twice
 
 
 @contextmanager
-def moved_uphill(net: nn.Module, rho: float) -> Iterator[None]:
-    """`net` with its weights moved by the length `rho` along their gradient; afterwards they are what they were."""
+def perturb_weights(net: nn.Module, rho: float) -> Iterator[None]:
+    """Move the weights of `net` by the length `rho` along their gradient; restore them on exit."""
     pairs = [(weight, weight.grad) for weight in net.parameters() if weight.grad is not None]
     before = [weight.detach().clone() for weight, _ in pairs]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in pairs]))
@@ -40,8 +46,8 @@ def moved_uphill(net: nn.Module, rho: float) -> Iterator[None]:
 
 
 @contextmanager
-def statistics_kept(net: nn.Module) -> Iterator[None]:
-    """BatchNorm's running statistics stay as they are; each batch is still normalised by its own."""
+def preserve_statistics(net: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics unchanged; each batch is still normalized by its own statistics."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -1,4 +1,4 @@
-"""How rates go over a run, as a part of their peak."""
+"""Learning-rate schedules, as factors on the peak learning rate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from thirtytwo.config.recipe import ScheduleSettings
 ONE_CYCLE_START = 1 / 25
 
 
-def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
-    """What part of its peak rate the group `role` has in `step` of `total` steps: up, then as the schedule's name says.
+def lr_factor(schedule: ScheduleSettings, role: str, step: int, total: int) -> float:
+    """Factor on the peak learning rate of the parameter group `role` in `step` of `total` steps.
 
-    The stem's bias falls to zero at `stem_bias_until` and stays there.
+    It rises during warm-up, then follows the schedule. The stem's bias falls to 0 at `stem_bias_until` and stays there.
     """
     progress = step / max(1, total)
     if role == "stem_bias":
@@ -36,7 +36,7 @@ def rate_factor(schedule: ScheduleSettings, role: str, step: int, total: int) ->
 
 
 def _one_cycle(schedule: ScheduleSettings, step: int, total: int) -> float:
-    """Up to 1 in the last step of the warm-up, down to `final` in the very last, as torch's OneCycleLR goes."""
+    """Rise to 1 at the last step of the warm-up, fall to `final` at the last step, as torch's OneCycleLR."""
     peak, last = max(0.0, schedule.warmup * total - 1), max(1, total - 1)
     if step < peak:
         return _cosine(ONE_CYCLE_START, 1.0, step / peak)
@@ -44,44 +44,44 @@ def _one_cycle(schedule: ScheduleSettings, step: int, total: int) -> float:
 
 
 def _cosine(start: float, end: float, progress: float) -> float:
-    """From `start` to `end` along half a cosine."""
+    """Interpolate from `start` to `end` along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Plateau(lightning.Callback):
-    """Drops every rate where validation no longer gains.
+    """Reduces every learning rate when the monitored validation metric stops improving.
 
-    As torch's ReduceLROnPlateau with a threshold of 0, but on top of the schedule of steps, so that there can be a
-    warm-up. The loop multiplies its rates with `scale`.
+    Like torch's ReduceLROnPlateau with a threshold of 0, but on top of the schedule of steps, which allows a warm-up.
+    The training module multiplies its learning rates by `scale`.
     """
 
     def __init__(self, schedule: ScheduleSettings, monitor: str) -> None:
         self.scale = 1.0
         self._schedule, self._monitor = schedule, monitor
         self._best: float | None = None
-        self._looks = 0
+        self._checks_without_gain = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scale": self.scale, "best": self._best, "looks": self._looks}
+        return {"scale": self.scale, "best": self._best, "looks": self._checks_without_gain}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scale, self._best, self._looks = (state_dict[key] for key in ("scale", "best", "looks"))
+        self.scale, self._best, self._checks_without_gain = (state_dict[key] for key in ("scale", "best", "looks"))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        change = self.look(float(trainer.callback_metrics[self._monitor]))
+        change = self.update(float(trainer.callback_metrics[self._monitor]))
         for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:  # the coming step's rate is set already
+            for group in optimizer.param_groups:  # the learning rate of the next step is set already
                 group["lr"] *= change
 
-    def look(self, value: float) -> float:
-        """Take note of one look at validation; what the rates are multiplied with from here on."""
+    def update(self, value: float) -> float:
+        """Record one value of the monitored metric; return the factor on the learning rates from here on."""
         sign = -1 if self._monitor == "val_loss" else 1
         if self._best is None or sign * value > sign * self._best:
-            self._best, self._looks = value, 0
+            self._best, self._checks_without_gain = value, 0
             return 1.0
-        self._looks += 1
-        if self._looks < self._schedule.patience:
+        self._checks_without_gain += 1
+        if self._checks_without_gain < self._schedule.patience:
             return 1.0
-        before, self._looks = self.scale, 0
+        before, self._checks_without_gain = self.scale, 0
         self.scale = min(before, max(self._schedule.final, before * self._schedule.drop))
         return self.scale / before

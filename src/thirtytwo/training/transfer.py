@@ -1,7 +1,7 @@
-"""Training on from weights that were trained on something else: first the head, then the layers below it.
+"""Transfer learning from pretrained weights: first the head is trained, then layers below it as well.
 
-A frozen layer keeps its weights and BatchNorm's statistics, and leaves nothing out (dropout). While the whole base is
-frozen, what it says of a picture does not change, so it is computed once.
+A frozen layer keeps its weights and BatchNorm statistics, and its dropout is off. While the whole base is frozen, the
+features of an image do not change, so they are computed once and cached.
 """
 
 from __future__ import annotations
@@ -18,50 +18,52 @@ from thirtytwo.config.recipe import AugmentSettings, Recipe, TransferSettings
 from thirtytwo.errors import RecipeError, did_you_mean
 from thirtytwo.models import Net
 from thirtytwo.models.base import modes_kept
-from thirtytwo.models.pretrained import kind_of, ways_of, weights_name
+from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.hardware import Choice
 from thirtytwo.training.module import Loop
-from thirtytwo.training.schedules import rate_factor
+from thirtytwo.training.schedules import lr_factor
 
 CACHE_BYTES = 2**31
-NORMS = (0.5, 2.0)
+RENORMALIZATION_RANGE = (0.5, 2.0)
 KEY = "transfer.unfreeze"
 
 
 def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The tables `values` of a recipe, with the network and the rates of the run it starts from if it is to have them.
+    """Add the network and learning rates of the pretrained run to a recipe's tables, if the recipe asks for them.
 
-    `recipe` is what the tables resolve to; what is changed on the command line goes on top of the outcome.
+    Args:
+        values: the recipe's tables.
+        recipe: the recipe that they resolve to. Changes from the command line are applied after this.
 
     Raises:
-        RecipeError: the network is to be a run's, and none is named.
-        ThirtytwoError: there are no such weights.
+        RecipeError: `transfer.network` is `run`, and `transfer.pretrained` is not set.
+        ThirtytwoError: the pretrained weights do not exist.
     """
     settings = recipe.transfer
     if settings.network == "run" and not settings.pretrained:
         raise RecipeError(
-            f"Recipe {recipe.name!r} goes on with a finished run's network (transfer.network), and no run is named.",
-            "Name one: --pretrained runs/NAME",
+            f"Recipe {recipe.name!r} continues from a finished run (transfer.network is 'run'), and no run is given.",
+            "Give one: --pretrained runs/NAME",
         )
-    if not settings.pretrained or kind_of(settings.pretrained) != "run" or settings.network == "recipe":
+    if not settings.pretrained or source_kind(settings.pretrained) != "run" or settings.network == "recipe":
         return dict(values)
-    ways = ways_of(settings.pretrained)
-    return {**values, **ways, "data": {**values.get("data", {}), **ways["data"]}}
+    from_run = run_settings(settings.pretrained)
+    return {**values, **from_run, "data": {**values.get("data", {}), **from_run["data"]}}
 
 
 def adapted(recipe: Recipe) -> Recipe:
-    """The recipe with an architecture of timm as published, where it is to take weights from outside.
+    """Adapt the recipe to its pretrained weights: an architecture of timm keeps its published layers.
 
-    What came from a run (`with_run`) is the recipe's own from here on, so that it can be trained again as it is.
+    Settings taken from a run (`with_run`) become the recipe's own, so that the recipe can be rerun without change.
 
     Raises:
-        ThirtytwoError: there are no such weights.
+        ThirtytwoError: the pretrained weights do not exist.
     """
     source, model = recipe.transfer.pretrained, recipe.model
     if not source:
         return recipe
-    kind = kind_of(source)
+    kind = source_kind(source)
     if kind == "timm":
         weights_name(source, model)
     if kind == "run":
@@ -73,12 +75,12 @@ def adapted(recipe: Recipe) -> Recipe:
 
 
 def head_epochs(recipe: Recipe) -> int:
-    """In how many epochs, from the first on, only the head is trained."""
+    """Number of epochs, from the first, in which only the head is trained."""
     return round(recipe.transfer.head_until * recipe.schedule.epochs)
 
 
-def unfrozen(net: Net, settings: TransferSettings) -> list[list[str]]:
-    """Names of the parameters below the head that are trained in the end, layer by layer from the input on.
+def unfrozen_layers(net: Net, settings: TransferSettings) -> list[list[str]]:
+    """Names of the parameters below the head that are trained in the second stage, layer by layer from the input.
 
     Raises:
         RecipeError: the network has no such layer.
@@ -87,32 +89,32 @@ def unfrozen(net: Net, settings: TransferSettings) -> list[list[str]]:
     if settings.unfreeze == "all":
         return layers
     wanted = settings.unfreeze.removeprefix("body.")
-    for place, names in enumerate(layers):
+    for index, names in enumerate(layers):
         if any(f"{name.removeprefix('body.')}.".startswith(f"{wanted}.") for name in names):
-            return layers[place:]
+            return layers[index:]
     paths = [name.removeprefix("body.").split(".") for names in layers for name in names]
     known = dict.fromkeys(part for path in paths for part in (path[0], ".".join(path[:2])) if len(path) > 2)
     raise RecipeError(
-        f"{KEY} is {settings.unfreeze!r}, and this network has no such layer.", did_you_mean(wanted, ["all", *known])
+        f"{KEY} is {settings.unfreeze!r}, which is not a layer of this network.", did_you_mean(wanted, ["all", *known])
     )
 
 
-def rate_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]:
-    """What part of the head's rate each parameter below it has: less the further it is away."""
+def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]:
+    """Factor on the learning rate of each parameter below the head; it decays with the distance from the head."""
     parameters = dict(net.named_parameters())
-    layers = unfrozen(net, settings)
+    layers = unfrozen_layers(net, settings)
     return {
-        parameters[name]: settings.layer_decay ** (len(layers) - place)
-        for place, names in enumerate(layers)
+        parameters[name]: settings.layer_decay ** (len(layers) - index)
+        for index, names in enumerate(layers)
         for name in names
     }
 
 
 def check_rescaling(net: Net, recipe: Recipe) -> None:
-    """Muon's renormalisation leaves the pretrained filters about as long as they are.
+    """Check that Muon's renormalization roughly keeps the norms of pretrained filters.
 
     Raises:
-        RecipeError: it does not.
+        RecipeError: it would change the norm of a filter bank too much.
     """
     if (
         recipe.optimizer.name != "muon"
@@ -120,35 +122,41 @@ def check_rescaling(net: Net, recipe: Recipe) -> None:
         or head_epochs(recipe) == recipe.schedule.epochs
     ):
         return
-    below = {name for names in unfrozen(net, recipe.transfer) for name in names}
+    below = {name for names in unfrozen_layers(net, recipe.transfer) for name in names}
     filters = {id(value) for value in net.parameter_groups()["filters"]}
     for name, value in net.named_parameters():
         if name in below and id(value) in filters:
             factor = len(value) ** 0.5 / max(float(value.detach().norm()), 1e-12)
-            if not NORMS[0] < factor < NORMS[1]:
+            if not RENORMALIZATION_RANGE[0] < factor < RENORMALIZATION_RANGE[1]:
                 raise RecipeError(
-                    f"optimizer.renormalise would multiply the pretrained filters {name} by {factor:.2g}.",
+                    f"optimizer.renormalise would scale the pretrained filters {name!r} by {factor:.2g}.",
                     "Set optimizer.renormalise to false, or choose another optimizer, such as adamw.",
                 )
 
 
-def cached_views(recipe: Recipe, rows: int, width: int) -> int:
-    """How many views of each picture have their features, `width` numbers each, computed once; 0: anew each time."""
+def cached_view_count(recipe: Recipe, rows: int, width: int) -> int:
+    """Number of augmented views of each image whose features are cached; 0: features are computed in every epoch.
+
+    Args:
+        recipe: the recipe.
+        rows: number of training images.
+        width: number of features of an image.
+    """
     head = head_epochs(recipe)
-    wanted = recipe.transfer.views if augments(recipe.augment) else min(1, recipe.transfer.views)
-    if recipe.train.distill.run:  # the teacher looks at pictures
+    wanted = recipe.transfer.views if is_augmented(recipe.augment) else min(1, recipe.transfer.views)
+    if recipe.train.distill.run:  # the teacher needs images, not features
         return 0
     return min(wanted, head, CACHE_BYTES // (4 * rows * width))
 
 
-def augments(settings: AugmentSettings) -> bool:
-    """Whether a picture is ever shown otherwise than it is."""
-    idle = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
-    return settings.model_copy(update=idle) != AugmentSettings(flip="none")
+def is_augmented(settings: AugmentSettings) -> bool:
+    """Whether the settings change any image."""
+    without_effect = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
+    return settings.model_copy(update=without_effect) != AugmentSettings(flip="none")
 
 
-def width_of(net: Net, size: int) -> int:
-    """How many numbers the base makes of a picture of `size` pixels."""
+def feature_width(net: Net, size: int) -> int:
+    """Number of features of an image of side `size`, in pixels."""
     parameter = next(net.parameters())
     with modes_kept(net), torch.inference_mode():
         found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
@@ -156,39 +164,45 @@ def width_of(net: Net, size: int) -> int:
 
 
 def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice, ...]:
-    """What is trained when, for the log.
+    """Describe the stages of training, for the log.
+
+    Args:
+        recipe: the recipe.
+        net: its network.
+        rows: number of training images.
+        size: side of the images, in pixels.
 
     Raises:
-        RecipeError: the recipe's `transfer` does not fit this network.
+        RecipeError: the recipe's `[transfer]` does not fit this network.
     """
     settings, head, epochs = recipe.transfer, head_epochs(recipe), recipe.schedule.epochs
     missing = [part for part in net.head_modules if not isinstance(getattr(net, part, None), nn.Module)]
     if missing:
         raise RecipeError(
-            f"The network {recipe.model.name!r} has no part {missing[0]!r}, so its head cannot be told from its base.",
-            "Let it name its head in head_modules.",
+            f"The network {recipe.model.name!r} has no module {missing[0]!r}, which its head_modules lists.",
+            "Correct head_modules of the network.",
         )
-    layers = unfrozen(net, settings)
+    layers = unfrozen_layers(net, settings)
     check_rescaling(net, recipe)
-    views = cached_views(recipe, rows, width_of(net, size))
-    seen = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on pictures seen anew"
-    told = [Choice("frozen base", f"{head} of {epochs} epochs, {seen}", "transfer.head_until and transfer.views")]
+    views = cached_view_count(recipe, rows, feature_width(net, size))
+    inputs = f"on features of {views} view{'s' * (views > 1)} computed once" if views else "on newly augmented images"
+    choices = [Choice("frozen base", f"{head} of {epochs} epochs, {inputs}", "transfer.head_until and transfer.views")]
     if head < epochs:
-        rates = f"rates × {settings.rate:g}, {settings.layer_decay:g} less a layer"
-        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {rates}"
-        told.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
-    return tuple(told)
+        factors = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
+        value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {factors}"
+        choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
+    return tuple(choices)
 
 
 class TransferBatches(TrainingBatches):
-    """Training batches that give features `(B, F)` instead of pictures while the base is frozen, if they are to."""
+    """Training batches that yield cached features `(B, F)` instead of images while the base is frozen."""
 
     def __init__(self, recipe: Recipe, embed: Callable[[Tensor], Tensor], views: int, **rest: Any) -> None:
-        """`embed` gives the features of normalised pictures; those of `views` views are kept, 0: none."""
+        """`embed` computes features of normalized images; those of `views` augmented views are cached, 0: none."""
         super().__init__(recipe=recipe, **rest)
         self._head_epochs = head_epochs(recipe)
         self._embed, self._views = embed, views
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._cached_views: list[tuple[Tensor, Tensor]] = []
 
     def size_at(self, progress: float) -> int:
         start = self._head_epochs * len(self) / self.steps
@@ -199,48 +213,48 @@ class TransferBatches(TrainingBatches):
     def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         if epoch >= self._head_epochs or not self._views:
             return super().batch(positions, epoch, step)
-        if not self._kept:
-            self._kept = [self._view(number) for number in range(self._views)]
-        features, labels = self._kept[epoch % self._views]
+        if not self._cached_views:
+            self._cached_views = [self._view(number) for number in range(self._views)]
+        features, labels = self._cached_views[epoch % self._views]
         positions = positions.to(features.device)
         return features[positions], labels[positions]
 
     @torch.no_grad()
     def _view(self, number: int) -> tuple[Tensor, Tensor]:
-        """Features float `(N, F)` and labels of every picture as the epoch `number` shows it."""
+        """Features float `(N, F)` and labels of all images with the augmentation of epoch `number`."""
         features, labels = [], []
         for step, start in enumerate(range(0, self.count, self.batch_size)):
             positions = torch.arange(start, min(start + self.batch_size, self.count))
-            pictures, truth = super().batch(positions, number, step)
-            features.append(self._embed(pictures).float())
+            images, truth = super().batch(positions, number, step)
+            features.append(self._embed(images).float())
             labels.append(truth)
         return torch.cat(features), torch.cat(labels)
 
 
 class TransferLoop(Loop):
-    """The loop, in two stages: the head on a frozen base, then some of the base as well at lower rates.
+    """Training in two stages: the head on a frozen base, then also layers of the base at lower learning rates.
 
-    Each stage goes through the recipe's schedule from its start.
+    Each stage runs the recipe's schedule from its start.
     """
 
     def __init__(self, net: Net, recipe: Recipe, batches: int, **rest: Any) -> None:
-        super().__init__(net, recipe, batches, scales=rate_scales(net, recipe.transfer), **rest)
+        super().__init__(net, recipe, batches, scales=lr_scales(net, recipe.transfer), **rest)
         self._head_epochs = head_epochs(recipe)
         self._head_steps = self.steps // recipe.schedule.epochs * self._head_epochs
-        self._movable = [value for value in net.parameters() if value.requires_grad]
+        self._trainable = [value for value in net.parameters() if value.requires_grad]
         names = dict(net.named_parameters())
         self._head = {id(value) for name, value in names.items() if name.split(".")[0] in net.head_modules}
-        self._tuned = {id(names[name]) for layer in unfrozen(net, recipe.transfer) for name in layer}
-        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._tuned]
-        self._held: dict[int, Tensor] = {}
-        self.enter(0)
+        self._unfrozen = {id(names[name]) for layer in unfrozen_layers(net, recipe.transfer) for name in layer}
+        self._stem_bias = [bias for bias in self._stem_bias if id(bias) in self._unfrozen]
+        self._cached_features: dict[int, Tensor] = {}
+        self.set_trainable(0)
 
-    def enter(self, epoch: int) -> None:
-        """Freeze what is frozen in `epoch`, and nothing else."""
-        trained = self._head if epoch < self._head_epochs else self._head | self._tuned
-        for parameter in self._movable:
+    def set_trainable(self, epoch: int) -> None:
+        """Freeze the parameters that are frozen in `epoch` and unfreeze all others."""
+        trained = self._head if epoch < self._head_epochs else self._head | self._unfrozen
+        for parameter in self._trainable:
             parameter.requires_grad_(id(parameter) in trained)
-        set_modes(self.net, trained & {id(parameter) for parameter in self._movable})
+        set_modes(self.net, trained & {id(parameter) for parameter in self._trainable})
         if self.recipe.transfer.batchnorm == "frozen":
             for name, module in self.net.named_modules():
                 if isinstance(module, _BatchNorm) and name.split(".")[0] not in self.net.head_modules:
@@ -251,12 +265,12 @@ class TransferLoop(Loop):
         return self._head_epochs or self.recipe.schedule.epochs
 
     @property
-    def first_rate(self) -> float:
+    def first_lr_factor(self) -> float:
         return self._stage(0)[2]
 
     def configure_optimizers(self) -> Any:
-        frozen = [parameter for parameter in self._movable if not parameter.requires_grad]
-        for parameter in frozen:  # networks tell the roles of what is trained
+        frozen = [parameter for parameter in self._trainable if not parameter.requires_grad]
+        for parameter in frozen:  # networks list the roles of trainable parameters only
             parameter.requires_grad_(True)
         found = super().configure_optimizers()
         for parameter in frozen:
@@ -264,7 +278,7 @@ class TransferLoop(Loop):
         return found
 
     def _stage(self, step: int) -> tuple[int, int, float]:
-        """Of the stage that `step` is in: its first step, its steps, and what its rates are multiplied with."""
+        """First step, number of steps and learning-rate factor of the stage that contains `step`."""
         if step < self._head_steps:
             return 0, self._head_steps, 1.0
         return self._head_steps, self.steps - self._head_steps, self.recipe.transfer.rate
@@ -272,31 +286,31 @@ class TransferLoop(Loop):
     def _factor(self, role: str, step: int) -> float:
         start, steps, rate = self._stage(step)
         scale = self.plateau.scale if self.plateau else 1.0
-        return scale * rate * rate_factor(self.recipe.schedule, role, step - start, steps)
+        return scale * rate * lr_factor(self.recipe.schedule, role, step - start, steps)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         start, steps, _ = self._stage(self.global_step)
         until = start + self.recipe.schedule.stem_bias_until * steps
         for bias in self._stem_bias:
             bias.requires_grad_(self._head_steps <= self.global_step < until)
-        self.begin_step()
+        self.reset_step_metrics()
 
-    def answer(self, images: Tensor) -> Tensor:
-        return self.net.decide(images) if images.ndim == 2 else super().answer(images)
+    def training_logits(self, images: Tensor) -> Tensor:
+        return self.net.decide(images) if images.ndim == 2 else super().training_logits(images)
 
-    def look(self, images: Tensor, batch: int) -> Tensor:
+    def validation_logits(self, images: Tensor, batch: int) -> Tensor:
         if self.current_epoch >= self._head_epochs:
-            self._held.clear()
-            return super().look(images, batch)
-        if batch not in self._held:
-            self._held[batch] = self.net.embed(images)
-        return self.net.decide(self._held[batch])
+            self._cached_features.clear()
+            return super().validation_logits(images, batch)
+        if batch not in self._cached_features:
+            self._cached_features[batch] = self.net.embed(images)
+        return self.net.decide(self._cached_features[batch])
 
 
 def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -> bool:
-    """Put what holds parameters with ids in `trained` into training mode, everything else not.
+    """Put modules with a parameter in `trained` (ids) into training mode, and all others into evaluation mode.
 
-    What has no parameters, such as dropout, is as the part `before` it. Gives the mode of `module`.
+    A module without parameters, such as dropout, gets the mode of the module `before` it. Returns the mode of `module`.
     """
     wanted = set(trained)
     parameters = list(module.parameters())
@@ -306,11 +320,11 @@ def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -
     return module.training
 
 
-def embedding(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What gives the features of normalised pictures, in the arithmetic of training."""
-    return partial(_embedded, net, device, arithmetic)
+def build_embedder(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function that computes features of normalized images in the precision of training."""
+    return partial(_embed_images, net, device, arithmetic)
 
 
-def _embedded(net: Net, device: torch.device, arithmetic: torch.dtype, pictures: Tensor) -> Tensor:
+def _embed_images(net: Net, device: torch.device, arithmetic: torch.dtype, images: Tensor) -> Tensor:
     with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-        return net.embed(pictures)
+        return net.embed(images)

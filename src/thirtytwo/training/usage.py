@@ -1,4 +1,4 @@
-"""What a run costs: seconds over all its sessions, and the most memory."""
+"""Usage of a run: seconds over all its sessions, and peak memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import psutil
 
 from thirtytwo.training.hardware import peak_memory_mb
 
-EVERY = 0.1
-"""Seconds between two looks at this process's memory."""
-EXACT = "the system's high-water mark of this process"
-SAMPLED = f"looked at every {EVERY:g} s, since this process had held more before"
+SAMPLE_INTERVAL = 0.1
+"""Seconds between two samples of this process's memory."""
+EXACT = "peak memory of this process as reported by the system"
+SAMPLED = f"sampled every {SAMPLE_INTERVAL:g} s, since this process had used more memory before the run"
 
 
 class Meter:
-    """Measures one session of a run while it is entered, and goes on from what sessions before it left.
+    """Measures the time and memory of one session of a run as a context manager, and adds those of earlier sessions.
 
-    It is kept in every checkpoint, so that a session that was killed counts up to its last whole epoch.
+    Its state is stored in every checkpoint, so that a killed session counts up to its last complete epoch.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Meter:
         self._high_water = peak_memory_mb()
         self._seen = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="thirtytwo memory", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="thirtytwo memory", daemon=True)
 
     def __enter__(self) -> Meter:
-        self._look()
+        self._sample()
         self._thread.start()
         return self
 
@@ -47,39 +47,39 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Of all sessions so far."""
+        """Seconds of all sessions so far."""
         return self._before + time.perf_counter() - self._start
 
     @property
     def peak_memory(self) -> tuple[float, str]:
-        """The most memory in MB that the process held in a session so far, and how that was measured.
+        """Peak memory in MB over the sessions so far, and how it was measured.
 
-        The system knows the most since the process began, which is this session's where it has risen in it.
+        The system reports the peak since the process started, which belongs to this session if it rose during it.
         """
-        self._look()
+        self._sample()
         now = peak_memory_mb()
         risen = now is not None and self._high_water is not None and now > self._high_water
         session = (now, EXACT) if now is not None and risen else (round(self._seen, 1), SAMPLED)
         return max(session, self._peak_before or session)
 
     def resume(self, seconds: float, sessions: int) -> None:
-        """Go on from sessions that took this long together."""
+        """Continue after earlier sessions that took `seconds` in total."""
         self._before = max(self._before, seconds)
         self.sessions = sessions + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         return {"seconds": self.seconds, "peak_memory": list(self.peak_memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Restore the state of a checkpoint."""
         self._before = max(self._before, float(state["seconds"]))
         peak, how = state["peak_memory"]
         self._peak_before = (float(peak), str(how))
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._seen = max(self._seen, self._process.memory_info().rss / 1e6)
 
-    def _watch(self) -> None:
-        while not self._ended.wait(EVERY):
-            self._look()
+    def _poll(self) -> None:
+        while not self._ended.wait(SAMPLE_INTERVAL):
+            self._sample()
