@@ -261,7 +261,8 @@ MONITORS: tuple[str, ...] = get_args(Monitor)
 
 class DistillSettings(Settings):
     """Knowledge distillation: training on a teacher's outputs as well as on labels (Hinton et al., arXiv
-    1503.02531)."""
+    1503.02531).
+    """
 
     run: str = ""
     """Run directory of the teacher, which must have the same classes; empty: no distillation."""
