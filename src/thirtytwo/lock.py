@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[None]:
     """Be the only one who writes to an existing directory.
 
     Where the file system has no locks, that is logged and nothing is guarded.
@@ -44,7 +44,9 @@ def locked(directory: Path) -> Iterator[None]:
             raise RunError(
                 f"{directory} cannot be written to: {error.strerror}.", "Change its permissions, or use a copy of it."
             ) from None
-        logger.warning("%s is not locked, since its file system has no locks; let no other process write to it", path)
+        logger.warning(
+            "%s is not lock_directory, since its file system has no locks; let no other process write to it", path
+        )
         yield
         return
     try:

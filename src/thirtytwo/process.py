@@ -58,12 +58,12 @@ def hub_offline() -> Iterator[None]:
     with ExitStack() as stack:
         for module in (constants, sys.modules.get("datasets.config")):  # one has what the other said when it was loaded
             if module is not None:
-                stack.enter_context(setting(module, "HF_HUB_OFFLINE", True))
+                stack.enter_context(library_attribute(module, "HF_HUB_OFFLINE", True))
         yield
 
 
 @contextmanager
-def setting(module: object, name: str, value: object) -> Iterator[None]:
+def library_attribute(module: object, name: str, value: object) -> Iterator[None]:
     """An attribute of a library's module with another value."""
     with changed((id(module), name), partial(getattr, module, name), partial(setattr, module, name), value):
         yield

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe, read_recipe
 from thirtytwo.errors import RunError, require
 from thirtytwo.io import write_json, write_text, written_whole
-from thirtytwo.lock import LOCK, locked
+from thirtytwo.lock import LOCK, lock_directory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -137,7 +137,7 @@ class RunDir:
             RunError: something is there already; names both ways out.
         """
         cls.refuse_used(path)
-        _made(path)  # or an empty one
+        _create_directory(path)  # or an empty one
         return cls(path)
 
     @classmethod
@@ -154,12 +154,12 @@ class RunDir:
             made = not Path(path).exists()
             found = cls.create(Path(path))
         else:
-            made, found = True, cls(next(filter(_made, _numbered(unnamed))))
-        with found._claimed(made):
+            made, found = True, cls(next(filter(_create_directory, _numbered(unnamed))))
+        with found._claim(made):
             yield found
 
     @contextmanager
-    def _claimed(self, made: bool) -> Iterator[None]:
+    def _claim(self, made: bool) -> Iterator[None]:
         try:
             with self.writing():
                 self.refuse_used(self.path)  # once more: it may have been written to before the lock was ours
@@ -175,7 +175,7 @@ class RunDir:
         Raises:
             RunError: another process does.
         """
-        return locked(self.path)
+        return lock_directory(self.path)
 
     @staticmethod
     def refuse_used(path: Path) -> None:
@@ -328,7 +328,7 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def writing_at(path: Path) -> AbstractContextManager[None]:
-    """Be the only one who writes to the run directory that `path` lies in; nothing is locked where it lies in none.
+    """Be the only one who writes to the run directory that `path` lies in; nothing is lock_directory where it lies in none.
 
     Raises:
         RunError: another process writes to that run.
@@ -355,7 +355,7 @@ def alone(work: Callable[P, R]) -> Callable[P, R]:
     return locking
 
 
-def _made(path: Path) -> bool:
+def _create_directory(path: Path) -> bool:
     """Make a directory; whether it was not there before.
 
     Raises:

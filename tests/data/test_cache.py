@@ -155,7 +155,7 @@ def test_files_are_read_once_when_they_settled(make, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_hash", lambda file: hashed.append(file) or real(file))
     keys = {cache.content_key(root, files), cache.content_key(root, files)}
     assert len(hashed) == 2 * len(files), "files this young may change again within one tick of the clock"
-    monkeypatch.setattr(cache, "_SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(cache, "_RECENT_SECONDS", -1.0)
     keys |= {cache.content_key(root, files), cache.content_key(root, files)}
     assert len(hashed) == 3 * len(files)
     files[0].write_bytes(files[0].read_bytes() + b"\0")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.split import hold_out, limit, part_off, split_of
+from thirtytwo.data.split import hold_out, limit, split_of, split_off
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -81,7 +81,7 @@ def test_order_and_names_mean_nothing():
 
 
 def test_validation_and_test_are_drawn_apart():
-    kept, aside = part_off(noise(200, 200), 0.2, 0, "testing")
+    kept, aside = split_off(noise(200, 200), 0.2, 0, "testing")
     val = hold_out(noise(200, 200).take(kept), 0.2, 0)[1]
     assert len(aside) == pytest.approx(80, abs=32)
     assert len(val) == pytest.approx(64, abs=30)

@@ -34,8 +34,8 @@ from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
 
 FORMAT = 2
-_SETTLED_SECONDS = 2.0
-_REMEMBERED = re.compile(r"[0-9a-f]{32}(\.\d+)?")
+_RECENT_SECONDS = 2.0
+_KEY_FILE = re.compile(r"[0-9a-f]{32}(\.\d+)?")
 _BLOCK, _BLOCKS = 1 << 16, 16
 """Bytes of a block, and how many of an array are compared at each opening."""
 
@@ -77,7 +77,7 @@ def clear_contents() -> int:
     freed = 0
     with contextlib.suppress(OSError):
         for file in contents_dir().iterdir():
-            if _REMEMBERED.fullmatch(file.name) and file.is_file():
+            if _KEY_FILE.fullmatch(file.name) and file.is_file():
                 size = file.stat().st_size
                 file.unlink()
                 freed += size
@@ -97,15 +97,15 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
             state = file.stat()
             times = (state.st_mtime_ns, state.st_ctime_ns)
             newest = max(newest, *times)
-            states.append([_below(root, file), state.st_size, *times, state.st_ino])
+            states.append([_relative(root, file), state.st_size, *times, state.st_ino])
         remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
-        key = _remembered(remembered)
+        key = _read_key(remembered)
         if key is None:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
                 hashes = list(pool.map(_hash, files))
-            key = digest([[_below(root, file), found] for file, found in zip(files, hashes, strict=True)])
-            if time.time() - newest / 1e9 > _SETTLED_SECONDS:
-                _remember(remembered, key)
+            key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
+            if time.time() - newest / 1e9 > _RECENT_SECONDS:
+                _write_key(remembered, key)
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read: {error.strerror}.", "Check the file.") from None
     return key
@@ -148,9 +148,9 @@ def _open(entry: Path) -> Entry | None:
         facts = json.loads((entry / room.FACTS).read_text(encoding="utf-8"))
         in_use = room.hold(entry)
         images = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in facts["checksums"]}
-        if all(_is_whole(entry / f"{name}.npy", images[name], facts, name) for name in images):
-            _keep_while_mapped(images, in_use)
-            _note_use(entry, facts)
+        if all(_is_intact(entry / f"{name}.npy", images[name], facts, name) for name in images):
+            _hold_while_mapped(images, in_use)
+            _record_use(entry, facts)
             sizes = {(width, height): count for width, height, count in facts["sizes"]}
             hashes = {name: from_text(facts["hashes"][name]) for name in images}
             if all(len(hashes[name]) == len(images[name]) for name in images):
@@ -164,10 +164,10 @@ def _open(entry: Path) -> Entry | None:
     return None
 
 
-def _is_whole(file: Path, images: Pixels, facts: dict[str, Any], name: str) -> bool:
+def _is_intact(file: Path, images: Pixels, facts: dict[str, Any], name: str) -> bool:
     """Whether an array is what was written: cheaply where the file was not touched since, else all of it.
 
-    Files that were copied have other times; `_note_use` remembers them once all was compared.
+    Files that were copied have other times; `_record_use` remembers them once all was compared.
     """
     known = facts.get("files", {}).get(name)
     state = file.stat()
@@ -194,21 +194,21 @@ def _sampled(images: Pixels) -> int:
     return found
 
 
-def _keep_while_mapped(images: Mapping[str, Pixels], in_use: room.InUse | None) -> None:
+def _hold_while_mapped(images: Mapping[str, Pixels], in_use: room.CacheInUse | None) -> None:
     """Hold the entry until the last of its arrays is gone."""
     for mapped in images.values():
         if in_use is not None:
             finalize(mapped.base, lambda held: None, in_use)
 
 
-def _note_use(entry: Path, facts: dict[str, Any]) -> None:
+def _record_use(entry: Path, facts: dict[str, Any]) -> None:
     """Remember that the entry was used now, and what was found out about its files."""
     with contextlib.suppress(OSError):
         if json.loads((entry / room.FACTS).read_text(encoding="utf-8")) != facts:
             temporary = entry / f"{room.FACTS}.{os.getpid()}"
             temporary.write_text(json.dumps(facts), encoding="utf-8")
             temporary.replace(entry / room.FACTS)
-    room.note_use(entry)
+    room.touch_entry(entry)
 
 
 def _store(entry: Path, made: Entry, data: str) -> None:
@@ -231,7 +231,7 @@ def _store(entry: Path, made: Entry, data: str) -> None:
             "hashes": {name: as_text(hashes) for name, hashes in made.hashes.items()},
         }
         (temporary / room.FACTS).write_text(json.dumps(facts), encoding="utf-8")
-        if _open_quietly(entry) is None:
+        if _open_if_stored(entry) is None:
             if entry.exists():
                 room.remove_own(entry)
             temporary.replace(entry)
@@ -239,7 +239,7 @@ def _store(entry: Path, made: Entry, data: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open_quietly(entry: Path) -> Entry | None:
+def _open_if_stored(entry: Path) -> Entry | None:
     """What another process may have stored in the meantime."""
     return _open(entry) if (entry / room.FACTS).is_file() else None
 
@@ -253,11 +253,11 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _below(root: Path, file: Path) -> str:
+def _relative(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
-def _remembered(file: Path) -> str | None:
+def _read_key(file: Path) -> str | None:
     try:
         key = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -265,7 +265,7 @@ def _remembered(file: Path) -> str | None:
     return key if len(key) == 32 and set(key) <= set("0123456789abcdef") else None
 
 
-def _remember(file: Path, key: str) -> None:
+def _write_key(file: Path, key: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}")

@@ -35,7 +35,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 _OWN = re.compile(rf"{re.escape(FACTS)}(\.\d+)?|{LOCK}|\w+\.npy")
 
 
-class InUse:
+class CacheInUse:
     """Keeps an entry from being removed by others for as long as this object lives."""
 
     def __init__(self, handle: int) -> None:
@@ -95,17 +95,17 @@ def stored(folder: Path) -> list[Stored]:
         for path in folder.iterdir():
             if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 with suppress(OSError):  # removed meanwhile
-                    entries.append(_look(path))
+                    entries.append(_read_entry(path))
     return sorted(entries, key=lambda entry: -entry.used)
 
 
-def note_use(entry: Path) -> None:
+def touch_entry(entry: Path) -> None:
     """Remember that the entry was used just now."""
     with suppress(OSError):
         os.utime(entry / FACTS)
 
 
-def hold(entry: Path) -> InUse | None:
+def hold(entry: Path) -> CacheInUse | None:
     """Keep the entry from being removed; None where that is not possible.
 
     Raises:
@@ -127,7 +127,7 @@ def hold(entry: Path) -> InUse | None:
     except OSError:
         os.close(handle)
         return None
-    return InUse(handle)
+    return CacheInUse(handle)
 
 
 def make_room(folder: Path, limit: int, keep: Path | None = None) -> Cleared:
@@ -146,7 +146,7 @@ def remove(entries: Sequence[Stored]) -> Cleared:
     removed, left, freed = [], [], 0
     for entry in entries:
         try:
-            with _alone(entry.path):
+            with _exclusive(entry.path):
                 freed += remove_own(entry.path)
         except BlockingIOError:
             left.append((entry, "in use"))
@@ -171,7 +171,7 @@ def sweep(folder: Path) -> int:
 
 
 @contextmanager
-def _alone(entry: Path) -> Iterator[None]:
+def _exclusive(entry: Path) -> Iterator[None]:
     """Nobody else has the entry open meanwhile.
 
     Raises:
@@ -203,7 +203,7 @@ def remove_own(entry: Path) -> int:
     return freed
 
 
-def _look(path: Path) -> Stored:
+def _read_entry(path: Path) -> Stored:
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     data, side, images, used = None, None, 0, path.stat().st_mtime
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -19,7 +19,7 @@ from thirtytwo.images.decode import ResizeRule
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
-FEW_PICTURES = 20
+FEW_IMAGES = 20
 IMBALANCE = 10.0
 LONG_SIDE_RATIO = 2.0
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -77,7 +77,7 @@ def examine(dataset: DataSet) -> list[Finding]:
         *_missing(dataset),
         *_sizes(dataset),
         *_duplicates(dataset),
-        *_empty_pictures(dataset),
+        *_uniform_images(dataset),
         *(Finding("note", f"Left aside: {left}.") for left in dataset.skipped),
     ]
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
@@ -95,11 +95,11 @@ def _unreadable(causes: list[ImageError]) -> Iterator[Finding]:
 
 def _counts(dataset: DataSet) -> Iterator[Finding]:
     counts = dataset.train.counts
-    few = [dataset.classes[index] for index in np.flatnonzero(counts < FEW_PICTURES)]
+    few = [dataset.classes[index] for index in np.flatnonzero(counts < FEW_IMAGES)]
     if few:
         yield Finding(
             "warning",
-            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PICTURES} training pictures: {listed(few)}.",
+            f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} training pictures: {listed(few)}.",
             "Add pictures; figures for such classes mean little.",
         )
     most, least = int(counts.argmax()), int(counts.argmin())
@@ -184,21 +184,23 @@ def _duplicates(dataset: DataSet) -> Iterator[Finding]:
         )
 
 
-def _empty_pictures(dataset: DataSet) -> Iterator[Finding]:
+def _uniform_images(dataset: DataSet) -> Iterator[Finding]:
     for name, images in splits(dataset).items():
         flat = [position for position, picture in enumerate(images.images) if (picture == picture[0, 0]).all()]
         if flat:
-            shown = ", ".join(_called(images, name, position) for position in flat[:3])
+            shown = ", ".join(_image_name(images, name, position) for position in flat[:3])
             yield Finding(
                 "warning", f"{len(flat)} pictures of {name} are one colour all over: {shown}.", "Look at them."
             )
 
 
 def _examples(sets: Mapping[str, ImageSet], groups: list[list[tuple[str, int]]]) -> str:
-    shown = [" = ".join(_called(sets[name], name, position) for name, position in group[:3]) for group in groups[:3]]
+    shown = [
+        " = ".join(_image_name(sets[name], name, position) for name, position in group[:3]) for group in groups[:3]
+    ]
     return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
 
 
-def _called(images: ImageSet, name: str, position: int) -> str:
+def _image_name(images: ImageSet, name: str, position: int) -> str:
     called = images.files[position] if images.files else f"{name} row {images.rows[position]}"
     return f"{called} ({images.classes[images.labels[position]]})"

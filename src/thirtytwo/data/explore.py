@@ -54,7 +54,7 @@ def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image
     rng = np.random.default_rng(seed)
     for index, name in enumerate(classes):
         top = _GAP + index * (cell + _GAP)
-        draw.text((_GAP, top + cell // 2), _shortened(draw, font, name), fill="black", font=font, anchor="lm")
+        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
         members = np.flatnonzero(images.labels == index)
         for column, position in enumerate(np.sort(rng.permutation(members)[:per_class])):
             picture = Image.fromarray(np.ascontiguousarray(images.images[position]))
@@ -88,13 +88,13 @@ def augmented_sheet(
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
     for row, name in enumerate(names):
         top = _GAP + row * high
-        draw.text((_GAP, top + cell // 2), _shortened(draw, font, name), fill="black", font=font, anchor="lm")
+        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
         for column, pixels in enumerate([originals[row], *augmented[row]]):
             left = _LABEL_WIDTH + column * (cell + _GAP) + (2 * _GAP if column else 0)
             picture = Image.fromarray(np.ascontiguousarray(pixels))
             sheet.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
             for number, line in enumerate(captions[row][column - 1] if captions and column else ()):
-                text = _shortened(draw, small, line, cell)
+                text = _truncate(draw, small, line, cell)
                 draw.text((left, top + cell + number * _LINE), text, fill="black", font=small)
     return sheet
 
@@ -106,7 +106,7 @@ def write_picture(picture: Image.Image, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _shortened(
+def _truncate(
     draw: ImageDraw.ImageDraw,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     text: str,

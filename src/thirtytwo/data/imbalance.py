@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from thirtytwo.data.build import fingerprint
 from thirtytwo.data.source import IMBALANCE
-from thirtytwo.data.split import draw
+from thirtytwo.data.split import sample
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError
 
@@ -46,7 +46,7 @@ def long_tailed(data: DataSet, ratio: float, seed: int, *, only_named: bool = Fa
     name = f"{data.name}{'&' if '?' in data.name else '?'}{IMBALANCE}={ratio:g}"
     if only_named:
         return replace(data, name=name)
-    chosen = draw(data.train, profile(data.train.counts, ratio), seed)
+    chosen = sample(data.train, profile(data.train.counts, ratio), seed)
     kept = data.train.take(chosen)
     splits = {"train": kept, "val": data.val, "test": data.test}
     remark = (

@@ -16,7 +16,7 @@ from thirtytwo.data.source import DATASETS, IMBALANCE, Request
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
 from thirtytwo.data.sources.hub import read_hub, read_known
-from thirtytwo.data.sources.place import read_place
+from thirtytwo.data.sources.place import read_local
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
@@ -125,7 +125,7 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
     if spec.kind == "name":
         return DATASETS.get(spec.name)
     if spec.kind == "folder":
-        return lambda request: read_place(Path(spec.name).expanduser(), request)
+        return lambda request: read_local(Path(spec.name).expanduser(), request)
     if spec.name in cifar.KNOWN:
         return lambda request: read_known(cifar.KNOWN[spec.name], request)
     return lambda request: read_hub(spec.name, request)

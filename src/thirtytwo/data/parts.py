@@ -35,23 +35,23 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     if dataset.test is None or not len(dataset.test):
         raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
     notes: list[str] = []
-    train, val = _apart(dataset.train, dataset.test, "test", notes), dataset.val
+    train, val = _without_shared(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
         train, val = hold_out(train, settings.val_fraction, settings.split_seed)
         if settings.limit_train and settings.train_on == "train":
             share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
             val = limit(val, max(share, int((val.counts > 0).sum())), settings.split_seed)
     else:
-        val = _apart(val, dataset.test, "test", notes, what="validation")
-        train = _apart(train, val, "validation", notes)
+        val = _without_shared(val, dataset.test, "test", notes, what="validation")
+        train = _without_shared(train, val, "validation", notes)
     if settings.train_on == "all" and len(val):
-        train, val = joined(train, val), val.take(np.zeros(0, dtype=np.int64))
+        train, val = concatenate(train, val), val.take(np.zeros(0, dtype=np.int64))
     if settings.limit_train:
         train = limit(train, settings.limit_train, settings.split_seed)
     return Parts(train, val if len(val) else None, dataset.test, tuple(notes))
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
+def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
     """Both sets as one, `first` before `second`."""
     files = groups = None
     if first.files is not None and second.files is not None:
@@ -69,7 +69,7 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     )
 
 
-def _apart(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
+def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
     """`images` without those that `held` has as well."""
     same = np.isin(images.hashes, held.hashes)
     if images.groups is not None and held.groups is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, load_dataset
-from thirtytwo.data.parts import Parts, joined
+from thirtytwo.data.parts import Parts, concatenate
 from thirtytwo.data.split import Positions
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
@@ -24,7 +24,7 @@ from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.rundir import RunDir
 
 PARTS = ("train", "val", "test")
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,9 @@ class RunData:
         """Sentences on what has changed since."""
         for name, names in self.missing.items():
             if names:
-                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listed(names)}"
+                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listing(names)}"
         if self.new:
-            yield f"{len(self.new):,} images are new and in no part of the run: {_listed(self.new)}"
+            yield f"{len(self.new):,} images are new and in no part of the run: {_listing(self.new)}"
 
 
 def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
     record, about = run.read_json(run.split), run.read_json(run.environment)["data"]
     classes = tuple(about["classes"])
     if "train" not in record:
-        return _by_rows(run, dataset, record, about)
-    pool = _Pool(dataset, classes)
+        return _locate_by_row(run, dataset, record, about)
+    pool = _HashIndex(dataset, classes)
     found, missing = {}, {}
     for name in PARTS:
         found[name], missing[name] = pool.take(name, record[name], _hashes(run, record[name]))
@@ -193,7 +193,7 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
     return RunData(dataset, parts, missing, tuple(pool.others(_known(run, record))))
 
 
-class _Pool:
+class _HashIndex:
     """All images of a data set, to be taken out by their content."""
 
     def __init__(self, dataset: DataSet, classes: tuple[str, ...]) -> None:
@@ -239,7 +239,7 @@ class _Pool:
         for name, pairs in taken.items():
             some = self._stored[name].take(np.array([position for _, position in pairs], dtype=np.int64))
             order += [number for number, _ in pairs]
-            together = some if together is None else joined(together, some)
+            together = some if together is None else concatenate(together, some)
         numbers = np.array(order, dtype=np.int64)
         sorting = np.argsort(numbers, kind="stable")
         images = nothing if together is None else together
@@ -248,7 +248,7 @@ class _Pool:
         return replace(images, labels=self._label[images.labels], classes=self._classes, rows=rows[numbers[sorting]])
 
 
-def _by_rows(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
+def _locate_by_row(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
     """The parts of a run that recorded rows only, which name the same images as long as nothing has changed."""
     if dataset.fingerprint != about["fingerprint"] or dataset.test is None:
         again = f"thirtytwo train {about['spec']} --recipe {run.recipe}"
@@ -262,7 +262,7 @@ def _by_rows(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Ma
     val = dataset.train.take(everything[held]) if dataset.val is None else dataset.val
     train = dataset.train.take(everything[~held])
     if record["train_on"] == "all" or not record["n_val"]:
-        train, val = (dataset.train if dataset.val is None else joined(train, val)), val.take(everything[:0])
+        train, val = (dataset.train if dataset.val is None else concatenate(train, val)), val.take(everything[:0])
     return RunData(dataset, Parts(train, val if len(val) else None, dataset.test))
 
 
@@ -289,6 +289,6 @@ def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:
         ) from None
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

@@ -45,12 +45,12 @@ def split_of(name: str) -> Split | None:
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Divide `train` into what is trained on and what is held out for choices, about `fraction` of every class.
 
-    A fraction of 0 holds nothing out. See `part_off` for how images are assigned.
+    A fraction of 0 holds nothing out. See `split_off` for how images are assigned.
 
     Raises:
         DataError: a class that cannot be on both sides.
     """
-    kept, held = part_off(train, fraction, seed, "validation")
+    kept, held = split_off(train, fraction, seed, "validation")
     return train.take(kept), train.take(held)
 
 
@@ -68,10 +68,10 @@ def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
             f"{count} pictures cannot cover {present} classes.",
             f"Ask for at least {present}, better ten times as many.",
         )
-    return images.take(draw(images, _shares(images.counts, count), seed))
+    return images.take(sample(images, _shares(images.counts, count), seed))
 
 
-def part_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> tuple[Positions, Positions]:
+def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> tuple[Positions, Positions]:
     """Positions that stay and positions set aside, both int64 and rising; about `fraction` of each class.
 
     Every image has a number from 0 to 1 that depends on its content, `seed` and `purpose` alone, and is set aside where
@@ -97,12 +97,12 @@ def part_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> 
     _check_both_sides(images, [len(own) for own in members], purpose)
     places = _places(units, f"{purpose} {seed}")
     aside = places < fraction
-    _to_both_sides(members, places, aside, images, purpose)
+    _ensure_both_sides(members, places, aside, images, purpose)
     chosen = aside[unit_of]
     return everything[~chosen], everything[chosen]
 
 
-def draw(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
+def sample(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
     """`wanted[c]` positions of each class c by chance, int64 and rising; content and `seed` alone decide the order."""
     places = _places(images.hashes, f"drawn {seed}")
     order = np.argsort(places, kind="stable")
@@ -141,7 +141,7 @@ def _places(units: Hashes, key: str) -> npt.NDArray[np.float64]:
     return np.array(drawn, dtype=np.float64) / 2.0**64
 
 
-def _to_both_sides(
+def _ensure_both_sides(
     members: Sequence[Positions], places: Places, aside: Chosen, images: ImageSet, purpose: Purpose
 ) -> None:
     """Move the units nearest to the boundary so that every class is on both sides, if there is a way.
@@ -178,7 +178,7 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
     else:
         what = "1 group (equal images are one)" if images.groups is not None else "1 distinct picture"
     raise DataError(
-        f"{_listed(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
+        f"{_listing(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
         f"expected at least 2, one to train on and one for {purpose}.",
         "Add pictures or remove the class.",
     )
@@ -195,6 +195,6 @@ def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     return shares
 
 
-def _listed(names: list[str], most: int = 10) -> str:
+def _listing(names: list[str], most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more

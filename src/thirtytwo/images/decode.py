@@ -31,7 +31,7 @@ ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
-ENOUGH = 8
+DRAFT_FACTOR = 8
 BAND_PIXELS = 2**21
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
@@ -75,7 +75,7 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
     Raises:
         ImageError: missing, a folder, empty, no picture, damaged, cut short, too small or too large.
     """
-    return _reading(lambda stream, called: _decode(stream, called)[0], source, name)
+    return _with_stream(lambda stream, called: _decode(stream, called)[0], source, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Header:
         far as its decoder does not keep the coefficients of all pixels (see `_jpeg_coefficients`).
         """
         pixels = self.width * self.height
-        scale = _draft_scale(self.width, self.height, ENOUGH * size) if size and self.format == "JPEG" else 1
+        scale = _draft_scale(self.width, self.height, DRAFT_FACTOR * size) if size and self.format == "JPEG" else 1
         shown = pixels / scale**2
         decoding = self.extra * pixels + self.core * shown
         after = max(self.core + _RGB, _RGB + _RESIZING) * shown
@@ -110,7 +110,7 @@ def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int,
     Raises:
         ImageError: as `decode`, as far as the header shows it.
     """
-    return _reading(lambda stream, called: _open(stream, called).size, source, name)
+    return _with_stream(lambda stream, called: _open(stream, called).size, source, name)
 
 
 def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
@@ -119,7 +119,7 @@ def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
     Raises:
         ImageError: as `decode`, as far as the header shows it.
     """
-    return _reading(_header, source, name)
+    return _with_stream(_header, source, name)
 
 
 def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
@@ -136,12 +136,12 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
     if rule == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return _scale(image[top : top + side, left : left + side], size, size)
+        return _resample(image[top : top + side, left : left + side], size, size)
     if rule == "squash":
-        return _scale(image, size, size)
+        return _resample(image, size, size)
     if rule == "pad":
         scale = size / max(height, width)
-        inner = _scale(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        inner = _resample(image, max(1, round(width * scale)), max(1, round(height * scale)))
         square = np.zeros((size, size, 3), dtype=np.uint8)
         top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
         square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
@@ -162,9 +162,11 @@ def load_image(source: str | Path | bytes, size: int, rule: ResizeRule = "crop",
     """`decode`, then `resize`, in training and serving alike; raises as `decode` does.
 
     A JPEG that is far larger than needed is decoded at a half, a quarter or an eighth of its scale, but never below
-    `ENOUGH` times `size`, so that a photograph takes a fraction of the time and memory.
+    `DRAFT_FACTOR` times `size`, so that a photograph takes a fraction of the time and memory.
     """
-    pixels, (width, height) = _reading(lambda stream, called: _decode(stream, called, ENOUGH * size), source, name)
+    pixels, (width, height) = _with_stream(
+        lambda stream, called: _decode(stream, called, DRAFT_FACTOR * size), source, name
+    )
     return Loaded(resize(pixels, size, rule), width, height)
 
 
@@ -193,7 +195,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
             if not matches:
                 raise DataError(f"No file matches {text!r}.", "Check the pattern.")
             for match in map(Path, matches):
-                inside, junk = list_images(match) if match.is_dir() else sift([match])
+                inside, junk = list_images(match) if match.is_dir() else split_by_suffix([match])
                 found.update(dict.fromkeys(inside))
                 skipped += junk
     if not found:
@@ -215,11 +217,11 @@ def list_images(folder: Path, *, named: bool = True) -> tuple[list[Path], list[t
     else:
         above = set() if named else {""}
         found = sorted(_walk(folder, above, outputs), key=lambda path: natural_key(path.as_posix()))
-    images, skipped = sift(found)
+    images, skipped = split_by_suffix(found)
     return images, skipped + outputs
 
 
-def sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+def split_by_suffix(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Divide files into pictures, by their suffix, and the rest with the reason."""
     images: list[Path] = []
     skipped: list[tuple[Path, str]] = []
@@ -265,7 +267,7 @@ def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Ite
             yield from _walk(path, above | {real}, outputs)
 
 
-def _reading(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
+def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
     """What `work` makes of the opened file; what the file system refuses becomes an ImageError."""
     if isinstance(source, bytes):
         return work(io.BytesIO(source), name or "The picture")
@@ -300,7 +302,7 @@ def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pi
     orientation = _orientation(image)
     del image  # turning makes a copy; three of a large image need not be there at a time
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return np.ascontiguousarray(_turn(pixels, orientation)), size
+    return np.ascontiguousarray(_apply_orientation(pixels, orientation)), size
 
 
 def _open(stream: IO[bytes], name: str) -> Image.Image:
@@ -436,17 +438,17 @@ def _from_shallow(image: Image.Image) -> Pixels:
 def _from_deep(image: Image.Image) -> Pixels:
     """One channel of more than 8 bits, in its range."""
     values = np.asarray(image).astype(np.float64)
-    grey = np.rint(values * (255.0 / _top(image))).astype(np.uint8)
+    grey = np.rint(values * (255.0 / _white_level(image))).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _top(image: Image.Image) -> float:
+def _white_level(image: Image.Image) -> float:
     """What is white in a picture of more than 8 bits: 65535, or 1 where values are fractions."""
     return 1.0 if image.mode == "F" else 65535.0
 
 
 def _check_range(image: Image.Image, name: str) -> None:
-    (width, height), top = image.size, _top(image)
+    (width, height), top = image.size, _white_level(image)
     rows = max(1, BAND_PIXELS // width)
     low, high = np.inf, -np.inf
     for at in range(0, height, rows):
@@ -469,7 +471,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (EXIF 2.32, tag 0x0112)."""
     if orientation in _SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
@@ -480,7 +482,7 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _scale(image: Pixels, width: int, height: int) -> Pixels:
+def _resample(image: Pixels, width: int, height: int) -> Pixels:
     """Bicubic, antialiased when shrinking; far too large pictures are averaged down to thrice the size first."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from thirtytwo.data.source import DATASETS, Request
 from thirtytwo.data.sources.hub import read_known
-from thirtytwo.data.sources.tables import Known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.types import DataSet
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,14 +38,14 @@ CIFAR100_GROUPS = {
 
 CIFAR100_SUPERCLASSES = {name: group for group, names in CIFAR100_GROUPS.items() for name in names}
 
-CIFAR10 = Known(
+CIFAR10 = KnownDataSet(
     name="cifar10",
     hub_id="uoft-cs/cifar10",
     classes={"label": CIFAR10_CLASSES},
     superclasses={},
 )
 
-CIFAR100 = Known(
+CIFAR100 = KnownDataSet(
     name="cifar100",
     hub_id="uoft-cs/cifar100",
     classes={"fine_label": tuple(sorted(CIFAR100_SUPERCLASSES)), "coarse_label": tuple(sorted(CIFAR100_GROUPS))},

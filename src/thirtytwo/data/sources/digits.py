@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from thirtytwo.data.build import AUTO_SIZE, TEST_FRACTION, check, fingerprint
+from thirtytwo.data.build import AUTO_SIZE, TEST_FRACTION, check_request, fingerprint
 from thirtytwo.data.source import DATASETS, Request, refuse_options
-from thirtytwo.data.split import part_off
+from thirtytwo.data.split import split_off
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, require
 from thirtytwo.images.content import hash_pixels
@@ -25,7 +25,7 @@ def digits(request: Request) -> DataSet:
     refuse_options(request, "digits", ())
     if request.group_by:
         raise DataError("digits has nothing to group by.", "Leave out --group-by (data.group_by).")
-    check(request)
+    check_request(request)
     source = require("sklearn.datasets", "train").load_digits()
     classes = tuple(str(name) for name in source.target_names)
     side = AUTO_SIZE if request.image_size == "auto" else request.image_size
@@ -35,7 +35,7 @@ def digits(request: Request) -> DataSet:
     hashes = np.array([hash_pixels(picture) for picture in colored], dtype=np.uint64)
     rows = np.arange(len(images), dtype=np.int64)
     every = ImageSet(images, source.target.astype(np.int64), classes, rows, hashes=hashes)
-    train, test = (every.take(part) for part in part_off(every, TEST_FRACTION, _TEST_SEED, "testing"))
+    train, test = (every.take(part) for part in split_off(every, TEST_FRACTION, _TEST_SEED, "testing"))
     return DataSet(
         name="digits",
         train=train,

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import Part, Plan, carry_out
+from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
 from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, sift
+from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, split_by_suffix
 
 _LAYOUT = "Expected <folder>/<class>/picture.jpg, or <folder>/train/<class>/picture.jpg with test/ beside it."
 
@@ -38,7 +38,7 @@ def read_folder(root: Path, request: Request) -> DataSet:
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
     files = [path for pictures in found.values() for _, path in pictures]
-    plan = Plan(
+    undecoded = UndecodedDataSet(
         name=root.resolve().name,
         where=str(root),
         classes=classes,
@@ -47,7 +47,7 @@ def read_folder(root: Path, request: Request) -> DataSet:
         skipped=tuple(skipped),
         all_in_all=True,
     )
-    return carry_out(plan, request)
+    return build_dataset(undecoded, request)
 
 
 def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:
@@ -74,7 +74,7 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
 def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, Path]]:
     """Class name and path of each picture of a split, class by class in natural order."""
     entries = _entries(folder)
-    loose, passed_over = sift(entry for entry in entries if not entry.is_dir())
+    loose, passed_over = split_by_suffix(entry for entry in entries if not entry.is_dir())
     passed_over += [(path, "picture outside every class folder") for path in loose]
     pictures: list[tuple[str, Path]] = []
     for entry in entries:
@@ -87,18 +87,18 @@ def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, P
         if loose:
             raise DataError(f"{folder} holds {len(loose)} pictures, but none in a class folder.", _LAYOUT)
         raise DataError(f"{folder} holds no pictures.", f"{_LAYOUT} Read are {FORMATS}.")
-    skipped += [f"{_below(root, path)}: {reason}" for path, reason in passed_over]
+    skipped += [f"{_relative(root, path)}: {reason}" for path, reason in passed_over]
     return pictures
 
 
-def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]) -> Part:
+def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]) -> UndecodedPart:
     index = {label: number for number, label in enumerate(classes)}
-    files = tuple(_below(root, path) for _, path in pictures)
+    files = tuple(_relative(root, path) for _, path in pictures)
 
     def stream(rows: Positions) -> Iterator[Path]:
         return (pictures[row][1] for row in rows)
 
-    return Part(
+    return UndecodedPart(
         labels=np.array([index[label] for label, _ in pictures], dtype=np.int64),
         rows=np.arange(len(pictures), dtype=np.int64),
         stream=stream,
@@ -108,7 +108,7 @@ def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]
     )
 
 
-def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Split, Part]:
+def _grouped(root: Path, parts: dict[Split, UndecodedPart], request: Request) -> dict[Split, UndecodedPart]:
     """The parts with what the pattern `group_by` finds in each path below `root`, the first group of it if it has one.
 
     Raises:
@@ -166,5 +166,5 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(inside, key=lambda entry: natural_key(entry.name))
 
 
-def _below(root: Path, path: Path) -> str:
+def _relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()

@@ -11,12 +11,12 @@ from typing import Any
 
 from thirtytwo.data import cache
 from thirtytwo.data.source import Request, refuse_options
-from thirtytwo.data.sources.place import read_place
-from thirtytwo.data.sources.tables import OPTIONS, Known, read_tables
+from thirtytwo.data.sources.place import read_local
+from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
-from thirtytwo.process import hub_offline, quiet_loggers, setting
+from thirtytwo.process import hub_offline, library_attribute, quiet_loggers
 
 _REACH_SECONDS = 5.0
 _BATCH = 256
@@ -37,7 +37,7 @@ class HubTable:
             yield table[name]
 
 
-def read_known(known: Known, request: Request) -> DataSet:
+def read_known(known: KnownDataSet, request: Request) -> DataSet:
     """A data set everybody knows, from the data root or the hub.
 
     What was fetched once is used without asking the hub again: it does not change.
@@ -48,7 +48,7 @@ def read_known(known: Known, request: Request) -> DataSet:
     refuse_options(request, known.name, OPTIONS)
     place = under_root(request, known.name, known.hub_id)
     if place is not None:
-        return read_place(place, request, known)
+        return read_local(place, request, known)
     try:
         splits = _fetch(known.hub_id, request, offline=True)
     except ThirtytwoError:
@@ -67,7 +67,7 @@ def read_hub(hub_id: str, request: Request) -> DataSet:
     refuse_options(request, f"hf:{hub_id}", OPTIONS)
     place = under_root(request, hub_id)
     if place is not None:
-        return read_place(place, request)
+        return read_local(place, request)
     return _read(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not _reachable()), request)
 
 
@@ -85,7 +85,9 @@ def under_root(request: Request, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _read(where: str, name: str, splits: dict[str, Any], request: Request, known: Known | None = None) -> DataSet:
+def _read(
+    where: str, name: str, splits: dict[str, Any], request: Request, known: KnownDataSet | None = None
+) -> DataSet:
     chosen: dict[Split, Any] = {}
     others = []
     for found in splits:
@@ -110,7 +112,7 @@ def _read(where: str, name: str, splits: dict[str, Any], request: Request, known
     )
 
 
-def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = None) -> dict[str, Any]:
+def _fetch(hub_id: str, request: Request, offline: bool, known: KnownDataSet | None = None) -> dict[str, Any]:
     """Every split, by the hub's names."""
     datasets = require("datasets", "train")
     try:
@@ -118,7 +120,7 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = N
             found = datasets.load_dataset(hub_id, name=request.options.get("config"))
     except datasets.exceptions.DatasetNotFoundError:
         if offline:
-            raise _not_here(hub_id, request, known) from None
+            raise _offline_error(hub_id, request, known) from None
         raise UnknownNameError(
             f"The hub has no data set {hub_id!r}, or does not show it to you.",
             "Check the name as owner/name; for a closed one run: hf auth login",
@@ -128,10 +130,10 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = N
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OutputError("The disk is full while fetching data.", "Free some space, then run it again.") from error
-        raise _not_here(hub_id, request, known) from error
+        raise _offline_error(hub_id, request, known) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
         if offline:
-            raise _not_here(hub_id, request, known) from error
+            raise _offline_error(hub_id, request, known) from error
         raise _unusable(hub_id, error) from error
     return dict(found)
 
@@ -140,7 +142,7 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = N
 def _quiet(datasets: Any, offline: bool) -> Iterator[None]:
     """The library without counting downloads for others, and without asking the network when there is none."""
     with ExitStack() as stack:
-        stack.enter_context(setting(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
+        stack.enter_context(library_attribute(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
         if offline:
             stack.enter_context(hub_offline())
             stack.enter_context(quiet_loggers("datasets"))
@@ -164,17 +166,17 @@ def _reachable() -> bool:
     return True
 
 
-def _not_here(hub_id: str, request: Request, known: Known | None) -> OfflineError:
+def _offline_error(hub_id: str, request: Request, known: KnownDataSet | None) -> OfflineError:
     name = known.name if known else hub_id
     root = request.data_root
     place = f"{root if root else '<data root>'}/{name}/data"
-    setting = (
+    library_attribute = (
         "" if root else f", and give the data root (the folder that holds {name}) with --data-root or THIRTYTWO_DATA"
     )
     looked = f"{root} and the hub's cache were looked into" if root else "no data root is set"
     return OfflineError(
         f"{name} is not on this machine ({looked}), and the hub cannot be reached.",
-        f"Get online, or copy {hub_id}'s parquet files to {place}/train-*.parquet and {place}/test-*.parquet{setting}.",
+        f"Get online, or copy {hub_id}'s parquet files to {place}/train-*.parquet and {place}/test-*.parquet{library_attribute}.",
     )
 
 

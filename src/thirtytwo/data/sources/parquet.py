@@ -10,7 +10,7 @@ from typing import Any
 from thirtytwo.data import cache
 from thirtytwo.data.build import listed
 from thirtytwo.data.source import Request
-from thirtytwo.data.sources.tables import Known, read_tables
+from thirtytwo.data.sources.tables import KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
@@ -65,7 +65,7 @@ def find_parquet(root: Path) -> list[Path]:
     return sorted(found, key=lambda file: natural_key(file.as_posix()))
 
 
-def read_parquet(root: Path, request: Request, known: Known | None = None) -> DataSet:
+def read_parquet(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
     """The data set in a folder such as `data/train-00000-of-00003.parquet`, or `train/0.parquet`.
 
     Files that name no split are one pool, from which a test part is set aside.

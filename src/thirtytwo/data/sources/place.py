@@ -7,12 +7,12 @@ from pathlib import Path
 from thirtytwo.data.source import Request
 from thirtytwo.data.sources.folder import read_folder
 from thirtytwo.data.sources.parquet import find_parquet, read_parquet
-from thirtytwo.data.sources.tables import Known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.types import DataSet
 from thirtytwo.images.decode import list_images
 
 
-def read_place(root: Path, request: Request, known: Known | None = None) -> DataSet:
+def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
     """Parquet files where there are some and no picture files, else a folder of pictures."""
     if find_parquet(root) and not list_images(root)[0]:
         return read_parquet(root, request, known)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Part, Plan, Source, carry_out, listed
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_dataset, listed
 from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import DataSet
@@ -39,7 +39,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownDataSet:
     """What is fixed of a data set everybody knows.
 
     `classes` has the class names in the order of their indices for each label column, the default first;
@@ -63,7 +63,7 @@ def read_tables(
     tables: Mapping[Split, Table],
     request: Request,
     content: Callable[[], str | None],
-    known: Known | None = None,
+    known: KnownDataSet | None = None,
     skipped: tuple[str, ...] = (),
 ) -> DataSet:
     """The data set in one table per split.
@@ -99,7 +99,7 @@ def read_tables(
                 "Remove those rows or give them labels.",
             )
     options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
-    plan = Plan(
+    undecoded = UndecodedDataSet(
         name=name + options.replace("?", "&").replace("&", "?", 1),
         where=where,
         classes=classes,
@@ -112,7 +112,7 @@ def read_tables(
         superclasses=known.superclasses.get(label) if known else None,
         skipped=(*skipped, *(f"{split}: no row has a label" for split in unlabelled)),
     )
-    return carry_out(plan, request)
+    return build_dataset(undecoded, request)
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _image_column(where: str, schema: Any, features: dict[str, Any], wanted: str
     pictures = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
     if not pictures:
         pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
-    return _chosen(where, "picture", "image", pictures, wanted, _IMAGE_NAMES, schema.names)
+    return _choose_column(where, "picture", "image", pictures, wanted, _IMAGE_NAMES, schema.names)
 
 
 def _holds_bytes(arrow: Any, kind: Any) -> bool:
@@ -144,7 +144,7 @@ def _label_column(where: str, schema: Any, features: dict[str, Any], wanted: str
     possible = [field.name for field in schema if _can_label(arrow, field.type)]
     if wanted is not None and wanted in possible:
         return wanted
-    return _chosen(
+    return _choose_column(
         where,
         "label",
         "label",
@@ -162,7 +162,7 @@ def _can_label(arrow: Any, kind: Any) -> bool:
     return bool(is_.is_integer(kind) or is_.is_boolean(kind) or is_.is_string(kind) or is_.is_large_string(kind))
 
 
-def _chosen(
+def _choose_column(
     where: str, what: str, option: str, found: list[str], wanted: str | None, usual: tuple[str, ...], every: list[str]
 ) -> str:
     """The one column that is meant."""
@@ -182,7 +182,9 @@ def _chosen(
     )
 
 
-def _class_names(where: str, label: str, features: dict[str, Any], known: Known | None) -> tuple[str, ...] | None:
+def _class_names(
+    where: str, label: str, features: dict[str, Any], known: KnownDataSet | None
+) -> tuple[str, ...] | None:
     """Names by index: those of the known set, else those the features tell."""
     told: Any = features.get(label, {}).get("names")
     if isinstance(told, dict):
@@ -248,7 +250,7 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> Part:
+def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> UndecodedPart:
     def stream(rows: Positions) -> Iterator[Source]:
         """Rows rise, so one pass over the batches meets them all."""
         start = done = 0
@@ -262,7 +264,7 @@ def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) 
                     yield _source(cell)
             start, done = stop, upto
 
-    return Part(
+    return UndecodedPart(
         labels=labels,
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
