@@ -81,13 +81,13 @@ def test_five_pictures_table_and_downloads(visit: Visit, files: list[Path], tmp_
     page.wait_for_selector("h3:has-text('All results')")
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
-    assert "notes.png is not a picture" in page.inner_text("[data-testid=stAlertContainer]")
+    assert "notes.png is not an image" in page.inner_text("[data-testid=stAlertContainer]")
     rows = list(csv.DictReader(io.StringIO(save(page, "CSV").decode())))
     assert [row["top"] for row in rows] == ["red", "green", "blue", "red", "blue", ""]
     assert [row["known"] for row in rows][:5] == ["true", "true", "true", "false", "true"]
     entries = json.loads(save(page, "JSON"))
     assert entries[0].keys() == {"file", "width", "height", "top", "confidence", "known", "predictions"}
-    assert "notes.png is not a picture" in entries[5]["error"]
+    assert "notes.png is not an image" in entries[5]["error"]
     with zipfile.ZipFile(io.BytesIO(save(page, "Heatmaps (ZIP)"))) as archive:
         assert archive.namelist() == ["red.png", "green.png", "blue.png", "grey.png", "blue-2.png", "predictions.json"]
         assert Image.open(archive.open("red.png")).size == (440, 330)

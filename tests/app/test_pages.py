@@ -98,7 +98,7 @@ def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, pai
     files = [("a.png", paint("blue"), "image/png"), ("b.png", b"\x89PNG", "image/png")]
     found.file_uploader(key="upload").set_value(files).run()
     assert not found.exception
-    assert [one.value.partition(":")[0] for one in found.warning] == ["b.png is not a picture"]
+    assert [one.value.partition(":")[0] for one in found.warning] == ["b.png is not an image"]
     table = found.dataframe[0].value
     assert table["class"].tolist()[0] == "blue"
     assert "b.png" in table["problem"][1]

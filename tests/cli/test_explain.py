@@ -150,7 +150,7 @@ def test_no_pictures(explain: Explain, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, out, err = explain("empty")
     assert (code, out) == (2, "")
-    assert "No picture in empty" in err
+    assert "No image in empty" in err
     (tmp_path / "bad.png").write_bytes(b"")
     code, out, err = explain("bad.png", "--method", "cam")
     assert code == 2

@@ -78,7 +78,7 @@ def test_csv(predict: Predict, pictures: Path) -> None:
     ]
     assert (rows[0]["top"], rows[0]["known"], rows[0]["width"], rows[0]["error"]) == ("green", "true", "16", "")
     assert (rows[1]["top"], rows[1]["known"]) == ("", "")
-    assert "is not a picture" in rows[1]["error"]
+    assert "is not an image" in rows[1]["error"]
 
 
 def test_folder_glob_and_file_each_once(predict: Predict, pictures: Path) -> None:
@@ -123,12 +123,12 @@ def nothing(path: Path) -> None:
 
 
 BAD = [
-    (truncated_jpeg, "damaged or cut short"),
-    (corrupt_png, "damaged or cut short"),
+    (truncated_jpeg, "damaged or truncated"),
+    (corrupt_png, "damaged or truncated"),
     (zero_bytes, "is empty (0 bytes)"),
     (one_pixel, "1×1"),
     (huge, "20000×20000"),
-    (words, "is not a picture"),
+    (words, "is not an image"),
     (nothing, "does not exist"),
 ]
 
@@ -169,7 +169,7 @@ def test_folder_without_pictures(predict: Predict, tmp_path: Path) -> None:
     (tmp_path / "empty" / "notes.txt").touch()
     code, out, err = predict(tmp_path / "empty")
     assert (code, out) == (2, "")
-    assert "No picture in" in err
+    assert "No image in" in err
     code, out, err = predict(f"{tmp_path}/*.jpg")
     assert (code, out) == (2, "")
     assert "No file matches" in err

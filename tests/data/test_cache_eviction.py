@@ -49,9 +49,9 @@ def names() -> set[str]:
 
 def age(number: int, seconds: float) -> None:
     """As if it had been used so long ago."""
-    facts = cache.entries_dir() / key(number) / "entry.json"
-    then = facts.stat().st_mtime - seconds
-    os.utime(facts, (then, then))
+    record = cache.entries_dir() / key(number) / "entry.json"
+    then = record.stat().st_mtime - seconds
+    os.utime(record, (then, then))
 
 
 def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.MonkeyPatch) -> None:

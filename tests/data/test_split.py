@@ -163,7 +163,7 @@ def test_limit_keeps_shares(counts, count, left):
 def test_limit_leaves_small_sets_alone_and_refuses_too_few():
     images = image_set(3, 3)
     assert limit(images, 6, 0) is images
-    with pytest.raises(DataError, match="1 pictures cannot cover 2 classes"):
+    with pytest.raises(DataError, match="1 images cannot cover 2 classes"):
         limit(images, 1, 0)
 
 

@@ -149,7 +149,7 @@ def test_files_bytes_and_unreadable_ones(squares_run: Path, tmp_path: Path, lab:
     assert isinstance(tall, Explanation)
     assert (tall.file, tall.width, tall.height) == (str(tmp_path / "tall.png"), 64, 96)
     assert isinstance(bad, Unreadable)
-    assert "is not a picture" in bad.error
+    assert "is not an image" in bad.error
     assert isinstance(same, Explanation)
     assert isinstance(other, Explanation)
     np.testing.assert_array_equal(same.heat, tall.heat)

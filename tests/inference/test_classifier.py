@@ -129,8 +129,8 @@ def test_memory_does_not_grow_with_the_number_of_pictures(classifier: Classifier
     ("name", "data", "says"),
     [
         ("empty.png", b"", "is empty"),
-        ("text.jpg", b"no picture here, only words", "is not a picture"),
-        ("cut.png", None, "damaged or cut short"),
+        ("text.jpg", b"no picture here, only words", "is not an image"),
+        ("cut.png", None, "damaged or truncated"),
     ],
 )
 def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, data: bytes | None, says: str) -> None:

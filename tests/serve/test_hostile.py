@@ -103,23 +103,23 @@ READ: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
 }
 REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("a.png", lambda: b"", "is empty"),
-    "truncated PNG": ("a.png", lambda: saved(RED)[:-30], "damaged or cut short"),
-    "truncated JPEG": ("a.jpg", lambda: saved(RED, "JPEG")[:300], "damaged or cut short"),
-    "only a signature": ("a.png", lambda: b"\x89PNG\r\n\x1a\n", "damaged or cut short"),
+    "truncated PNG": ("a.png", lambda: saved(RED)[:-30], "damaged or truncated"),
+    "truncated JPEG": ("a.jpg", lambda: saved(RED, "JPEG")[:300], "damaged or truncated"),
+    "only a signature": ("a.png", lambda: b"\x89PNG\r\n\x1a\n", "damaged or truncated"),
     "a script that says it is a GIF": ("a.gif", script_and_gif, "a.gif"),
-    "PDF with a picture in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "is not a picture"),
+    "PDF with a picture in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "is not an image"),
     "50,000×50,000 by its header": ("a.png", lambda: png(50_000, 50_000), "50000×50000"),
     "30,000×30,000 and packed": ("a.png", bomb_in_pixels, "30000×30000"),
-    "bomb in its text": ("a.png", bomb_in_text, "damaged or cut short"),
-    "bomb in its colour profile": ("a.png", bomb_in_profile, "damaged or cut short"),
+    "bomb in its text": ("a.png", bomb_in_text, "damaged or truncated"),
+    "bomb in its colour profile": ("a.png", bomb_in_profile, "damaged or truncated"),
     "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "too few"),
     "no pixel": ("a.png", lambda: png(0, 0), "a.png"),
-    "SVG": ("a.svg", lambda: SVG, "is not a picture"),
-    "SVG called PNG": ("a.png", lambda: SVG, "is not a picture"),
+    "SVG": ("a.svg", lambda: SVG, "is not an image"),
+    "SVG called PNG": ("a.png", lambda: SVG, "is not an image"),
     "TIFF that leads to itself": ("a.tif", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a.tif"),
     "HEIC": ("a.heic", lambda: b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-    "zeros": ("a.png", lambda: bytes(5000), "is not a picture"),
-    "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not a picture"),
+    "zeros": ("a.png", lambda: bytes(5000), "is not an image"),
+    "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image"),
 }
 
 

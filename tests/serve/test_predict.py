@@ -179,7 +179,7 @@ def test_nothing_readable(client: TestClient) -> None:
     assert told["type"] == "/docs#unreadable"
     assert [entry["file"] for entry in told["errors"]] == ["empty.png", "text.jpg"]
     assert "empty.png is empty" in told["detail"]
-    assert "is not a picture" in told["errors"][1]["error"]
+    assert "is not an image" in told["errors"][1]["error"]
 
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}

@@ -77,7 +77,7 @@ def test_the_command_prints_them(run, capsys):
         ({"coverage": 95}, DataError, "Did you mean 0.95"),
         ({"coverage": 0.99}, DataError, "needs at least 99 validation pictures; found 44"),
         ({"coverage": 0.9, "split": "val"}, DataError, "cannot be measured on it"),
-        ({"corruptions": True, "corruption_pictures": 5}, DataError, "5 pictures cannot cover 10 classes"),
+        ({"corruptions": True, "corruption_pictures": 5}, DataError, "5 images cannot cover 10 classes"),
     ],
 )
 def test_mistakes_are_told_before_test_is_touched(run, settings, error, says):

@@ -433,7 +433,7 @@ def test_all_of_train_takes_its_calibration_from_the_twin(small: Callable[..., R
             "Pictures of 8×8 pixels are too small",
         ),
         ({"train.precision": "float16"}, RecipeError, "float16"),
-        ({"data.limit_train": 5}, DataError, "5 pictures cannot cover 10 classes"),
+        ({"data.limit_train": 5}, DataError, "5 images cannot cover 10 classes"),
     ],
 )
 def test_refused_before_anything_is_written(

@@ -1,4 +1,4 @@
-"""From labelled but undecoded pictures to a data set: checks, splits, decoding."""
+"""Build a data set from labelled, undecoded images: checks, splits, decoding."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+from thirtytwo.text import listing
 
 Source: TypeAlias = bytes | Path
 Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
@@ -45,9 +46,14 @@ logger = logging.getLogger(__name__)
 class UndecodedPart:
     """One split before decoding.
 
-    `labels` and `rows` int64 `(N,)`, `rows` rising; `stream` yields the pictures of the rows it is given, in order;
-    `name_of` says what an error message calls a row; `random_access` tells that rows far apart cost no more. `groups`
-    names what each row belongs to, where rows that belong together must stay in one part.
+    Attributes:
+        labels: int64 `(N,)`, indices into the classes.
+        rows: increasing positions in the split as stored, int64 `(N,)`.
+        stream: yields the encoded images of the given rows, in their order.
+        name_of: name of a row in error messages.
+        files: file of each image; None where images are not files.
+        random_access: whether reading distant rows is as fast as reading consecutive ones.
+        groups: group of each image, for images that must stay in one split; None: no groups.
     """
 
     labels: npt.NDArray[np.int64]
@@ -59,7 +65,7 @@ class UndecodedPart:
     groups: tuple[str, ...] | None = None
 
     def take(self, positions: Positions) -> UndecodedPart:
-        """The pictures at `positions`, which rise."""
+        """The images at `positions`, which must be increasing."""
         return replace(
             self,
             labels=self.labels[positions],
@@ -73,8 +79,15 @@ class UndecodedPart:
 class UndecodedDataSet:
     """A data set before decoding.
 
-    `where` is what error messages call it; `content` names the bytes it will be decoded from, or gives None where they
-    have no name; with `all_in_all` a split that lacks a class is an error, not a remark.
+    Attributes:
+        name: name of the data set.
+        where: what error messages call it, such as its folder.
+        classes: class names in the order of the labels.
+        parts: the splits by name.
+        content: returns a key of the encoded content for the cache, or None where it has none.
+        superclasses: superclass of each class, where the data has them.
+        skipped: what was left out, and why.
+        all_in_all: whether a split that lacks a class is an error instead of a note in `skipped`.
     """
 
     name: str
@@ -88,23 +101,23 @@ class UndecodedDataSet:
 
 
 class UnreadableImagesError(DataError):
-    """Pictures of a data set that cannot be read; names the first few."""
+    """Images of a data set that cannot be read; names the first few."""
 
     def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError]) -> None:
         self.causes = causes
         messages = [cause.message.rstrip(".") for cause in causes.values()]
         more = f"; and {len(messages) - _MAX_NAMED} more" if len(messages) > _MAX_NAMED else ""
         super().__init__(
-            f"{where}: {len(messages)} of {total} pictures cannot be read: {'; '.join(messages[:_MAX_NAMED])}{more}.",
+            f"{where}: {len(messages)} of {total} images cannot be read: {'; '.join(messages[:_MAX_NAMED])}{more}.",
             "Delete them or copy them again; `thirtytwo data doctor` lists all of them.",
         )
 
 
 def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
-    """Check the undecoded, decode it or open what was decoded before, and set a test apart where it has none.
+    """Check a data set, decode it or load it from the cache, and split off a test set where it has none.
 
     Raises:
-        DataError: the undecoded does not make a data set, or pictures cannot be read.
+        DataError: it does not form a valid data set, or images cannot be read.
     """
     check_request(request)
     undecoded = _without_empty_splits(undecoded) if request.whole else _with_all_classes(undecoded)
@@ -133,15 +146,15 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
 
 
 def split_off_test(data: DataSet, seed: int) -> DataSet:
-    """`data`, which has no test, with a part of train as test.
+    """Split off a test set from the training images of `data`, which has none.
 
     Raises:
-        DataError: a class that cannot be in both.
+        DataError: a class that cannot be in both sets.
     """
     kept, aside = split_off(data.train, TEST_FRACTION, seed, "testing")
     train, test = data.train.take(kept), data.train.take(aside)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
-    remark = f"no test split: {len(aside)} of {len(data.train)} pictures were set aside as test (seed {seed})"
+    remark = f"no test split: {len(aside)} of {len(data.train)} images were split off as test (seed {seed})"
     return replace(
         data,
         train=train,
@@ -166,12 +179,12 @@ def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry) -> 
 
 
 def _empty_like(classes: tuple[str, ...], like: ImageSet) -> ImageSet:
-    """No images, of the size of others."""
+    """An empty set with images of the same size as `like`."""
     return replace(like.take(np.zeros(0, dtype=np.int64)), classes=classes)
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.NDArray[np.int64]]]) -> str:
-    """Name of the content: class names, and name, pixels and labels of each split."""
+    """Hash of a data set's content: class names, and name, pixels and labels of each split."""
     found = hashlib.blake2b("\0".join(classes).encode(), digest_size=16)
     for name, images, labels in splits:
         found.update(f"{name} {images.shape}".encode())
@@ -180,15 +193,12 @@ def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.
     return found.hexdigest()
 
 
-def listed(names: Iterable[str], most: int = _MAX_NAMED) -> str:
-    """The first few names, quoted, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(map(repr, every[:most])) + more
-
-
 def check_request(request: Request) -> None:
-    """Refuse sizes and resize rules that there are not."""
+    """Check image size and resize rule.
+
+    Raises:
+        DataError: either is invalid.
+    """
     if request.resize not in RESIZE_RULES:
         raise DataError(f"Unknown resize rule {request.resize!r}.", f"Expected one of: {', '.join(RESIZE_RULES)}.")
     if request.image_size != "auto" and not _SMALLEST_SIDE <= request.image_size <= _LARGEST_SIDE:
@@ -198,19 +208,19 @@ def check_request(request: Request) -> None:
 
 
 def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
-    """The undecoded without classes that no split shows.
+    """The data set without classes that no split has.
 
     Raises:
-        DataError: no picture, one class, or a class that a split lacks and must not lack.
+        DataError: no images, only one class, or a split that lacks a class that it must have.
     """
     filled = {name: part for name, part in undecoded.parts.items() if len(part.labels)}
-    empty = tuple(f"{name}: no pictures" for name in undecoded.parts if name not in filled)
+    empty = tuple(f"{name}: no images" for name in undecoded.parts if name not in filled)
     undecoded = replace(undecoded, parts=filled, skipped=(*undecoded.skipped, *empty))
     if not filled:
-        raise DataError(f"{undecoded.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+        raise DataError(f"{undecoded.where} contains no images.", f"Expected {FORMATS} files in one folder per class.")
     if "train" not in filled:
         raise DataError(
-            f"{undecoded.where} has no pictures to train on; found {', '.join(undecoded.parts)}.", "Add a train split."
+            f"{undecoded.where} has no training images; found {', '.join(undecoded.parts)}.", "Add a train split."
         )
     counts = {
         name: np.bincount(part.labels, minlength=len(undecoded.classes)) for name, part in undecoded.parts.items()
@@ -218,8 +228,8 @@ def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
     shown = np.flatnonzero(sum(counts.values()))
     if len(shown) < 2:
         raise DataError(
-            f"{undecoded.where} has pictures of one class only, {undecoded.classes[shown[0]]!r}; expected at least 2 classes.",
-            "Put the pictures of each class into a folder of its own.",
+            f"{undecoded.where} has images of only one class, {undecoded.classes[shown[0]]!r}; expected at least 2.",
+            "Put the images of each class into a folder of its own.",
         )
     missing = {
         name: [undecoded.classes[index] for index in shown if not found[index]] for name, found in counts.items()
@@ -228,19 +238,17 @@ def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
     problems: list[str] = []
     for name, lacking in missing.items():
         if lacking:
-            sentence = f"{name} has no pictures of {listed(lacking)}"
+            sentence = f"{name} has no images of {listing(lacking)}"
             (problems if name == "train" or undecoded.all_in_all else remarks).append(sentence)
     if problems:
         raise DataError(
             f"{undecoded.where}: {'; '.join(problems)}, which other splits have.",
-            "Every split needs pictures of every class: add them, or remove the class everywhere.",
+            "Every split needs images of every class: add them, or remove the class from all splits.",
         )
     if len(shown) == len(undecoded.classes):
         return replace(undecoded, skipped=(*undecoded.skipped, *remarks))
     absent = sorted(set(range(len(undecoded.classes))) - set(shown.tolist()))
-    remarks.append(
-        f"classes without a picture in any split were left out: {listed(undecoded.classes[i] for i in absent)}"
-    )
+    remarks.append(f"left out classes without images in any split: {listing(undecoded.classes[i] for i in absent)}")
     renumbered = np.zeros(len(undecoded.classes), dtype=np.int64)
     renumbered[shown] = np.arange(len(shown))
     return replace(
@@ -252,22 +260,22 @@ def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
 
 
 def _without_empty_splits(undecoded: UndecodedDataSet) -> UndecodedDataSet:
-    """The undecoded without splits and classes that have no pictures, whatever else it lacks.
+    """The data set without splits that have no images, otherwise unchecked.
 
     Raises:
-        DataError: no picture at all.
+        DataError: no images at all.
     """
     filled = {name: part for name, part in undecoded.parts.items() if len(part.labels)}
     if not filled:
-        raise DataError(f"{undecoded.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+        raise DataError(f"{undecoded.where} contains no images.", f"Expected {FORMATS} files in one folder per class.")
     return replace(undecoded, parts=filled)
 
 
 def _check_divisible(undecoded: UndecodedDataSet) -> None:
-    """Refuse before anything is decoded what cannot be divided afterwards.
+    """Check before decoding that a test set can be split off afterwards.
 
     Raises:
-        DataError: a class with a single picture.
+        DataError: a class with a single image.
     """
     train = undecoded.parts["train"]
     blank = np.zeros((len(train.labels), 1, 1, 3), dtype=np.uint8)
@@ -276,7 +284,7 @@ def _check_divisible(undecoded: UndecodedDataSet) -> None:
 
 
 def _without(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> UndecodedDataSet:
-    """The undecoded without some rows."""
+    """The data set without the given rows."""
     gone = set(rows)
     parts = {
         name: part.take(
@@ -285,7 +293,7 @@ def _without(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> 
         for name, part in undecoded.parts.items()
     }
     if "train" in parts and not len(parts["train"].labels):
-        raise DataError(f"{undecoded.where}: no training picture can be read.", "Copy the data again.")
+        raise DataError(f"{undecoded.where}: no training image can be read.", "Copy the data again.")
     return replace(undecoded, parts={name: part for name, part in parts.items() if len(part.labels)})
 
 
@@ -313,13 +321,13 @@ def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> cache.Entr
 
 
 def _decode_all(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
-    """Every picture decoded and made one size.
+    """Decode all images and resize them to one size.
 
     Raises:
         UnreadableImagesError: some cannot be read.
     """
     total = sum(len(part.rows) for part in undecoded.parts.values())
-    logger.info("Decoding %s pictures of %s.", f"{total:,}", undecoded.where)
+    logger.info("Decoding %s images of %s.", f"{total:,}", undecoded.where)
     side = _auto_size(undecoded) if request.image_size == "auto" else request.image_size
     images: dict[str, Pixels] = {}
     hashes: dict[str, Hashes] = {}
@@ -338,7 +346,7 @@ def _decode_all(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
 def _decode_part(
     part: UndecodedPart, side: int, request: Request, sizes: Counter[tuple[int, int]]
 ) -> tuple[Pixels, Hashes, dict[int, ImageError]]:
-    """Pictures uint8 `(N, side, side, 3)`, hashes of their content, and what is wrong with which row."""
+    """Decode a split: images uint8 `(N, side, side, 3)`, content hashes uint64 `(N,)`, and errors by row."""
     images = np.zeros((len(part.rows), side, side, 3), dtype=np.uint8)
     hashes = np.zeros(len(part.rows), dtype=np.uint64)
     causes: dict[int, ImageError] = {}
@@ -366,14 +374,14 @@ def _decode_part(
 
 
 def _auto_size(undecoded: UndecodedDataSet) -> int:
-    """The shorter side that half of the pictures have at least, at most `AUTO_SIZE`; a sample of train decides."""
+    """Median of the shorter sides of a sample of training images, at most `AUTO_SIZE`."""
     part = undecoded.parts["train"] if "train" in undecoded.parts else next(iter(undecoded.parts.values()))
     step = max(1, len(part.rows) // _SIZE_SAMPLE) if part.random_access else 1
     sides = []
     for source in part.stream(part.rows[::step][:_SIZE_SAMPLE]):
         try:
             sides.append(min(read_size(source)))
-        except ImageError:  # told when it is decoded
+        except ImageError:  # reported on decoding
             continue
     return max(_SMALLEST_SIDE, min(AUTO_SIZE, int(statistics.median(sides)))) if sides else AUTO_SIZE
 

@@ -1,4 +1,4 @@
-"""The parts of a run's data: trained on, held out for choices, and scored once."""
+"""Divide a data set into the training, validation and test images of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from thirtytwo.errors import DataError
 
 @dataclass(frozen=True)
 class Parts:
-    """The images of one run; no image, by its content, is in two parts. `notes` say what was left out for that."""
+    """Training, validation and test images of one run; no image, by its content, is in two of them.
+
+    `notes` describe images that were left out for that reason.
+    """
 
     train: ImageSet
     val: ImageSet | None
@@ -23,17 +26,17 @@ class Parts:
 
 
 def divide(dataset: DataSet, recipe: Recipe) -> Parts:
-    """Training, validation and test images as the recipe says.
+    """Divide a data set according to a recipe.
 
-    Where the data has splits of its own, training images that are equal to test or validation images, or of one group
-    with some, are left out, so that nothing that is scored was trained on.
+    Training images that are equal to test or validation images, or belong to a group of theirs, are left out, so that
+    no image is used both for training and for evaluation.
 
     Raises:
-        DataError: no test, or a class that has nothing to train on.
+        DataError: no test images, or a class without training images.
     """
     settings = recipe.data
     if dataset.test is None or not len(dataset.test):
-        raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
+        raise DataError(f"{dataset.name} has no test images.", "Add a folder test/ with the same classes.")
     notes: list[str] = []
     train, val = _without_shared(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
@@ -52,7 +55,7 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, `first` before `second`."""
+    """Concatenate two image sets, `first` before `second`."""
     files = groups = None
     if first.files is not None and second.files is not None:
         files = first.files + second.files
@@ -70,7 +73,7 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
 
 
 def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
-    """`images` without those that `held` has as well."""
+    """`images` without those that are also in `held`; appends to `notes` what was left out."""
     same = np.isin(images.hashes, held.hashes)
     if images.groups is not None and held.groups is not None:
         same |= np.isin(images.groups, held.groups)
@@ -80,10 +83,10 @@ def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str
     lost = [images.classes[index] for index in np.flatnonzero((images.counts > 0) & (left.counts == 0))]
     if lost and what == "training":
         raise DataError(
-            f"Every training image of {', '.join(map(repr, lost[:5]))} is a {name} image as well.",
-            f"Give the {name} split images of its own, or leave it out and have one set aside.",
+            f"Every training image of {', '.join(map(repr, lost[:5]))} is also a {name} image.",
+            f"Use other images in the {name} split, or remove it so that one is split off automatically.",
         )
     many = int(same.sum())
-    why = f"equal to {name} images" + (", or in a group with some" if images.groups is not None else "")
+    why = f"equal to {name} images" + (", or in one of their groups" if images.groups is not None else "")
     notes.append(f"{many:,} {what} images: {why}")
     return left

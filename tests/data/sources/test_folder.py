@@ -114,7 +114,7 @@ def _one_by_one(root):
 
 def _no_image(root):
     (root / "dog" / "3.png").write_text("<html>")
-    return r"dog/3\.png is not a picture"
+    return r"dog/3\.png is not an image"
 
 
 @pytest.mark.parametrize("spoil", [_zero, _many, _one_by_one, _no_image])
