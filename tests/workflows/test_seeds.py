@@ -166,7 +166,7 @@ def test_a_damaged_summary_is_named(content: str, training: Training) -> None:
 
 def test_the_directory_of_several_seeds_is_no_run(training: Training) -> None:
     seeds.train_seeds("colours", seeds=[0, 1], run="several", show=False)
-    with pytest.raises(RunError, match="several holds the runs of several seeds. Give one of them"):
+    with pytest.raises(RunError, match="several holds the runs of several seeds"):
         RunDir.open("several")
 
 

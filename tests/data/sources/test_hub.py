@@ -55,7 +55,8 @@ def test_any_hub_set_with_labels(make, answer):
     assert data.test is not None
     assert [len(part) for part in (data.train, data.val, data.test)] == [3, 2, 2]
     np.testing.assert_array_equal(data.test.images[1], make.pixels(11))
-    assert data.skipped == ("split 'extra' is none of train, validation, test",)
+    (skipped,) = data.skipped
+    assert "'extra'" in skipped
 
 
 def test_a_single_split_of_any_name_is_divided(make, answer):
@@ -129,7 +130,7 @@ def test_what_the_library_says_becomes_one_sentence(raised, error, message, answ
     assert "\n" not in str(caught.value)
 
 
-def test_sets_without_a_label_column_are_told(make, answer):
+def test_data_sets_without_a_label_column_are_an_error(make, answer):
     answer(datasets.DatasetDict({"train": table(make, [0, 1]).remove_columns("label")}))
     with pytest.raises(DataError, match="no label column"):
         load_dataset("hf:owner/name")
