@@ -53,7 +53,7 @@ def test_require_names_the_install_command(module: str) -> None:
     assert 'pip install "thirtytwo[train]"' in (caught.value.fix or "")
 
 
-def test_require_keeps_a_library_s_own_trouble(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_re_raises_import_errors_of_the_library(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise ModuleNotFoundError("No module named 'its_own_part'", name="its_own_part")
 

@@ -42,7 +42,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Bas
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
-def test_json_refuses_what_other_readers_refuse(tmp_path: Path, value: object) -> None:
+def test_json_rejects_nan_and_infinity(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", value)
     assert list(tmp_path.iterdir()) == []
@@ -66,8 +66,8 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
 
 
 @posix
-def test_the_umask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other threads create meanwhile would get the rights of another umask."""
+def test_the_umask_of_the_process_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed umask would affect files that other threads create at the same time."""
 
     def changed(mask: int) -> int:
         raise AssertionError(f"the umask was set to {mask}")
@@ -115,7 +115,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
 
 @posix
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    """A process that may write 4 KB to a file meets the same refusal that a full disk gives."""
+    """A limit of 4 KB per file has the same effect as a full disk."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     script = (

@@ -19,7 +19,7 @@ def table() -> Registry[int]:
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two rows of another package, one of them broken; the groups that were asked for."""
+    """Two entry points of another package, one of them broken; returns the requested groups."""
     asked: list[str] = []
 
     def entry_points(*, group: str) -> list[EntryPoint]:

@@ -58,7 +58,7 @@ def test_a_file_is_no_place_for_a_run(tmp_path: Path, below: str) -> None:
     ("name", "message"),
     [("gone", "There is no run directory"), ("empty", "is not a run directory: it has no recipe.toml")],
 )
-def test_open_refuses_what_is_no_run(tmp_path: Path, name: str, message: str) -> None:
+def test_open_rejects_other_directories(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=message):
         RunDir.open(tmp_path / name)

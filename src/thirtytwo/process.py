@@ -56,7 +56,7 @@ def hub_offline() -> Iterator[None]:
     """Put the Hugging Face libraries into offline mode, in which they use only their cache."""
     constants = require("huggingface_hub.constants", "train")
     with ExitStack() as stack:
-        for module in (constants, sys.modules.get("datasets.config")):  # one has what the other said when it was loaded
+        for module in (constants, sys.modules.get("datasets.config")):  # the second copies the first on import
             if module is not None:
                 stack.enter_context(library_attribute(module, "HF_HUB_OFFLINE", True))
         yield

@@ -17,7 +17,7 @@ TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """How many pictures were decoded so far."""
+    """Number of images decoded so far."""
     seen = []
     real = plan.load_hashed
 
@@ -128,7 +128,7 @@ def test_damaged_entries_are_made_anew(spoil, make, tmp_path, decoded, caplog):
     assert [file.name for file in (cache.cache_dir() / "pictures").iterdir()] == [entry.name]
 
 
-def test_a_full_disk_leaves_the_pictures_in_memory(make, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_leaves_the_images_in_memory(make, tmp_path, monkeypatch, caplog):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""The cache on disk: bounded, never emptied under another process, and damage is noticed."""
+"""The cache on disk has a size limit, keeps entries in use by other processes, and detects damage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def key(number: int) -> str:
 
 
 def images(number: int, count: int = 200) -> np.ndarray:
-    """So many images of 3 kB."""
+    """An entry of `count` images of 3 kB each."""
     return np.random.default_rng(number).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
@@ -48,7 +48,7 @@ def names() -> set[str]:
 
 
 def age(number: int, seconds: float) -> None:
-    """As if it had been used so long ago."""
+    """Set the time of the last use."""
     record = cache.entries_dir() / key(number) / "entry.json"
     then = record.stat().st_mtime - seconds
     os.utime(record, (then, then))
@@ -154,7 +154,7 @@ def test_the_bound_is_a_share_of_a_small_disk(place: Path) -> None:
 
 
 def _write(file: Path, at: int, times: bool) -> None:
-    """Change one byte, with or without a trace in the file's times."""
+    """Change one byte, with or without updating the file's times."""
     state = file.stat()
     with file.open("r+b") as stream:
         stream.seek(at)

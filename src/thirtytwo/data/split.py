@@ -98,7 +98,7 @@ def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) ->
         return everything, everything[:0]
     units, unit_of = np.unique(_units(images), return_inverse=True)
     pairs = np.unique(np.stack([images.labels, unit_of]), axis=1)
-    members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # the units of each class
+    members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # units of each class
     _check_both_sides(images, [len(own) for own in members], purpose)
     places = _places(units, f"{purpose} {seed}")
     aside = places < fraction

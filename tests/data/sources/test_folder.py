@@ -52,8 +52,8 @@ def test_classes_directly_are_split_by_seed(make, tmp_path):
     assert data.train.files != other.train.files
     assert "no test split: 3 of 15" in data.skipped[0]
     for part in (data.train, data.test):
-        for picture, row in zip(part.images, part.rows, strict=True):
-            np.testing.assert_array_equal(picture, make.pixels(row))
+        for image, row in zip(part.images, part.rows, strict=True):
+            np.testing.assert_array_equal(image, make.pixels(row))
 
 
 def test_train_without_test_gives_a_part_of_train(make, tmp_path):

@@ -27,8 +27,8 @@ def test_hub_layout_with_names_from_the_metadata(make, tmp_path):
     assert data.test is not None
     assert data.train.files is None
     for part, first in ((data.train, 0), (data.val, 5), (data.test, 7)):
-        for row, picture in zip(part.rows, part.images, strict=True):
-            np.testing.assert_array_equal(picture, make.pixels(first + row))
+        for row, image in zip(part.rows, part.images, strict=True):
+            np.testing.assert_array_equal(image, make.pixels(first + row))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_one_file_is_divided_by_seed_and_long_files_are_read_piece_by_piece(make
     assert other.test is not None
     assert data.test.rows.tolist() != other.test.rows.tolist()
     for part in (data.train, data.test):
-        for row, label, picture in zip(part.rows, part.labels, part.images, strict=True):
+        for row, label, image in zip(part.rows, part.labels, part.images, strict=True):
             assert label == row % 2
-            np.testing.assert_array_equal(picture, make.pixels(row))
+            np.testing.assert_array_equal(image, make.pixels(row))
     assert f"{len(data.test)} of 600" in data.skipped[-1]
 
 
@@ -97,7 +97,7 @@ def test_a_test_split_without_labels_is_left_out(make, tmp_path):
     assert data.skipped[0].startswith("test: ")
 
 
-def test_classes_that_nobody_shows_are_left_out(make, tmp_path):
+def test_classes_without_images_are_left_out(make, tmp_path):
     for split in ("train", "test"):
         make.parquet(tmp_path / f"{split}.parquet", [2, 0, 2], names=("a", "b", "c"))
     data = load_dataset(str(tmp_path))
@@ -179,7 +179,7 @@ def _other_columns(make, root):
 def _bad_image(make, root):
     good, bad = make.png(1), make.png(2)[:70]
     cells = [{"bytes": cell, "path": None} for cell in (good, b"", bad, None)]
-    make.parquet(root / "train.parquet", [0, 1, 0, 1], pictures=cells, names=NAMES)
+    make.parquet(root / "train.parquet", [0, 1, 0, 1], images=cells, names=NAMES)
 
 
 def _no_rows(make, root):
