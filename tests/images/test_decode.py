@@ -358,7 +358,7 @@ def large(mode: str, format: str, side: int = 3000, **options) -> bytes:
 
 
 def several_scans(data: bytes) -> bytes:
-    """A baseline JPEG whose first scan has fewer components than its frame, as files with one scan per component have."""
+    """A baseline JPEG whose first scan lacks components of the frame, as with one scan per component."""
     at = data.index(b"\xff\xda")
     return data[: at + 4] + b"\1" + data[at + 5 :]
 

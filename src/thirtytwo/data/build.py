@@ -151,10 +151,10 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
     Raises:
         DataError: a class that cannot be in both sets.
     """
-    kept, aside = split_off(data.train, TEST_FRACTION, seed, "testing")
-    train, test = data.train.take(kept), data.train.take(aside)
+    kept, held = split_off(data.train, TEST_FRACTION, seed, "testing")
+    train, test = data.train.take(kept), data.train.take(held)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
-    remark = f"no test split: {len(aside)} of {len(data.train)} images were split off as test (seed {seed})"
+    remark = f"no test split: {len(held)} of {len(data.train)} images were split off as test (seed {seed})"
     return replace(
         data,
         train=train,
@@ -279,8 +279,10 @@ def _check_divisible(undecoded: UndecodedDataSet) -> None:
     """
     train = undecoded.parts["train"]
     blank = np.zeros((len(train.labels), 1, 1, 3), dtype=np.uint8)
-    apart = np.arange(len(train.labels), dtype=np.uint64)
-    split_off(ImageSet(blank, train.labels, undecoded.classes, train.rows, hashes=apart), TEST_FRACTION, 0, "testing")
+    distinct = np.arange(len(train.labels), dtype=np.uint64)
+    split_off(
+        ImageSet(blank, train.labels, undecoded.classes, train.rows, hashes=distinct), TEST_FRACTION, 0, "testing"
+    )
 
 
 def _without(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> UndecodedDataSet:

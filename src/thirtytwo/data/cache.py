@@ -27,7 +27,7 @@ from weakref import finalize
 
 import numpy as np
 
-from thirtytwo.data import cache_eviction as room
+from thirtytwo.data import cache_eviction
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
@@ -142,11 +142,11 @@ def cached(key: str, make: Callable[[], Entry], data: str = "") -> Entry:
     found = _open(entry)
     if found is not None:
         return found
-    limit = room.limit_bytes(entry.parent)
+    limit = cache_eviction.limit_bytes(entry.parent)
     made = make()
     try:
         _store(entry, made, data)
-        room.make_room(entry.parent, limit, keep=entry)
+        cache_eviction.make_room(entry.parent, limit, keep=entry)
     except OSError as error:
         logger.warning("Decoded images could not be cached in %s: %s.", entry.parent, error.strerror or error)
         return made
@@ -156,8 +156,8 @@ def cached(key: str, make: Callable[[], Entry], data: str = "") -> Entry:
 def _open(entry: Path) -> Entry | None:
     """Open an entry as memory maps; None where it is missing or damaged."""
     try:
-        record = json.loads((entry / room.RECORD).read_text(encoding="utf-8"))
-        in_use = room.hold(entry)
+        record = json.loads((entry / cache_eviction.RECORD).read_text(encoding="utf-8"))
+        in_use = cache_eviction.hold(entry)
         images = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in record["checksums"]}
         if all(_is_intact(entry / f"{name}.npy", images[name], record, name) for name in images):
             _hold_while_mapped(images, in_use)
@@ -205,7 +205,7 @@ def _sampled(images: Pixels) -> int:
     return found
 
 
-def _hold_while_mapped(images: Mapping[str, Pixels], in_use: room.CacheInUse | None) -> None:
+def _hold_while_mapped(images: Mapping[str, Pixels], in_use: cache_eviction.CacheInUse | None) -> None:
     """Keep the entry locked until the last of its arrays is garbage-collected."""
     for mapped in images.values():
         if in_use is not None:
@@ -215,17 +215,17 @@ def _hold_while_mapped(images: Mapping[str, Pixels], in_use: room.CacheInUse | N
 def _record_use(entry: Path, record: dict[str, Any]) -> None:
     """Record that the entry was used now, and new file states."""
     with contextlib.suppress(OSError):
-        if json.loads((entry / room.RECORD).read_text(encoding="utf-8")) != record:
-            temporary = entry / f"{room.RECORD}.{os.getpid()}"
+        if json.loads((entry / cache_eviction.RECORD).read_text(encoding="utf-8")) != record:
+            temporary = entry / f"{cache_eviction.RECORD}.{os.getpid()}"
             temporary.write_text(json.dumps(record), encoding="utf-8")
-            temporary.replace(entry / room.RECORD)
-    room.touch_entry(entry)
+            temporary.replace(entry / cache_eviction.RECORD)
+    cache_eviction.touch_entry(entry)
 
 
 def _store(entry: Path, made: Entry, data: str) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
-    room.sweep(entry.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=room.TEMPORARY, dir=entry.parent))
+    cache_eviction.sweep(entry.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=cache_eviction.TEMPORARY, dir=entry.parent))
     try:
         for name, images in made.images.items():
             np.save(temporary / f"{name}.npy", images, allow_pickle=False)
@@ -241,10 +241,10 @@ def _store(entry: Path, made: Entry, data: str) -> None:
             "fingerprint": made.fingerprint,
             "hashes": {name: as_text(hashes) for name, hashes in made.hashes.items()},
         }
-        (temporary / room.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        (temporary / cache_eviction.RECORD).write_text(json.dumps(record), encoding="utf-8")
         if _open_if_stored(entry) is None:
             if entry.exists():
-                room.remove_own(entry)
+                cache_eviction.remove_own(entry)
             temporary.replace(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -252,7 +252,7 @@ def _store(entry: Path, made: Entry, data: str) -> None:
 
 def _open_if_stored(entry: Path) -> Entry | None:
     """Open an entry that another process may have stored in the meantime."""
-    return _open(entry) if (entry / room.RECORD).is_file() else None
+    return _open(entry) if (entry / cache_eviction.RECORD).is_file() else None
 
 
 def _checksum(images: Pixels) -> int:

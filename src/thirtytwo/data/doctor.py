@@ -201,5 +201,5 @@ def _examples(sets: Mapping[str, ImageSet], groups: list[list[tuple[str, int]]])
 
 
 def _image_name(images: ImageSet, name: str, position: int) -> str:
-    called = images.files[position] if images.files else f"{name} row {images.rows[position]}"
-    return f"{called} ({images.classes[images.labels[position]]})"
+    label = images.files[position] if images.files else f"{name} row {images.rows[position]}"
+    return f"{label} ({images.classes[images.labels[position]]})"

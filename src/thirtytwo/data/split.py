@@ -101,9 +101,9 @@ def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) ->
     members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # units of each class
     _check_both_sides(images, [len(own) for own in members], purpose)
     places = _places(units, f"{purpose} {seed}")
-    aside = places < fraction
-    _ensure_both_sides(members, places, aside, images, purpose)
-    chosen = aside[unit_of]
+    held = places < fraction
+    _ensure_both_sides(members, places, held, images, purpose)
+    chosen = held[unit_of]
     return everything[~chosen], everything[chosen]
 
 
@@ -147,7 +147,7 @@ def _places(units: Hashes, key: str) -> npt.NDArray[np.float64]:
 
 
 def _ensure_both_sides(
-    members: Sequence[Positions], places: Places, aside: Chosen, images: ImageSet, purpose: Purpose
+    members: Sequence[Positions], places: Places, held: Chosen, images: ImageSet, purpose: Purpose
 ) -> None:
     """Move units closest to the boundary so that every class is on both sides.
 
@@ -155,16 +155,16 @@ def _ensure_both_sides(
         DataError: no sequence of single moves achieves this.
     """
     for index, own in enumerate(members):
-        if not len(own) or (aside[own].any() and not aside[own].all()):
+        if not len(own) or (held[own].any() and not held[own].all()):
             continue
-        wanted = not aside[own].any()
+        wanted = not held[own].any()
         order = own[np.argsort(places[own] if wanted else -places[own], kind="stable")]
-        others = [other for other in members if (aside[other] != wanted).any()]
+        others = [other for other in members if (held[other] != wanted).any()]
         for unit in order:
-            aside[unit] = wanted
-            if all((aside[other] != wanted).any() for other in others):
+            held[unit] = wanted
+            if all((held[other] != wanted).any() for other in others):
                 break
-            aside[unit] = not wanted
+            held[unit] = not wanted
         else:
             raise DataError(
                 f"Groups and equal images cannot be split so that {images.classes[index]!r} is both in training and in "

@@ -74,7 +74,7 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
     Raises:
         ImageError: missing, a folder, empty, not an image, damaged, truncated, too small or too large.
     """
-    return _with_stream(lambda stream, called: _decode(stream, called)[0], source, name)
+    return _with_stream(lambda stream, label: _decode(stream, label)[0], source, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int,
     Raises:
         ImageError: as `decode`, for problems visible in the header.
     """
-    return _with_stream(lambda stream, called: _open(stream, called).size, source, name)
+    return _with_stream(lambda stream, label: _open(stream, label).size, source, name)
 
 
 def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
@@ -167,7 +167,7 @@ def load_image(source: str | Path | bytes, size: int, rule: ResizeRule = "crop",
     `size`, which saves most of the time and memory for photographs.
     """
     pixels, (width, height) = _with_stream(
-        lambda stream, called: _decode(stream, called, DRAFT_FACTOR * size), source, name
+        lambda stream, label: _decode(stream, label, DRAFT_FACTOR * size), source, name
     )
     return Loaded(resize(pixels, size, rule), width, height)
 

@@ -254,7 +254,7 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> UndecodedPart:
+def _part(prefix: str, table: Table, image: str, labels: Labels, group_by: str) -> UndecodedPart:
     def stream(rows: Positions) -> Iterator[Source]:
         """Rows are increasing, so one pass over the batches reaches them all."""
         start = done = 0
@@ -272,15 +272,15 @@ def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) 
         labels=labels,
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
-        name_of=lambda row: f"{called} {row}",
-        groups=tuple(_group_names(called, table.column(group_by))) if group_by else None,
+        name_of=lambda row: f"{prefix} {row}",
+        groups=tuple(_group_names(prefix, table.column(group_by))) if group_by else None,
     )
 
 
-def _group_names(called: str, column: Any) -> Iterator[str]:
+def _group_names(prefix: str, column: Any) -> Iterator[str]:
     """The group of each row; a row without one is a group of its own."""
     for row, cell in enumerate(column.to_pylist()):
-        yield f"{called} {row}" if cell is None else f"group {cell}"
+        yield f"{prefix} {row}" if cell is None else f"group {cell}"
 
 
 def _source(cell: Any) -> Source:
