@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.data import cache
-from thirtytwo.data import cache_eviction as cache_room
+from thirtytwo.data import cache, cache_eviction
 from thirtytwo.errors import DataError
 
 KB = 1000
@@ -44,7 +43,7 @@ def kept(number: int, make: Callable[[], cache.Entry] | None = None, count: int 
 
 
 def names() -> set[str]:
-    return {entry.data or "" for entry in cache_room.stored(cache.entries_dir())}
+    return {entry.data or "" for entry in cache_eviction.stored(cache.entries_dir())}
 
 
 def age(number: int, seconds: float) -> None:
@@ -64,7 +63,7 @@ def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.Monke
     gc.collect()
     kept(3)
     assert names() == {"data 1", "data 3"}
-    assert sum(entry.size for entry in cache_room.stored(cache.entries_dir())) < 1_500 * KB
+    assert sum(entry.size for entry in cache_eviction.stored(cache.entries_dir())) < 1_500 * KB
 
 
 def test_an_entry_above_the_bound_is_kept_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +100,12 @@ def test_an_entry_that_another_process_has_open_stays() -> None:
     other = subprocess.Popen([sys.executable, "-c", OPEN, key(1)], text=True, **pipes)
     assert other.stdout is not None
     assert other.stdout.readline() == "open\n"
-    done = cache_room.make_room(cache.entries_dir(), 0)
+    done = cache_eviction.make_room(cache.entries_dir(), 0)
     assert [(entry.data, reason) for entry, reason in done.left] == [("data 1", "in use")]
     assert names() == {"data 1"}
     out, _ = other.communicate("")
     assert int(out) == total
-    assert [entry.data for entry in cache_room.make_room(cache.entries_dir(), 0).removed] == ["data 1"]
+    assert [entry.data for entry in cache_eviction.make_room(cache.entries_dir(), 0).removed] == ["data 1"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the system itself refuses")
@@ -118,7 +117,7 @@ def test_a_killed_process_keeps_nothing_in_use() -> None:
     other.stdout.readline()
     other.kill()
     other.communicate()
-    assert len(cache_room.make_room(cache.entries_dir(), 0).removed) == 1
+    assert len(cache_eviction.make_room(cache.entries_dir(), 0).removed) == 1
 
 
 def test_only_what_was_written_here_is_removed(place: Path, tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_only_what_was_written_here_is_removed(place: Path, tmp_path: Path) -> N
     outside.mkdir()
     (outside / "entry.json").write_text("mine")
     (place / ("a" * 32)).symlink_to(outside)
-    done = cache_room.remove(cache_room.stored(place))
+    done = cache_eviction.remove(cache_eviction.stored(place))
     assert not done.removed
     assert len(done.left) == 1
     assert done.freed > 600 * KB
@@ -150,7 +149,7 @@ def test_a_bound_that_is_no_number_is_named(text: str, monkeypatch: pytest.Monke
 
 
 def test_the_bound_is_a_share_of_a_small_disk(place: Path) -> None:
-    assert 0 < cache_room.limit_bytes(place) <= 20 * cache_room.GB
+    assert 0 < cache_eviction.limit_bytes(place) <= 20 * cache_eviction.GB
 
 
 def _write(file: Path, at: int, times: bool) -> None:
