@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "30,000×30,000 and packed": ("a.png", bomb_in_pixels, "30000×30000"),
     "bomb in its text": ("a.png", bomb_in_text, "damaged or truncated"),
     "bomb in its colour profile": ("a.png", bomb_in_profile, "damaged or truncated"),
-    "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "too few"),
+    "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "1×1"),
     "no pixel": ("a.png", lambda: png(0, 0), "a.png"),
     "SVG": ("a.svg", lambda: SVG, "is not an image"),
     "SVG called PNG": ("a.png", lambda: SVG, "is not an image"),
