@@ -82,8 +82,8 @@ def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, P
     for entry in entries:
         if entry.is_dir():
             inside, junk = list_images(entry, named=False)
-            ours = any(path == entry for path, _ in junk)
-            passed_over += junk if inside or ours else [*junk, (entry, "folder without images")]
+            is_output = any(path == entry for path, _ in junk)
+            passed_over += junk if inside or is_output else [*junk, (entry, "folder without images")]
             images += [(entry.name, path) for path in inside]
     if not images:
         if loose:

@@ -194,13 +194,13 @@ def _class_names(
     if isinstance(listed, dict):
         listed = [listed[key] for key in sorted(listed, key=int)]
     names = tuple(map(str, listed)) if listed else None
-    ours = known.classes.get(label) if known else None
-    if known is not None and ours is not None and names is not None and names != ours:
+    expected = known.classes.get(label) if known else None
+    if known is not None and expected is not None and names is not None and names != expected:
         raise DataError(
-            f"{where} is not {known.name}: its classes are {listing(names, 3)}; expected {listing(ours, 3)}.",
+            f"{where} is not {known.name}: its classes are {listing(names, 3)}; expected {listing(expected, 3)}.",
             "Copy the data again, or load it as a folder: ./folder.",
         )
-    return ours or names
+    return expected or names
 
 
 def _indices(
