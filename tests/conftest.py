@@ -1,4 +1,4 @@
-"""What every test may rely on: no network, no cache of the user's, real data and a browser only where they are."""
+"""Fixtures for all tests: no network, an empty cache, and real data and a browser only where available."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def chromium() -> str:
 
 
 def write_colour_model(path: Path, *, classes: Sequence[str] = ("red", "green", "blue"), **changes: object) -> Path:
-    """A model file by the contract that tells red, green and blue pictures apart, and calls grey ones unknown.
+    """Write a model file that classifies red, green and blue images, and rejects gray ones as unknown.
 
     `changes` replace entries of its metadata; `metadata=None` leaves the metadata out.
     """
@@ -126,26 +126,26 @@ def write_model() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model file by the contract: classes red, green, blue at 8×8; grey is unknown."""
+    """A small model file: classes red, green, blue at 8×8; gray is unknown."""
     return write_colour_model(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 @pytest.fixture
 def nothing_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an installation without models of its own."""
+    """Simulates an installation without bundled models."""
     monkeypatch.setattr("thirtytwo.inference.classifier.BUNDLED", tmp_path / "nothing bundled")
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder with red, green, blue and grey pictures of several sizes, and files that are no pictures."""
+    """A folder with red, green, blue and gray images of several sizes, and files that are not images."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     colours = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
     for number, (name, colour) in enumerate(colours.items(), start=1):
         Image.new("RGB", (8 * number, 10 * number), colour).save(folder / f"{name}.png")
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
@@ -162,7 +162,7 @@ def write_finished_run(
     split: str = "test",
     **environment: object,
 ) -> Path:
-    """A run as if it were trained, scored and exported: what comparisons read, and a model file that runs.
+    """Write the files of a trained, evaluated and exported run: what comparisons read, and a working model file.
 
     `skill` decides how often it is right; `settings` are tables of its recipe; `data` what it says of its data.
     """
@@ -214,7 +214,7 @@ def finished_run() -> Callable[..., Path]:
 
 
 def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.types.ImageSet:
-    """Labelled pictures of noise, each class with a brightness and a colour of its own."""
+    """Labelled noise images, with a different brightness and color for each class."""
     from thirtytwo.data.types import ImageSet
 
     random = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0
 
 
 def make_folder(folder: Path, count: int, *, size: int = 16, seed: int = 0) -> Path:
-    """The same pictures as PNG files, in a folder for each of three classes."""
+    """The same images as PNG files, in one folder for each of three classes."""
     pictures = make_pictures(count, size=size, seed=seed)
     for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
         place = folder / f"class {label}"
@@ -242,7 +242,7 @@ TINY: dict[str, object] = {
     "schedule.batch_size": 16,
     "schedule.epochs": 3,
 }
-"""Overrides that make a recipe train in a blink, and the same on every machine."""
+"""Overrides that make training fast and identical on every machine."""
 
 
 def make_recipe(**changes: object) -> thirtytwo.config.recipe.Recipe:
@@ -255,15 +255,15 @@ def make_recipe(**changes: object) -> thirtytwo.config.recipe.Recipe:
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """`pictures`, a `folder` of them, `recipe` and `overrides` for training in a blink."""
+    """`pictures` (images), a `folder` of them, `recipe` and `overrides` for fast training."""
     return SimpleNamespace(pictures=make_pictures, folder=make_folder, recipe=make_recipe, overrides=TINY)
 
 
 @pytest.fixture
 def pretrain(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
-    """`pretrain(model, classes)`: a run directory with weights as if they were trained, and its network.
+    """`pretrain(model, classes)`: a run directory with random weights, and its network.
 
-    Its pictures had 16 pixels, the mean (0.4, 0.5, 0.6) and the deviation (0.2, 0.25, 0.3).
+    Its images had 16 pixels, the mean (0.4, 0.5, 0.6) and the deviation (0.2, 0.25, 0.3).
     """
     import torch
     from safetensors.torch import save_file

@@ -34,7 +34,7 @@ def test_error_text_is_message_and_fix(message: str, fix: str | None, text: str)
         ("CIFAR10", ["cifar10", "digits"], "Did you mean 'cifar10'?"),
         ("cifar", ["cifar10", "cifar100", "digits"], "Did you mean 'cifar10' or 'cifar100'?"),
         ("zebra", ["digits", "cifar10"], "Known: cifar10, digits."),
-        ("zebra", [], "None is known."),
+        ("zebra", [], "There are none."),
         ("", ["fast"], "Known: fast."),
     ],
 )
@@ -48,12 +48,12 @@ def test_require_gives_the_module() -> None:
 
 @pytest.mark.parametrize("module", ["no_such_library_at_all", "no_such_library_at_all.part"])
 def test_require_names_the_install_command(module: str) -> None:
-    with pytest.raises(MissingExtraError, match="'no_such_library_at_all', which is not installed") as caught:
+    with pytest.raises(MissingExtraError, match="'no_such_library_at_all'") as caught:
         require(module, "train")
-    assert caught.value.fix == 'Install it with: pip install "thirtytwo[train]"'
+    assert 'pip install "thirtytwo[train]"' in (caught.value.fix or "")
 
 
-def test_require_keeps_a_library_s_own_trouble(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_re_raises_import_errors_of_the_library(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise ModuleNotFoundError("No module named 'its_own_part'", name="its_own_part")
 

@@ -1,4 +1,4 @@
-"""Parts that predict, ask and tell work with the plain install: no PyTorch, nothing from an extra."""
+"""Modules for inference and the command line work with the plain install: no PyTorch, no extras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEED_THE_EXTRA = (
     "thirtytwo.report",
     "thirtytwo.serve",
 )
-"""Everything else must be importable without PyTorch and without any extra."""
+"""All other modules must be importable without PyTorch and without any extra."""
 
 ROOT = Path(thirtytwo.__file__).parent
 MODULES = sorted(
@@ -63,7 +63,7 @@ MODULE_OF = {
 
 
 def of_extras() -> list[str]:
-    """Top-level modules of the libraries that only extras bring."""
+    """Top-level modules of libraries that only extras install."""
     names = [line.split(">")[0].split("[")[0] for line in requires("thirtytwo") or [] if "extra ==" in line]
     return sorted({MODULE_OF.get(name, name) for name in names if name != "thirtytwo"} | {"pandas"})
 

@@ -42,7 +42,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Bas
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
-def test_json_refuses_what_other_readers_refuse(tmp_path: Path, value: object) -> None:
+def test_json_rejects_nan_and_infinity(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", value)
     assert list(tmp_path.iterdir()) == []
@@ -66,8 +66,8 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
 
 
 @posix
-def test_the_umask_of_the_process_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other threads create meanwhile would get the rights of another umask."""
+def test_the_umask_of_the_process_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed umask would affect files that other threads create at the same time."""
 
     def changed(mask: int) -> int:
         raise AssertionError(f"the umask was set to {mask}")
@@ -85,7 +85,7 @@ def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path
 
     with pytest.raises(InputError) as caught:
         copy()
-    assert caught.value.message.startswith(f"{missing} could not be read: ")
+    assert str(missing) in caught.value.message
     assert str(out) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,13 +109,13 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, case: str) -> N
     }[case]
     with pytest.raises(OutputError) as caught:
         write_text(path, "a")
-    assert caught.value.message.startswith(f"{path} could not be written: ")
+    assert str(path) in caught.value.message
     assert caught.value.fix is not None
 
 
 @posix
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    """A process that may write 4 KB to a file meets the same refusal that a full disk gives."""
+    """A limit of 4 KB per file has the same effect as a full disk."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     script = (
@@ -126,6 +126,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         "except OutputError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{path} could not be written: File too large. Free some space")
+    assert done.stdout.startswith(str(path))
+    assert "File too large" in done.stdout
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

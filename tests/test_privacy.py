@@ -1,4 +1,4 @@
-"""Nothing is reported to anybody, by no library either."""
+"""No telemetry, neither from thirtytwo nor from its libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def test_predicting_leaves_nothing_in_the_home_directory(tmp_path: Path, colour_model: Path) -> None:
-    """ONNX Runtime keeps an identifier of the machine and a queue of reports there unless it is told not to."""
+    """ONNX Runtime keeps an identifier of the machine and a queue of reports there unless telemetry is disabled."""
     Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path / "grey.png")
     home = tmp_path / "home"
     home.mkdir()
@@ -22,7 +22,7 @@ def test_predicting_leaves_nothing_in_the_home_directory(tmp_path: Path, colour_
     assert not list(home.rglob("*"))
 
 
-def test_a_runtime_that_was_imported_before_is_told_too(colour_model: Path, tmp_path: Path) -> None:
+def test_telemetry_is_disabled_in_a_runtime_imported_before(colour_model: Path, tmp_path: Path) -> None:
     code = """
 import sys
 import onnxruntime

@@ -1,4 +1,4 @@
-"""State of the whole process, changed for a while."""
+"""Temporary changes to process-wide state."""
 
 from __future__ import annotations
 

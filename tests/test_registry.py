@@ -19,7 +19,7 @@ def table() -> Registry[int]:
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two rows of another package, one of them broken; the groups that were asked for."""
+    """Two entry points of another package, one of them broken; returns the requested groups."""
     asked: list[str] = []
 
     def entry_points(*, group: str) -> list[EntryPoint]:
@@ -68,6 +68,6 @@ def test_other_packages_add_rows(table: Registry[float], outside: list[str]) -> 
 
 def test_a_broken_package_hurts_only_its_own_row(table: Registry[int], outside: list[str]) -> None:
     assert table.get("cifar10") == 2
-    with pytest.raises(ThirtytwoError, match="Data set 'broken' of the package .* could not be loaded") as caught:
+    with pytest.raises(ThirtytwoError, match="'broken'") as caught:
         table.get("broken")
     assert caught.value.fix is not None

@@ -40,7 +40,7 @@ HOSTILE = [
 
 
 def shown(markdown: str) -> str:
-    """What a reader sees of it; fails where anything but one paragraph of text comes of it."""
+    """The visible text of rendered Markdown; fails unless it is one paragraph of plain text."""
     parser = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"])
     found = re.fullmatch(r"<p>([^<>]*)</p>\n?", parser.render(markdown))
     assert found, parser.render(markdown)

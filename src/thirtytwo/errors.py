@@ -1,21 +1,21 @@
-"""Every error that is the user's to mend, in one tree.
+"""All errors that the user can fix, in one tree.
 
-ThirtytwoError              anything below; the command line prints it as one message and exits with 2
-├── UnknownNameError        a data set, model, recipe, … nobody registered; offers close matches
-├── RecipeError             a recipe or a --set that does not fit the schema
-├── DataError               a data set that cannot be used as it is
-│   ├── OfflineError        a data set that would have to be fetched, and could not be
-│   └── ImageError          one file that is no usable picture
-├── DivergedError           training whose loss is no number any more
-├── RunError                a run directory that is missing, not empty, or damaged
-├── ModelFileError          an ONNX file that is not one of ours
-├── ExportError             an exported model that does not agree with the one it came from
-├── InputError              an input file that cannot be read
-├── OutputError             an output that cannot be written (disk full, no permission, exists already)
-├── ServiceError            a service that cannot be started as asked
-└── MissingExtraError       an optional part that is not installed
+ThirtytwoError              base class; the command line prints it as one message and exits with code 2
+├── UnknownNameError        name of a data set, model, recipe, … that is not registered; suggests close matches
+├── RecipeError             recipe or --set that does not fit the schema
+├── DataError               data set that cannot be used as it is
+│   ├── OfflineError        data set that is not on this machine and could not be downloaded
+│   └── ImageError          file that is not a readable image
+├── DivergedError           training whose loss became NaN or infinite
+├── RunError                run directory that is missing, not empty, damaged, or in use
+├── ModelFileError          ONNX file that thirtytwo did not write, or that is damaged
+├── ExportError             exported model whose outputs differ from the original's
+├── InputError              input file that cannot be read
+├── OutputError             output that cannot be written (disk full, no permission, exists already)
+├── ServiceError            service that cannot be started with these settings
+└── MissingExtraError       optional dependency that is not installed
 
-Anything else that escapes is a bug of ours and keeps its traceback.
+Any other exception that reaches the user is a bug in thirtytwo and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from types import ModuleType
 
 
 class ThirtytwoError(Exception):
-    """A mistake the user can mend: what was wrong, what was found and expected, and the fix.
+    """An error the user can fix.
 
-    `message` says what was wrong, with the found and the expected value; `fix` says what to do about it.
+    Attributes:
+        message: what is wrong, with the value found and the value expected.
+        fix: what to do about it; None where there is no specific advice.
     """
 
     def __init__(self, message: str, fix: str | None = None) -> None:
@@ -39,7 +41,7 @@ class ThirtytwoError(Exception):
 
 
 class UnknownNameError(ThirtytwoError):
-    """A name that is not registered; the message lists close matches or everything there is."""
+    """A name that is not registered; suggests close matches or lists the known names."""
 
 
 class RecipeError(ThirtytwoError):
@@ -51,27 +53,27 @@ class DataError(ThirtytwoError):
 
 
 class OfflineError(DataError):
-    """A data set that is not on this machine and could not be fetched."""
+    """A data set that is not on this machine and could not be downloaded."""
 
 
 class ImageError(DataError):
-    """One file that is no usable picture; the message names it."""
+    """A file that is not a readable image; the message names it."""
 
 
 class DivergedError(ThirtytwoError):
-    """Training whose loss became infinite or no number."""
+    """Training whose loss became NaN or infinite."""
 
 
 class RunError(ThirtytwoError):
-    """A run directory that is missing, not empty, or damaged."""
+    """A run directory that is missing, not empty, damaged, or in use by another process."""
 
 
 class ModelFileError(ThirtytwoError):
-    """A model file that cannot be used."""
+    """A model file that thirtytwo did not write, or that is damaged."""
 
 
 class ExportError(ThirtytwoError):
-    """An exported model that does not agree with the network it came from."""
+    """An exported model whose outputs differ from those of the network it was exported from."""
 
 
 class InputError(ThirtytwoError):
@@ -83,25 +85,29 @@ class OutputError(ThirtytwoError):
 
 
 class ServiceError(ThirtytwoError):
-    """A service that cannot be started as asked."""
+    """A service that cannot be started with these settings."""
 
 
 class MissingExtraError(ThirtytwoError):
-    """An optional part that is not installed; the message holds the install command."""
+    """An optional dependency that is not installed; `fix` holds the install command."""
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """One sentence of help for a mistyped name: the close matches, or all that is known."""
+    """One sentence of help for a mistyped name: the close matches, or all known names."""
     names = sorted(known)
     folded = {name.casefold(): name for name in names}
     close = [folded[match] for match in get_close_matches(found.casefold(), folded, n=3, cutoff=0.6)]
     if close:
         return "Did you mean " + " or ".join(repr(name) for name in close) + "?"
-    return "Known: " + ", ".join(names) + "." if names else "None is known."
+    return "Known: " + ", ".join(names) + "." if names else "There are none."
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it.
+    """Import and return an optional dependency.
+
+    Args:
+        module: name of the module to import.
+        extra: extra of thirtytwo that installs it.
 
     Raises:
         MissingExtraError: `module` is not installed.

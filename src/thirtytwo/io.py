@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic file writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from thirtytwo.errors import InputError, OutputError
 
-_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-"""What an error that names no file has to be to come from writing; others, such as a decoder's, pass as they are."""
+_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it is renamed to `path` when the block ends without an error.
+    """Write a file atomically: yields a temporary path beside `path`, renamed to `path` if the block raises no error.
 
     Raises:
-        OutputError: the file system refused to write (disk full, no permission, no such folder).
-        InputError: the block could not read a file of its own; names that file.
+        OutputError: the file could not be written (disk full, no permission, no such folder).
+        InputError: the block failed to read another file; names that file.
     """
     temporary = None
     try:
@@ -35,7 +35,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         if _is_about(error, path, temporary):
             raise OutputError(
-                f"{path} could not be written: {reason}.", "Free some space or choose another place, then run it again."
+                f"{path} could not be written: {reason}.",
+                "Free disk space or choose another location, then run the command again.",
             ) from error
         if error.filename is None:
             raise
@@ -48,7 +49,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _create_beside(path: Path) -> Path:
-    """A new empty file beside `path`, with the rights that the umask leaves."""
+    """Create an empty temporary file beside `path`, with permissions according to the umask."""
     while True:
         temporary = path.with_name(f".{path.name}.{token_hex(4)}{path.suffix}")
         with suppress(FileExistsError):
@@ -57,15 +58,15 @@ def _create_beside(path: Path) -> Path:
 
 
 def _is_about(error: OSError, path: Path, temporary: Path | None) -> bool:
-    """Whether an error comes from writing `path` rather than from what is read for it."""
+    """Whether an error was raised by writing `path` rather than by reading another file."""
     if error.filename is None or isinstance(error.filename, int):
-        return error.errno in _WRITING
+        return error.errno in _WRITE_ERRNOS
     written = {str(path), str(temporary), *map(str, path.parents)}
     return temporary is None or os.fsdecode(error.filename) in written
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Refuse to write over a file of the user's, unless told to.
+    """Check that `path` can be written without overwriting an existing file.
 
     Raises:
         OutputError: `path` is a folder, or a file while `force` is not set.
@@ -77,17 +78,17 @@ def check_free(path: Path, *, force: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole."""
+    """Write text as UTF-8, atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes whole."""
+    """Write bytes, atomically."""
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole; NaN and infinity are refused, since other readers refuse them."""
+    """Write JSON, atomically; a ValueError for NaN and infinity, which are not valid JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""One process at a time writes to a directory: a lock that the system lets go of however its holder ends."""
+"""Directory locks: one process at a time writes to a directory; the system releases the lock when the process ends."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pathlib import Path
 from thirtytwo.errors import RunError, require
 
 LOCK = ".lock"
-"""The hidden file in a directory that is being written to; gone afterwards, and without meaning where it stayed."""
+"""Hidden lock file in a directory that is being written to, removed afterwards; a leftover file locks nothing."""
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Be the only one who writes to an existing directory.
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Hold an exclusive lock on an existing directory while the block runs.
 
-    Where the file system has no locks, that is logged and nothing is guarded.
+    Where the file system does not support locks, a warning is logged and the directory is not locked.
 
     Raises:
-        RunError: another process, or another thread of this one, writes to it; or it cannot be written to.
+        RunError: another process, or another thread of this one, holds the lock; or the directory is not writable.
     """
     filelock = require("filelock", "train")
     path = directory / LOCK
@@ -36,29 +36,31 @@ def locked(directory: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise RunError(
-            f"{directory} is being written to by {_holder(path)}.",
-            "Wait until that has ended, or stop it; then run this again.",
+            f"{directory} is in use by {_holder(path)}.",
+            "Wait until it has finished, or stop it; then run the command again.",
         ) from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise RunError(
-                f"{directory} cannot be written to: {error.strerror}.", "Change its permissions, or use a copy of it."
+                f"{directory} is not writable: {error.strerror}.", "Change its permissions, or use a copy of it."
             ) from None
-        logger.warning("%s is not locked, since its file system has no locks; let no other process write to it", path)
+        logger.warning(
+            "%s: the file system does not support locks; do not write to this directory from another process", path
+        )
         yield
         return
     try:
-        with suppress(OSError):  # who holds it is a courtesy
+        with suppress(OSError):  # the holder is only named in error messages
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
         yield
     finally:
-        with suppress(OSError):  # before the lock is let go of, so that nobody else's file is taken away
+        with suppress(OSError):  # before the lock is released, so that no other process's file is removed
             path.unlink()
         lock.release()
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, as far as its file tells."""
+    """Description of the process that holds a lock, from the content of the lock file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return f"process {int(content['pid'])} on {content['host']}"

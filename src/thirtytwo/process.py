@@ -1,7 +1,7 @@
-"""State that the whole process shares: changed for a while, and put back however that while ends.
+"""Temporary changes to process-wide state, restored when the context ends.
 
-Every change is counted: where two threads want the same, the first one remembers what was there and the last one puts
-it back.
+Changes are reference-counted: where several threads change the same state, the first saves the original value and the
+last restores it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _owned = False
 
 @contextmanager
 def changed(key: Hashable, read: Callable[[], Any], write: Callable[[Any], object], *value: Any) -> Iterator[None]:
-    """What `read` gives is written back at the end; `value`, where one is given, is written until then."""
+    """Save the value that `read` returns, write `value` if one is given, and restore the saved value at the end."""
     with _lock:
         count, before = _held[key] if key in _held else (0, read())
         _held[key] = (count + 1, before)
@@ -43,7 +43,7 @@ def changed(key: Hashable, read: Callable[[], Any], write: Callable[[Any], objec
 
 @contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Without what these loggers, and those below them, say under `level`."""
+    """Suppress messages below `level` of these loggers and their children."""
     with ExitStack() as stack:
         for logger in map(logging.getLogger, names):
             key = ("logger", logger.name)
@@ -53,25 +53,25 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
 
 @contextmanager
 def hub_offline() -> Iterator[None]:
-    """Without a question to the network by the Hugging Face libraries, which look into their cache alone meanwhile."""
+    """Put the Hugging Face libraries into offline mode, in which they use only their cache."""
     constants = require("huggingface_hub.constants", "train")
     with ExitStack() as stack:
-        for module in (constants, sys.modules.get("datasets.config")):  # one has what the other said when it was loaded
+        for module in (constants, sys.modules.get("datasets.config")):  # the second copies the first on import
             if module is not None:
-                stack.enter_context(setting(module, "HF_HUB_OFFLINE", True))
+                stack.enter_context(library_attribute(module, "HF_HUB_OFFLINE", True))
         yield
 
 
 @contextmanager
-def setting(module: object, name: str, value: object) -> Iterator[None]:
-    """An attribute of a library's module with another value."""
+def library_attribute(module: object, name: str, value: object) -> Iterator[None]:
+    """Set an attribute of a library's module temporarily."""
     with changed((id(module), name), partial(getattr, module, name), partial(setattr, module, name), value):
         yield
 
 
 @contextmanager
 def environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable with another value."""
+    """Set an environment variable temporarily."""
 
     def write(value: str | None) -> None:
         if value is None:
@@ -85,7 +85,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def owned() -> Iterator[None]:
-    """This process is ours alone, as the command line's is: what cannot be put back may be changed in it."""
+    """Mark the process as exclusive to thirtytwo, as under the command line: irreversible settings may be changed."""
     global _owned
     before, _owned = _owned, True
     try:
@@ -95,5 +95,5 @@ def owned() -> Iterator[None]:
 
 
 def is_owned() -> bool:
-    """Whether the process is ours alone."""
+    """Whether the process is exclusive to thirtytwo."""
     return _owned

@@ -1,4 +1,4 @@
-"""Names to factories: how data sets, models, augmentations and export formats are found and extended."""
+"""Registries map names to factories of data sets, models, augmentations and export formats; plug-ins extend them."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A table of names; other packages add rows through the entry-point group `thirtytwo.<kind>s`."""
+    """Factories by name; other packages add entries through the entry-point group `thirtytwo.<kind>s`."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._rows: dict[str, T] = {}
-        self._outside: dict[str, EntryPoint] | None = None
+        self._entries: dict[str, T] = {}
+        self._plugins: dict[str, EntryPoint] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that adds a row."""
+        """Decorator that registers an object under `name`; a ValueError where the name is taken."""
 
-        def add(row: T) -> T:
-            if name in self._rows:
+        def add(entry: T) -> T:
+            if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._rows[name] = row
-            return row
+            self._entries[name] = entry
+            return entry
 
         return add
 
     def get(self, name: str) -> T:
-        """The row called `name`.
+        """The object registered under `name`.
 
         Raises:
-            UnknownNameError: no such row; names close matches.
-            ThirtytwoError: another package's row, and that package is broken.
+            UnknownNameError: no such name; suggests close matches.
+            ThirtytwoError: the name belongs to another package, which could not be imported.
         """
-        if name not in self._rows:
-            self._rows[name] = self._load(name)
-        return self._rows[name]
+        if name not in self._entries:
+            self._entries[name] = self._load(name)
+        return self._entries[name]
 
     def names(self) -> list[str]:
-        """Every name, sorted."""
-        return sorted({*self._rows, *self._points()})
+        """All names, sorted."""
+        return sorted({*self._entries, *self._entry_points()})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows or name in self._points()
+        return name in self._entries or name in self._entry_points()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
-    def _points(self) -> dict[str, EntryPoint]:
-        """What other packages offer; nothing of theirs is imported before it is asked for."""
-        if self._outside is None:
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        """Entry points of other packages by name; a package is imported only when its entry is used."""
+        if self._plugins is None:
             group = f"thirtytwo.{self.kind.replace(' ', '_')}s"
-            self._outside = {point.name: point for point in entry_points(group=group)}
-        return self._outside
+            self._plugins = {point.name: point for point in entry_points(group=group)}
+        return self._plugins
 
     def _load(self, name: str) -> T:
-        point = self._points().get(name)
+        point = self._entry_points().get(name)
         if point is None:
             raise UnknownNameError(f"Unknown {self.kind} {name!r}.", did_you_mean(name, self.names()))
         try:
-            row: T = point.load()
+            entry: T = point.load()
         except Exception as error:
             package = point.dist.name if point.dist else point.value
             raise ThirtytwoError(
                 f"{self.kind.capitalize()} {name!r} of the package {package!r} could not be loaded: {error}.",
                 f"Update or uninstall {package!r}.",
             ) from error
-        return row
+        return entry

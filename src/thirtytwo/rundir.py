@@ -1,6 +1,6 @@
-"""The run directory: every artefact's name, and how it is read and written.
+"""The run directory: names of all artifacts, and functions to read and write them.
 
-Training writes it; evaluation, report, comparison and the app read it. No artefact needs pickle.
+Training writes it; evaluation, report, comparison and the app read it. No artifact uses pickle.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe, read_recipe
 from thirtytwo.errors import RunError, require
 from thirtytwo.io import write_json, write_text, written_whole
-from thirtytwo.lock import LOCK, locked
+from thirtytwo.lock import LOCK, lock_directory
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PROBABILITY_PREFIX = "p_"
 SEEDS_SUMMARY = "summary.json"
-"""Beside the runs of several seeds, in the directory that holds them all."""
+"""Summary of the runs of several seeds, in the directory that holds them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said of labelled pictures.
+    """Predictions of a model for labelled images.
 
-    `truth` int64 `(N,)`; `probabilities` float32 `(N, C)`, rows sum to 1; `rows` int64 `(N,)`, positions in the split
-    of the data set; `files` names where the pictures came from files, else None.
+    Attributes:
+        classes: C class names.
+        truth: true class of each image, int64 `(N,)`, indices into `classes`.
+        probabilities: float32 `(N, C)`; each row sums to 1.
+        rows: positions of the images in the split of the data set, int64 `(N,)`.
+        files: file of each image; None where images are not files.
     """
 
     classes: tuple[str, ...]
@@ -59,7 +63,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class RunDir:
-    """A run directory by name; nothing is touched until a method says so."""
+    """Paths of a run directory and access to its artifacts; creating the object reads and writes nothing."""
 
     path: Path
 
@@ -85,7 +89,7 @@ class RunDir:
 
     @property
     def class_means(self) -> Path:
-        """What `known_score` compares with (`evaluation.ood`), for exporting the model again."""
+        """Class means that `known_score` compares features with (`evaluation.ood`), for exporting the model again."""
         return self.path / "class_means.safetensors"
 
     @property
@@ -102,7 +106,7 @@ class RunDir:
 
     @property
     def exports(self) -> Path:
-        """How far each file that `thirtytwo export` made of the model agrees with it."""
+        """Agreement of each file written by `thirtytwo export` with the model."""
         return self.path / "exports.json"
 
     @property
@@ -130,70 +134,74 @@ class RunDir:
         return self.path / f"metrics-{name}.json"
 
     def corruptions_on(self, name: str) -> Path:
-        """Accuracy under corruptions of the run's own test (`corruptions.json`), or of something else by name."""
+        """Accuracy under corruptions: `corruptions.json` of the run's test split, or a file for other data by name."""
         return self.corruptions if name == "test" else self.path / f"corruptions-{name}.json"
 
     @classmethod
     def create(cls, path: Path) -> RunDir:
-        """A new run directory.
+        """Create a new run directory.
 
         Raises:
-            RunError: something is there already; names both ways out.
+            RunError: `path` exists and is not an empty directory.
         """
         cls.refuse_used(path)
-        _made(path)  # or an empty one
+        _create_directory(path)  # or an empty one
         return cls(path)
 
     @classmethod
     @contextmanager
     def begun(cls, path: Path | str | None, unnamed: Path) -> Iterator[RunDir]:
-        """A new run directory that nobody else writes to; where nothing was written, none is left behind.
+        """Create and lock a new run directory while the block runs; removed at the end if nothing was written to it.
 
-        Without a `path` it is the first of `unnamed`, `unnamed-2`, `unnamed-3`, … that is not there yet.
+        Args:
+            path: the directory; None: the first of `unnamed`, `unnamed-2`, `unnamed-3`, … that does not exist.
+            unnamed: default path.
 
         Raises:
-            RunError: something is there already, or another process begins a run there.
+            RunError: `path` exists and is not an empty directory, or another process has locked it.
         """
         if path is not None:
             made = not Path(path).exists()
             found = cls.create(Path(path))
         else:
-            made, found = True, cls(next(filter(_made, _numbered(unnamed))))
-        with found._claimed(made):
+            made, found = True, cls(next(filter(_create_directory, _numbered(unnamed))))
+        with found._claim(made):
             yield found
 
     @contextmanager
-    def _claimed(self, made: bool) -> Iterator[None]:
+    def _claim(self, made: bool) -> Iterator[None]:
         try:
             with self.writing():
-                self.refuse_used(self.path)  # once more: it may have been written to before the lock was ours
+                self.refuse_used(self.path)  # again: it may have been written to before the lock was acquired
                 yield
         finally:
             if made:
-                with suppress(OSError):  # what is not empty stays
+                with suppress(OSError):  # a directory that is not empty stays
                     self.path.rmdir()
 
     def writing(self) -> AbstractContextManager[None]:
-        """Be the only one who writes to this run.
+        """Lock this run for writing.
 
         Raises:
-            RunError: another process does.
+            RunError: another process has locked it.
         """
-        return locked(self.path)
+        return lock_directory(self.path)
 
     @staticmethod
     def refuse_used(path: Path) -> None:
-        """Look whether `path` is free for a new run; nothing is made.
+        """Check that `path` can become a new run directory; creates nothing.
 
         Raises:
-            RunError: something is there already; names both ways out.
+            RunError: `path` exists and is not an empty directory.
         """
         try:
             if path.exists() and not path.is_dir():
-                raise RunError(f"{path} is a file, and a run needs a directory.", "Choose another place with --run.")
+                raise RunError(f"{path} is a file, not a directory.", "Choose another directory with --run.")
             used = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
         except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}.", "Choose another place with --run.") from None
+            raise RunError(
+                f"{path} cannot be read: {error.strerror}.", "Choose another directory with --run."
+            ) from None
         if used:
             raise RunError(
                 f"{path} exists and is not empty.",
@@ -202,56 +210,58 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:
-        """An existing run directory.
+        """Open an existing run directory.
 
         Raises:
-            RunError: not there, or no recipe inside.
+            RunError: it does not exist, or holds no recipe.
         """
         run = cls(Path(path))
         if not run.path.is_dir():
-            raise RunError(f"There is no run directory {str(run.path)!r}.", "Give the path that training printed last.")
+            raise RunError(
+                f"There is no run directory {str(run.path)!r}.", "Use the path printed at the end of training."
+            )
         if holds_seeds(run.path):
-            raise RunError(f"{run.path} holds the runs of several seeds.", "Give one of them.")
+            raise RunError(f"{run.path} holds the runs of several seeds.", "Use the path of one of them.")
         if not run.recipe.is_file():
             raise RunError(
                 f"{run.path} is not a run directory: it has no recipe.toml.",
-                "Give the path that training printed last.",
+                "Use the path printed at the end of training.",
             )
         return run
 
     def read_recipe(self) -> Recipe:
-        """The resolved recipe."""
+        """Read the resolved recipe."""
         return read_recipe(self.recipe)
 
     def write_recipe(self, recipe: Recipe, head: str = "") -> None:
-        """Write the resolved recipe, `head` above it as comment lines."""
+        """Write the resolved recipe, with the lines of `head` as comments above it."""
         comment = "".join(f"# {line}\n" for line in head.splitlines())
         write_text(self.recipe, comment + recipe.to_toml())
 
-    def read_json(self, artefact: Path) -> Any:
-        """A JSON artefact of this run.
+    def read_json(self, artifact: Path) -> Any:
+        """Read a JSON artifact of this run.
 
         Raises:
             RunError: missing or damaged.
         """
         try:
-            return json.loads(artefact.read_text(encoding="utf-8"))
+            return json.loads(artifact.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} has no {artefact.name}.", "The run may not have finished; continue it with --resume."
+                f"{self.path} has no {artifact.name}.", "If the run did not finish, continue it with --resume."
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{artefact} is damaged: {error}.", "Write it anew with: thirtytwo evaluate RUN") from None
+            raise RunError(f"{artifact} is damaged: {error}.", "Write it again with: thirtytwo evaluate RUN") from None
 
-    def write_json(self, artefact: Path, value: Any) -> None:
-        """Write a JSON artefact whole."""
-        write_json(artefact, value)
+    def write_json(self, artifact: Path, value: Any) -> None:
+        """Write a JSON artifact, atomically."""
+        write_json(artifact, value)
 
     def read_history(self) -> list[dict[str, float]]:
-        """One row an epoch; empty cells are left out of their row; no rows where there is no history.
+        """Read the metrics of each epoch, without empty cells; an empty list where there is no history.
 
         Raises:
-            RunError: not a table of numbers.
+            RunError: the file is not a table of numbers.
         """
         if not self.history.is_file():
             return []
@@ -262,14 +272,14 @@ class RunDir:
             raise RunError(f"{self.history} is damaged: {error}.", "Delete it, or train again with --run.") from None
 
     def write_history(self, rows: Iterable[Mapping[str, float]], columns: Iterable[str]) -> None:
-        """Write all rows anew; a missing column becomes an empty cell."""
+        """Replace the history by these rows; a missing column becomes an empty cell."""
         with written_whole(self.history) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
-        """Columns `row`, `file` (where there are files), `true`, `predicted` (class names), `p_<class>` each."""
+        """Write predictions as parquet: `row`, `file` (if known), `true`, `predicted` (class names), `p_<class>`."""
         arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
         names = np.asarray(predictions.classes, dtype=object)
         columns: dict[str, Any] = {"row": predictions.rows}
@@ -283,17 +293,17 @@ class RunDir:
             parquet.write_table(arrow.table(columns), temporary)
 
     def read_predictions(self, split: str) -> Predictions:
-        """What `write_predictions` wrote.
+        """Read what `write_predictions` wrote.
 
         Raises:
-            RunError: no such file, or not one of ours.
+            RunError: the file is missing or damaged.
         """
         parquet = require("pyarrow.parquet", "train")
         path = self.predictions(split)
         if not path.is_file():
             raise RunError(
                 f"{self.path} has no predictions for {split!r}.",
-                f"Make them with: thirtytwo evaluate {self.path} --split {split}",
+                f"Create them with: thirtytwo evaluate {self.path} --split {split}",
             )
         try:
             table = parquet.read_table(path)
@@ -332,22 +342,22 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def writing_at(path: Path) -> AbstractContextManager[None]:
-    """Be the only one who writes to the run directory that `path` lies in; nothing is locked where it lies in none.
+    """Lock the run directory that contains `path`; without such a directory, nothing is locked.
 
     Raises:
-        RunError: another process writes to that run.
+        RunError: another process has locked that run.
     """
     found = next((RunDir(place) for place in (path, *path.absolute().parents) if RunDir(place).recipe.is_file()), None)
-    if found is None or not find_spec("filelock"):  # without it nothing here trains
+    if found is None or not find_spec("filelock"):  # not installed with the `predict` dependencies alone
         return nullcontext()
     return found.writing()
 
 
 def alone(work: Callable[P, R]) -> Callable[P, R]:
-    """Have `work`, whose first argument is a run directory, be the only one who writes to it.
+    """Decorator that locks the run directory given as first argument, or as `run`, while `work` runs.
 
     Raises:
-        RunError: there is no such run, or another process writes to it.
+        RunError: there is no such run, or another process has locked it.
     """
 
     @wraps(work)
@@ -359,16 +369,16 @@ def alone(work: Callable[P, R]) -> Callable[P, R]:
     return locking
 
 
-def _made(path: Path) -> bool:
-    """Make a directory; whether it was not there before.
+def _create_directory(path: Path) -> bool:
+    """Create a directory; returns whether it did not exist before.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: it cannot be created.
     """
     try:
         path.mkdir(parents=True)
     except FileExistsError:
         return False
     except OSError as error:
-        raise RunError(f"{path} cannot be made: {error.strerror}.", "Choose another place with --run.") from None
+        raise RunError(f"{path} cannot be created: {error.strerror}.", "Choose another directory with --run.") from None
     return True

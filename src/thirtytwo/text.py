@@ -1,57 +1,65 @@
-"""Text from files and people, made harmless for where it is shown: Markdown, HTML, a terminal."""
+"""Escaping of untrusted text for Markdown, HTML and terminals, and lists of names."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from html import escape
 
-_MEANS = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
-"""What means something to Markdown anywhere in a line; the rest does only at its start, or to `_LATE`."""
-_STARTS = re.compile(r"^(?:[-+](?=[\s-]|$)|=(?==*$)|\d+(?=[.)](?:\s|$)))")
-_LATE = re.compile(
+_SPECIAL = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
+"""Characters that Markdown interprets anywhere in a line; see `_LINE_START` and `_AUTOLINK` for the others."""
+_LINE_START = re.compile(r"^(?:[-+](?=[\s-]|$)|=(?==*$)|\d+(?=[.)](?:\s|$)))")
+_AUTOLINK = re.compile(
     r"(?<=\bhttp)(?=:)|(?<=\bhttps)(?=:)|(?<=\bftp)(?=:)|(?<=\bwww)(?=\.)|(?<=@)|(?<=:)(?=[+\w-]+:)|(?<=[-<>~])(?=[-=>])",
     re.I,
 )
-"""Where links, addresses, emoji and arrows are made of parsed text, so that no escape keeps them from it."""
+"""Positions where links, addresses, emoji and arrows are recognized after parsing, so that escapes have no effect."""
 _JOINER = "\u2060"
 _ICON = ":material/"  # Streamlit replaces it before it parses
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_FINE = frozenset("\u200c\u200d")
-"""Joiners that emoji and some scripts are written with."""
+_ALLOWED = frozenset("\u200c\u200d")
+"""Joiners that emoji and some scripts need."""
 
 
 def as_markdown(text: object) -> str:
-    """Any text as one line of Markdown, with GitHub's, a hub's and Streamlit's additions, that means only itself.
+    """Escape any text as one line of Markdown, including the extensions of GitHub, the Hugging Face hub and Streamlit.
 
-    Where no escape helps, an invisible word joiner does.
+    Where a backslash has no effect, an invisible word joiner is inserted.
     """
-    line = _LATE.sub(_JOINER, " ".join(as_printable(text).split()))
-    line = _MEANS.sub(r"\\\g<0>", line.replace(_ICON, _ICON.replace("/", "\0")))
-    line = _STARTS.sub(lambda found: _started(found[0]), line)
+    line = _AUTOLINK.sub(_JOINER, " ".join(as_printable(text).split()))
+    line = _SPECIAL.sub(r"\\\g<0>", line.replace(_ICON, _ICON.replace("/", "\0")))
+    line = _LINE_START.sub(lambda match: _escape_start(match[0]), line)
     return line.replace("\0", "\\/").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def as_html(text: object) -> str:
-    """Any text for HTML, as content or within an attribute's quotes."""
+    """Escape any text for HTML, as content or inside a quoted attribute."""
     return escape(as_printable(text), quote=True)
 
 
 def as_printable(text: object) -> str:
-    r"""Any text with what a terminal or a reader would not show written out, such as `\x1b`; lines stay lines.
+    r"""Replace invisible characters by escape sequences such as `\x1b`; newlines and tabs are kept.
 
-    Control characters, a change of writing direction and the like can hide or forge what is shown.
+    Control characters, changes of the writing direction and similar characters can hide or forge displayed text.
     """
-    return "".join(sign if _is_shown(sign) else _written_out(sign) for sign in str(text))
+    return "".join(char if _is_visible(char) else _escape_sequence(char) for char in str(text))
 
 
-def _started(found: str) -> str:
+def listing(names: Iterable[str], limit: int = 10) -> str:
+    """The first `limit` names, quoted and separated by commas, and the number of the others."""
+    all_names = list(names)
+    more = f" and {len(all_names) - limit} more" if len(all_names) > limit else ""
+    return ", ".join(map(repr, all_names[:limit])) + more
+
+
+def _escape_start(found: str) -> str:
     return f"{found}\\" if found[0].isdigit() else f"\\{found}"
 
 
-def _is_shown(sign: str) -> bool:
-    return sign in "\n\t" or sign in _FINE or unicodedata.category(sign) not in _HIDDEN
+def _is_visible(char: str) -> bool:
+    return char in "\n\t" or char in _ALLOWED or unicodedata.category(char) not in _HIDDEN
 
 
-def _written_out(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
+def _escape_sequence(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

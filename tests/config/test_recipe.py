@@ -31,27 +31,27 @@ def resolve(overrides: dict[str, Any], values: dict[str, Any] = BASE, classes: i
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
-        ({"schedule.epoch": 1}, ["unknown key 'schedule.epoch'. Did you mean 'epochs'?"]),
-        ({"Schedule.epochs": 1}, ["unknown key 'Schedule'. Did you mean 'schedule'?"]),
-        ({"schedule.zzz": 1}, ["unknown key 'schedule.zzz'. Known: accumulate, batch_size, drop, epochs, "]),
-        ({"schedule.resolution": [{"size": 16, "unti": 1}]}, ["'schedule.resolution.0.unti'. Did you mean 'until'?"]),
-        ({"schedule.epochs": 0}, ["'schedule.epochs' must be greater than or equal to 1, found 0."]),
-        ({"schedule.epochs": True}, ["'schedule.epochs' must be a valid integer, found True."]),
-        ({"schedule.epochs": "8"}, ["'schedule.epochs' must be a valid integer, found '8'."]),
-        ({"schedule.epochs": 1.5}, ["'schedule.epochs' must be a valid integer, found 1.5."]),
-        ({"optimizer.lr": float("nan")}, ["'optimizer.lr' must be a finite number, found nan."]),
-        ({"data.resize": "zoom"}, ["'data.resize' must be 'crop', 'pad' or 'squash', found 'zoom'."]),
-        ({"data.image_size": "big"}, ["'data.image_size' must be a valid integer or 'auto', found 'big'."]),
-        ({"data.image_size": 1}, ["'data.image_size' must be greater than or equal to 8 or 'auto', found 1."]),
-        ({"train.threads": 0}, ["'train.threads' must be greater than or equal to 1 or 'auto', found 0."]),
-        ({"schedule": 3}, ["'schedule' must be a table, found 3."]),
-        ({"schedule.resolution": 3}, ["'schedule.resolution' must be a list, found 3."]),
-        ({"model.options": [1]}, ["'model.options' must be a table, found [1]."]),
+        ({"schedule.epoch": 1}, ["'schedule.epoch'", "'epochs'"]),
+        ({"Schedule.epochs": 1}, ["'Schedule'", "'schedule'"]),
+        ({"schedule.zzz": 1}, ["'schedule.zzz'", "accumulate, batch_size, drop, epochs, "]),
+        ({"schedule.resolution": [{"size": 16, "unti": 1}]}, ["'schedule.resolution.0.unti'", "'until'"]),
+        ({"schedule.epochs": 0}, ["'schedule.epochs'", "1", "found 0"]),
+        ({"schedule.epochs": True}, ["'schedule.epochs'", "integer", "found True"]),
+        ({"schedule.epochs": "8"}, ["'schedule.epochs'", "integer", "found '8'"]),
+        ({"schedule.epochs": 1.5}, ["'schedule.epochs'", "integer", "found 1.5"]),
+        ({"optimizer.lr": float("nan")}, ["'optimizer.lr'", "finite number", "found nan"]),
+        ({"data.resize": "zoom"}, ["'data.resize'", "'crop', 'pad' or 'squash'", "found 'zoom'"]),
+        ({"data.image_size": "big"}, ["'data.image_size'", "integer or 'auto'", "found 'big'"]),
+        ({"data.image_size": 1}, ["'data.image_size'", "8 or 'auto'", "found 1"]),
+        ({"train.threads": 0}, ["'train.threads'", "1 or 'auto'", "found 0"]),
+        ({"schedule": 3}, ["'schedule'", "table", "found 3"]),
+        ({"schedule.resolution": 3}, ["'schedule.resolution'", "list", "found 3"]),
+        ({"model.options": [1]}, ["'model.options'", "table", "found [1]"]),
         (
             {"schedule.resolution": [{"size": 16, "until": 0.5}, {"size": 24, "until": 0.4}]},
-            ["resolution stages must have rising 'until' values."],
+            ["'schedule'", "resolution", "'until'"],
         ),
         (
             {
@@ -61,25 +61,29 @@ def resolve(overrides: dict[str, Any], values: dict[str, Any] = BASE, classes: i
                 "schedule.resolution": [{"size": 16}],
             },
             [
-                "unknown key 'schedule.epoch'",
-                "'data.val_fraction' must be less than or equal to 0.5, found 0.9.",
-                "'augment.flip' must be 'none', 'random' or 'alternating', found 'both'.",
-                "'schedule.resolution.0.until' is missing.",
+                "'schedule.epoch'",
+                "'data.val_fraction'",
+                "found 0.9",
+                "'augment.flip'",
+                "found 'both'",
+                "'schedule.resolution.0.until'",
             ],
         ),
     ],
 )
-def test_mistakes_are_told_all_at_once(overrides: dict[str, Any], told: list[str]) -> None:
+def test_all_mistakes_are_reported_together(overrides: dict[str, Any], expected: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(overrides)
-    assert str(caught.value).startswith("Recipe: ")
-    for sentence in told:
-        assert sentence in str(caught.value)
+    assert caught.value.message.startswith("Recipe: ")
+    for part in expected:
+        assert part in caught.value.message
 
 
-def test_what_is_missing_is_told() -> None:
-    with pytest.raises(RecipeError, match=r"'name' is missing. 'model' is missing."):
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(RecipeError) as caught:
         resolve({}, values={})
+    assert "'name'" in caught.value.message
+    assert "'model'" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -98,12 +102,14 @@ def test_overrides_arrive(overrides: dict[str, Any], key: tuple[str, str], value
     assert getattr(getattr(resolve(overrides), table), name) == value
 
 
-def test_override_through_a_value_is_refused() -> None:
-    with pytest.raises(RecipeError, match="'name.first' cannot be set: 'name' holds 'own', not a table"):
+def test_override_below_a_value_is_an_error() -> None:
+    with pytest.raises(RecipeError) as caught:
         resolve({"name.first": 1})
+    for part in ("'name.first'", "'name'", "'own'"):
+        assert part in caught.value.message
 
 
-def test_overrides_leave_the_original_alone() -> None:
+def test_overrides_do_not_change_the_original() -> None:
     values: dict[str, Any] = {"schedule": {"epochs": 1}}
     assert with_overrides(values, {"schedule.epochs": 2, "a.b.c": 3}) == {
         "schedule": {"epochs": 2},
@@ -156,10 +162,12 @@ def test_a_recorded_setting_is_read_as_it_was(value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["schedule.epochs", "=4", " =4", ""])
-def test_set_without_key_or_value_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match="is not of the form key=value") as caught:
+def test_set_without_key_or_value_is_an_error(text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
         parse_overrides([text])
-    assert caught.value.fix == "Write, for example, --set schedule.epochs=4"
+    assert repr(text) in caught.value.message
+    assert "key=value" in caught.value.message
+    assert "--set schedule.epochs=4" in (caught.value.fix or "")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +186,7 @@ def test_when_holds(when: dict[str, int], classes: int, rows: int, holds: bool) 
     assert When(set={}, **when).holds(classes, rows) is holds
 
 
-def test_when_rows_apply_in_order_and_set_has_the_last_word() -> None:
+def test_when_rows_apply_in_order_and_overrides_apply_last() -> None:
     values = {
         **BASE,
         "when": [
@@ -193,14 +201,16 @@ def test_when_rows_apply_in_order_and_set_has_the_last_word() -> None:
     assert (resolved.schedule.epochs, resolved.schedule.batch_size, resolved.when) == (9, 20, ())
 
 
-def test_a_wrong_when_row_is_told_even_where_it_does_not_hold() -> None:
+def test_a_wrong_when_row_is_reported_even_where_its_conditions_are_not_met() -> None:
     values = {**BASE, "when": [{"min_classes": 1000, "set": {"schedule.epoch": 2}}]}
-    with pytest.raises(RecipeError, match="'when' row 1: unknown key 'schedule.epoch'"):
+    with pytest.raises(RecipeError) as caught:
         resolve({}, values)
+    assert "'when' row 1" in caught.value.message
+    assert "'schedule.epoch'" in caught.value.message
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_shipped_recipes_hold_for_any_data_and_round_trip(name: str, tmp_path: Path) -> None:
+def test_bundled_recipes_resolve_for_any_data_and_round_trip(name: str, tmp_path: Path) -> None:
     values = read_recipe_values(name)
     assert values["name"] == name
     assert values["description"].endswith(".")
@@ -239,7 +249,7 @@ def test_a_run_directory_means_its_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("fast" not in recipe_names(), reason="no recipe `fast` yet")
-def test_a_stray_file_does_not_hide_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_does_not_hide_a_bundled_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fast").mkdir()
     (tmp_path / "fast" / "recipe.toml").write_text('name = "stray"\n[model]\nname = "net"\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -248,17 +258,16 @@ def test_a_stray_file_does_not_hide_a_shipped_recipe(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["fsat", "no/such/recipe.toml", "gone.toml"])
-def test_unknown_recipes_say_what_there_is(name: str) -> None:
+def test_unknown_recipes_are_named(name: str) -> None:
     with pytest.raises(UnknownNameError, match=name):
         read_recipe(name)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"name = x\n", "is not valid TOML: .*line 1"), (b"\xff\xfe", "could not be read")]
-)
-def test_damaged_recipe_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+@pytest.mark.parametrize(("content", "reason"), [(b"name = x\n", "line 1"), (b"\xff\xfe", "can't decode byte 0xff")])
+def test_damaged_recipe_files_are_named(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "own.toml"
     path.write_bytes(content)
-    with pytest.raises(RecipeError, match=message) as caught:
+    with pytest.raises(RecipeError) as caught:
         read_recipe(path)
-    assert str(path) in str(caught.value)
+    assert str(path) in caught.value.message
+    assert reason in caught.value.message

@@ -1,4 +1,4 @@
-"""Small data sets on disk, and a cache of its own for each test."""
+"""Small data sets on disk, and a separate cache for each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 
 def pixels(seed: int, side: int = 10) -> np.ndarray:
-    """One picture of noise, uint8 `(side, side, 3)`."""
+    """One image of noise, uint8 `(side, side, 3)`."""
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
@@ -28,7 +28,7 @@ def png(seed: int, side: int = 10) -> bytes:
 
 
 def write_tree(root: Path, counts: Mapping[str, int], side: int = 10) -> Path:
-    """`{"train/cat": 3}` makes three pictures in that folder; no picture is there twice."""
+    """`{"train/cat": 3}` creates three images in that folder; all images differ."""
     seed = 0
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,10 @@ def write_parquet(
     label: str = "label",
     first: int = 0,
     more: Mapping[str, Any] | None = None,
-    pictures: Sequence[Any] | None = None,
+    images: Sequence[Any] | None = None,
 ) -> Path:
-    """A parquet file as the hub has them; with `names` its metadata tells the features."""
-    cells = pictures or [{"bytes": png(first + number), "path": None} for number in range(len(labels))]
+    """A parquet file in the hub's layout; `names` adds class names to its metadata."""
+    cells = images or [{"bytes": png(first + number), "path": None} for number in range(len(labels))]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if isinstance(cells[0], dict) else pa.binary()
     columns = {image: pa.array(cells, kind), label: pa.array(labels), **(more or {})}
     table = pa.table(columns)
@@ -70,7 +70,7 @@ def make() -> SimpleNamespace:
 
 @pytest.fixture(autouse=True)
 def _own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another one kept, save for the costly real data; none sees a data root it did not give."""
+    """Each test has its own cache, except for real data, and no data root from the environment."""
     if request.node.get_closest_marker("realdata") is None:
         monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path / "cache of the test"))
     monkeypatch.delenv("THIRTYTWO_DATA", raising=False)

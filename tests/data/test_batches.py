@@ -35,7 +35,7 @@ def test_normalised_is_the_plain_formula() -> None:
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 
-def test_normalised_training_pictures_have_mean_0_and_deviation_1() -> None:
+def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
     pixels = np.random.default_rng(2).integers(0, 200, (50, 8, 8, 3), dtype=np.uint8)
     out = normalised(torch.from_numpy(pixels), *channel_statistics(pixels))
     torch.testing.assert_close(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)

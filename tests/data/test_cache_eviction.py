@@ -1,4 +1,4 @@
-"""The cache on disk: bounded, never emptied under another process, and damage is noticed."""
+"""The cache on disk has a size limit, keeps entries in use by other processes, and detects damage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.data import cache
-from thirtytwo.data import cache_eviction as cache_room
+from thirtytwo.data import cache, cache_eviction
 from thirtytwo.errors import DataError
 
 KB = 1000
@@ -31,7 +30,7 @@ def key(number: int) -> str:
 
 
 def images(number: int, count: int = 200) -> np.ndarray:
-    """So many images of 3 kB."""
+    """An entry of `count` images of 3 kB each."""
     return np.random.default_rng(number).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
@@ -44,14 +43,14 @@ def kept(number: int, make: Callable[[], cache.Entry] | None = None, count: int 
 
 
 def names() -> set[str]:
-    return {entry.data or "" for entry in cache_room.stored(cache.entries_dir())}
+    return {entry.data or "" for entry in cache_eviction.stored(cache.entries_dir())}
 
 
 def age(number: int, seconds: float) -> None:
-    """As if it had been used so long ago."""
-    facts = cache.entries_dir() / key(number) / "entry.json"
-    then = facts.stat().st_mtime - seconds
-    os.utime(facts, (then, then))
+    """Set the time of the last use."""
+    record = cache.entries_dir() / key(number) / "entry.json"
+    then = record.stat().st_mtime - seconds
+    os.utime(record, (then, then))
 
 
 def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +63,7 @@ def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.Monke
     gc.collect()
     kept(3)
     assert names() == {"data 1", "data 3"}
-    assert sum(entry.size for entry in cache_room.stored(cache.entries_dir())) < 1_500 * KB
+    assert sum(entry.size for entry in cache_eviction.stored(cache.entries_dir())) < 1_500 * KB
 
 
 def test_an_entry_above_the_bound_is_kept_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +100,12 @@ def test_an_entry_that_another_process_has_open_stays() -> None:
     other = subprocess.Popen([sys.executable, "-c", OPEN, key(1)], text=True, **pipes)
     assert other.stdout is not None
     assert other.stdout.readline() == "open\n"
-    done = cache_room.make_room(cache.entries_dir(), 0)
+    done = cache_eviction.make_room(cache.entries_dir(), 0)
     assert [(entry.data, reason) for entry, reason in done.left] == [("data 1", "in use")]
     assert names() == {"data 1"}
     out, _ = other.communicate("")
     assert int(out) == total
-    assert [entry.data for entry in cache_room.make_room(cache.entries_dir(), 0).removed] == ["data 1"]
+    assert [entry.data for entry in cache_eviction.make_room(cache.entries_dir(), 0).removed] == ["data 1"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the system itself refuses")
@@ -118,7 +117,7 @@ def test_a_killed_process_keeps_nothing_in_use() -> None:
     other.stdout.readline()
     other.kill()
     other.communicate()
-    assert len(cache_room.make_room(cache.entries_dir(), 0).removed) == 1
+    assert len(cache_eviction.make_room(cache.entries_dir(), 0).removed) == 1
 
 
 def test_only_what_was_written_here_is_removed(place: Path, tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_only_what_was_written_here_is_removed(place: Path, tmp_path: Path) -> N
     outside.mkdir()
     (outside / "entry.json").write_text("mine")
     (place / ("a" * 32)).symlink_to(outside)
-    done = cache_room.remove(cache_room.stored(place))
+    done = cache_eviction.remove(cache_eviction.stored(place))
     assert not done.removed
     assert len(done.left) == 1
     assert done.freed > 600 * KB
@@ -150,11 +149,11 @@ def test_a_bound_that_is_no_number_is_named(text: str, monkeypatch: pytest.Monke
 
 
 def test_the_bound_is_a_share_of_a_small_disk(place: Path) -> None:
-    assert 0 < cache_room.limit_bytes(place) <= 20 * cache_room.GB
+    assert 0 < cache_eviction.limit_bytes(place) <= 20 * cache_eviction.GB
 
 
 def _write(file: Path, at: int, times: bool) -> None:
-    """Change one byte, with or without a trace in the file's times."""
+    """Change one byte, with or without updating the file's times."""
     state = file.stat()
     with file.open("r+b") as stream:
         stream.seek(at)
@@ -176,7 +175,7 @@ def test_damage_is_noticed_and_the_entry_made_anew(
         at = int(np.linspace(0, 6_144_000 - (1 << 16), 16)[7]) + 128  # of one of the blocks that are compared
     _write(place / key(1) / "train.npy", at, times)
     np.testing.assert_array_equal(kept(1, count=2000).images["train"], images(1, 2000))
-    assert "made anew" in caplog.text
+    assert "damaged" in caplog.text
 
 
 def test_opening_does_not_read_everything(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,24 +21,24 @@ def data_set(train: ImageSet, test: ImageSet | None = None, **more) -> DataSet:
     return DataSet("insects", train, None, test or image_set([0, 1] * 5, seed=1, classes=train.classes), "x", **more)
 
 
-def told(dataset: DataSet, words: str) -> list[str]:
-    return [finding.severity for finding in examine(dataset) if words in finding.what]
+def severities(dataset: DataSet, pattern: str) -> list[str]:
+    return [finding.severity for finding in examine(dataset) if re.search(pattern, finding.what)]
 
 
-def test_sound_data_gives_nothing_to_worry_about():
+def test_valid_data_has_no_warnings_or_errors():
     assert [finding for finding in examine(data_set(image_set([0, 1] * 50))) if finding.severity != "note"] == []
 
 
 @pytest.mark.parametrize(
-    ("labels", "words", "severity"),
+    ("labels", "pattern", "severity"),
     [
-        ([0] * 30 + [1] * 10, "1 of 2 classes have fewer than 20 training pictures: 'bee'", "warning"),
-        ([0] * 300 + [1] * 25, "Classes are uneven: 'ant' has 300 training pictures, 'bee' has 25", "warning"),
-        ([0] * 30, "train has no pictures of 'bee'", "error"),
+        ([0] * 30 + [1] * 10, "^1 of 2 classes .*20 .*'bee'", "warning"),
+        ([0] * 300 + [1] * 25, "'ant' .*300.*'bee' .*25", "warning"),
+        ([0] * 30, "^train .*'bee'", "error"),
     ],
 )
-def test_counts(labels, words, severity):
-    assert told(data_set(image_set(labels)), words) == [severity]
+def test_counts(labels, pattern, severity):
+    assert severities(data_set(image_set(labels)), pattern) == [severity]
 
 
 def test_duplicates_within_across_and_with_other_labels():
@@ -45,38 +47,40 @@ def test_duplicates_within_across_and_with_other_labels():
     train.images[3] = train.images[5]
     test.images[0] = train.images[4]
     test.images[1] = train.images[6]
-    found = {finding.what: finding.severity for finding in examine(data_set(train, test)) if "equal" in finding.what}
+    found = {finding.what: finding.severity for finding in examine(data_set(train, test)) if "groups" in finding.what}
     assert len(found) == 2
     conflict, across = found
-    assert conflict.startswith("1 groups of equal pictures have different labels: train row 6 (ant) = test row 1 (bee)")
-    assert across.startswith("2 groups of equal pictures lie in more than one split")
-    assert told(data_set(train, test), "2 pictures repeat another one of their split") == ["note"]
+    assert conflict.startswith("1 groups")
+    assert "labels: train row 6 (ant) = test row 1 (bee)" in conflict
+    assert across.startswith("2 groups")
+    assert "more than one split" in across
+    assert severities(data_set(train, test), "^2 images .*split: train row") == ["note"]
 
 
-def test_pictures_of_one_colour():
+def test_images_of_a_single_color():
     train = image_set([0, 1] * 25)
     train.images[7] = 9
-    assert told(data_set(train), "1 pictures of train are one colour all over: train row 7 (bee)") == ["warning"]
+    assert severities(data_set(train), r"^1 images of train .*color.*train row 7 \(bee\)") == ["warning"]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "words"),
+    ("sizes", "pattern"),
     [
-        ({(32, 32): 60}, "Every picture has 32×32 pixels; they are trained on at 8×8"),
-        ({(32, 20): 30, (40, 60): 30}, "Pictures are 32 to 40 pixels wide and 20 to 60 high"),
-        ({(5, 9): 2, (40, 60): 58}, "2 of 60 pictures are smaller than 8×8"),
-        ({(10, 90): 4, (40, 60): 56}, "4 of 60 pictures are more than 2 times as long as wide"),
+        ({(32, 32): 60}, "32×32 .*8×8"),
+        ({(32, 20): 30, (40, 60): 30}, "32 to 40 .*wide.* 20 to 60 .*high"),
+        ({(5, 9): 2, (40, 60): 58}, "^2 of 60 .*smaller than 8×8"),
+        ({(10, 90): 4, (40, 60): 56}, "^4 of 60 .*aspect ratio above 2"),
     ],
 )
-def test_sizes(sizes, words):
-    assert told(data_set(image_set([0, 1] * 25), sizes=sizes), words)
+def test_sizes(sizes, pattern):
+    assert severities(data_set(image_set([0, 1] * 25), sizes=sizes), pattern)
 
 
-def test_what_was_skipped_is_a_note():
-    assert told(data_set(image_set([0, 1] * 25), skipped=("Thumbs.db: junk",)), "Thumbs.db") == ["note"]
+def test_skipped_files_are_a_note():
+    assert severities(data_set(image_set([0, 1] * 25), skipped=("Thumbs.db: junk",)), "Thumbs.db") == ["note"]
 
 
-def test_the_worst_comes_first(make, tmp_path):
+def test_findings_are_ordered_by_severity(make, tmp_path):
     root = make.tree(tmp_path / "set", {"a": 30, "b": 5})
     (root / "a/3.png").write_bytes(b"")
     (root / "a/4.png").write_bytes((root / "a/5.png").read_bytes())
@@ -90,7 +94,7 @@ def test_the_worst_comes_first(make, tmp_path):
     assert order == sorted(order, key=["error", "warning", "note"].index)
 
 
-@pytest.mark.parametrize(("tree", "words"), [({"a": 3}, "one class only"), ({}, "holds no pictures")])
+@pytest.mark.parametrize(("tree", "words"), [({"a": 3}, "one class, 'a'"), ({}, "no images")])
 def test_data_that_cannot_be_used_is_a_finding(tree, words, make, tmp_path):
     (tmp_path / "set").mkdir()
     dataset, findings = diagnose(str(make.tree(tmp_path / "set", tree)))
@@ -99,7 +103,7 @@ def test_data_that_cannot_be_used_is_a_finding(tree, words, make, tmp_path):
     assert words in findings[0].what
 
 
-def test_unknown_data_is_no_finding():
+def test_unknown_data_is_an_error():
     with pytest.raises(UnknownNameError):
         diagnose("cifar11")
 
@@ -112,7 +116,7 @@ def test_class_counts():
     ]
 
 
-def test_the_sheet_shows_the_pictures_of_each_class(tmp_path):
+def test_the_sheet_shows_the_images_of_each_class(tmp_path):
     images = image_set([0, 1, 1, 0], classes=("a name that is far too long for the margin", "üñí\ncode"))
     images.images[images.labels == 0] = (255, 0, 0)
     images.images[images.labels == 1] = (0, 0, 255)
@@ -123,7 +127,7 @@ def test_the_sheet_shows_the_pictures_of_each_class(tmp_path):
     assert sheet.size == contact_sheet(images, per_class=2).size
 
 
-def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
+def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         write_sheet(image_set([0, 1]), tmp_path / "file" / "sheet.png")

@@ -28,7 +28,7 @@ def test_profile(counts, ratio, left):
     assert profile(np.array(counts), ratio).tolist() == left
 
 
-def pictures(counts, first=0):
+def image_set(counts, first=0):
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(labels), 8, 8, 3), dtype=np.uint8)
     images[:] = (first + np.arange(len(labels)) % 200)[:, None, None, None]
@@ -36,7 +36,7 @@ def pictures(counts, first=0):
 
 
 def test_only_train_is_thinned_and_by_the_seed():
-    data = DataSet("colours", pictures([90, 90, 90]), pictures([9] * 3, 100), pictures([12] * 3, 50), "abc")
+    data = DataSet("colors", image_set([90, 90, 90]), image_set([9] * 3, 100), image_set([12] * 3, 50), "abc")
     one, again, other = (long_tailed(data, 9, seed) for seed in (0, 0, 1))
     assert one.train.counts.tolist() == [90, 30, 10]
     assert one.val is data.val
@@ -44,18 +44,17 @@ def test_only_train_is_thinned_and_by_the_seed():
     assert one.train.rows.tolist() == again.train.rows.tolist()
     assert one.train.rows.tolist() != other.train.rows.tolist()
     assert len(set(one.train.rows.tolist())) == 130
-    assert (one.train.images[:, 0, 0, 0] == one.train.rows % 200).all(), "rows still name their pictures"
+    assert (one.train.images[:, 0, 0, 0] == one.train.rows % 200).all(), "rows still name their images"
     assert one.fingerprint == again.fingerprint
     assert len({one.fingerprint, other.fingerprint, data.fingerprint, long_tailed(data, 3, 0).fingerprint}) == 4
-    assert one.name == "colours?imbalance=9"
+    assert one.name == "colors?imbalance=9"
     (remark,) = one.skipped
-    assert remark.startswith(
-        "140 of 270 training pictures for imbalance 9: 90 are left of the most frequent class, 10 of"
-    )
+    for number in ("140 of 270", "imbalance 9", "90", "10", "seed 0"):
+        assert number in remark
 
 
 def test_validation_held_out_of_train_has_its_tail():
-    data = long_tailed(DataSet("colours", pictures([200] * 3), None, pictures([5] * 3), "abc"), 10, 0)
+    data = long_tailed(DataSet("colors", image_set([200] * 3), None, image_set([5] * 3), "abc"), 10, 0)
     train, val = hold_out(data.train, 0.1, 0)
     assert (train.counts + val.counts).tolist() == [200, 63, 20]
     assert val.counts[0] > val.counts[1] > val.counts[2] >= 1
@@ -78,9 +77,10 @@ def test_any_data_set_has_the_option(make, tmp_path):
 def test_ratios_that_are_none(value):
     with pytest.raises(DataError) as caught:
         load_dataset(f"digits?imbalance={value}")
-    assert str(caught.value).startswith(f"imbalance is {value!r}; expected a number of at least 1. Write")
+    assert f"imbalance is {value!r}" in caught.value.message
+    assert "?imbalance=100" in (caught.value.fix or "")
 
 
 def test_mistyped_option_is_helped():
-    with pytest.raises(UnknownNameError, match="digits has no option 'imbalanced'. Did you mean 'imbalance'?"):
+    with pytest.raises(UnknownNameError, match="digits .*'imbalanced'.*'imbalance'"):
         load_dataset("digits?imbalanced=3")

@@ -1,4 +1,4 @@
-"""A run's division is recorded by content: found again in a changed folder, and guarded against leakage."""
+"""A run's split is recorded by content: restored in a changed folder, and protected against leakage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows import Run, ensemble, evaluate, report, train
 
-A_CLASS = 40
+pytestmark = pytest.mark.slow
+
+PER_CLASS = 40
 SIZE = 16
 Changes = Callable[..., Run]
 
@@ -44,34 +46,34 @@ def noise(file: Path, seed: int) -> None:
     Image.fromarray(pixels).save(file)
 
 
-def noise_folder(root: Path, count: int = A_CLASS, first: int = 0) -> Path:
-    """`count` images of noise in each of two classes: nothing can be learnt of them but by heart."""
+def noise_folder(root: Path, count: int = PER_CLASS, first: int = 0) -> Path:
+    """`count` images of noise in each of two classes: a model can only memorize them."""
     for number in range(2 * count):
         noise(root / "ab"[number % 2] / f"{number}.png", first + number)
     return root
 
 
 @pytest.fixture(scope="module")
-def memorised(overrides: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
-    """A folder of noise and a run that has learnt its training images by heart; both left as they are."""
-    place = tmp_path_factory.mktemp("memorised")
+def overfitted(overrides: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A folder of noise and a run that memorized its training images; tests do not modify either."""
+    place = tmp_path_factory.mktemp("overfitted")
     folder = noise_folder(place / "noise")
     run = train(str(folder), recipe="fast", run=place / "run", overrides=overrides, epochs=60, device="cpu", show=False)
     return folder, run
 
 
 @pytest.fixture
-def changed(memorised: tuple[Path, Run], tmp_path: Path) -> tuple[Path, RunDir]:
-    """Copies of that folder and run, to do things with; the run says that its data is the copy."""
-    shutil.copytree(memorised[0], tmp_path / "noise")
-    shutil.copytree(memorised[1].path, tmp_path / "run")
+def changed(overfitted: tuple[Path, Run], tmp_path: Path) -> tuple[Path, RunDir]:
+    """Modifiable copies of that folder and run; the run records the copy as its data."""
+    shutil.copytree(overfitted[0], tmp_path / "noise")
+    shutil.copytree(overfitted[1].path, tmp_path / "run")
     run = RunDir(tmp_path / "run")
     place(run, tmp_path / "noise")
     return tmp_path / "noise", run
 
 
 def place(run: RunDir, folder: Path) -> None:
-    """Say where the run's data is, as if it had always been there."""
+    """Change the recorded location of the run's data."""
     environment = run.read_json(run.environment)
     environment["data"] |= {"spec": str(folder), "path": str(folder)}
     run.write_json(run.environment, environment)
@@ -86,12 +88,12 @@ def trained_files(folder: Path, run: RunDir) -> list[str]:
     return [name for file in sorted(folder.rglob("*.png")) if (name := file.relative_to(folder).as_posix()) not in held]
 
 
-def test_it_has_learnt_by_heart(memorised: tuple[Path, Run]) -> None:
-    folder, run = memorised
+def test_the_run_overfits(overfitted: tuple[Path, Run]) -> None:
+    folder, run = overfitted
     model = thirtytwo.load(run.path)
     files = trained_files(folder, RunDir(run.path))
-    said = model.predict([folder / file for file in files], top=1)
-    assert np.mean([one.top == file[0] for one, file in zip(said, files, strict=True)]) > 0.9  # type: ignore[union-attr]
+    results = model.predict([folder / file for file in files], top=1)
+    assert np.mean([one.top == file[0] for one, file in zip(results, files, strict=True)]) > 0.9  # type: ignore[union-attr]
 
 
 def test_a_changed_folder_never_gives_trained_images_as_test(
@@ -109,13 +111,13 @@ def test_a_changed_folder_never_gives_trained_images_as_test(
         (folder / file).rename((folder / file).parent / f"renamed-{number}.png")
     capsys.readouterr()
     metrics = evaluate(run.path, device="cpu")
-    told = capsys.readouterr().err
+    log = capsys.readouterr().err
     scored = [folder / file for file in files_of(run, "test")]
     assert not [file for file in scored if file.read_bytes() in seen], "trained on"
     assert len(scored) == metrics["n"] == len(test) - 2
     assert metrics["changed"] == {"missing": 2, "new": 15}
     for word in (*gone[4:], "0-added-0.png"):
-        assert word in told, word
+        assert word in log, word
     low, high = wilson(round(metrics["n"] / 2), metrics["n"], 3.3)
     assert low <= metrics["accuracy"]["value"] <= high
     assert run.read_json(run.metrics) == metrics
@@ -145,12 +147,12 @@ def test_images_keep_their_rows_and_the_report_its_images(changed: tuple[Path, R
     assert b"data:image" in report(run.path).read_bytes()
 
 
-def test_the_record_names_every_image_once(memorised: tuple[Path, Run]) -> None:
-    folder, run = memorised
+def test_the_record_names_every_image_once(overfitted: tuple[Path, Run]) -> None:
+    folder, run = overfitted
     split = json.loads((run.path / "split.json").read_text())
     parts = {name: split[name] for name in ("train", "val", "test")}
     hashes = [one for part in parts.values() for one in part["hashes"]]
-    assert len(hashes) == len(set(hashes)) == 2 * A_CLASS
+    assert len(hashes) == len(set(hashes)) == 2 * PER_CLASS
     assert all(len(one) == 16 for one in hashes)
     files = {file for part in parts.values() for file in part["files"]}
     assert files == {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
@@ -159,7 +161,7 @@ def test_the_record_names_every_image_once(memorised: tuple[Path, Run]) -> None:
     assert split["val_rows"] == parts["val"]["rows"]
 
 
-def test_a_run_without_hashes_says_what_to_do(changed: tuple[Path, RunDir]) -> None:
+def test_a_run_without_hashes_names_the_command(changed: tuple[Path, RunDir]) -> None:
     _, run = changed
     split = run.read_json(run.split)
     run.write_json(run.split, {key: value for key, value in split.items() if key not in ("train", "val", "test")})
@@ -169,7 +171,7 @@ def test_a_run_without_hashes_says_what_to_do(changed: tuple[Path, RunDir]) -> N
     assert run.read_json(run.split)["test_evaluations"] == split["test_evaluations"], "nothing was scored"
 
 
-# Where the data is
+# Location of the data
 
 
 def test_from_another_directory(overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ def test_other_images_in_the_place_of_the_run_s_are_other_data(changed: tuple[Pa
     assert evaluate(run.path, data=str(folder), device="cpu", show=False)["n"] == 12
 
 
-# The guard
+# Leakage checks
 
 
 @pytest.fixture
@@ -317,26 +319,26 @@ def quick(overrides: dict[str, Any], tmp_path: Path) -> Changes:
     return quick_train
 
 
-def test_a_start_on_the_same_folder_is_allowed(memorised: tuple[Path, Run], quick: Changes) -> None:
-    folder, run = memorised
+def test_a_start_on_the_same_folder_is_allowed(overfitted: tuple[Path, Run], quick: Changes) -> None:
+    folder, run = overfitted
     assert quick(folder, "next", pretrained=str(run.path)).metrics["n"]
 
 
 def test_a_folder_that_grew_may_start_from_the_former_run(
-    memorised: tuple[Path, Run], quick: Changes, tmp_path: Path
+    overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
-    shutil.copytree(memorised[0], tmp_path / "grown")
+    shutil.copytree(overfitted[0], tmp_path / "grown")
     for number in range(30):
         noise(tmp_path / "grown" / "ab"[number % 2] / f"0-added-{number}.png", 10_000 + number)
-    assert quick(tmp_path / "grown", "next", pretrained=str(memorised[1].path)).metrics["n"]
+    assert quick(tmp_path / "grown", "next", pretrained=str(overfitted[1].path)).metrics["n"]
 
 
 @pytest.mark.parametrize("relation", ["transfer.pretrained", "train.distill.run"])
 def test_held_out_images_of_a_changed_folder_are_guarded(
-    relation: str, memorised: tuple[Path, Run], quick: Changes, tmp_path: Path
+    relation: str, overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
-    """What the former run was trained on is test here: other names, other folder, the same seed."""
-    folder, run = memorised
+    """Training images of the first run are test images here, with other names and in another folder."""
+    folder, run = overfitted
     made = tmp_path / "made"
     for number, file in enumerate(trained_files(folder, RunDir(run.path))):
         part = "test" if number % 3 == 0 else "train"
@@ -349,8 +351,8 @@ def test_held_out_images_of_a_changed_folder_are_guarded(
     assert not (tmp_path / "next").exists()
 
 
-def test_the_same_folder_spelled_otherwise_with_another_seed(memorised: tuple[Path, Run], quick: Changes) -> None:
-    folder, run = memorised
+def test_the_same_folder_spelled_otherwise_with_another_seed(overfitted: tuple[Path, Run], quick: Changes) -> None:
+    folder, run = overfitted
     spelled = Path(os.path.relpath(folder))
     settings = {"data.split_seed": 5, "transfer.pretrained": str(run.path)}
     with pytest.raises(RecipeError, match="trained on") as caught:
@@ -359,8 +361,8 @@ def test_the_same_folder_spelled_otherwise_with_another_seed(memorised: tuple[Pa
     assert quick(spelled, "next", settings | {"data.split_seed": 0}).metrics["n"], "the fix works"
 
 
-def test_the_guard_follows_the_chain(memorised: tuple[Path, Run], quick: Changes, tmp_path: Path) -> None:
-    folder, first = memorised
+def test_the_guard_follows_the_chain(overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path) -> None:
+    folder, first = overfitted
     other = noise_folder(tmp_path / "other", 10, first=9000)
     second = quick(other, "second", pretrained=str(first.path))
     moved = first.path.with_name("elsewhere")
@@ -383,9 +385,9 @@ def _copies(folder: Path, run: RunDir, place: Path) -> Path:
 
 
 def test_members_that_were_trained_on_each_others_test(
-    memorised: tuple[Path, Run], quick: Changes, tmp_path: Path
+    overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
-    folder, run = memorised
+    folder, run = overfitted
     other = quick(folder, "other", {"data.split_seed": 5})
     with pytest.raises(ThirtytwoError, match="trained on|different"):
         ensemble([run.path, other.path], run=tmp_path / "both", device="cpu", show=False)
@@ -393,9 +395,9 @@ def test_members_that_were_trained_on_each_others_test(
 
 
 def test_a_calibration_run_that_was_trained_on_our_test(
-    memorised: tuple[Path, Run], quick: Changes, tmp_path: Path
+    overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
-    folder, run = memorised
+    folder, run = overfitted
     settings = {"data.train_on": "all", "data.calibrate_from": str(run.path)}
     with pytest.raises(RecipeError, match="trained on"):
         quick(folder, "all", settings | {"data.split_seed": 5})
@@ -420,10 +422,12 @@ def test_groups_stay_together(quick: Changes, tmp_path: Path) -> None:
     assert evaluate(run.path, device="cpu", show=False)["n"] == split["n_test"]
 
 
-@pytest.mark.parametrize(("pattern", "says"), [("(", "cannot be read"), ("nothing", "matches none of")])
-def test_patterns_that_group_nothing(pattern: str, says: str, memorised: tuple[Path, Run], quick: Changes) -> None:
-    with pytest.raises(DataError, match=says) as caught:
-        quick(memorised[0], "run", group_by=pattern)
+@pytest.mark.parametrize(("pattern", "message"), [("(", r"'\('.*--group-by"), ("nothing", "'nothing'.*--group-by")])
+def test_invalid_group_patterns_are_errors(
+    pattern: str, message: str, overfitted: tuple[Path, Run], quick: Changes
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        quick(overfitted[0], "run", group_by=pattern)
     assert caught.value.fix
 
 
@@ -457,8 +461,8 @@ def test_a_limit_above_what_there_is_changes_nothing(memorised: tuple[Path, Run]
 
 
 @pytest.mark.parametrize("train_on", ["train", "all"])
-def test_limit_train_is_what_is_trained_on(train_on: str, memorised: tuple[Path, Run], quick: Changes) -> None:
-    folder, run = memorised
+def test_limit_train_is_what_is_trained_on(train_on: str, overfitted: tuple[Path, Run], quick: Changes) -> None:
+    folder, run = overfitted
     more = {"data.train_on": "all", "data.calibrate_from": str(run.path)} if train_on == "all" else {}
     limited = quick(folder, "limited", more, limit_train=30)
     split = json.loads((limited.path / "split.json").read_text())
@@ -466,7 +470,7 @@ def test_limit_train_is_what_is_trained_on(train_on: str, memorised: tuple[Path,
     assert evaluate(limited.path, device="cpu", show=False).get("changed") is None, "what was left out is not new"
 
 
-# What we wrote into the data folder
+# Outputs in the data folder
 
 
 def test_our_own_outputs_are_no_classes(
@@ -486,7 +490,7 @@ def test_our_own_outputs_are_no_classes(
 
 
 def test_copies_of_test_images_are_not_trained_on(quick: Changes, tmp_path: Path) -> None:
-    """Neither where the user put them there; test stays as it is."""
+    """Outputs in the data folder are not data, and the test split stays the same."""
     for number in range(24):
         noise(tmp_path / "parts" / ("train", "test")[number % 3 == 0] / "ab"[number % 2] / f"{number}.png", number)
     shutil.copy(tmp_path / "parts/test/a/0.png", tmp_path / "parts/train/a/copy.png")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.split import hold_out, limit, part_off, split_of
+from thirtytwo.data.split import hold_out, limit, split_of, split_off
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -17,7 +17,7 @@ def image_set(*counts: int) -> ImageSet:
 
 
 def noise(*counts: int, first: int = 0) -> ImageSet:
-    """Images of which no two are equal; the classes one after the other."""
+    """Distinct images, ordered by class."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = [np.random.default_rng([first, n]).integers(0, 256, (4, 4, 3), dtype=np.uint8) for n in range(len(labels))]
     return ImageSet(np.stack(images), labels, tuple("abcdefghij"[: len(counts)]), np.arange(len(labels)))
@@ -42,9 +42,9 @@ def test_hold_out_takes_about_the_fraction_of_every_class(counts, fraction, seed
     assert sorted([*train.rows, *val.rows]) == list(images.rows)
     for part in (train, val):
         assert (np.diff(part.rows) > 0).all()
-        for row, label, picture in zip(part.rows, part.labels, part.images, strict=True):
+        for row, label, image in zip(part.rows, part.labels, part.images, strict=True):
             assert label == images.labels[row - 100]
-            np.testing.assert_array_equal(picture, images.images[row - 100])
+            np.testing.assert_array_equal(image, images.images[row - 100])
 
 
 def test_a_fraction_of_nothing_holds_nothing_out():
@@ -55,7 +55,7 @@ def test_a_fraction_of_nothing_holds_nothing_out():
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 40])
 @pytest.mark.parametrize("seed", range(8))
 def test_one_image_more_or_less_moves_at_most_one_other(count, seed):
-    """And none where a class has enough for both sides."""
+    """No image moves where a class has images on both sides."""
     images, added = noise(count, count), noise(count, count + 1)
     before, after = (contents(hold_out(one, 0.2, seed)[1]) for one in (images, added))
     new = contents(added) - contents(images)
@@ -81,7 +81,7 @@ def test_order_and_names_mean_nothing():
 
 
 def test_validation_and_test_are_drawn_apart():
-    kept, aside = part_off(noise(200, 200), 0.2, 0, "testing")
+    kept, aside = split_off(noise(200, 200), 0.2, 0, "testing")
     val = hold_out(noise(200, 200).take(kept), 0.2, 0)[1]
     assert len(aside) == pytest.approx(80, abs=32)
     assert len(val) == pytest.approx(64, abs=30)
@@ -126,7 +126,7 @@ def test_a_class_of_one_group_cannot_be_divided():
 
 
 def test_a_class_of_copies_cannot_be_divided():
-    with pytest.raises(DataError, match=r"'a' has 1 distinct picture"):
+    with pytest.raises(DataError, match=r"'a' has 1 distinct image"):
         hold_out(noise(1, 6).take(np.array([0, 0, 0, 1, 2, 3, 4])), 0.2, 0)
 
 
@@ -137,13 +137,13 @@ def test_hold_out_follows_the_seed():
     assert first != other
 
 
-def test_hold_out_names_classes_with_one_picture():
-    with pytest.raises(DataError, match=r"'b', 'c' have 1 picture each"):
+def test_hold_out_names_classes_with_one_image():
+    with pytest.raises(DataError, match=r"'b', 'c' have 1 image each"):
         hold_out(image_set(5, 1, 1), 0.1, 0)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
-def test_hold_out_refuses_other_fractions(fraction):
+def test_hold_out_rejects_invalid_fractions(fraction):
     with pytest.raises(DataError, match="expected 0 or more"):
         hold_out(image_set(5, 5), fraction, 0)
 
@@ -160,10 +160,10 @@ def test_limit_keeps_shares(counts, count, left):
     assert (np.diff(found.rows) > 0).all()
 
 
-def test_limit_leaves_small_sets_alone_and_refuses_too_few():
+def test_limit_keeps_small_sets_and_rejects_too_few():
     images = image_set(3, 3)
     assert limit(images, 6, 0) is images
-    with pytest.raises(DataError, match="1 pictures cannot cover 2 classes"):
+    with pytest.raises(DataError, match="1 images .*2 classes"):
         limit(images, 1, 0)
 
 

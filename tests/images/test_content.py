@@ -1,4 +1,4 @@
-"""An image is known again by its content: not by its name, its metadata or the size that it is wanted at."""
+"""Content hashes do not depend on the name, the metadata or the requested size of an image."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from thirtytwo.images.decode import (
 SHAPE = (6, 9, 3)
 
 
-def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def noise_image(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -39,7 +39,7 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size; its pixels are not there."""
+    """A PNG with a given size in its header and no pixel data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -60,9 +60,9 @@ def huge_png(width: int, height: int) -> bytes:
     ],
 )
 def test_lossless_formats_keep_every_pixel(kind, options, tmp_path):
-    expected = picture()
+    expected = noise_image()
     data = encoded(expected, kind, **options)
-    file = tmp_path / "picture"
+    file = tmp_path / "image"
     file.write_bytes(data)
     for source in (data, file, str(file)):
         found = decode(source)
@@ -130,7 +130,7 @@ def test_converting_in_bands_changes_nothing(mode, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
 @pytest.mark.parametrize(("mode", "most"), [("RGBA", 650), ("P", 450), ("I;16", 650), ("CMYK", 650)])
-def test_the_largest_pictures_take_little_more_than_they_are(mode, most, tmp_path):
+def test_the_largest_images_need_little_more_memory_than_their_size(mode, most, tmp_path):
     """49 megapixels are 147 MB as RGB and 196 MB in Pillow; converted at once they took 1,450 MB."""
     Image.new(mode, (7000, 7000)).save(tmp_path / "large.tif", compression="tiff_lzw")
     code = (
@@ -149,7 +149,7 @@ def test_exif_orientation_is_applied_as_pillow_does(orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    data = encoded(picture(), kind, exif=exif, **options)
+    data = encoded(noise_image(), kind, exif=exif, **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(decode(data), expected)
 
@@ -163,28 +163,28 @@ def test_animations_give_their_first_frame():
         assert tuple(decode(data)[0, 0]) == (255, 0, 0)
 
 
-PNG = encoded(picture(shape=(40, 40, 3)))
-JPEG = encoded(picture(shape=(40, 40, 3)), "JPEG")
-WEBP = encoded(picture(shape=(40, 40, 3)), "WEBP", lossless=True)
+PNG = encoded(noise_image(shape=(40, 40, 3)))
+JPEG = encoded(noise_image(shape=(40, 40, 3)), "JPEG")
+WEBP = encoded(noise_image(shape=(40, 40, 3)), "WEBP", lossless=True)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"hello, this is text", "not a picture"),
-        (b"\x00" * 100, "not a picture"),
-        (b"%PDF-1.7 " + b"x" * 50, "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"hello, this is text", "not an image"),
+        (b"\x00" * 100, "not an image"),
+        (b"%PDF-1.7 " + b"x" * 50, "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 50, "HEIC"),
-        (PNG[: len(PNG) // 2], "damaged or cut short"),
-        (JPEG[: len(JPEG) // 2], "damaged or cut short"),
-        (WEBP[: len(WEBP) // 2], "damaged or cut short"),
-        (PNG[:20], "damaged or cut short"),
-        (PNG[:60] + b"\xff" * 40 + PNG[100:], "damaged or cut short"),
-        (JPEG[:3], "damaged or cut short"),
-        (encoded(picture(shape=(1, 1, 3))), "1×1"),
-        (encoded(picture(shape=(1, 50, 3))), "50×1"),
+        (PNG[: len(PNG) // 2], "damaged or truncated"),
+        (JPEG[: len(JPEG) // 2], "damaged or truncated"),
+        (WEBP[: len(WEBP) // 2], "damaged or truncated"),
+        (PNG[:20], "damaged or truncated"),
+        (PNG[:60] + b"\xff" * 40 + PNG[100:], "damaged or truncated"),
+        (JPEG[:3], "damaged or truncated"),
+        (encoded(noise_image(shape=(1, 1, 3))), "1×1"),
+        (encoded(noise_image(shape=(1, 50, 3))), "50×1"),
         (huge_png(20_000, 20_000), "20000×20000"),
         (huge_png(10_000, 10_000), "10000×10000"),
         (huge_png(50_001, 1_000), "50001×1000"),
@@ -204,16 +204,23 @@ def test_bad_files_are_named_with_the_reason(data, message, tmp_path):
     assert "upload 3" in caught.value.message
 
 
-def test_missing_files_and_folders_are_no_pictures(tmp_path):
-    with pytest.raises(ImageError, match=r"nowhere\.png does not exist"):
+def test_missing_files_and_folders_are_errors(tmp_path):
+    with pytest.raises(ImageError, match=r"nowhere\.png"):
         decode(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="is a folder"):
         decode(tmp_path)
 
 
-def test_damaged_bytes_end_in_an_image_error_or_a_picture():
+def test_damaged_bytes_end_in_an_image_error_or_an_image():
     rng = random.Random(0)
-    for data in (PNG, JPEG, WEBP, encoded(picture(), "GIF"), encoded(picture(), "TIFF"), encoded(picture(), "BMP")):
+    for data in (
+        PNG,
+        JPEG,
+        WEBP,
+        encoded(noise_image(), "GIF"),
+        encoded(noise_image(), "TIFF"),
+        encoded(noise_image(), "BMP"),
+    ):
         for _ in range(40):
             broken = bytearray(data)
             for _ in range(rng.randint(1, 8)):
@@ -223,8 +230,8 @@ def test_damaged_bytes_end_in_an_image_error_or_a_picture():
 
 
 @pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
-def test_resize_leaves_pictures_of_the_right_size_alone(rule):
-    image = picture(shape=(32, 32, 3))
+def test_resize_returns_images_of_the_right_size_unchanged(rule):
+    image = noise_image(shape=(32, 32, 3))
     assert resize(image, 32, rule) is image
 
 
@@ -258,18 +265,18 @@ def test_shrinking_averages_rather_than_picks():
 
 def test_read_size_needs_the_header_only():
     assert read_size(PNG[:60]) == (40, 40)
-    assert read_size(encoded(picture())) == (9, 6)
+    assert read_size(encoded(noise_image())) == (9, 6)
     with pytest.raises(ImageError, match="20000"):
         read_size(huge_png(20_000, 20_000))
 
 
-def test_unknown_rule_is_refused():
+def test_unknown_rule_is_an_error():
     with pytest.raises(DataError, match="stretch"):
-        resize(picture(), 32, "stretch")
+        resize(noise_image(), 32, "stretch")
 
 
 def test_load_image_is_decode_then_resize():
-    data = encoded(picture(shape=(50, 70, 3)))
+    data = encoded(noise_image(shape=(50, 70, 3)))
     loaded = load_image(data, 16, "pad")
     np.testing.assert_array_equal(loaded.pixels, resize(decode(data), 16, "pad"))
 
@@ -279,7 +286,7 @@ def test_load_image_is_decode_then_resize():
 def test_large_jpegs_are_read_at_a_smaller_scale(shape, orientation, rule):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    smooth = np.asarray(Image.fromarray(picture(shape=(12, 16, 3))).resize(shape[1::-1], Image.Resampling.BICUBIC))
+    smooth = np.asarray(Image.fromarray(noise_image(shape=(12, 16, 3))).resize(shape[1::-1], Image.Resampling.BICUBIC))
     data = encoded(smooth, "JPEG", quality=95, exif=exif)
     whole = decode(data)
     loaded = load_image(data, 32, rule)
@@ -338,7 +345,7 @@ def test_suffixes_are_lower_case():
 
 
 def large(mode: str, format: str, side: int = 3000, **options) -> bytes:
-    """A file of noise in blocks, so that it is quickly written and no decoder can skip anything."""
+    """A file of noise in blocks, which is written quickly and which no decoder can shortcut."""
     channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4}
     if mode in channels:
         blocks = np.random.default_rng(0).integers(0, 256, (side // 50, side // 50, channels[mode]), dtype=np.uint8)
@@ -351,7 +358,7 @@ def large(mode: str, format: str, side: int = 3000, **options) -> bytes:
 
 
 def several_scans(data: bytes) -> bytes:
-    """A baseline JPEG whose first scan claims fewer components than its frame has, as those with one scan each do."""
+    """A baseline JPEG whose first scan lacks components of the frame, as with one scan per component."""
     at = data.index(b"\xff\xda")
     return data[: at + 4] + b"\1" + data[at + 5 :]
 

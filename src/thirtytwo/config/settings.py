@@ -1,4 +1,4 @@
-"""Strict tables: settings that are checked once, and every mistake in them told at once."""
+"""Strict settings: tables that are validated once, with all mistakes reported together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thirtytwo.errors import RecipeError, did_you_mean
 
 
 class Settings(BaseModel):
-    """Base of every table of settings: unknown keys are refused, values do not change afterwards."""
+    """Base class of every table of settings: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -21,12 +21,17 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
-    """Check `values` against `kind` and report every mistake at once, unknown keys with close matches.
+    """Validate `values` against the model `kind` and report all mistakes together, unknown keys with close matches.
 
-    Nothing is converted: a number in quotes or a truth value is no number.
+    Validation is strict: strings and booleans are not converted to numbers.
+
+    Args:
+        kind: settings class to create.
+        values: nested tables, as read from TOML.
+        where: what error messages begin with, such as `Recipe 'fast'`.
 
     Raises:
-        RecipeError: names `where`, each wrong key, what was found and what was expected.
+        RecipeError: names `where`, each wrong key, the value found and the value expected.
     """
     try:
         return kind.model_validate_json(json.dumps(dict(values), default=_plain), strict=True)
@@ -35,12 +40,12 @@ def parse_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy numbers as Python's, anything else that JSON lacks as text."""
+    """NumPy scalars as Python numbers, any other type that JSON lacks as text."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
 def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
-    """One sentence a mistake; what the branches of a union expect is told together."""
+    """One sentence per mistake; the branches of a union are combined into one sentence."""
     sentences: list[str] = []
     expected: dict[str, list[str]] = {}
     found: dict[str, Any] = {}
@@ -54,8 +59,8 @@ def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             sentences.append(f"{key!r} is missing.")
         elif problem["type"] == "value_error":
-            told = problem["msg"].removeprefix("Value error, ")
-            sentences.append(f"{key!r}: {told}." if key else f"{told}.")
+            reason = problem["msg"].removeprefix("Value error, ")
+            sentences.append(f"{key!r}: {reason}." if key else f"{reason}.")
         else:
             expected.setdefault(key, []).append(EXPECTED.get(problem["type"]) or problem["msg"].split("should be ")[-1])
             found[key] = problem["input"]
@@ -64,15 +69,15 @@ def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
 
 
 EXPECTED = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
-"""pydantic's errors to TOML's words, where pydantic's own would not be understood."""
+"""Expected types in TOML's terms, by pydantic's error type, where pydantic's own text would be unclear."""
 
 
 def _key(kind: type[BaseModel], location: Iterable[Any]) -> tuple[list[Any], type[BaseModel] | None]:
-    """The key that pydantic's `location` means, without the union branches it adds, and the table that key is in."""
+    """The key at pydantic's `location`, without the union branches it adds, and the settings class that holds it."""
     steps: list[Any] = []
     parent: type[BaseModel] | None = None
     table: type[BaseModel] | None = kind
-    named = False  # the next step is a name that the user chose
+    named = False  # whether the next step is a name chosen by the user
     for step in location:
         if not isinstance(step, int) and not named:
             if table is None:

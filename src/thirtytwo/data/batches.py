@@ -1,4 +1,4 @@
-"""Training batches cut from tensors that stay on the device."""
+"""Training batches from tensors that stay on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thirtytwo.data.types import ImageSet
 
 
 def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 `(N, H, W, 3)`, on the scale 0 to 1."""
+    """Mean and standard deviation of each channel of images uint8 `(N, H, W, 3)`, on a scale from 0 to 1."""
     total = np.zeros(3)
     squares = np.zeros(3)
     for start in range(0, len(images), 4096):
@@ -31,23 +31,32 @@ def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...]
 def normalised(
     images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """uint8 `(N, H, W, 3)` as float `(N, 3, H, W)` in channels-last memory, zero mean and unit deviation."""
+    """Normalize images uint8 `(N, H, W, 3)` to float `(N, 3, H, W)` in channels-last memory format.
+
+    `mean` and `std` have one value per channel, on a scale from 0 to 1.
+    """
     scale = torch.tensor([1 / (255 * value) for value in std], device=images.device)
     offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
     return (images.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
 
 
 def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`; memory maps are read into memory."""
+    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`; memory maps are copied."""
     pixels, labels = (np.require(part, requirements=["C", "W"]) for part in (images.images, images.labels))
     return torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
 
 
 class Batches:
-    """An epoch's batches, anew each time it is iterated; the order depends on seed and epoch alone.
+    """Iterable over the batches of one epoch; the order depends only on `seed` and `epoch`.
 
-    Each row comes once, or where `chances` float `(N,)` are given, as many rows are drawn by them with replacement.
-    `augment` takes `(positions int64 (B,), epoch, step in epoch)` and gives images and labels.
+    Each image is used once; where `chances` float `(N,)` are set, as many images are sampled with replacement, with
+    these weights.
+
+    Args:
+        count: number of training images N.
+        batch_size: images per batch B; the incomplete last batch is dropped.
+        seed: seed of the order.
+        make: returns images and labels for `(positions int64 (B,), epoch, step within the epoch)`.
     """
 
     def __init__(
@@ -76,6 +85,6 @@ class Batches:
 
 
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments, so that a resumed epoch equals the first try."""
+    """A CPU generator that depends only on its arguments, so that a resumed epoch repeats the original one."""
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

@@ -1,4 +1,4 @@
-"""From labelled but undecoded pictures to a data set: checks, splits, decoding."""
+"""Build a data set from labelled, undecoded images: checks, splits, decoding."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ import PIL
 
 from thirtytwo.data import cache
 from thirtytwo.data.source import Request
-from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, part_off
+from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+from thirtytwo.text import listing
 
 Source: TypeAlias = bytes | Path
 Stream: TypeAlias = Callable[[Positions], Iterator[Source]]
@@ -33,21 +34,26 @@ AUTO_SIZE = 32
 TEST_FRACTION = 0.2
 _SMALLEST_SIDE = 8
 _LARGEST_SIDE = 1024
-_PROBED = 256
+_SIZE_SAMPLE = 256
 _CHUNK = 128
-_NAMED = 10
+_MAX_NAMED = 10
 _NO_PIXELS: Pixels = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class UndecodedPart:
     """One split before decoding.
 
-    `labels` and `rows` int64 `(N,)`, `rows` rising; `stream` yields the pictures of the rows it is given, in order;
-    `name_of` says what an error message calls a row; `random_access` tells that rows far apart cost no more. `groups`
-    names what each row belongs to, where rows that belong together must stay in one part.
+    Attributes:
+        labels: int64 `(N,)`, indices into the classes.
+        rows: increasing positions in the split as stored, int64 `(N,)`.
+        stream: yields the encoded images of the given rows, in their order.
+        name_of: name of a row in error messages.
+        files: file of each image; None where images are not files.
+        random_access: whether reading distant rows is as fast as reading consecutive ones.
+        groups: group of each image, for images that must stay in one split; None: no groups.
     """
 
     labels: npt.NDArray[np.int64]
@@ -58,8 +64,8 @@ class Part:
     random_access: bool = False
     groups: tuple[str, ...] | None = None
 
-    def take(self, positions: Positions) -> Part:
-        """The pictures at `positions`, which rise."""
+    def take(self, positions: Positions) -> UndecodedPart:
+        """The images at `positions`, which must be increasing."""
         return replace(
             self,
             labels=self.labels[positions],
@@ -70,78 +76,85 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class UndecodedDataSet:
     """A data set before decoding.
 
-    `where` is what error messages call it; `content` names the bytes it will be decoded from, or gives None where they
-    have no name; with `all_in_all` a split that lacks a class is an error, not a remark.
+    Attributes:
+        name: name of the data set.
+        where: what error messages call it, such as its folder.
+        classes: class names in the order of the labels.
+        parts: the splits by name.
+        content: returns a key of the encoded content for the cache, or None where it has none.
+        superclasses: superclass of each class, where the data has them.
+        skipped: what was left out, and why.
+        all_in_all: whether a split that lacks a class is an error instead of a note in `skipped`.
     """
 
     name: str
     where: str
     classes: tuple[str, ...]
-    parts: Mapping[Split, Part]
+    parts: Mapping[Split, UndecodedPart]
     content: Callable[[], str | None]
     superclasses: Mapping[str, str] | None = None
     skipped: tuple[str, ...] = ()
     all_in_all: bool = False
 
 
-class UnreadablePicturesError(DataError):
-    """Pictures of a data set that cannot be read; names the first few."""
+class UnreadableImagesError(DataError):
+    """Images of a data set that cannot be read; names the first few."""
 
     def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError]) -> None:
         self.causes = causes
         messages = [cause.message.rstrip(".") for cause in causes.values()]
-        more = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
+        more = f"; and {len(messages) - _MAX_NAMED} more" if len(messages) > _MAX_NAMED else ""
         super().__init__(
-            f"{where}: {len(messages)} of {total} pictures cannot be read: {'; '.join(messages[:_NAMED])}{more}.",
+            f"{where}: {len(messages)} of {total} images cannot be read: {'; '.join(messages[:_MAX_NAMED])}{more}.",
             "Delete them or copy them again; `thirtytwo data doctor` lists all of them.",
         )
 
 
-def carry_out(plan: Plan, request: Request) -> DataSet:
-    """Check the plan, decode it or open what was decoded before, and set a test apart where it has none.
+def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
+    """Check a data set, decode it or load it from the cache, and split off a test set where it has none.
 
     Raises:
-        DataError: the plan does not make a data set, or pictures cannot be read.
+        DataError: it does not form a valid data set, or images cannot be read.
     """
-    check(request)
-    plan = _as_stored(plan) if request.whole else _with_all_classes(plan)
-    if not request.whole and "test" not in plan.parts:
-        _check_enough(plan)
+    check_request(request)
+    undecoded = _without_empty_splits(undecoded) if request.whole else _with_all_classes(undecoded)
+    if not request.whole and "test" not in undecoded.parts:
+        _check_divisible(undecoded)
     try:
-        entry = _entry(plan, request)
-    except UnreadablePicturesError as error:
+        entry = _load_or_decode(undecoded, request)
+    except UnreadableImagesError as error:
         if request.unreadable is None:
             raise
         request.unreadable.extend(error.causes.values())
-        plan = _without(plan, error.causes)
-        entry = _entry(plan, request)
-    sets = {name: _image_set(plan, name, entry) for name in plan.parts}
+        undecoded = _without(undecoded, error.causes)
+        entry = _load_or_decode(undecoded, request)
+    sets = {name: _image_set(undecoded, name, entry) for name in undecoded.parts}
     found = DataSet(
-        name=plan.name,
-        train=sets.get("train") or _nothing(plan.classes, next(iter(sets.values()))),
+        name=undecoded.name,
+        train=sets.get("train") or _empty_like(undecoded.classes, next(iter(sets.values()))),
         val=sets.get("val"),
         test=sets.get("test"),
         fingerprint=entry.fingerprint,
-        superclasses=plan.superclasses,
-        skipped=plan.skipped,
+        superclasses=undecoded.superclasses,
+        skipped=undecoded.skipped,
         sizes=entry.sizes,
     )
-    return found if request.whole or found.test is not None else set_test_apart(found, request.seed)
+    return found if request.whole or found.test is not None else split_off_test(found, request.seed)
 
 
-def set_test_apart(data: DataSet, seed: int) -> DataSet:
-    """`data`, which has no test, with a part of train as test.
+def split_off_test(data: DataSet, seed: int) -> DataSet:
+    """Split off a test set from the training images of `data`, which has none.
 
     Raises:
-        DataError: a class that cannot be in both.
+        DataError: a class that cannot be in both sets.
     """
-    kept, aside = part_off(data.train, TEST_FRACTION, seed, "testing")
-    train, test = data.train.take(kept), data.train.take(aside)
+    kept, held = split_off(data.train, TEST_FRACTION, seed, "testing")
+    train, test = data.train.take(kept), data.train.take(held)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
-    remark = f"no test split: {len(aside)} of {len(data.train)} pictures were set aside as test (seed {seed})"
+    remark = f"no test split: {len(held)} of {len(data.train)} images were split off as test (seed {seed})"
     return replace(
         data,
         train=train,
@@ -151,21 +164,27 @@ def set_test_apart(data: DataSet, seed: int) -> DataSet:
     )
 
 
-def _image_set(plan: Plan, name: Split, entry: cache.Entry) -> ImageSet:
-    part = plan.parts[name]
+def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry) -> ImageSet:
+    part = undecoded.parts[name]
     groups = None if part.groups is None else group_ids(part.groups)
     return ImageSet(
-        entry.images[name], part.labels, plan.classes, part.rows, part.files, hashes=entry.hashes[name], groups=groups
+        entry.images[name],
+        part.labels,
+        undecoded.classes,
+        part.rows,
+        part.files,
+        hashes=entry.hashes[name],
+        groups=groups,
     )
 
 
-def _nothing(classes: tuple[str, ...], like: ImageSet) -> ImageSet:
-    """No images, of the size of others."""
+def _empty_like(classes: tuple[str, ...], like: ImageSet) -> ImageSet:
+    """An empty set with images of the same size as `like`."""
     return replace(like.take(np.zeros(0, dtype=np.int64)), classes=classes)
 
 
 def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.NDArray[np.int64]]]) -> str:
-    """Name of the content: class names, and name, pixels and labels of each split."""
+    """Hash of a data set's content: class names, and name, pixels and labels of each split."""
     found = hashlib.blake2b("\0".join(classes).encode(), digest_size=16)
     for name, images, labels in splits:
         found.update(f"{name} {images.shape}".encode())
@@ -174,15 +193,12 @@ def fingerprint(classes: Sequence[str], splits: Iterable[tuple[str, Pixels, npt.
     return found.hexdigest()
 
 
-def listed(names: Iterable[str], most: int = _NAMED) -> str:
-    """The first few names, quoted, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(map(repr, every[:most])) + more
+def check_request(request: Request) -> None:
+    """Check image size and resize rule.
 
-
-def check(request: Request) -> None:
-    """Refuse sizes and resize rules that there are not."""
+    Raises:
+        DataError: either is invalid.
+    """
     if request.resize not in RESIZE_RULES:
         raise DataError(f"Unknown resize rule {request.resize!r}.", f"Expected one of: {', '.join(RESIZE_RULES)}.")
     if request.image_size != "auto" and not _SMALLEST_SIDE <= request.image_size <= _LARGEST_SIDE:
@@ -191,96 +207,102 @@ def check(request: Request) -> None:
         )
 
 
-def _with_all_classes(plan: Plan) -> Plan:
-    """The plan without classes that no split shows.
+def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
+    """The data set without classes that no split has.
 
     Raises:
-        DataError: no picture, one class, or a class that a split lacks and must not lack.
+        DataError: no images, only one class, or a split that lacks a class that it must have.
     """
-    filled = {name: part for name, part in plan.parts.items() if len(part.labels)}
-    empty = tuple(f"{name}: no pictures" for name in plan.parts if name not in filled)
-    plan = replace(plan, parts=filled, skipped=(*plan.skipped, *empty))
+    filled = {name: part for name, part in undecoded.parts.items() if len(part.labels)}
+    empty = tuple(f"{name}: no images" for name in undecoded.parts if name not in filled)
+    undecoded = replace(undecoded, parts=filled, skipped=(*undecoded.skipped, *empty))
     if not filled:
-        raise DataError(f"{plan.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
+        raise DataError(f"{undecoded.where} contains no images.", f"Expected {FORMATS} files in one folder per class.")
     if "train" not in filled:
         raise DataError(
-            f"{plan.where} has no pictures to train on; found {', '.join(plan.parts)}.", "Add a train split."
+            f"{undecoded.where} has no training images; found {', '.join(undecoded.parts)}.", "Add a train split."
         )
-    counts = {name: np.bincount(part.labels, minlength=len(plan.classes)) for name, part in plan.parts.items()}
+    counts = {
+        name: np.bincount(part.labels, minlength=len(undecoded.classes)) for name, part in undecoded.parts.items()
+    }
     shown = np.flatnonzero(sum(counts.values()))
     if len(shown) < 2:
         raise DataError(
-            f"{plan.where} has pictures of one class only, {plan.classes[shown[0]]!r}; expected at least 2 classes.",
-            "Put the pictures of each class into a folder of its own.",
+            f"{undecoded.where} has images of only one class, {undecoded.classes[shown[0]]!r}; expected at least 2.",
+            "Put the images of each class into a folder of its own.",
         )
-    missing = {name: [plan.classes[index] for index in shown if not found[index]] for name, found in counts.items()}
+    missing = {
+        name: [undecoded.classes[index] for index in shown if not found[index]] for name, found in counts.items()
+    }
     remarks: list[str] = []
     problems: list[str] = []
     for name, lacking in missing.items():
         if lacking:
-            sentence = f"{name} has no pictures of {listed(lacking)}"
-            (problems if name == "train" or plan.all_in_all else remarks).append(sentence)
+            sentence = f"{name} has no images of {listing(lacking)}"
+            (problems if name == "train" or undecoded.all_in_all else remarks).append(sentence)
     if problems:
         raise DataError(
-            f"{plan.where}: {'; '.join(problems)}, which other splits have.",
-            "Every split needs pictures of every class: add them, or remove the class everywhere.",
+            f"{undecoded.where}: {'; '.join(problems)}, which other splits have.",
+            "Every split needs images of every class: add them, or remove the class from all splits.",
         )
-    if len(shown) == len(plan.classes):
-        return replace(plan, skipped=(*plan.skipped, *remarks))
-    absent = sorted(set(range(len(plan.classes))) - set(shown.tolist()))
-    remarks.append(f"classes without a picture in any split were left out: {listed(plan.classes[i] for i in absent)}")
-    renumbered = np.zeros(len(plan.classes), dtype=np.int64)
+    if len(shown) == len(undecoded.classes):
+        return replace(undecoded, skipped=(*undecoded.skipped, *remarks))
+    absent = sorted(set(range(len(undecoded.classes))) - set(shown.tolist()))
+    remarks.append(f"left out classes without images in any split: {listing(undecoded.classes[i] for i in absent)}")
+    renumbered = np.zeros(len(undecoded.classes), dtype=np.int64)
     renumbered[shown] = np.arange(len(shown))
     return replace(
-        plan,
-        classes=tuple(plan.classes[index] for index in shown),
-        parts={name: replace(part, labels=renumbered[part.labels]) for name, part in plan.parts.items()},
-        skipped=(*plan.skipped, *remarks),
+        undecoded,
+        classes=tuple(undecoded.classes[index] for index in shown),
+        parts={name: replace(part, labels=renumbered[part.labels]) for name, part in undecoded.parts.items()},
+        skipped=(*undecoded.skipped, *remarks),
     )
 
 
-def _as_stored(plan: Plan) -> Plan:
-    """The plan without splits and classes that have no pictures, whatever else it lacks.
+def _without_empty_splits(undecoded: UndecodedDataSet) -> UndecodedDataSet:
+    """The data set without splits that have no images, otherwise unchecked.
 
     Raises:
-        DataError: no picture at all.
+        DataError: no images at all.
     """
-    filled = {name: part for name, part in plan.parts.items() if len(part.labels)}
+    filled = {name: part for name, part in undecoded.parts.items() if len(part.labels)}
     if not filled:
-        raise DataError(f"{plan.where} holds no pictures.", f"Expected {FORMATS} files in one folder per class.")
-    return replace(plan, parts=filled)
+        raise DataError(f"{undecoded.where} contains no images.", f"Expected {FORMATS} files in one folder per class.")
+    return replace(undecoded, parts=filled)
 
 
-def _check_enough(plan: Plan) -> None:
-    """Refuse before anything is decoded what cannot be divided afterwards.
+def _check_divisible(undecoded: UndecodedDataSet) -> None:
+    """Check before decoding that a test set can be split off afterwards.
 
     Raises:
-        DataError: a class with a single picture.
+        DataError: a class with a single image.
     """
-    train = plan.parts["train"]
+    train = undecoded.parts["train"]
     blank = np.zeros((len(train.labels), 1, 1, 3), dtype=np.uint8)
-    apart = np.arange(len(train.labels), dtype=np.uint64)
-    part_off(ImageSet(blank, train.labels, plan.classes, train.rows, hashes=apart), TEST_FRACTION, 0, "testing")
+    distinct = np.arange(len(train.labels), dtype=np.uint64)
+    split_off(
+        ImageSet(blank, train.labels, undecoded.classes, train.rows, hashes=distinct), TEST_FRACTION, 0, "testing"
+    )
 
 
-def _without(plan: Plan, rows: Iterable[tuple[Split, int]]) -> Plan:
-    """The plan without some rows."""
+def _without(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> UndecodedDataSet:
+    """The data set without the given rows."""
     gone = set(rows)
     parts = {
         name: part.take(
             np.array([i for i, row in enumerate(part.rows) if (name, int(row)) not in gone], dtype=np.int64)
         )
-        for name, part in plan.parts.items()
+        for name, part in undecoded.parts.items()
     }
     if "train" in parts and not len(parts["train"].labels):
-        raise DataError(f"{plan.where}: no training picture can be read.", "Copy the data again.")
-    return replace(plan, parts={name: part for name, part in parts.items() if len(part.labels)})
+        raise DataError(f"{undecoded.where}: no training image can be read.", "Copy the data again.")
+    return replace(undecoded, parts={name: part for name, part in parts.items() if len(part.labels)})
 
 
-def _entry(plan: Plan, request: Request) -> cache.Entry:
-    content = plan.content() if request.cache else None
+def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
+    content = undecoded.content() if request.cache else None
     if content is None:
-        return _decoded(plan, request)
+        return _decode_all(undecoded, request)
     key = cache.digest(
         {
             "format": cache.FORMAT,
@@ -288,41 +310,45 @@ def _entry(plan: Plan, request: Request) -> cache.Entry:
             "content": content,
             "size": request.image_size,
             "resize": request.resize,
-            "classes": plan.classes,
-            "splits": {name: fingerprint((), [(name, _NO_PIXELS, part.rows)]) for name, part in plan.parts.items()},
-            "labels": {name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in plan.parts.items()},
+            "classes": undecoded.classes,
+            "splits": {
+                name: fingerprint((), [(name, _NO_PIXELS, part.rows)]) for name, part in undecoded.parts.items()
+            },
+            "labels": {
+                name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in undecoded.parts.items()
+            },
         }
     )
-    return cache.cached(key, lambda: _decoded(plan, request), plan.where)
+    return cache.cached(key, lambda: _decode_all(undecoded, request), undecoded.where)
 
 
-def _decoded(plan: Plan, request: Request) -> cache.Entry:
-    """Every picture decoded and made one size.
+def _decode_all(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
+    """Decode all images and resize them to one size.
 
     Raises:
-        UnreadablePicturesError: some cannot be read.
+        UnreadableImagesError: some cannot be read.
     """
-    total = sum(len(part.rows) for part in plan.parts.values())
-    logger.info("Decoding %s pictures of %s.", f"{total:,}", plan.where)
-    side = _auto_size(plan) if request.image_size == "auto" else request.image_size
+    total = sum(len(part.rows) for part in undecoded.parts.values())
+    logger.info("Decoding %s images of %s.", f"{total:,}", undecoded.where)
+    side = _auto_size(undecoded) if request.image_size == "auto" else request.image_size
     images: dict[str, Pixels] = {}
     hashes: dict[str, Hashes] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     causes: dict[tuple[Split, int], ImageError] = {}
     for name in SPLITS:
-        if name in plan.parts:
-            images[name], hashes[name], unread = _decoded_part(plan.parts[name], side, request, sizes)
+        if name in undecoded.parts:
+            images[name], hashes[name], unread = _decode_part(undecoded.parts[name], side, request, sizes)
             causes |= {(name, row): cause for row, cause in unread.items()}
     if causes:
-        raise UnreadablePicturesError(plan.where, total, causes)
-    found = [(name, images[name], plan.parts[name].labels) for name in SPLITS if name in images]
-    return cache.Entry(images, hashes, dict(sizes.most_common()), fingerprint(plan.classes, found))
+        raise UnreadableImagesError(undecoded.where, total, causes)
+    found = [(name, images[name], undecoded.parts[name].labels) for name in SPLITS if name in images]
+    return cache.Entry(images, hashes, dict(sizes.most_common()), fingerprint(undecoded.classes, found))
 
 
-def _decoded_part(
-    part: Part, side: int, request: Request, sizes: Counter[tuple[int, int]]
+def _decode_part(
+    part: UndecodedPart, side: int, request: Request, sizes: Counter[tuple[int, int]]
 ) -> tuple[Pixels, Hashes, dict[int, ImageError]]:
-    """Pictures uint8 `(N, side, side, 3)`, hashes of their content, and what is wrong with which row."""
+    """Decode a split: images uint8 `(N, side, side, 3)`, content hashes uint64 `(N,)`, and errors by row."""
     images = np.zeros((len(part.rows), side, side, 3), dtype=np.uint8)
     hashes = np.zeros(len(part.rows), dtype=np.uint64)
     causes: dict[int, ImageError] = {}
@@ -349,15 +375,15 @@ def _decoded_part(
     return images, hashes, dict(sorted(causes.items()))
 
 
-def _auto_size(plan: Plan) -> int:
-    """The shorter side that half of the pictures have at least, at most `AUTO_SIZE`; a sample of train decides."""
-    part = plan.parts["train"] if "train" in plan.parts else next(iter(plan.parts.values()))
-    step = max(1, len(part.rows) // _PROBED) if part.random_access else 1
+def _auto_size(undecoded: UndecodedDataSet) -> int:
+    """Median of the shorter sides of a sample of training images, at most `AUTO_SIZE`."""
+    part = undecoded.parts["train"] if "train" in undecoded.parts else next(iter(undecoded.parts.values()))
+    step = max(1, len(part.rows) // _SIZE_SAMPLE) if part.random_access else 1
     sides = []
-    for source in part.stream(part.rows[::step][:_PROBED]):
+    for source in part.stream(part.rows[::step][:_SIZE_SAMPLE]):
         try:
             sides.append(min(read_size(source)))
-        except ImageError:  # told when it is decoded
+        except ImageError:  # reported on decoding
             continue
     return max(_SMALLEST_SIDE, min(AUTO_SIZE, int(statistics.median(sides)))) if sides else AUTO_SIZE
 

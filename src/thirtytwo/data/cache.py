@@ -1,9 +1,8 @@
-"""Decoded pictures on disk, keyed by content, opened as memory maps.
+"""Cache of decoded images on disk, keyed by content and opened as memory maps.
 
-An entry is a directory that appears whole or not at all. Its arrays carry checksums, taken when they are written;
-opening compares sizes, headers and some blocks, and all of a file only where it was touched since. A damaged entry is
-made anew. Entries together are bounded (see `cache_room`). When the disk refuses, the pictures stay in memory and a
-warning says so.
+An entry is a directory that is written atomically. Its arrays have checksums: opening compares sizes, headers and some
+blocks, and the whole file only where it was modified since. A damaged entry is replaced. The total size of the entries
+is limited (see `cache_eviction`). Where the cache cannot be written, the images stay in memory and a warning is logged.
 """
 
 from __future__ import annotations
@@ -28,25 +27,29 @@ from weakref import finalize
 
 import numpy as np
 
-from thirtytwo.data import cache_eviction as room
+from thirtytwo.data import cache_eviction
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
 
 FORMAT = 2
-_SETTLED_SECONDS = 2.0
-_REMEMBERED = re.compile(r"[0-9a-f]{32}(\.\d+)?")
+_RECENT_SECONDS = 2.0
+_KEY_FILE = re.compile(r"[0-9a-f]{32}(\.\d+)?")
 _BLOCK, _BLOCKS = 1 << 16, 16
-"""Bytes of a block, and how many of an array are compared at each opening."""
+"""Bytes per block, and number of blocks of an array that are compared when it is opened."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Pictures of each split, uint8 `(N, H, W, 3)`, and what was learnt while decoding them.
+    """Decoded images of a data set.
 
-    `hashes` name the content of each image (`images.content`).
+    Attributes:
+        images: by split, uint8 `(N, H, W, 3)`.
+        hashes: content hashes by split, uint64 `(N,)` (`images.content`).
+        sizes: number of images by original width and height.
+        fingerprint: hash of the decoded data set.
     """
 
     images: Mapping[str, Pixels]
@@ -56,7 +59,7 @@ class Entry:
 
 
 def cache_dir() -> Path:
-    """`THIRTYTWO_CACHE`, else the platform's folder for caches."""
+    """The cache directory: `THIRTYTWO_CACHE`, else the platform's user cache directory."""
     if chosen := os.environ.get("THIRTYTWO_CACHE"):
         return Path(chosen).expanduser()
     home = Path.home()
@@ -68,16 +71,16 @@ def cache_dir() -> Path:
 
 
 def digest(value: object) -> str:
-    """Short name of a JSON value."""
+    """Hash of a JSON value as 32 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def clear_contents() -> int:
-    """Forget what files hold, so that they are read again; returns the bytes that are free now."""
+    """Delete the remembered content keys, so that files are hashed again; returns the number of bytes freed."""
     freed = 0
     with contextlib.suppress(OSError):
         for file in contents_dir().iterdir():
-            if _REMEMBERED.fullmatch(file.name) and file.is_file():
+            if _KEY_FILE.fullmatch(file.name) and file.is_file():
                 size = file.stat().st_size
                 file.unlink()
                 freed += size
@@ -85,10 +88,13 @@ def clear_contents() -> int:
 
 
 def content_key(root: Path, files: Sequence[Path]) -> str:
-    """Name of what `files` hold and what they are called below `root`.
+    """Hash of the content of `files` and of their paths below `root`.
 
-    Every byte is read once; the answer is remembered for as long as path, size, times and file number of all files stay
-    the same. Files changed within the last seconds are not trusted to tell a further change by their times.
+    All files are read once; the key is remembered as long as path, size, times and inode of all files stay the same,
+    unless a file was modified within the last seconds, when another change might not alter its times.
+
+    Raises:
+        DataError: a file cannot be read.
     """
     states = []
     newest = 0.0
@@ -97,84 +103,89 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
             state = file.stat()
             times = (state.st_mtime_ns, state.st_ctime_ns)
             newest = max(newest, *times)
-            states.append([_below(root, file), state.st_size, *times, state.st_ino])
+            states.append([_relative(root, file), state.st_size, *times, state.st_ino])
         remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
-        key = _remembered(remembered)
+        key = _read_key(remembered)
         if key is None:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
                 hashes = list(pool.map(_hash, files))
-            key = digest([[_below(root, file), found] for file, found in zip(files, hashes, strict=True)])
-            if time.time() - newest / 1e9 > _SETTLED_SECONDS:
-                _remember(remembered, key)
+            key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
+            if time.time() - newest / 1e9 > _RECENT_SECONDS:
+                _write_key(remembered, key)
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read: {error.strerror}.", "Check the file.") from None
     return key
 
 
 def entries_dir() -> Path:
-    """Where entries lie, each in a directory called by its key."""
+    """Directory of the entries; each is a subdirectory named by its key."""
     return cache_dir() / "pictures"
 
 
 def contents_dir() -> Path:
-    """Where it is remembered what files hold."""
+    """Directory of the remembered content keys."""
     return cache_dir() / "contents"
 
 
 def cached(key: str, make: Callable[[], Entry], data: str = "") -> Entry:
-    """The entry called `key`, made and stored where it is missing or damaged; `data` is what listings call it.
+    """Load the entry `key`, or create and store it where it is missing or damaged.
+
+    Args:
+        key: key of the entry.
+        make: creates the entry.
+        data: name of the data set in listings of the cache.
 
     Raises:
-        DataError: the bound that the environment sets is no number.
+        DataError: the size limit in the environment is not a number.
     """
     entry = entries_dir() / key
     found = _open(entry)
     if found is not None:
         return found
-    limit = room.limit_bytes(entry.parent)
+    limit = cache_eviction.limit_bytes(entry.parent)
     made = make()
     try:
         _store(entry, made, data)
-        room.make_room(entry.parent, limit, keep=entry)
+        cache_eviction.make_room(entry.parent, limit, keep=entry)
     except OSError as error:
-        logger.warning("Decoded pictures could not be kept in %s: %s.", entry.parent, error.strerror or error)
+        logger.warning("Decoded images could not be cached in %s: %s.", entry.parent, error.strerror or error)
         return made
     return _open(entry) or made
 
 
 def _open(entry: Path) -> Entry | None:
-    """The entry as memory maps, or None where it is missing or not what was written."""
+    """Open an entry as memory maps; None where it is missing or damaged."""
     try:
-        facts = json.loads((entry / room.FACTS).read_text(encoding="utf-8"))
-        in_use = room.hold(entry)
-        images = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in facts["checksums"]}
-        if all(_is_whole(entry / f"{name}.npy", images[name], facts, name) for name in images):
-            _keep_while_mapped(images, in_use)
-            _note_use(entry, facts)
-            sizes = {(width, height): count for width, height, count in facts["sizes"]}
-            hashes = {name: from_text(facts["hashes"][name]) for name in images}
+        record = json.loads((entry / cache_eviction.RECORD).read_text(encoding="utf-8"))
+        in_use = cache_eviction.hold(entry)
+        images = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in record["checksums"]}
+        if all(_is_intact(entry / f"{name}.npy", images[name], record, name) for name in images):
+            _hold_while_mapped(images, in_use)
+            _record_use(entry, record)
+            sizes = {(width, height): count for width, height, count in record["sizes"]}
+            hashes = {name: from_text(record["hashes"][name]) for name in images}
             if all(len(hashes[name]) == len(images[name]) for name in images):
-                return Entry(images, hashes, sizes, str(facts["fingerprint"]))
+                return Entry(images, hashes, sizes, str(record["fingerprint"]))
     except FileNotFoundError:
         if not entry.exists():
             return None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    logger.warning("The kept pictures in %s are damaged and will be made anew.", entry)
+    logger.warning("The cached images in %s are damaged and will be decoded again.", entry)
     return None
 
 
-def _is_whole(file: Path, images: Pixels, facts: dict[str, Any], name: str) -> bool:
-    """Whether an array is what was written: cheaply where the file was not touched since, else all of it.
+def _is_intact(file: Path, images: Pixels, record: dict[str, Any], name: str) -> bool:
+    """Whether an array equals what was written: checks some blocks, or the whole array where the file was modified.
 
-    Files that were copied have other times; `_note_use` remembers them once all was compared.
+    Copied files have other times; `_record_use` records them after a full comparison.
     """
-    known = facts.get("files", {}).get(name)
+    known = record.get("files", {}).get(name)
     state = file.stat()
     if known is None or [state.st_size, state.st_mtime_ns] != known["state"]:
-        if _checksum(images) != facts["checksums"][name]:
+        if _checksum(images) != record["checksums"][name]:
             return False
-        facts.setdefault("files", {})[name] = _state(file, images)
+        record.setdefault("files", {})[name] = _state(file, images)
         return True
     return bool(_sampled(images) == known["sampled"])
 
@@ -185,7 +196,7 @@ def _state(file: Path, images: Pixels) -> dict[str, Any]:
 
 
 def _sampled(images: Pixels) -> int:
-    """Checksum of some blocks, the first and the last among them."""
+    """Checksum of some blocks, including the first and the last."""
     flat = images.reshape(-1)
     starts = np.linspace(0, max(0, flat.size - _BLOCK), _BLOCKS).astype(int)
     found = 0
@@ -194,31 +205,31 @@ def _sampled(images: Pixels) -> int:
     return found
 
 
-def _keep_while_mapped(images: Mapping[str, Pixels], in_use: room.InUse | None) -> None:
-    """Hold the entry until the last of its arrays is gone."""
+def _hold_while_mapped(images: Mapping[str, Pixels], in_use: cache_eviction.CacheInUse | None) -> None:
+    """Keep the entry locked until the last of its arrays is garbage-collected."""
     for mapped in images.values():
         if in_use is not None:
             finalize(mapped.base, lambda held: None, in_use)
 
 
-def _note_use(entry: Path, facts: dict[str, Any]) -> None:
-    """Remember that the entry was used now, and what was found out about its files."""
+def _record_use(entry: Path, record: dict[str, Any]) -> None:
+    """Record that the entry was used now, and new file states."""
     with contextlib.suppress(OSError):
-        if json.loads((entry / room.FACTS).read_text(encoding="utf-8")) != facts:
-            temporary = entry / f"{room.FACTS}.{os.getpid()}"
-            temporary.write_text(json.dumps(facts), encoding="utf-8")
-            temporary.replace(entry / room.FACTS)
-    room.note_use(entry)
+        if json.loads((entry / cache_eviction.RECORD).read_text(encoding="utf-8")) != record:
+            temporary = entry / f"{cache_eviction.RECORD}.{os.getpid()}"
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+            temporary.replace(entry / cache_eviction.RECORD)
+    cache_eviction.touch_entry(entry)
 
 
 def _store(entry: Path, made: Entry, data: str) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
-    room.sweep(entry.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=room.TEMPORARY, dir=entry.parent))
+    cache_eviction.sweep(entry.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=cache_eviction.TEMPORARY, dir=entry.parent))
     try:
         for name, images in made.images.items():
             np.save(temporary / f"{name}.npy", images, allow_pickle=False)
-        facts = {
+        record = {
             "checksums": {name: _checksum(images) for name, images in made.images.items()},
             "files": {name: _state(temporary / f"{name}.npy", images) for name, images in made.images.items()},
             "about": {
@@ -230,18 +241,18 @@ def _store(entry: Path, made: Entry, data: str) -> None:
             "fingerprint": made.fingerprint,
             "hashes": {name: as_text(hashes) for name, hashes in made.hashes.items()},
         }
-        (temporary / room.FACTS).write_text(json.dumps(facts), encoding="utf-8")
-        if _open_quietly(entry) is None:
+        (temporary / cache_eviction.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        if _open_if_stored(entry) is None:
             if entry.exists():
-                room.remove_own(entry)
+                cache_eviction.remove_own(entry)
             temporary.replace(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open_quietly(entry: Path) -> Entry | None:
-    """What another process may have stored in the meantime."""
-    return _open(entry) if (entry / room.FACTS).is_file() else None
+def _open_if_stored(entry: Path) -> Entry | None:
+    """Open an entry that another process may have stored in the meantime."""
+    return _open(entry) if (entry / cache_eviction.RECORD).is_file() else None
 
 
 def _checksum(images: Pixels) -> int:
@@ -253,11 +264,11 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _below(root: Path, file: Path) -> str:
+def _relative(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
-def _remembered(file: Path) -> str | None:
+def _read_key(file: Path) -> str | None:
     try:
         key = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -265,7 +276,7 @@ def _remembered(file: Path) -> str | None:
     return key if len(key) == 32 and set(key) <= set("0123456789abcdef") else None
 
 
-def _remember(file: Path, key: str) -> None:
+def _write_key(file: Path, key: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}")

@@ -1,8 +1,8 @@
-"""Room for decoded images on disk: which entries there are, which are in use, and removing the least recently used.
+"""Eviction from the cache of decoded images: list entries, lock those in use, and remove the least recently used.
 
-An entry is a directory called by its key. Only files that thirtytwo wrote are ever removed: where anything else lies in
-an entry, it stays, and so does the entry. Whoever has an entry open holds a shared lock on it, which the system lets go
-of when the process ends, however it does. Windows refuses to remove what is mapped by itself.
+An entry is a directory named by its key. Only files that thirtytwo wrote are removed: an entry that contains other
+files stays, with these files. An open entry is protected by a shared lock, which the system releases when the process
+ends. On Windows, the system itself refuses to remove mapped files.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if sys.platform != "win32":
 GB = 10**9
 LIMIT_GB, LIMIT_SHARE = 20.0, 0.1
 VARIABLE = "THIRTYTWO_CACHE_GB"
-FACTS, LOCK = "entry.json", "lock"
+RECORD, LOCK = "entry.json", "lock"
 TEMPORARY = ".writing-"
 STALE_SECONDS = 86_400.0
 
 _KEY = re.compile(r"[0-9a-f]{32}")
-_OWN = re.compile(rf"{re.escape(FACTS)}(\.\d+)?|{LOCK}|\w+\.npy")
+_OWN = re.compile(rf"{re.escape(RECORD)}(\.\d+)?|{LOCK}|\w+\.npy")
 
 
-class InUse:
-    """Keeps an entry from being removed by others for as long as this object lives."""
+class CacheInUse:
+    """Shared lock on an entry that prevents its removal during the lifetime of this object."""
 
     def __init__(self, handle: int) -> None:
         finalize(self, os.close, handle)
@@ -44,7 +44,16 @@ class InUse:
 
 @dataclass(frozen=True)
 class Stored:
-    """An entry of the cache as it lies on disk; `data` and `side` are None where it does not say."""
+    """An entry of the cache on disk.
+
+    Attributes:
+        path: directory of the entry.
+        data: name of the data set; None if not recorded.
+        side: side of the images in pixels; None if not recorded.
+        images: number of images.
+        size: bytes on disk.
+        used: time of the last use, in seconds since the epoch.
+    """
 
     path: Path
     data: str | None
@@ -55,13 +64,13 @@ class Stored:
 
     @property
     def name(self) -> str:
-        """Enough of the key to tell it from the others."""
+        """Abbreviated key."""
         return self.path.name[:8]
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """What was removed, what was left and why, and the bytes that are free now."""
+    """Entries that were removed, entries that were kept with the reason, and the number of bytes freed."""
 
     removed: tuple[Stored, ...]
     left: tuple[tuple[Stored, str], ...]
@@ -69,10 +78,10 @@ class Cleared:
 
 
 def limit_bytes(folder: Path) -> int:
-    """Bytes that entries may take together: `THIRTYTWO_CACHE_GB`, else 20 GB or a tenth of the disk, whatever is less.
+    """Maximum total size of the entries in bytes: `THIRTYTWO_CACHE_GB`, else the smaller of 20 GB and 10 % of the disk.
 
     Raises:
-        DataError: the variable is no number, or negative.
+        DataError: the variable is not a number, or negative.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if text:
@@ -81,7 +90,9 @@ def limit_bytes(folder: Path) -> int:
         except ValueError:
             found = -1.0
         if not 0 <= found < float("inf"):
-            raise DataError(f"{VARIABLE} is {text!r}; expected a number of gigabytes.", "Set it to, say, 20.")
+            raise DataError(
+                f"{VARIABLE} is {text!r}; expected a number of gigabytes, 0 or more.", f"For example: {VARIABLE}=20"
+            )
         return int(found * GB)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -89,27 +100,27 @@ def limit_bytes(folder: Path) -> int:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """Every entry in the folder, the most recently used first."""
+    """All entries in the folder, the most recently used first."""
     entries = []
     with suppress(FileNotFoundError, NotADirectoryError):
         for path in folder.iterdir():
             if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 with suppress(OSError):  # removed meanwhile
-                    entries.append(_look(path))
+                    entries.append(_read_entry(path))
     return sorted(entries, key=lambda entry: -entry.used)
 
 
-def note_use(entry: Path) -> None:
-    """Remember that the entry was used just now."""
+def touch_entry(entry: Path) -> None:
+    """Set the time of the entry's last use to now."""
     with suppress(OSError):
-        os.utime(entry / FACTS)
+        os.utime(entry / RECORD)
 
 
-def hold(entry: Path) -> InUse | None:
-    """Keep the entry from being removed; None where that is not possible.
+def hold(entry: Path) -> CacheInUse | None:
+    """Lock the entry against removal; None where locks are not available.
 
     Raises:
-        FileNotFoundError: it is just being removed.
+        FileNotFoundError: the entry is being removed.
     """
     if sys.platform == "win32":
         return None
@@ -117,7 +128,7 @@ def hold(entry: Path) -> InUse | None:
         handle = os.open(entry / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
         raise
-    except OSError:  # a cache that can only be read is not removed from either
+    except OSError:  # from a read-only cache, nothing is removed
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -127,7 +138,7 @@ def hold(entry: Path) -> InUse | None:
     except OSError:
         os.close(handle)
         return None
-    return InUse(handle)
+    return CacheInUse(handle)
 
 
 def make_room(folder: Path, limit: int, keep: Path | None = None) -> Cleared:
@@ -142,11 +153,11 @@ def make_room(folder: Path, limit: int, keep: Path | None = None) -> Cleared:
 
 
 def remove(entries: Sequence[Stored]) -> Cleared:
-    """Remove these entries, except those in use and what is not ours."""
+    """Remove these entries, except those in use and those with files that thirtytwo did not write."""
     removed, left, freed = [], [], 0
     for entry in entries:
         try:
-            with _alone(entry.path):
+            with _exclusive(entry.path):
                 freed += remove_own(entry.path)
         except BlockingIOError:
             left.append((entry, "in use"))
@@ -154,14 +165,14 @@ def remove(entries: Sequence[Stored]) -> Cleared:
             left.append((entry, error.strerror or str(error)))
         else:
             if entry.path.exists():
-                left.append((entry, "holds files that are not of thirtytwo"))
+                left.append((entry, "contains files not written by thirtytwo"))
             else:
                 removed.append(entry)
     return Cleared(tuple(removed), tuple(left), freed)
 
 
 def sweep(folder: Path) -> int:
-    """Remove what killed processes left half-written; returns the bytes that are free now."""
+    """Remove incomplete entries left by killed processes; returns the number of bytes freed."""
     freed = 0
     for left in folder.glob(f"{TEMPORARY}*"):
         with suppress(OSError):
@@ -171,11 +182,11 @@ def sweep(folder: Path) -> int:
 
 
 @contextmanager
-def _alone(entry: Path) -> Iterator[None]:
-    """Nobody else has the entry open meanwhile.
+def _exclusive(entry: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the entry.
 
     Raises:
-        BlockingIOError: somebody has.
+        BlockingIOError: the entry is in use.
     """
     if sys.platform == "win32":
         yield
@@ -189,11 +200,10 @@ def _alone(entry: Path) -> Iterator[None]:
 
 
 def remove_own(entry: Path) -> int:
-    """Remove the files that thirtytwo wrote, and the directory if nothing else is in it; returns their bytes."""
+    """Remove the files that thirtytwo wrote, and the directory if it is then empty; returns the bytes freed."""
     freed = 0
-    for file in sorted(
-        entry.iterdir(), key=lambda file: file.name != FACTS
-    ):  # without its facts it is no entry any more
+    # The metadata file first: without it, the directory is not an entry.
+    for file in sorted(entry.iterdir(), key=lambda file: file.name != RECORD):
         if _OWN.fullmatch(file.name) and (file.is_file() or file.is_symlink()):
             size = 0 if file.is_symlink() else file.stat().st_size
             file.unlink()
@@ -203,11 +213,11 @@ def remove_own(entry: Path) -> int:
     return freed
 
 
-def _look(path: Path) -> Stored:
+def _read_entry(path: Path) -> Stored:
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     data, side, images, used = None, None, 0, path.stat().st_mtime
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        used = (path / FACTS).stat().st_mtime
-        about = json.loads((path / FACTS).read_text(encoding="utf-8"))["about"]
+        used = (path / RECORD).stat().st_mtime
+        about = json.loads((path / RECORD).read_text(encoding="utf-8"))["about"]
         data, side, images = str(about["data"]), int(about["side"]), int(about["images"])
     return Stored(path, data, side, images, size, used)

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set, told before anybody trains on it."""
+"""Find problems in a data set before training on it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from thirtytwo.data.build import listed
 from thirtytwo.data.load import load_dataset, parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.text import listing
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
-FEW_PICTURES = 20
+FEW_IMAGES = 20
 IMBALANCE = 10.0
 LONG_SIDE_RATIO = 2.0
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -27,7 +27,7 @@ _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know: how bad it is, what was found, what to do."""
+    """A finding: its severity, what was found, and how to fix it."""
 
     severity: Severity
     what: str
@@ -43,11 +43,14 @@ def diagnose(
     seed: int = 0,
     cache: bool = True,
 ) -> tuple[DataSet | None, list[Finding]]:
-    """The data set as far as it can be read, and everything found, worst first.
+    """Load a data set and examine it; the arguments are those of `load_dataset`.
+
+    Returns:
+        The data set, None if it cannot be loaded, and all findings, most severe first.
 
     Raises:
         UnknownNameError: no such data set.
-        OfflineError: it would have to be fetched, and cannot be.
+        OfflineError: it is not on this machine and cannot be downloaded.
     """
     parse(spec)
     unreadable: list[ImageError] = []
@@ -71,20 +74,20 @@ def diagnose(
 
 
 def examine(dataset: DataSet) -> list[Finding]:
-    """Everything found in a data set that could be read, worst first."""
+    """All findings in a loaded data set, most severe first."""
     found = [
         *_counts(dataset),
         *_missing(dataset),
         *_sizes(dataset),
         *_duplicates(dataset),
-        *_empty_pictures(dataset),
-        *(Finding("note", f"Left aside: {left}.") for left in dataset.skipped),
+        *_uniform_images(dataset),
+        *(Finding("note", f"Skipped: {left}.") for left in dataset.skipped),
     ]
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
 def splits(dataset: DataSet) -> Mapping[str, ImageSet]:
-    """The splits there are, by name."""
+    """The existing splits by name."""
     return dataset.stored
 
 
@@ -95,20 +98,20 @@ def _unreadable(causes: list[ImageError]) -> Iterator[Finding]:
 
 def _counts(dataset: DataSet) -> Iterator[Finding]:
     counts = dataset.train.counts
-    few = [dataset.classes[index] for index in np.flatnonzero(counts < FEW_PICTURES)]
+    few = [dataset.classes[index] for index in np.flatnonzero(counts < FEW_IMAGES)]
     if few:
         yield Finding(
             "warning",
-            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PICTURES} training pictures: {listed(few)}.",
-            "Add pictures; figures for such classes mean little.",
+            f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} training images: {listing(few)}.",
+            "Add images; metrics for such classes are not reliable.",
         )
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[least] and counts[most] > IMBALANCE * counts[least]:
         yield Finding(
             "warning",
-            f"Classes are uneven: {dataset.classes[most]!r} has {counts[most]} training pictures, "
+            f"Classes are imbalanced: {dataset.classes[most]!r} has {counts[most]} training images, "
             f"{dataset.classes[least]!r} has {counts[least]}.",
-            "Add pictures of the rare classes, and read the per-class figures rather than the accuracy.",
+            "Add images of the rare classes, and compare per-class metrics rather than accuracy.",
         )
 
 
@@ -117,7 +120,7 @@ def _missing(dataset: DataSet) -> Iterator[Finding]:
         missing = [dataset.classes[index] for index in np.flatnonzero(images.counts == 0)]
         if missing:
             yield Finding(
-                "error" if name == "train" else "warning", f"{name} has no pictures of {listed(missing)}.", "Add some."
+                "error" if name == "train" else "warning", f"{name} has no images of {listing(missing)}.", "Add some."
             )
 
 
@@ -128,18 +131,16 @@ def _sizes(dataset: DataSet) -> Iterator[Finding]:
     side = dataset.train.images.shape[1]
     widths, heights = zip(*dataset.sizes, strict=True)
     if len(dataset.sizes) == 1:
-        yield Finding(
-            "note", f"Every picture has {widths[0]}×{heights[0]} pixels; they are trained on at {side}×{side}."
-        )
+        yield Finding("note", f"All images have {widths[0]}×{heights[0]} pixels; training uses {side}×{side}.")
     else:
         yield Finding(
             "note",
-            f"Pictures are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
-            f"they are trained on at {side}×{side}.",
+            f"Images are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
+            f"training uses {side}×{side}.",
         )
     small = sum(count for (width, height), count in dataset.sizes.items() if min(width, height) < side)
     if small and small < total:
-        yield Finding("note", f"{small} of {total} pictures are smaller than {side}×{side} and are enlarged.")
+        yield Finding("note", f"{small} of {total} images are smaller than {side}×{side} and are enlarged.")
     long = sum(
         count
         for (width, height), count in dataset.sizes.items()
@@ -148,18 +149,18 @@ def _sizes(dataset: DataSet) -> Iterator[Finding]:
     if long:
         yield Finding(
             "warning",
-            f"{long} of {total} pictures are more than {LONG_SIDE_RATIO:g} times as long as wide.",
-            'Cutting the centre out loses most of them; try resize = "pad".',
+            f"{long} of {total} images have an aspect ratio above {LONG_SIDE_RATIO:g}.",
+            'The central crop discards most of such an image; try resize = "pad".',
         )
 
 
 def _duplicates(dataset: DataSet) -> Iterator[Finding]:
-    """Pictures whose pixels are equal at the size they are trained on."""
+    """Images with equal pixels at the training resolution."""
     groups: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
     sets = splits(dataset)
     for name, images in sets.items():
-        for position, picture in enumerate(images.images):
-            groups[hashlib.blake2b(picture.tobytes(), digest_size=16).digest()].append((name, position))
+        for position, image in enumerate(images.images):
+            groups[hashlib.blake2b(image.tobytes(), digest_size=16).digest()].append((name, position))
     same = [group for group in groups.values() if len(group) > 1]
     labels = [{int(sets[name].labels[position]) for name, position in group} for group in same]
     conflicts = [group for group, found in zip(same, labels, strict=True) if len(found) > 1]
@@ -168,37 +169,37 @@ def _duplicates(dataset: DataSet) -> Iterator[Finding]:
     if conflicts:
         yield Finding(
             "warning",
-            f"{len(conflicts)} groups of equal pictures have different labels: {_examples(sets, conflicts)}.",
-            "Correct the labels or remove the pictures.",
+            f"{len(conflicts)} groups of duplicate images have different labels: {_examples(sets, conflicts)}.",
+            "Correct the labels or remove the images.",
         )
     if across:
         yield Finding(
             "warning",
-            f"{len(across)} groups of equal pictures lie in more than one split: {_examples(sets, across)}.",
-            "Remove them from one split; what was seen in training makes test look better than it is.",
+            f"{len(across)} groups of duplicate images are in more than one split: {_examples(sets, across)}.",
+            "Remove them from one split; test images that are also training images make test metrics optimistic.",
         )
     if within:
         extra = sum(len(group) - len({name for name, _ in group}) for group in within)
         yield Finding(
-            "note", f"{extra} pictures repeat another one of their split: {_examples(sets, within)}.", "Remove them."
+            "note", f"{extra} images are duplicates within their split: {_examples(sets, within)}.", "Remove them."
         )
 
 
-def _empty_pictures(dataset: DataSet) -> Iterator[Finding]:
+def _uniform_images(dataset: DataSet) -> Iterator[Finding]:
     for name, images in splits(dataset).items():
-        flat = [position for position, picture in enumerate(images.images) if (picture == picture[0, 0]).all()]
+        flat = [position for position, image in enumerate(images.images) if (image == image[0, 0]).all()]
         if flat:
-            shown = ", ".join(_called(images, name, position) for position in flat[:3])
-            yield Finding(
-                "warning", f"{len(flat)} pictures of {name} are one colour all over: {shown}.", "Look at them."
-            )
+            shown = ", ".join(_image_name(images, name, position) for position in flat[:3])
+            yield Finding("warning", f"{len(flat)} images of {name} have a single color: {shown}.", "Check them.")
 
 
 def _examples(sets: Mapping[str, ImageSet], groups: list[list[tuple[str, int]]]) -> str:
-    shown = [" = ".join(_called(sets[name], name, position) for name, position in group[:3]) for group in groups[:3]]
+    shown = [
+        " = ".join(_image_name(sets[name], name, position) for name, position in group[:3]) for group in groups[:3]
+    ]
     return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
 
 
-def _called(images: ImageSet, name: str, position: int) -> str:
-    called = images.files[position] if images.files else f"{name} row {images.rows[position]}"
-    return f"{called} ({images.classes[images.labels[position]]})"
+def _image_name(images: ImageSet, name: str, position: int) -> str:
+    label = images.files[position] if images.files else f"{name} row {images.rows[position]}"
+    return f"{label} ({images.classes[images.labels[position]]})"

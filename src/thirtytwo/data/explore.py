@@ -1,4 +1,4 @@
-"""A data set at a glance: counts, and one picture of many pictures."""
+"""Overview of a data set: counts per class and contact sheets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LINE = 14
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Pictures of one class in each split that there is."""
+    """Number of images of one class, by split."""
 
     name: str
     counts: dict[str, int]
 
 
 def class_counts(dataset: DataSet) -> list[ClassCount]:
-    """One row a class, in the order of their indices."""
+    """Counts of all classes, in the order of their indices."""
     counts = {name: images.counts for name, images in splits(dataset).items()}
     return [
         ClassCount(label, {name: int(found[index]) for name, found in counts.items()})
@@ -41,9 +41,15 @@ def class_counts(dataset: DataSet) -> list[ClassCount]:
 
 
 def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image.Image:
-    """One row a class: its name and pictures drawn by chance, small ones enlarged by whole factors.
+    """Contact sheet with one row per class: its name and randomly chosen images, enlarged by an integer factor.
 
-    The first classes only where there are more than fit.
+    Args:
+        images: the images to choose from.
+        per_class: images per row.
+        seed: seed of the choice.
+
+    Returns:
+        An RGB image with at most 100 rows; further classes are left out.
     """
     side = images.images.shape[1]
     cell = side * max(1, -(-_SMALLEST_CELL // side))
@@ -54,12 +60,12 @@ def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image
     rng = np.random.default_rng(seed)
     for index, name in enumerate(classes):
         top = _GAP + index * (cell + _GAP)
-        draw.text((_GAP, top + cell // 2), _shortened(draw, font, name), fill="black", font=font, anchor="lm")
+        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
         members = np.flatnonzero(images.labels == index)
         for column, position in enumerate(np.sort(rng.permutation(members)[:per_class])):
-            picture = Image.fromarray(np.ascontiguousarray(images.images[position]))
+            tile = Image.fromarray(np.ascontiguousarray(images.images[position]))
             left = _LABEL_WIDTH + column * (cell + _GAP)
-            sheet.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
+            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
     return sheet
 
 
@@ -74,10 +80,13 @@ def augmented_sheet(
     names: Sequence[str],
     captions: Sequence[Sequence[Sequence[str]]] | None = None,
 ) -> Image.Image:
-    """One row a picture: its name, the picture itself, and after a gap what training makes of it.
+    """Contact sheet with one row per image: its name, the original and its augmented versions.
 
-    `originals` uint8 `(R, H, W, 3)`, `augmented` uint8 `(R, K, H, W, 3)`; `captions` are lines of text under each of
-    the latter.
+    Args:
+        originals: uint8 `(R, H, W, 3)`.
+        augmented: uint8 `(R, K, H, W, 3)`.
+        names: R names.
+        captions: for each augmented image, the lines of text below it.
     """
     rows, columns, side = augmented.shape[:3]
     cell = side * max(1, -(-_AUGMENTED_CELL // side))
@@ -88,31 +97,31 @@ def augmented_sheet(
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
     for row, name in enumerate(names):
         top = _GAP + row * high
-        draw.text((_GAP, top + cell // 2), _shortened(draw, font, name), fill="black", font=font, anchor="lm")
+        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
         for column, pixels in enumerate([originals[row], *augmented[row]]):
             left = _LABEL_WIDTH + column * (cell + _GAP) + (2 * _GAP if column else 0)
-            picture = Image.fromarray(np.ascontiguousarray(pixels))
-            sheet.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
+            tile = Image.fromarray(np.ascontiguousarray(pixels))
+            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
             for number, line in enumerate(captions[row][column - 1] if captions and column else ()):
-                text = _shortened(draw, small, line, cell)
+                text = _truncate(draw, small, line, cell)
                 draw.text((left, top + cell + number * _LINE), text, fill="black", font=small)
     return sheet
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
+def write_picture(image: Image.Image, path: Path) -> None:
+    """Write an image as PNG, atomically."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
-def _shortened(
+def _truncate(
     draw: ImageDraw.ImageDraw,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     text: str,
     width: float = _LABEL_WIDTH - 2 * _GAP,
 ) -> str:
-    """`text`, cut so that it is no wider than `width` pixels; line ends would break the drawing."""
+    """`text` on one line, truncated to at most `width` pixels."""
     text = " ".join(text.split()) or "?"
     if draw.textlength(text, font=font) <= width:
         return text

@@ -1,4 +1,4 @@
-"""From what the user calls a data set to the data set."""
+"""Load a data set by the name, path or URL-like spec that the user gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thirtytwo.data.source import DATASETS, IMBALANCE, Request
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
 from thirtytwo.data.sources.hub import read_hub, read_known
-from thirtytwo.data.sources.place import read_place
+from thirtytwo.data.sources.place import read_local
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Spec:
-    """A data set as the user writes it: a name, `hf:owner/name` or a folder, then `?key=value&…`."""
+    """A parsed data set spec: a name, `hf:owner/name` or a folder, and the options after `?`."""
 
     kind: Literal["name", "hub", "folder"]
     name: str
@@ -47,27 +47,30 @@ def load_dataset(
     group_by: str = "",
     whole: bool = False,
 ) -> DataSet:
-    """The data set `spec` names, decoded.
+    """Load and decode a data set.
 
     Args:
-        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a folder; `?label=…` picks a label column, and
-            `?imbalance=100` makes training pictures rarer class by class.
-        data_root: where known names are looked for first; the environment's `THIRTYTWO_DATA` by default.
-        image_size: side of the pictures in pixels; `auto`: the data's own up to 32.
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name` or a folder; `?label=…` selects a label column,
+            `?imbalance=100` a long-tailed subset of the training images.
+        data_root: folder in which known names are searched first; by default the variable `THIRTYTWO_DATA`.
+        image_size: side of the square images in pixels; `auto`: the size of the data set's images, at most 32.
         resize: how other shapes become square: `crop`, `pad` or `squash`.
-        seed: decides which pictures are set aside as test where the data has no test split, and which an imbalance
-            leaves.
-        cache: keep the decoded pictures and open them from there.
-        unreadable: collects pictures that cannot be read and are left out; None makes them an error.
-        group_by: keeps together what belongs together when the data is divided: a regular expression on files' paths
-            (its first group, else all that it matches), or a column of a table.
-        whole: as it is stored, for looking at and not for training: no test is set aside, no imbalance made, and one
-            class, or a test split alone, will do.
+        seed: seed of the test split, where the data has none, and of the imbalance.
+        cache: store decoded images on disk and reuse them.
+        unreadable: list to which errors of unreadable images are appended, which are then left out; None: they raise a
+            DataError.
+        group_by: keeps images of one group in the same split: a regular expression on file paths (its first capture
+            group, else the whole match), or the name of a table column.
+        whole: load the data as stored, for inspection or evaluation: no test set is split off, no imbalance is applied,
+            and a single class, or a test split alone, is allowed.
+
+    Returns:
+        The data set, with images uint8 `(N, H, W, 3)` in each split.
 
     Raises:
         UnknownNameError: no such data set, option or column.
-        DataError: it cannot be used as it is, or not as its options say.
-        OfflineError: it would have to be fetched, and cannot be.
+        DataError: the data set or its options are not valid.
+        OfflineError: it is not on this machine and cannot be downloaded.
     """
     found = parse(spec)
     root = data_root or (Path(text).expanduser() if (text := os.environ.get(DATA_ROOT_VARIABLE)) else None)
@@ -79,7 +82,7 @@ def load_dataset(
 
 
 def absolute(spec: str) -> str | None:
-    """`spec` of a folder such that it means the same from everywhere; None for what is no folder of this machine."""
+    """The spec of a folder with its absolute path; None if `spec` is not a folder."""
     found = parse(spec)
     if found.kind != "folder":
         return None
@@ -89,9 +92,9 @@ def absolute(spec: str) -> str | None:
 
 
 def parse(spec: str) -> Spec:
-    """Tell what kind of data set is meant, and that it can be there.
+    """Parse a data set spec and check that a folder exists.
 
-    A known name wins over a folder of that name; `./cifar10` is the folder.
+    A known name takes precedence over a folder of that name; `./cifar10` is the folder.
 
     Raises:
         UnknownNameError: neither a known name nor a folder.
@@ -103,11 +106,11 @@ def parse(spec: str) -> Spec:
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
     except ValueError:
-        raise DataError(f"The options {query!r} cannot be read.", f"Expected {name}?label=NAME.") from None
+        raise DataError(f"The options {query!r} are not valid.", f"Expected {name}?label=NAME.") from None
     if name.startswith(HUB_PREFIX):
         hub_id = name.removeprefix(HUB_PREFIX).strip("/")
         if len(hub_id.split("/")) > 2 or not all(hub_id.split("/")):
-            raise UnknownNameError(f"{name!r} names no data set of the hub.", "Expected hf:owner/name.")
+            raise UnknownNameError(f"{name!r} is not the name of a data set on the hub.", "Expected hf:owner/name.")
         return Spec("hub", hub_id, options)
     if name in DATASETS:
         return Spec("name", name, options)
@@ -115,9 +118,7 @@ def parse(spec: str) -> Spec:
     if name and path.is_dir():
         return Spec("folder", name, options)
     if name and path.exists():
-        raise DataError(
-            f"{name} is a file; a data set is a folder, or a known name.", f"Did you mean {str(path.parent)!r}?"
-        )
+        raise DataError(f"{name} is a file; expected a folder or a known name.", f"Did you mean {str(path.parent)!r}?")
     raise _unknown(name, path)
 
 
@@ -125,20 +126,20 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
     if spec.kind == "name":
         return DATASETS.get(spec.name)
     if spec.kind == "folder":
-        return lambda request: read_place(Path(spec.name).expanduser(), request)
+        return lambda request: read_local(Path(spec.name).expanduser(), request)
     if spec.name in cifar.KNOWN:
         return lambda request: read_known(cifar.KNOWN[spec.name], request)
     return lambda request: read_hub(spec.name, request)
 
 
 def _unknown(name: str, path: Path) -> UnknownNameError:
-    """Help for a path that is not there, or for a mistyped name."""
+    """The error for a path that does not exist, or for a mistyped name."""
     if not (name.startswith((".", "~")) or "/" in name or os.sep in name or path.is_absolute()):
         close = _close(name, [*DATASETS.names(), *_folders(Path())])
         fix = f"Did you mean {close}?" if close else did_you_mean("", DATASETS.names())
         return UnknownNameError(
-            f"Unknown data set {name!r}: no known name, and no folder here is called so.",
-            f"{fix} Or give a folder, or hf:owner/name.",
+            f"Unknown data set {name!r}: neither a known name nor a folder.",
+            f"{fix} Otherwise use the path of a folder, or hf:owner/name.",
         )
     parent = path.parent
     while not parent.is_dir():
@@ -147,7 +148,7 @@ def _unknown(name: str, path: Path) -> UnknownNameError:
     if close := _close(path.name, _folders(parent), parent):
         hints.append(f"Did you mean {close}?")
     if _HUB_ID.fullmatch(name) and path.name == name.split("/")[0]:
-        hints.append(f"The hub's data set is written {HUB_PREFIX}{name}.")
+        hints.append(f"For the data set on the hub, write {HUB_PREFIX}{name}.")
     where = "this folder" if parent == Path() else str(parent)
     return UnknownNameError(
         f"There is no folder {name!r}: {where} has no {path.name!r}.", " ".join(hints) or "Check the path."
@@ -155,7 +156,7 @@ def _unknown(name: str, path: Path) -> UnknownNameError:
 
 
 def _close(name: str, known: Iterable[str], parent: Path = Path()) -> str:
-    """The names most like `name`, capitals aside, as choices."""
+    """The names closest to `name`, ignoring case, joined by `or`."""
     folded = {one.casefold(): one for one in known}
     close = get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
     return " or ".join(repr(str(parent / folded[one])) for one in close)

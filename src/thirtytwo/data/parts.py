@@ -1,4 +1,4 @@
-"""The parts of a run's data: trained on, held out for choices, and scored once."""
+"""Divide a data set into the training, validation and test images of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from thirtytwo.errors import DataError
 
 @dataclass(frozen=True)
 class Parts:
-    """The images of one run; no image, by its content, is in two parts. `notes` say what was left out for that."""
+    """Training, validation and test images of one run; no image, by its content, is in two of them.
+
+    `notes` describe images that were left out for that reason.
+    """
 
     train: ImageSet
     val: ImageSet | None
@@ -23,19 +26,19 @@ class Parts:
 
 
 def divide(dataset: DataSet, recipe: Recipe) -> Parts:
-    """Training, validation and test images as the recipe says.
+    """Divide a data set according to a recipe.
 
-    Where the data has splits of its own, training images that are equal to test or validation images, or of one group
-    with some, are left out, so that nothing that is scored was trained on.
+    Training images that are equal to test or validation images, or belong to a group of theirs, are left out, so that
+    no image is used both for training and for evaluation.
 
     Raises:
-        DataError: no test, or a class that has nothing to train on.
+        DataError: no test images, or a class without training images.
     """
     settings = recipe.data
     if dataset.test is None or not len(dataset.test):
-        raise DataError(f"{dataset.name} has no test pictures to score.", "Add a folder test/ with the same classes.")
+        raise DataError(f"{dataset.name} has no test images.", "Add a folder test/ with the same classes.")
     notes: list[str] = []
-    train, val = _apart(dataset.train, dataset.test, "test", notes), dataset.val
+    train, val = _without_shared(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
         train, val = hold_out(train, settings.val_fraction, settings.split_seed)
         if settings.limit_train > len(train) and settings.train_on == "train":
@@ -46,17 +49,17 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
             share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
             val = limit(val, max(share, int((val.counts > 0).sum())), settings.split_seed)
     else:
-        val = _apart(val, dataset.test, "test", notes, what="validation")
-        train = _apart(train, val, "validation", notes)
+        val = _without_shared(val, dataset.test, "test", notes, what="validation")
+        train = _without_shared(train, val, "validation", notes)
     if settings.train_on == "all" and len(val):
-        train, val = joined(train, val), val.take(np.zeros(0, dtype=np.int64))
+        train, val = concatenate(train, val), val.take(np.zeros(0, dtype=np.int64))
     if settings.limit_train:
         train = limit(train, settings.limit_train, settings.split_seed)
     return Parts(train, val if len(val) else None, dataset.test, tuple(notes))
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, `first` before `second`."""
+def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Concatenate two image sets, `first` before `second`."""
     files = groups = None
     if first.files is not None and second.files is not None:
         files = first.files + second.files
@@ -73,8 +76,8 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     )
 
 
-def _apart(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
-    """`images` without those that `held` has as well."""
+def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: str = "training") -> ImageSet:
+    """`images` without those that are also in `held`; appends to `notes` what was left out."""
     same = np.isin(images.hashes, held.hashes)
     if images.groups is not None and held.groups is not None:
         same |= np.isin(images.groups, held.groups)
@@ -84,10 +87,10 @@ def _apart(images: ImageSet, held: ImageSet, name: str, notes: list[str], what: 
     lost = [images.classes[index] for index in np.flatnonzero((images.counts > 0) & (left.counts == 0))]
     if lost and what == "training":
         raise DataError(
-            f"Every training image of {', '.join(map(repr, lost[:5]))} is a {name} image as well.",
-            f"Give the {name} split images of its own, or leave it out and have one set aside.",
+            f"Every training image of {', '.join(map(repr, lost[:5]))} is also a {name} image.",
+            f"Use other images in the {name} split, or remove it so that one is split off automatically.",
         )
     many = int(same.sum())
-    why = f"equal to {name} images" + (", or in a group with some" if images.groups is not None else "")
+    why = f"equal to {name} images" + (", or in one of their groups" if images.groups is not None else "")
     notes.append(f"{many:,} {what} images: {why}")
     return left

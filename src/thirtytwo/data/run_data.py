@@ -1,7 +1,7 @@
-"""The division of a run's data as `split.json` records it: by content, so that it is found again.
+"""The split of a run's data as recorded in `split.json`, by content hash, and how it is restored.
 
-A run's parts are read here and nowhere else: what was test is test again, under whatever name and beside whatever other
-images, and what was trained on is never anything else.
+Only this module reads the split of a run: a test image of the run stays a test image when it is renamed or images are
+added, and a training image never becomes one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, load_dataset
-from thirtytwo.data.parts import Parts, joined
+from thirtytwo.data.parts import Parts, concatenate
 from thirtytwo.data.split import Positions
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
@@ -24,15 +24,18 @@ from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.rundir import RunDir
 
 PARTS = ("train", "val", "test")
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
 class RunData:
-    """A run's data as it lies there now, divided as it was when the run was trained.
+    """A run's data as it is now, divided as when the run was trained.
 
-    `parts` hold what is still there, with the run's classes and the `rows` it counted then. `missing` names what each
-    part has lost, `new` what is in no part.
+    Attributes:
+        dataset: the data set as stored.
+        parts: the images that still exist, with the classes and `rows` of the run.
+        missing: names of the images that no longer exist, by split.
+        new: names of the images in no split of the run.
     """
 
     dataset: DataSet
@@ -41,22 +44,22 @@ class RunData:
     new: tuple[str, ...] = ()
 
     def told(self) -> Iterator[str]:
-        """Sentences on what has changed since."""
+        """Sentences that describe changes since training."""
         for name, names in self.missing.items():
             if names:
-                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listed(names)}"
+                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listing(names)}"
         if self.new:
-            yield f"{len(self.new):,} images are new and in no part of the run: {_listed(self.new)}"
+            yield f"{len(self.new):,} images are new and in no split of the run: {_listing(self.new)}"
 
 
 def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any]) -> dict[str, Any]:
-    """Content of `split.json`: every part by content, row and file, and how often test was evaluated.
+    """Content of `split.json`: content hash, row and file of each image by split, and the number of test evaluations.
 
     Args:
         parts: the images of the run.
-        recipe: how they were divided.
-        unused: hashes of images that the data has besides.
-        seen_before: what runs that this one starts or learns from were trained on (`workflows.leakage`).
+        recipe: recipe by which they were divided.
+        unused: hashes of the images of the data set that are in no split.
+        seen_before: training images of the runs that this one starts from or is distilled from (`workflows.leakage`).
     """
     record: dict[str, Any] = {
         "seed": recipe.data.split_seed,
@@ -75,14 +78,14 @@ def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapp
 
 
 def unused_of(dataset: DataSet, parts: Parts) -> Hashes:
-    """Hashes of the images of a data set that are in none of the parts."""
+    """Hashes of the images of a data set that are in no split."""
     every = np.concatenate([*(images.hashes for images in dataset.stored.values()), dataset.thinned])
     taken = np.concatenate([images.hashes for images in (parts.train, parts.val, parts.test) if images is not None])
     return np.setdiff1d(every, taken)
 
 
 def recorded_hashes(run: RunDir, part: Literal["train", "val", "test"]) -> Hashes | None:
-    """Hashes of the images of a part of a run; None where it recorded none.
+    """Hashes of the images in one split of a run; None where the run recorded none.
 
     Raises:
         RunError: the record is damaged.
@@ -92,7 +95,7 @@ def recorded_hashes(run: RunDir, part: Literal["train", "val", "test"]) -> Hashe
 
 
 def trained_on(run: RunDir) -> Hashes | None:
-    """Hashes of what a run was trained on, and what the runs it goes back to were; None where it recorded none.
+    """Hashes of the training images of a run and of the runs it started from; None where the run recorded none.
 
     Raises:
         RunError: the record is damaged.
@@ -110,16 +113,16 @@ def load_run_data(
     *,
     image_size: int | Literal["auto"] | None = None,
 ) -> RunData:
-    """The run's data from where it was, divided as it was.
+    """Load a run's data from its original location, divided as in the run.
 
     Args:
         run: a run directory.
-        data_root: where known data sets are looked for first.
-        image_size: side of the images; the recipe's by default.
+        data_root: folder in which known data sets are searched first.
+        image_size: side of the images in pixels; by default that of the recipe.
 
     Raises:
-        DataError: the data is not there, or something else lies there.
-        RunError: the run did not record how its data was divided, and that cannot be told otherwise.
+        DataError: the data is missing, or the location holds other data.
+        RunError: the run did not record the content of its images, and its split cannot be restored otherwise.
     """
     about = run.read_json(run.environment)["data"]
     places = list(dict.fromkeys([about.get("path") or about["spec"], about["spec"]]))
@@ -133,15 +136,15 @@ def load_run_data(
                 raise
     assert problem is not None
     raise DataError(
-        f"The data of {run.path}, {about['spec']!r}, is not at {places[0]} as it was: {problem.message}",
-        f"Say where it is now: thirtytwo evaluate {run.path} --data PLACE",
+        f"The data of {run.path}, {about['spec']!r}, cannot be loaded from {places[0]}: {problem.message}",
+        f"Give its new location: thirtytwo evaluate {run.path} --data PATH",
     ) from None
 
 
 def load_as_stored(
     run: RunDir, spec: str, data_root: Path | None = None, *, image_size: int | Literal["auto"] | None = None
 ) -> DataSet:
-    """Any data as the run's network sees images, whole."""
+    """Load any data, as stored, with the image size and resize rule of a run."""
     settings = run.read_recipe().data
     return load_dataset(
         spec,
@@ -169,32 +172,32 @@ def is_own(run: RunDir, spec: str, dataset: DataSet) -> bool:
 
 
 def find_again(run: RunDir, dataset: DataSet) -> RunData:
-    """`dataset`, which is whole, divided as the run recorded.
+    """Divide `dataset`, as stored, in the way that the run recorded.
 
     Raises:
-        DataError: none of the run's images is there.
-        RunError: the run recorded no content, and the data has changed since or has no test of its own.
+        DataError: it contains none of the run's images.
+        RunError: the run recorded no content hashes, and the data has changed since or has no test split.
     """
     record, about = run.read_json(run.split), run.read_json(run.environment)["data"]
     classes = tuple(about["classes"])
     if "train" not in record:
-        return _by_rows(run, dataset, record, about)
-    pool = _Pool(dataset, classes)
+        return _locate_by_row(run, dataset, record, about)
+    pool = _HashIndex(dataset, classes)
     found, missing = {}, {}
     for name in PARTS:
         found[name], missing[name] = pool.take(name, record[name], _hashes(run, record[name]))
     recorded = sum(len(record[name]["hashes"]) for name in PARTS)
     if recorded and not any(len(part) for part in found.values()):
         raise DataError(
-            f"None of the {recorded:,} images of {run.path} is in {dataset.name}: it is other data.",
-            "Give the run's data, or score these images as other data with --data.",
+            f"None of the {recorded:,} images of {run.path} is in {dataset.name}: it is a different data set.",
+            "Use the run's data, or evaluate these images as other data with --data.",
         )
     parts = Parts(found["train"], found["val"] if record["n_val"] else None, found["test"])
     return RunData(dataset, parts, missing, tuple(pool.others(_known(run, record))))
 
 
-class _Pool:
-    """All images of a data set, to be taken out by their content."""
+class _HashIndex:
+    """Images of a data set by content hash; each can be taken once."""
 
     def __init__(self, dataset: DataSet, classes: tuple[str, ...]) -> None:
         self._stored, self._classes = dataset.stored, classes
@@ -207,7 +210,7 @@ class _Pool:
                     self._places[content].append((name, position))
 
     def take(self, part: str, record: Mapping[str, Any], hashes: Hashes) -> tuple[ImageSet, tuple[str, ...]]:
-        """The images of a recorded part, each at most once, and the names of those that are not there."""
+        """The images of a recorded split, each at most once, and the names of missing ones."""
         files: Sequence[str | None] = record.get("files") or [None] * len(hashes)
         taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
         missing = []
@@ -222,7 +225,7 @@ class _Pool:
         return self._images(taken, np.array(record["rows"], dtype=np.int64)), tuple(missing)
 
     def others(self, known: Hashes) -> Iterator[str]:
-        """Names of the images whose content is not `known`."""
+        """Names of the images whose hashes are not in `known`."""
         for name, images in self._stored.items():
             for position in np.flatnonzero(~np.isin(images.hashes, known)):
                 yield images.files[position] if images.files else f"{name} row {images.rows[position]}"
@@ -232,14 +235,14 @@ class _Pool:
         return None if files is None else files[place[1]]
 
     def _images(self, taken: Mapping[str, list[tuple[int, int]]], rows: Positions) -> ImageSet:
-        """What was taken from each split, in the order of the record and with its rows."""
+        """The images taken from each stored split, in the order and with the rows of the record."""
         nothing = next(iter(self._stored.values())).take(np.zeros(0, dtype=np.int64))
         order: list[int] = []
         together = None
         for name, pairs in taken.items():
             some = self._stored[name].take(np.array([position for _, position in pairs], dtype=np.int64))
             order += [number for number, _ in pairs]
-            together = some if together is None else joined(together, some)
+            together = some if together is None else concatenate(together, some)
         numbers = np.array(order, dtype=np.int64)
         sorting = np.argsort(numbers, kind="stable")
         images = nothing if together is None else together
@@ -248,13 +251,13 @@ class _Pool:
         return replace(images, labels=self._label[images.labels], classes=self._classes, rows=rows[numbers[sorting]])
 
 
-def _by_rows(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
-    """The parts of a run that recorded rows only, which name the same images as long as nothing has changed."""
+def _locate_by_row(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
+    """Restore the split of a run that recorded only rows, which is possible as long as the data has not changed."""
     if dataset.fingerprint != about["fingerprint"] or dataset.test is None:
         again = f"thirtytwo train {about['spec']} --recipe {run.recipe}"
         raise RunError(
-            f"{run.path} did not record the content of its images, and its data is now divided otherwise or has "
-            "changed: which images it was trained on cannot be told.",
+            f"{run.path} did not record the content of its images, and its data or split has changed since: its "
+            "training images cannot be determined.",
             f"Train it again: {again}",
         )
     everything = np.arange(len(dataset.train))
@@ -262,12 +265,12 @@ def _by_rows(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Ma
     val = dataset.train.take(everything[held]) if dataset.val is None else dataset.val
     train = dataset.train.take(everything[~held])
     if record["train_on"] == "all" or not record["n_val"]:
-        train, val = (dataset.train if dataset.val is None else joined(train, val)), val.take(everything[:0])
+        train, val = (dataset.train if dataset.val is None else concatenate(train, val)), val.take(everything[:0])
     return RunData(dataset, Parts(train, val if len(val) else None, dataset.test))
 
 
 def _known(run: RunDir, record: Mapping[str, Any]) -> Hashes:
-    """Hashes of everything that the run's data held, in its parts or not."""
+    """Hashes of all images of the run's data, whether in a split or not."""
     return np.concatenate(
         [*(_hashes(run, record[name]) for name in PARTS), _hashes(run, {"hashes": record.get("unused", ())})]
     )
@@ -289,6 +292,6 @@ def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:
         ) from None
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

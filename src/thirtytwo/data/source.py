@@ -1,4 +1,4 @@
-"""What every source of data is asked, and the table of named data sets."""
+"""The request that every data source receives, and the registry of named data sets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from thirtytwo.registry import Registry
 
 @dataclass(frozen=True)
 class Request:
-    """How a data set is wanted.
+    """How to load a data set; see `load.load_dataset` for the other fields.
 
-    `options` are those of the spec (`?label=…`). `unreadable` collects what is wrong with pictures that cannot be read,
-    which are then left out; None makes them an error. `group_by` says what must stay together when the data is divided:
-    a regular expression on files' paths, or a column. `whole` asks for the data as it is stored, not to be trained on:
-    nothing is set aside as test, and one class, or a test split alone, will do.
+    Attributes:
+        options: options of the spec (`?label=…`).
+        unreadable: list to which errors of unreadable images are appended, which are then left out; None: they raise a
+            DataError.
+        group_by: regular expression on file paths, or the name of a table column; a group stays in one split.
+        whole: load the data as stored: no test set is split off, and a single class, or a test split alone, is allowed.
     """
 
     data_root: Path | None = None
@@ -35,7 +37,7 @@ class Request:
 
 
 IMBALANCE = "imbalance"
-"""The option that every data set has: `cifar10?imbalance=100`."""
+"""Option of every data set: `cifar10?imbalance=100`."""
 
 Factory: TypeAlias = Callable[[Request], DataSet]
 
@@ -46,7 +48,7 @@ def refuse_options(request: Request, where: str, known: Collection[str]) -> None
     """Check the options of a spec.
 
     Raises:
-        UnknownNameError: an option that this source does not have.
+        UnknownNameError: an option that this source does not support.
     """
     for option in request.options:
         if option not in known:

@@ -1,4 +1,4 @@
-"""Dividing images by their content, stratified by class and repeatable by seed."""
+"""Split images by their content, stratified by class and reproducible by seed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, hash_bytes
+from thirtytwo.text import listing
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Purpose: TypeAlias = Literal["validation", "testing"]
@@ -34,7 +35,7 @@ _SPELLINGS: dict[str, Split] = {
 
 
 def split_of(name: str) -> Split | None:
-    """The split a folder, file or hub split of this name holds (`Train`, `test-00000-of-00001`), or None."""
+    """The split named by a folder, a file or a hub split (`Train`, `test-00000-of-00001`), or None."""
     first = re.match(r"[a-z]+", name.casefold())
     rest = name[first.end() :] if first else ""
     if first is None or re.search(r"[A-Za-z]", rest.replace("of", "")):
@@ -43,67 +44,71 @@ def split_of(name: str) -> Split | None:
 
 
 def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Divide `train` into what is trained on and what is held out for choices, about `fraction` of every class.
+    """Hold out about `fraction` of every class of `train` for validation; see `split_off` for the assignment.
 
-    A fraction of 0 holds nothing out. See `part_off` for how images are assigned.
+    Returns:
+        The remaining training images and the validation images, which are empty for a fraction of 0.
 
     Raises:
-        DataError: a class that cannot be on both sides.
+        DataError: a class that cannot be in both sets.
     """
-    kept, held = part_off(train, fraction, seed, "validation")
+    kept, held = split_off(train, fraction, seed, "validation")
     return train.take(kept), train.take(held)
 
 
 def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """`count` of the pictures, each class keeping its share and at least one; all of them where there are no more.
+    """A stratified sample of `count` images, at least one per class; all of them where there are not more.
 
     Raises:
-        DataError: `count` is smaller than the number of classes that have pictures.
+        DataError: `count` is smaller than the number of classes that have images.
     """
     if count >= len(images):
         return images
     present = int((images.counts > 0).sum())
     if count < present:
         raise DataError(
-            f"{count} pictures cannot cover {present} classes.",
-            f"Ask for at least {present}, better ten times as many.",
+            f"{count} images cannot cover {present} classes.",
+            f"Use at least {present}, preferably ten times as many.",
         )
-    return images.take(draw(images, _shares(images.counts, count), seed))
+    return images.take(sample(images, _shares(images.counts, count), seed))
 
 
-def part_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> tuple[Positions, Positions]:
-    """Positions that stay and positions set aside, both int64 and rising; about `fraction` of each class.
+def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) -> tuple[Positions, Positions]:
+    """Split off about `fraction` of each class.
 
-    Every image has a number from 0 to 1 that depends on its content, `seed` and `purpose` alone, and is set aside where
-    it is below `fraction`. So images do not depend on each other: adding, removing or renaming some moves none of the
-    others, and copies stay together, also across classes. The price is that counts are about the fraction, not exactly
-    it. Only where all of a class would be on one side, which happens in small ones, its image nearest to the boundary
-    goes over, and may come back once there are more. What is trained on is thus not held out later when images are
-    added, save in classes that would have had nothing to train on.
+    Each image has a pseudo-random number from 0 to 1 that depends only on its content, `seed` and `purpose`; it is
+    split off where the number is below `fraction`. Assignments are therefore independent: adding, removing or renaming
+    images moves no others, and copies stay together, also across classes. In return, the counts match the fraction only
+    approximately. Where all images of a class would be on one side, as can happen for small classes, the image closest
+    to the boundary changes sides, and may change back when images are added. A training image is thus not held out
+    later when images are added, except in classes that would have had no training images.
 
-    Groups, and images that are equal, count as one.
+    Groups and equal images count as one image.
+
+    Returns:
+        Positions that remain and positions split off, both int64 and increasing.
 
     Raises:
         DataError: a class that cannot be on both sides, since it has a single image or group.
     """
     if not 0 <= fraction < 1:
-        raise DataError(f"The part set aside for {purpose} is {fraction}; expected 0 or more and less than 1.")
+        raise DataError(f"The fraction split off for {purpose} is {fraction}; expected 0 or more and less than 1.")
     everything = np.arange(len(images), dtype=np.int64)
     if fraction == 0 or not len(images):
         return everything, everything[:0]
     units, unit_of = np.unique(_units(images), return_inverse=True)
     pairs = np.unique(np.stack([images.labels, unit_of]), axis=1)
-    members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # the units of each class
+    members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # units of each class
     _check_both_sides(images, [len(own) for own in members], purpose)
     places = _places(units, f"{purpose} {seed}")
-    aside = places < fraction
-    _to_both_sides(members, places, aside, images, purpose)
-    chosen = aside[unit_of]
+    held = places < fraction
+    _ensure_both_sides(members, places, held, images, purpose)
+    chosen = held[unit_of]
     return everything[~chosen], everything[chosen]
 
 
-def draw(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
-    """`wanted[c]` positions of each class c by chance, int64 and rising; content and `seed` alone decide the order."""
+def sample(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
+    """Sample `wanted[c]` positions of each class c, int64 and increasing, by image content and `seed`."""
     places = _places(images.hashes, f"drawn {seed}")
     order = np.argsort(places, kind="stable")
     drawn = [order[images.labels[order] == index][:count] for index, count in enumerate(wanted)]
@@ -111,16 +116,16 @@ def draw(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Position
 
 
 def group_ids(names: Iterable[str]) -> Hashes:
-    """Numbers of groups by their names, uint64."""
+    """Hashes of group names, uint64 `(N,)`."""
     return np.array([hash_bytes(b"group ", name.encode()) for name in names], dtype=np.uint64)
 
 
 def _units(images: ImageSet) -> Hashes:
-    """What must stay in one part, by one number for each image: equal images, and groups joined by equal images."""
+    """An id for each image, equal for images that must stay together: equal images, and groups that share one."""
     if images.groups is None:
         return images.hashes
     units = images.groups
-    while True:  # the smallest number spreads through equal images and groups until nothing changes
+    while True:  # propagate the smallest id through equal images and groups until nothing changes
         before = units
         for keys in (images.hashes, images.groups):
             _, place = np.unique(keys, return_inverse=True)
@@ -132,7 +137,7 @@ def _units(images: ImageSet) -> Hashes:
 
 
 def _places(units: Hashes, key: str) -> npt.NDArray[np.float64]:
-    """A number from 0 to 1 for each unit that looks drawn by chance, float64 `(N,)`."""
+    """A pseudo-random number from 0 to 1 for each unit, float64 `(N,)`."""
     salt = hashlib.blake2b(key.encode(), digest_size=16).digest()
     drawn = [
         int.from_bytes(hashlib.blake2b(unit.to_bytes(8, "big"), digest_size=8, key=salt).digest(), "big")
@@ -141,29 +146,29 @@ def _places(units: Hashes, key: str) -> npt.NDArray[np.float64]:
     return np.array(drawn, dtype=np.float64) / 2.0**64
 
 
-def _to_both_sides(
-    members: Sequence[Positions], places: Places, aside: Chosen, images: ImageSet, purpose: Purpose
+def _ensure_both_sides(
+    members: Sequence[Positions], places: Places, held: Chosen, images: ImageSet, purpose: Purpose
 ) -> None:
-    """Move the units nearest to the boundary so that every class is on both sides, if there is a way.
+    """Move units closest to the boundary so that every class is on both sides.
 
     Raises:
-        DataError: there is none, as far as single moves go.
+        DataError: no sequence of single moves achieves this.
     """
     for index, own in enumerate(members):
-        if not len(own) or (aside[own].any() and not aside[own].all()):
+        if not len(own) or (held[own].any() and not held[own].all()):
             continue
-        wanted = not aside[own].any()
+        wanted = not held[own].any()
         order = own[np.argsort(places[own] if wanted else -places[own], kind="stable")]
-        others = [other for other in members if (aside[other] != wanted).any()]
+        others = [other for other in members if (held[other] != wanted).any()]
         for unit in order:
-            aside[unit] = wanted
-            if all((aside[other] != wanted).any() for other in others):
+            held[unit] = wanted
+            if all((held[other] != wanted).any() for other in others):
                 break
-            aside[unit] = not wanted
+            held[unit] = not wanted
         else:
             raise DataError(
-                f"Groups and equal images cannot be divided so that {images.classes[index]!r} is both in training "
-                f"and in {purpose}.",
+                f"Groups and equal images cannot be split so that {images.classes[index]!r} is both in training and in "
+                f"{purpose}.",
                 "Choose smaller groups with data.group_by, add images, or divide the data into train/, val/ and test/.",
             )
 
@@ -179,16 +184,16 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
             f"count as one); expected at least 2, one to train on and one for {purpose}.",
             "Name smaller groups with --group-by, or divide the data into train/, val/ and test/ yourself.",
         )
-    what = "1 picture" if all(counts[name] == 1 for name in single) else "1 distinct picture"
+    what = "1 image" if all(counts[name] == 1 for name in single) else "1 distinct image"
     raise DataError(
-        f"{_listed(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
+        f"{listing(single)} {'has' if len(single) == 1 else 'have'} {what} each; "
         f"expected at least 2, one to train on and one for {purpose}.",
-        "Add pictures or remove the class.",
+        "Add images or remove the class.",
     )
 
 
 def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
-    """`total` divided as `counts` are, in whole numbers, at least 1 where there is anything."""
+    """`total` distributed in proportion to `counts`, in integers, at least 1 for each count above 0."""
     exact = counts * total / counts.sum()
     least = np.minimum(counts, 1)
     shares: npt.NDArray[np.int64] = np.maximum(np.floor(exact).astype(np.int64), least)
@@ -196,8 +201,3 @@ def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
         can_move = shares < counts if step > 0 else shares > least
         shares[np.where(can_move, step * (exact - shares), -np.inf).argmax()] += step
     return shares
-
-
-def _listed(names: list[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

@@ -1,4 +1,4 @@
-"""The one shape in which pictures travel: a uint8 array, labels, class names."""
+"""Data types for labelled images: arrays of pixels and labels, with class names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ def _none() -> Hashes:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled pictures of one size.
+    """Labelled images of one size.
 
-    `images` uint8 `(N, H, W, 3)` RGB, possibly a read-only memory map; `labels` int64 `(N,)`, indices into `classes`;
-    `rows` int64 `(N,)`, positions in the split as stored; `files` where pictures came from files. `hashes` uint64
-    `(N,)` name the content of each image before it was resized (`images.content`), by its pixels here where the source
-    gave none; `groups` uint64 `(N,)` are equal for images that must stay in one part, where groups were asked for.
+    Attributes:
+        images: RGB, uint8 `(N, H, W, 3)`, possibly a read-only memory map.
+        labels: int64 `(N,)`, indices into `classes`.
+        classes: class names.
+        rows: positions in the split as stored, int64 `(N,)`.
+        files: file of each image; None where images are not files.
+        hashes: content hash of each image before resizing, uint64 `(N,)` (`images.content`); computed from `images`
+            where the source gives none.
+        groups: uint64 `(N,)`, equal for images that must stay in one split; None without groups.
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,11 +54,12 @@ class ImageSet:
             or (self.groups is not None and len(self.groups) != count)
         ):
             raise DataError(
-                f"{len(self.images)} images, {count} labels and {len(self.rows)} rows do not belong together."
+                f"Images, labels and rows must have the same length; found {len(self.images)}, {count} and "
+                f"{len(self.rows)}."
             )
         if count and (int(self.labels.min()) < 0 or int(self.labels.max()) >= len(self.classes)):
             raise DataError(
-                f"Labels must lie between 0 and {len(self.classes) - 1}; "
+                f"Labels must be between 0 and {len(self.classes) - 1}; "
                 f"found {self.labels.min()} to {self.labels.max()}."
             )
 
@@ -62,11 +68,11 @@ class ImageSet:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """Pictures of each class, int64 `(C,)`."""
+        """Number of images of each class, int64 `(C,)`."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
     def take(self, positions: npt.NDArray[np.int64]) -> ImageSet:
-        """The pictures at `positions` (int64), copied, in that order."""
+        """Copy the images at `positions` (int64), in that order."""
         return replace(
             self,
             images=self.images[positions],
@@ -80,12 +86,18 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Everything known of a data set: its splits, its name, and what was left out while reading it.
+    """A loaded data set.
 
-    `val` is the data's own validation split, or None where it has none (`splits.hold_out` makes one).
-    `superclasses` maps each class to its superclass where the data has them. `fingerprint` names the content: equal for
-    equal pixels, labels and class names, wherever they came from. `sizes` counts the pictures of each (width, height)
-    before they were made one size. `thinned` holds the hashes of training images that an imbalance left out.
+    Attributes:
+        name: name of the data set.
+        train: training images.
+        val: validation split of the data; None where it has none (`split.hold_out` creates one).
+        test: test split; None where there is none.
+        fingerprint: hash of the content: equal for equal pixels, labels and class names, whatever their source.
+        superclasses: superclass of each class, where the data has them.
+        skipped: what was left out while loading, and why.
+        sizes: number of images by original (width, height).
+        thinned: hashes of training images left out by an imbalance.
     """
 
     name: str
@@ -100,7 +112,7 @@ class DataSet:
 
     @property
     def stored(self) -> dict[str, ImageSet]:
-        """The splits that there are, by name."""
+        """The existing splits by name."""
         every = {"train": self.train, "val": self.val, "test": self.test}
         return {name: images for name, images in every.items() if images is not None}
 

@@ -1,10 +1,10 @@
-"""What an image is, whatever its file is called: a hash of its content, by which it is found again.
+"""Content hashes identify images independently of file names.
 
-The hash does not depend on how large the image is wanted nor on the version of a decoder, and survives a new name, a
-new place and edited metadata. Lossless formats are hashed by their decoded pixels, so that a PNG and a BMP of the same
-pixels are one image. JPEG, WebP and AVIF, which other versions of a decoder may turn into slightly other pixels, are
-hashed by their compressed data, JPEG without its metadata. Copies that were encoded anew, cropped or resized are other
-images.
+The hash does not depend on the requested size or the version of a decoder, and stays the same when a file is renamed,
+moved or its metadata is edited. Lossless formats are hashed by their decoded pixels, so that a PNG and a BMP with the
+same pixels are equal. JPEG, WebP and AVIF, whose decoded pixels may differ slightly between decoder versions, are
+hashed by their compressed data, JPEG without its metadata. Images that were re-encoded, cropped or resized have other
+hashes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, decode, load_image, resize
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
-"""One hash of 64 bits an image, `(N,)`."""
+"""One 64-bit hash per image, uint64 `(N,)`."""
 
 _JPEG = b"\xff\xd8\xff"
 _LOSSY = re.compile(rb"\xff\xd8\xff|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
@@ -32,7 +32,7 @@ _ADOBE, _COMMENT, _SCAN = 0xEE, 0xFE, 0xDA
 def load_hashed(
     source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None
 ) -> tuple[Loaded, int]:
-    """What `decode.load_image` gives, and the hash of the content; raises as that does."""
+    """Load an image as `decode.load_image` does, and return it with its content hash; raises as `load_image` does."""
     data = _encoded(source) if _LOSSY.match(_encoded(source, _HEAD)) else None
     if data is not None:
         return load_image(source, size, rule, name), hash_bytes(_without_metadata(data))
@@ -42,16 +42,16 @@ def load_hashed(
 
 
 def hash_pixels(pixels: Pixels) -> int:
-    """The hash of an image by its pixels uint8 `(H, W, 3)`."""
+    """Hash of an image by its pixels, uint8 `(H, W, 3)`."""
     return hash_bytes(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode(), np.ascontiguousarray(pixels).data)
 
 
 def hash_bytes(*pieces: bytes | memoryview) -> int:
-    """A hash of 64 bits."""
-    found = hashlib.blake2b(digest_size=8)
+    """64-bit BLAKE2b hash of the concatenated pieces."""
+    digest = hashlib.blake2b(digest_size=8)
     for piece in pieces:
-        found.update(piece)
-    return int.from_bytes(found.digest(), "big")
+        digest.update(piece)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def as_text(hashes: Hashes) -> list[str]:
@@ -60,12 +60,12 @@ def as_text(hashes: Hashes) -> list[str]:
 
 
 def from_text(texts: Iterable[str]) -> Hashes:
-    """What `as_text` wrote; a ValueError for anything else."""
+    """Parse what `as_text` returned; a ValueError for anything else."""
     return np.array([int(text, 16) for text in texts], dtype=np.uint64)
 
 
 def _encoded(source: str | Path | bytes, most: int = -1) -> bytes:
-    """The first bytes of a file, or all of them; none where it cannot be read, which decoding reports."""
+    """The first `most` bytes of a file, or all of them; empty where it cannot be read, which decoding reports."""
     if isinstance(source, bytes):
         return source if most < 0 else source[:most]
     try:
@@ -76,7 +76,7 @@ def _encoded(source: str | Path | bytes, most: int = -1) -> bytes:
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """A JPEG without comments and application segments but Adobe's, which says how colors are meant; else `data`."""
+    """A JPEG without comments and application segments, except Adobe's (the color transform); other data unchanged."""
     if not data.startswith(_JPEG):
         return data
     kept, place = [], 2

@@ -1,8 +1,7 @@
-"""From a file or its bytes to uint8 RGB pixels, and the one resize of training and serving.
+"""Decode image files and bytes to uint8 RGB pixels, and resize them, identically in training and serving.
 
-Whatever a picture file holds ends as RGB: EXIF orientation is applied, palettes are looked up, greyscale is repeated,
-CMYK is converted, transparency is laid over white, 16 bits a channel are scaled to 8, of animations the first frame
-counts.
+Every image becomes RGB: EXIF orientation is applied, palettes are expanded, grayscale is repeated, CMYK is converted,
+transparency is composited over white, 16 bits per channel are scaled to 8, and of animations the first frame is used.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
 RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
-ENOUGH = 8
+DRAFT_FACTOR = 8
 BAND_PIXELS = 2**21
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
@@ -40,7 +39,7 @@ IMAGE_SUFFIXES = frozenset(
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin"})
 
-# Pillow's plugin of each format, by the first bytes; naming it keeps every other parser away from untrusted files.
+# Pillow's plugin for each format, by the first bytes; untrusted files reach no other parser.
 _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), name, plugin)
     for pattern, name, plugin in (
@@ -54,7 +53,7 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb"BM", "BMP", "BmpImagePlugin"),
     )
 )
-# Bytes a pixel, measured as the peak of a process: what Pillow keeps by mode, what decoders need beside it by format.
+# Bytes per pixel, measured as peak memory of a process: Pillow's image by mode, the decoder's buffers by format.
 _CORE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _CORE_DEFAULT = 4
 _EXTRA = {"WEBP": 13.0, "AVIF": 11.0, "GIF": 4.0, "BMP": 2.0, "PPM": 4.0}
@@ -66,38 +65,38 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
-    """The picture in a file, or in a file's bytes, as uint8 `(H, W, 3)` RGB.
+    """Decode an image to RGB pixels, uint8 `(H, W, 3)`.
 
     Args:
-        source: path of the file, or what it holds.
-        name: what error messages call it; the path by default.
+        source: path of the file, or its content.
+        name: name of the image in error messages; the path by default.
 
     Raises:
-        ImageError: missing, a folder, empty, no picture, damaged, cut short, too small or too large.
+        ImageError: missing, a folder, empty, not an image, damaged, truncated, too small or too large.
     """
-    return _reading(lambda stream, called: _decode(stream, called)[0], source, name)
+    return _with_stream(lambda stream, label: _decode(stream, label)[0], source, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its image before anything is decoded; width and height are before EXIF orientation."""
+    """Properties of an image from its file header; width and height in pixels, before EXIF orientation."""
 
     format: str
     width: int
     height: int
     core: float
-    """Bytes a pixel that Pillow keeps of the decoded image."""
+    """Bytes per pixel of Pillow's decoded image."""
     extra: float
-    """Bytes a pixel that the format's decoder needs beside that, at the full scale."""
+    """Additional bytes per pixel that the decoder of the format needs, at full scale."""
 
     def memory(self, size: int | None = None) -> int:
-        """Bytes that `load_image` holds at its peak for a square of `size`; None: that `decode` holds.
+        """Estimate the peak memory, in bytes, of `load_image` for a square of `size`, or of `decode` if it is None.
 
-        An upper estimate, without the file's own bytes. A JPEG that is decoded at a smaller scale costs less only as
-        far as its decoder does not keep the coefficients of all pixels (see `_jpeg_coefficients`).
+        An upper bound, without the file's own bytes. A JPEG that is decoded at a smaller scale needs less only where
+        its decoder does not keep the coefficients of all pixels (see `_jpeg_coefficients`).
         """
         pixels = self.width * self.height
-        scale = _draft_scale(self.width, self.height, ENOUGH * size) if size and self.format == "JPEG" else 1
+        scale = _draft_scale(self.width, self.height, DRAFT_FACTOR * size) if size and self.format == "JPEG" else 1
         shown = pixels / scale**2
         decoding = self.extra * pixels + self.core * shown
         after = max(self.core + _RGB, _RGB + _RESIZING) * shown
@@ -105,30 +104,33 @@ class Header:
 
 
 def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
-    """Width and height as the file's header has them, before EXIF orientation; nothing is decoded.
+    """Read width and height from the file header, before EXIF orientation; nothing is decoded.
 
     Raises:
-        ImageError: as `decode`, as far as the header shows it.
+        ImageError: as `decode`, for problems visible in the header.
     """
-    return _reading(lambda stream, called: _open(stream, called).size, source, name)
+    return _with_stream(lambda stream, label: _open(stream, label).size, source, name)
 
 
 def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
-    """Format, size and cost of an image; nothing is decoded.
+    """Read format, size and memory needs from the file header; nothing is decoded.
 
     Raises:
-        ImageError: as `decode`, as far as the header shows it.
+        ImageError: as `decode`, for problems visible in the header.
     """
-    return _reading(_header, source, name)
+    return _with_stream(_header, source, name)
 
 
 def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
-    """The picture as a square, uint8 `(size, size, 3)`; itself where it already is one.
+    """Resize an image to a square, uint8 `(size, size, 3)`; returned unchanged where it has that size.
 
     Args:
         image: uint8 `(H, W, 3)`.
         size: side of the square in pixels.
-        rule: `crop` cuts the central square out, `pad` adds black borders, `squash` changes the aspect.
+        rule: `crop` takes the central square, `pad` adds black borders, `squash` changes the aspect ratio.
+
+    Raises:
+        DataError: unknown `rule`.
     """
     height, width = image.shape[:2]
     if height == width == size:
@@ -136,12 +138,12 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
     if rule == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return _scale(image[top : top + side, left : left + side], size, size)
+        return _resample(image[top : top + side, left : left + side], size, size)
     if rule == "squash":
-        return _scale(image, size, size)
+        return _resample(image, size, size)
     if rule == "pad":
         scale = size / max(height, width)
-        inner = _scale(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        inner = _resample(image, max(1, round(width * scale)), max(1, round(height * scale)))
         square = np.zeros((size, size, 3), dtype=np.uint8)
         top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
         square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
@@ -151,7 +153,7 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A square of pixels uint8 `(size, size, 3)`, and how wide and high the upright picture was before."""
+    """A square image, uint8 `(size, size, 3)`, and the width and height of the upright original in pixels."""
 
     pixels: Pixels
     width: int
@@ -159,23 +161,28 @@ class Loaded:
 
 
 def load_image(source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None) -> Loaded:
-    """`decode`, then `resize`, in training and serving alike; raises as `decode` does.
+    """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
-    A JPEG that is far larger than needed is decoded at a half, a quarter or an eighth of its scale, but never below
-    `ENOUGH` times `size`, so that a photograph takes a fraction of the time and memory.
+    A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
+    `size`, which saves most of the time and memory for photographs.
     """
-    pixels, (width, height) = _reading(lambda stream, called: _decode(stream, called, ENOUGH * size), source, name)
+    pixels, (width, height) = _with_stream(
+        lambda stream, label: _decode(stream, label, DRAFT_FACTOR * size), source, name
+    )
     return Loaded(resize(pixels, size, rule), width, height)
 
 
 def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Picture files in files, folders and globs, in natural order, and what was passed over with the reason.
+    """Find image files in files, folders and globs.
 
-    A file that is named is taken whatever its suffix, so that decoding can say what is wrong with it; folders are
-    searched at every depth.
+    A file given by name is included whatever its suffix, so that decoding can report what is wrong with it; folders are
+    searched recursively.
+
+    Returns:
+        The images in natural order, and the skipped files with the reason for each.
 
     Raises:
-        DataError: a glob that matches nothing, or no picture in all of `paths`.
+        DataError: a glob that matches nothing, or no image in any of `paths`.
     """
     found: dict[Path, None] = {}
     skipped: list[tuple[Path, str]] = []
@@ -185,7 +192,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
         if path.is_dir():
             inside, junk = list_images(path)
             found.update(dict.fromkeys(inside))
-            skipped += junk if inside else [*junk, (path, "folder without pictures")]
+            skipped += junk if inside else [*junk, (path, "folder without images")]
         elif path.exists() or not glob.has_magic(text):
             found[path] = None
         else:
@@ -193,59 +200,62 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
             if not matches:
                 raise DataError(f"No file matches {text!r}.", "Check the pattern.")
             for match in map(Path, matches):
-                inside, junk = list_images(match) if match.is_dir() else sift([match])
+                inside, junk = list_images(match) if match.is_dir() else split_by_suffix([match])
                 found.update(dict.fromkeys(inside))
                 skipped += junk
     if not found:
-        rest = f"; {len(skipped)} other files or folders were passed over" if skipped else ""
-        raise DataError(f"No picture in {', '.join(given) or 'nothing'}{rest}.", f"Expected {FORMATS} files.")
+        rest = f"; {len(skipped)} other files or folders were skipped" if skipped else ""
+        raise DataError(f"No image in {', '.join(given) or 'an empty list'}{rest}.", f"Expected {FORMATS} files.")
     return list(found), skipped
 
 
 def list_images(folder: Path, *, named: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Picture files at every depth below `folder`, in natural order, and what was passed over with the reason.
+    """Find image files below `folder`, recursively.
 
-    Passed over is also what thirtytwo wrote there: run directories, and what `explain` draws. Where the user `named`
-    the folder, that is not asked of the folder itself.
+    Outputs of thirtytwo are skipped as well: run directories, and the images that `explain` writes. A folder `named` by
+    the user is not itself skipped for that reason.
+
+    Returns:
+        The images in natural order, and the skipped files with the reason for each.
     """
     outputs: list[tuple[Path, str]] = []
     found: list[Path] = []
     if not named and (kind := output_kind(folder)):
-        outputs.append((folder, f"{kind} of thirtytwo"))
+        outputs.append((folder, f"{kind} written by thirtytwo"))
     else:
         above = set() if named else {""}
         found = sorted(_walk(folder, above, outputs), key=lambda path: natural_key(path.as_posix()))
-    images, skipped = sift(found)
+    images, skipped = split_by_suffix(found)
     return images, skipped + outputs
 
 
-def sift(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Divide files into pictures, by their suffix, and the rest with the reason."""
+def split_by_suffix(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Separate image files, by their suffix, from all others, which come with the reason why they are skipped."""
     images: list[Path] = []
     skipped: list[tuple[Path, str]] = []
     for file in files:
         if is_junk(file.name):
             skipped.append((file, "hidden or system file"))
         elif file.suffix.lower() not in IMAGE_SUFFIXES:
-            skipped.append((file, f"not a picture format that is read ({file.suffix or 'no suffix'})"))
+            skipped.append((file, f"not a supported image format ({file.suffix or 'no suffix'})"))
         else:
             images.append(file)
     return images, skipped
 
 
 def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
-    """Sort key that puts `cat2` before `cat10`."""
+    """Sort key for natural order, with `cat2` before `cat10`."""
     pieces = re.split(r"(\d+)", text.casefold())
     return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), text
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is left behind by a system rather than put there by a person."""
+    """Whether a file or folder of this name is hidden or created by the operating system."""
     return name.startswith(".") or name.casefold() in JUNK_NAMES
 
 
 def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Every file below, links followed except back into a folder one is already in; `outputs` collects what is ours."""
+    """All files below `folder`; follows links except to a parent folder, and collects thirtytwo's `outputs`."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -260,15 +270,15 @@ def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Ite
         elif is_junk(entry.name):
             continue
         elif kind := output_kind(path):
-            outputs.append((path, f"{kind} of thirtytwo"))
+            outputs.append((path, f"{kind} written by thirtytwo"))
         else:
             yield from _walk(path, above | {real}, outputs)
 
 
-def _reading(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
-    """What `work` makes of the opened file; what the file system refuses becomes an ImageError."""
+def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
+    """Apply `work` to the opened file and its name; file system errors become ImageErrors."""
     if isinstance(source, bytes):
-        return work(io.BytesIO(source), name or "The picture")
+        return work(io.BytesIO(source), name or "The image")
     path = Path(source)
     name = name or str(path)
     try:
@@ -278,42 +288,42 @@ def _reading(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, na
         raise ImageError(f"{name} does not exist.", "Check the path.") from None
     except OSError as error:
         if path.is_dir():
-            raise ImageError(f"{name} is a folder, not a picture.", "Give a file.") from None
+            raise ImageError(f"{name} is a folder, not an image file.", "Give a file.") from None
         raise ImageError(
             f"{name} cannot be read: {error.strerror or error}.", "Check the path and its permissions."
         ) from None
 
 
 def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels, with a shorter side of at least `enough` where it had that, and the upright width and height."""
+    """Upright pixels, scaled down to a shorter side of no less than `enough`, and the original width and height."""
     image = _open(stream, name)
     width, height = image.size
     try:
         if enough:
-            image.draft(None, (enough, enough))  # does nothing but for JPEG
+            image.draft(None, (enough, enough))  # only has an effect for JPEG
         image.load()
         pixels = _rgb(image, name)
     except ImageError:
         raise
-    except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
+    except Exception as error:  # Pillow's parsers raise arbitrary exceptions for damaged files
         raise _damaged(name, error) from None
     orientation = _orientation(image)
-    del image  # turning makes a copy; three of a large image need not be there at a time
+    del image  # applying the orientation makes a copy; this avoids holding three copies of a large image
     size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return np.ascontiguousarray(_turn(pixels, orientation)), size
+    return np.ascontiguousarray(_apply_orientation(pixels, orientation)), size
 
 
 def _open(stream: IO[bytes], name: str) -> Image.Image:
-    """The picture with its header read and found sound, and nothing decoded."""
+    """Open an image and validate its header; nothing is decoded."""
     image = _identify(stream, name)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name} has {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read.", "Make it smaller first."
+            f"{name} has {width}×{height} pixels, more than the limit of {MAX_PIXELS:,}.", "Downscale the image first."
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(
-            f"{name} has {width}×{height} pixels, too few to show anything.",
+            f"{name} has {width}×{height} pixels, which is too small.",
             f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
         )
     return image
@@ -335,16 +345,15 @@ def _header(stream: IO[bytes], name: str) -> Header:
 
 
 def _jpeg_coefficients(data: bytes) -> float:
-    """Bytes a pixel of coefficients that libjpeg keeps of the whole image: 0 where it works row by row.
+    """Bytes per pixel of the coefficients that libjpeg keeps for the whole image; 0 where it decodes row by row.
 
-    It does not where the file has several scans, so that no scan alone gives a pixel: progressive ones (ITU T.81,
-    SOF2, 6, 10 and 14), and sequential ones whose first scan leaves a component out. What cannot be followed is taken
-    for the worst.
+    It keeps them where no single scan contains all data of a pixel: in progressive files (ITU T.81, SOF2, 6, 10 and
+    14), and in sequential ones whose first scan lacks a component. Files that cannot be parsed count as the worst case.
     """
     at, kept, components, progressive = 2, _ANY_JPEG, 0, True
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
-            at += 1  # padding, or bytes that belong to nothing: decoders look for the next marker too
+            at += 1  # padding or stray bytes: decoders also search for the next marker
             continue
         marker = data[at + 1]
         if 0xD0 <= marker <= 0xD8 or marker == 0x01:
@@ -366,19 +375,19 @@ def _jpeg_coefficients(data: bytes) -> float:
 
 
 def _tiff_strip(image: Image.Image) -> float:
-    """Bytes a pixel of a strip that is the whole image, as a compressed TIFF may have it."""
+    """Bytes per pixel of a strip that holds the whole image, as in some compressed TIFF files."""
     bits = getattr(image, "tag_v2", {}).get(258, (8,))
     strip = (sum(bits) if isinstance(bits, tuple) else int(bits)) / 8
     return strip + (_ANY_JPEG if "jpeg" in str(image.info.get("compression")) else 0.0)
 
 
 def _draft_scale(width: int, height: int, enough: int) -> int:
-    """By how much Pillow's `draft` divides the sides of a JPEG of which `enough` pixels a side are wanted."""
+    """Factor by which Pillow's `draft` divides the sides of a JPEG so that at least `enough` pixels per side remain."""
     return next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(width // enough, height // enough) >= scale)
 
 
 def _identify(stream: IO[bytes], name: str) -> Image.Image:
-    """The picture as the one plugin sees it that its first bytes ask for."""
+    """Open an image with the Pillow plugin that matches its first bytes."""
     head = stream.read(16)
     if not head:
         raise ImageError(f"{name} is empty (0 bytes).", "Delete it or copy it again.")
@@ -392,24 +401,22 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
             if kind not in Image.OPEN:
                 break
             try:
-                # Not Image.open: its own limit on pixels warns or raises without telling the size.
+                # Not Image.open, whose own pixel limit warns or raises without naming the size.
                 return Image.OPEN[kind][0](stream, "")
             except Exception as error:  # as above
                 raise _damaged(name, error) from None
     if _HEIC.match(head):
-        raise ImageError(f"{name} is a HEIC picture, which is not read here.", "Save it as JPEG or PNG.")
-    raise ImageError(f"{name} is not a picture: its first bytes fit no known format.", f"Expected {FORMATS}.")
+        raise ImageError(f"{name} is a HEIC image, which is not supported.", "Save it as JPEG or PNG.")
+    raise ImageError(f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}.")
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"{name} is damaged or cut short: {reason.rstrip('.')}.", "Delete it or copy it again.")
+    return ImageError(f"{name} is damaged or truncated: {reason.rstrip('.')}.", "Delete it or copy it again.")
 
 
 def _rgb(image: Image.Image, name: str) -> Pixels:
-    """The decoded picture as RGB, converted a band of rows at a time, so that a large one is in memory little more than
-    once.
-    """
+    """Convert a decoded image to RGB in bands of rows, so that a large image is in memory little more than once."""
     deep = image.mode.startswith("I") or image.mode == "F"
     if deep:
         _check_range(image, name)
@@ -426,27 +433,27 @@ def _rgb(image: Image.Image, name: str) -> Pixels:
 
 
 def _from_shallow(image: Image.Image) -> Pixels:
-    """Any mode of 8 bits a channel or fewer; transparency over white."""
+    """Convert any mode with up to 8 bits per channel to RGB, transparency over white."""
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(image.convert("RGB"))
 
 
 def _from_deep(image: Image.Image) -> Pixels:
-    """One channel of more than 8 bits, in its range."""
+    """Convert a single channel of more than 8 bits to RGB."""
     values = np.asarray(image).astype(np.float64)
-    grey = np.rint(values * (255.0 / _top(image))).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = np.rint(values * (255.0 / _white_level(image))).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _top(image: Image.Image) -> float:
-    """What is white in a picture of more than 8 bits: 65535, or 1 where values are fractions."""
+def _white_level(image: Image.Image) -> float:
+    """Value of white in an image of more than 8 bits: 65535, or 1 for floating-point values."""
     return 1.0 if image.mode == "F" else 65535.0
 
 
 def _check_range(image: Image.Image, name: str) -> None:
-    (width, height), top = image.size, _top(image)
+    (width, height), top = image.size, _white_level(image)
     rows = max(1, BAND_PIXELS // width)
     low, high = np.inf, -np.inf
     for at in range(0, height, rows):
@@ -457,19 +464,19 @@ def _check_range(image: Image.Image, name: str) -> None:
             break
     if not (low >= 0 and high <= top):
         raise ImageError(
-            f"{name} holds values from {low:g} to {high:g}; expected 0 to {top:g}.",
-            "Save it with 8 or 16 bits a channel.",
+            f"{name} contains values from {low:g} to {high:g}; expected 0 to {top:g}.",
+            "Save it with 8 or 16 bits per channel.",
         )
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block leaves a sound picture as it stands
+    except Exception:  # an image with a damaged EXIF block is used as stored
         return 1
 
 
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (EXIF 2.32, tag 0x0112)."""
     if orientation in _SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
@@ -480,9 +487,9 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _scale(image: Pixels, width: int, height: int) -> Pixels:
-    """Bicubic, antialiased when shrinking; far too large pictures are averaged down to thrice the size first."""
+def _resample(image: Pixels, width: int, height: int) -> Pixels:
+    """Resample bicubically with antialiasing; much larger images are first averaged to three times the size."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    source = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(source.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))

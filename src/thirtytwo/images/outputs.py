@@ -1,4 +1,4 @@
-"""What thirtytwo wrote: folders and images that are no data, recognised by what they hold and not by name."""
+"""Recognize outputs of thirtytwo, which are not data, by their content and not by their name."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 from pathlib import Path
 
 RUN = "run directory"
-_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("recipe.toml", "split.json"), RUN),
     (("recipe.toml", "environment.json"), RUN),
-    (("study.db", "base.toml"), "directory of tuning"),
+    (("study.db", "base.toml"), "tuning directory"),
 )
 EXPLANATIONS = "explanations.json"
 SHEET = "contact-sheet.png"
 
 
 def output_kind(folder: Path) -> str | None:
-    """What of ours a folder is, or None where it is not ours; nothing in it is data."""
-    return next((kind for names, kind in _SIGNS if all((folder / name).is_file() for name in names)), None)
+    """Kind of output that a folder is, or None where thirtytwo did not write it; nothing in an output is data."""
+    return next((kind for names, kind in _MARKERS if all((folder / name).is_file() for name in names)), None)
 
 
 def overlays_in(folder: Path) -> frozenset[str]:
-    """Names of the images in a folder that `thirtytwo explain` wrote there; other images beside them are the user's."""
+    """Names of the images in a folder that `thirtytwo explain` wrote; other images in it belong to the user."""
     try:
-        told = json.loads((folder / EXPLANATIONS).read_text(encoding="utf-8"))
-        return frozenset({SHEET, *(str(one["overlay"]) for one in told if "overlay" in one)})
+        explanations = json.loads((folder / EXPLANATIONS).read_text(encoding="utf-8"))
+        return frozenset({SHEET, *(str(one["overlay"]) for one in explanations if "overlay" in one)})
     except (OSError, ValueError, TypeError, KeyError):
         return frozenset()

@@ -18,7 +18,7 @@ def table(make, labels, names=("ant", "bee"), first=0, label="label"):
 
 
 class Hub:
-    """Stands in for the library's loader."""
+    """Replacement for the library's loader."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -55,7 +55,8 @@ def test_any_hub_set_with_labels(make, answer):
     assert data.test is not None
     assert [len(part) for part in (data.train, data.val, data.test)] == [3, 2, 2]
     np.testing.assert_array_equal(data.test.images[1], make.pixels(11))
-    assert data.skipped == ("split 'extra' is none of train, validation, test",)
+    (skipped,) = data.skipped
+    assert "'extra'" in skipped
 
 
 def test_a_single_split_of_any_name_is_divided(make, answer):
@@ -97,7 +98,7 @@ def test_known_sets_are_looked_for_on_this_machine_before_the_hub_is_asked(make,
     ],
 )
 @pytest.mark.parametrize("with_root", [False, True])
-def test_offline_says_what_to_put_where(spec, words, with_root, answer, tmp_path):
+def test_offline_error_names_the_files(spec, words, with_root, answer, tmp_path):
     answer(ConnectionError("no route"), reachable=False)
     with pytest.raises(OfflineError) as caught:
         load_dataset(spec, data_root=tmp_path if with_root else None)
@@ -121,7 +122,7 @@ def test_offline_says_what_to_put_where(spec, words, with_root, answer, tmp_path
         (datasets.exceptions.DatasetGenerationError("broken"), DataError, "owner/name cannot be loaded: broken"),
     ],
 )
-def test_what_the_library_says_becomes_one_sentence(raised, error, message, answer):
+def test_errors_of_the_library_become_one_sentence(raised, error, message, answer):
     answer(raised)
     with pytest.raises(error, match=message) as caught:
         load_dataset("hf:owner/name")
@@ -129,14 +130,14 @@ def test_what_the_library_says_becomes_one_sentence(raised, error, message, answ
     assert "\n" not in str(caught.value)
 
 
-def test_sets_without_a_label_column_are_told(make, answer):
+def test_data_sets_without_a_label_column_are_an_error(make, answer):
     answer(datasets.DatasetDict({"train": table(make, [0, 1]).remove_columns("label")}))
     with pytest.raises(DataError, match="no label column"):
         load_dataset("hf:owner/name")
 
 
 def test_the_library_is_not_asked_when_offline_is_set():
-    """The tests set HF_HUB_OFFLINE: this is the real library, and it must not try for half a minute."""
+    """With HF_HUB_OFFLINE, as set in the tests, the real library must not retry for half a minute."""
     start = time.monotonic()
     with pytest.raises(OfflineError):
         load_dataset("hf:owner/there-is-no-such-set")

@@ -1,4 +1,4 @@
-"""CIFAR itself: every figure here is published with it."""
+"""CIFAR-10 and CIFAR-100: all expected numbers are published with the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.realdata
 
 
 def stored(data_root, name: str, split: str, row: int) -> np.ndarray:
-    """A picture decoded by Pillow alone; negative rows count from the end."""
+    """An image decoded by Pillow alone; negative rows count from the end."""
     file = sorted((data_root / name).rglob(f"{split}-*.parquet"))[0 if row >= 0 else -1]
     cell = pq.read_table(file, columns=["img"])["img"][row].as_py()
     return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
@@ -33,7 +33,7 @@ def test_long_tailed_cifar10_has_its_published_size(data_root):
 
 
 @pytest.mark.parametrize(("name", "classes", "per_class"), [("cifar10", 10, 5000), ("cifar100", 100, 500)])
-def test_counts_and_first_and_last_pictures(name, classes, per_class, data_root):
+def test_counts_and_first_and_last_images(name, classes, per_class, data_root):
     data = load_dataset(name, data_root=data_root)
     assert data.test is not None
     assert data.train.images.shape == (50_000, 32, 32, 3)
@@ -79,7 +79,7 @@ def test_validation_is_about_a_tenth_of_every_class(data_root):
     assert not np.isin(train.hashes, val.hashes).any()
 
 
-def test_at_the_second_start_no_picture_is_decoded(data_root, monkeypatch):
+def test_at_the_second_start_no_image_is_decoded(data_root, monkeypatch):
     before = load_dataset("cifar10", data_root=data_root)
 
     def unexpected(table, name):
@@ -92,6 +92,6 @@ def test_at_the_second_start_no_picture_is_decoded(data_root, monkeypatch):
 
 
 def test_the_doctor_finds_the_known_duplicates(data_root):
-    """CIFAR-100 holds 10 groups of equal pictures that cross train and test."""
+    """CIFAR-100 holds 10 groups of equal images that cross train and test."""
     whats = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]
-    assert any(what.startswith("10 groups of equal pictures lie in more than one split") for what in whats), whats
+    assert any(what.startswith("10 groups") and "more than one split" in what for what in whats), whats

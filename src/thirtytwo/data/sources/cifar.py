@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the names of their classes, and where the data comes from.
+"""CIFAR-10 and CIFAR-100: class names and source of the data.
 
 Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009. Indices are those of the original files.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from thirtytwo.data.source import DATASETS, Request
 from thirtytwo.data.sources.hub import read_known
-from thirtytwo.data.sources.tables import Known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.types import DataSet
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,18 +34,18 @@ CIFAR100_GROUPS = {
     "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
-"""Superclasses and their classes; the indices of both are alphabetical."""
+"""Classes by superclass; the indices of both follow alphabetical order."""
 
 CIFAR100_SUPERCLASSES = {name: group for group, names in CIFAR100_GROUPS.items() for name in names}
 
-CIFAR10 = Known(
+CIFAR10 = KnownDataSet(
     name="cifar10",
     hub_id="uoft-cs/cifar10",
     classes={"label": CIFAR10_CLASSES},
     superclasses={},
 )
 
-CIFAR100 = Known(
+CIFAR100 = KnownDataSet(
     name="cifar100",
     hub_id="uoft-cs/cifar100",
     classes={"fine_label": tuple(sorted(CIFAR100_SUPERCLASSES)), "coarse_label": tuple(sorted(CIFAR100_GROUPS))},
@@ -57,11 +57,11 @@ KNOWN = {known.hub_id: known for known in (CIFAR10, CIFAR100)}
 
 @DATASETS.register(CIFAR10.name)
 def cifar10(request: Request) -> DataSet:
-    """60,000 colour pictures of 32×32 pixels in 10 classes."""
+    """60,000 color images of 32×32 pixels in 10 classes."""
     return read_known(CIFAR10, request)
 
 
 @DATASETS.register(CIFAR100.name)
 def cifar100(request: Request) -> DataSet:
-    """60,000 colour pictures of 32×32 pixels in 100 classes of 20 superclasses."""
+    """60,000 color images of 32×32 pixels in 100 classes of 20 superclasses."""
     return read_known(CIFAR100, request)

@@ -1,4 +1,4 @@
-"""Folders of pictures: one folder per class, below `train/ val/ test/` or directly."""
+"""Folders of images: one folder per class, inside `train/`, `val/` and `test/` or directly."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ from pathlib import Path
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import Part, Plan, carry_out
+from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
 from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, sift
+from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, split_by_suffix
 
-_LAYOUT = "Expected <folder>/<class>/picture.jpg, or <folder>/train/<class>/picture.jpg with test/ beside it."
+_LAYOUT = (
+    "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
+)
 
 
 def read_folder(root: Path, request: Request) -> DataSet:
-    """The data set in a folder of pictures.
+    """Load a data set from a folder of images.
 
-    `train` with `val` and `test` beside it (also `training`, `valid`, `validation`, `testing`) hold one folder per
-    class; without such folders the folders are the classes themselves. What lies deeper belongs to its class. `files`
-    are relative to `root`.
+    Split folders `train`, `val` and `test` (also `training`, `valid`, `validation`, `testing`) contain one folder per
+    class; without split folders, the folders in `root` are the classes. Images in deeper folders belong to the class
+    folder. `files` are relative to `root`.
 
     Raises:
-        DataError: no pictures, one class, a class that a split lacks, two folders for one split, unreadable pictures.
+        DataError: no images, only one class, a class that a split lacks, two folders for one split, unreadable images.
     """
     refuse_options(request, str(root), ())
     skipped: list[str] = []
     folders = _split_folders(root, skipped, request.whole)
     found = {name: _labelled(root, folder, skipped) for name, folder in folders.items()}
-    classes = tuple(sorted({label for pictures in found.values() for label, _ in pictures}, key=natural_key))
+    classes = tuple(sorted({label for images in found.values() for label, _ in images}, key=natural_key))
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
-    files = [path for pictures in found.values() for _, path in pictures]
-    plan = Plan(
+    files = [path for images in found.values() for _, path in images]
+    undecoded = UndecodedDataSet(
         name=root.resolve().name,
         where=str(root),
         classes=classes,
-        parts=_grouped(root, {name: _part(root, pictures, classes) for name, pictures in found.items()}, request),
+        parts=_grouped(root, {name: _part(root, images, classes) for name, images in found.items()}, request),
         content=lambda: cache.content_key(root, files),
         skipped=tuple(skipped),
         all_in_all=True,
     )
-    return carry_out(plan, request)
+    return build_dataset(undecoded, request)
 
 
 def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:
-    """Where each split lies; `{"train": root}` where the folders are classes."""
+    """Folder of each split; `{"train": root}` where the folders are classes."""
     splits: dict[Split, Path] = {}
     entries = _entries(root)
     for entry in entries:
@@ -65,42 +67,42 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
     if "train" not in splits and not whole:
         raise DataError(
             f"{root} has {' and '.join(sorted(folder.name for folder in splits.values()))}, but no train folder.",
-            "Add train/ with one folder per class; a class folder of that name must be renamed.",
+            "Add train/ with one folder per class; rename class folders with the name of a split.",
         )
-    skipped += [f"{entry.name}: beside the splits, in none" for entry in entries if entry not in splits.values()]
+    skipped += [f"{entry.name}: not in a split folder" for entry in entries if entry not in splits.values()]
     return splits
 
 
 def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, Path]]:
-    """Class name and path of each picture of a split, class by class in natural order."""
+    """Class name and path of each image of a split, by class in natural order."""
     entries = _entries(folder)
-    loose, passed_over = sift(entry for entry in entries if not entry.is_dir())
-    passed_over += [(path, "picture outside every class folder") for path in loose]
-    pictures: list[tuple[str, Path]] = []
+    loose, passed_over = split_by_suffix(entry for entry in entries if not entry.is_dir())
+    passed_over += [(path, "image outside of the class folders") for path in loose]
+    images: list[tuple[str, Path]] = []
     for entry in entries:
         if entry.is_dir():
             inside, junk = list_images(entry, named=False)
-            ours = any(path == entry for path, _ in junk)
-            passed_over += junk if inside or ours else [*junk, (entry, "folder without pictures")]
-            pictures += [(entry.name, path) for path in inside]
-    if not pictures:
+            is_output = any(path == entry for path, _ in junk)
+            passed_over += junk if inside or is_output else [*junk, (entry, "folder without images")]
+            images += [(entry.name, path) for path in inside]
+    if not images:
         if loose:
-            raise DataError(f"{folder} holds {len(loose)} pictures, but none in a class folder.", _LAYOUT)
-        raise DataError(f"{folder} holds no pictures.", f"{_LAYOUT} Read are {FORMATS}.")
-    skipped += [f"{_below(root, path)}: {reason}" for path, reason in passed_over]
-    return pictures
+            raise DataError(f"{folder} contains {len(loose)} images, but none in a class folder.", _LAYOUT)
+        raise DataError(f"{folder} contains no images.", f"{_LAYOUT} Supported formats: {FORMATS}.")
+    skipped += [f"{_relative(root, path)}: {reason}" for path, reason in passed_over]
+    return images
 
 
-def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]) -> Part:
+def _part(root: Path, images: list[tuple[str, Path]], classes: tuple[str, ...]) -> UndecodedPart:
     index = {label: number for number, label in enumerate(classes)}
-    files = tuple(_below(root, path) for _, path in pictures)
+    files = tuple(_relative(root, path) for _, path in images)
 
     def stream(rows: Positions) -> Iterator[Path]:
-        return (pictures[row][1] for row in rows)
+        return (images[row][1] for row in rows)
 
-    return Part(
-        labels=np.array([index[label] for label, _ in pictures], dtype=np.int64),
-        rows=np.arange(len(pictures), dtype=np.int64),
+    return UndecodedPart(
+        labels=np.array([index[label] for label, _ in images], dtype=np.int64),
+        rows=np.arange(len(images), dtype=np.int64),
         stream=stream,
         name_of=files.__getitem__,
         files=files,
@@ -108,11 +110,11 @@ def _part(root: Path, pictures: list[tuple[str, Path]], classes: tuple[str, ...]
     )
 
 
-def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Split, Part]:
-    """The parts with what the pattern `group_by` finds in each path below `root`, the first group of it if it has one.
+def _grouped(root: Path, parts: dict[Split, UndecodedPart], request: Request) -> dict[Split, UndecodedPart]:
+    """Add the group of each image: the match of the pattern `group_by` in its path, or the first capture group.
 
     Raises:
-        DataError: no regular expression, or it matches no path.
+        DataError: not a regular expression, or it matches no path.
     """
     if not request.group_by:
         return parts
@@ -120,8 +122,8 @@ def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Spl
         pattern = re.compile(request.group_by)
     except re.error as error:
         raise DataError(
-            f"The pattern {request.group_by!r} of --group-by (data.group_by) cannot be read: {error}.",
-            r"Expected a regular expression, such as '/(patient\d+)_'.",
+            f"The pattern {request.group_by!r} of --group-by (data.group_by) is not valid: {error}.",
+            r"Expected a regular expression such as '/(patient\d+)_'.",
         ) from None
 
     def group(file: str) -> str | None:
@@ -133,7 +135,7 @@ def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Spl
         example = next(file for part in parts.values() for file in part.files or ())
         raise DataError(
             f"The pattern {request.group_by!r} of --group-by (data.group_by) matches none of the files in {root}.",
-            f"It is looked for in paths such as {example!r}; put what names the group in parentheses.",
+            f"It is searched in paths such as {example!r}; put the part that names the group in parentheses.",
         )
     return {
         name: replace(
@@ -148,23 +150,23 @@ def _grouped(root: Path, parts: dict[Split, Part], request: Request) -> dict[Spl
 
 
 def _hint_one_deeper(folder: Path) -> None:
-    """A packed folder often unpacks into one more folder than was meant.
+    """Detect an archive that was unpacked into an additional folder.
 
     Raises:
-        DataError: `folder`, the only class, looks like the data set itself.
+        DataError: `folder`, the only class, contains several folders and is probably the data set itself.
     """
     if folder.is_dir() and len([entry for entry in _entries(folder) if entry.is_dir()]) > 1:
         raise DataError(
-            f"{folder.parent} has pictures of one class only, {folder.name!r}, with folders inside.",
+            f"{folder.parent} has images of only one class, {folder.name!r}, which contains folders.",
             f"Did you mean {str(folder)!r}?",
         )
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies directly inside, folders of the system left out."""
+    """Direct content of a folder in natural order, without hidden and system folders."""
     inside = (entry for entry in folder.iterdir() if not (entry.is_dir() and is_junk(entry.name)))
     return sorted(inside, key=lambda entry: natural_key(entry.name))
 
 
-def _below(root: Path, path: Path) -> str:
+def _relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: the data root first, then what the `datasets` library fetches and keeps."""
+"""Data sets of the Hugging Face hub: from the data root, else downloaded and cached by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 from thirtytwo.data import cache
 from thirtytwo.data.source import Request, refuse_options
-from thirtytwo.data.sources.place import read_place
-from thirtytwo.data.sources.tables import OPTIONS, Known, read_tables
+from thirtytwo.data.sources.place import read_local
+from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
-from thirtytwo.process import hub_offline, quiet_loggers, setting
+from thirtytwo.process import hub_offline, library_attribute, quiet_loggers
 
 _REACH_SECONDS = 5.0
 _BATCH = 256
 
 
 class HubTable:
-    """One split as the `datasets` library holds it, pictures left encoded."""
+    """One split of the `datasets` library, with encoded images."""
 
     def __init__(self, split: Any) -> None:
         self._split = split.with_format("arrow")
@@ -37,18 +37,18 @@ class HubTable:
             yield table[name]
 
 
-def read_known(known: Known, request: Request) -> DataSet:
-    """A data set everybody knows, from the data root or the hub.
+def read_known(known: KnownDataSet, request: Request) -> DataSet:
+    """Load a well-known data set from the data root or the hub.
 
-    What was fetched once is used without asking the hub again: it does not change.
+    A cached copy is used without contacting the hub, since the data does not change.
 
     Raises:
-        OfflineError: neither here nor to be fetched; says what to put where.
+        OfflineError: not on this machine, and the hub cannot be reached; says where to put the files.
     """
     refuse_options(request, known.name, OPTIONS)
     place = under_root(request, known.name, known.hub_id)
     if place is not None:
-        return read_place(place, request, known)
+        return read_local(place, request, known)
     try:
         splits = _fetch(known.hub_id, request, offline=True)
     except ThirtytwoError:
@@ -57,25 +57,25 @@ def read_known(known: Known, request: Request) -> DataSet:
 
 
 def read_hub(hub_id: str, request: Request) -> DataSet:
-    """Any picture data set of the hub with a label column.
+    """Load any image data set of the hub that has a label column.
 
     Raises:
-        UnknownNameError: the hub has no such data set, or shows it to others only.
-        OfflineError: neither here nor to be fetched; says what to put where.
-        DataError: it holds no labelled pictures.
+        UnknownNameError: the hub has no such data set, or it is private.
+        OfflineError: not on this machine, and the hub cannot be reached; says where to put the files.
+        DataError: it contains no labelled images.
     """
     refuse_options(request, f"hf:{hub_id}", OPTIONS)
     place = under_root(request, hub_id)
     if place is not None:
-        return read_place(place, request)
+        return read_local(place, request)
     return _read(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not _reachable()), request)
 
 
 def under_root(request: Request, *names: str) -> Path | None:
-    """The folder of one of these names below the data root, or None.
+    """The first existing folder of these names in the data root, or None.
 
     Raises:
-        DataError: a data root that is not there.
+        DataError: the data root is not a folder.
     """
     root = request.data_root
     if root is None:
@@ -85,7 +85,9 @@ def under_root(request: Request, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _read(where: str, name: str, splits: dict[str, Any], request: Request, known: Known | None = None) -> DataSet:
+def _read(
+    where: str, name: str, splits: dict[str, Any], request: Request, known: KnownDataSet | None = None
+) -> DataSet:
     chosen: dict[Split, Any] = {}
     others = []
     for found in splits:
@@ -106,41 +108,43 @@ def _read(where: str, name: str, splits: dict[str, Any], request: Request, known
             cache.content_key(Path(os.path.commonpath([f.parent for f in files])), files) if files else None
         ),
         known=known,
-        skipped=tuple(f"split {found!r} is none of train, validation, test" for found in others),
+        skipped=tuple(f"split {found!r} is not one of train, validation, test" for found in others),
     )
 
 
-def _fetch(hub_id: str, request: Request, offline: bool, known: Known | None = None) -> dict[str, Any]:
-    """Every split, by the hub's names."""
+def _fetch(hub_id: str, request: Request, offline: bool, known: KnownDataSet | None = None) -> dict[str, Any]:
+    """All splits by their names on the hub."""
     datasets = require("datasets", "train")
     try:
         with _quiet(datasets, offline):
             found = datasets.load_dataset(hub_id, name=request.options.get("config"))
     except datasets.exceptions.DatasetNotFoundError:
         if offline:
-            raise _not_here(hub_id, request, known) from None
+            raise _offline_error(hub_id, request, known) from None
         raise UnknownNameError(
-            f"The hub has no data set {hub_id!r}, or does not show it to you.",
-            "Check the name as owner/name; for a closed one run: hf auth login",
+            f"The hub has no data set {hub_id!r}, or it is private.",
+            "Check the name (owner/name); for a private or gated data set, run: hf auth login",
         ) from None
     except datasets.exceptions.DatasetsError as error:
         raise _unusable(hub_id, error) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OutputError("The disk is full while fetching data.", "Free some space, then run it again.") from error
-        raise _not_here(hub_id, request, known) from error
+            raise OutputError(
+                "The disk is full; the data could not be downloaded.", "Free disk space, then run the command again."
+            ) from error
+        raise _offline_error(hub_id, request, known) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
         if offline:
-            raise _not_here(hub_id, request, known) from error
+            raise _offline_error(hub_id, request, known) from error
         raise _unusable(hub_id, error) from error
     return dict(found)
 
 
 @contextmanager
 def _quiet(datasets: Any, offline: bool) -> Iterator[None]:
-    """The library without counting downloads for others, and without asking the network when there is none."""
+    """Disable download counts (telemetry) of the library, and its network access if `offline`."""
     with ExitStack() as stack:
-        stack.enter_context(setting(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
+        stack.enter_context(library_attribute(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
         if offline:
             stack.enter_context(hub_offline())
             stack.enter_context(quiet_loggers("datasets"))
@@ -148,9 +152,9 @@ def _quiet(datasets: Any, offline: bool) -> Iterator[None]:
 
 
 def _reachable() -> bool:
-    """Whether the hub answers at once; HF_HUB_OFFLINE and HF_DATASETS_OFFLINE forbid asking.
+    """Whether the hub responds within seconds; False with HF_HUB_OFFLINE or HF_DATASETS_OFFLINE.
 
-    The library alone would try for half a minute.
+    The library itself would retry for half a minute.
     """
     hub: Any = require("huggingface_hub", "train")
     constants: Any = require("huggingface_hub.constants", "train")
@@ -159,22 +163,23 @@ def _reachable() -> bool:
         return False
     try:
         hub.utils.get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
-    except Exception:  # whatever the network does, the answer is no
+    except Exception:  # any network error means that the hub cannot be reached
         return False
     return True
 
 
-def _not_here(hub_id: str, request: Request, known: Known | None) -> OfflineError:
+def _offline_error(hub_id: str, request: Request, known: KnownDataSet | None) -> OfflineError:
     name = known.name if known else hub_id
     root = request.data_root
     place = f"{root if root else '<data root>'}/{name}/data"
     setting = (
-        "" if root else f", and give the data root (the folder that holds {name}) with --data-root or THIRTYTWO_DATA"
+        "" if root else f", and set the data root (the folder that contains {name}) with --data-root or THIRTYTWO_DATA"
     )
-    looked = f"{root} and the hub's cache were looked into" if root else "no data root is set"
+    searched = f"searched {root} and the hub's cache" if root else "no data root is set"
     return OfflineError(
-        f"{name} is not on this machine ({looked}), and the hub cannot be reached.",
-        f"Get online, or copy {hub_id}'s parquet files to {place}/train-*.parquet and {place}/test-*.parquet{setting}.",
+        f"{name} is not on this machine ({searched}), and the hub cannot be reached.",
+        f"Connect to the network, or copy {hub_id}'s parquet files to {place}/train-*.parquet and "
+        f"{place}/test-*.parquet{setting}.",
     )
 
 
@@ -183,4 +188,4 @@ def _unusable(hub_id: str, error: Exception) -> DataError:
     if "config" in str(error).casefold() and "pick one" in str(error).casefold():
         return DataError(f"{hub_id} has several configurations: {' '.join(lines[:2])}", "Choose one: ?config=NAME")
     reason = lines[0].rstrip(".") if lines else type(error).__name__
-    return DataError(f"{hub_id} cannot be loaded: {reason}.", "Choose another data set, or a folder of pictures.")
+    return DataError(f"{hub_id} cannot be loaded: {reason}.", "Choose another data set, or a folder of images.")

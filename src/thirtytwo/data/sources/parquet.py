@@ -1,4 +1,4 @@
-"""Folders of parquet files in the hub's layout, read straight from disk."""
+"""Folders of parquet files in the hub's layout, read directly from disk."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import listed
 from thirtytwo.data.source import Request
-from thirtytwo.data.sources.tables import Known, read_tables
+from thirtytwo.data.sources.tables import KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.decode import is_junk, natural_key
 from thirtytwo.images.outputs import output_kind
+from thirtytwo.text import listing
 
 _BATCH = 256
 
 
 class ParquetTable:
-    """Parquet files one after the other."""
+    """Several parquet files as one table."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
@@ -55,7 +55,7 @@ class ParquetTable:
 
 
 def find_parquet(root: Path) -> list[Path]:
-    """Parquet files at every depth, in natural order; those of run directories are no data."""
+    """Find parquet files recursively, in natural order, except those in run directories."""
     found = (
         file
         for file in root.rglob("*.parquet")
@@ -65,17 +65,19 @@ def find_parquet(root: Path) -> list[Path]:
     return sorted(found, key=lambda file: natural_key(file.as_posix()))
 
 
-def read_parquet(root: Path, request: Request, known: Known | None = None) -> DataSet:
-    """The data set in a folder such as `data/train-00000-of-00003.parquet`, or `train/0.parquet`.
+def read_parquet(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
+    """Load a data set from a folder of files such as `data/train-00000-of-00003.parquet` or `train/0.parquet`.
 
-    Files that name no split are one pool, from which a test part is set aside.
+    Files whose names contain no split are one set, from which a test set is split off.
 
     Raises:
         DataError: no such files, damaged files, several configurations, or as `tables.read_tables`.
     """
     files = find_parquet(root)
     if not files:
-        raise DataError(f"{root} holds no parquet files.", "Expected files such as data/train-00000-of-00001.parquet.")
+        raise DataError(
+            f"{root} contains no parquet files.", "Expected files such as data/train-00000-of-00001.parquet."
+        )
     configs: dict[str, dict[Split | None, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         config, split = _place(file.relative_to(root))
@@ -83,7 +85,7 @@ def read_parquet(root: Path, request: Request, known: Known | None = None) -> Da
     chosen = _config(root, configs, request.options.get("config"))
     named = {split: found for split, found in chosen.items() if split is not None}
     nameless = chosen.get(None, [])
-    skipped = tuple(f"{file.relative_to(root).as_posix()}: its name tells no split" for file in nameless if named)
+    skipped = tuple(f"{file.relative_to(root).as_posix()}: its name contains no split" for file in nameless if named)
     used = named or {"train": nameless}
     return read_tables(
         where=str(root),
@@ -97,7 +99,7 @@ def read_parquet(root: Path, request: Request, known: Known | None = None) -> Da
 
 
 def _place(file: Path) -> tuple[str, Split | None]:
-    """Configuration (the folders, less one that names the split) and split of a file."""
+    """Configuration (the folders, except one that names the split) and split of a file."""
     folders = list(file.parts[:-1])
     split = split_of(file.stem)
     if split is None and folders:
@@ -115,11 +117,13 @@ def _config(
         return configs[wanted]
     if len(configs) > 1:
         raise DataError(
-            f"{root} has parquet files in several folders: {listed(sorted(configs))}.",
+            f"{root} has parquet files in several folders: {listing(sorted(configs))}.",
             f"Choose one: ?config={max(configs)}",
         )
     return next(iter(configs.values()))
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file} is no sound parquet file: {' '.join(str(error).split()).rstrip('.')}.", "Copy it again.")
+    return DataError(
+        f"{file} is not a valid parquet file: {' '.join(str(error).split()).rstrip('.')}.", "Copy it again."
+    )

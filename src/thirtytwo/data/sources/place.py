@@ -1,4 +1,4 @@
-"""A folder on this machine, whichever way it holds pictures."""
+"""Local data sets: folders of images or of parquet files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from thirtytwo.data.source import Request
 from thirtytwo.data.sources.folder import read_folder
 from thirtytwo.data.sources.parquet import find_parquet, read_parquet
-from thirtytwo.data.sources.tables import Known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.types import DataSet
 from thirtytwo.images.decode import list_images
 
 
-def read_place(root: Path, request: Request, known: Known | None = None) -> DataSet:
-    """Parquet files where there are some and no picture files, else a folder of pictures."""
+def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
+    """Load a local data set: from parquet files if there are any and no image files, else from image files."""
     if find_parquet(root) and not list_images(root)[0]:
         return read_parquet(root, request, known)
     return read_folder(root, request)

@@ -1,4 +1,4 @@
-"""Tables of pictures in the hub's layout: which columns count, what labels mean, how rows are read."""
+"""Tables of images in the hub's layout: choice of columns, class names, and reading of rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Part, Plan, Source, carry_out, listed
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_dataset
 from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.decode import natural_key
+from thirtytwo.text import listing
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 
@@ -26,7 +27,7 @@ _IMAGE_NAMES = ("image", "img")
 
 
 class Table(Protocol):
-    """One split: an Arrow schema with the hub's features in its metadata, and rows in an order that does not change."""
+    """One split: an Arrow schema with the hub's features in its metadata, and rows in a fixed order."""
 
     @property
     def schema(self) -> Any: ...
@@ -35,15 +36,18 @@ class Table(Protocol):
         """A whole column as an Arrow array."""
 
     def batches(self, name: str) -> Iterator[Any]:
-        """A column as Arrow arrays, piece by piece."""
+        """A column as a sequence of Arrow arrays."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is fixed of a data set everybody knows.
+class KnownDataSet:
+    """Fixed properties of a well-known data set.
 
-    `classes` has the class names in the order of their indices for each label column, the default first;
-    `superclasses` maps the classes of a label column.
+    Attributes:
+        name: name of the data set.
+        hub_id: its name on the hub, `owner/name`.
+        classes: class names in the order of their indices, for each label column; the default column first.
+        superclasses: for a label column, the superclass of each class.
     """
 
     name: str
@@ -53,7 +57,7 @@ class Known:
 
     @property
     def label(self) -> str:
-        """The label column that is used unless another is asked for."""
+        """The default label column."""
         return next(iter(self.classes))
 
 
@@ -63,13 +67,13 @@ def read_tables(
     tables: Mapping[Split, Table],
     request: Request,
     content: Callable[[], str | None],
-    known: Known | None = None,
+    known: KnownDataSet | None = None,
     skipped: tuple[str, ...] = (),
 ) -> DataSet:
-    """The data set in one table per split.
+    """Load a data set from one table per split.
 
     Raises:
-        DataError: no train split, a column that cannot be told, labels that make no classes, unreadable pictures.
+        DataError: no train split, an ambiguous or missing column, invalid labels, unreadable images.
     """
     refuse_options(request, where, OPTIONS)
     if "train" not in tables and not (request.whole and tables):
@@ -81,13 +85,13 @@ def read_tables(
     group_by = request.group_by
     if group_by and group_by not in schema.names:
         raise UnknownNameError(
-            f"{where} has no column {group_by!r} to group by (--group-by, data.group_by).",
+            f"{where} has no column {group_by!r} (--group-by, data.group_by).",
             did_you_mean(group_by, schema.names),
         )
     for split, table in tables.items():
         lacking = {image, label, *([group_by] if group_by else [])} - set(table.schema.names)
         if lacking:
-            raise DataError(f"{where}: {split} has no column {listed(sorted(lacking))}, which train has.", "Add it.")
+            raise DataError(f"{where}: {split} has no column {listing(sorted(lacking))}, which train has.", "Add it.")
     values = {split: table.column(label) for split, table in tables.items()}
     named = _class_names(where, label, features, known)
     classes, labels = _indices(where, label, values, named)
@@ -96,10 +100,10 @@ def read_tables(
         if split not in unlabelled and (found < 0).any():
             raise DataError(
                 f"{where}: {int((found < 0).sum())} of {len(found)} rows of {split} have no label in {label!r}.",
-                "Remove those rows or give them labels.",
+                "Remove these rows or add labels.",
             )
     options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
-    plan = Plan(
+    undecoded = UndecodedDataSet(
         name=name + options.replace("?", "&").replace("&", "?", 1),
         where=where,
         classes=classes,
@@ -112,11 +116,11 @@ def read_tables(
         superclasses=known.superclasses.get(label) if known else None,
         skipped=(*skipped, *(f"{split}: no row has a label" for split in unlabelled)),
     )
-    return carry_out(plan, request)
+    return build_dataset(undecoded, request)
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """The hub's features, `{column: {"_type": …}}`, or nothing where the file does not tell."""
+    """The hub's features, `{column: {"_type": …}}`; empty where the file has none."""
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -126,10 +130,10 @@ def _features(schema: Any) -> dict[str, Any]:
 
 def _image_column(where: str, schema: Any, features: dict[str, Any], wanted: str | None) -> str:
     arrow = require("pyarrow", "train")
-    pictures = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
-    if not pictures:
-        pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
-    return _chosen(where, "picture", "image", pictures, wanted, _IMAGE_NAMES, schema.names)
+    images = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
+    if not images:
+        images = [field.name for field in schema if _holds_bytes(arrow, field.type)]
+    return _choose_column(where, "image", "image", images, wanted, _IMAGE_NAMES, schema.names)
 
 
 def _holds_bytes(arrow: Any, kind: Any) -> bool:
@@ -144,7 +148,7 @@ def _label_column(where: str, schema: Any, features: dict[str, Any], wanted: str
     possible = [field.name for field in schema if _can_label(arrow, field.type)]
     if wanted is not None and wanted in possible:
         return wanted
-    return _chosen(
+    return _choose_column(
         where,
         "label",
         "label",
@@ -162,10 +166,10 @@ def _can_label(arrow: Any, kind: Any) -> bool:
     return bool(is_.is_integer(kind) or is_.is_boolean(kind) or is_.is_string(kind) or is_.is_large_string(kind))
 
 
-def _chosen(
+def _choose_column(
     where: str, what: str, option: str, found: list[str], wanted: str | None, usual: tuple[str, ...], every: list[str]
 ) -> str:
-    """The one column that is meant."""
+    """The column selected by the user, or the only or most likely one."""
     if wanted is not None:
         if wanted in found:
             return wanted
@@ -176,31 +180,33 @@ def _chosen(
         if name in found:
             return name
     if found:
-        raise DataError(f"{where} has several {what} columns: {listed(found)}.", f"Choose one: ?{option}={found[0]}")
+        raise DataError(f"{where} has several {what} columns: {listing(found)}.", f"Choose one: ?{option}={found[0]}")
     raise DataError(
-        f"{where} has no {what} column; its columns are {listed(every) or 'none'}.", f"Name one with ?{option}=…"
+        f"{where} has no {what} column; its columns are {listing(every) or 'none'}.", f"Name one with ?{option}=…"
     )
 
 
-def _class_names(where: str, label: str, features: dict[str, Any], known: Known | None) -> tuple[str, ...] | None:
-    """Names by index: those of the known set, else those the features tell."""
-    told: Any = features.get(label, {}).get("names")
-    if isinstance(told, dict):
-        told = [told[key] for key in sorted(told, key=int)]
-    names = tuple(map(str, told)) if told else None
-    ours = known.classes.get(label) if known else None
-    if known is not None and ours is not None and names is not None and names != ours:
+def _class_names(
+    where: str, label: str, features: dict[str, Any], known: KnownDataSet | None
+) -> tuple[str, ...] | None:
+    """Class names by index: those of the known data set, else those in the features."""
+    listed: Any = features.get(label, {}).get("names")
+    if isinstance(listed, dict):
+        listed = [listed[key] for key in sorted(listed, key=int)]
+    names = tuple(map(str, listed)) if listed else None
+    expected = known.classes.get(label) if known else None
+    if known is not None and expected is not None and names is not None and names != expected:
         raise DataError(
-            f"{where} is not {known.name}: its classes are {listed(names, 3)}; expected {listed(ours, 3)}.",
-            "Copy the data again, or give its folder as ./folder.",
+            f"{where} is not {known.name}: its classes are {listing(names, 3)}; expected {listing(expected, 3)}.",
+            "Copy the data again, or load it as a folder: ./folder.",
         )
-    return ours or names
+    return expected or names
 
 
 def _indices(
     where: str, label: str, values: Mapping[Split, Any], named: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[Split, Labels]]:
-    """Class names, and labels as int64 indices into them, -1 where a row has none."""
+    """Class names, and labels as int64 indices into them, -1 for rows without a label."""
     arrow = require("pyarrow", "train")
     columns = {}
     for split, column in values.items():
@@ -225,7 +231,7 @@ def _from_numbers(
         return tuple(map(str, present.tolist())), indices
     if len(present) and present[-1] >= len(named):
         raise DataError(
-            f"{where}: {label!r} holds {present[-1]}; expected 0 to {len(named) - 1} for {len(named)} classes.",
+            f"{where}: {label!r} contains {present[-1]}; expected 0 to {len(named) - 1} for {len(named)} classes.",
             "Correct the labels or the class names.",
         )
     return named, found
@@ -240,7 +246,7 @@ def _from_texts(
     every = {text for column in texts.values() for text in column if text is not None}
     if named is not None and not every <= set(named):
         raise DataError(
-            f"{where}: {label!r} holds {listed(sorted(every - set(named)))}; expected one of {listed(named)}.",
+            f"{where}: {label!r} contains {listing(sorted(every - set(named)))}; expected one of {listing(named)}.",
             "Correct the labels or the class names.",
         )
     classes = named or tuple(sorted(every, key=natural_key))
@@ -248,9 +254,9 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) -> Part:
+def _part(prefix: str, table: Table, image: str, labels: Labels, group_by: str) -> UndecodedPart:
     def stream(rows: Positions) -> Iterator[Source]:
-        """Rows rise, so one pass over the batches meets them all."""
+        """Rows are increasing, so one pass over the batches reaches them all."""
         start = done = 0
         for batch in table.batches(image):
             if done == len(rows):
@@ -262,23 +268,23 @@ def _part(called: str, table: Table, image: str, labels: Labels, group_by: str) 
                     yield _source(cell)
             start, done = stop, upto
 
-    return Part(
+    return UndecodedPart(
         labels=labels,
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
-        name_of=lambda row: f"{called} {row}",
-        groups=tuple(_group_names(called, table.column(group_by))) if group_by else None,
+        name_of=lambda row: f"{prefix} {row}",
+        groups=tuple(_group_names(prefix, table.column(group_by))) if group_by else None,
     )
 
 
-def _group_names(called: str, column: Any) -> Iterator[str]:
-    """A group for each row; a row without one is a group of its own."""
+def _group_names(prefix: str, column: Any) -> Iterator[str]:
+    """The group of each row; a row without one is a group of its own."""
     for row, cell in enumerate(column.to_pylist()):
-        yield f"{called} {row}" if cell is None else f"group {cell}"
+        yield f"{prefix} {row}" if cell is None else f"group {cell}"
 
 
 def _source(cell: Any) -> Source:
-    """The bytes of a cell, or the path it points to; nothing becomes an empty picture, which decoding reports."""
+    """The bytes of a cell, or the path in it; an empty cell becomes empty bytes, which decoding reports as an error."""
     if isinstance(cell, dict):
         if not cell.get("bytes") and cell.get("path"):
             return Path(cell["path"])
