@@ -180,7 +180,7 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
     counts = dict(zip(images.classes, images.counts.tolist(), strict=True))
     if images.groups is not None and not all(counts[name] == 1 for name in single):
         raise DataError(
-            f"{_listed(single)} {'has' if len(single) == 1 else 'have'} 1 group each by data.group_by (equal images "
+            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 group each by data.group_by (equal images "
             f"count as one); expected at least 2, one to train on and one for {purpose}.",
             "Name smaller groups with --group-by, or divide the data into train/, val/ and test/ yourself.",
         )
