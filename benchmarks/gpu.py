@@ -4,8 +4,7 @@
 
 Each stage runs in its own process, logs to `FOLDER/<stage>.log` and rewrites `FOLDER/<stage>.json` after each result,
 so that a stage that is cut off keeps its results. The stages run one after the other until the time is used up: in
-parallel, three of them took 6 times as long on one H200, since each copy from the host waits for every process's turn.
-The weights that `photos` trained are written to
+parallel they slow each other down, since each copy from the host waits for the other processes' turns. The weights that `photos` trained are written to
 `FOLDER/photos-<data>.safetensors` in float16, with the logits of validation and test beside them; its run directory
 `FOLDER/photos-<data>/run` keeps the checkpoints of a training that was cut off.
 
@@ -106,10 +105,7 @@ def orchestrate(options: argparse.Namespace) -> int:
     """Run the stages; return 0 if all of them succeeded or reached the time limit."""
     deadline = time.monotonic() + options.seconds
     stages = options.stages.split(",")
-    failed = []
-    for stage in stages:
-        if wait(start(stage, options, deadline), deadline) not in (0, None):
-            failed.append(stage)
+    failed = [stage for stage in stages if wait(start(stage, options, deadline), deadline) not in (0, None)]
     for stage in stages:
         log = options.out / f"{stage}.log"
         print(f"== {stage}{' FAILED' if stage in failed else ''}\n{log.read_text()[-1500:]}", flush=True)
