@@ -4,9 +4,9 @@
 
 Each stage runs in its own process, logs to `FOLDER/<stage>.log` and rewrites `FOLDER/<stage>.json` after each result,
 so that a stage that is cut off keeps its results. The stages run one after the other until the time is used up: in
-parallel they slow each other down, since each copy from the host waits for the other processes' turns. The weights that `photos` trained are written to
-`FOLDER/photos-<data>.safetensors` in float16, with the logits of validation and test beside them; its run directory
-`FOLDER/photos-<data>/run` keeps the checkpoints of a training that was cut off.
+parallel they slow each other down, since each copy from the host waits for the other processes' turns. The weights that
+`photos` trained are written to `FOLDER/photos-<data>.safetensors` in float16, with the logits of validation and test
+beside them; its run directory `FOLDER/photos-<data>/run` keeps the checkpoints of a training that was cut off.
 
 `fast` times every training step with its augmentation, and the validation after the last epoch. It does not time
 reading and decoding the data, moving it to the device, building the network, and one short training before the first
