@@ -10,10 +10,10 @@ STAMP := .venv/thirtytwo-setup
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench clean
+.PHONY: help setup demo test test-quick check format docs bench clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(STAMP) ## create .venv and install everything into it
 
@@ -31,6 +31,10 @@ check: $(STAMP) ## check formatting, lint, types and import layers
 
 test: check ## run the checks, then every test that can run here
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-quick: $(STAMP) ## run the quick tests: none that is slow, reads CIFAR or opens a browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
+		-m "not slow and not realdata and not browser" $(PYTEST_ARGS)
 
 format: $(STAMP) ## format the code and fix lint findings
 	$(BIN)/ruff check --fix --exit-zero
