@@ -444,15 +444,15 @@ def test_a_pattern_that_misses_files_is_told(
 
 
 @pytest.mark.parametrize("pattern", ["a|b", "."])
-def test_a_pattern_that_makes_one_group_of_a_class(pattern: str, memorised: tuple[Path, Run], quick: Changes) -> None:
+def test_a_pattern_that_makes_one_group_of_a_class(pattern: str, overfitted: tuple[Path, Run], quick: Changes) -> None:
     with pytest.raises(DataError) as caught:
-        quick(memorised[0], "run", group_by=pattern)
+        quick(overfitted[0], "run", group_by=pattern)
     assert "group_by" in caught.value.message
     assert "--group-by" in (caught.value.fix or "")
 
 
-def test_a_limit_above_what_there_is_changes_nothing(memorised: tuple[Path, Run], quick: Changes) -> None:
-    folder, run = memorised
+def test_a_limit_above_what_there_is_changes_nothing(overfitted: tuple[Path, Run], quick: Changes) -> None:
+    folder, run = overfitted
     whole = RunDir(run.path).read_json(RunDir(run.path).split)
     limited = RunDir(quick(folder, "limited", limit_train=whole["n_train"] + 1).path)
     split = limited.read_json(limited.split)

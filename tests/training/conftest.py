@@ -51,7 +51,7 @@ def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
     def build(classes: int, options: Mapping[str, Any]) -> Plain:
         return Plain(classes)
 
-    monkeypatch.setitem(MODELS._rows, "plain", build)
+    monkeypatch.setitem(MODELS._entries, "plain", build)
     return "plain"
 
 

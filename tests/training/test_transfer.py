@@ -297,7 +297,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
         return keep
 
     for settings in NETWORKS.values():
-        monkeypatch.setitem(MODELS._rows, settings.name, keeping(MODELS.get(settings.name)))
+        monkeypatch.setitem(MODELS._entries, settings.name, keeping(MODELS.get(settings.name)))
     return made
 
 

@@ -79,7 +79,7 @@ def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: p
         model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [output]))
         onnx.save(model, str(target))
 
-    monkeypatch.setitem(EXPORTS._rows, "onnx-broken", ExportFormat("-broken.onnx", "one output negated", negate))
+    monkeypatch.setitem(EXPORTS._entries, "onnx-broken", ExportFormat("-broken.onnx", "one output negated", negate))
     with pytest.raises(ExportError) as caught:
         export_model(run.path, "onnx-broken")
     assert f"{output} by 200.0%" in caught.value.message
@@ -91,9 +91,9 @@ def test_format_of_another_package(run: RunDir, tmp_path: Path, monkeypatch: pyt
     def count(source: Path, target: Path) -> None:
         target.write_text(str(source.stat().st_size))
 
-    monkeypatch.setattr(EXPORTS, "_outside", {"size": EntryPoint("size", "elsewhere:size", "thirtytwo.export_formats")})
+    monkeypatch.setattr(EXPORTS, "_plugins", {"size": EntryPoint("size", "elsewhere:size", "thirtytwo.export_formats")})
     monkeypatch.setattr(EntryPoint, "load", lambda self: ExportFormat(".txt", "its size", count, same_contract=False))
-    monkeypatch.setattr(EXPORTS, "_rows", dict(EXPORTS._rows))
+    monkeypatch.setattr(EXPORTS, "_entries", dict(EXPORTS._entries))
     found = export_model(run.path, "size", out=tmp_path / "size.txt")
     assert found.agreement is None
     assert found.path.read_text() == str(run.onnx.stat().st_size)

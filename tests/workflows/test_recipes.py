@@ -24,6 +24,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "thorough": {"model.options.groups": [{"width": 8}, {"width": 16}]},
     "tiny": {},
     "strong": {"model.options": {"depth": 10, "width": 1}},
+    "transfer-lite2": {"model.options.architecture": "tf_efficientnet_lite0", "model.options.input_size": 64},
     "textbook-cnn": {"model.options.widths": [8, 16], "schedule.resolution": [{"size": 12, "until": 0.5}]},
 }
 """Reductions for speed: images of 16 pixels, and fewer channels and layers in some networks."""
