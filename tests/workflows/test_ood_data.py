@@ -158,3 +158,12 @@ def test_model_without_threshold(run: RunDir) -> None:
     rewrite_info(run.onnx, read_info(run.onnx).model_copy(update={"unknown_threshold": None}))
     with pytest.raises(RunError):
         evaluate(run.path, ood=["digits"], device="cpu", show=False)
+
+
+def test_ood_data_may_have_one_class(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    folder = tiny.folder(tmp_path / "zoo", 18)
+    for extra in sorted(folder.iterdir())[1:]:
+        shutil.rmtree(extra)
+    (last,) = ood_sets(info_of(("cat", "dog")), [str(folder)])[-1:]
+    assert isinstance(last, OodSet)
+    assert (last.name, len(last.images)) == ("zoo", len(list(folder.rglob("*.png"))))
