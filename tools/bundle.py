@@ -138,7 +138,7 @@ def score(
     spec = run.read_json(run.environment)["data"]["spec"]
     data = data or load_run_data(run, data_root, image_size=info.input_size)
     if any(data.missing.values()):
-        raise SystemExit(next(data.told()))
+        raise SystemExit(next(data.changes()))
     dataset, parts, touches = data.dataset, data.parts, touch_test(origin)
     scorer, means = FileScorer(session, net), load_file(run.class_means)["class_means"]
     known = {}

@@ -150,7 +150,7 @@ class RunDir:
 
     @classmethod
     @contextmanager
-    def begun(cls, path: Path | str | None, unnamed: Path) -> Iterator[RunDir]:
+    def create_locked(cls, path: Path | str | None, unnamed: Path) -> Iterator[RunDir]:
         """Create and lock a new run directory while the block runs; removed at the end if nothing was written to it.
 
         Args:

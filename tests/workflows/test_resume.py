@@ -267,17 +267,17 @@ def test_directory_in_use_is_refused(
     start: Callable[..., Any], how: dict[str, Any], tmp_path: Path, no_report: None
 ) -> None:
     run = tmp_path / "run"
-    with held_elsewhere(f"RunDir.begun({str(run)!r}, None)") as other, pytest.raises(RunError) as caught:
+    with held_elsewhere(f"RunDir.create_locked({str(run)!r}, None)") as other, pytest.raises(RunError) as caught:
         start("digits", run=run, **how)
     assert f"process {other.pid} on " in caught.value.message
 
 
 def test_unnamed_runs_never_share_a_directory(tmp_path: Path) -> None:
-    with RunDir.begun(None, tmp_path / "run") as one, RunDir.begun(None, tmp_path / "run") as other:
+    with RunDir.create_locked(None, tmp_path / "run") as one, RunDir.create_locked(None, tmp_path / "run") as other:
         assert (one.path.name, other.path.name) == ("run", "run-2")
         one.card.write_text("mine")
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing was written to the other"
-    with pytest.raises(RunError), RunDir.begun(tmp_path / "run", tmp_path):
+    with pytest.raises(RunError), RunDir.create_locked(tmp_path / "run", tmp_path):
         pass
 
 

@@ -474,10 +474,10 @@ def test_directory_of_its_own(small: Callable[..., Run], tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     path = parts.default_path("data/my pets", "recipes/own.toml", 3)
     assert path == Path("runs/my-pets-own-seed3")
-    with RunDir.begun(None, path) as run:
+    with RunDir.create_locked(None, path) as run:
         assert run.path == path
         run.card.write_text("mine")
-    with RunDir.begun(None, path) as run:
+    with RunDir.create_locked(None, path) as run:
         assert run.path == Path("runs/my-pets-own-seed3-2")
 
 

@@ -43,7 +43,7 @@ class RunData:
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     new: tuple[str, ...] = ()
 
-    def told(self) -> Iterator[str]:
+    def changes(self) -> Iterator[str]:
         """Sentences that describe changes since training."""
         for name, names in self.missing.items():
             if names:

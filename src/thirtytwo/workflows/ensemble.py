@@ -81,7 +81,7 @@ def ensemble(
         combined = build_soup(members, parts, soup, hardware, log) if soup else average_probabilities(members)
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
-        directory = stack.enter_context(RunDir.begun(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
+        directory = stack.enter_context(RunDir.create_locked(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
         begin(plan, directory)
         seconds = sum(float(members[at].environment["seconds"]["train"]) for at in combined.kept)
         epochs = sum(int(members[at].environment["epochs"]) for at in combined.kept)
@@ -101,7 +101,7 @@ def _load_data(first: Member, root: Path | None) -> RunData:
     """
     found = load_run_data(first.run, root, image_size=first.info.input_size)
     if any(found.missing.values()):
-        raise DataError(f"{next(found.told())}.", "Restore the files, or train the runs again.")
+        raise DataError(f"{next(found.changes())}.", "Restore the files, or train the runs again.")
     return found
 
 

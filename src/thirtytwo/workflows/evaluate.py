@@ -204,7 +204,7 @@ def _load(directory: RunDir, data: str | None, split: str, device: str, data_roo
             )
         found = find_again(directory, dataset)
     images = own_images(found, split, directory)
-    notices, counts = tuple(found.told()), _changed(found, split)
+    notices, counts = tuple(found.changes()), _changed(found, split)
     return _Context(recipe, info, scorer, found.dataset, images, found.parts, spec, root, notices, counts)
 
 

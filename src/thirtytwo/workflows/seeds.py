@@ -100,7 +100,7 @@ def _open_directory(run: Path | str | None, request: _Request, resume: bool) -> 
         RunError: it is not empty, is not given with `resume`, or another process writes to it.
     """
     if not resume:
-        with RunDir.begun(run, _default_path(request)) as new:
+        with RunDir.create_locked(run, _default_path(request)) as new:
             yield new.path
         return
     if run is None:

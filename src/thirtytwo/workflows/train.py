@@ -120,7 +120,7 @@ def train(
             if is_finished(existing):
                 return _already_finished(existing, log)
             plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
-        directory = existing or stack.enter_context(RunDir.begun(run, run_path))
+        directory = existing or stack.enter_context(RunDir.create_locked(run, run_path))
         begin(plan, directory)
         log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
         with _log_resume_command(log, data, directory, data_root), _recording_usage(directory, meter):

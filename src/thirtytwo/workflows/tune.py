@@ -159,7 +159,7 @@ def tune(
                 pruner or "median",
                 searched.to_dict(),
             )
-            path = stack.enter_context(RunDir.begun(run, _default_path(data, source))).path
+            path = stack.enter_context(RunDir.create_locked(run, _default_path(data, source))).path
             write_text(path / "base.toml", tomli_w.dumps(values))
             write_text(path / "space.toml", searched.to_toml())
             study = create_study(path, request)
