@@ -46,6 +46,11 @@ def upload(page: Any, files: list[Path] | Path, field: int = 0) -> None:
     page.locator("input[type=file]").nth(field).set_input_files(files)
 
 
+def wait_for_script(page: Any) -> None:
+    """Wait until Streamlit's script has run, so that nothing is drawn anew under the focus."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+
+
 def toggle(page: Any, label: str) -> None:
     """Click the toggle with this label."""
     page.locator("label", has_text=label).first.click()
@@ -184,6 +189,8 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
     page = visit()
     upload(page, files[0])
     page.wait_for_selector(".tt-card")
+    page.get_by_role("button", name="JSON", exact=True).wait_for()  # the page is drawn from top to bottom
+    wait_for_script(page)
     reached: set[str] = set()
     for _ in range(40):
         page.keyboard.press("Tab")
