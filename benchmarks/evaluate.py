@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from thirtytwo.data.batches import normalised
 from thirtytwo.data.load import load_dataset
 from thirtytwo.evaluation.scoring import SCORE_BATCH
 from thirtytwo.io import write_json
 from thirtytwo.process import owned
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import normalised
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.scoring import load_net
+from thirtytwo.workflows.finish import load_net
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 

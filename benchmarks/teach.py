@@ -26,7 +26,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import softmax
 from thirtytwo.evaluation.ood import class_mean, class_means
 from thirtytwo.fewshot import teach
-from thirtytwo.fewshot.head import PENALTY, fit_head
+from thirtytwo.fewshot.linear_probe import PENALTY, fit_head
 from thirtytwo.inference.classifier import Classifier, find_model
 from thirtytwo.io import write_json
 

@@ -27,22 +27,24 @@ from PIL import Image, ImageDraw, ImageFont
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import limit
 from thirtytwo.evaluation.ood import (
+    FALSE_ALARM_RATE,
     LOGIT_SCORES,
+    OodSet,
     auroc,
     class_mean,
     class_means,
     false_alarms,
     measure_unknown,
     nearest,
+    ood_sets,
     threshold_at,
 )
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.ood_data import OodSet, ood_sets
-from thirtytwo.workflows.parts import own_images
-from thirtytwo.workflows.scoring import CALLED_UNKNOWN, load_net
+from thirtytwo.workflows.finish import load_net
+from thirtytwo.workflows.loading import own_images
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
@@ -120,7 +122,7 @@ def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, An
     measured = {}
     for name, score in scores.items():
         of_val, of_test = score(val), score(test)
-        threshold = threshold_at(of_val, CALLED_UNKNOWN)
+        threshold = threshold_at(of_val, FALSE_ALARM_RATE)
         measured[name] = {
             "threshold": threshold,
             "val_called_unknown": false_alarms(of_val, threshold),

@@ -163,13 +163,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "my-images" / name / f"{index}.jpg")
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    workflows = pytest.importorskip("thirtytwo.workflows")
-    train = workflows.train
+    workflow = pytest.importorskip("thirtytwo.workflows.train")
+    train = workflow.train
 
     def train_briefly(data: str, **settings: Any) -> Any:
         return train(data, **{**settings, "epochs": 1, "device": "cpu"})
 
-    monkeypatch.setattr(workflows, "train", train_briefly)
+    monkeypatch.setattr(workflow, "train", train_briefly)
     monkeypatch.setattr("thirtytwo.workflows.seeds.train", train_briefly)
     return tmp_path
 

@@ -15,7 +15,7 @@ import thirtytwo
 NEED_THE_EXTRA = (
     "thirtytwo.app",
     "thirtytwo.augment",
-    "thirtytwo.data.batches",
+    "thirtytwo.tensors",
     "thirtytwo.evaluation.scoring",
     "thirtytwo.explain.gradients",
     "thirtytwo.export",

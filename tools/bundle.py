@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from safetensors.numpy import load_file
 
 from thirtytwo.data.run_data import RunData, load_run_data
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.calibration import calibration_record
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.evaluation.ood import class_mean
+from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_alarms
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.decode import RESIZE_RULES
@@ -38,10 +39,9 @@ from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import gather, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.workflows.ood_data import ood_sets, strangers_record, validation_alarms
+from thirtytwo.workflows.finish import calibration_of
+from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import touch_test
-from thirtytwo.workflows.scoring import calibration_of
-from thirtytwo.workflows.selection import selection_record, selections
 
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common; the other one's images are OOD data."""
@@ -159,7 +159,7 @@ def score(
     others = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], data_root)
     alarms = validation_alarms(known.get("val"), info)
     told = {"validation": alarms, "test": known["test"], "sets": others}
-    metrics["unknown"] = strangers_record(scorer, means, info, **told)  # type: ignore[arg-type]
+    metrics["unknown"] = ood_record(partial(scorer.score_known, means=means), info, **told)  # type: ignore[arg-type]
     run.write_json(run.metrics, metrics)
     rewrite_info(run.onnx, info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule}))
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 
 from thirtytwo.config.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.parts import Parts
 from thirtytwo.data.run_data import RunData, split_record, unused_of
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.images.decode import resize
 from thirtytwo.models import MODELS
@@ -32,8 +32,7 @@ from thirtytwo.models.packaged import packaged_weights
 from thirtytwo.models.zero_shot import NAME, ZeroShot
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.training.usage import Meter
+from thirtytwo.training.hardware import Meter, choose_hardware
 from thirtytwo.workflows.finish import Plan, begin, finish
 from thirtytwo.workflows.records import record
 

@@ -65,8 +65,7 @@ def network_options() -> str:
 
 def published_options() -> str:
     """The options of the other networks."""
-    from thirtytwo.models.preactivation import PreResNetSettings, WideResNetSettings
-    from thirtytwo.models.published import DenseNetSettings, ResNetSettings
+    from thirtytwo.models.published import DenseNetSettings, PreResNetSettings, ResNetSettings, WideResNetSettings
     from thirtytwo.models.textbook import TextbookSettings
     from thirtytwo.models.timm import HeadSettings, TimmSettings
 
@@ -121,7 +120,7 @@ def changes_of_fast() -> str:
 
 def problems() -> str:
     """The errors of the service."""
-    from thirtytwo.serve.problems import KINDS
+    from thirtytwo.serve.schemas import KINDS
 
     rows = [f"| {status} | `{kind}` | {title}. {help} |" for kind, (status, title, help) in KINDS.items()]
     return "\n".join(["| status | `type` ends with | meaning |", "| --- | --- | --- |", *rows]) + "\n"

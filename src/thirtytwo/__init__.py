@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thirtytwo import workflows as workflows
     from thirtytwo.errors import ThirtytwoError
     from thirtytwo.inference.classifier import Classifier, load
-    from thirtytwo.report.compare import compare
     from thirtytwo.report.comparison import Comparison
-    from thirtytwo.workflows import Run, SeedRuns, Tuned, ensemble, evaluate, train, train_seeds, tune
+    from thirtytwo.workflows.compare import compare
+    from thirtytwo.workflows.ensemble import ensemble
+    from thirtytwo.workflows.evaluate import evaluate
+    from thirtytwo.workflows.export import Exported, export_model
+    from thirtytwo.workflows.finish import Run
+    from thirtytwo.workflows.report import write_report
+    from thirtytwo.workflows.seeds import SeedRuns, train_seeds
+    from thirtytwo.workflows.train import train
+    from thirtytwo.workflows.tune import Tuned, tune
 
     __version__: str
 
 __all__ = [
     "Classifier",
     "Comparison",
+    "Exported",
     "Run",
     "SeedRuns",
     "ThirtytwoError",
@@ -35,40 +41,46 @@ __all__ = [
     "compare",
     "ensemble",
     "evaluate",
+    "export_model",
     "load",
     "train",
     "train_seeds",
     "tune",
+    "write_report",
 ]
 
 # ONNX Runtime sends telemetry unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
-    "Classifier": "thirtytwo.inference.classifier",
-    "Comparison": "thirtytwo.report.comparison",
-    "Run": "thirtytwo.workflows",
-    "SeedRuns": "thirtytwo.workflows",
-    "Tuned": "thirtytwo.workflows",
-    "compare": "thirtytwo.report.compare",
-    "ensemble": "thirtytwo.workflows",
-    "evaluate": "thirtytwo.workflows",
-    "ThirtytwoError": "thirtytwo.errors",
-    "load": "thirtytwo.inference.classifier",
-    "train": "thirtytwo.workflows",
-    "train_seeds": "thirtytwo.workflows",
-    "tune": "thirtytwo.workflows",
+    "Classifier": "inference.classifier",
+    "Comparison": "report.comparison",
+    "Exported": "workflows.export",
+    "Run": "workflows.finish",
+    "SeedRuns": "workflows.seeds",
+    "ThirtytwoError": "errors",
+    "Tuned": "workflows.tune",
+    "compare": "workflows.compare",
+    "ensemble": "workflows.ensemble",
+    "evaluate": "workflows.evaluate",
+    "export_model": "workflows.export",
+    "load": "inference.classifier",
+    "train": "workflows.train",
+    "train_seeds": "workflows.seeds",
+    "tune": "workflows.tune",
+    "write_report": "workflows.report",
 }
+_WITHOUT_TORCH = frozenset({"errors", "inference.classifier", "report.comparison", "workflows.compare"})
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name == "workflows":
-        return _workflows()
     if name not in _MODULES:
         raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
-    return getattr(_workflows() if _MODULES[name] == "thirtytwo.workflows" else import_module(_MODULES[name]), name)
+    if _MODULES[name] not in _WITHOUT_TORCH:
+        _require_training()
+    return getattr(import_module(f"thirtytwo.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
@@ -84,9 +96,8 @@ def _version() -> str:
         return "0+unknown"
 
 
-def _workflows() -> ModuleType:
+def _require_training() -> None:
     from thirtytwo.errors import require
 
     require("torch", "train")
     require("lightning", "train")
-    return import_module("thirtytwo.workflows")

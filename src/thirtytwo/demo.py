@@ -11,14 +11,14 @@ import numpy as np
 
 import thirtytwo
 from thirtytwo.cli.console import show
-from thirtytwo.cli.listings import show_metrics
+from thirtytwo.cli.models import show_metrics
 from thirtytwo.cli.predict import write_table
 from thirtytwo.data.load import load_dataset
 from thirtytwo.rundir import RunDir
 
 if TYPE_CHECKING:
     from thirtytwo.data.types import ImageSet
-    from thirtytwo.workflows import Run
+    from thirtytwo.workflows.finish import Run
 
 DATA = "digits"
 RECIPE = "digits"

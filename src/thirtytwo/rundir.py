@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from thirtytwo.config.recipe import Recipe, read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import write_json, write_text, written_whole
-from thirtytwo.lock import LOCK, lock_directory
+from thirtytwo.io import LOCK, lock_directory, write_json, write_text, written_whole
 
 P = ParamSpec("P")
 R = TypeVar("R")

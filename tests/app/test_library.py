@@ -13,8 +13,8 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library
+from thirtytwo.app.library import UploadStore
 from thirtytwo.app.settings import Settings
-from thirtytwo.app.uploads import UploadStore
 
 
 def names(store: UploadStore) -> list[str]:

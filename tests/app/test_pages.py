@@ -23,10 +23,10 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch, library
+from thirtytwo.app.components import bars, headline, image_grid, matrix, percent
+from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import InputImage, as_images, sample_files
-from thirtytwo.app.markup import bars, headline, image_grid, matrix, percent
-from thirtytwo.app.memory import release_pages
-from thirtytwo.app.results import as_csv, as_json
+from thirtytwo.app.launch import release_pages
 from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, confusion_rows, select

@@ -13,12 +13,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from thirtytwo.augment import AUGMENTATIONS, Terms
-from thirtytwo.augment.augmenter import Augmenter, check_augment, erased
-from thirtytwo.augment.fast import padded
-from thirtytwo.augment.mixup import mixed
+from thirtytwo.augment.augmenter import Augmenter, check_augment, erased, mixed
+from thirtytwo.augment.geometry import padded
 from thirtytwo.config.recipe import AugmentSettings, resolve_recipe
-from thirtytwo.data.batches import generator_for, normalised
 from thirtytwo.errors import RecipeError, UnknownNameError
+from thirtytwo.tensors import generator_for, normalised
 
 CLASSES = ("cat", "dog", "frog")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import cutout, flip_mask, gather_windows, mirrored, padded, resized, shifted
+from thirtytwo.augment.geometry import cutout, flip_mask, gather_windows, mirrored, padded, resized, shifted
 
 
 def drawn(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thirtytwo.augment.mixup import mixed, mixes
+from thirtytwo.augment.augmenter import mixed, mixes
 from thirtytwo.config.recipe import AugmentSettings
 
 CLASSES = 64

@@ -12,12 +12,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from thirtytwo.augment import AUGMENTATIONS, Terms
-from thirtytwo.augment.augmix import SPACE as MIX
-from thirtytwo.augment.augmix import augmix
-from thirtytwo.augment.autoaugment import PAIRS
-from thirtytwo.augment.autoaugment import SPACE as AUTO
 from thirtytwo.augment.operations import AUTOAUGMENT_SPACE, OPERATIONS, Space, apply_operations
-from thirtytwo.augment.trivialaugment import WIDE_SPACE
+from thirtytwo.augment.policies import AUGMIX_SPACE, PAIRS, POLICY_SPACE, WIDE_SPACE, augmix
 from thirtytwo.errors import UnknownNameError
 
 THEIRS = {
@@ -54,8 +50,8 @@ def noise(count: int, height: int = 16, width: int = 16) -> Tensor:
     [
         (AUTOAUGMENT_SPACE, v2.RandAugment._AUGMENTATION_SPACE, 31, set()),
         (WIDE_SPACE, v2.TrivialAugmentWide._AUGMENTATION_SPACE, 31, set()),
-        (AUTO, v2.AutoAugment._AUGMENTATION_SPACE, 10, {"identity"}),
-        (MIX, v2.AugMix._PARTIAL_AUGMENTATION_SPACE, 10, {"identity"}),
+        (POLICY_SPACE, v2.AutoAugment._AUGMENTATION_SPACE, 10, {"identity"}),
+        (AUGMIX_SPACE, v2.AugMix._PARTIAL_AUGMENTATION_SPACE, 10, {"identity"}),
     ],
 )
 def test_ranges_equal_torchvision(ours: Space, theirs: dict[str, Any], bins: int, without: set[str]) -> None:
@@ -85,7 +81,7 @@ def test_autoaugment_policy_equals_torchvision() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_operations_equal_torchvision(name: str, share: float) -> None:
     """Compared away from the border, where bilinear sampling mixes in the fill, which torchvision counts twice."""
-    span = AUTO[name]
+    span = POLICY_SPACE[name]
     images = noise(3)
     amount = span.amount(torch.full((3,), share), torch.ones(3), 16)
     found = OPERATIONS[name](images, amount, torch.full((3,), 120.0))
@@ -104,8 +100,8 @@ def test_operations_equal_torchvision(name: str, share: float) -> None:
 def test_each_image_gets_its_chosen_operation() -> None:
     images = noise(6)
     names = ["invert", "identity", "posterize", "invert", "equalize", "solarize"]
-    chosen = torch.tensor([list(AUTO).index(name) for name in names])
-    found = apply_operations(images, chosen, torch.full((6,), 0.5), AUTO, terms())
+    chosen = torch.tensor([list(POLICY_SPACE).index(name) for name in names])
+    found = apply_operations(images, chosen, torch.full((6,), 0.5), POLICY_SPACE, terms())
     amounts = {"posterize": 6.0, "solarize": 127.5}
     for row, name in enumerate(names):
         expected = OPERATIONS[name](images[row : row + 1], torch.tensor([amounts.get(name, 0.0)]), torch.zeros(3))
@@ -189,7 +185,7 @@ def test_autoaugment_samples_pairs_with_their_probabilities() -> None:
 
 def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
     """If every chain only inverts, an image of value v is blended with 255 - v."""
-    import thirtytwo.augment.augmix as module
+    import thirtytwo.augment.policies as module
 
     monkeypatch.setattr(module, "apply_operations", lambda images, chosen, *rest: 255 - images)  # three times: inverted
     monkeypatch.setattr(module, "dirichlet", lambda count, parts, generator: torch.full((count, parts), 1 / parts))
@@ -199,7 +195,7 @@ def test_augmix_is_a_blend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_augmix_weight_distributions() -> None:
     """Means and variances of the Beta and Dirichlet samples."""
-    from thirtytwo.augment.random import beta, dirichlet
+    from thirtytwo.tensors import beta, dirichlet
 
     generator = torch.Generator().manual_seed(0)
     parts = dirichlet(20_000, 3, generator)

@@ -216,7 +216,7 @@ def broken(*_: object, **__: object) -> None:
 
 
 def test_bug_prints_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", broken)
+    monkeypatch.setattr("thirtytwo.cli.models.show_recipes", broken)
     assert run_command(["recipes"]) == 1
     err = capsys.readouterr().err
     assert "RuntimeError: not the user's" in err
@@ -227,7 +227,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def stopped() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("thirtytwo.cli.listings.show_recipes", stopped)
+    monkeypatch.setattr("thirtytwo.cli.models.show_recipes", stopped)
     assert run_command(["recipes"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.data.batches import Batches, channel_statistics, generator_for, normalised, to_device
 from thirtytwo.data.types import ImageSet
+from thirtytwo.tensors import channel_statistics, generator_for, normalised, to_device
+from thirtytwo.training.batches import Batches
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 8, 8), (5, 9, 7), (5000, 4, 4)])

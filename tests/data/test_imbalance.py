@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thirtytwo.data.imbalance import long_tailed, profile
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.load import load_dataset, long_tailed, profile
 from thirtytwo.data.split import hold_out
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, UnknownNameError

@@ -19,7 +19,11 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, RecipeError, RunError, ThirtytwoError
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import Run, ensemble, evaluate, report, train
+from thirtytwo.workflows.ensemble import ensemble
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.finish import Run
+from thirtytwo.workflows.report import write_report
+from thirtytwo.workflows.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +148,7 @@ def test_images_keep_their_rows_and_the_report_its_images(changed: tuple[Path, R
     after = run.read_predictions("test")
     np.testing.assert_array_equal(after.rows, before.rows)
     np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-5)
-    assert b"data:image" in report(run.path).read_bytes()
+    assert b"data:image" in write_report(run.path).read_bytes()
 
 
 def test_the_record_names_every_image_once(overfitted: tuple[Path, Run]) -> None:

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_temperature, softmax
-from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature, softmax
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.rundir import Predictions
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thirtytwo.explain.occlusion import log_odds, occlusion_maps
+from thirtytwo.explain.methods import log_odds, occlusion_maps
 
 FIRST = np.zeros(1, dtype=np.int64)
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thirtytwo.explain.overlay import colormap, enlarged_heat, on_picture, overlay, to_look_at
-from thirtytwo.explain.sheet import CELL, Entry, contact_sheet
+from thirtytwo.explain.overlay import colormap, enlarged_heat, on_picture, overlay
 from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, resize
+from thirtytwo.images.render import CELL, Entry, contact_sheet, for_display
 
 GRAY = np.full((6, 8, 3), 100, dtype=np.uint8)
 
@@ -74,12 +74,12 @@ def test_enlarged_heat_keeps_range_and_place(shape: tuple[int, int], size: tuple
     ],
 )
 def test_display_size(shape: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert to_look_at(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*expected, 3)
+    assert for_display(np.zeros((*shape, 3), dtype=np.uint8)).shape == (*expected, 3)
 
 
 def test_pixels_stay_squares() -> None:
     random = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(to_look_at(random), np.kron(random, np.ones((8, 8, 1), dtype=np.uint8)))
+    assert np.array_equal(for_display(random), np.kron(random, np.ones((8, 8, 1), dtype=np.uint8)))
 
 
 @pytest.mark.parametrize("rule", RESIZE_RULES)

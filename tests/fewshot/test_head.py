@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from thirtytwo.fewshot.head import fit_head
+from thirtytwo.fewshot.linear_probe import fit_head
 
 
 def blobs(counts: list[int], width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from thirtytwo.models.soup import averaged_weights, renew_statistics
+from thirtytwo.models.ensemble import averaged_weights, renew_statistics
 
 
 def test_mean_of_weights_by_hand() -> None:

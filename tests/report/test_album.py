@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.report.album import make_album
-from thirtytwo.report.sheets import QUALITIES, Quality, choose_quality, columns_of, sprite
+from thirtytwo.report.gallery import QUALITIES, Quality, choose_quality, columns_of, make_album, sprite
 from thirtytwo.rundir import Predictions
 
 
@@ -68,7 +67,7 @@ def test_correct_images_span_the_range_of_confidence():
 
 def test_each_cell_keeps_its_most_confident_images(monkeypatch):
     given, images = predictions_and_images(count=240)
-    monkeypatch.setattr("thirtytwo.report.album.choose_quality", lambda *_: (QUALITIES[-1], 15 + 6))
+    monkeypatch.setattr("thirtytwo.report.gallery.choose_quality", lambda *_: (QUALITIES[-1], 15 + 6))
     album = make_album(given, images)
     assert album.shown < album.wrong
     kept = {}

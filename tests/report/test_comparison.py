@@ -17,8 +17,7 @@ import pytest
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError, ThirtytwoError
 from thirtytwo.evaluation.statistics import mcnemar
-from thirtytwo.report.compare import compare
-from thirtytwo.report.comparison_charts import Row, interval_chart
+from thirtytwo.report.charts import Row, interval_chart
 from thirtytwo.report.comparison_tables import (
     LOWER_IS_BETTER,
     answers,
@@ -32,6 +31,7 @@ from thirtytwo.report.comparison_tables import (
 from thirtytwo.report.page import METRICS
 from thirtytwo.report.seeds import write_summary
 from thirtytwo.rundir import RunDir
+from thirtytwo.workflows.compare import compare
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 NASTY = ("<b>red</b>", "gr|een & `co`", "</script><script>alert(1)</script>")

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.calibration import Calibration
-from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.calibration import Calibration, calibration_record
 from thirtytwo.evaluation.metrics import reliability
-from thirtytwo.report.augmented import augmented_rows
 from thirtytwo.report.card import card
-from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
 from thirtytwo.report.figures import write_figures
-from thirtytwo.report.label_issues import label_issues_table
+from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import gather, percent
+from thirtytwo.report.sections import calibration_table, label_issues_table, reliability_before, unknown_table
 from thirtytwo.rundir import Predictions
 
 

@@ -13,7 +13,7 @@ from thirtytwo.evaluation.label_issues import suspect_labels
 from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
 from thirtytwo.report.gallery import THUMBNAIL_SIDE, data_uri, most_confident_errors
-from thirtytwo.report.page import render, write_report
+from thirtytwo.report.page import render, write_page
 from thirtytwo.report.run_record import duration, gather, interval, percent, quantity, typed_commands
 from thirtytwo.rundir import RunDir
 
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 def written(run, images=None, split="test", figures=False):
     """The page of a run, checked; `figures` writes the slower files beside it as well."""
     if figures:
-        write_report(run, images, split)
+        write_page(run, images, split)
     else:
         run.report.write_text(render(gather(run, split), images), encoding="utf-8")
     page = Page(run.report.read_text(encoding="utf-8"))
@@ -232,8 +232,8 @@ def test_training_on_all_of_train_is_noted(make_run):
 def test_writing_twice_gives_the_same(make_run, images_of):
     run, given = make_run()
     images = images_of(given)
-    first = [write_report(run, images).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
-    again = [write_report(run, images).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
+    first = [write_page(run, images).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
+    again = [write_page(run, images).read_bytes(), *(path.read_bytes() for path in sorted(run.figures.iterdir()))]
     assert first == again
 
 
@@ -241,7 +241,7 @@ def test_damaged_file_is_named(make_run):
     run, _ = make_run()
     run.metrics.write_text("{", encoding="utf-8")
     with pytest.raises(RunError) as caught:
-        write_report(run, None)
+        write_page(run, None)
     assert str(run.metrics) in caught.value.message
 
 
@@ -338,7 +338,7 @@ def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
     playwright = pytest.importorskip("playwright.sync_api")
     groups = {name: f"a rather long group name {number // 5:02d}" for number, name in enumerate(HUNDRED)}
     run, given = make_run(HUNDRED, superclasses=groups, count=500)
-    path = write_report(run, images_of(given))
+    path = write_page(run, images_of(given))
     flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=[*flags, "--disable-sync"])
@@ -364,4 +364,4 @@ def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
 
 def test_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError):
-        write_report(RunDir.open(tmp_path), None)
+        write_page(RunDir.open(tmp_path), None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thirtytwo.report.page import write_report
+from thirtytwo.report.page import write_page
 
 CLASSES = ("ant", "<b>bee</b>", "cow", "dog")
 GROUPS = {"ant": "insects", "<b>bee</b>": "insects", "cow": "beasts", "dog": "beasts"}
@@ -25,7 +25,7 @@ def opened(make_run, images_of, chromium):
 
         def open_page(*, with_images=True, superclasses=None, **options):
             run, given = make_run(CLASSES, superclasses=superclasses)
-            path = write_report(run, images_of(given) if with_images else None)
+            path = write_page(run, images_of(given) if with_images else None)
             page = browser.new_page(**options)
             page.on("console", lambda message: problems.append(message.text))
             page.on("pageerror", lambda error: problems.append(str(error)))

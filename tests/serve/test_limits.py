@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from thirtytwo.serve.limits import RequestLimits
-from thirtytwo.serve.problems import Problem
+from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import Settings
 
 Start = Callable[..., TestClient]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from thirtytwo.serve.problems import KINDS
+from thirtytwo.serve.schemas import KINDS
 
 COMMITTED = Path(__file__).parent.parent.parent / "docs" / "openapi.json"
 OPERATIONS = [

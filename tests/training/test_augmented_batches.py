@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from thirtytwo.augment.fast import cutout, flip_mask, mirrored, padded, resized, shifted
+from thirtytwo.augment.geometry import cutout, flip_mask, mirrored, padded, resized, shifted
 from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
-from thirtytwo.data.batches import generator_for, normalised
+from thirtytwo.tensors import generator_for, normalised
 from thirtytwo.training.batches import TrainingBatches
 
 COUNT, SIZE = 96, 16

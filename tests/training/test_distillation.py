@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from thirtytwo.data.batches import normalised
-from thirtytwo.data.parts import Parts
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.export.onnx import export_onnx
+from thirtytwo.models.base import build_net
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.build import build_net
+from thirtytwo.tensors import normalised
 from thirtytwo.training.distillation import Teacher, read_teacher
 from thirtytwo.training.fit import Fitted, build_training, fit
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.losses import distillation
-from thirtytwo.workflows.scoring import model_info, save_weights
+from thirtytwo.workflows.finish import model_info, save_weights
 
 CLASSES = ("class 0", "class 1", "class 2")
 OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

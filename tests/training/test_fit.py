@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import channel_statistics, normalised, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
 from thirtytwo.training.fit import Fitted, Loop, build_net

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import TrainSettings
-from thirtytwo.data.batches import Batches, generator_for
 from thirtytwo.errors import RecipeError
+from thirtytwo.tensors import generator_for
+from thirtytwo.training.batches import Batches
 from thirtytwo.training.losses import Loss, class_weights, distillation, sampling_weights
 from thirtytwo.training.module import hard_labels, macro_metrics
 

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe, parse_settings, read_recipe_values, resolve_recipe
-from thirtytwo.data.batches import channel_statistics, to_device
 from thirtytwo.errors import RecipeError
+from thirtytwo.models.base import build_net
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import channel_statistics, to_device
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.build import build_net
 from thirtytwo.training.callbacks import HistoryCallback
-from thirtytwo.training.checks import check_optimizer, check_training
 from thirtytwo.training.ema import EMA
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.module import Loop
 from thirtytwo.training.optimizers import MuonSGD
 from thirtytwo.training.sam import perturb_weights, preserve_statistics, sam_closure
+from thirtytwo.workflows.prepare import check_optimizer, check_training
 
 Train = Callable[..., Fitted]
 Same = Callable[[Fitted, Fitted], bool]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.explore import augmented_sheet
-from thirtytwo.training.samples import draw_samples
+from thirtytwo.training.batches import draw_samples
 
 
 def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.recipe import AugmentSettings, ModelSettings, Recipe
-from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Net
+from thirtytwo.tensors import channel_statistics, normalised, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.fit import Fitted, build_training

@@ -22,8 +22,11 @@ from thirtytwo.errors import DataError, RecipeError, RunError, ThirtytwoError
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import open_session, read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import ensemble, evaluate, report, train
-from thirtytwo.workflows.scoring import load_net
+from thirtytwo.workflows.ensemble import ensemble
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.finish import load_net
+from thirtytwo.workflows.report import write_report
+from thirtytwo.workflows.train import train
 
 ROWS = 120
 
@@ -119,7 +122,7 @@ def test_report_card_and_comparison_show_members_and_cost(members: dict[str, Pat
         assert f"thirtytwo ensemble {members['a']} {members['other']}" in text
         assert "--recipe" not in text
     before = page
-    assert report(made.path) == made.report
+    assert write_report(made.path) == made.report
     assert 'id="members"' in made.report.read_text(encoding="utf-8")
     assert len(made.report.read_text(encoding="utf-8")) == pytest.approx(len(before), rel=0.01)
 

@@ -8,9 +8,10 @@ import pytest
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names
-from thirtytwo.report.robustness import display_name
+from thirtytwo.report.sections import display_name
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import evaluate, train
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.train import train
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ import thirtytwo
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ExportError, OutputError
-from thirtytwo.export.formats import EXPORTS, ExportFormat
+from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import export_model, train
+from thirtytwo.workflows.export import export_model
+from thirtytwo.workflows.train import train
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
+from thirtytwo.evaluation.ood import OodSet, Skipped, ood_sets, shared_classes
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import evaluate, train
-from thirtytwo.workflows.ood_data import OodSet, Skipped, ood_sets, shared_classes
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.train import train
 
 WORDS = ("Zero", "One", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -13,7 +13,9 @@ import torch
 from thirtytwo.config.recipe import read_recipe
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.module import Loop
-from thirtytwo.workflows import train, train_seeds, tune
+from thirtytwo.workflows.seeds import train_seeds
+from thirtytwo.workflows.train import train
+from thirtytwo.workflows.tune import tune
 
 TIMED = re.compile(r"[\d.]+ ms in float32 and [\d.]+ ms in bfloat16")
 

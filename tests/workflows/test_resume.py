@@ -32,10 +32,17 @@ from thirtytwo.errors import DivergedError, RunError
 from thirtytwo.explain import Explainer
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Loop
-from thirtytwo.workflows import Run, ensemble, evaluate, export_model, report, train, train_seeds, tune
-from thirtytwo.workflows.find_lr import find_rate
+from thirtytwo.workflows.ensemble import ensemble
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.export import export_model
+from thirtytwo.workflows.finish import Run
+from thirtytwo.workflows.report import write_report
+from thirtytwo.workflows.seeds import train_seeds
+from thirtytwo.workflows.train import find_rate, train
+from thirtytwo.workflows.tune import tune
 
 WORKING = importlib.import_module("thirtytwo.workflows.finish")
+PAGES = importlib.import_module("thirtytwo.workflows.report")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,8 +73,8 @@ def again(finished: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WORKING, "write_report", lambda run, images, **_: run.report.write_text("<html>"))
-    monkeypatch.setattr(WORKING, "write_card", lambda run: run.card.write_text("card"))
+    monkeypatch.setattr(PAGES, "write_page", lambda run, images, **_: run.report.write_text("<html>"))
+    monkeypatch.setattr(PAGES, "write_card", lambda run: run.card.write_text("card"))
 
 
 def environment(run: Path) -> dict[str, Any]:
@@ -244,7 +251,7 @@ def test_run_in_use_is_not_written(again: Path, finished: Run, tmp_path: Path) -
     work: dict[str, Callable[[], object]] = {
         "train": lambda: train("digits", run=again, resume=True, show=False),
         "evaluate": lambda: evaluate(again, show=False),
-        "report": lambda: report(again),
+        "write_report": lambda: write_report(again),
         "export": lambda: export_model(again, "onnx-int8"),
         "other data": lambda: evaluate(again, data="digits", split="val", show=False),
     }
@@ -379,7 +386,7 @@ WORK: dict[str, Callable[[dict[str, Any], Path, Path], object]] = {
     "train that is stopped": lambda how, run, done: stop_by_hand(how, run),
     "train that cannot export": lambda how, run, done: fail_to_export(how, run),
     "evaluate": lambda how, run, done: evaluate(done, show=False),
-    "report": lambda how, run, done: report(done),
+    "write_report": lambda how, run, done: write_report(done),
     "export": lambda how, run, done: export_model(done, "onnx-int8"),
     "explain": lambda how, run, done: list(Explainer(done, "gradcam").explain(np.zeros((16, 16, 3), np.uint8))),
     "ensemble": lambda how, run, done: ensemble([done, done.parent / "other"], run=run, show=False),
@@ -455,7 +462,7 @@ def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx = importlib.import_module("thirtytwo.export.onnx")
-    scoring = importlib.import_module("thirtytwo.workflows.scoring")
+    scoring = importlib.import_module("thirtytwo.workflows.finish")
     plain = torch.onnx.export
 
     def export(*arguments: Any, **settings: Any) -> Any:

@@ -12,8 +12,9 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.rundir import RunDir
-from thirtytwo.workflows import ensemble, train
-from thirtytwo.workflows.selection import selections
+from thirtytwo.workflows.ensemble import ensemble
+from thirtytwo.workflows.provenance import selections
+from thirtytwo.workflows.train import train
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,10 @@ from thirtytwo.errors import (
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Loop
-from thirtytwo.workflows import Run, evaluate, report, train
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.finish import Run
+from thirtytwo.workflows.report import write_report
+from thirtytwo.workflows.train import train
 
 METRICS = [
     "dataset",
@@ -98,6 +101,7 @@ ARTEFACTS = {
 ROWS, HELD = 120, 13
 """Images trained on, and a tenth of both for validation."""
 WORKING = importlib.import_module("thirtytwo.workflows.finish")
+PAGES = importlib.import_module("thirtytwo.workflows.report")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,8 +133,8 @@ def again(finished: Run, tmp_path: Path) -> RunDir:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without report and card, which cost most of a small run."""
-    monkeypatch.setattr(WORKING, "write_report", lambda run, images, **_: run.report.write_text("<html>"))
-    monkeypatch.setattr(WORKING, "write_card", lambda run: None)
+    monkeypatch.setattr(PAGES, "write_page", lambda run, images, **_: run.report.write_text("<html>"))
+    monkeypatch.setattr(PAGES, "write_card", lambda run: None)
 
 
 @pytest.fixture
@@ -245,7 +249,7 @@ def test_validation_is_separate_from_training(finished: Run) -> None:
     assert split["test_evaluations"] == 1
     val = RunDir(finished.path).read_predictions("val")
     assert val.rows.tolist() == split["val_rows"]
-    parts = importlib.import_module("thirtytwo.data.parts")
+    parts = importlib.import_module("thirtytwo.data.split")
     divided = parts.divide(load_dataset("digits", image_size=16), read_recipe(finished.path))
     assert divided.val.rows.tolist() == split["val_rows"]
     assert not set(split["val_rows"]) & set(divided.train.rows.tolist())
@@ -375,7 +379,7 @@ def test_evaluating_damaged_weights(again: RunDir) -> None:
 def test_report_again(again: RunDir) -> None:
     again.report.unlink()
     again.card.unlink()
-    assert report(again.path) == again.report
+    assert write_report(again.path) == again.report
     assert again.report.stat().st_size > 10_000
     assert again.card.is_file()
 
@@ -383,18 +387,18 @@ def test_report_again(again: RunDir) -> None:
 def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
     before = again.report.read_bytes()
     page = tmp_path / "page.html"
-    assert report(again.path, pictures=False, out=page) == page
+    assert write_report(again.path, pictures=False, out=page) == page
     assert again.report.read_bytes() == before
     assert b"data:image" in before
     assert b"data:image" not in page.read_bytes()
     for named in (str(again.path), str(Path.cwd()), str(tmp_path)):
         assert named not in page.read_text(encoding="utf-8")
     with pytest.raises(OutputError) as caught:
-        report(again.path, out=page)
+        write_report(again.path, out=page)
     assert str(page) in caught.value.message
-    assert report(again.path, out=page, force=True) == page
+    assert write_report(again.path, out=page, force=True) == page
     assert page.stat().st_size > 10_000
-    assert report(again.path, pictures=False) == again.report
+    assert write_report(again.path, pictures=False) == again.report
     assert b"data:image" not in again.report.read_bytes()
 
 

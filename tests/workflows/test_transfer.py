@@ -17,8 +17,8 @@ import torch
 import thirtytwo
 from thirtytwo.cli.main import run_command
 from thirtytwo.config.recipe import ModelSettings
-from thirtytwo.data.batches import normalised
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import normalised
 
 GROUPS = [{"width": 8}, {"width": 16}]
 TEN = tuple(f"kind {number}" for number in range(10))

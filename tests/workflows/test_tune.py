@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,11 +20,12 @@ from thirtytwo.rundir import RunDir
 pytest.importorskip("torch")
 optuna = pytest.importorskip("optuna")
 
-pipeline = pytest.importorskip("thirtytwo.workflows")
-train, tune = pipeline.train, pipeline.tune
-module = sys.modules["thirtytwo.workflows.tune"]  # behind the function of that name
-spaces = sys.modules["thirtytwo.workflows.search_space"]
-studies = sys.modules["thirtytwo.workflows.study"]
+from thirtytwo.workflows import search_space as spaces  # noqa: E402
+from thirtytwo.workflows import study as studies  # noqa: E402
+from thirtytwo.workflows import tune as module  # noqa: E402
+from thirtytwo.workflows.train import train  # noqa: E402
+
+tune = module.tune
 
 TINY: dict[str, Any] = {
     "data.image_size": 8,
@@ -310,7 +310,7 @@ def test_the_command_prints_the_recipe_last(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_command_knows_every_metric() -> None:
-    from thirtytwo.cli.tune import Metric
+    from thirtytwo.cli.train import Metric
     from thirtytwo.config.recipe import Monitor
 
     assert Metric == Monitor

@@ -2,13 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 import streamlit as st
 
+from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of, select_model
-from thirtytwo.app.markup import percent
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_html, as_markdown
+
+Ints = npt.NDArray[np.int64]
+_MAX_PIXELATED = 64
+SPACE = "\u00a0"
+_RIGHT, _WRONG = "#3d88a6", "#c0592c"
+
+
+def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool) -> str:
+    """One image with the model's input and the top classes as bars."""
+    size = f"{result.width}×{result.height}"
+    sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
+    alt = f"{name} with heatmap" if heat else name
+    return (
+        f'<div class="tt-card"><figure>{img_tag(rendered.image, alt)}'
+        f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
+        f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
+        f"<figcaption>Model input, {sides}</figcaption></figure>"
+        f"<div>{headline(result)}{bars(result.predictions[:top])}</div></div>"
+    )
+
+
+def headline(result: Prediction) -> str:
+    """The top class, with a badge and an explanation if the image is unknown."""
+    if result.known:
+        return f'<p class="tt-top">{as_html(result.top)}</p>'
+    return (
+        f'<p class="tt-top">{as_html(result.top)}?<span class="tt-badge tt-warm">unknown</span></p>'
+        '<p class="tt-soft" style="margin:0 0 8px">Out of distribution: unlike the training images. The classes '
+        "below are the nearest ones.</p>"
+    )
+
+
+def bars(predictions: Iterable[tuple[str, float]]) -> str:
+    """Classes and their calibrated probabilities as bars."""
+    rows = (
+        f'<b>{as_html(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
+        f"<em>{percent(value)}</em>"
+        for name, value in predictions
+    )
+    return f'<div class="tt-bars">{"".join(rows)}</div>'
+
+
+def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
+    """A grid of small images, each with a bold and a normal caption line."""
+    figures = (
+        f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
+        f"<span>{as_html(second)}</span></figure>"
+        for pixels, first, second in tiles
+    )
+    return f'<div class="tt-grid">{"".join(figures)}</div>'
+
+
+def side_by_side(
+    name: str, image: npt.NDArray[np.uint8], predictions: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
+) -> str:
+    """One image with the prediction of each model."""
+    badge = (
+        '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
+        if agree
+        else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
+    )
+    columns = "".join(
+        f"<div><h4>{as_html(model)}</h4>{short_headline(result)}{bars(result.predictions[:top])}</div>"
+        for model, result in predictions
+    )
+    return (
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{img_tag(image, name)}'
+        f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
+    )
+
+
+def short_headline(result: Prediction) -> str:
+    """The top class, with a badge if the image is unknown."""
+    badge = "" if result.known else '<span class="tt-badge tt-warm">unknown</span>'
+    return f'<p class="tt-top">{as_html(result.top)}{badge}</p>'
+
+
+def matrix(counts: Ints, classes: Sequence[str]) -> str:
+    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in classes)
+    rows = []
+    for row, name in enumerate(classes):
+        cells = "".join(
+            f'<td style="--tint:{_RIGHT if row == column else _WRONG};--share:{75 * shares[row, column]:.0f}%">'
+            f"{int(counts[row, column]) or ''}</td>"
+            for column in range(len(classes))
+        )
+        rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
+    return (
+        '<p class="tt-soft">Rows: true class. Columns: predicted class.</p>'
+        '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
+    """An `<img>` element; small images are shown pixelated."""
+    sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _MAX_PIXELATED else ""
+    return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(alt)}">'
+
+
+def percent(value: float) -> str:
+    """Format a share as `93.1 %` with a non-breaking space; values just below 1 or above 0 are not rounded to them."""
+    text = f"{100 * value:.1f}"
+    if text == "100.0" and value < 1:
+        text = "> 99.9"
+    if text == "0.0" and value > 0:
+        text = "< 0.1"
+    return f"{text}{SPACE}%"
+
 
 NO_MODEL = """
 This page needs a model, and there is none yet. Either

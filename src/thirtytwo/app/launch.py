@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from streamlit.web import bootstrap
 
 from thirtytwo.app import library
-from thirtytwo.app.memory import release_memory
 from thirtytwo.app.settings import Settings, streamlit_options
 from thirtytwo.errors import ServiceError
 from thirtytwo.inference.classifier import find_model
@@ -67,3 +72,30 @@ def _free_port(host: str, port: int, tried: int) -> int:
             except OSError as error:
                 reason = error.strerror or str(error)
     raise ServiceError(f"Cannot listen on {host}, port {port}: {reason}.", "Choose another with --port or --host.")
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""Parameters of glibc's mallopt(3)."""
+_LARGE = 1 << 20
+_ARENAS = 2
+
+
+def release_memory() -> None:
+    """Make glibc return large blocks to the system when they are freed (Linux only).
+
+    By default glibc raises its threshold for such blocks whenever one is freed and keeps a heap per thread, so that
+    loading a model leaves memory of twice its size allocated.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for parameter, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, _ARENAS)):
+            library.mallopt(parameter, value)
+
+
+def release_pages(images: npt.NDArray[np.uint8]) -> None:
+    """Release the pages of a memory-mapped array that were read; they are read again on access."""
+    mapped: object = images.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,6 +1,6 @@
 """Augmentation of training images: in batches, on their device, with randomness from a given generator."""
 
-from thirtytwo.augment import augmix, autoaugment, randaugment, trivialaugment  # noqa: F401  (registers them)
-from thirtytwo.augment.registry import AUGMENTATIONS, Augmentation, Terms
+from thirtytwo.augment import policies  # noqa: F401  (registers them)
+from thirtytwo.augment.operations import AUGMENTATIONS, Augmentation, Terms
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Terms"]

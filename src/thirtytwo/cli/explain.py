@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
-from thirtytwo.images.outputs import EXPLANATIONS, SHEET
+from thirtytwo.images.discover import EXPLANATIONS, SHEET
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
-    from thirtytwo.explain.overlay import Pixels
-    from thirtytwo.explain.sheet import Entry
-    from thirtytwo.images.decode import ResizeRule
+    from thirtytwo.images.decode import Pixels, ResizeRule
+    from thirtytwo.images.render import Entry
     from thirtytwo.inference.classifier import Unreadable
 
 DEFAULT_OUT = "explained"
@@ -41,8 +40,8 @@ def explain(
         DataError: no image was found, or some could not be read (raised after explaining all others).
     """
     from thirtytwo.explain.explainer import Explainer
-    from thirtytwo.explain.sheet import contact_sheet
     from thirtytwo.images.decode import find_images
+    from thirtytwo.images.render import contact_sheet
     from thirtytwo.inference.classifier import Unreadable, default_model
     from thirtytwo.io import write_bytes, write_json
     from thirtytwo.rundir import writing_at
@@ -141,14 +140,14 @@ def _check_not_overwriting(files: Sequence[Path], directory: Path, names: dict[P
 
 def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     """An entry of the contact sheet: the image with and without its heatmap, and the prediction."""
-    from thirtytwo.explain.overlay import on_picture, overlay, to_look_at
-    from thirtytwo.explain.sheet import Entry
+    from thirtytwo.explain.overlay import on_picture, overlay
     from thirtytwo.images.decode import decode
+    from thirtytwo.images.render import Entry, for_display
 
     try:
-        image = to_look_at(decode(file))
+        image = for_display(decode(file))
     except ImageError:  # deleted or changed since it was explained
-        image = to_look_at(found.pixels)
+        image = for_display(found.pixels)
     heat = on_picture(found.heat, image.shape[0], image.shape[1], rule)
     lines = [f"{found.label} {percent(found.confidence)}", str(file)]
     if found.label != found.top:

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.app import app as open_app
-from thirtytwo.cli.cache import cache
 from thirtytwo.cli.console import log, show, show_error
+from thirtytwo.cli.data import cache
 from thirtytwo.cli.serve import serve
-from thirtytwo.cli.tune import tune
+from thirtytwo.cli.train import tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import owned
 
@@ -114,7 +114,7 @@ def train(
     """Train, evaluate once on the test split, write the report and model.onnx; prints the run directory last."""
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
-    from thirtytwo.cli.listings import show_metrics
+    from thirtytwo.cli.models import show_metrics
     from thirtytwo.config.recipe import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
@@ -124,7 +124,7 @@ def train(
     if group_by is not None:
         overrides["data.group_by"] = group_by
     if find_lr:
-        from thirtytwo.cli.find_lr import find_learning_rate
+        from thirtytwo.cli.train import find_learning_rate
 
         if resume or run or seeds or repeat or epochs:
             raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
@@ -184,7 +184,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained run again, or on other data."""
     import thirtytwo
-    from thirtytwo.cli.listings import show_corruptions, show_metrics, show_sets, show_unknown
+    from thirtytwo.cli.models import show_corruptions, show_metrics, show_sets, show_unknown
 
     metrics = thirtytwo.evaluate(
         run,
@@ -301,7 +301,7 @@ def ensemble(
 ) -> None:
     """Combine trained runs into one model; prints the run directory last."""
     import thirtytwo
-    from thirtytwo.cli.listings import show_members, show_metrics
+    from thirtytwo.cli.models import show_members, show_metrics
 
     found = thirtytwo.ensemble(runs, run=run, soup=soup, device=device, data_root=data_root)
     show_metrics(found.metrics)
@@ -320,7 +320,7 @@ def report(
     """Write the report.html of a run again."""
     import thirtytwo
 
-    show(str(thirtytwo.workflows.report(run, pictures=images, out=out, force=force, data_root=data_root)))
+    show(str(thirtytwo.write_report(run, pictures=images, out=out, force=force, data_root=data_root)))
 
 
 @app.command()
@@ -338,9 +338,9 @@ def export(
 ) -> None:
     """Export a trained model to another format and compare the outputs; prints the file's path last."""
     import thirtytwo
-    from thirtytwo.cli.listings import show_export
+    from thirtytwo.cli.models import show_export
 
-    found = thirtytwo.workflows.export_model(model, kind, out=out, force=force, data_root=data_root)
+    found = thirtytwo.export_model(model, kind, out=out, force=force, data_root=data_root)
     show_export(found)
     show(str(found.path))
 
@@ -350,7 +350,7 @@ def models(
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Report FLOPs for images of this size.")] = 32,
 ) -> None:
     """List trained models and the networks that can be trained."""
-    from thirtytwo.cli.listings import show_models
+    from thirtytwo.cli.models import show_models
 
     show_models(size)
 
@@ -358,7 +358,7 @@ def models(
 @app.command()
 def recipes() -> None:
     """List the bundled recipes."""
-    from thirtytwo.cli.listings import show_recipes
+    from thirtytwo.cli.models import show_recipes
 
     show_recipes()
 
@@ -385,12 +385,12 @@ def data_show(
     if recipe is None and settings:
         raise typer.BadParameter("--set requires --recipe.")
     if recipe is not None:
-        from thirtytwo.cli.augmented import show_augmented
+        from thirtytwo.cli.data import show_augmented
         from thirtytwo.config.recipe import parse_overrides
 
         show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
         return
-    from thirtytwo.cli.listings import show_data
+    from thirtytwo.cli.models import show_data
 
     show_data(data, data_root, sheet)
 
@@ -398,7 +398,7 @@ def data_show(
 @data_app.command("doctor")
 def data_doctor(data: Data, data_root: DataRoot = None) -> None:
     """Check a data set before training; exit code 2 if it has errors."""
-    from thirtytwo.cli.listings import show_diagnosis
+    from thirtytwo.cli.models import show_diagnosis
 
     show_diagnosis(data, data_root)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -100,3 +101,12 @@ def _settings_in(annotation: Any) -> type[BaseModel] | None:
         if found:
             return found
     return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen automatically, with its value and the reason, for the log."""
+
+    what: str
+    value: str
+    reason: str

@@ -19,9 +19,8 @@ import numpy.typing as npt
 import PIL
 
 from thirtytwo.data import cache
-from thirtytwo.data.source import Request
 from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size

@@ -16,8 +16,7 @@ import numpy as np
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, load_dataset
-from thirtytwo.data.parts import Parts, concatenate
-from thirtytwo.data.split import Positions
+from thirtytwo.data.split import Parts, Positions, concatenate
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.images.content import Hashes, as_text, from_text

@@ -24,6 +24,7 @@ from PIL import Image
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, require
 from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.images.decode import Pixels
 from thirtytwo.registry import Registry
 
 STRENGTHS = (1, 2, 3, 4, 5)
@@ -35,7 +36,6 @@ _CHUNK = 128  # images processed at once; results depend on it, since each chunk
 _GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _WATER, _MUD = (175, 238, 238), (63, 42, 20)
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Apply = Callable[[Floats, Any, np.random.Generator, float], Floats]
 """`(pixels, setting, random, scale)` → corrupted pixels, not yet clipped. Pixels are float32 `(N, H, W, 3)` in 0 to 1;

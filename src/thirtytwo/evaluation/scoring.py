@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from thirtytwo.augment.fast import padded
-from thirtytwo.data.batches import normalised
+from thirtytwo.augment.geometry import padded
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.models import Net
 from thirtytwo.models.base import modes_kept
+from thirtytwo.tensors import normalised
 
 SCORE_BATCH = 500
 
@@ -59,6 +59,10 @@ class Scorer:
         with torch.inference_mode():
             result = self.net.known_score(torch.from_numpy(features).to(self.device))
         return result.double().cpu().numpy()
+
+    def score_known(self, images: npt.NDArray[np.uint8], means: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Compute OOD scores `(N,)` of images uint8 `(N, H, W, 3)`, from their features and the class means."""
+        return self.known_scores(self.outputs(images)[1], means)
 
     def tta_logits(
         self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None

@@ -14,8 +14,8 @@ import numpy as np
 from thirtytwo.errors import ImageError, ModelFileError, UnknownNameError, did_you_mean
 from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
-from thirtytwo.explain.overlay import Heat, Pixels, resized_map
-from thirtytwo.images.decode import load_image, resize
+from thirtytwo.explain.overlay import Heat, resized_map
+from thirtytwo.images.decode import Pixels, load_image, resize
 from thirtytwo.inference.classifier import Classifier, ImageLike, Unreadable, default_model, find_model
 from thirtytwo.rundir import RunDir
 

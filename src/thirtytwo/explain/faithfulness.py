@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from thirtytwo.explain.overlay import Heat, Pixels, resized_map
+from thirtytwo.explain.overlay import Heat, resized_map
+from thirtytwo.images.decode import Pixels
 
 Floats = npt.NDArray[np.float64]
 Probabilities = Callable[[Pixels], npt.NDArray[np.float32]]

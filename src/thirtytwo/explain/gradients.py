@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.explain.faithfulness import blurred
-from thirtytwo.explain.overlay import Heat, Pixels
+from thirtytwo.explain.overlay import Heat
+from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models import Net
+from thirtytwo.models.base import trained_net
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.build import trained_net
 
 INTEGRATION_STEPS = 24
 SMOOTHING = 1 / 16

@@ -6,14 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.decode import Pixels, ResizeRule
 
-Pixels = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
-LEAST = 256
-MOST = 1024
-PIXEL_ART_SIDE = 128
 UNSEEN_OPACITY = 0.3
 """Opacity of the parts of an image that the model does not see, 0 to 1."""
 DESATURATION = 0.75
@@ -69,27 +65,6 @@ def resized_map(values: Heat, height: int, width: int) -> Heat:
     """Resize a map `(h, w)` by bicubic interpolation; values may slightly exceed the original range."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def to_look_at(image: Pixels, least: int = LEAST, most: int = MOST) -> Pixels:
-    """Resize an image for display: its shorter side to at least `least`, its longer side to at most `most`, in pixels.
-
-    Small images are enlarged by an integer factor without interpolation, larger ones by interpolation. The shorter side
-    of a very elongated image stays below `least`.
-    """
-    height, width = image.shape[:2]
-    shorter, longer = min(height, width), max(height, width)
-    if shorter < least:
-        factor = max(1, min(-(-least // shorter), 4 * most // longer))
-        filter = Image.Resampling.NEAREST if shorter <= PIXEL_ART_SIDE else Image.Resampling.BICUBIC
-        size = (factor * width, factor * height)
-    elif longer > most:
-        scale = max(most / longer, least / shorter)
-        filter = Image.Resampling.LANCZOS
-        size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    else:
-        return image
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, filter))
 
 
 def on_picture(heat: Heat, height: int, width: int, rule: ResizeRule) -> Heat:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import ModelFileError, require
-from thirtytwo.fewshot.head import Head
 from thirtytwo.inference.model_file import KNOWN_SCORE, METADATA_KEY, ModelInfo, open_session
 from thirtytwo.io import written_whole
 
@@ -17,7 +16,14 @@ FEATURES, HEATMAPS = "features", "heatmaps"
 _WEIGHTED_MAPS = "ndhw,nd->nhw"
 
 
-def write_probe_model(base: Path, path: Path, info: ModelInfo, head: Head, means: npt.NDArray[np.float32]) -> None:
+def write_probe_model(
+    base: Path,
+    path: Path,
+    info: ModelInfo,
+    weights: npt.NDArray[np.float64],
+    bias: npt.NDArray[np.float64],
+    means: npt.NDArray[np.float32],
+) -> None:
     """Write the network of `base` with a new last layer to `path`, atomically, as a regular model file.
 
     The file has heatmaps of the new classes if those of `base` are its last maps weighted by class weights.
@@ -26,7 +32,8 @@ def write_probe_model(base: Path, path: Path, info: ModelInfo, head: Head, means
         base: the model file whose network is used.
         path: the file to write.
         info: metadata of the new file.
-        head: the new last layer.
+        weights: those of the new last layer, `(D, C)`.
+        bias: its bias, `(C,)`.
         means: class means of the features, float32 `(C, D)`.
 
     Raises:
@@ -46,8 +53,8 @@ def write_probe_model(base: Path, path: Path, info: ModelInfo, head: Head, means
         raise ModelFileError(f"The graph of {base} has no {FEATURES!r}.", "Choose another model.")
 
     constants = {
-        "probe.weights": head.weights.T.astype(np.float32),  # (C, D)
-        "probe.bias": head.bias.astype(np.float32),
+        "probe.weights": weights.T.astype(np.float32),  # (C, D)
+        "probe.bias": bias.astype(np.float32),
         "probe.temperature": np.float32(info.temperature),
         "probe.means": means.T.astype(np.float32),  # (D, C)
         "probe.axis": np.array([1], dtype=np.int64),
@@ -60,7 +67,7 @@ def write_probe_model(base: Path, path: Path, info: ModelInfo, head: Head, means
         helper.make_node("MatMul", ["probe.directions", "probe.means"], ["probe.similarity"]),
         helper.make_node("ReduceMax", ["probe.similarity", "probe.axis"], [KNOWN_SCORE], keepdims=0),
     ]
-    width = len(head.weights)
+    width = len(weights)
     outputs: dict[str, list[int | str]] = {
         "probabilities": ["N", len(info.classes)],
         "logits": ["N", len(info.classes)],

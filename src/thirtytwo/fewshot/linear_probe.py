@@ -16,10 +16,74 @@ from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, softmax
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.ood import class_mean, class_means, threshold_at
 from thirtytwo.fewshot.graph import write_probe_model
-from thirtytwo.fewshot.head import Floats, Head, Labels, fit_head
+from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions
+
+PENALTY = 1e-3
+"""Default L2 penalty, for features of mean squared norm 1; chosen by `benchmarks/teach.py`."""
+_STEPS = 200
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear layer: logits `(N, C)` are features `(N, D)` @ `weights` `(D, C)` + `bias` `(C,)`."""
+
+    weights: Floats
+    bias: Floats
+
+    def logits(self, features: npt.ArrayLike) -> Floats:
+        return np.asarray(np.asarray(features, dtype=np.float64) @ self.weights + self.bias)
+
+
+def fit_head(features: npt.ArrayLike, labels: Labels, classes: int, penalty: float = PENALTY) -> Head:
+    """Fit the layer that minimizes the penalized, class-balanced cross-entropy.
+
+    Nesterov's accelerated gradient method (1983) on centered features, in the subspace they span.
+
+    Args:
+        features: `(N, D)`.
+        labels: int64 `(N,)`; every class occurs.
+        classes: number of classes, `C`.
+        penalty: weight of the squared norm of the weights.
+    """
+    raw = np.asarray(features, dtype=np.float64)
+    counts = np.bincount(labels, minlength=classes)
+    sample_weights = (1.0 / (classes * counts))[labels]  # (N,), sum to 1
+    center = sample_weights @ raw  # (D,)
+    centered = raw - center
+    scale = np.sqrt(max(float(sample_weights @ (centered**2).sum(axis=1)), 1e-24))
+    directions, coordinates = _project(centered / scale)  # (D, R) and (N, R)
+    targets = np.eye(classes)[labels]
+    curvature = float(np.linalg.norm(coordinates.T @ (coordinates * sample_weights[:, None]), 2))
+    lipschitz = 0.5 * curvature + penalty  # Lipschitz constant of the gradient
+    current = lookahead = np.zeros((coordinates.shape[1], classes))
+    momentum = 1.0
+    for _ in range(_STEPS):
+        residuals = (_softmax(coordinates @ lookahead) - targets) * sample_weights[:, None]  # (N, C)
+        gradient = coordinates.T @ residuals + penalty * lookahead
+        previous, current = current, lookahead - gradient / lipschitz
+        last_momentum, momentum = momentum, (1.0 + np.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
+        lookahead = current + (last_momentum - 1.0) / momentum * (current - previous)
+    weights = directions @ current / scale
+    return Head(weights, -center @ weights)
+
+
+def _project(rows: Floats) -> tuple[Floats, Floats]:
+    """Orthonormal basis `(D, R)` of the span of `rows` `(N, D)`, and the coordinates `(N, R)` of the rows."""
+    _, singular_values, directions = np.linalg.svd(rows, full_matrices=False)
+    basis = directions[singular_values > 1e-10 * max(float(singular_values[0]), 1e-300)].T
+    return basis, rows @ basis
+
+
+def _softmax(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
 
 LEAST, MOST = 5, 200
 """Minimum and maximum number of different images per class."""
@@ -29,8 +93,6 @@ CALLED_UNKNOWN = 0.05
 """Share of held-out images that the threshold marks unknown."""
 _BATCH = 32
 _TEMPERATURES = np.geomspace(*TEMPERATURE_BOUNDS, 400)
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +125,7 @@ class Taught:
             MissingExtraError: the library `onnx` is not installed.
             ModelFileError: the base model does not support new classes.
         """
-        write_probe_model(self.base, path, self.info, self.head, self.means)
+        write_probe_model(self.base, path, self.info, self.head.weights, self.head.bias, self.means)
         return path
 
 

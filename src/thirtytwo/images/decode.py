@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.outputs import output_kind, overlays_in
+from thirtytwo.images.discover import output_kind, overlays_in
 
 T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]

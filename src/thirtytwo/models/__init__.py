@@ -3,7 +3,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from thirtytwo.models.base import MODELS, Choice, Net
+from thirtytwo.config.settings import Choice
+from thirtytwo.models.base import MODELS, Net
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

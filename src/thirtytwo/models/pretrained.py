@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings
+from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.models.base import MODELS, Choice, Net, modes_kept
+from thirtytwo.models.base import MODELS, Net, modes_kept
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers

@@ -12,9 +12,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.config.settings import Settings, parse_settings
+from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Choice, Net, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Net, layers_of, roles_by_kind
 from thirtytwo.models.small_stems import SMALL_STEMS
 
 WHERE = "model.options of timm"

@@ -7,12 +7,16 @@ from typing import Any
 
 from thirtytwo.errors import require
 from thirtytwo.io import write_text
-from thirtytwo.report.confidence import calibration_table, unknown_table
-from thirtytwo.report.label_issues import label_issues_table
-from thirtytwo.report.members import members_table
 from thirtytwo.report.page import METRICS, NOT_SHARES
-from thirtytwo.report.robustness import corruption_table, prediction_sets
 from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity
+from thirtytwo.report.sections import (
+    calibration_table,
+    corruption_table,
+    label_issues_table,
+    members_table,
+    prediction_sets,
+    unknown_table,
+)
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown
 

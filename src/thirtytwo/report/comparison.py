@@ -9,7 +9,7 @@ from typing import Any
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
-from thirtytwo.inference.timing import Timing
+from thirtytwo.inference.model_file import Timing
 from thirtytwo.report.page import METRICS
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS

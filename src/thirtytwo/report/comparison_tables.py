@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thirtytwo.evaluation.statistics import Disagreement
-from thirtytwo.inference.timing import BATCH
+from thirtytwo.inference.model_file import BATCH
 from thirtytwo.report.comparison import LEVEL, Comparison, Contender, Group, Pair
 from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import duration, interval, percent, quantity

@@ -14,16 +14,19 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.io import write_text
-from thirtytwo.report.album import ImageAlbum, make_album
-from thirtytwo.report.augmented import Augmented, augmented_rows
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
-from thirtytwo.report.confidence import calibration_table, reliability_before, unknown_table
 from thirtytwo.report.figures import write_figures
-from thirtytwo.report.gallery import most_confident_errors
-from thirtytwo.report.label_issues import label_issues_table
-from thirtytwo.report.members import members_table
-from thirtytwo.report.robustness import corruption_table, prediction_sets
+from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity, typed_commands
+from thirtytwo.report.sections import (
+    calibration_table,
+    corruption_table,
+    label_issues_table,
+    members_table,
+    prediction_sets,
+    reliability_before,
+    unknown_table,
+)
 from thirtytwo.rundir import Predictions, RunDir
 
 MAX_PAIRS = 12
@@ -54,7 +57,7 @@ METRICS: tuple[tuple[str, str, str], ...] = (
 NOT_SHARES = frozenset({"nll", "brier", "ece"})
 
 
-def write_report(
+def write_page(
     run: RunDir,
     images: ImageSet | None,
     split: str = "test",
@@ -71,7 +74,7 @@ def write_report(
         images: the images of `split`; None leaves images out.
         split: the split that the report is about.
         val: the validation images, shown among the label issues.
-        samples: training images before and after augmentation (`thirtytwo.training.samples.draw_samples`).
+        samples: training images before and after augmentation (`thirtytwo.training.batches.draw_samples`).
 
     Raises:
         RunError: there is no run, or one of its files is damaged.

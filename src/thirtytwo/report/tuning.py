@@ -13,7 +13,7 @@ from typing import Any
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import require
 from thirtytwo.io import written_whole
-from thirtytwo.report.drawing import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
+from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
 METRICS = MONITORS
 DISPLAY_NAMES = {

@@ -20,8 +20,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thirtytwo.serve import metrics
 from thirtytwo.serve.page import docs_page
-from thirtytwo.serve.problems import KINDS, MEDIA_TYPE, Problem, as_json, plain_problem
-from thirtytwo.serve.schemas import Classified, Health, Model, PredictBody, ProblemDocument, UnreadableFile
+from thirtytwo.serve.schemas import (
+    KINDS,
+    MEDIA_TYPE,
+    Classified,
+    Health,
+    Model,
+    PredictBody,
+    Problem,
+    ProblemDocument,
+    UnreadableFile,
+    as_json,
+    plain_problem,
+)
 from thirtytwo.serve.service import Service
 from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
 

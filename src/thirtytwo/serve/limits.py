@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import ceil
 from types import TracebackType
 
-from thirtytwo.serve.problems import Problem
+from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import MB
 
 

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from thirtytwo.serve.problems import KINDS
+from thirtytwo.serve.schemas import KINDS
 
 
 def docs_page(document: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import ServiceError, did_you_mean
-from thirtytwo.explain.overlay import overlay, to_look_at
+from thirtytwo.explain.overlay import overlay
+from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import (
     DEFAULT_BUNDLED,
     Classifier,
@@ -30,12 +31,11 @@ from thirtytwo.inference.classifier import (
 )
 from thirtytwo.inference.model_file import cpu_count
 from thirtytwo.serve.batching import Batcher
-from thirtytwo.serve.decoding import DecodedUpload, Decoder
 from thirtytwo.serve.limits import RequestLimits, Reservation
 from thirtytwo.serve.metrics import Metrics
-from thirtytwo.serve.problems import Problem
+from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import Settings
-from thirtytwo.serve.uploads import Upload
+from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
 
@@ -254,7 +254,7 @@ def _heatmap_entries(classifier: Classifier, decoded: Sequence[DecodedUpload]) -
         heat = (positive / max(positive.max(), 1e-12)).astype(np.float32)
         assert entry.view is not None
         values = [[round(float(value), 4) for value in row] for row in heat]
-        entries.append({"values": values, "overlay": _png(overlay(to_look_at(entry.view), heat))})
+        entries.append({"values": values, "overlay": _png(overlay(for_display(entry.view), heat))})
     return entries
 
 

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from thirtytwo.augment.augmenter import Augmenter
-from thirtytwo.augment.fast import resized
-from thirtytwo.augment.mixup import mixed, mixes
+from thirtytwo.augment.augmenter import Augmenter, mixed, mixes
+from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.batches import Batches, generator_for
+from thirtytwo.data.types import ImageSet
+from thirtytwo.tensors import channel_statistics, generator_for, to_device
+
+
+class Batches:
+    """Iterable over the batches of one epoch; the order depends only on `seed` and `epoch`.
+
+    Each image is used once; where `chances` float `(N,)` are set, as many images are sampled with replacement, with
+    these weights.
+
+    Args:
+        count: number of training images N.
+        batch_size: images per batch B; the incomplete last batch is dropped.
+        seed: seed of the order.
+        make: returns images and labels for `(positions int64 (B,), epoch, step within the epoch)`.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, make: Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
+    ) -> None:
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self.seed = seed
+        self.epoch = 0
+        self.chances: Tensor | None = None
+        self._make = make
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self.epoch
+        order = self._order(generator_for(self.seed, epoch, "order"))
+        for step in range(len(self)):
+            yield self._make(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        if self.chances is None:
+            return torch.randperm(self.count, generator=generator)
+        return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
 
 
 class TrainingBatches(Batches):
@@ -67,3 +109,50 @@ class TrainingBatches(Batches):
         if self._mixes:
             images, labels = mixed(images, labels, self._classes, self._recipe.augment, draw("mix"))
         return images.contiguous(memory_format=self._memory_format), labels
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images before and after augmentation.
+
+    `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`, K versions of each; `targets` float32
+    `(R, K, C)`, the class shares used as training targets; `labels` int64 `(R,)`.
+    """
+
+    originals: npt.NDArray[np.uint8]
+    augmented: npt.NDArray[np.uint8]
+    targets: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+def draw_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: int = 8) -> Samples:
+    """Augment one training image of each of the first classes several times, at full size.
+
+    Classes listed in `augment.classes` come first. MixUp and CutMix mix these images with each other.
+
+    Args:
+        recipe: the augmentation and the seed.
+        images: training images.
+        rows: largest number of classes.
+        passes: number of augmented versions of each image.
+
+    Raises:
+        UnknownNameError: the recipe names an augmentation that is not registered.
+        RecipeError: the recipe names a class that the data do not have.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    special = [index for index, name in enumerate(images.classes) if name in recipe.augment.classes]
+    order = [*special, *(index for index in range(len(images.classes)) if index not in special)]
+    members = [np.flatnonzero(images.labels == index) for index in order]
+    chosen = images.take(np.array([rng.choice(found) for found in members if len(found)][:rows], dtype=np.int64))
+    mean, std = channel_statistics(images.images)
+    pixels, labels = to_device(chosen, torch.device("cpu"))
+    batches = TrainingBatches(pixels, labels, mean, std, recipe, torch.contiguous_format, images.classes)
+    augmented, targets = [], []
+    for number in range(passes):
+        batch, target = batches.batch(torch.arange(len(labels)), recipe.schedule.epochs + number, 0)
+        levels = (batch.permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)) * 255
+        augmented.append(levels.round().clamp(0, 255).to(torch.uint8).numpy())
+        soft = target if target.is_floating_point() else F.one_hot(target, len(images.classes)).float()
+        targets.append(soft.numpy())
+    return Samples(chosen.images, np.stack(augmented, axis=1), np.stack(targets, axis=1), chosen.labels)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DivergedError
+from thirtytwo.io import written_whole
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_printable
-from thirtytwo.training.usage import Meter
+from thirtytwo.training.hardware import Meter
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -210,3 +215,31 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically: a killed process or a full disk never leaves a partial file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write one checkpoint.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with written_whole(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+class ResumableEarlyStopping(EarlyStopping):
+    """Early stopping that stays in effect when a stopped run is resumed."""
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; a fixed name, so that checkpoints outlive changes of the class name."""
+        return "Patience" + super().state_key.removeprefix(type(self).__qualname__)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.stopped_epoch:
+            trainer.should_stop = True

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from thirtytwo.augment.fast import resized
+from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import RecipeError, RunError, require
+from thirtytwo.models.base import trained_net
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.build import trained_net
 
 METADATA = "thirtytwo"
 KEY = "train.distill.run"

@@ -15,25 +15,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.batches import channel_statistics, normalised, to_device
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.models import Net
+from thirtytwo.models.base import build_net as build_net
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import channel_statistics, normalised, to_device
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.build import build_net as build_net
-from thirtytwo.training.callbacks import HistoryCallback
-from thirtytwo.training.checkpoints import AtomicCheckpointIO, ResumableEarlyStopping
+from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
 from thirtytwo.training.ema import EMA
-from thirtytwo.training.hardware import Hardware
+from thirtytwo.training.hardware import Hardware, Meter
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import Loop as Loop
 from thirtytwo.training.schedules import Plateau
 from thirtytwo.training.transfer import TransferBatches, TransferLoop, build_embedder, cached_view_count, feature_width
-from thirtytwo.training.usage import Meter
 
 PREPARE_IMAGES = 5000
 VALIDATION_BATCH = 500

@@ -6,18 +6,20 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import psutil
 import torch
 
 from thirtytwo.config.recipe import TrainSettings
+from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, ThirtytwoError
-from thirtytwo.models.base import Choice as Choice
-from thirtytwo.process import changed, is_owned
+from thirtytwo.process import is_owned
 
 MALLOC_MMAP_MAX = -4
 MALLOC_TRIM_THRESHOLD = -1
@@ -48,26 +50,6 @@ class Hardware:
     def memory_format(self) -> torch.memory_format:
         """The memory layout by torch's name."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
-
-
-@contextmanager
-def preserved() -> Iterator[None]:
-    """Restore PyTorch's number of threads and random state, which training sets, on exit; also a decorator.
-
-    State that libraries set when they are first imported stays.
-    """
-    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
-        yield
-
-
-@contextmanager
-def preserved_random() -> Iterator[None]:
-    """Restore PyTorch's random state on exit."""
-    with ExitStack() as stack:
-        stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            stack.enter_context(changed("cuda random", torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-        yield
 
 
 def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
@@ -212,3 +194,77 @@ def _memory_gb() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (ValueError, OSError, AttributeError):
         return None
+
+
+SAMPLE_INTERVAL = 0.1
+"""Seconds between two samples of this process's memory."""
+EXACT = "peak memory of this process as reported by the system"
+SAMPLED = f"sampled every {SAMPLE_INTERVAL:g} s, since this process had used more memory before the run"
+
+
+class Meter:
+    """Measures the time and memory of one session of a run as a context manager, and adds those of earlier sessions.
+
+    Its state is stored in every checkpoint, so that a killed session counts up to its last complete epoch.
+    """
+
+    def __init__(self) -> None:
+        self.sessions = 1
+        self._before = 0.0
+        self._start = time.perf_counter()
+        self._peak_before: tuple[float, str] | None = None
+        self._process = psutil.Process()
+        self._high_water = peak_memory_mb()
+        self._seen = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="thirtytwo memory", daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all sessions so far."""
+        return self._before + time.perf_counter() - self._start
+
+    @property
+    def peak_memory(self) -> tuple[float, str]:
+        """Peak memory in MB over the sessions so far, and how it was measured.
+
+        The system reports the peak since the process started, which belongs to this session if it rose during it.
+        """
+        self._sample()
+        now = peak_memory_mb()
+        risen = now is not None and self._high_water is not None and now > self._high_water
+        session = (now, EXACT) if now is not None and risen else (round(self._seen, 1), SAMPLED)
+        return max(session, self._peak_before or session)
+
+    def resume(self, seconds: float, sessions: int) -> None:
+        """Continue after earlier sessions that took `seconds` in total."""
+        self._before = max(self._before, seconds)
+        self.sessions = sessions + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return {"seconds": self.seconds, "peak_memory": list(self.peak_memory)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self._before = max(self._before, float(state["seconds"]))
+        peak, how = state["peak_memory"]
+        self._peak_before = (float(peak), str(how))
+
+    def _sample(self) -> None:
+        self._seen = max(self._seen, self._process.memory_info().rss / 1e6)
+
+    def _poll(self) -> None:
+        while not self._ended.wait(SAMPLE_INTERVAL):
+            self._sample()

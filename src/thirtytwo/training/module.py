@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.batches import generator_for
 from thirtytwo.models import Net
+from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
 from thirtytwo.training.losses import Loss, distillation

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.settings import Choice
 from thirtytwo.models import Net
-from thirtytwo.training.hardware import Choice, Hardware
+from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import Loop
 from thirtytwo.training.transfer import TransferLoop
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.recipe import AugmentSettings, Recipe, TransferSettings
+from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, did_you_mean
 from thirtytwo.models import Net
 from thirtytwo.models.base import modes_kept
 from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.hardware import Choice
 from thirtytwo.training.module import Loop
 from thirtytwo.training.schedules import lr_factor
 

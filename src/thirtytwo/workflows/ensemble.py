@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
-from thirtytwo.config.recipe import TrainSettings
+import torch
+from torch import Tensor
+
+from thirtytwo.config.recipe import ModelSettings, Recipe, TrainSettings
+from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, load_run_data, split_record, unused_of
-from thirtytwo.errors import DataError, ThirtytwoError
-from thirtytwo.report.compare import compare
-from thirtytwo.report.members import COMPARISON
+from thirtytwo.data.split import Parts, limit
+from thirtytwo.data.types import ImageSet
+from thirtytwo.errors import DataError, RunError, ThirtytwoError
+from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.models import Net
+from thirtytwo.models.ensemble import (
+    NAME,
+    Ensemble,
+    EnsembleSettings,
+    MemberSettings,
+    averaged_weights,
+    renew_statistics,
+)
+from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import normalised, preserved
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Choice, Hardware, choose_hardware, preserved
-from thirtytwo.training.usage import Meter
-from thirtytwo.workflows.combine import Combined, average_probabilities, build_soup
-from thirtytwo.workflows.finish import Plan, Run, begin, score_and_export, write_pages
-from thirtytwo.workflows.leakage import Provenance, check_members
-from thirtytwo.workflows.members import Member, Soup, check_compatible, load_member, member_record
+from thirtytwo.training.hardware import Hardware, Meter, choose_hardware
+from thirtytwo.workflows.compare import compare
+from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, begin, load_net, score_and_export
+from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record, slug
+from thirtytwo.workflows.report import write_pages
 
 
 @preserved()
@@ -89,7 +108,7 @@ def ensemble(
         metrics = score_and_export(plan, fitted, directory, log, meter)
         _compare_with_members(directory, paths, root, log)
         _warn_if_member_is_better(directory, paths, log)
-        write_pages(plan, directory)
+        write_pages(directory, plan.recipe, plan.parts)
         return Run(directory.path, metrics)
 
 
@@ -163,3 +182,232 @@ def _compare_with_members(
         compare([directory.path, *paths], out=directory.path / COMPARISON, timed=True, data_root=root)
     except ThirtytwoError as error:
         log(f"no comparison with the members: {error.message}")
+
+
+Soup = Literal["greedy", "uniform"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run that is to be combined with others."""
+
+    run: RunDir
+    recipe: Recipe
+    net: Net
+    info: ModelInfo
+    environment: dict[str, Any]
+    split: dict[str, Any]
+
+
+def load_member(path: Path) -> Member:
+    """Load the finished run at `path`.
+
+    Raises:
+        RunError: it is missing, not finished or damaged.
+    """
+    run = RunDir.open(path)
+    net, info = load_net(run)
+    return Member(run, run.read_recipe(), net, info, run.read_json(run.environment), run.read_json(run.split))
+
+
+def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
+    """Check that runs can be combined.
+
+    Raises:
+        RunError: two of them cannot; the message names both and the reason.
+    """
+    first = members[0]
+    for other in members[1:]:
+        pair = f"{first.run.path} and {other.run.path}"
+        if first.environment["data"]["fingerprint"] != other.environment["data"]["fingerprint"]:
+            names = f"{first.environment['data']['spec']} and {other.environment['data']['spec']}"
+            raise RunError(f"{pair} were trained on different data: {names}.", "Combine runs on the same data.")
+        for what in ("input_size", "resize"):
+            ours, theirs = getattr(first.info, what), getattr(other.info, what)
+            if ours != theirs:
+                key = "data.image_size" if what == "input_size" else "data.resize"
+                raise RunError(
+                    f"{pair} resize images differently: {key} is {ours} and {theirs}.",
+                    f"Train them with the same {key}.",
+                )
+        for part in ("validation", "test"):
+            if _held_out(first, part) != _held_out(other, part):
+                raise RunError(
+                    f"{pair} have different {part} images, so one may have been trained on those of the other.",
+                    "Train them with the same data.split_seed, data.group_by, data.val_fraction, data.train_on and "
+                    "data.limit_train.",
+                )
+        if soup is None:
+            continue
+        if first.recipe.model != other.recipe.model:
+            raise RunError(
+                f"{pair} have different networks, so their weights cannot be averaged: {_network(first)} "
+                f"and {_network(other)}.",
+                "Omit --soup to average their probabilities instead.",
+            )
+        if (first.info.mean, first.info.std) != (other.info.mean, other.info.std):
+            raise RunError(
+                f"{pair} normalize images differently, so their weights cannot be averaged.",
+                "Omit --soup to average their probabilities instead.",
+            )
+    if soup == "greedy" and not first.split["n_val"]:
+        raise RunError(
+            f"{first.run.path} has no validation images, and a greedy soup is chosen on validation.",
+            "Use --soup uniform, which needs no validation.",
+        )
+
+
+def _held_out(member: Member, part: str) -> object:
+    """The identity of the images that a run held out."""
+    key = "val" if part == "validation" else "test"
+    return member.split.get(key, {}).get("hashes"), member.split["val_rows"] if key == "val" else None
+
+
+def _network(member: Member) -> str:
+    options = ", ".join(f"{key} {value!r}" for key, value in member.recipe.model.options.items())
+    return member.recipe.model.name + (f" ({options})" if options else "")
+
+
+def member_record(member: Member, kept: bool) -> dict[str, Any]:
+    """The entry of a member in the `environment.json` of the combined run."""
+    metrics = member.run.read_json(member.run.metrics) if member.run.metrics.is_file() else {}
+    environment = member.environment
+    return {
+        "run": os.fspath(member.run.path),
+        "recipe": member.recipe.name,
+        "seed": member.recipe.seed,
+        "network": member.info.architecture,
+        "in_it": kept,
+        "accuracy": metrics.get("accuracy") if metrics.get("split") == "test" else None,
+        "parameters": environment.get("parameters"),
+        "flops": environment.get("flops"),
+        "seconds_train": environment["seconds"]["train"],
+    }
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The combined network, its normalization and its recipe.
+
+    `kept` are the indices of the members in it, `choices` say how they were chosen.
+    """
+
+    net: Net
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: Recipe
+    kept: tuple[int, ...]
+    choices: tuple[Choice, ...] = ()
+
+
+def average_probabilities(members: Sequence[Member]) -> Combined:
+    """Build one network that averages the calibrated probabilities of the members."""
+    table = EnsembleSettings(
+        size=members[0].info.input_size,
+        members=tuple(
+            MemberSettings(
+                name=member.recipe.model.name,
+                options=member.recipe.model.options,
+                mean=member.info.mean,
+                std=member.info.std,
+                temperature=member.info.temperature,
+                curvature=member.info.curvature,
+            )
+            for member in members
+        ),
+    )
+    first = members[0].recipe
+    views = first.evaluate.model_copy(update={"tta": all(member.recipe.evaluate.tta for member in members)})
+    recipe = first.model_copy(
+        update={
+            "name": "ensemble",
+            "description": f"Averaged probabilities of {len(members)} runs; training settings of the first.",
+            "model": ModelSettings(name=NAME, options=table.model_dump(mode="json")),
+            "evaluate": views,
+        }
+    )
+    return Combined(
+        Ensemble([member.net for member in members], table), (0.0,) * 3, (1.0,) * 3, recipe, tuple(range(len(members)))
+    )
+
+
+def build_soup(
+    members: Sequence[Member], parts: Parts, soup: Soup, hardware: Hardware, log: Callable[[str], None]
+) -> Combined:
+    """Build one network with the averaged weights of all members, or of those that improve validation accuracy."""
+    builder = SoupBuilder(members, parts, hardware)
+    if soup == "uniform":
+        kept = tuple(range(len(members)))
+        choices: tuple[Choice, ...] = ()
+    else:
+        kept, choices = _greedy(builder, members, parts.val, log)
+    net = builder.average(kept)
+    first = members[kept[0]]
+    recipe = first.recipe.model_copy(
+        update={
+            "name": f"{soup}-soup",
+            "description": f"Averaged weights of {len(kept)} of {len(members)} runs; other settings of the first.",
+        }
+    )
+    return Combined(net, first.info.mean, first.info.std, recipe, kept, choices)
+
+
+class SoupBuilder:
+    """Averages weights of members; renews normalization statistics on training images; measures accuracy."""
+
+    def __init__(self, members: Sequence[Member], parts: Parts, hardware: Hardware) -> None:
+        self._members, self._hardware = members, hardware
+        seed = members[0].recipe.data.split_seed
+        self._train = limit(parts.train, MEANS_FROM, seed) if len(parts.train) > MEANS_FROM else parts.train
+
+    def average(self, indices: Sequence[int]) -> Net:
+        """The averaged weights of these members; a single member is returned unchanged."""
+        if len(indices) == 1:
+            return self._members[indices[0]].net.to(self._hardware.device)
+        net = copy.deepcopy(self._members[indices[0]].net)
+        net.load_state_dict(averaged_weights([self._members[index].net.cpu().state_dict() for index in indices]))
+        net.to(self._hardware.device)
+        renew_statistics(net, self._batches())
+        return net
+
+    def accuracy(self, net: Net, images: ImageSet) -> float:
+        """Accuracy of `net` on labeled images, a fraction."""
+        info = self._members[0].info
+        scorer = Scorer(net, info.mean, info.std, self._hardware.device)
+        return float((scorer.logits(images.images).argmax(axis=1) == images.labels).mean())
+
+    def _batches(self) -> Iterator[Tensor]:
+        info = self._members[0].info
+        for start in range(0, len(self._train), SCORE_BATCH):
+            pixels = torch.from_numpy(self._train.images[start : start + SCORE_BATCH].copy())
+            yield normalised(pixels.to(self._hardware.device), info.mean, info.std)
+
+
+def _greedy(
+    builder: SoupBuilder, members: Sequence[Member], val: ImageSet | None, log: Callable[[str], None]
+) -> tuple[tuple[int, ...], tuple[Choice, ...]]:
+    """Start with the most accurate member on validation; add each further one that does not lower the accuracy."""
+    assert val is not None  # check_compatible has refused it
+    alone = [builder.accuracy(builder.average([index]), val) for index in range(len(members))]
+    order = sorted(range(len(members)), key=lambda index: -alone[index])
+    kept, best = [order[0]], alone[order[0]]
+    choices = [
+        Choice(
+            "soup", str(members[order[0]].run.path), f"highest validation accuracy of a single run: {100 * best:.2f} %"
+        )
+    ]
+    for index in order[1:]:
+        found = builder.accuracy(builder.average([*kept, index]), val)
+        better = found >= best
+        reason = f"validation accuracy {100 * found:.2f} % with it, {100 * best:.2f} % without"
+        choices.append(Choice("soup", f"{members[index].run.path} {'added' if better else 'left out'}", reason))
+        if better:
+            kept, best = [*kept, index], found
+    for choice in choices:
+        log(f"{choice.what}: {choice.value} ({choice.reason})")
+    if len(kept) == 1:
+        log(
+            "no other run improved validation accuracy, so the soup is that single run; averaging helps only where the "
+            "runs start from the same weights, such as one pretrained network"
+        )
+    return tuple(kept), tuple(choices)

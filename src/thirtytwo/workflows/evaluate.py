@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,25 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.parts import Parts
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored, load_run_data
-from thirtytwo.data.split import limit
+from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.evaluation.calibration import calibration_record
 from thirtytwo.evaluation.conformal import check_coverage, least_probability, measure_sets
 from thirtytwo.evaluation.corruptions import PICTURES, measure_corruptions
 from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.evaluation.ood import check_thresholded, ood_record, ood_sets
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.io import check_free, write_text
-from thirtytwo.report.augmented import PASSES, ROWS
-from thirtytwo.report.card import write_card
-from thirtytwo.report.page import render, write_report
-from thirtytwo.report.run_record import gather
-from thirtytwo.rundir import Predictions, RunDir, alone, writing_at
-from thirtytwo.training.hardware import choose_hardware, preserved
-from thirtytwo.training.samples import draw_samples
-from thirtytwo.workflows.ood_data import check_thresholded, ood_sets, strangers_record
-from thirtytwo.workflows.parts import OtherImages, other_images, own_images
+from thirtytwo.rundir import Predictions, RunDir, alone
+from thirtytwo.tensors import preserved
+from thirtytwo.training.hardware import choose_hardware
+from thirtytwo.workflows.finish import Means, Scored, calibration_of, load_net, score
+from thirtytwo.workflows.loading import OtherImages, other_images, own_images
+from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import progress_logger, slug, touch_test
-from thirtytwo.workflows.scoring import Means, Scored, calibration_of, load_net, score
-from thirtytwo.workflows.selection import selection_record, selections
+from thirtytwo.workflows.report import write_pages
 
 KEPT = ("accuracy_tta", "conformal", "unknown")
 """Entries of metrics.json that are kept where this evaluation does not measure them."""
@@ -119,9 +115,8 @@ def evaluate(
     if means is not None:
         log("evaluating OOD detection")
         before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-        metrics["unknown"] = strangers_record(
-            context.scorer,
-            means,
+        metrics["unknown"] = ood_record(
+            partial(context.scorer.score_known, means=means),
             context.info,
             validation=(before.get("unknown") or {}).get("validation"),
             test=context.scorer.known_scores(scored.features, means),
@@ -140,7 +135,7 @@ def evaluate(
         if _on_the_same_images(before, metrics):
             metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
-        _write_pages(directory, context.recipe, context.parts)
+        write_pages(directory, context.recipe, context.parts)
     elif not context.own:
         directory.write_json(directory.metrics_on(context.name(split)), metrics)
     return metrics if table is None else metrics | {"corruptions": table}
@@ -254,68 +249,6 @@ def _metrics(directory: RunDir, context: _Context, scored: Scored, split: str) -
 
 def _chosen(directory: RunDir, recipe: Recipe) -> list[str]:
     return selections(recipe, directory.read_json(directory.environment))
-
-
-@preserved()
-def report(
-    run: Path | str,
-    *,
-    pictures: bool = True,
-    out: Path | str | None = None,
-    force: bool = False,
-    data_root: Path | str | None = None,
-) -> Path:
-    """Write `report.html`, the figures and the model card of a run again; returns the path of the report.
-
-    Images come from the run's data where it can still be read; else the report says that they are missing.
-
-    Args:
-        run: the run directory.
-        pictures: include images of the data; without them the report can be shared where the images may not.
-        out: file to write the report to; the run directory stays unchanged then.
-        force: replace `out` if it exists.
-        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
-
-    Raises:
-        RunError: there is no run, or one of its files is damaged.
-        OutputError: `out` exists, or cannot be written.
-    """
-    directory = RunDir.open(Path(run))
-    target = None if out is None else Path(out)
-    if target is not None:
-        check_free(target, force=force)
-    with directory.writing() if target is None else writing_at(target):
-        recipe = directory.read_recipe()
-        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if pictures else None
-        if target is None:
-            return _write_pages(directory, recipe, parts)
-        write_text(target, render(gather(directory, "test"), **_report_images(recipe, parts), passed_on=True))
-        return target
-
-
-def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
-    """The images that the run was trained and evaluated on; None where they are missing or have changed."""
-    if not run.environment.is_file() or not run.predictions("test").is_file():
-        return None
-    try:
-        return load_run_data(run, data_root).parts
-    except (DataError, RunError):
-        return None
-
-
-def _write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
-    """Write report and model card, with images where they are available; returns the report's path."""
-    page = write_report(run, **_report_images(recipe, parts))
-    write_card(run)
-    return page
-
-
-def _report_images(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
-    """The images of a report, as keyword arguments of `write_report`."""
-    if parts is None:
-        return {"images": None}
-    samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
-    return {"images": parts.test, "val": parts.val, "samples": samples}
 
 
 def _calibration_predictions(run: RunDir, coverage: float) -> Predictions:

@@ -9,14 +9,14 @@ from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import limit
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
-from thirtytwo.export.formats import EXPORTS, ExportFormat
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
+from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import check_free, written_whole
 from thirtytwo.rundir import RunDir, writing_at
-from thirtytwo.training.hardware import preserved
+from thirtytwo.tensors import preserved
 
 MAX_IMAGES = 2_000
 """Maximum number of images to compare both files on."""

@@ -4,41 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import save
+
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.parts import Parts
+from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ExportError
-from thirtytwo.evaluation.confidence import calibration_record
+from thirtytwo.errors import ExportError, RecipeError, RunError
+from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature
 from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.evaluation.ood import (
+    FALSE_ALARM_RATE,
+    Skipped,
+    class_means,
+    ood_record,
+    ood_sets,
+    threshold_at,
+    validation_alarms,
+)
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity, parity_record
-from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.io import write_bytes
 from thirtytwo.models import Net
-from thirtytwo.report.augmented import PASSES, ROWS
-from thirtytwo.report.card import write_card
-from thirtytwo.report.page import write_report
-from thirtytwo.rundir import RunDir
+from thirtytwo.models.base import trained_net
+from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Hardware
-from thirtytwo.training.samples import draw_samples
-from thirtytwo.training.usage import Meter
-from thirtytwo.workflows.ood_data import Skipped, ood_sets, strangers_record, validation_alarms
-from thirtytwo.workflows.records import final_record, touch_test
-from thirtytwo.workflows.scoring import (
-    Calibrated,
-    Means,
-    calibrate,
-    calibration_of,
-    compute_class_means,
-    model_info,
-    save_weights,
-    score,
-)
-from thirtytwo.workflows.selection import selection_record, selections
+from thirtytwo.training.hardware import Hardware, Meter
+from thirtytwo.workflows.provenance import selection_record, selections
+from thirtytwo.workflows.records import final_record, touch_test, version
+from thirtytwo.workflows.report import write_pages
 
 PARITY_IMAGES = 512
 
@@ -81,7 +83,7 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
 def finish(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
     """Calibrate on validation, evaluate on test once, export, write the report; returns the content of metrics.json."""
     metrics = score_and_export(plan, fitted, directory, log, meter)
-    write_pages(plan, directory)
+    write_pages(directory, plan.recipe, plan.parts)
     return metrics
 
 
@@ -102,13 +104,6 @@ def score_and_export(
     directory.write_json(directory.environment, plan.record | final_record(fitted, info.input_size, parity, meter))
     directory.write_json(directory.metrics, metrics)
     return metrics
-
-
-def write_pages(plan: Plan, directory: RunDir) -> None:
-    """Write the report, its figures and the model card."""
-    samples = draw_samples(plan.recipe, plan.parts.train, ROWS, PASSES)
-    write_report(directory, plan.parts.test, val=plan.parts.val, samples=samples)
-    write_card(directory)
 
 
 def _evaluate_on_test(
@@ -142,9 +137,8 @@ def _evaluate_on_test(
     for one in sets:
         if isinstance(one, Skipped):
             log(f"skipped {one.name}: {one.reason}")
-    metrics["unknown"] = strangers_record(
-        scorer,
-        means,
+    metrics["unknown"] = ood_record(
+        partial(scorer.score_known, means=means),
         model.info,
         validation=validation_alarms(model.known_scores, model.info),
         test=scorer.known_scores(scored.features, means),
@@ -165,3 +159,155 @@ def _export(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: 
     except ExportError:
         directory.onnx.unlink()  # a wrong model must not be left behind
         raise
+
+
+MEANS_FROM = 10_000
+"""Maximum number of training images that class means are computed from."""
+
+Means = npt.NDArray[np.float32]
+"""The mean direction of each class's features, `(C, D)`."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of labeled images from one view and with test-time augmentation; logits and features of one view."""
+
+    single: Predictions
+    averaged: Predictions | None
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The description of a calibrated model, and further results on validation.
+
+    `temperature_only` is the best temperature without a curvature, `known_scores` are the scores `(N,)` of the
+    validation images; both are None without validation.
+    """
+
+    info: ModelInfo
+    temperature_only: float | None = None
+    known_scores: npt.NDArray[np.float64] | None = None
+
+
+def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
+    """Predict each image from one view, and with test-time augmentation where `tta_shift` is given."""
+    logits, features = scorer.outputs(images.images)
+    single = predictions(images, logits, calibration)
+    averaged = None
+    if tta_shift is not None:
+        averaged = predictions(images, scorer.tta_logits(images.images, tta_shift), calibration)
+    return Scored(single, averaged, logits, features)
+
+
+def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
+    """Calibrated predictions of labeled images from the network's logits `(N, C)`."""
+    return Predictions(
+        classes=images.classes,
+        truth=images.labels,
+        probabilities=calibration.probabilities(logits).astype(np.float32),
+        rows=images.rows,
+        files=images.files,
+    )
+
+
+def calibration_of(info: ModelInfo) -> Calibration:
+    """The calibration that turns this model's logits into probabilities."""
+    return Calibration(info.temperature, info.curvature)
+
+
+def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
+    """Class means of at most `MEANS_FROM` unaugmented training images; written to `class_means.safetensors`."""
+    sample = limit(train, MEANS_FROM, seed) if len(train) > MEANS_FROM else train
+    means = class_means(scorer.outputs(sample.images)[1], sample.labels, len(train.classes))
+    write_bytes(run.class_means, save_arrays({"class_means": means}))
+    return means
+
+
+def calibrate(
+    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, calibrated_by: ModelInfo | None, run: RunDir
+) -> Calibrated:
+    """Fit the calibration and the threshold for unknown on validation, or take them from the calibration run."""
+    info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
+    if val is None:
+        borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in borrowed}))
+    logits, features = scorer.outputs(val.images)
+    found = fit_calibration(logits, val.labels)
+    run.write_predictions("val", predictions(val, logits, found))
+    known = scorer.known_scores(features, means)
+    measured = {
+        "temperature": found.temperature,
+        "curvature": found.curvature,
+        "unknown_threshold": threshold_at(known, FALSE_ALARM_RATE),
+    }
+    return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
+
+
+def calibration_run(recipe: Recipe) -> ModelInfo | None:
+    """The model of the run that `data.calibrate_from` names; None where this run holds out validation itself.
+
+    Raises:
+        RecipeError: the run trains on all of train, and names no calibration run, or one without validation.
+    """
+    if recipe.data.train_on != "all":
+        return None
+    if not recipe.data.calibrate_from:
+        raise RecipeError(
+            "data.train_on is 'all', so there is no validation to fit temperature and threshold for unknown on.",
+            "Train the same recipe with data.train_on = 'train' first, and set data.calibrate_from to that run.",
+        )
+    run = RunDir.open(recipe.data.calibrate_from)
+    if not run.read_json(run.split)["n_val"]:
+        raise RecipeError(
+            f"data.calibrate_from is {run.path}, which has no validation either.",
+            "Set it to a run of the same recipe with data.train_on = 'train'.",
+        )
+    return read_info(run.onnx)
+
+
+def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -> ModelInfo:
+    """The metadata of the model file, without calibration and accuracy."""
+    return ModelInfo.model_validate(
+        {
+            "classes": dataset.classes,
+            "input_size": int(parts.train.images.shape[1]),
+            "resize": recipe.data.resize,
+            "mean": fitted.mean,
+            "std": fitted.std,
+            "temperature": 1.0,
+            "unknown_threshold": None,
+            "architecture": " ".join([recipe.model.name, *_architecture(recipe)]),
+            "dataset": dataset.name,
+            "accuracy": None,
+            "version": version("thirtytwo"),
+        }
+    )
+
+
+def _architecture(recipe: Recipe) -> list[str]:
+    """The value of the network's option `architecture`, where it has one."""
+    named = recipe.model.options.get("architecture")
+    return [named] if isinstance(named, str) else []
+
+
+def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
+    """Write `weights.safetensors`."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    write_bytes(run.weights, save(tensors, metadata={"thirtytwo": info.model_dump_json()}))
+
+
+def load_net(run: RunDir) -> tuple[Net, ModelInfo]:
+    """Load the trained network of a run and the metadata of its model file.
+
+    Raises:
+        RunError: training did not finish, or the weights do not fit the recipe.
+    """
+    if not run.onnx.is_file():
+        raise RunError(
+            f"{run.path} has no {run.onnx.name}: its training did not finish.",
+            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+        )
+    info = read_info(run.onnx)
+    return trained_net(run, len(info.classes)), info

@@ -16,16 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.config.recipe import Recipe, format_override
 from thirtytwo.data.load import absolute
-from thirtytwo.data.parts import Parts
 from thirtytwo.data.run_data import PARTS
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.models import Net
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.callbacks import tell
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Hardware, describe_machine
-from thirtytwo.training.usage import Meter
+from thirtytwo.training.hardware import Hardware, Meter, describe_machine
 
 LIBRARIES = ("thirtytwo", "torch", "lightning", "timm", "numpy", "onnx", "onnxruntime", "scikit-learn", "pillow")
 

@@ -14,24 +14,32 @@ import numpy as np
 
 from thirtytwo.augment.augmenter import check_augment
 from thirtytwo.config.recipe import Precision, Recipe, read_recipe_values, resolve_recipe, seed_of
+from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.parts import divide
 from thirtytwo.data.run_data import split_record, unused_of
+from thirtytwo.data.split import divide
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.models import Net
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.checks import check_optimizer, check_training
+from thirtytwo.tensors import preserved
 from thirtytwo.training.fit import build_net, fit
-from thirtytwo.training.hardware import Choice, Hardware, choose_hardware, preserved
+from thirtytwo.training.hardware import Hardware, Meter, choose_hardware
+from thirtytwo.training.lr_finder import RangeTest, range_test
 from thirtytwo.training.precision import timed_precision
 from thirtytwo.training.transfer import adapted, stages_told, with_run
-from thirtytwo.training.usage import Meter
-from thirtytwo.workflows.finish import Plan, Run, begin, finish
-from thirtytwo.workflows.leakage import check_unseen
-from thirtytwo.workflows.parts import check_fits
+from thirtytwo.workflows.finish import (
+    Plan,
+    Run,
+    begin,
+    calibration_run,
+    finish,
+)
+from thirtytwo.workflows.loading import check_fits
+from thirtytwo.workflows.prepare import check_optimizer, check_training
+from thirtytwo.workflows.provenance import check_unseen
 from thirtytwo.workflows.records import (
     check_same,
     default_path,
@@ -43,9 +51,6 @@ from thirtytwo.workflows.records import (
     record,
     resume_usage,
     write_session,
-)
-from thirtytwo.workflows.scoring import (
-    calibration_run,
 )
 
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
@@ -282,3 +287,30 @@ def _limit_batch_size(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Re
     choice = Choice("batch size", str(rows), f"there are only {rows} training images")
     schedule = recipe.schedule.model_copy(update={"batch_size": rows})
     return recipe.model_copy(update={"schedule": schedule}), replace(hardware, choices=(*hardware.choices, choice))
+
+
+@preserved()
+def find_rate(
+    data: str,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    limit_train: int | None = None,
+    device: str = "auto",
+    data_root: Path | str | None = None,
+    show: bool = True,
+) -> tuple[RangeTest, Recipe]:
+    """Train about a hundred steps with a rising learning rate and suggest one; writes nothing.
+
+    Arguments and errors are as in `train`.
+
+    Returns:
+        The loss at each learning rate with the suggestion, and the resolved recipe.
+    """
+    changes = dict(overrides or {})
+    named = {"seed": seed, "data.limit_train": limit_train}
+    changes |= {key: value for key, value in named.items() if value is not None}
+    root = Path(data_root) if data_root is not None else None
+    plan = settle(data, recipe or "fast", changes, device, root)
+    return range_test(plan.recipe, plan.parts.train, plan.hardware, tell=progress_logger(show)), plan.recipe

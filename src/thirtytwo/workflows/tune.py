@@ -22,8 +22,8 @@ from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoErro
 from thirtytwo.io import write_text
 from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
+from thirtytwo.tensors import preserved
 from thirtytwo.training.fit import fit
-from thirtytwo.training.hardware import preserved
 from thirtytwo.workflows.finish import Plan
 from thirtytwo.workflows.records import progress_logger, slug
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space

@@ -7,12 +7,10 @@ from functools import partial
 
 import streamlit as st
 
-from thirtytwo.app.components import choose_model, title
-from thirtytwo.app.display import heat_method, render
+from thirtytwo.app.components import card, choose_model, title
+from thirtytwo.app.display import Result, as_csv, as_json, as_zip, classify, heat_method, render
 from thirtytwo.app.images import InputImage, image_input
 from thirtytwo.app.library import Entry, load_classifier
-from thirtytwo.app.markup import card
-from thirtytwo.app.results import Result, as_csv, as_json, as_zip, classify
 from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from thirtytwo.app.components import describe, require_model, title
-from thirtytwo.app.display import view
+from thirtytwo.app.components import describe, require_model, side_by_side, title
+from thirtytwo.app.display import Result, classify, view
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
-from thirtytwo.app.markup import side_by_side
-from thirtytwo.app.results import Result, classify
 from thirtytwo.inference.classifier import Prediction, Unreadable
 from thirtytwo.text import as_markdown
 

@@ -12,19 +12,17 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import title
-from thirtytwo.app.markup import image_grid, matrix, percent
-from thirtytwo.app.memory import release_pages
+from thirtytwo.app.components import image_grid, matrix, percent, title
+from thirtytwo.app.launch import release_pages
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.parts import Parts
 from thirtytwo.data.run_data import load_run_data
-from thirtytwo.data.source import DATASETS
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.split import Parts
+from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
-from thirtytwo.explain.overlay import to_look_at
+from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
 from thirtytwo.report.gallery import locate, picture_name
 from thirtytwo.rundir import Predictions, RunDir
@@ -205,7 +203,7 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
         st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
         return
     tiles = (
-        (to_look_at(images.images[index], least=_TILE), *_captions(predictions, position))
+        (for_display(images.images[index], least=_TILE), *_captions(predictions, position))
         for index, position in zip(indices.tolist(), shown.tolist(), strict=True)
     )
     st.html(image_grid(tiles))
@@ -281,7 +279,7 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
         positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
     return [
         (
-            to_look_at(part.images[position], least=_TILE),
+            for_display(part.images[position], least=_TILE),
             part.classes[int(part.labels[position])],
             Path(part.files[position]).name if part.files else f"row {int(part.rows[position])}",
         )

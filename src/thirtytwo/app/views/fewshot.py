@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import choose_model, show_error, title
-from thirtytwo.app.display import Pixels, view
+from thirtytwo.app.components import choose_model, image_grid, matrix, percent, show_error, title
+from thirtytwo.app.display import classify, view
 from thirtytwo.app.images import InputImage, as_images, upload_field
 from thirtytwo.app.library import Entry, load_classifier, save_probe
-from thirtytwo.app.markup import image_grid, matrix, percent
-from thirtytwo.app.results import classify
 from thirtytwo.app.views.classify import cards
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import LEAST, Taught, teach
-from thirtytwo.images.decode import load_image
+from thirtytwo.images.decode import Pixels, load_image
 from thirtytwo.text import as_markdown
 
 _CLASS_IMAGES, _CLASS_IDS, _PROBE = "groups", "group-numbers", "probe"

@@ -5,10 +5,9 @@ Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009. 
 
 from __future__ import annotations
 
-from thirtytwo.data.source import DATASETS, Request
 from thirtytwo.data.sources.hub import read_known
 from thirtytwo.data.sources.tables import KnownDataSet
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DATASETS, DataSet, Request
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

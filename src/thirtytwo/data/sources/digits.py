@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from thirtytwo.data.build import AUTO_SIZE, TEST_FRACTION, check_request, fingerprint
-from thirtytwo.data.source import DATASETS, Request, refuse_options
 from thirtytwo.data.split import split_off
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.types import DATASETS, DataSet, ImageSet, Request, refuse_options
 from thirtytwo.errors import DataError, require
 from thirtytwo.images.content import hash_pixels
 from thirtytwo.images.decode import Pixels, resize

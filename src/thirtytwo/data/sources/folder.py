@@ -11,9 +11,10 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
-from thirtytwo.data.source import Request, refuse_options
+from thirtytwo.data.sources.parquet import find_parquet, read_parquet
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split, split_of
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, split_by_suffix
 
@@ -170,3 +171,10 @@ def _entries(folder: Path) -> list[Path]:
 
 def _relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
+    """Load a local data set: from parquet files if there are any and no image files, else from image files."""
+    if find_parquet(root) and not list_images(root)[0]:
+        return read_parquet(root, request, known)
+    return read_folder(root, request)

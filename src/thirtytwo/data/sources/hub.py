@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.source import Request, refuse_options
-from thirtytwo.data.sources.place import read_local
+from thirtytwo.data.sources.folder import read_local
 from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
 from thirtytwo.process import hub_offline, library_attribute, quiet_loggers
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.source import Request
 from thirtytwo.data.sources.tables import KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DataSet, Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.decode import is_junk, natural_key
-from thirtytwo.images.outputs import output_kind
+from thirtytwo.images.discover import output_kind
 from thirtytwo.text import listing
 
 _BATCH = 256

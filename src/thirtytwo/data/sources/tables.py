@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_dataset
-from thirtytwo.data.source import Request, refuse_options
 from thirtytwo.data.split import Positions, Split
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.decode import natural_key
 from thirtytwo.text import listing

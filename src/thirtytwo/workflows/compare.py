@@ -15,11 +15,10 @@ from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
-from thirtytwo.inference.timing import Timing, time_models, where_timed
+from thirtytwo.inference.model_file import Timing, time_models, where_timed
 from thirtytwo.io import write_json, write_text
 from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
-from thirtytwo.report.comparison_markdown import comparison_text
-from thirtytwo.report.comparison_page import render_comparison
+from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.page import METRICS
 from thirtytwo.report.run_record import RunRecord, gather
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from thirtytwo.explain.overlay import Pixels
+from thirtytwo.images.decode import Pixels
 
 COLUMNS = 3
 CELL = 192
@@ -65,3 +65,33 @@ def _shorten(
         kept -= 1
         text = f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
     return text
+
+
+LEAST = 256
+
+
+MOST = 1024
+
+
+PIXEL_ART_SIDE = 128
+
+
+def for_display(image: Pixels, least: int = LEAST, most: int = MOST) -> Pixels:
+    """Resize an image for display: its shorter side to at least `least`, its longer side to at most `most`, in pixels.
+
+    Small images are enlarged by an integer factor without interpolation, larger ones by interpolation. The shorter side
+    of a very elongated image stays below `least`.
+    """
+    height, width = image.shape[:2]
+    shorter, longer = min(height, width), max(height, width)
+    if shorter < least:
+        factor = max(1, min(-(-least // shorter), 4 * most // longer))
+        filter = Image.Resampling.NEAREST if shorter <= PIXEL_ART_SIDE else Image.Resampling.BICUBIC
+        size = (factor * width, factor * height)
+    elif longer > most:
+        scale = max(most / longer, least / shorter)
+        filter = Image.Resampling.LANCZOS
+        size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    else:
+        return image
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, filter))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.parts import Parts
 from thirtytwo.data.run_data import RunData, recorded_hashes, trained_on
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.inference.model_file import ModelInfo

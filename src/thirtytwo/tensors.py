@@ -1,8 +1,9 @@
-"""Training batches from tensors that stay on the device."""
+"""Tensors of images, and random numbers that depend only on a seed and a purpose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thirtytwo.data.types import ImageSet
+from thirtytwo.process import changed
 
 
 def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -46,45 +48,41 @@ def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
 
 
-class Batches:
-    """Iterable over the batches of one epoch; the order depends only on `seed` and `epoch`.
-
-    Each image is used once; where `chances` float `(N,)` are set, as many images are sampled with replacement, with
-    these weights.
-
-    Args:
-        count: number of training images N.
-        batch_size: images per batch B; the incomplete last batch is dropped.
-        seed: seed of the order.
-        make: returns images and labels for `(positions int64 (B,), epoch, step within the epoch)`.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int, make: Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
-    ) -> None:
-        self.count = count
-        self.batch_size = min(batch_size, count)
-        self.seed = seed
-        self.epoch = 0
-        self.chances: Tensor | None = None
-        self._make = make
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self.epoch
-        order = self._order(generator_for(self.seed, epoch, "order"))
-        for step in range(len(self)):
-            yield self._make(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
-
-    def _order(self, generator: torch.Generator) -> Tensor:
-        if self.chances is None:
-            return torch.randperm(self.count, generator=generator)
-        return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
-
-
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """A CPU generator that depends only on its arguments, so that a resumed epoch repeats the original one."""
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """Sample float32 `(count,)` from Beta(α, α)."""
+    return torch.from_numpy(_numpy(generator).beta(alpha, alpha, count).astype(np.float32))
+
+
+def dirichlet(count: int, parts: int, generator: torch.Generator) -> Tensor:
+    """Sample float32 `(count, parts)` from the flat Dirichlet distribution; rows sum to 1."""
+    return torch.from_numpy(_numpy(generator).dirichlet([1.0] * parts, count).astype(np.float32))
+
+
+def _numpy(generator: torch.Generator) -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(0, 2**62, (), generator=generator)))
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Restore PyTorch's number of threads and random state, which training sets, on exit; also a decorator.
+
+    State that libraries set when they are first imported stays.
+    """
+    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
+        yield
+
+
+@contextmanager
+def preserved_random() -> Iterator[None]:
+    """Restore PyTorch's random state on exit."""
+    with ExitStack() as stack:
+        stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            stack.enter_context(changed("cuda random", torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+        yield

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from thirtytwo.config.recipe import Recipe, format_override
+from thirtytwo.config.recipe import TUNED, Recipe, format_override
+from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.parts import Parts, divide
 from thirtytwo.data.run_data import find_again, recorded_hashes, trained_on
+from thirtytwo.data.split import Parts, divide
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.images.content import Hashes, as_text
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.hardware import Choice
 
 DIVIDING = ("split_seed", "val_fraction", "group_by")
 """Keys of `[data]` that decide which images are held out."""
@@ -149,3 +150,40 @@ def _settings(values: dict[str, object]) -> str:
 
 def _union(several: Iterable[Hashes]) -> Hashes:
     return np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *several]))
+
+
+def selection_record(chosen: Sequence[str]) -> dict[str, Any]:
+    """The entries on this in `calibration` and `conformal` of `metrics.json`."""
+    return {"selected_on_validation": bool(chosen), "validation_chose": list(chosen)}
+
+
+def selections(recipe: Recipe, environment: Mapping[str, Any]) -> list[str]:
+    """What was chosen on validation, each as a phrase; empty where validation served for monitoring only.
+
+    Choices of runs that it starts from, is distilled from, is combined from or takes its calibration from count as its
+    own where those runs can still be read: they held out the same images.
+    """
+    found = [] if environment.get("members") else _own(recipe)
+    if any(choice["what"] == "soup" for choice in environment.get("choices") or ()):
+        found.append("which runs are in the soup")
+    origins = [recipe.transfer.pretrained, recipe.train.distill.run, recipe.data.calibrate_from]
+    origins = [str(member["run"]) for member in environment.get("members") or ()] or origins
+    fingerprint = (environment.get("data") or {}).get("fingerprint")
+    for named in filter(None, origins):
+        run = RunDir(Path(named))
+        if run.recipe.is_file() and run.environment.is_file():
+            theirs = run.read_json(run.environment)
+            if (theirs.get("data") or {}).get("fingerprint") == fingerprint:
+                found += selections(run.read_recipe(), theirs)
+    return list(dict.fromkeys(found))
+
+
+def _own(recipe: Recipe) -> list[str]:
+    settings = recipe.train
+    decided = {
+        "the best epoch (train.keep)": settings.keep == "best",
+        "when to stop (train.patience)": settings.patience > 0,
+        "when to lower the learning rate (schedule.name)": recipe.schedule.name == "plateau",
+        "the settings of the recipe (thirtytwo tune)": recipe.name.endswith(TUNED),
+    }
+    return [what for what, is_so in decided.items() if is_so and recipe.data.train_on != "all"]

@@ -13,7 +13,7 @@ from thirtytwo.cli.console import log, percent, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 
 if TYPE_CHECKING:
-    from thirtytwo.workflows import Exported
+    from thirtytwo.workflows.export import Exported
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -51,7 +51,7 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 
 def show_sets(found: Mapping[str, Any]) -> None:
     """Show coverage and mean size of prediction sets."""
-    from thirtytwo.report.confidence import coverage_note
+    from thirtytwo.report.sections import coverage_note
 
     measured, size = found["measured"], found["mean_size"]
     rows = [
@@ -90,8 +90,8 @@ def show_corruptions(found: Mapping[str, Any]) -> None:
 
 def show_members(run: Path) -> None:
     """Show accuracy and cost of an ensemble's members and of the combined model."""
-    from thirtytwo.report.members import members_table
     from thirtytwo.report.run_record import gather
+    from thirtytwo.report.sections import members_table
     from thirtytwo.rundir import RunDir
 
     table = members_table(gather(RunDir.open(run)))

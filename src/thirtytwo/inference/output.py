@@ -1,0 +1,38 @@
+"""Predictions as files: JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+if TYPE_CHECKING:
+    from thirtytwo.inference.classifier import Prediction, Unreadable
+
+    Result: TypeAlias = Prediction | Unreadable
+
+
+def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
+    """Write a JSON list, one entry per line, as results arrive."""
+    stream.write("[")
+    for index, result in enumerate(results):
+        stream.write(",\n" if index else "\n")
+        stream.write(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
+    stream.write("\n]\n")
+
+
+def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
+    """Write one row per image: its top class, then `class_1, confidence_1, …` up to `top`, then the error."""
+    from thirtytwo.inference.classifier import Unreadable
+
+    ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "confidence")]
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["file", "width", "height", "top", "confidence", "known", *ranks, "error"])
+    for result in results:
+        if isinstance(result, Unreadable):
+            writer.writerow([result.file, *[""] * (5 + len(ranks)), result.error])
+            continue
+        known = "true" if result.known else "false"
+        best = [cell for pair in result.predictions for cell in pair]
+        writer.writerow([result.file, result.width, result.height, result.top, result.confidence, known, *best, ""])

@@ -1,0 +1,81 @@
+"""Write the pages of a finished run: report, figures and model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.split import Parts
+from thirtytwo.errors import DataError, RunError
+from thirtytwo.io import check_free, write_text
+from thirtytwo.report.card import write_card
+from thirtytwo.report.gallery import PASSES, ROWS
+from thirtytwo.report.page import render, write_page
+from thirtytwo.report.run_record import gather
+from thirtytwo.rundir import RunDir, writing_at
+from thirtytwo.tensors import preserved
+from thirtytwo.training.batches import draw_samples
+
+
+@preserved()
+def write_report(
+    run: Path | str,
+    *,
+    pictures: bool = True,
+    out: Path | str | None = None,
+    force: bool = False,
+    data_root: Path | str | None = None,
+) -> Path:
+    """Write `report.html`, the figures and the model card of a run again; returns the path of the report.
+
+    Images come from the run's data where it can still be read; else the report says that they are missing.
+
+    Args:
+        run: the run directory.
+        pictures: include images of the data; without them the report can be shared where the images may not.
+        out: file to write the report to; the run directory stays unchanged then.
+        force: replace `out` if it exists.
+        data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
+
+    Raises:
+        RunError: there is no run, or one of its files is damaged.
+        OutputError: `out` exists, or cannot be written.
+    """
+    directory = RunDir.open(Path(run))
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_free(target, force=force)
+    with directory.writing() if target is None else writing_at(target):
+        recipe = directory.read_recipe()
+        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if pictures else None
+        if target is None:
+            return write_pages(directory, recipe, parts)
+        write_text(target, render(gather(directory, "test"), **_report_images(recipe, parts), passed_on=True))
+        return target
+
+
+def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
+    """The images that the run was trained and evaluated on; None where they are missing or have changed."""
+    if not run.environment.is_file() or not run.predictions("test").is_file():
+        return None
+    try:
+        return load_run_data(run, data_root).parts
+    except (DataError, RunError):
+        return None
+
+
+def write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
+    """Write report and model card, with images where they are available; returns the report's path."""
+    page = write_page(run, **_report_images(recipe, parts))
+    write_card(run)
+    return page
+
+
+def _report_images(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
+    """The images of a report, as keyword arguments of `write_page`."""
+    if parts is None:
+        return {"images": None}
+    samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
+    return {"images": parts.test, "val": parts.val, "samples": samples}
