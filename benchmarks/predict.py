@@ -30,8 +30,9 @@ from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, Prediction, find_model
-from thirtytwo.inference.model_file import INPUT, REQUIRED_OUTPUTS, cpu_count, open_session
+from thirtytwo.inference.model_file import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.io import write_json
+from thirtytwo.machine import cpu_count
 
 RESULTS = Path(__file__).parent / "results" / "predict.json"
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -122,7 +123,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[P
     return {
         "pictures": len(pixels),
         "n": repeats,
-        "threads": cpu_count(),
+        "threads": cpu_count(MOST_THREADS),
         "onnxruntime_batch_size": batch_size,
         "onnxruntime_settings": settings,
         "images_per_second": {side: [round(value, 1) for value in values] for side, values in rates.items()},

@@ -35,8 +35,9 @@ from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model
-from thirtytwo.inference.model_file import cpu_count, open_session
+from thirtytwo.inference.model_file import MOST_THREADS, open_session
 from thirtytwo.io import write_json
+from thirtytwo.machine import cpu_count
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -134,7 +135,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
         "pictures": len(pixels),
         "n": repeats,
         "clients": clients,
-        "threads": cpu_count(),
+        "threads": cpu_count(MOST_THREADS),
         "onnxruntime_batch_size": batch_size,
         "onnxruntime_settings": settings,
         "images_per_second": {side: [round(value, 1) for value in values] for side, values in rates.items()},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from thirtytwo.errors import InputError, OutputError
-from thirtytwo.io import write_bytes, write_json, write_text, written_whole
+from thirtytwo.io import atomic_write, free_name, free_path, slug, write_bytes, write_json, write_text
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -31,7 +31,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Bas
     expected = OutputError if isinstance(error, OSError) else type(error)
 
     def fail_halfway() -> None:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -49,7 +49,7 @@ def test_json_rejects_nan_and_infinity(tmp_path: Path, value: object) -> None:
 
 
 def test_temporary_file_lies_beside_with_the_same_suffix(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "model.onnx") as temporary:
+    with atomic_write(tmp_path / "model.onnx") as temporary:
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".onnx")
         assert not (tmp_path / "model.onnx").exists()
     assert (tmp_path / "model.onnx").exists()
@@ -80,7 +80,7 @@ def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path
     missing, out = tmp_path / "missing.onnx", tmp_path / "out.onnx"
 
     def copy() -> None:
-        with written_whole(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_bytes(missing.read_bytes())
 
     with pytest.raises(InputError) as caught:
@@ -92,7 +92,7 @@ def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path: Path
 
 def test_errors_that_are_not_about_writing_pass_as_they_are(tmp_path: Path) -> None:
     for error in (OSError("image file is truncated"), ConnectionResetError(104, "Connection reset by peer")):
-        with pytest.raises(type(error)) as caught, written_whole(tmp_path / "a.txt"):
+        with pytest.raises(type(error)) as caught, atomic_write(tmp_path / "a.txt"):
             raise error
         assert caught.value is error
     assert list(tmp_path.iterdir()) == []
@@ -130,3 +130,22 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     assert "File too large" in done.stdout
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numbered_directories_and_names(tmp_path: Path) -> None:
+    run = tmp_path / "cifar10-v1.5"
+    assert free_path(run) == run
+    run.mkdir()
+    (tmp_path / "cifar10-v1.5-2").write_text("")
+    assert free_path(run) == tmp_path / "cifar10-v1.5-3"
+    assert free_name("Photo.png", {"photo.png", "photo-2.png"}) == "Photo-3.png"
+    assert free_name("a.b.png", set()) == "a.b.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("hf:uoft-cs/cifar10", "cifar10"), ("my images/", "my-images"), ("a:b*c", "a-b-c"), ("", "data")],
+)
+def test_slugs_are_file_names(name: str, expected: str) -> None:
+    assert slug(name) == expected
+    assert slug("..") not in ("", ".", "..")

@@ -7,7 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thirtytwo.text import as_html, as_markdown, as_printable
+from thirtytwo.text import (
+    as_html,
+    as_markdown,
+    as_printable,
+    duration,
+    first_line,
+    interval,
+    listing,
+    p_value,
+    percent,
+    points,
+    quantity,
+    shorten,
+    size,
+)
 
 markdown_it = pytest.importorskip("markdown_it")
 
@@ -92,3 +106,91 @@ def test_what_a_terminal_would_obey_is_written_out(text: str, expected: str) -> 
 
 def test_html_is_escaped_for_text_and_attributes() -> None:
     assert as_html("<a href=\"x\" b='y'>&\x1b") == "&lt;a href=&quot;x&quot; b=&#x27;y&#x27;&gt;&amp;\\x1b"
+
+
+def spaced(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.9312, 1, "93.1 %"),
+        (0.93125, 2, "93.12 %"),
+        (1.0, 1, "100.0 %"),
+        (0.99999, 1, "> 99.9 %"),
+        (0.99999, 2, "> 99.99 %"),
+        (0.0, 1, "0.0 %"),
+        (1e-6, 1, "< 0.1 %"),
+        (1e-6, 2, "< 0.01 %"),
+        (0.5, 0, "50 %"),
+        (1.25, 0, "125 %"),
+        (-0.02, 1, "-2.0 %"),
+    ],
+)
+def test_shares(share: float, digits: int, text: str) -> None:
+    assert spaced(percent(share, digits)) == text
+    assert " " not in percent(share, digits), "the unit stays on the line of its number"
+
+
+def test_intervals_have_the_unit_once() -> None:
+    assert spaced(interval([0.9292, 0.9389])) == "92.92–93.89 %"
+    assert spaced(interval([0.9292, 0.9389], digits=0)) == "93–94 %"
+    assert interval([0.12345, 0.2], as_percent=False) == "0.123–0.200"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "+1.23 points"), (-0.0123, "−1.23 points"), (-0.00001, "0.00 points"), (0, "0.00 points")],
+)
+def test_differences(value: float, text: str) -> None:
+    assert spaced(points(value)) == text
+    assert spaced(points(abs(value), signed=False)) == text.lstrip("+−")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0004, "< 0.001"), (0.03911, "0.039"), (1.0, "1.000")])
+def test_p_values(value: float, text: str) -> None:
+    assert spaced(p_value(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3.04, "3.0 s"),
+        (59.9, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (75, "1 min 15 s"),
+        (7260, "2 h 1 min"),
+        (None, "not recorded"),
+        (float("nan"), "not recorded"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert spaced(duration(seconds)) == text
+
+
+def test_counts_and_sizes() -> None:
+    counts = [quantity(count) for count in (640, 1_970_000, 2.5e9, None)]
+    assert [spaced(count) for count in counts] == ["640", "1.97 million", "2.50 billion", "not recorded"]
+    sizes = [size(count) for count in (0, 1, 640, 12_000, 8_610_132, 1.2e9)]
+    assert [spaced(one) for one in sizes] == ["0 bytes", "1 byte", "640 bytes", "12.0 kB", "8.6 MB", "1.2 GB"]
+
+
+def test_lists_say_how_many_they_leave_out() -> None:
+    assert listing(["a", "b"]) == "'a', 'b'"
+    assert listing(["a", "b", "c"], 2) == "'a', 'b' and 1 more"
+    assert listing(range(4), 3, quoted=False) == "0, 1, 2 and 1 more"
+    assert listing([]) == ""
+
+
+def test_first_line_of_an_error() -> None:
+    assert first_line(ValueError("\n it broke. \n and then")) == "it broke"
+    assert first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("x" * 1000))) == 200
+
+
+@given(st.text(), st.integers(2, 40))
+def test_shortened_text_keeps_both_ends(text: str, most: int) -> None:
+    short = shorten(text, most)
+    assert len(short) <= most
+    assert short == text or (short[0] == text[0] and "…" in short)

@@ -75,7 +75,9 @@ _WITHOUT_TORCH = frozenset({"errors", "inference.classifier", "report.comparison
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from thirtytwo.machine import package_version
+
+        return package_version("thirtytwo")
     if name not in _MODULES:
         raise AttributeError(f"module 'thirtytwo' has no attribute {name!r}")
     if _MODULES[name] not in _WITHOUT_TORCH:
@@ -85,15 +87,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("thirtytwo")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def _require_training() -> None:

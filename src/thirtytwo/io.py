@@ -1,4 +1,4 @@
-"""Atomic file writes: a file appears complete or not at all."""
+"""Files: atomic writes, free names, and a lock for directories that are written to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from thirtytwo.errors import InputError, OutputError, RunError, require
 
+METADATA_KEY = "thirtytwo"
+"""Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
+
 _WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file atomically: yields a temporary path beside `path`, renamed to `path` if the block raises no error.
 
     Raises:
@@ -67,7 +71,7 @@ def _is_about(error: OSError, path: Path, temporary: Path | None) -> bool:
     return temporary is None or os.fsdecode(error.filename) in written
 
 
-def check_free(path: Path, *, force: bool) -> None:
+def check_writable(path: Path, *, force: bool) -> None:
     """Check that `path` can be written without overwriting an existing file.
 
     Raises:
@@ -79,15 +83,41 @@ def check_free(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists already.", "Delete it, choose another name, or overwrite it with --force.")
 
 
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then `path-2`, `path-3`, …, for directories."""
+    yield path
+    yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
+
+
+def free_path(path: Path) -> Path:
+    """The first of `numbered(path)` that does not exist."""
+    return next(candidate for candidate in numbered(path) if not candidate.exists())
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The file name, or the first of `photo-2.png`, `photo-3.png`, … that is not among the casefolded names `taken`."""
+    path = Path(name)
+    names = chain([name], (f"{path.stem}-{number}{path.suffix}" for number in count(2)))
+    return next(one for one in names if one.casefold() not in taken)
+
+
+def slug(text: str) -> str:
+    """The last part of a name or path, as a valid file name."""
+    last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
+    if last in (".", ".."):  # a hidden or misleading name
+        last = Path(text).resolve().name or "data"
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in last)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write bytes, atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

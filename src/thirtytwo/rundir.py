@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from functools import wraps
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from thirtytwo.config.recipe import Recipe, read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, lock_directory, write_json, write_text, written_whole
+from thirtytwo.io import LOCK, atomic_write, lock_directory, numbered, write_json, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,7 +162,7 @@ class RunDir:
             made = not Path(path).exists()
             found = cls.create(Path(path))
         else:
-            made, found = True, cls(next(filter(_create_directory, _numbered(unnamed))))
+            made, found = True, cls(next(filter(_create_directory, numbered(unnamed))))
         with found._claim(made):
             yield found
 
@@ -272,7 +271,7 @@ class RunDir:
 
     def write_history(self, rows: Iterable[Mapping[str, float]], columns: Iterable[str]) -> None:
         """Replace the history by these rows; a missing column becomes an empty cell."""
-        with written_whole(self.history) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.history) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -288,7 +287,7 @@ class RunDir:
         columns["predicted"] = names[predictions.predicted]
         for index, name in enumerate(predictions.classes):
             columns[PROBABILITY_PREFIX + name] = predictions.probabilities[:, index]
-        with written_whole(self.predictions(split)) as temporary:
+        with atomic_write(self.predictions(split)) as temporary:
             parquet.write_table(arrow.table(columns), temporary)
 
     def read_predictions(self, split: str) -> Predictions:
@@ -332,12 +331,6 @@ class RunDir:
 def holds_seeds(path: Path) -> bool:
     """Whether a directory holds the runs of several seeds, rather than being a run itself."""
     return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    """`path`, `path-2`, `path-3`, …"""
-    yield path
-    yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
 def writing_at(path: Path) -> AbstractContextManager[None]:

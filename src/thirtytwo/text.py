@@ -1,10 +1,11 @@
-"""Escaping of untrusted text for Markdown, HTML and terminals, and lists of names."""
+"""Text for people: numbers with units, lists of names, and escaping for Markdown, HTML and terminals."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 _SPECIAL = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
@@ -20,6 +21,94 @@ _ICON = ":material/"  # Streamlit replaces it before it parses
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _ALLOWED = frozenset("\u200c\u200d")
 """Joiners that emoji and some scripts need."""
+
+
+SPACE = "\u00a0"
+"""Between a number and its unit: a space where lines do not break."""
+NOT_RECORDED = "not recorded"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Format a share: 0.9342 is `93.42 %`; one just below 1 or above 0 is `> 99.99 %` or `< 0.01 %`.
+
+    Args:
+        share: a fraction, usually 0 to 1.
+        digits: digits after the point.
+    """
+    return f"{_hundredfold(share, digits)}{SPACE}%"
+
+
+def interval(ends: Sequence[float], *, as_percent: bool = True, digits: int | None = None) -> str:
+    """Format both ends of an interval, with the unit once: `92.92–93.89 %` or `0.201–0.224`."""
+    low, high = ends
+    if as_percent:
+        places = 2 if digits is None else digits
+        return f"{100 * low:.{places}f}–{100 * high:.{places}f}{SPACE}%"
+    places = 3 if digits is None else digits
+    return f"{low:.{places}f}–{high:.{places}f}"
+
+
+def points(difference: float, digits: int = 2, *, signed: bool = True) -> str:
+    """Format a difference of two shares in percentage points: 0.0052 is `+0.52 points`, zero has no sign."""
+    shown = f"{100 * difference:{'+' if signed else ''}.{digits}f}"
+    return f"{shown.lstrip('+-') if float(shown) == 0 else shown}{SPACE}points".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Format a p value: `0.043`, or `< 0.001`."""
+    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds: `14.2 s`, `12 min 5 s`, `3 h 20 min`; None or NaN is `not recorded`."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOT_RECORDED
+    if seconds < 59.95:
+        return f"{seconds:.1f}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min {rest}{SPACE}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{SPACE}h {minutes}{SPACE}min"
+
+
+def quantity(value: float | None) -> str:
+    """Format a large count: `2.00 million`, `1.30 billion`, `640`; None is `not recorded`."""
+    if value is None:
+        return NOT_RECORDED
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.2f}{SPACE}{name}"
+    return f"{value:,.0f}"
+
+
+def size(count: float) -> str:
+    """Format a number of bytes in decimal units: `8.6 MB`, `12.0 kB`, `640 bytes`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f}{SPACE}{name}"
+    return f"{count:.0f}{SPACE}{'byte' if count == 1 else 'bytes'}"
+
+
+def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True) -> str:
+    """The first `limit` names, separated by commas and quoted by default, and the number of the others."""
+    all_names = list(names)
+    more = f" and {len(all_names) - limit} more" if len(all_names) > limit else ""
+    return ", ".join((repr(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's message without its full stop, at most `most` characters; else the error's type."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".")[:most] if lines else type(error).__name__
+
+
+def shorten(text: str, most: int) -> str:
+    """Shorten a text in the middle to at most `most` characters: `a_very_long_name` as `a_ve…ame`."""
+    if len(text) <= most:
+        return text
+    kept = max(1, most - 1)
+    return f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
 
 
 def as_markdown(text: object) -> str:
@@ -46,11 +135,13 @@ def as_printable(text: object) -> str:
     return "".join(char if _is_visible(char) else _escape_sequence(char) for char in str(text))
 
 
-def listing(names: Iterable[str], limit: int = 10) -> str:
-    """The first `limit` names, quoted and separated by commas, and the number of the others."""
-    all_names = list(names)
-    more = f" and {len(all_names) - limit} more" if len(all_names) > limit else ""
-    return ", ".join(map(repr, all_names[:limit])) + more
+def _hundredfold(share: float, digits: int) -> str:
+    text, nearest = f"{100 * share:.{digits}f}", 10.0**-digits
+    if share < 1 and text == f"{100:.{digits}f}":
+        return f">{SPACE}{100 - nearest:.{digits}f}"
+    if share > 0 and text == f"{0:.{digits}f}":
+        return f"<{SPACE}{nearest:.{digits}f}"
+    return text
 
 
 def _escape_start(found: str) -> str:

@@ -23,7 +23,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch, library
-from thirtytwo.app.components import bars, headline, image_grid, matrix, percent
+from thirtytwo.app.components import bars, headline, image_grid, matrix
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import InputImage, as_images, sample_files
 from thirtytwo.app.launch import release_pages
@@ -221,14 +221,6 @@ def test_names_cannot_become_markup() -> None:
     everything = [headline(result), bars(result.predictions), image_grid([(pixels, EVIL, EVIL)])]
     everything.append(matrix(np.eye(2, dtype=np.int64), [EVIL, "b"]))
     assert not any("<img src=x" in text or 'onerror="alert' in text for text in everything)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0.9312, "93.1"), (1.0, "100.0"), (0.99999, "> 99.9"), (0.0, "0.0"), (1e-6, "< 0.1")],
-)
-def test_shares(value: float, shown: str) -> None:
-    assert percent(value) == f"{shown}\u00a0%"
 
 
 def prediction(top: str, known: bool = True) -> Prediction:

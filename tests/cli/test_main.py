@@ -120,7 +120,7 @@ def test_models_lists_networks(capsys: pytest.CaptureFixture[str], nothing_bundl
     out, err = capsys.readouterr()
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
     assert {"fastnet", "textbook", "resnet18", "wideresnet depth=16 width=8", "timm convnext_tiny"} <= set(rows)
-    assert re.split(" {2,}", rows["resnet18"])[1:3] == ["11.17 M", "1.11 G"]
+    assert re.split(" {2,}", rows["resnet18"])[1:3] == ["11.17 million", "1.11 G"]
     assert "thirtytwo train cifar10" in err
 
 
@@ -128,7 +128,7 @@ def test_models_reports_the_cost_at_another_size(capsys: pytest.CaptureFixture[s
     assert run_command(["models", "--size", "64"]) == 0
     out = capsys.readouterr().out
     assert "FLOPs at 64×64" in out
-    assert re.search(r"^resnet18 +11.17 M +4.44 G", out, re.MULTILINE)
+    assert re.search(r"^resnet18 +11.17 million +4.44 G", out, re.MULTILINE)
     assert run_command(["models", "--size", "33"]) == 2
     err = capsys.readouterr().err
     assert "--size 33" in err

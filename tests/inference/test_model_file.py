@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from thirtytwo.errors import ModelFileError
-from thirtytwo.inference.model_file import METADATA_KEY, cpu_count, open_session, read_info
+from thirtytwo.inference.model_file import open_session, read_info
+from thirtytwo.io import METADATA_KEY
 
 
 def test_info_is_read(colour_model: Path) -> None:
@@ -136,8 +137,3 @@ def test_bad_files(
 
 def test_metadata_key_is_the_contract() -> None:
     assert METADATA_KEY == "thirtytwo"
-
-
-def test_cpu_count_is_bounded() -> None:
-    assert 1 <= cpu_count() <= 16
-    assert cpu_count(maximum=1) == 1

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from thirtytwo.report.card import write_card
-from thirtytwo.report.run_record import interval, percent
+from thirtytwo.text import interval, percent
 
 
 def card_of(run):

@@ -13,9 +13,10 @@ from thirtytwo.report.card import card
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import gather, percent
+from thirtytwo.report.run_record import gather
 from thirtytwo.report.sections import calibration_table, label_issues_table, reliability_before, unknown_table
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import percent
 
 
 def add_calibration(run, given, *, curvature=0.0):
@@ -77,9 +78,9 @@ def test_ood_detection_is_shown(make_run):
         for text in (
             "plain noise",
             "0.988",
-            "12.3%",
-            "95.4%",
-            "5.42%",
+            "12.3\u00a0%",
+            "95.4\u00a0%",
+            "5.42\u00a0%",
             "0.7321",
             "class mean",
             "&lt;the nearest&gt;",

@@ -8,8 +8,9 @@ from thirtytwo.evaluation.conformal import measure_sets
 from thirtytwo.evaluation.corruptions import corruption_names, measure_corruptions
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import gather, percent
+from thirtytwo.report.run_record import gather
 from thirtytwo.report.sections import corruption_table, display_name, prediction_sets
+from thirtytwo.text import percent
 
 
 @pytest.fixture

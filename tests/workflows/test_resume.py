@@ -138,7 +138,7 @@ def held_before(megabytes: int) -> float:
     """Hold memory and give it back; the most that this process has held since it began, in MB."""
     with mmap.mmap(-1, megabytes * 1_000_000) as held:
         held.write(b"\1" * 1_000_000 * megabytes)
-    return float(importlib.import_module("thirtytwo.training.hardware").peak_memory_mb())
+    return float(importlib.import_module("thirtytwo.machine").peak_memory_mb())
 
 
 def test_memory_held_before_a_run_is_not_its_own(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:

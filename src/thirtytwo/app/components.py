@@ -13,7 +13,7 @@ from thirtytwo.app.library import Entry, entries, index_of_selected, info_of, se
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_html, as_markdown
+from thirtytwo.text import as_html, as_markdown, percent
 
 Ints = npt.NDArray[np.int64]
 _MAX_PIXELATED = 64
@@ -50,7 +50,7 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
     """Classes and their calibrated probabilities as bars."""
     rows = (
         f'<b>{as_html(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
-        f"<em>{percent(value)}</em>"
+        f"<em>{percent(value, 1)}</em>"
         for name, value in predictions
     )
     return f'<div class="tt-bars">{"".join(rows)}</div>'
@@ -116,16 +116,6 @@ def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
     return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(alt)}">'
 
 
-def percent(value: float) -> str:
-    """Format a share as `93.1 %` with a non-breaking space; values just below 1 or above 0 are not rounded to them."""
-    text = f"{100 * value:.1f}"
-    if text == "100.0" and value < 1:
-        text = "> 99.9"
-    if text == "0.0" and value > 0:
-        text = "< 0.1"
-    return f"{text}{SPACE}%"
-
-
 NO_MODEL = """
 This page needs a model, and there is none yet. Either
 
@@ -168,7 +158,7 @@ def require_model() -> None:
 
 def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
-    accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
+    accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy, 1)} test accuracy"
     size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
     return f"{len(info.classes)} classes of {dataset}{accuracy} · input {size}×{size} pixels · {architecture}"
 

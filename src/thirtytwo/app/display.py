@@ -24,6 +24,7 @@ from thirtytwo.images.decode import Pixels, decode, load_image
 from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import Classifier, Prediction, Unreadable
 from thirtytwo.inference.output import write_csv, write_json
+from thirtytwo.io import free_name
 
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
@@ -176,8 +177,6 @@ def _with_name(result: Result, name: str) -> Result:
 def _unused_png_name(name: str, taken: set[str]) -> str:
     """An unused PNG name derived from the image's name."""
     stem = PurePosixPath(name.replace("\\", "/")).stem or "image"
-    free, number = f"{stem}.png", 2
-    while free.casefold() in taken:
-        free, number = f"{stem}-{number}.png", number + 1
+    free = free_name(f"{stem}.png", taken)
     taken.add(free.casefold())
     return free

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+from thirtytwo.machine import LOOPBACK
+
 IMAGE_MB, MODEL_MB = 50, 500
 """Maximum size of an uploaded image and of an uploaded model, in MB."""
 

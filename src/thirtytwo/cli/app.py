@@ -55,7 +55,8 @@ def start_app(
     for module in ("streamlit", "onnx"):
         require(module, "app")
     from thirtytwo.app.launch import run
-    from thirtytwo.app.settings import LOOPBACK, Settings
+    from thirtytwo.app.settings import Settings
+    from thirtytwo.machine import LOOPBACK
 
     def log_address(address: str) -> None:
         if host not in LOOPBACK:

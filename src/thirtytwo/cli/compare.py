@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import log, percent, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import RecipeError
+from thirtytwo.text import percent
 
 if TYPE_CHECKING:
     from thirtytwo.report.comparison import Comparison, Contender
@@ -107,7 +108,7 @@ def show_comparison(found: Comparison) -> None:
 
 
 def _row(run: Contender) -> tuple[str, ...]:
-    from thirtytwo.report.run_record import duration, quantity
+    from thirtytwo.text import duration, quantity
 
     low, high = run.metrics["accuracy"]["ci95"]
     nll, ece = run.figure("nll"), run.figure("ece")

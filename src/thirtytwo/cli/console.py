@@ -66,8 +66,3 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: Te
     for row in rows:
         table.add_row(*(Text(as_printable(cell)) for cell in row))
     Console(file=stream).print(table)
-
-
-def percent(value: float) -> str:
-    """Format a share: `0.9312` becomes `93.12 %`."""
-    return f"{100 * value:.2f} %"

@@ -11,6 +11,7 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, OutputError, did_you_mean, require
+from thirtytwo.text import size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
@@ -120,7 +121,7 @@ def _show_entries(found: list[Stored], limit: int) -> None:
             entry.data or "(unknown)",
             f"{entry.images:,}" if entry.side else "",
             f"{entry.side}×{entry.side}" if entry.side else "",
-            _size(entry.size),
+            size(entry.size),
             f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}",
         )
         for entry in found
@@ -129,7 +130,7 @@ def _show_entries(found: list[Stored], limit: int) -> None:
         show_table(["entry", "data set", "images", "size", "on disk", "last used"], rows)
         show()
     total = sum(entry.size for entry in found)
-    show(f"{len(found)} entries, {_size(total)} of at most {_size(limit)}, in {cache_dir()}")
+    show(f"{len(found)} entries, {size(total)} of at most {size(limit)}, in {cache_dir()}")
 
 
 def _matching(found: list[Stored], wanted: list[str]) -> list[Stored]:
@@ -151,12 +152,7 @@ def _matching(found: list[Stored], wanted: list[str]) -> list[Stored]:
 def _show_removed(done: Cleared) -> None:
     """List removed entries, and entries that were kept with the reason."""
     for entry in done.removed:
-        show(f"removed {entry.name}  {_size(entry.size)}  {entry.data or '(unknown)'}")
+        show(f"removed {entry.name}  {size(entry.size)}  {entry.data or '(unknown)'}")
     for entry, reason in done.left:
         log(f"kept {entry.name}: {reason}")
-    show(f"{len(done.removed)} entries removed, {_size(done.freed)} freed")
-
-
-def _size(count: int) -> str:
-    """A size in bytes formatted as `7.9 MB` or `1.20 GB`."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    show(f"{len(done.removed)} entries removed, {size(done.freed)} freed")

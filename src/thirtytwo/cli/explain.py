@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import log, percent, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.discover import EXPLANATIONS, SHEET
+from thirtytwo.io import free_name, free_path
+from thirtytwo.text import percent
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
@@ -98,10 +100,7 @@ def overlay_names(files: Sequence[Path]) -> dict[Path, str]:
     shared = Path(os.path.commonpath([file.parent for file in absolute]))
     taken, names = {SHEET.casefold()}, dict[Path, str]()
     for file, full in zip(files, absolute, strict=True):
-        stem = "-".join(full.relative_to(shared).with_suffix("").parts)
-        name, number = f"{stem}.png", 2
-        while name.casefold() in taken:
-            name, number = f"{stem}-{number}.png", number + 1
+        name = free_name("-".join(full.relative_to(shared).with_suffix("").parts) + ".png", taken)
         taken.add(name.casefold())
         names[file] = name
     return names
@@ -114,10 +113,7 @@ def _output_directory(out: Path | None, force: bool) -> Path:
         OutputError: `out` is a file, or is not empty and `force` is not set.
     """
     if out is None:
-        number = 1
-        while (directory := Path(f"{DEFAULT_OUT}-{number}" if number > 1 else DEFAULT_OUT)).exists():
-            number += 1
-        return directory
+        return free_path(Path(DEFAULT_OUT))
     if out.exists() and not out.is_dir():
         raise OutputError(f"--out must be a directory, but {out} is a file.", "Choose another name.")
     if not force and out.is_dir() and any(out.iterdir()):

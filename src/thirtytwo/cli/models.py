@@ -9,8 +9,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo.cli.console import log, percent, show, show_table
+from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
+from thirtytwo.text import percent, quantity
+from thirtytwo.text import size as size_text
 
 if TYPE_CHECKING:
     from thirtytwo.workflows.export import Exported
@@ -109,7 +111,7 @@ def show_members(run: Path) -> None:
 
 def show_export(made: Exported) -> None:
     """Show the file sizes of a model and its export, and how closely their outputs agree."""
-    files = [(str(path), megabytes(path.stat().st_size)) for path in (made.source, made.path)]
+    files = [(str(path), size_text(path.stat().st_size)) for path in (made.source, made.path)]
     agreement = made.agreement
     if agreement is None:
         show_table(["file", "size"], files)
@@ -157,25 +159,21 @@ def _trained_row(name: str, path: Path) -> tuple[str, ...]:
     except ThirtytwoError as error:
         return (name, error.message, "", "", "", "")
     accuracy = "" if info.accuracy is None else percent(info.accuracy)
-    return (name, info.architecture, info.dataset, str(len(info.classes)), accuracy, megabytes(path.stat().st_size))
+    return (name, info.architecture, info.dataset, str(len(info.classes)), accuracy, size_text(path.stat().st_size))
 
 
 def _network_row(row: Mapping[str, Any], size: str, measured: list[dict[str, Any]]) -> tuple[str, ...]:
     options = " ".join(value if key == "architecture" else f"{key}={value}" for key, value in row["options"].items())
     default_options = not set(row["options"]) - {"architecture"}
     found = [
-        f"{result['data']} {percent(result['accuracy'])} ({result['recipe']}, {_millions(result['parameters'])})"
+        f"{result['data']} {percent(result['accuracy'])} ({result['recipe']}, {quantity(result['parameters'])})"
         for result in measured
         if default_options
         and (result["network"], result["architecture"]) == (row["name"], row["options"].get("architecture"))
     ]
     cost = f"{row['flops'][size] / 1e9:.2f} G"
     name = f"{row['name']} {options}".rstrip()
-    return (name, _millions(row["parameters"]), cost, ", ".join(found), row["description"])
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M"
+    return (name, quantity(row["parameters"]), cost, ", ".join(found), row["description"])
 
 
 def _package_json(name: str) -> Any:
@@ -252,8 +250,3 @@ def show_diagnosis(spec: str, data_root: Path | None) -> None:
         rest = "can be read" if data is not None else "could not be checked"
         raise DataError(f"{spec}: errors found: {tally['error']}; the rest {rest}.", "Fix the errors listed above.")
     show(f"{spec} can be used for training; errors: none; warnings: {tally['warning']}.")
-
-
-def megabytes(size: int) -> str:
-    """A size in bytes formatted as `7.9 MB`."""
-    return f"{size / 1e6:.1f} MB"

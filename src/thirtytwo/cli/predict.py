@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import log, percent, show_table
+from thirtytwo.cli.console import log, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
-from thirtytwo.io import check_free
+from thirtytwo.io import check_writable
+from thirtytwo.text import percent
 
 if TYPE_CHECKING:
     from thirtytwo.inference.classifier import Prediction, Unreadable
@@ -35,7 +36,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     from thirtytwo.inference.classifier import default_model, load
 
     if out is not None:
-        check_free(out, force=force)
+        check_writable(out, force=force)
     files, skipped = find_images(arguments)
     if model is None:
         chosen = default_model()
@@ -144,9 +145,9 @@ def _open_output(out: Path | None) -> Iterator[TextIO]:
         except OSError as error:
             raise OutputError(f"Cannot write {out}: {error.strerror}.", "Choose another location.") from error
         return
-    from thirtytwo.io import written_whole
+    from thirtytwo.io import atomic_write
 
-    with written_whole(out) as temporary, _open_text(temporary) as stream:
+    with atomic_write(out) as temporary, _open_text(temporary) as stream:
         yield stream
 
 

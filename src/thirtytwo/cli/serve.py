@@ -9,9 +9,9 @@ import typer
 
 from thirtytwo.cli.console import log
 from thirtytwo.errors import ServiceError, require
+from thirtytwo.machine import LOOPBACK
 
 _KEY = "THIRTYTWO_API_KEY"
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def serve(
@@ -134,7 +134,7 @@ def serve(
     service = Service(choose_models(model or ()), settings)
 
     def log_address(address: str) -> None:
-        if host not in _LOOPBACK and settings.api_key is None:
+        if host not in LOOPBACK and settings.api_key is None:
             log(f"Anyone who can reach {host} can use the service; set {_KEY} to require an API key.")
         log(f"Serving {', '.join(service.models)} at {address} (see {address}/docs; press Ctrl-C to stop)")
 

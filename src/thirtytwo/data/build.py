@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
 Source: TypeAlias = bytes | Path
@@ -365,7 +365,7 @@ def _decode_part(
             found.append((loaded.width, loaded.height))
 
     found: list[tuple[int, int]] = []
-    workers = _workers()
+    workers = cpu_count(8)
     waiting = enumerate(part.stream(part.rows))
     with ThreadPoolExecutor(workers) as pool:
         while items := list(islice(waiting, _CHUNK * workers)):
@@ -385,9 +385,3 @@ def _auto_size(undecoded: UndecodedDataSet) -> int:
         except ImageError:  # reported on decoding
             continue
     return max(_SMALLEST_SIDE, min(AUTO_SIZE, int(statistics.median(sides)))) if sides else AUTO_SIZE
-
-
-def _workers() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(8, len(os.sched_getaffinity(0)))
-    return min(8, os.cpu_count() or 1)

@@ -31,6 +31,7 @@ from thirtytwo.data import cache_eviction
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
+from thirtytwo.machine import cpu_count
 
 FORMAT = 2
 _RECENT_SECONDS = 2.0
@@ -107,7 +108,7 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
         remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
         key = _read_key(remembered)
         if key is None:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(cpu_count(4)) as pool:
                 hashes = list(pool.map(_hash, files))
             key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
             if time.time() - newest / 1e9 > _RECENT_SECONDS:

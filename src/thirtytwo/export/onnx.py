@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.inference.model_file import KNOWN_SCORE, METADATA_KEY, ModelInfo
-from thirtytwo.io import written_whole
+from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
+from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.models import Net
 from thirtytwo.models.base import bent_logits
 from thirtytwo.process import quiet_loggers
@@ -100,7 +100,7 @@ def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.flo
     proto.producer_name, proto.producer_version = "thirtytwo", info.version
     strip_exporter_notes(proto)
     onnx.checker.check_model(proto)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 
 
@@ -119,5 +119,5 @@ def rewrite_info(path: Path, info: ModelInfo) -> None:
     """Replace the metadata of the model file at `path` by `info`, atomically."""
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(model.SerializeToString())

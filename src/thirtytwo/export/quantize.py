@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from thirtytwo.errors import ExportError
-from thirtytwo.io import written_whole
+from thirtytwo.io import atomic_write
 from thirtytwo.registry import Registry
 
 Weights = Literal["float16", "int8"]
@@ -55,7 +55,7 @@ def shrink_onnx(source: Path, target: Path, weights: Weights) -> None:
     graph.initializer.extend(initializers)
     graph.node.extend([*unpack_nodes, *old])
     onnx.checker.check_model(model)
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import ModelFileError, require
-from thirtytwo.inference.model_file import KNOWN_SCORE, METADATA_KEY, ModelInfo, open_session
-from thirtytwo.io import written_whole
+from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
+from thirtytwo.io import METADATA_KEY, atomic_write
 
 FEATURES, HEATMAPS = "features", "heatmaps"
 _WEIGHTED_MAPS = "ndhw,nd->nhw"
@@ -87,7 +87,7 @@ def write_probe_model(
     graph.output.extend(helper.make_tensor_value_info(name, floats, shape) for name, shape in outputs.items())
     helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
     model.producer_name, model.producer_version = "thirtytwo", info.version
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
         _check_runs(temporary, info, base)
 

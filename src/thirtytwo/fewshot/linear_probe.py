@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from thirtytwo.fewshot.graph import write_probe_model
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.machine import package_version
 from thirtytwo.rundir import Predictions
 
 PENALTY = 1e-3
@@ -170,7 +170,7 @@ def teach(classifier: Classifier, images: Mapping[str, Sequence[Pixels]], *, see
             "architecture": f"{classifier.info.architecture}, linear probe",
             "dataset": f"{len(labels)} images, on features of {classifier.info.dataset}",
             "accuracy": None,
-            "version": version("thirtytwo"),
+            "version": package_version("thirtytwo"),
         }
     )
     return Taught(

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
-from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, REQUIRED_OUTPUTS, ModelInfo, cpu_count, open_session
+from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
+from thirtytwo.machine import cpu_count
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -92,7 +93,7 @@ class Classifier:
 
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
         self.path = Path(path)
-        self._threads = threads or cpu_count()
+        self._threads = threads or cpu_count(MOST_THREADS)
         opened = open_session(self.path, threads=self._threads)
         self.session: InferenceSession = opened[0]
         self.info: ModelInfo = opened[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thirtytwo.errors import ModelFileError
+from thirtytwo.io import METADATA_KEY
+from thirtytwo.machine import cpu_count, cpu_name
+from thirtytwo.text import first_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-METADATA_KEY = "thirtytwo"
 INPUT = "images"
+MOST_THREADS = 16
+"""Default maximum number of CPU threads of one run."""
 REQUIRED_OUTPUTS = ("probabilities", "logits")
 KNOWN_SCORE = "known_score"
 _USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
@@ -72,19 +75,13 @@ def open_session(path: Path | str, *, threads: int | None = None) -> tuple[Infer
     Raises:
         ModelFileError: the file is missing, damaged, not ONNX or not a thirtytwo model.
     """
-    session = _session(Path(path), threads or cpu_count(), optimize=True)
+    session = _session(Path(path), threads or cpu_count(MOST_THREADS), optimize=True)
     return session, _checked_info(session, Path(path))
 
 
 def read_info(path: Path | str) -> ModelInfo:
     """Read the metadata of a model file; raises the errors of `open_session`."""
     return _checked_info(_session(Path(path), 1, optimize=False), Path(path))
-
-
-def cpu_count(maximum: int = 16) -> int:
-    """Number of CPU cores this process may use, at most `maximum`."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(maximum, available))
 
 
 def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
@@ -109,7 +106,7 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         size = path.stat().st_size
-        found = "it is empty" if size == 0 else f"ONNX Runtime reports: {_first_line(error)}"
+        found = "it is empty" if size == 0 else f"ONNX Runtime reports: {first_line(error)}"
         raise ModelFileError(
             f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
             "The file is damaged or has another format; copy it again or train again.",
@@ -153,11 +150,6 @@ def _graph_problem(session: InferenceSession, info: ModelInfo) -> str | None:
         if isinstance(columns, int) and columns != len(info.classes):
             return f"output {name!r} has {columns} columns for {len(info.classes)} classes"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
 
 
 BATCH = 32
@@ -208,8 +200,8 @@ def time_models(paths: Sequence[Path], rounds: int = ROUNDS) -> list[Timing]:
 
 def where_timed() -> str:
     """Describe the machine: processor, threads and runtime."""
-    threads = cpu_count()
-    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}, ONNX Runtime"
+    threads = cpu_count(MOST_THREADS)
+    return f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}, ONNX Runtime"
 
 
 def _milliseconds(session: InferenceSession, batch: npt.NDArray[np.uint8]) -> float:
@@ -217,13 +209,3 @@ def _milliseconds(session: InferenceSession, batch: npt.NDArray[np.uint8]) -> fl
     started = time.perf_counter()
     session.run(["probabilities"], {INPUT: batch})
     return 1000.0 * (time.perf_counter() - started) / len(batch)
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -18,6 +18,7 @@ from torch import Tensor
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
+from thirtytwo.io import METADATA_KEY
 from thirtytwo.models.base import MODELS, Net, modes_kept
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
@@ -27,7 +28,6 @@ from thirtytwo.rundir import RunDir
 KEY = "transfer.pretrained"
 IMAGENET = "imagenet"
 """Use the weights packaged for this architecture, else timm's from the hub."""
-METADATA = "thirtytwo"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 MAX_LISTED = 4
 MAX_LINE_LENGTH = 150
@@ -159,7 +159,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a .safetensors file and thirtytwo's metadata."""
     try:
         with safe_open(file, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
             return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise RunError(

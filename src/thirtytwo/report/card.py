@@ -8,7 +8,7 @@ from typing import Any
 from thirtytwo.errors import require
 from thirtytwo.io import write_text
 from thirtytwo.report.page import METRICS, NOT_SHARES
-from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity
+from thirtytwo.report.run_record import RunRecord, gather
 from thirtytwo.report.sections import (
     calibration_table,
     corruption_table,
@@ -18,7 +18,7 @@ from thirtytwo.report.sections import (
     unknown_table,
 )
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 HUB_METRICS: tuple[tuple[str, str, str], ...] = (

@@ -16,11 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability, wilson
+from thirtytwo.text import percent, shorten
 
 MAX_LABELED_CLASSES = 120
 """Maximum number of classes for which a confusion matrix shows names."""
 MAX_MATRIX_CLASSES = 200
 """Maximum number of classes for which a confusion matrix is drawn."""
+
+
+MOST_LETTERS = 31
+"""Maximum length of a class name in a chart."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def confusion_chart(
     labels = sorted(set(groups)) if grouped else names if width <= MAX_LABELED_CLASSES else []
     if grouped:
         font = 12.0
-    longest = max((len(_short(label)) for label in labels), default=0)
+    longest = max((len(shorten(label, MOST_LETTERS)) for label in labels), default=0)
     margin = 30.0 + longest * font * 0.56
     side = cell * width
     kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
@@ -172,7 +177,7 @@ def confusion_chart(
             line = margin + cell * start
             parts.append(f'<path class="rule" d="M{margin} {line}h{side}M{line} {margin}v{side}"/>')
         if labels:
-            text, style = escape(_short(label)), f'style="font-size:{font}px"'
+            text, style = escape(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
             parts.append(f'<text class="end" {style} x="{margin - 6}" y="{middle + font * 0.35:.1f}">{text}</text>')
             turned = f"translate({middle + font * 0.35:.1f} {margin - 6}) rotate(-90)"
             parts.append(f'<text {style} transform="{turned}">{text}</text>')
@@ -181,7 +186,7 @@ def confusion_chart(
         count, part, right = int(ordered[row, column]), float(share[row, column]), row == column
         depth = 0.12 + 0.88 * part if right else 0.08 + 0.92 * (part / most) ** 0.7
         outcome = "correct" if right else f"predicted as {names[column]}"
-        title = escape(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent_of(part)})")
+        title = escape(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part, 1)})")
         x, y = margin + cell * column, margin + cell * row
         parts.append(
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '
@@ -209,11 +214,6 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def percent_of(share: float) -> str:
-    """A fraction as `5.6%`."""
-    return f"{100 * share:.1f}%"
 
 
 def _epoch_ticks(low: float, high: float) -> list[float]:
@@ -245,10 +245,6 @@ def _spans(labels: Sequence[str]) -> list[tuple[str, int, int]]:
         else:
             spans.append((label, position, 1))
     return spans
-
-
-def _short(name: str, most: int = 31) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _open(width: float, height: float, title: str, kind: str, more: str = "", role: str = "img") -> str:

@@ -18,7 +18,6 @@ from thirtytwo.report.comparison_tables import (
     disagreement_title,
     group_name,
     metrics_table,
-    p_text,
     pair_text,
     pairs_table,
     picture_name,
@@ -30,8 +29,8 @@ from thirtytwo.report.comparison_tables import (
     verdict,
 )
 from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
-from thirtytwo.report.run_record import interval, percent
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.text import p_value as format_p
 
 MAX_IMAGES = 12
 MAX_IMAGES_OF_MANY_GROUPS = 6
@@ -99,7 +98,7 @@ def _difference_chart(found: Comparison) -> str:
             f"{found.runs[pair.first].letter} − {found.runs[pair.second].letter}",
             pair.test.difference,
             *pair.test.ci95,
-            f"{pair_text(found, pair)} p {p_text(pair.test.p_value)} uncorrected",
+            f"{pair_text(found, pair)} p {format_p(pair.test.p_value)} uncorrected",
         )
         for pair in pairs
     ]

@@ -11,8 +11,9 @@ from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.model_file import BATCH
 from thirtytwo.report.comparison import LEVEL, Comparison, Contender, Group, Pair
 from thirtytwo.report.page import METRICS, NOT_SHARES
-from thirtytwo.report.run_record import duration, interval, percent, quantity
 from thirtytwo.report.seeds import SECONDS, spread_texts
+from thirtytwo.text import duration, interval, percent, points, quantity
+from thirtytwo.text import p_value as format_p
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
 METHODS = (
@@ -105,9 +106,9 @@ def pairs_table(found: Comparison) -> Table:
                 Cell(f"{test.only_second:,}", value=test.only_second),
                 Cell(f"{test.both_wrong:,}", value=test.both_wrong),
                 Cell(percent(test.same_answer / test.count, 1), value=test.same_answer),
-                Cell(p_text(test.p_value), value=test.p_value),
-                Cell(p_text(test.p_exact), value=test.p_exact),
-                *([Cell(p_text(pair.p_adjusted), value=pair.p_adjusted)] if several else []),
+                Cell(format_p(test.p_value), value=test.p_value),
+                Cell(format_p(test.p_exact), value=test.p_exact),
+                *([Cell(format_p(pair.p_adjusted), value=pair.p_adjusted)] if several else []),
             )
         )
     return Table((*columns, "Same prediction", "p", "p, exact", *(["p, Holm"] if several else [])), tuple(rows))
@@ -138,7 +139,7 @@ def recipes_table(found: Comparison) -> Table:
             Cell(f"{group_name(found, found.groups[pair.first])} − {group_name(found, found.groups[pair.second])}"),
             Cell(points(pair.test.difference)),
             Cell(_ends(pair.test.ci95)),
-            Cell(p_text(pair.test.p_value)),
+            Cell(format_p(pair.test.p_value)),
         )
         for pair in found.group_pairs
     ]
@@ -247,19 +248,8 @@ def picture_name(found: Comparison, position: int) -> str:
     return f"row {int(predictions.rows[position])}"
 
 
-def points(difference: float, *, signed: bool = True) -> str:
-    """A difference of two fractions in percentage points: `+0.52 points`."""
-    shown = f"{100 * difference:{'+' if signed else ''}.2f}"
-    return f"{'0.00' if float(shown) == 0 else shown} points".replace("-", "−")
-
-
-def p_text(p_value: float) -> str:
-    """A p value, formatted."""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
 def _relation(p_value: float) -> str:
-    return p_text(p_value) if p_value < 0.001 else f"= {p_text(p_value)}"
+    return format_p(p_value) if p_value < 0.001 else f"= {format_p(p_value)}"
 
 
 def _letters(runs: Sequence[Contender]) -> tuple[str, ...]:

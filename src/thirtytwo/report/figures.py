@@ -13,7 +13,7 @@ import numpy as np
 
 from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
-from thirtytwo.io import written_whole
+from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.sections import display_name, reliability_before
 
@@ -53,7 +53,7 @@ def save_figures(directory: Path, drawings: Sequence[tuple[str, Callable[[], Any
             figure.set_layout_engine(None)  # computed once, not for each file
             for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
                 path = directory / (name + suffix)
-                with written_whole(path) as temporary:
+                with atomic_write(path) as temporary:
                     figure.savefig(temporary, **options)
                 written.append(path)
     return written

@@ -17,7 +17,7 @@ from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
-from thirtytwo.report.run_record import RunRecord, duration, gather, interval, percent, quantity, typed_commands
+from thirtytwo.report.run_record import RunRecord, gather, typed_commands
 from thirtytwo.report.sections import (
     calibration_table,
     corruption_table,
@@ -28,6 +28,7 @@ from thirtytwo.report.sections import (
     unknown_table,
 )
 from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.text import duration, interval, percent, quantity
 
 MAX_PAIRS = 12
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)

@@ -148,43 +148,5 @@ def _out_of_sample(
     return found
 
 
-def percent(value: float, digits: int = 2) -> str:
-    """0.9342 as `93.42%`."""
-    return f"{100 * value:.{digits}f}%"
-
-
-def interval(ci95: list[float], *, as_percent: bool = True, digits: int | None = None) -> str:
-    """Both ends of an interval, with the unit once: `92.92–93.89%` or `0.201–0.224`."""
-    low, high = ci95
-    if as_percent:
-        places = 2 if digits is None else digits
-        return f"{100 * low:.{places}f}–{100 * high:.{places}f}%"
-    places = 3 if digits is None else digits
-    return f"{low:.{places}f}–{high:.{places}f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in readable units: `14.2 s`, `12 min 5 s`, `3 h 20 min`."""
-    if seconds is None or not math.isfinite(seconds):
-        return "not recorded"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
-def quantity(value: float | None) -> str:
-    """Large counts in readable units: `2.0 million`, `1.3 billion`, `640`."""
-    if value is None:
-        return "not recorded"
-    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if value >= size:
-            return f"{value / size:.2f} {name}"
-    return f"{value:,.0f}"
-
-
 def _finite(row: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if math.isfinite(value)}

@@ -12,7 +12,8 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.label_issues import suspect_labels
 from thirtytwo.evaluation.metrics import Reliability
 from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, locate, picture_name
-from thirtytwo.report.run_record import RunRecord, duration, interval, percent, quantity
+from thirtytwo.report.run_record import RunRecord
+from thirtytwo.text import duration, interval, percent, quantity
 
 STAGES = (("before", "As trained"), ("temperature_only", "Temperature only"), ("after", "Calibrated"))
 

@@ -12,8 +12,8 @@ from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
 from thirtytwo.report.page import METRICS, NOT_SHARES
-from thirtytwo.report.run_record import duration, interval, percent
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
+from thirtytwo.text import duration, interval, percent
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"

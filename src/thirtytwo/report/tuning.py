@@ -12,7 +12,7 @@ from typing import Any
 
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import require
-from thirtytwo.io import written_whole
+from thirtytwo.io import atomic_write
 from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
 METRICS = MONITORS
@@ -84,7 +84,7 @@ class Tuning:
 
 def write_trials(path: Path, tuning: Tuning) -> None:
     """Write `trials.csv`: one row per trial; missing values are empty."""
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", "outcome", *METRICS, "epochs", "seconds", *tuning.keys, "reason"])
         for trial in tuning.trials:

@@ -29,7 +29,8 @@ from thirtytwo.inference.classifier import (
     default_model,
     find_model,
 )
-from thirtytwo.inference.model_file import cpu_count
+from thirtytwo.inference.model_file import MOST_THREADS
+from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
 from thirtytwo.serve.metrics import Metrics
@@ -69,7 +70,7 @@ class Service:
     """
 
     def __init__(self, models: dict[str, Path], settings: Settings) -> None:
-        self._threads = settings.threads or cpu_count()
+        self._threads = settings.threads or cpu_count(MOST_THREADS)
         self.settings = settings
         self.limits = RequestLimits(settings.queue, settings.max_held_mb, self._seconds_per_image)
         self.metrics = Metrics(lambda: self.limits.images, settings.max_batch)

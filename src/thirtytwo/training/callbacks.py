@@ -19,9 +19,9 @@ from torch import Tensor
 
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DivergedError
-from thirtytwo.io import written_whole
+from thirtytwo.io import atomic_write
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_printable
+from thirtytwo.text import as_printable, duration
 from thirtytwo.training.hardware import Meter
 
 HISTORY_COLUMNS = (
@@ -186,7 +186,7 @@ class HistoryCallback(lightning.Callback):
             return
         steps_left = self._total_steps - trainer.global_step
         left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
-        tell(f"epoch {epoch}  {metrics}  about {_duration(left)} left")
+        tell(f"epoch {epoch}  {metrics}  about {duration(left)} left")
 
 
 def tell(text: str) -> None:
@@ -207,14 +207,8 @@ def _line(row: Mapping[str, float], epochs: int) -> str:
     ]
     if "val_accuracy" in row:
         parts.append(f"validation {row['val_accuracy']:.1%}")
-    parts += [f"{row['images_per_second']:,.0f} images/s", _duration(row["seconds"])]
+    parts += [f"{row['images_per_second']:,.0f} images/s", duration(row["seconds"])]
     return "  ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -228,7 +222,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with written_whole(Path(path)) as temporary:
+        with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
 

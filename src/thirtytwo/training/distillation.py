@@ -14,10 +14,10 @@ from torch import Tensor
 
 from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import RecipeError, RunError, require
+from thirtytwo.io import METADATA_KEY
 from thirtytwo.models.base import trained_net
 from thirtytwo.rundir import RunDir
 
-METADATA = "thirtytwo"
 KEY = "train.distill.run"
 
 
@@ -88,7 +88,7 @@ def _from_weights(
 ) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     try:
         with safe_open(run.weights, framework="pt") as file:
-            metadata = json.loads(file.metadata()[METADATA])
+            metadata = json.loads(file.metadata()[METADATA_KEY])
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
     net = trained_net(run, len(metadata["classes"])).requires_grad_(False).to(device)
@@ -106,7 +106,7 @@ def _from_onnx(file: Path) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     runtime: Any = require("onnxruntime", "train")
     try:
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     except Exception as error:  # a damaged file fails in many ways
         raise RunError(
             f"{file} is not a model file of thirtytwo or is damaged: {error}.",

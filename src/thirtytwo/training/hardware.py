@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.machine import cpu_count, cpu_name, memory_gb, peak_memory_mb
 from thirtytwo.process import is_owned
 
 MALLOC_MMAP_MAX = -4
@@ -155,45 +154,12 @@ def _keep_freed_memory() -> list[Choice]:
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, cores, memory in GB, GPU and operating system, for `environment.json`."""
     return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": _memory_gb(),
+        "cpu": cpu_name(),
+        "cores": cpu_count(),
+        "memory_gb": memory_gb(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def peak_memory_mb() -> float | None:
-    """Peak memory of this process since its start, in MB; None where the system does not report it."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 SAMPLE_INTERVAL = 0.1

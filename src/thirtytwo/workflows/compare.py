@@ -16,7 +16,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.model_file import Timing, time_models, where_timed
-from thirtytwo.io import write_json, write_text
+from thirtytwo.io import free_path, write_json, write_text
 from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.page import METRICS
@@ -61,7 +61,7 @@ def compare(
     """
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
-    place = Path(out) if out is not None else _fresh(DEFAULT_OUT)
+    place = Path(out) if out is not None else free_path(DEFAULT_OUT)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise OutputError(f"{place} exists and is not empty.", "Choose another directory with --out.")
     named = [runs] if isinstance(runs, (str, Path)) else runs
@@ -278,12 +278,3 @@ def _indices(predictions: Predictions, images: ImageSet) -> np.ndarray[Any, np.d
     if labels != [predictions.classes[truth] for truth in predictions.truth.tolist()]:
         return None
     return found
-
-
-def _fresh(path: Path) -> Path:
-    """`path`, or the first of `path-2`, `path-3`, … that does not exist."""
-    number, fresh = 1, path
-    while fresh.exists():
-        number += 1
-        fresh = path.with_name(f"{path.name}-{number}")
-    return fresh

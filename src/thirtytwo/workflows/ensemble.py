@@ -23,6 +23,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.io import slug
 from thirtytwo.models import Net
 from thirtytwo.models.ensemble import (
     NAME,
@@ -41,7 +42,7 @@ from thirtytwo.training.hardware import Hardware, Meter, choose_hardware
 from thirtytwo.workflows.compare import compare
 from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, begin, load_net, score_and_export
 from thirtytwo.workflows.provenance import Provenance, check_members
-from thirtytwo.workflows.records import progress_logger, record, slug
+from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
 
 

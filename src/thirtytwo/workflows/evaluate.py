@@ -23,13 +23,14 @@ from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import check_thresholded, ood_record, ood_sets
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.io import slug
 from thirtytwo.rundir import Predictions, RunDir, alone
 from thirtytwo.tensors import preserved
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.workflows.finish import Means, Scored, calibration_of, load_net, score
 from thirtytwo.workflows.loading import OtherImages, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import progress_logger, slug, touch_test
+from thirtytwo.workflows.records import progress_logger, touch_test
 from thirtytwo.workflows.report import write_pages
 
 KEPT = ("accuracy_tta", "conformal", "unknown")

@@ -14,7 +14,7 @@ from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.io import check_free, written_whole
+from thirtytwo.io import atomic_write, check_writable
 from thirtytwo.rundir import RunDir, writing_at
 from thirtytwo.tensors import preserved
 
@@ -88,8 +88,8 @@ def export_model(
     target = Path(out) if out is not None else _default_target(source, form.ending)
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
-    check_free(target, force=force)
-    with writing_at(target), written_whole(target) as temporary:
+    check_writable(target, force=force)
+    with writing_at(target), atomic_write(target) as temporary:
         form.write(source, temporary)
         if not form.same_contract:
             return Exported(target, source, None, f"{kind} is not a model file of thirtytwo")

@@ -32,14 +32,15 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity, parity_record
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import write_bytes
+from thirtytwo.io import METADATA_KEY, write_bytes
+from thirtytwo.machine import package_version
 from thirtytwo.models import Net
 from thirtytwo.models.base import trained_net
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, Meter
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import final_record, touch_test, version
+from thirtytwo.workflows.records import final_record, touch_test
 from thirtytwo.workflows.report import write_pages
 
 PARITY_IMAGES = 512
@@ -281,7 +282,7 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
             "architecture": " ".join([recipe.model.name, *_architecture(recipe)]),
             "dataset": dataset.name,
             "accuracy": None,
-            "version": version("thirtytwo"),
+            "version": package_version("thirtytwo"),
         }
     )
 
@@ -295,7 +296,7 @@ def _architecture(recipe: Recipe) -> list[str]:
 def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_bytes(run.weights, save(tensors, metadata={"thirtytwo": info.model_dump_json()}))
+    write_bytes(run.weights, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
 
 
 def load_net(run: RunDir) -> tuple[Net, ModelInfo]:

@@ -6,8 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ from thirtytwo.data.run_data import PARTS
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.io import slug
+from thirtytwo.machine import package_version
 from thirtytwo.models import Net
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.callbacks import tell
@@ -46,7 +46,7 @@ def record(
     return {
         "command": shlex.join(words),
         "started": started.isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
+        "versions": {name: package_version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         "hardware": describe_machine(hardware.device),
         "device": hardware.device.type,
         "choices": [vars(choice) for choice in hardware.choices],
@@ -202,14 +202,6 @@ def default_path(data: str, recipe: str | Path, seed: int) -> Path:
     return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
 
 
-def slug(text: str) -> str:
-    """The last part of a name or path, as a valid file name."""
-    last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
-    if last in (".", ".."):  # a hidden or misleading name
-        last = Path(text).resolve().name or "data"
-    return "".join(char if char.isalnum() or char in "-_." else "-" for char in last)
-
-
 def flops(net: Net, size: int) -> int | None:
     """Floating-point operations of the forward pass of one image (a multiply-add counts as two)."""
     device = next(net.parameters()).device
@@ -219,14 +211,6 @@ def flops(net: Net, size: int) -> int | None:
     except (RuntimeError, NotImplementedError):
         return None
     return int(counter.get_total_flops())
-
-
-def version(package: str) -> str:
-    """The installed version of a package."""
-    try:
-        return installed_version(package)
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def discard(text: str) -> None:

@@ -9,7 +9,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.io import check_free, write_text
+from thirtytwo.io import check_writable, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
 from thirtytwo.report.page import render, write_page
@@ -46,7 +46,7 @@ def write_report(
     directory = RunDir.open(Path(run))
     target = None if out is None else Path(out)
     if target is not None:
-        check_free(target, force=force)
+        check_writable(target, force=force)
     with directory.writing() if target is None else writing_at(target):
         recipe = directory.read_recipe()
         parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if pictures else None

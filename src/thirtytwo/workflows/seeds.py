@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
+from thirtytwo.io import slug
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 from thirtytwo.workflows.finish import Run
-from thirtytwo.workflows.records import progress_logger, slug
+from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.train import train
 
 

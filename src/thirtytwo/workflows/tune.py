@@ -19,13 +19,13 @@ import torch
 from thirtytwo.config.recipe import TUNED, Precision, Recipe, read_recipe, read_recipe_values
 from thirtytwo.config.recipe import Monitor as Metric
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
-from thirtytwo.io import write_text
+from thirtytwo.io import slug, write_text
 from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserved
 from thirtytwo.training.fit import fit
 from thirtytwo.workflows.finish import Plan
-from thirtytwo.workflows.records import progress_logger, slug
+from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
 from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
 from thirtytwo.workflows.train import settle

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import image_grid, matrix, percent, title
+from thirtytwo.app.components import image_grid, matrix, title
 from thirtytwo.app.launch import release_pages
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.explore import class_counts
@@ -26,7 +26,7 @@ from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
 from thirtytwo.report.gallery import locate, picture_name
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, percent
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
@@ -149,7 +149,7 @@ def _show_run() -> None:
     low, high = wilson(correct, count)
     st.metric(
         f"accuracy on {count:,} images ({as_markdown(split)})",
-        percent(correct / count),
+        percent(correct / count, 1),
         f"95 % interval {100 * low:.1f}–{100 * high:.1f} %",
         delta_color="off",
         delta_arrow="off",
@@ -212,8 +212,8 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
 def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
     row = _row(predictions, position)
     if row["true"] == row["predicted"]:
-        return str(row["true"]), percent(row["confidence"])
-    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'])}"
+        return str(row["true"]), percent(row["confidence"], 1)
+    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'], 1)}"
 
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app.components import choose_model, image_grid, matrix, percent, show_error, title
+from thirtytwo.app.components import choose_model, image_grid, matrix, show_error, title
 from thirtytwo.app.display import classify, view
 from thirtytwo.app.images import InputImage, as_images, upload_field
 from thirtytwo.app.library import Entry, load_classifier, save_probe
@@ -18,7 +18,7 @@ from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import LEAST, Taught, teach
 from thirtytwo.images.decode import Pixels, load_image
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, percent
 
 _CLASS_IMAGES, _CLASS_IDS, _PROBE = "groups", "group-numbers", "probe"
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
@@ -130,7 +130,7 @@ def _show_results(probe: Taught, entry: Entry, images: Sequence[InputImage]) -> 
     count = len(probe.held_out.truth)
     st.metric(
         f"accuracy in {probe.folds}-fold cross-validation, {count} images",
-        percent(accuracy["value"]),
+        percent(accuracy["value"], 1),
         f"95 % interval {100 * low:.0f}–{100 * high:.0f} %",
         delta_color="off",
         delta_arrow="off",
@@ -180,7 +180,7 @@ def _show_misclassified(probe: Taught, images: Sequence[InputImage]) -> None:
             (
                 view(images[index].data),
                 f"{names[predictions.truth[index]]} → {names[predictions.predicted[index]]}",
-                f"{percent(float(predictions.confidence[index]))} confidence · {images[index].name}",
+                f"{percent(float(predictions.confidence[index]), 1)} confidence · {images[index].name}",
             )
             for index in wrong[:_MAX_ERRORS].tolist()
         )

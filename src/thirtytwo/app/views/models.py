@@ -24,9 +24,8 @@ from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.report.run_record import interval, percent
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, interval, percent
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
@@ -147,7 +146,7 @@ def _show_run(run: RunDir, number: int) -> None:
         rows = [
             {
                 "metric": label,
-                "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"]),
+                "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"], 1),
                 "95 % interval": interval(metric["ci95"], as_percent=key != "ece"),
             }
             for key, label in _METRICS.items()

@@ -1,0 +1,62 @@
+"""The machine that the program runs on: processor, cores, memory, and installed packages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Names of the address that only this machine can reach."""
+
+
+def cpu_name() -> str:
+    """Name of the processor, such as `AMD EPYC 7763 64-Core Processor`."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cpu_count(most: int | None = None) -> int:
+    """Number of CPU cores that this process may use, at least 1 and at most `most`."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available if most is None else min(most, available))
+
+
+def memory_gb() -> float | None:
+    """Main memory in GB (10⁹ bytes); None where the system does not report it."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def peak_memory_mb() -> float | None:
+    """Peak memory of this process since its start in MB (10⁶ bytes); None where the system does not report it."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package; `0+unknown` where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a while to import
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "0+unknown"
