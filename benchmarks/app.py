@@ -3,7 +3,7 @@
     python benchmarks/app.py --model runs/cifar10 [--repeats 5]
 
 Each start is a new process with a warm disk cache (one earlier start is not counted). Memory is the peak of the app's
-process, with every page opened and `PICTURES` images classified with heatmaps.
+process, with every page opened and `MAX_IMAGES` images classified with heatmaps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from predict import hardware
 
 RESULTS = Path(__file__).parent / "results" / "app.json"
-PICTURES = 24
+MAX_IMAGES = 24
 PAGES = ("compare", "explore", "models", "teach")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -73,7 +73,7 @@ def main() -> int:
         "median_page_ready": round(statistics.median(one["page"] for one in counted), 2),
         "memory_mb_at_start": round(statistics.median(one["memory"] for one in counted)),
         "memory_mb_after_use": round(counted[-1]["used"]),
-        "pictures": PICTURES,
+        "pictures": MAX_IMAGES,
         "n": options.repeats,
         "hardware": hardware(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -118,7 +118,7 @@ def use(page: Any, address: str, pid: int) -> float:
     most = 0.0
     with tempfile.TemporaryDirectory() as folder:
         files = []
-        for number in range(PICTURES):
+        for number in range(MAX_IMAGES):
             small = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
             files.append(Path(folder) / f"{number}.jpg")
             Image.fromarray(small).resize((1600, 1200), Image.Resampling.BICUBIC).save(files[-1])

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from thirtytwo.config.recipe import Recipe, resolve_recipe
 from thirtytwo.io import write_json
 from thirtytwo.models import MODELS
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.hardware import Hardware, choose_hardware, describe_machine
 
@@ -71,7 +71,7 @@ TORCHVISION: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 }
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of augmentation.")
     parser.add_argument("--batch", type=int, default=128)

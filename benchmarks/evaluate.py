@@ -26,16 +26,16 @@ import torch
 from thirtytwo.data.load import load_dataset
 from thirtytwo.evaluation.scoring import SCORE_BATCH
 from thirtytwo.io import write_json
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalised
+from thirtytwo.tensors import normalize
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.finish import load_net
+from thirtytwo.workflows.finish import load_network_and_info
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time of evaluating a run beyond the forward pass.")
     parser.add_argument("runs", nargs="*", type=Path, help="finished run directories")
@@ -86,7 +86,7 @@ def measure(path: Path, root: Path, repeats: int) -> dict[str, Any]:
 
 def forward_seconds(run: RunDir, spec: str, root: Path) -> float:
     """Seconds of the forward pass over the test images."""
-    net, info = load_net(run, run.read_recipe())
+    net, info = load_network_and_info(run, run.read_recipe())
     hardware = choose_hardware(run.read_recipe().train, "cpu")
     test = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize).test
     assert test is not None
@@ -95,7 +95,7 @@ def forward_seconds(run: RunDir, spec: str, root: Path) -> float:
     total = 0.0
     with torch.inference_mode():
         for start in range(0, len(pixels), SCORE_BATCH):
-            batch = normalised(pixels[start : start + SCORE_BATCH], info.mean, info.std)
+            batch = normalize(pixels[start : start + SCORE_BATCH], info.mean, info.std)
             batch = batch.contiguous(memory_format=hardware.memory_format)
             started = time.perf_counter()
             net(batch)

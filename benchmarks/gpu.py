@@ -173,15 +173,15 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
 
     from thirtytwo.rundir import RunDir
     from thirtytwo.training.fit import fit
-    from thirtytwo.workflows.finish import begin
-    from thirtytwo.workflows.train import settle
+    from thirtytwo.workflows.finish import write_plan
+    from thirtytwo.workflows.train import prepare
 
     changes = {**changes, **TINY} if options.tiny else changes
-    plan = settle(data, recipe, changes, "auto", Path(options.data_root))
+    plan = prepare(data, recipe, changes, "auto", Path(options.data_root))
     if options.tiny:
         plan = replace(plan, parts=replace(plan.parts, test=plan.parts.test.take(np.arange(100))))
     with kept_or_temporary(options) as folder:
-        directory = begin(plan, RunDir.create(folder / "run"))
+        directory = write_plan(plan, RunDir.create(folder / "run"))
         clock = time.perf_counter()
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=True)
         if plan.hardware.device.type == "cuda":

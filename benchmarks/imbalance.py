@@ -18,7 +18,7 @@ from typing import Any
 
 import thirtytwo
 from thirtytwo.io import write_json
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "imbalance.json"
@@ -38,7 +38,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 }
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> int:
     parser = argparse.ArgumentParser(description="Options for rare classes on long-tailed CIFAR-10.")
     parser.add_argument("--data", default="cifar10?imbalance=100")

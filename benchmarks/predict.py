@@ -106,14 +106,15 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[P
     }
     few = pixels[:2048]
     settings, batch_size = max(
-        product(sessions, BATCH_SIZES), key=lambda pair: _rate(len(few), lambda: alone(sessions[pair[0]], few, pair[1]))
+        product(sessions, BATCH_SIZES),
+        key=lambda pair: _rate(len(few), lambda: exclusive(sessions[pair[0]], few, pair[1])),
     )
     session = sessions[settings]
-    expected = np.concatenate(alone(session, pixels, batch_size))
+    expected = np.concatenate(exclusive(session, pixels, batch_size))
     rates: dict[str, list[float]] = {"onnxruntime": [], "thirtytwo": []}
     for number in range(repeats):
         sides = [
-            ("onnxruntime", lambda: alone(session, pixels, batch_size)),
+            ("onnxruntime", lambda: exclusive(session, pixels, batch_size)),
             ("thirtytwo", lambda: _check(classifier, files, expected)),
         ]
         for side, run in sides if number % 2 == 0 else reversed(sides):
@@ -134,7 +135,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[P
     }
 
 
-def alone(session: Any, pixels: npt.NDArray[np.uint8], batch_size: int) -> list[npt.NDArray[np.float32]]:
+def exclusive(session: Any, pixels: npt.NDArray[np.uint8], batch_size: int) -> list[npt.NDArray[np.float32]]:
     """Probabilities `(batch, C)` of decoded arrays; requests the outputs that predicting needs."""
     outputs = list(REQUIRED_OUTPUTS)
     return [

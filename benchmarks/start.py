@@ -24,7 +24,7 @@ from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import hold_out
 from thirtytwo.io import write_json
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.tensors import channel_statistics, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.hardware import choose_hardware, describe_machine
@@ -32,7 +32,7 @@ from thirtytwo.training.hardware import choose_hardware, describe_machine
 RESULTS = Path(__file__).parent / "results" / "start.json"
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> int:
     parser = argparse.ArgumentParser(description="Seconds to the first training batch of CIFAR-10.")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))

@@ -25,7 +25,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import softmax
 from thirtytwo.evaluation.ood import class_mean, class_means
-from thirtytwo.fewshot import teach
+from thirtytwo.fewshot import fit_linear_probe
 from thirtytwo.fewshot.linear_probe import PENALTY, fit_head
 from thirtytwo.inference.classifier import Classifier, find_model
 from thirtytwo.io import write_json
@@ -124,7 +124,7 @@ def task(
         directions = parts["test"] / np.linalg.norm(parts["test"], axis=1, keepdims=True)
         note("nearest class mean", ((directions[seen] @ means.T).argmax(axis=1) == truth).mean())
 
-        taught = teach(
+        taught = fit_linear_probe(
             classifier, {str(one): list(train.images[rows[labels == at]]) for at, one in enumerate(names)}, seed=draw
         )
         shares = softmax(taught.head.logits(parts["test"][seen]), taught.info.temperature)

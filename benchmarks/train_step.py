@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import Recipe, read_recipe_values, resolve_recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.io import write_json
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import build_net, fit
+from thirtytwo.training.fit import build_network, fit
 from thirtytwo.training.hardware import choose_hardware, describe_machine
 from thirtytwo.training.optimizers import build_optimizer
 
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "train_step.json"
 SIDES = ("thirtytwo", "plain", "plain_sgd", "defaults")
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> None:
     parser = argparse.ArgumentParser(description="A training step compared with plain PyTorch loops.")
     parser.add_argument("--rounds", type=int, default=5)
@@ -125,7 +125,7 @@ def loop_step(options: argparse.Namespace) -> float:
     device = torch.device(options.device)
     precision = torch.float32 if defaults else getattr(torch, options.precision)
     layout = torch.contiguous_format if defaults else torch.channels_last
-    net = build_net(recipe, options.classes).to(device).to(memory_format=layout).train()
+    net = build_network(recipe, options.classes).to(device).to(memory_format=layout).train()
     optimizer: torch.optim.Optimizer
     if options.side == "plain":
         arithmetic = torch.bfloat16 if precision == torch.bfloat16 else torch.float32

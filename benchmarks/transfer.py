@@ -23,14 +23,14 @@ from typing import Any
 
 import thirtytwo
 from thirtytwo.io import write_json
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "transfer.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 
 
-@owned()  # with the command line's allocator setting
+@own_process()  # with the command line's allocator setting
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Pretrained weights compared with training from scratch, on few images."

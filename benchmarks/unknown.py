@@ -43,7 +43,7 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.finish import load_net
+from thirtytwo.workflows.finish import load_network_and_info
 from thirtytwo.workflows.loading import own_images
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
@@ -105,7 +105,7 @@ def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, An
     recipe, environment = run.read_recipe(), run.read_json(run.environment)
     spec = environment["data"]["spec"]
     hardware = choose_hardware(recipe.train, "cpu")
-    net, info = load_net(run, recipe)
+    net, info = load_network_and_info(run, recipe)
     scorer = Scorer(net, info.mean, info.std, hardware.device)
     data = load_run_data(run, root, image_size=info.input_size)
     own, held = data.dataset, own_images(data, "val", run)

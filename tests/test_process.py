@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from thirtytwo.process import hub_offline, is_owned, owned, quiet_loggers
+from thirtytwo.process import hub_offline, is_own_process, own_process, quiet_loggers
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_hub_is_asked_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_process_is_owned_for_a_while() -> None:
-    assert not is_owned()
-    with owned(), owned():
-        assert is_owned()
-    assert not is_owned()
+    assert not is_own_process()
+    with own_process(), own_process():
+        assert is_own_process()
+    assert not is_own_process()

@@ -27,21 +27,21 @@ from thirtytwo.data.run_data import RunData, load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import calibration_record
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_alarms
+from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_false_alarms
 from thirtytwo.export.onnx import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.decode import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_text
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import gather, typed_commands
+from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.workflows.finish import calibration_of
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import touch_test
+from thirtytwo.workflows.records import count_test_evaluation
 
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common; the other one's images are OOD data."""
@@ -81,7 +81,7 @@ def put(
     rule: str,
     data_root: Path | None,
     data: RunData | None = None,
-    net: Net | None = None,
+    net: Network | None = None,
 ) -> None:
     """Write the bundled file, its card and its report; `data` is the run's where it is at hand already.
 
@@ -96,7 +96,7 @@ def put(
         for folder in (BUNDLED, REPORTS):
             folder.mkdir(exist_ok=True)
         shutil.copyfile(copy.onnx, BUNDLED / f"{name}.onnx")
-        write_text(REPORTS / f"{name}.html", render(gather(copy, "test"), None, passed_on=True))
+        write_text(REPORTS / f"{name}.html", render(read_run_record(copy, "test"), None, passed_on=True))
         write_text(BUNDLED / f"{name}.md", card(copy, name, weights, rule))
 
 
@@ -105,7 +105,7 @@ class FileScorer:
     """Logits and features of a model file, as `evaluation.scoring.Scorer` gives those of a network."""
 
     session: Any
-    net: Net | None = None
+    net: Network | None = None
 
     def known_scores(self, features: np.ndarray, means: np.ndarray) -> np.ndarray:
         """How known images look, from their features."""
@@ -130,7 +130,12 @@ class FileScorer:
 
 
 def score(
-    run: RunDir, origin: RunDir, rule: str, data_root: Path | None, data: RunData | None = None, net: Net | None = None
+    run: RunDir,
+    origin: RunDir,
+    rule: str,
+    data_root: Path | None,
+    data: RunData | None = None,
+    net: Network | None = None,
 ) -> None:
     """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata; `origin` counts it."""
     session, info = open_session(run.onnx)
@@ -139,7 +144,7 @@ def score(
     data = data or load_run_data(run, data_root, image_size=info.input_size)
     if any(data.missing.values()):
         raise SystemExit(next(data.changes()))
-    dataset, parts, touches = data.dataset, data.parts, touch_test(origin)
+    dataset, parts, touches = data.dataset, data.parts, count_test_evaluation(origin)
     scorer, means = FileScorer(session, net), load_file(run.class_means)["class_means"]
     known = {}
     for split, pictures in (("val", parts.val), ("test", parts.test)):
@@ -157,7 +162,7 @@ def score(
     metrics["calibration"] |= selection_record(selections(recipe, run.read_json(run.environment)))
     metrics["calibration"]["before"] = before["before"]  # the file does not give logits with the curvature on
     others = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], data_root)
-    alarms = validation_alarms(known.get("val"), info)
+    alarms = validation_false_alarms(known.get("val"), info)
     told = {"validation": alarms, "test": known["test"], "sets": others}
     metrics["unknown"] = ood_record(partial(scorer.score_known, means=means), info, **told)  # type: ignore[arg-type]
     run.write_json(run.metrics, metrics)

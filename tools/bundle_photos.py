@@ -32,8 +32,8 @@ from thirtytwo.models.packaged import packaged_weights
 from thirtytwo.models.zero_shot import NAME, ZeroShot
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Meter, choose_hardware
-from thirtytwo.workflows.finish import Plan, begin, finish
+from thirtytwo.training.hardware import UsageMeter, choose_hardware
+from thirtytwo.workflows.finish import Plan, finish, write_plan
 from thirtytwo.workflows.records import record
 
 ROOT = Path(__file__).parents[1]
@@ -72,9 +72,9 @@ def main() -> int:
     plan = Plan(options.name, whole, large, recipe, hardware, None, about, split, root)
     run = RunDir.open(options.run) if (options.run / "recipe.toml").is_file() else RunDir.create(options.run)
     if not run.report.is_file():
-        begin(plan, run)
+        write_plan(plan, run)
         fitted = Fitted(net, MEAN, STD, epochs_of(result), float(result.get("seconds") or 0.0))
-        with Meter() as meter:
+        with UsageMeter() as meter:
             finish(plan, fitted, run, lambda text: print(text, flush=True), meter)
     put(options.name, run, "int8", "squash", root, RunData(whole, large), net=net)
     print(BUNDLED / f"{options.name}.onnx")

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.io import write_json
-from thirtytwo.models import MODELS, Net
+from thirtytwo.models import MODELS, Network
 
 TABLE = Path(__file__).resolve().parent.parent / "src" / "thirtytwo" / "models" / "networks.json"
 CLASSES = 10
@@ -63,7 +63,7 @@ def measure(name: str, options: dict[str, Any], sizes: tuple[int, ...] = SIZES) 
     }
 
 
-def description(name: str, net: Net) -> str:
+def description(name: str, net: Network) -> str:
     """The builder's docstring, or how an architecture of timm is adapted to small images."""
     if not net.choices:
         return (MODELS.get(name).__doc__ or "").partition("\n")[0]

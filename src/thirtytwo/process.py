@@ -84,7 +84,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def owned() -> Iterator[None]:
+def own_process() -> Iterator[None]:
     """Mark the process as exclusive to thirtytwo, as under the command line: irreversible settings may be changed."""
     global _owned
     before, _owned = _owned, True
@@ -94,6 +94,6 @@ def owned() -> Iterator[None]:
         _owned = before
 
 
-def is_owned() -> bool:
+def is_own_process() -> bool:
     """Whether the process is exclusive to thirtytwo."""
     return _owned

@@ -333,7 +333,7 @@ def holds_seeds(path: Path) -> bool:
     return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()
 
 
-def writing_at(path: Path) -> AbstractContextManager[None]:
+def lock_run_of(path: Path) -> AbstractContextManager[None]:
     """Lock the run directory that contains `path`; without such a directory, nothing is locked.
 
     Raises:
@@ -345,7 +345,7 @@ def writing_at(path: Path) -> AbstractContextManager[None]:
     return found.writing()
 
 
-def alone(work: Callable[P, R]) -> Callable[P, R]:
+def exclusive(work: Callable[P, R]) -> Callable[P, R]:
     """Decorator that locks the run directory given as first argument, or as `run`, while `work` runs.
 
     Raises:

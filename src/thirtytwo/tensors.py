@@ -30,7 +30,7 @@ def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...]
     return tuple(float(value) for value in mean.round(6)), tuple(float(value) for value in deviation.round(6))
 
 
-def normalised(
+def normalize(
     images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Normalize images uint8 `(N, H, W, 3)` to float `(N, 3, H, W)` in channels-last memory format.
@@ -69,17 +69,17 @@ def _numpy(generator: torch.Generator) -> np.random.Generator:
 
 
 @contextmanager
-def preserved() -> Iterator[None]:
+def preserve_torch_state() -> Iterator[None]:
     """Restore PyTorch's number of threads and random state, which training sets, on exit; also a decorator.
 
     State that libraries set when they are first imported stays.
     """
-    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserved_random():
+    with changed("threads", torch.get_num_threads, torch.set_num_threads), preserve_random_state():
         yield
 
 
 @contextmanager
-def preserved_random() -> Iterator[None]:
+def preserve_random_state() -> Iterator[None]:
     """Restore PyTorch's random state on exit."""
     with ExitStack() as stack:
         stack.enter_context(changed("random", torch.get_rng_state, torch.set_rng_state))

@@ -30,7 +30,7 @@ from thirtytwo.app.launch import release_pages
 from thirtytwo.app.settings import LOOPBACK, Settings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, confusion_rows, select
-from thirtytwo.inference.classifier import Prediction, Unreadable, bundled_models, load
+from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
 from thirtytwo.rundir import Predictions
 
 MAIN = Path(launch.__file__).with_name("main.py")
@@ -238,7 +238,7 @@ def test_agreement() -> None:
 
 
 def test_results_have_the_form_of_predict() -> None:
-    results = [prediction("cat"), Unreadable("b.png", "b.png is empty.")]
+    results = [prediction("cat"), UnreadableImage("b.png", "b.png is empty.")]
     assert json.loads(as_json(results, 1))[0]["predictions"] == [{"class": "cat", "confidence": 0.75}]
     rows = list(csv.DictReader(io.StringIO(as_csv(results, 1))))
     assert rows[0]["class_1"] == "cat"

@@ -13,11 +13,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from thirtytwo.augment import AUGMENTATIONS, Terms
-from thirtytwo.augment.augmenter import Augmenter, check_augment, erased, mixed
+from thirtytwo.augment.augmenter import Augmenter, check_augment, erased, mix
 from thirtytwo.augment.geometry import padded
 from thirtytwo.config.recipe import AugmentSettings, resolve_recipe
 from thirtytwo.errors import RecipeError, UnknownNameError
-from thirtytwo.tensors import generator_for, normalised
+from thirtytwo.tensors import generator_for, normalize
 
 CLASSES = ("cat", "dog", "frog")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -94,8 +94,8 @@ def test_everything_runs_on_the_device_of_the_images(changes: dict[str, Any]) ->
     images = augmenter(pixels, first, augmenter.lookup_tables(LABELS), 0, partial(generator_for, 0, 0))
     assert images.device.type == "meta"
     assert images.shape == (60, 3, 16, 16)
-    labels, mix = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
-    assert all(part.device.type == "meta" for part in mixed(images, labels, 3, mix, torch.Generator()))
+    labels, mixing = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
+    assert all(part.device.type == "meta" for part in mix(images, labels, 3, mixing, torch.Generator()))
 
 
 def test_empty_settings_change_nothing() -> None:
@@ -103,7 +103,7 @@ def test_empty_settings_change_nothing() -> None:
     augmenter = Augmenter(settings(), MEAN, STD)
     first = torch.zeros(60, dtype=torch.bool)
     images = augmenter(pixels, first, None, 0, partial(generator_for, 0, 0))
-    assert torch.equal(images, normalised(pixels, MEAN, STD))
+    assert torch.equal(images, normalize(pixels, MEAN, STD))
 
 
 def test_class_settings_change_only_that_class() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import channel_statistics, generator_for, normalised, to_device
+from thirtytwo.tensors import channel_statistics, generator_for, normalize, to_device
 from thirtytwo.training.batches import Batches
 
 
@@ -29,7 +29,7 @@ def test_one_colour_has_a_deviation_to_divide_by() -> None:
 def test_normalised_is_the_plain_formula() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-    out = normalised(torch.from_numpy(pixels), mean, std)
+    out = normalize(torch.from_numpy(pixels), mean, std)
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
@@ -38,7 +38,7 @@ def test_normalised_is_the_plain_formula() -> None:
 
 def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
     pixels = np.random.default_rng(2).integers(0, 200, (50, 8, 8, 3), dtype=np.uint8)
-    out = normalised(torch.from_numpy(pixels), *channel_statistics(pixels))
+    out = normalize(torch.from_numpy(pixels), *channel_statistics(pixels))
     torch.testing.assert_close(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(out.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.errors import DataError
-from thirtytwo.evaluation.label_issues import suspect_labels
+from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.rundir import Predictions
 
 
@@ -32,14 +32,14 @@ def test_wrong_labels_are_found_with_what_they_should_have_been():
     honest = predictions_of(np.arange(300) % 3)
     places = np.arange(4, 300, 25)
     given = relabelled(honest, places)
-    found = suspect_labels(given)
+    found = find_label_issues(given)
     assert set(found.positions.tolist()) == set(places.tolist())
     assert (found.suggested == honest.truth[found.positions]).all()
 
 
 def test_lowest_quality_comes_first():
     given = relabelled(predictions_of(np.arange(300) % 3, skill=3.0), np.arange(4, 300, 25))
-    found = suspect_labels(given)
+    found = find_label_issues(given)
     assert len(found) > 3
     assert (np.diff(found.quality) >= 0).all()
     margin = given.confidence - given.probabilities[np.arange(300), given.truth]  # the more, the more suspicious
@@ -48,23 +48,23 @@ def test_lowest_quality_comes_first():
 
 def test_no_issues_where_predictions_equal_labels():
     given = predictions_of(np.arange(90) % 3, skill=50.0)
-    assert len(suspect_labels(given)) == 0
+    assert len(find_label_issues(given)) == 0
 
 
 def test_classes_without_pictures_are_no_hindrance():
     truth = np.array([0, 0, 0, 0, 0, 2, 2, 2, 2, 2])
-    assert len(suspect_labels(predictions_of(truth, width=5, skill=9.0))) == 0
+    assert len(find_label_issues(predictions_of(truth, width=5, skill=9.0))) == 0
 
 
 @pytest.mark.parametrize(("count", "width"), [(0, 3), (4, 1)])
 def test_too_little_data_raises(count, width):
     with pytest.raises(DataError, match=f"2 classes.* {count} .*{width}"):
-        suspect_labels(predictions_of(np.zeros(count, dtype=np.int64), width=width))
+        find_label_issues(predictions_of(np.zeros(count, dtype=np.int64), width=width))
 
 
 def test_ten_thousand_pictures_of_a_hundred_classes_take_seconds_at_most():
     given = predictions_of(np.arange(10_000) % 100, width=100, skill=4.0)
-    suspect_labels(predictions_of(np.arange(9) % 3))  # the library is read
+    find_label_issues(predictions_of(np.arange(9) % 3))  # the library is read
     start = time.process_time()
-    suspect_labels(given)
+    find_label_issues(given)
     assert time.process_time() - start < 5

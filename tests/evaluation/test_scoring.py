@@ -10,14 +10,14 @@ import torch
 
 from thirtytwo.evaluation import scoring as score
 from thirtytwo.evaluation.scoring import Scorer
-from thirtytwo.training.fit import build_net
+from thirtytwo.training.fit import build_network
 
 MEAN, STD = (0.4, 0.5, 0.45), (0.2, 0.25, 0.3)
 
 
 @pytest.fixture(scope="module")
 def scorer(tiny: SimpleNamespace) -> Scorer:
-    net = build_net(tiny.recipe(), 3)
+    net = build_network(tiny.recipe(), 3)
     net.prepare(torch.randn(8, 3, 16, 16))
     with torch.no_grad():
         net.train()(torch.randn(16, 3, 16, 16))  # so that running statistics are not those of the start
@@ -99,7 +99,7 @@ def test_memory_format_and_precision(scorer: Scorer, tiny: SimpleNamespace) -> N
 
 
 def test_each_part_keeps_its_mode(tiny: SimpleNamespace) -> None:
-    net = build_net(tiny.recipe(), 3).train()
+    net = build_network(tiny.recipe(), 3).train()
     frozen = next(net.children()).eval()
     Scorer(net, MEAN, STD, torch.device("cpu")).logits(tiny.pictures(5).images)
     assert net.training

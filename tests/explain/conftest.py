@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from thirtytwo.inference.model_file import ModelInfo
-    from thirtytwo.models import Net
+    from thirtytwo.models import Network
 
 SIZE, OBJECT = 32, 10
 CLASSES = ("red", "green", "blue")
@@ -56,20 +56,20 @@ def model_info(**changes: Any) -> ModelInfo:
     return ModelInfo.model_validate(values | changes)
 
 
-def normalised(images: Pixels) -> Any:
+def normalize(images: Pixels) -> Any:
     """Images normalized as for a network of `model_info`."""
     import torch
 
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
-def find_squares(net: Net, head: Any) -> Net:
+def find_squares(net: Network, head: Any) -> Network:
     """Without training: BatchNorm statistics from images, and as class weights the classes' mean features."""
     import torch
     from torch import nn
 
     pixels, labels, _ = squares(96)
-    images = normalised(pixels)
+    images = normalize(pixels)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -84,7 +84,7 @@ def find_squares(net: Net, head: Any) -> Net:
     return net
 
 
-def train_briefly(net: Net, steps: int = 20, lr: float = 2e-3) -> Net:
+def train_briefly(net: Network, steps: int = 20, lr: float = 2e-3) -> Network:
     """Train a network on squares for a few steps."""
     import torch
     from torch import nn
@@ -96,7 +96,7 @@ def train_briefly(net: Net, steps: int = 20, lr: float = 2e-3) -> Net:
     net.train()
     for step in range(steps):
         images, labels, _ = squares(24, seed=100 + step)
-        loss = nn.functional.cross_entropy(net(normalised(images)), torch.from_numpy(labels))
+        loss = nn.functional.cross_entropy(net(normalize(images)), torch.from_numpy(labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,7 +115,7 @@ def write_run(path: Path, **changes: Any) -> Path:
 
     torch.manual_seed(0)
     net: Any = MODELS.get("fastnet")(len(CLASSES), FASTNET)
-    net.prepare(normalised(squares(96)[0]))
+    net.prepare(normalize(squares(96)[0]))
     train_briefly(net, steps=40, lr=1e-2)
     run = RunDir.create(path)
     run.write_recipe(Recipe.model_validate({"name": "squares", "model": {"name": "fastnet", "options": FASTNET}}))
@@ -126,9 +126,9 @@ def write_run(path: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def lab() -> SimpleNamespace:
-    """`squares`, `info` and `normalised`, and `find` and `train` for networks made here."""
+    """`squares`, `info` and `normalize`, and `find` and `train` for networks made here."""
     return SimpleNamespace(
-        squares=squares, info=model_info, normalised=normalised, find=find_squares, train=train_briefly
+        squares=squares, info=model_info, normalize=normalize, find=find_squares, train=train_briefly
     )
 
 

@@ -17,7 +17,7 @@ from thirtytwo.errors import MissingExtraError, ModelFileError, RunError, Thirty
 from thirtytwo.explain import Explainer, Explanation
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import METHODS
-from thirtytwo.inference.classifier import Unreadable
+from thirtytwo.inference.classifier import UnreadableImage
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_files_bytes_and_unreadable_ones(squares_run: Path, tmp_path: Path, lab:
     tall, bad, same, other = found
     assert isinstance(tall, Explanation)
     assert (tall.file, tall.width, tall.height) == (str(tmp_path / "tall.png"), 64, 96)
-    assert isinstance(bad, Unreadable)
+    assert isinstance(bad, UnreadableImage)
     assert str(tmp_path / "bad.png") in bad.error
     assert isinstance(same, Explanation)
     assert isinstance(other, Explanation)
@@ -164,7 +164,7 @@ def test_pixels_of_other_kinds(squares_run: Path, lab: SimpleNamespace) -> None:
     assert len(list(made.explain(images, score=False))) == 3
     for wrong in (images[0].astype(np.float32), images[0, :, :, 0], images[0, :0]):
         (found,) = made.explain(wrong, score=False)
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, UnreadableImage)
         assert "uint8" in found.error
         assert str(wrong.shape) in found.error
 

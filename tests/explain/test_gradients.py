@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.gradients import Gradients
 from thirtytwo.explain.overlay import Heat
-from thirtytwo.models import MODELS, Net
+from thirtytwo.models import MODELS, Network
 
 
-class Linear(Net):
+class Linear(Network):
     """Color channels averaged over 4×4 patches, then over places: every map is known."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Token(Linear):
 def test_grad_cam_by_hand(lab: SimpleNamespace) -> None:
     images, labels, _ = lab.squares(6)
     found = Gradients(Linear(), lab.info()).grad_cam(images, labels)
-    maps = F.avg_pool2d(lab.normalised(images), 4)
+    maps = F.avg_pool2d(lab.normalize(images), 4)
     weights = Linear().head.weight[torch.from_numpy(labels)]
     expected = torch.einsum("ndhw,nd->nhw", maps, weights) / (8 * 8)
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
@@ -94,7 +94,7 @@ def test_integrated_gradients_add_up(lab: SimpleNamespace) -> None:
     assert (found.dtype, found.shape) == (np.dtype(np.float32), (3, 32, 32))
     from thirtytwo.explain.faithfulness import blurred
 
-    inputs, start = (lab.normalised(value) for value in (images, np.stack([blurred(one) for one in images])))
+    inputs, start = (lab.normalize(value) for value in (images, np.stack([blurred(one) for one in images])))
     with torch.no_grad():
         gained = (Linear()(inputs) - Linear()(start)).gather(1, torch.from_numpy(labels)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(found.sum(axis=(1, 2)), gained, atol=0.02)
@@ -135,7 +135,7 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     assert np.isfinite(found).all()
     assert (np.ptp(found, axis=(1, 2)) > 0).all()
     if net.has_heatmaps:
-        assert agreement(net, lab.normalised(images), labels, found) > 0.95
+        assert agreement(net, lab.normalize(images), labels, found) > 0.95
     heats = as_heat(found, 32)
     inside = np.array([heat[place].mean() for heat, place in zip(heats, where, strict=True)])
     outside = np.array([heat[~place].mean() for heat, place in zip(heats, where, strict=True)])
@@ -143,7 +143,7 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
     assert (inside - outside).mean() > 0.2
 
 
-def agreement(net: Net, images: Tensor, labels: npt.NDArray[np.int64], found: Heat) -> float:
+def agreement(net: Network, images: Tensor, labels: npt.NDArray[np.int64], found: Heat) -> float:
     """Least correlation between the maps that a model file would carry and those of Grad-CAM."""
     with torch.no_grad():
         carried = net.heatmaps(net.maps(images), torch.from_numpy(labels)).numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thirtytwo.explain.overlay import colormap, enlarged_heat, on_picture, overlay
+from thirtytwo.explain.overlay import colormap, enlarged_heat, map_to_original, overlay
 from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, resize
 from thirtytwo.images.render import CELL, Entry, contact_sheet, for_display
 
@@ -91,7 +91,7 @@ def test_heat_is_aligned_with_the_original_image(rule: ResizeRule, shape: tuple[
     top, left = height // 2 - 6, width // 2 + 4
     image[top : top + 10, left : left + 10] = 255
     seen = resize(image, 32, rule)[..., 0].astype(np.float32) / 255
-    heat = on_picture(seen, height, width, rule)
+    heat = map_to_original(seen, height, width, rule)
     assert heat.shape == shape
     spot = np.argwhere(np.nan_to_num(heat) > 0.5)
     assert spot.mean(axis=0) == pytest.approx([top + 4.5, left + 4.5], abs=1.0)

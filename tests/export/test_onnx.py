@@ -18,8 +18,8 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
 from thirtytwo.inference.model_file import ModelInfo, open_session
-from thirtytwo.models import Net
-from thirtytwo.training.fit import build_net
+from thirtytwo.models import Network
+from thirtytwo.training.fit import build_network
 
 RESIDUAL = {
     "activation": "silu",
@@ -55,8 +55,8 @@ METADATA = [
 )
 def exported(
     request: pytest.FixtureRequest, tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Net, ModelInfo, Path]:
-    net = build_net(tiny.recipe(model__options=request.param), 3)
+) -> tuple[Network, ModelInfo, Path]:
+    net = build_network(tiny.recipe(model__options=request.param), 3)
     net.prepare(torch.randn(8, 3, 16, 16))
     with torch.no_grad():
         for _ in range(3):
@@ -82,7 +82,7 @@ def exported(
     return net, info, path
 
 
-def test_inputs_and_outputs(exported: tuple[Net, ModelInfo, Path]) -> None:
+def test_inputs_and_outputs(exported: tuple[Network, ModelInfo, Path]) -> None:
     session, _ = open_session(exported[2])
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["N", 16, 16, 3])
@@ -95,14 +95,14 @@ def test_inputs_and_outputs(exported: tuple[Net, ModelInfo, Path]) -> None:
     assert all(isinstance(entry.shape[0], str) for entry in outputs.values()), "N is free"
 
 
-def test_the_file_contains_no_path_of_this_machine(exported: tuple[Net, ModelInfo, Path]) -> None:
+def test_the_file_contains_no_path_of_this_machine(exported: tuple[Network, ModelInfo, Path]) -> None:
     content = exported[2].read_bytes()
     for place in (Path(__file__).parents[2], Path(torch.__file__).parent):
         assert str(place).encode() not in content
     assert b'File "' not in content, "a stack trace"
 
 
-def test_metadata(exported: tuple[Net, ModelInfo, Path]) -> None:
+def test_metadata(exported: tuple[Network, ModelInfo, Path]) -> None:
     _, info, path = exported
     (entry,) = [entry for entry in onnx.load(path).metadata_props if entry.key == "thirtytwo"]
     metadata = json.loads(entry.value)
@@ -116,7 +116,7 @@ def test_metadata(exported: tuple[Net, ModelInfo, Path]) -> None:
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_outputs_equal_those_of_the_network(
-    count: int, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace
+    count: int, exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace
 ) -> None:
     net, info, path = exported
     images = tiny.pictures(count).images
@@ -140,7 +140,7 @@ def test_outputs_equal_those_of_the_network(
     np.testing.assert_allclose(outputs["known_score"], class_mean(outputs["features"], MEANS), atol=1e-5)
 
 
-def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
+def test_parity(exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace) -> None:
     net, info, path = exported
     found = check_parity(net, info, path, tiny.pictures(150).images, MEANS)
     assert list(found) == OUTPUTS == list(TOLERANCES)
@@ -149,11 +149,13 @@ def test_parity(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) ->
 
 
 @pytest.mark.parametrize("damage", ["network", "file", "temperature", "curvature", "means"])
-def test_no_parity(damage: str, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_no_parity(
+    damage: str, exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
     net, info, path = exported
     means = MEANS
     if damage == "network":
-        other = build_net(tiny.recipe(seed=5), 3)
+        other = build_network(tiny.recipe(seed=5), 3)
         net = other.eval()
     elif damage == "temperature":
         info = info.model_copy(update={"temperature": 0.3})
@@ -199,7 +201,12 @@ def break_output(path: Path, name: str, target: Path, times: float, more: float)
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize(("times", "more"), [(1.01, 0.0), (1.0, float("nan"))])
 def test_each_output_is_compared(
-    name: str, times: float, more: float, exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+    name: str,
+    times: float,
+    more: float,
+    exported: tuple[Network, ModelInfo, Path],
+    tiny: SimpleNamespace,
+    tmp_path: Path,
 ) -> None:
     net, info, path = exported
     broken = break_output(path, name, tmp_path / "model.onnx", times, more)
@@ -208,14 +215,14 @@ def test_each_output_is_compared(
     assert [one for one in OUTPUTS if f" {one} by " in caught.value.message] == [name]
 
 
-def test_outputs_that_should_not_be_there(exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace) -> None:
+def test_outputs_that_should_not_be_there(exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace) -> None:
     net, info, path = exported
     with pytest.raises(ExportError, match="known_score"):
         check_parity(net, info, path, tiny.pictures(30).images)
 
 
 def test_each_output_of_a_rounded_file_is_compared(
-    exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+    exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     _, _, path = exported
     images = tiny.pictures(30).images
@@ -230,7 +237,7 @@ def test_each_output_of_a_rounded_file_is_compared(
 
 
 def test_parity_with_a_broken_file(
-    exported: tuple[Net, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
+    exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     net, info, path = exported
     (tmp_path / "model.onnx").write_bytes(path.read_bytes()[:1000])
@@ -239,7 +246,7 @@ def test_parity_with_a_broken_file(
 
 
 def test_without_class_means_there_is_no_known_score(
-    exported: tuple[Net, ModelInfo, Path], tmp_path: Path, request: pytest.FixtureRequest
+    exported: tuple[Network, ModelInfo, Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if request.node.callspec.id != "plain":
         return  # once is enough: it does not depend on the network

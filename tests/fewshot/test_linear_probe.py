@@ -17,7 +17,7 @@ from PIL import Image
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, ModelFileError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
-from thirtytwo.fewshot import Taught, teach
+from thirtytwo.fewshot import LinearProbe, fit_linear_probe
 from thirtytwo.inference.classifier import Classifier
 
 Pixels = npt.NDArray[np.uint8]
@@ -98,16 +98,16 @@ def two_tones() -> dict[str, list[Pixels]]:
 
 
 @pytest.fixture(scope="module")
-def probe(maps_model: Path, two_tones: dict[str, list[Any]]) -> Taught:
-    return teach(Classifier(maps_model, threads=1), two_tones)
+def probe(maps_model: Path, two_tones: dict[str, list[Any]]) -> LinearProbe:
+    return fit_linear_probe(Classifier(maps_model, threads=1), two_tones)
 
 
 @pytest.fixture(scope="module")
-def probe_file(probe: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def probe_file(probe: LinearProbe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return probe.write(tmp_path_factory.mktemp("probe") / "model.onnx")
 
 
-def test_cross_validation_covers_every_image_once(probe: Taught) -> None:
+def test_cross_validation_covers_every_image_once(probe: LinearProbe) -> None:
     assert probe.folds == 10
     assert probe.accuracy == {"value": 1.0, "ci95": list(wilson(20, 20))}
     assert confusion_matrix(probe.held_out).tolist() == [[10, 0], [0, 10]]
@@ -116,13 +116,13 @@ def test_cross_validation_covers_every_image_once(probe: Taught) -> None:
 
 def test_classes_that_cannot_be_separated_have_chance_accuracy(maps_model: Path) -> None:
     same = tones((120, 120, 120), 80, spread=100)
-    found = teach(Classifier(maps_model, threads=1), {"one": same[:40], "other": same[40:]})
+    found = fit_linear_probe(Classifier(maps_model, threads=1), {"one": same[:40], "other": same[40:]})
     low, high = found.accuracy["ci95"]
     assert low < 0.5 < high
     assert found.held_out.confidence.mean() < 0.75, "not confident about classes it cannot separate"
 
 
-def test_the_file_computes_the_probe(probe: Taught, probe_file: Path, maps_model: Path) -> None:
+def test_the_file_computes_the_probe(probe: LinearProbe, probe_file: Path, maps_model: Path) -> None:
     model = Classifier(probe_file, threads=1)
     assert model.classes == ("yellow", "violet")
     assert model.info.dataset == "20 images, on features of colors"
@@ -152,7 +152,7 @@ def test_ood_images_are_unknown(probe_file: Path) -> None:
 
 
 def test_a_probe_of_a_probe(probe_file: Path, tmp_path: Path) -> None:
-    again = teach(
+    again = fit_linear_probe(
         Classifier(probe_file, threads=1), {"dark": tones((30, 30, 90), 5), "light": tones((240, 240, 90), 5)}
     )
     model = Classifier(again.write(tmp_path / "again.onnx"), threads=1)
@@ -172,14 +172,14 @@ def test_without_maps_weighted_by_class_there_are_no_heatmaps(
     changes: dict[str, Any], two_tones: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     base = Classifier(write_maps_model(tmp_path / "base.onnx", **changes), threads=1)
-    path = teach(base, two_tones).write(tmp_path / "model.onnx")
+    path = fit_linear_probe(base, two_tones).write(tmp_path / "model.onnx")
     assert "heatmaps" not in [output.name for output in Classifier(path, threads=1).session.get_outputs()]
 
 
 def test_a_model_whose_heatmaps_are_something_else(
     colour_model: Path, two_tones: dict[str, list[Any]], tmp_path: Path
 ) -> None:
-    path = teach(Classifier(colour_model, threads=1), two_tones).write(tmp_path / "model.onnx")
+    path = fit_linear_probe(Classifier(colour_model, threads=1), two_tones).write(tmp_path / "model.onnx")
     assert Classifier(path, threads=1).predict(two_tones["violet"][0])[0].top == "violet"  # type: ignore[union-attr]
 
 
@@ -200,14 +200,14 @@ YELLOW, VIOLET = tones((220, 200, 40), 5), tones((150, 40, 200), 5)
 )
 def test_invalid_images_raise(maps_model: Path, images: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        teach(Classifier(maps_model, threads=1), images)
+        fit_linear_probe(Classifier(maps_model, threads=1), images)
 
 
 def test_a_missing_base_model_raises(
     write_model: Callable[..., Path], two_tones: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     base = write_model(tmp_path / "base.onnx")
-    found = teach(Classifier(base, threads=1), two_tones)
+    found = fit_linear_probe(Classifier(base, threads=1), two_tones)
     base.unlink()
     with pytest.raises(ModelFileError, match=r"base\.onnx"):
         found.write(tmp_path / "model.onnx")

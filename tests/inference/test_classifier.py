@@ -12,7 +12,7 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.inference import classifier as classifier_module
-from thirtytwo.inference.classifier import Classifier, Prediction, Unreadable, default_model, find_model, load
+from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage, default_model, find_model, load
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_order_is_kept_and_unreadable_ones_stay_in_place(classifier: Classifier,
     results = classifier.predict(files)
     assert [result.file for result in results] == [str(file) for file in files]
     for file, result in zip(files, results, strict=True):
-        assert isinstance(result, Unreadable) == (file == bad)
-        assert isinstance(result, Unreadable) or result.top == file.stem
+        assert isinstance(result, UnreadableImage) == (file == bad)
+        assert isinstance(result, UnreadableImage) or result.top == file.stem
 
 
 def test_same_alone_and_in_a_batch(classifier: Classifier, pictures: Path) -> None:
@@ -137,7 +137,7 @@ def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, dat
     file = pictures / name
     file.write_bytes((pictures / "grey.png").read_bytes()[:60] if data is None else data)
     (result,) = classifier.predict(file)
-    assert isinstance(result, Unreadable)
+    assert isinstance(result, UnreadableImage)
     assert result.as_dict() == {"file": str(file), "error": result.error}
     assert str(file) in result.error
 
@@ -148,7 +148,7 @@ def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, dat
 )
 def test_wrong_pixels(classifier: Classifier, wrong: npt.NDArray[np.uint8]) -> None:
     (result,) = classifier.predict(wrong)
-    assert isinstance(result, Unreadable)
+    assert isinstance(result, UnreadableImage)
     assert f"{wrong.dtype} {wrong.shape}" in result.error
 
 
@@ -251,6 +251,6 @@ def test_huge_image_is_refused_before_decoding(classifier: Classifier, tmp_path:
     file = tmp_path / "huge.png"
     Image.new("1", (20_000, 20_000)).save(file)
     (result,) = classifier.predict(file)
-    assert isinstance(result, Unreadable)
+    assert isinstance(result, UnreadableImage)
     assert "20000×20000" in result.error
     assert ImageError.__name__ not in result.error

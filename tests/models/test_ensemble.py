@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.models.base import Net
+from thirtytwo.models.base import Network
 from thirtytwo.models.ensemble import Ensemble, EnsembleSettings, MemberSettings
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
-class ChannelMeans(Net):
+class ChannelMeans(Network):
     """The mean of each channel, halved in size `halvings` times, weighted by a matrix."""
 
     def __init__(self, weights: list[list[float]], halvings: int = 0) -> None:

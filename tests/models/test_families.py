@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.inference.model_file import ModelInfo, open_session
-from thirtytwo.models import MODELS, Net
+from thirtytwo.models import MODELS, Network
 from thirtytwo.models.fastnet import FastNet
 from thirtytwo.models.textbook import Textbook
 
@@ -66,12 +66,12 @@ WHOLE: dict[str, Row] = {
 }
 
 
-def net(name: str, options: dict[str, Any]) -> Net:
+def net(name: str, options: dict[str, Any]) -> Network:
     torch.manual_seed(0)
     return MODELS.get(name)(CLASSES, options)
 
 
-def with_statistics(made: Net) -> Net:
+def with_statistics(made: Network) -> Network:
     """`made` with measured BatchNorm statistics and logits of a typical size."""
     made.train()
     torch.manual_seed(2)
@@ -97,7 +97,7 @@ def test_full_networks_train_and_give_heatmaps(row: str) -> None:
     checked(WHOLE[row])
 
 
-def checked(row: Row) -> tuple[Net, int]:
+def checked(row: Row) -> tuple[Network, int]:
     """The network of a row after every check except export, and the width of its features."""
     name, options, shape, heat = row
     made = net(name, options)
@@ -117,7 +117,7 @@ def checked(row: Row) -> tuple[Net, int]:
     return made, features.shape[1]
 
 
-def check_one_step(made: Net) -> None:
+def check_one_step(made: Network) -> None:
     """A step lowers the loss of its batch, and every parameter has a gradient."""
     made.train()
     torch.manual_seed(1)
@@ -136,7 +136,7 @@ def check_one_step(made: Net) -> None:
     assert bool(F.cross_entropy(made(images), labels).isfinite())
 
 
-def check_heatmaps(made: Net, images: Tensor) -> None:
+def check_heatmaps(made: Network, images: Tensor) -> None:
     """The mean (sum, if positions have their own weights) of a class's map is its logit up to a constant."""
     if isinstance(made, FastNet):
         return  # a maximum decides there; its heatmaps have tests of their own
@@ -149,7 +149,7 @@ def check_heatmaps(made: Net, images: Tensor) -> None:
             torch.testing.assert_close(rest, rest[:1].expand_as(rest), atol=1e-4, rtol=1e-3)
 
 
-def check_tap(made: Net, images: Tensor) -> None:
+def check_tap(made: Network, images: Tensor) -> None:
     """Tapped maps have spatial positions, and logits depend on them."""
     seen: list[Tensor] = []
 
@@ -166,7 +166,7 @@ def check_tap(made: Net, images: Tensor) -> None:
     assert float(seen_places) > (0.5 if isinstance(made, FastNet) else 0.99)
 
 
-def check_export(made: Net, path: Path, width: int) -> None:
+def check_export(made: Network, path: Path, width: int) -> None:
     info = ModelInfo.model_validate(
         {
             "classes": [f"c{index}" for index in range(CLASSES)],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import OfflineError, RecipeError, RunError, ThirtytwoError, UnknownNameError
-from thirtytwo.models import MODELS, Net
+from thirtytwo.models import MODELS, Network
 from thirtytwo.models.pretrained import run_settings, source_kind, start_from, weights_name
 
 GROUPS = [{"width": 8}, {"width": 16}]
@@ -29,7 +29,7 @@ def model(name: str, **options: Any) -> ModelSettings:
     return ModelSettings(name=name, options=options)
 
 
-def fresh(settings: ModelSettings, classes: int, seed: int = 9) -> Net:
+def fresh(settings: ModelSettings, classes: int, seed: int = 9) -> Network:
     torch.manual_seed(seed)
     return MODELS.get(settings.name)(classes, settings.options)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from thirtytwo.errors import RecipeError
-from thirtytwo.models import MODELS, Net
+from thirtytwo.models import MODELS, Network
 from thirtytwo.models.textbook import Textbook
 
 PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
@@ -141,5 +141,5 @@ def test_sizes_of_fastnet_take_its_options() -> None:
 def test_weights_depend_on_the_seed_alone(name: str) -> None:
     options = {"wideresnet": {"depth": 10, "width": 1}, "densenet": {"depth": 10}}.get(name, {})
     one, other = net(name, options), net(name, options)
-    assert isinstance(one, Net)
+    assert isinstance(one, Network)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

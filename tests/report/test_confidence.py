@@ -13,7 +13,7 @@ from thirtytwo.report.card import card
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import gather
+from thirtytwo.report.run_record import read_run_record
 from thirtytwo.report.sections import calibration_table, label_issues_table, reliability_before, unknown_table
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent
@@ -49,7 +49,7 @@ OOD_RECORD = {
 def test_calibration_before_and_after(make_run):
     run, given = make_run()
     calibration, before = add_calibration(run, given, curvature=0.02)
-    record = gather(run)
+    record = read_run_record(run)
     page, text = render(record, None), card(record)
     for stage in ("before", "temperature_only", "after"):
         assert percent(calibration[stage]["ece"]["value"]) in page
@@ -64,15 +64,15 @@ def test_calibration_before_and_after(make_run):
 def test_no_curvature_is_shown_without_one(make_run):
     run, given = make_run()
     add_calibration(run, given)
-    table = calibration_table(gather(run))
+    table = calibration_table(read_run_record(run))
     assert [row["stage"] for row in table["rows"]] == ["As trained", "Calibrated"]
-    assert "(curvature)" not in render(gather(run), None)
+    assert "(curvature)" not in render(read_run_record(run), None)
 
 
 def test_ood_detection_is_shown(make_run):
     run, _ = make_run()
     run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": OOD_RECORD})
-    record = gather(run)
+    record = read_run_record(run)
     page, markdown = render(record, None), card(record)
     for output in (page, markdown):
         for text in (
@@ -95,14 +95,14 @@ def test_missing_parts_of_ood_record_are_left_out(make_run, lacking):
     run, _ = make_run()
     less = OOD_RECORD | {lacking: None}
     run.write_json(run.metrics, run.read_json(run.metrics) | {"unknown": less})
-    record = gather(run)
+    record = read_run_record(run)
     assert "0.7321" in render(record, None)
     assert "0.7321" in card(record)
 
 
 def test_runs_of_earlier_versions_have_neither(make_run):
     run, _ = make_run()
-    record = gather(run)
+    record = read_run_record(run)
     assert (calibration_table(record), reliability_before(record), unknown_table(record)) == (None, None, None)
     for output in (render(record, None), card(record)):
         assert "Out-of-distribution" not in output
@@ -117,7 +117,7 @@ def test_figures_of_calibration_and_corruptions(make_run):
         for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
     ]
     table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
-    record = replace(gather(run), corruptions=table, history=[])
+    record = replace(read_run_record(run), corruptions=table, history=[])
     names = {path.name for path in write_figures(record)}
     assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names
     drawn = (run.figures / "corruptions.svg").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def images_for(predictions):
 def test_label_issues_of_test_and_validation_are_shown(mislabeled):
     run = mislabeled
     test, val = (images_for(run.read_predictions(split)) for split in ("test", "val"))
-    record = gather(run)
+    record = read_run_record(run)
     found = label_issues_table(record, {"test": test, "val": val})
     assert [(part["split"], part["count"], part["n"]) for part in found["counts"]] == [
         ("test", 3, 120),
@@ -167,21 +167,21 @@ def test_label_issues_of_test_and_validation_are_shown(mislabeled):
 
 
 def test_label_issues_are_listed_without_images(mislabeled):
-    found = label_issues_table(gather(mislabeled), {"test": images_for(mislabeled.read_predictions("test"))})
+    found = label_issues_table(read_run_record(mislabeled), {"test": images_for(mislabeled.read_predictions("test"))})
     assert (len(found["shown"]), len(found["listed"]), found["total"]) == (3, 6, 6)
 
 
 def test_no_label_issues_in_validation_that_was_trained_on(mislabeled):
     run = mislabeled
     run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})
-    assert [part["split"] for part in label_issues_table(gather(run), {})["counts"]] == ["test"]
+    assert [part["split"] for part in label_issues_table(read_run_record(run), {})["counts"]] == ["test"]
 
 
 def test_run_of_one_class_has_no_label_issues(make_run):
     run, _ = make_run(without=("metrics", "predictions"))
     alone = Predictions(("a",), np.zeros(5, dtype=np.int64), np.ones((5, 1), dtype=np.float32), np.arange(5))
     run.write_predictions("test", alone)
-    assert label_issues_table(gather(run), {}) is None
+    assert label_issues_table(read_run_record(run), {}) is None
 
 
 def test_augmented_images_are_shown_with_their_targets(make_run):
@@ -200,6 +200,6 @@ def test_augmented_images_are_shown_with_their_targets(make_run):
     assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
     assert {image["mixed"] for image in rows[0]["augmented"]} == {""}
     assert {image["mixed"] for image in rows[1]["augmented"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
-    page = render(gather(run), None, samples=samples)
+    page = render(read_run_record(run), None, samples=samples)
     assert 'href="#augmented"' in page
     assert page.count(', augmented"') == 6

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from thirtytwo.errors import RunError
-from thirtytwo.evaluation.label_issues import suspect_labels
+from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
 from thirtytwo.report.gallery import THUMBNAIL_SIDE, data_uri, most_confident_errors
 from thirtytwo.report.page import render, write_page
-from thirtytwo.report.run_record import gather, typed_commands
+from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import interval, percent
 
@@ -65,7 +65,7 @@ def written(run, images=None, split="test", figures=False):
     if figures:
         write_page(run, images, split)
     else:
-        run.report.write_text(render(gather(run, split), images), encoding="utf-8")
+        run.report.write_text(render(read_run_record(run, split), images), encoding="utf-8")
     page = Page(run.report.read_text(encoding="utf-8"))
     assert page.problems == []
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -92,7 +92,7 @@ def test_a_finished_run(make_run, images_of):
         assert text in page.text, text
     assert f"thirtytwo train 'my pets' --recipe {run.recipe}" in page.text
     wrong = int((given.predicted != given.truth).sum())
-    issues = len(suspect_labels(given))
+    issues = len(find_label_issues(given))
     assert len(page.all("img")) == min(24, wrong) + min(24, issues)
     assert {path.name for path in run.figures.iterdir()} == {
         f"{name}.{suffix}" for name in ("curves", "confusion", "reliability", "f1") for suffix in ("png", "svg")
@@ -101,7 +101,7 @@ def test_a_finished_run(make_run, images_of):
 
 def test_shared_page_names_no_local_path(make_run):
     run, _ = make_run()
-    page = render(gather(run), None, passed_on=True)
+    page = render(read_run_record(run), None, passed_on=True)
     assert str(run.path) not in page
     assert "--recipe recipe.toml" in page
     assert "saved under that name" in page
@@ -126,7 +126,7 @@ def test_runs_it_builds_on_are_named(make_run, tmp_path):
     assert f"Started from{start}" in "".join(written(run).text.split("\n"))
     assert f"Distilled from{teacher}" in "".join(written(run).text.split("\n"))
     assert "smoothed by 0.2 and the outputs of a teacher" in written(run).text
-    assert f"- Distilled from: `{teacher}`" in card(gather(run))
+    assert f"- Distilled from: `{teacher}`" in card(read_run_record(run))
     RunDir(tmp_path / "first").recipe.unlink()
     assert typed_commands(run) == wanted[1:]
     run.environment.unlink()

@@ -8,7 +8,7 @@ from thirtytwo.evaluation.conformal import measure_sets
 from thirtytwo.evaluation.corruptions import corruption_names, measure_corruptions
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import gather
+from thirtytwo.report.run_record import read_run_record
 from thirtytwo.report.sections import corruption_table, display_name, prediction_sets
 from thirtytwo.text import percent
 
@@ -34,7 +34,7 @@ def measured(make_run):
 
 def test_page_and_card_show_both(measured):
     run, table, sets = measured
-    record = gather(run)
+    record = read_run_record(run)
     page, text = render(record, None), card(record)
     for output in (page, text):
         assert percent(table["mean_corruption_accuracy"]["value"]) in output
@@ -48,7 +48,7 @@ def test_page_and_card_show_both(measured):
 
 def test_nothing_is_shown_without_measurements(make_run):
     run, _ = make_run()
-    record = gather(run)
+    record = read_run_record(run)
     assert corruption_table(record) is None
     assert prediction_sets(record) is None
     for output in (render(record, None), card(record)):
@@ -57,7 +57,7 @@ def test_nothing_is_shown_without_measurements(make_run):
 
 
 def test_families_are_named_once_and_drops_are_bounded(measured):
-    table = corruption_table(gather(measured[0]))
+    table = corruption_table(read_run_record(measured[0]))
     assert [row["family"] for row in table["rows"] if row["family"]] == ["noise", "blur", "weather", "digital"]
     assert all(0 <= cell["drop"] <= 1 for row in table["rows"] for cell in row["cells"])
 
@@ -66,5 +66,5 @@ def test_large_sets_are_one_row(measured):
     run, _, sets = measured
     sizes = {"0": 10, "2": 100, "6": 30, "40": 100}
     run.write_json(run.metrics, run.read_json(run.metrics) | {"conformal": sets | {"sizes": sizes}})
-    rows = prediction_sets(gather(run))["sizes"]
+    rows = prediction_sets(read_run_record(run))["sizes"]
     assert [(row["size"], row["count"]) for row in rows] == [("0", 10), ("2", 100), ("6 and more", 130)]

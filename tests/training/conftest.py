@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.models.base import MODELS, Net
+from thirtytwo.models.base import MODELS, Network
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted, fit
 from thirtytwo.training.hardware import choose_hardware
@@ -20,7 +20,7 @@ from thirtytwo.training.hardware import choose_hardware
 Train = Callable[..., Fitted]
 
 
-class Plain(Net):
+class Plain(Network):
     """A linear layer on the mean color of each quarter of the image."""
 
     def __init__(self, classes: int) -> None:

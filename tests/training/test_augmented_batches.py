@@ -10,7 +10,7 @@ import torch
 
 from thirtytwo.augment.geometry import cutout, flip_mask, mirrored, padded, resized, shifted
 from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
-from thirtytwo.tensors import generator_for, normalised
+from thirtytwo.tensors import generator_for, normalize
 from thirtytwo.training.batches import TrainingBatches
 
 COUNT, SIZE = 96, 16
@@ -67,7 +67,7 @@ def test_fast_step_by_step(flip: str, stages: bool) -> None:
         for step, (images, labels) in enumerate(batches):
             positions = order[step * 32 : step * 32 + 32]
             generator = generator_for(0, epoch * 3 + step, "augment")
-            expected = normalised(PIXELS[positions], MEAN, STD)
+            expected = normalize(PIXELS[positions], MEAN, STD)
             expected = mirrored(expected, flip_mask(first[positions], epoch, flip, generator))
             expected = shifted(padded(expected, 2), SIZE, 2, generator)
             expected = cutout(expected, 5, generator)

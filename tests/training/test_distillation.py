@@ -17,9 +17,9 @@ from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.export.onnx import export_onnx
-from thirtytwo.models.base import build_net
+from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalised
+from thirtytwo.tensors import normalize
 from thirtytwo.training.distillation import Teacher, read_teacher
 from thirtytwo.training.fit import Fitted, build_training, fit
 from thirtytwo.training.hardware import choose_hardware
@@ -61,8 +61,8 @@ def test_teacher_logits_equal_the_run(
         shutil.copy(path / name, run / name)
     images = torch.from_numpy(tiny.pictures(12, seed=9).images)
     with torch.no_grad():
-        expected = fitted.net(normalised(images, fitted.mean, fitted.std))
-    found = read(run).logits(normalised(images, *OWN))
+        expected = fitted.net(normalize(images, fitted.mean, fitted.std))
+    found = read(run).logits(normalize(images, *OWN))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert not found.requires_grad
 
@@ -74,7 +74,7 @@ def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: Simpl
     middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (fitted.mean, fitted.std))
     with torch.no_grad():
         expected = fitted.net((shrunk - middle) / spread)
-    torch.testing.assert_close(read(path).logits(normalised(large, *OWN)), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(read(path).logits(normalize(large, *OWN)), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
@@ -87,7 +87,7 @@ def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNa
     images, labels = next(iter(batches))
     loop.train()
     found = loop.training_step((images, labels), 0)["loss"]
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     net.load_state_dict(loop.net.state_dict())
     net.train()
     logits = net(images)
@@ -108,7 +108,7 @@ def test_distilled_student_predicts_as_its_teacher(
     student = train("student", recipe)
     images = torch.from_numpy(tiny.pictures(60, seed=11).images)
     with torch.no_grad():
-        calls = [one.net(normalised(images, one.mean, one.std)).argmax(1) for one in (student, fitted)]
+        calls = [one.net(normalize(images, one.mean, one.std)).argmax(1) for one in (student, fitted)]
     assert (calls[0] == calls[1]).float().mean() > 0.9
 
 

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, normalised, to_device
+from thirtytwo.tensors import channel_statistics, normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
-from thirtytwo.training.fit import Fitted, Loop, build_net
+from thirtytwo.training.fit import ClassifierModule, Fitted, build_network
 
 AUGMENTED: dict[str, Any] = {
     "augment__flip": "alternating",
@@ -143,13 +143,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Tensor]]:
     """Replace validation metrics by a script; return the validated weights by epoch."""
     seen: dict[int, dict[str, Tensor]] = {}
 
-    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self: ClassifierModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         seen[self.current_epoch] = {name: value.clone() for name, value in self.net.state_dict().items()}
         accuracy = [0.5, 0.7, 0.6, 0.65, 0.6, 0.9][self.current_epoch]
         self.log("val_accuracy", accuracy, batch_size=1)
         self.log("val_loss", 1 - accuracy, batch_size=1)
 
-    monkeypatch.setattr(Loop, "validation_step", validation_step)
+    monkeypatch.setattr(ClassifierModule, "validation_step", validation_step)
     return seen
 
 
@@ -285,7 +285,7 @@ def test_batches_are_deterministic(tiny: SimpleNamespace) -> None:
 def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
     images = tiny.pictures(48)
     batches = batches_of(tiny.recipe(augment__flip="none"), tiny)
-    plain = normalised(torch.from_numpy(images.images), *channel_statistics(images.images))
+    plain = normalize(torch.from_numpy(images.images), *channel_statistics(images.images))
     for data, labels in batches:
         for image, label in zip(data, labels, strict=True):
             (place,) = [number for number in range(48) if torch.equal(plain[number], image)]
@@ -315,7 +315,7 @@ def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
 
     images = tiny.pictures(48)
     mean, std = channel_statistics(images.images)
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     net.prepare(((torch.from_numpy(images.images) / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))
     settings, batch = recipe.optimizer, 16
     roles = net.parameter_groups()

@@ -196,7 +196,7 @@ def test_scales_of_single_parameters(name: str) -> None:
     settings = OptimizerSettings(name=name, lr=0.08, lr_rest=0.02, lr_head=0.4, weight_decay=1e-4)
     optimizer = build_optimizer(roles, settings, 10, scales=slow)
     found = {(group["role"], group["scale"]): group["lr"] for group in optimizer.param_groups}
-    rest, head = (0.02, 0.4) if settings.per_picture else (0.08, 0.08)
+    rest, head = (0.02, 0.4) if settings.per_image else (0.08, 0.08)
     expected = {("filters", 1.0): 0.08, ("filters", 0.25): 0.02, ("stem_bias", 1.0): rest, ("rest", 1.0): rest}
     assert found == pytest.approx(expected | {("head", 0.5): head * 0.5})
     # what decay takes off in a step shrinks with the rate, as it does in a schedule

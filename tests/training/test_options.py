@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe, parse_settings, read_recipe_values, resolve_recipe
 from thirtytwo.errors import RecipeError
-from thirtytwo.models.base import build_net
+from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import channel_statistics, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.ema import EMA
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.module import Loop
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.optimizers import MuonSGD
 from thirtytwo.training.sam import perturb_weights, preserve_statistics, sam_closure
 from thirtytwo.workflows.prepare import check_optimizer, check_training
@@ -65,7 +65,7 @@ def test_fast_equals_a_plain_loop_exactly(train: Train, tiny: SimpleNamespace) -
     fitted = train("run", recipe, val=False)
 
     images = tiny.pictures(48)
-    net = build_net(recipe, 3).to(memory_format=torch.channels_last)
+    net = build_network(recipe, 3).to(memory_format=torch.channels_last)
     mean, std = channel_statistics(images.images)
     scale = torch.tensor([1 / (255 * value) for value in std])
     offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
@@ -93,20 +93,20 @@ def test_fast_equals_a_plain_loop_exactly(train: Train, tiny: SimpleNamespace) -
         assert torch.equal(value, fitted.net.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(("name", "per_picture"), [("sgd", True), ("timm_sgd", False)])
+@pytest.mark.parametrize(("name", "per_image"), [("sgd", True), ("timm_sgd", False)])
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_accumulated_and_clipped(
-    name: str, per_picture: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
+    name: str, per_image: bool, clip: float, train: Train, tiny: SimpleNamespace, plain_net: str
 ) -> None:
     """Three accumulated batches of 10: an epoch of 48 images has a step of 30 and one of 10."""
-    changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_picture else {"optimizer__lr": 0.05}
+    changes = {"optimizer__lr_rest": 0.002, "optimizer__lr_head": 0.002} if per_image else {"optimizer__lr": 0.05}
     recipe = plain_recipe(
         tiny, plain_net, optimizer__name=name, optimizer__weight_decay=0.0, optimizer__momentum_rest=0.9,
         schedule__name="constant", schedule__batch_size=10, schedule__accumulate=3, train__clip=clip, **changes,
     )  # fmt: skip
     fitted = train("run", recipe, val=False)
-    net = build_net(recipe, 3)
-    rates = {"rest": 0.002, "head": 0.002} if per_picture else {"rest": 0.05, "head": 0.05}
+    net = build_network(recipe, 3)
+    rates = {"rest": 0.002, "head": 0.002} if per_image else {"rest": 0.05, "head": 0.05}
     groups = [{"params": net.parameter_groups()[role], "lr": lr} for role, lr in rates.items()]
     optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
     batches = list(make_images(recipe, tiny))
@@ -118,7 +118,7 @@ def test_accumulated_and_clipped(
             F.cross_entropy(net(images), labels).backward()
             if clip:
                 nn.utils.clip_grad_norm_(net.parameters(), clip)
-            if per_picture:
+            if per_image:
                 for parameter in net.parameters():
                     assert parameter.grad is not None
                     parameter.grad *= len(labels)
@@ -175,7 +175,7 @@ def test_training_with_sam(train: Train, tiny: SimpleNamespace, plain_net: str, 
         tiny, plain_net, optimizer__name="timm_sgd", optimizer__lr=0.1, optimizer__sam=0.2, schedule__name="constant"
     )
     fitted = train("run", recipe, val=False)
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     losses = []
     for images, labels in make_images(recipe, tiny):
@@ -226,18 +226,18 @@ def test_ema_is_validated_saved_and_returned(
     shown: list[Tensor] = []
     trained: list[Tensor] = []
 
-    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self: ClassifierModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         shown.append(self.net.head.weight.detach().clone())  # type: ignore[union-attr, operator]
         self.log("val_accuracy", [0.2, 0.9, 0.5, 0.6][self.current_epoch], batch_size=1)
 
-    def on_train_batch_end(self: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self: ClassifierModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         trained.append(self.net.head.weight.detach().clone())  # type: ignore[union-attr, operator]
 
-    monkeypatch.setattr(Loop, "validation_step", validation_step)
-    monkeypatch.setattr(Loop, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(ClassifierModule, "validation_step", validation_step)
+    monkeypatch.setattr(ClassifierModule, "on_train_batch_end", on_train_batch_end)
     recipe = tiny.recipe(train__ema=0.8, schedule__epochs=4)
     last = train("last", recipe)
-    average = build_net(recipe, 3).head.weight.detach().clone()
+    average = build_network(recipe, 3).head.weight.detach().clone()
     for update, weight in enumerate(trained):
         average.lerp_(weight, 1 - min(0.8, (1 + update) / (10 + update)))
         if update % 3 == 2:
@@ -285,18 +285,18 @@ def test_plateau_lowers_learning_rates(
 ) -> None:
     used: dict[int, set[float]] = {}
 
-    def validation_step(self: Loop, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self: ClassifierModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.log("val_loss", [0.5, 0.6, 0.4, 0.4, 0.4, 0.4][self.current_epoch], batch_size=1)
 
-    def on_train_batch_end(self: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self: ClassifierModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         optimizer: Any = self.trainer.optimizers[0]
         used.setdefault(self.current_epoch, set()).add(self._used / optimizer.param_groups[0]["initial_lr"])
 
-    def on_before_optimizer_step(self: Loop, optimizer: Any) -> None:
+    def on_before_optimizer_step(self: ClassifierModule, optimizer: Any) -> None:
         self._used = optimizer.param_groups[0]["lr"]
 
     for hook in (validation_step, on_train_batch_end, on_before_optimizer_step):
-        monkeypatch.setattr(Loop, hook.__name__, hook)
+        monkeypatch.setattr(ClassifierModule, hook.__name__, hook)
     schedule = {"name": "plateau", "patience": 1, "drop": 0.5, "final": 0.2, "epochs": 6}
     train(
         "run", tiny.recipe(train__monitor="val_loss", **{f"schedule__{key}": value for key, value in schedule.items()})
@@ -307,7 +307,7 @@ def test_plateau_lowers_learning_rates(
 
 def test_soft_labels_in_a_step(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = plain_recipe(tiny, plain_net, train__label_smoothing=0.1, optimizer__name="adamw", optimizer__lr=0.01)
-    loop = Loop(build_net(recipe, 3), recipe, 3)
+    loop = ClassifierModule(build_network(recipe, 3), recipe, 3)
     images = torch.randn(16, 3, 8, 8)
     labels = torch.randint(0, 3, (16,))
     shares = 0.7 * F.one_hot(labels, 3) + 0.3 * F.one_hot(labels.flip(0), 3)

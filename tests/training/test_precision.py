@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.models import Net
-from thirtytwo.training.fit import build_net
+from thirtytwo.models import Network
+from thirtytwo.training.fit import build_network
 from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.precision import MAX_STEPS, StepTimes, timed_precision
 
@@ -40,7 +40,7 @@ def machine(tiny: SimpleNamespace) -> Hardware:
     return replace(chosen, device=torch.device("cpu"), precision=torch.bfloat16)
 
 
-def counted(net: Net) -> list[int]:
+def counted(net: Network) -> list[int]:
     """Number of images of every further step of this network and its copies."""
     seen: list[int] = []
 
@@ -58,7 +58,7 @@ def open_recipe(tiny: SimpleNamespace, network: str, **changes: Any) -> Recipe:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network, schedule__batch_size=24, train__label_smoothing=0.1)
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     seen = counted(net)
     found = timed_precision(net, recipe, 32, 3, machine)
     (logged,) = [choice for choice in found.choices if choice.what == "precision"]
@@ -77,7 +77,7 @@ def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNa
 @pytest.mark.parametrize("network", NETWORKS)
 def test_timing_restores_all_state(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network)
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
     torch.manual_seed(11)
@@ -97,7 +97,7 @@ def test_a_frozen_base_is_timed_as_it_is_trained(
     for head_until in (0.3, 1.0):
         settings = {"transfer__pretrained": str(path), "transfer__head_until": head_until}
         started = open_recipe(tiny, "dense", **settings)
-        found = timed_precision(build_net(started, 3), started, 16, 3, machine)
+        found = timed_precision(build_network(started, 3), started, 16, 3, machine)
         assert any(REASON.match(choice.reason) for choice in found.choices)
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_timed_without_a_choice(
     precision: str, changes: dict[str, Any], tiny: SimpleNamespace, machine: Hardware
 ) -> None:
     recipe = tiny.recipe(train__precision=precision)
-    net = build_net(recipe, 3)
+    net = build_network(recipe, 3)
     seen = counted(net)
     hardware = replace(machine, **changes)
     assert timed_precision(net, recipe, 16, 3, hardware) is hardware

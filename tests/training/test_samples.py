@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.explore import augmented_sheet
-from thirtytwo.training.batches import draw_samples
+from thirtytwo.training.batches import augment_samples
 
 
 def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> None:
-    found = draw_samples(tiny.recipe(augment__flip="none"), tiny.pictures(48), passes=3)
+    found = augment_samples(tiny.recipe(augment__flip="none"), tiny.pictures(48), passes=3)
     assert found.originals.shape == (3, 16, 16, 3)
     assert found.augmented.shape == (3, 3, 16, 16, 3)
     for number in range(3):
@@ -22,23 +22,23 @@ def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> Non
 
 
 def test_alternating_mirrors_every_other_pass(tiny: SimpleNamespace) -> None:
-    found = draw_samples(tiny.recipe(augment__flip="alternating"), tiny.pictures(48), passes=4)
+    found = augment_samples(tiny.recipe(augment__flip="alternating"), tiny.pictures(48), passes=4)
     np.testing.assert_array_equal(found.augmented[:, 0], found.augmented[:, 2])
     np.testing.assert_array_equal(found.augmented[:, 0], found.augmented[:, 1, :, ::-1])
 
 
 def test_samples_have_full_size(tiny: SimpleNamespace) -> None:
     stages = [{"size": 8, "until": 0.9}]
-    found = draw_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
+    found = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
     assert found.augmented.shape == (3, 8, 16, 16, 3)
-    again = draw_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
+    again = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
     np.testing.assert_array_equal(found.augmented, again.augmented)
 
 
 def test_classes_with_settings_come_first_and_targets_sum_to_one(tiny: SimpleNamespace) -> None:
     data = tiny.pictures(48)
     recipe = tiny.recipe(augment__mixup=1.0, augment__classes={data.classes[2]: {"rotate": 90}})
-    found = draw_samples(recipe, data, rows=2)
+    found = augment_samples(recipe, data, rows=2)
     assert found.labels.tolist() == [2, 0]
     np.testing.assert_allclose(found.targets.sum(axis=2), 1, rtol=1e-6)
     assert (found.targets[:, :, 1] == 0).all()

@@ -16,22 +16,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.recipe import AugmentSettings, ModelSettings, Recipe
 from thirtytwo.errors import RecipeError
-from thirtytwo.models import MODELS, Net
-from thirtytwo.tensors import channel_statistics, normalised, to_device
+from thirtytwo.models import MODELS, Network
+from thirtytwo.tensors import channel_statistics, normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.fit import Fitted, build_training
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.training.lr_finder import range_test, run_lr_ramp
+from thirtytwo.training.lr_finder import run_lr_finder, run_lr_ramp
 from thirtytwo.training.transfer import (
     TransferBatches,
-    TransferLoop,
-    adapted,
+    TransferModule,
+    describe_stages,
     is_augmented,
+    resolve_transfer,
     set_modes,
-    stages_told,
     unfrozen_layers,
-    with_run,
+    with_run_settings,
 )
 
 GROUPS = [{"width": 8}, {"width": 16}]
@@ -53,14 +53,14 @@ NETWORKS: dict[str, ModelSettings] = {
 }
 Train = Callable[..., Fitted]
 Pretrain = Callable[..., Any]
-Starter = Callable[..., tuple[Recipe, Net]]
+Starter = Callable[..., tuple[Recipe, Network]]
 
 
 @pytest.fixture
 def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Starter:
     """`started(network, **changes)`: a recipe that starts from a run of that network, and the run's network."""
 
-    def make(network: str = "fastnet", **changes: Any) -> tuple[Recipe, Net]:
+    def make(network: str = "fastnet", **changes: Any) -> tuple[Recipe, Network]:
         path, net = pretrain(NETWORKS[network], TEN)
         shape = {"model__name": NETWORKS[network].name, "model__options": NETWORKS[network].options}
         return tiny.recipe(**shape, transfer__pretrained=str(path), **changes), net
@@ -68,19 +68,19 @@ def started(pretrain: Pretrain, tiny: SimpleNamespace) -> Starter:
     return make
 
 
-def base_of(net: Net) -> dict[str, Tensor]:
+def base_of(net: Network) -> dict[str, Tensor]:
     return {name: value for name, value in net.state_dict().items() if name.split(".")[0] not in net.head_modules}
 
 
-def changed(net: Net, before: Net) -> set[str]:
+def changed(net: Network, before: Network) -> set[str]:
     """Names of the tensors in which two networks differ."""
     theirs = before.state_dict()
     return {name for name, value in net.state_dict().items() if not torch.equal(value, theirs[name])}
 
 
-def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferLoop, TransferBatches]:
+def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferModule, TransferBatches]:
     loop, batches, _, _ = build_training(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"))
-    assert isinstance(loop, TransferLoop)
+    assert isinstance(loop, TransferModule)
     assert isinstance(batches, TransferBatches)
     return loop, batches
 
@@ -170,7 +170,7 @@ def test_unfreezing_from_a_named_layer(
     assert all(name.rpartition(".")[0] + ".bias" in parameters for name in below), "those of frozen layers stay"
 
 
-def train_nothing(net: Net) -> Net:
+def train_nothing(net: Network) -> Network:
     """The network with a new head for three classes, for the comparison."""
     net.head = nn.Linear(net.head.in_features, 3, bias=net.head.bias is not None)  # type: ignore[union-attr, arg-type]
     return net
@@ -259,7 +259,7 @@ def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tin
     assert channel_statistics(tiny.pictures(48).images)[0] != fitted.mean
     images = torch.from_numpy(tiny.pictures(4).images)
     with torch.inference_mode():
-        data = normalised(images, fitted.mean, fitted.std)
+        data = normalize(images, fitted.mean, fitted.std)
         torch.testing.assert_close(fitted.net.embed(data), before.embed(data))
 
 
@@ -285,9 +285,9 @@ def test_transfer_with_other_training_options(changes: dict[str, Any], started: 
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
     """Every network that is built from now on, in order."""
-    made: list[Net] = []
+    made: list[Network] = []
 
     def keeping(build: Callable[..., Any]) -> Callable[..., Any]:
         def keep(*arguments: Any) -> Any:
@@ -301,7 +301,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
     return made
 
 
-def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
+def frozen_part(net: Network, recipe: Recipe) -> dict[str, Tensor]:
     """Weights and buffers that the first stage does not train."""
     if recipe.transfer.head_until:
         return base_of(net)
@@ -329,7 +329,7 @@ def frozen_part(net: Net, recipe: Recipe) -> dict[str, Tensor]:
     ids=str,
 )
 def test_lr_finder_keeps_frozen_parameters(
-    network: str, changes: dict[str, Any], started: Starter, tiny: SimpleNamespace, built: list[Net]
+    network: str, changes: dict[str, Any], started: Starter, tiny: SimpleNamespace, built: list[Network]
 ) -> None:
     """Every weight and buffer is restored."""
     layers = {"fastnet": "groups.1", "textbook": "stages.5", "timm": "layer4"}
@@ -346,7 +346,7 @@ def test_lr_finder_keeps_frozen_parameters(
         assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
         assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
 
-    found = range_test(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
+    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
     assert calls
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)
@@ -405,11 +405,11 @@ def test_is_augmented(changes: dict[str, Any], views: int) -> None:
 
 def test_stages_are_described(started: Starter) -> None:
     recipe, net = started(schedule__epochs=10, transfer__views=8, transfer__unfreeze="groups.1")
-    frozen, trained = stages_told(recipe, net, 48, 16)
+    frozen, trained = describe_stages(recipe, net, 48, 16)
     assert frozen.value == "3 of 10 epochs, on features of 3 views computed once"
     assert trained.value == "1 of 3 layers and the head for 7 epochs, learning rates × 0.1, × 0.8 per layer"
     many = recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update={"views": 1})})
-    assert stages_told(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on newly augmented images"
+    assert describe_stages(many, net, 2**31, 16)[0].value == "3 of 10 epochs, on newly augmented images"
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_stages_are_described(started: Starter) -> None:
 def test_unknown_layers(changes: dict[str, Any], expected: str, started: Starter) -> None:
     recipe, net = started(**changes)
     with pytest.raises(RecipeError, match=expected):
-        stages_told(recipe, net, 48, 16)
+        describe_stages(recipe, net, 48, 16)
 
 
 def test_renormalisation_of_pretrained_filters(started: Starter) -> None:
@@ -430,16 +430,16 @@ def test_renormalisation_of_pretrained_filters(started: Starter) -> None:
     with torch.no_grad():
         net.state_dict()["groups.0.widen.weight"].mul_(10)
     with pytest.raises(RecipeError, match=r"groups\.0\.widen\.weight.* 0\.1"):
-        stages_told(recipe, net, 48, 16)
+        describe_stages(recipe, net, 48, 16)
     behind = recipe.transfer.model_copy(update={"unfreeze": "groups.1"})
-    assert stages_told(recipe.model_copy(update={"transfer": behind}), net, 48, 16)
+    assert describe_stages(recipe.model_copy(update={"transfer": behind}), net, 48, 16)
 
 
 @pytest.mark.parametrize("network", ["recipe", "run"])
 def test_network_of_the_run(network: str, started: Starter) -> None:
     recipe, _ = started("textbook", transfer__network=network)
     values = {"model": {"name": "timm"}, "optimizer": {"lr": 1.0}, "data": {"image_size": 224, "resize": "pad"}}
-    found = with_run(values, recipe)
+    found = with_run_settings(values, recipe)
     if network == "recipe":
         assert found == values
         return
@@ -455,7 +455,7 @@ def test_timm_keeps_its_published_layers(tmp_path: Path, tiny: SimpleNamespace) 
         model__options={"architecture": "resnet18"},
         transfer__pretrained=str(tmp_path / "w.safetensors"),
     )
-    assert adapted(recipe).model.options == {"architecture": "resnet18", "pretrained": True}
+    assert resolve_transfer(recipe).model.options == {"architecture": "resnet18", "pretrained": True}
 
 
 def test_source_is_not_needed_afterwards(started: Starter, train: Train) -> None:

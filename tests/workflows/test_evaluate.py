@@ -28,7 +28,7 @@ def run(trained, tmp_path):
 
 
 def test_corruptions_and_sets_are_written_and_kept(run):
-    found = evaluate(run.path, corruptions=True, corruption_pictures=30, coverage=0.8, device="cpu", show=False)
+    found = evaluate(run.path, corruptions=True, corruption_images=30, coverage=0.8, device="cpu", show=False)
     table, metrics = run.read_json(run.corruptions), run.read_json(run.metrics)
     assert found == metrics | {"corruptions": table}
     assert (table["dataset"], table["split"], table["n"]) == ("digits", "test", 30)
@@ -53,20 +53,20 @@ def test_corruptions_and_sets_are_written_and_kept(run):
 @pytest.mark.slow
 def test_corruptions_are_reproducible(run):
     first, second = (
-        evaluate(run.path, corruptions=True, corruption_pictures=12, device="cpu", show=False)["corruptions"]
+        evaluate(run.path, corruptions=True, corruption_images=12, device="cpu", show=False)["corruptions"]
         for _ in range(2)
     )
     assert first == second
 
 
 def test_other_splits_have_their_own_file(run):
-    evaluate(run.path, split="val", corruptions=True, corruption_pictures=10, device="cpu", show=False)
+    evaluate(run.path, split="val", corruptions=True, corruption_images=10, device="cpu", show=False)
     assert not run.corruptions.exists()
     assert run.read_json(run.path / "corruptions-val.json")["split"] == "val"
 
 
 def test_the_command_prints_them(run, capsys):
-    words = ["evaluate", str(run.path), "--corruptions", "--corruption-pictures", "10", "--coverage", "0.8"]
+    words = ["evaluate", str(run.path), "--corruptions", "--corruption-images", "10", "--coverage", "0.8"]
     assert run_command([*words, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     for text in ("80 %", "gaussian noise", "mean corruption"):
@@ -79,7 +79,7 @@ def test_the_command_prints_them(run, capsys):
         ({"coverage": 95}, DataError, ["95", "0.95"]),
         ({"coverage": 0.99}, DataError, ["99", "44"]),
         ({"coverage": 0.9, "split": "val"}, DataError, ["--split val"]),
-        ({"corruptions": True, "corruption_pictures": 5}, DataError, ["5", "10 classes"]),
+        ({"corruptions": True, "corruption_images": 5}, DataError, ["5", "10 classes"]),
     ],
 )
 def test_invalid_settings_are_refused_before_test_is_evaluated(run, settings, error, named):

@@ -12,7 +12,7 @@ import torch
 
 from thirtytwo.config.recipe import read_recipe
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.module import Loop
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.seeds import train_seeds
 from thirtytwo.workflows.train import train
 from thirtytwo.workflows.tune import tune
@@ -39,13 +39,13 @@ def precision_of(run: RunDir) -> dict[str, str]:
 def test_recorded_and_kept_by_a_resumed_run(
     how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: Loop, *_: Any) -> None:
+    def stop(self: ClassifierModule, *_: Any) -> None:
         if self.current_epoch == 1:
             raise KeyboardInterrupt
 
     run = RunDir(tmp_path / "run")
     with monkeypatch.context() as stopping:
-        stopping.setattr(Loop, "on_train_batch_end", stop)
+        stopping.setattr(ClassifierModule, "on_train_batch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train("digits", run=run.path, **how)
     before = precision_of(run)

@@ -31,14 +31,14 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DivergedError, RunError
 from thirtytwo.explain import Explainer
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import Loop
+from thirtytwo.training.fit import ClassifierModule
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.export import export_model
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.report import write_report
 from thirtytwo.workflows.seeds import train_seeds
-from thirtytwo.workflows.train import find_rate, train
+from thirtytwo.workflows.train import find_lr, train
 from thirtytwo.workflows.tune import tune
 
 WORKING = importlib.import_module("thirtytwo.workflows.finish")
@@ -86,12 +86,12 @@ def environment(run: Path) -> dict[str, Any]:
 def stopped_after(epoch: int) -> Iterator[None]:
     """Training is stopped by hand in the epoch after this one."""
 
-    def stop(self: Loop, *_: Any) -> None:
+    def stop(self: ClassifierModule, *_: Any) -> None:
         if self.current_epoch == epoch:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "on_train_batch_end", stop)
+        patch.setattr(ClassifierModule, "on_train_batch_end", stop)
         try:
             yield
         except KeyboardInterrupt:
@@ -391,7 +391,7 @@ WORK: dict[str, Callable[[dict[str, Any], Path, Path], object]] = {
     "explain": lambda how, run, done: list(Explainer(done, "gradcam").explain(np.zeros((16, 16, 3), np.uint8))),
     "ensemble": lambda how, run, done: ensemble([done, done.parent / "other"], run=run, show=False),
     "tune": lambda how, run, done: tune("digits", run=run, trials=1, **how),
-    "find_rate": lambda how, run, done: find_rate("digits", **how),
+    "find_lr": lambda how, run, done: find_lr("digits", **how),
 }
 
 
@@ -427,7 +427,7 @@ ALLOCATOR = """
 import ctypes, sys
 from thirtytwo.cli.main import run_command
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 from thirtytwo.config.recipe import TrainSettings
 
 class Mallinfo(ctypes.Structure):
@@ -445,7 +445,7 @@ def mapped():
 choices = choose_hardware(TrainSettings(), "cpu").choices
 assert mapped(), "the caller's allocator was changed"
 assert "allocator" not in [choice.what for choice in choices]
-with owned():
+with own_process():
     choices = choose_hardware(TrainSettings(), "cpu").choices
 assert not mapped()
 assert "allocator" in [choice.what for choice in choices]
@@ -472,6 +472,6 @@ def test_other_threads_can_print_during_export(
         return plain(*arguments, **settings)
 
     monkeypatch.setattr(torch.onnx, "export", export)
-    net, info = scoring.load_net(RunDir(again))
+    net, info = scoring.load_network_and_info(RunDir(again))
     onnx.export_onnx(net, info, again / "other.onnx")
     assert capsys.readouterr().out == "from another thread\n", "nothing else, and nothing less"

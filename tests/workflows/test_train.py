@@ -41,7 +41,7 @@ from thirtytwo.errors import (
 )
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import Loop
+from thirtytwo.training.fit import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.report import write_report
@@ -387,7 +387,7 @@ def test_report_again(again: RunDir) -> None:
 def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
     before = again.report.read_bytes()
     page = tmp_path / "page.html"
-    assert write_report(again.path, pictures=False, out=page) == page
+    assert write_report(again.path, images=False, out=page) == page
     assert again.report.read_bytes() == before
     assert b"data:image" in before
     assert b"data:image" not in page.read_bytes()
@@ -398,7 +398,7 @@ def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
     assert str(page) in caught.value.message
     assert write_report(again.path, out=page, force=True) == page
     assert page.stat().st_size > 10_000
-    assert write_report(again.path, pictures=False) == again.report
+    assert write_report(again.path, images=False) == again.report
     assert b"data:image" not in again.report.read_bytes()
 
 
@@ -725,12 +725,12 @@ def test_export_that_disagrees_leaves_no_model(
 
 
 def test_ctrl_c_in_python(small: Callable[..., Run], finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(self: Loop, *_: Any) -> None:
+    def stop(self: ClassifierModule, *_: Any) -> None:
         if self.current_epoch == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(Loop, "on_train_batch_end", stop)
+        stopping.setattr(ClassifierModule, "on_train_batch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             small()
     assert len(epochs(finished.path)) == 4

@@ -18,7 +18,7 @@ import thirtytwo
 from thirtytwo.cli.main import run_command
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalised
+from thirtytwo.tensors import normalize
 
 GROUPS = [{"width": 8}, {"width": 16}]
 TEN = tuple(f"kind {number}" for number in range(10))
@@ -70,7 +70,7 @@ def test_features_of_a_frozen_base_do_not_change(few: Path, pretrain: Pretrain, 
     session = onnxruntime.InferenceSession(str(run.path / "model.onnx"), providers=["CPUExecutionProvider"])
     (features,) = session.run(["features"], {"images": images})
     with torch.inference_mode():
-        expected = before.embed(normalised(torch.from_numpy(images), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
+        expected = before.embed(normalize(torch.from_numpy(images), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-3, atol=1e-4)
 
 

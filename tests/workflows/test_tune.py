@@ -97,13 +97,13 @@ class Untouchable:
 
 
 def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settle = module.settle
+    prepare = module.prepare
 
     def without_test(*arguments: Any) -> Any:
-        plan = settle(*arguments)
+        plan = prepare(*arguments)
         return replace(plan, parts=replace(plan.parts, test=Untouchable()))
 
-    monkeypatch.setattr(module, "settle", without_test)
+    monkeypatch.setattr(module, "prepare", without_test)
     assert tuned(tmp_path / "tuning", trials=1).best.value is not None
     assert not list(tmp_path.rglob("predictions-*"))
 

@@ -19,10 +19,10 @@ from thirtytwo.app.images import InputImage
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
-from thirtytwo.explain.overlay import Heat, on_picture, overlay
+from thirtytwo.explain.overlay import Heat, map_to_original, overlay
 from thirtytwo.images.decode import Pixels, decode, load_image
 from thirtytwo.images.render import for_display
-from thirtytwo.inference.classifier import Classifier, Prediction, Unreadable
+from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import free_name
 
@@ -47,7 +47,7 @@ def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
     loaded = load_image(image.data, info.input_size, info.resize)
     if heat:
         heatmap = _heatmap(entry.stamp, image.digest, classifier, loaded.pixels)
-        displayed = overlay(displayed, on_picture(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
+        displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
     return Rendered(displayed, loaded.pixels)
 
 
@@ -113,7 +113,7 @@ _MAX_CACHED = 4000
 _CACHE = "results"
 _UNNAMED = re.compile("The (?:image|picture)")  # how errors refer to an image without a file name
 
-Result = Prediction | Unreadable
+Result = Prediction | UnreadableImage
 
 
 def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
@@ -164,13 +164,13 @@ def as_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]
 
 def truncate(result: Result, top: int) -> Result:
     """A result with at most `top` classes."""
-    return result if isinstance(result, Unreadable) else replace(result, predictions=result.predictions[:top])
+    return result if isinstance(result, UnreadableImage) else replace(result, predictions=result.predictions[:top])
 
 
 def _with_name(result: Result, name: str) -> Result:
     """Set the file name of a result that was predicted from bytes."""
-    if isinstance(result, Unreadable):
-        return Unreadable(name, _UNNAMED.sub(lambda _: name, result.error, count=1))
+    if isinstance(result, UnreadableImage):
+        return UnreadableImage(name, _UNNAMED.sub(lambda _: name, result.error, count=1))
     return replace(result, file=name)
 
 

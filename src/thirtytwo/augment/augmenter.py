@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from thirtytwo.augment import color
 from thirtytwo.augment.geometry import affine_matrices, cutout, flip_mask, mirrored, padded, shifted, warp
 from thirtytwo.augment.operations import AUGMENTATIONS, Terms
-from thirtytwo.config.recipe import AugmentSettings, PictureSettings
+from thirtytwo.config.recipe import AugmentSettings, ImageSettings
 from thirtytwo.errors import RecipeError, did_you_mean
-from thirtytwo.tensors import beta, normalised
+from thirtytwo.tensors import beta, normalize
 
 ERASE_AREA = (0.02, 0.33)
 """Smallest and largest share of the image that random erasing covers."""
@@ -86,7 +86,7 @@ class Augmenter:
         """
         if tables is None:
             return self._augment_with(pixels, first, epoch, draw, *self._tables[0])
-        out = torch.empty_like(normalised(pixels, self._mean, self._std))
+        out = torch.empty_like(normalize(pixels, self._mean, self._std))
         for number, (name, table) in enumerate(self._tables):
             indices = (tables == number).nonzero().flatten()
             if len(indices):
@@ -95,18 +95,18 @@ class Augmenter:
         return out
 
     def _augment_with(
-        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, name: str | None, table: PictureSettings
+        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, name: str | None, table: ImageSettings
     ) -> Tensor:
         suffix = "" if name is None else f" {name}"
         changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), table, draw("pixels" + suffix))
-        images = normalised(changed.permute(0, 2, 3, 1), self._mean, self._std)
+        images = normalize(changed.permute(0, 2, 3, 1), self._mean, self._std)
         generator = draw("augment" + suffix)
         images = mirrored(images, flip_mask(first, epoch, table.flip, generator))
         wide = padded(images, table.translate, table.fill)
         images = shifted(wide, images.shape[-1], table.translate, generator)
         return cutout(images, table.cutout, generator)
 
-    def _transform_pixels(self, images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+    def _transform_pixels(self, images: Tensor, table: ImageSettings, generator: torch.Generator) -> Tensor:
         """Apply affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
         fill = torch.tensor(self._mean, device=images.device) * 255
         images = _apply_affine(images, table, fill, generator)
@@ -144,7 +144,7 @@ def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     return out
 
 
-def _apply_affine(images: Tensor, table: PictureSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
+def _apply_affine(images: Tensor, table: ImageSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
     if not (table.rotate or table.zoom or table.shear):
         return images
     degrees, zoom, shear = _random_signed(3, len(images), generator).to(images.device)
@@ -152,7 +152,7 @@ def _apply_affine(images: Tensor, table: PictureSettings, fill: Tensor, generato
     return warp(images, matrices, fill, table.fill)
 
 
-def _adjust_color(images: Tensor, table: PictureSettings, generator: torch.Generator) -> Tensor:
+def _adjust_color(images: Tensor, table: ImageSettings, generator: torch.Generator) -> Tensor:
     for change, limit in (
         (color.brightened, table.brightness),
         (color.contrasted, table.contrast),
@@ -172,12 +172,12 @@ def _random_signed(kinds: int, count: int, generator: torch.Generator) -> Tensor
     return 2 * torch.rand((kinds, count), generator=generator) - 1
 
 
-def mixes(settings: AugmentSettings) -> bool:
+def uses_mixing(settings: AugmentSettings) -> bool:
     """Whether the settings mix images, so that labels become soft."""
     return settings.mix_share > 0 and (settings.mixup > 0 or settings.cutmix > 0)
 
 
-def mixed(
+def mix(
     images: Tensor, labels: Tensor, classes: int, settings: AugmentSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mix images with others of the batch (MixUp, arXiv 1710.09412; CutMix, arXiv 1905.04899).

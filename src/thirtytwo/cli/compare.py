@@ -11,7 +11,7 @@ from thirtytwo.errors import RecipeError
 from thirtytwo.text import percent
 
 if TYPE_CHECKING:
-    from thirtytwo.report.comparison import Comparison, Contender
+    from thirtytwo.report.comparison import ComparedRun, Comparison
     from thirtytwo.report.comparison_tables import Table
 
 
@@ -107,7 +107,7 @@ def show_comparison(found: Comparison) -> None:
         show(tables.seeds_verdict(found))
 
 
-def _row(run: Contender) -> tuple[str, ...]:
+def _row(run: ComparedRun) -> tuple[str, ...]:
     from thirtytwo.text import duration, quantity
 
     low, high = run.metrics["accuracy"]["ci95"]

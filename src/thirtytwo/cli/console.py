@@ -12,17 +12,17 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from thirtytwo.text import as_printable
+from thirtytwo.text import SPACE, as_printable
 
 
 def log(text: str) -> None:
     """Print a message on stderr, so that stdout contains only results."""
-    print(as_printable(text), file=sys.stderr)
+    print(_plain(text), file=sys.stderr)
 
 
 def show(text: str = "") -> None:
     """Print a line of results on stdout."""
-    print(as_printable(text), flush=True)
+    print(_plain(text), flush=True)
 
 
 def show_error(message: str, fix: str | None = None) -> None:
@@ -66,3 +66,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: Te
     for row in rows:
         table.add_row(*(Text(as_printable(cell)) for cell in row))
     Console(file=stream).print(table)
+
+
+def _plain(text: str) -> str:
+    """Text for a terminal or a pipe, where people search for ordinary spaces."""
+    return as_printable(text).replace(SPACE, " ")

@@ -36,7 +36,7 @@ def show_augmented(
     from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
     from thirtytwo.data.explore import augmented_sheet, write_picture
     from thirtytwo.data.load import load_dataset
-    from thirtytwo.training.batches import draw_samples
+    from thirtytwo.training.batches import augment_samples
 
     values, where = read_recipe_values(recipe_source), f"Recipe {recipe_source!r}"
     provisional = resolve_recipe(values, overrides, classes=10, rows=50_000, where=where)
@@ -50,7 +50,7 @@ def show_augmented(
         group_by=provisional.data.group_by,
     )
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
-    samples = draw_samples(recipe, data.train)
+    samples = augment_samples(recipe, data.train)
     names = [data.classes[label] for label in samples.labels]
     write_picture(augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes)), path)
     log(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")

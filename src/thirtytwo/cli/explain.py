@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
     from thirtytwo.images.decode import Pixels, ResizeRule
     from thirtytwo.images.render import Entry
-    from thirtytwo.inference.classifier import Unreadable
+    from thirtytwo.inference.classifier import UnreadableImage
 
 DEFAULT_OUT = "explained"
 _MAX_ON_SHEET = 60
@@ -44,9 +44,9 @@ def explain(
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.images.decode import find_images
     from thirtytwo.images.render import contact_sheet
-    from thirtytwo.inference.classifier import Unreadable, default_model
+    from thirtytwo.inference.classifier import UnreadableImage, default_model
     from thirtytwo.io import write_bytes, write_json
-    from thirtytwo.rundir import writing_at
+    from thirtytwo.rundir import lock_run_of
 
     directory = _output_directory(out, force)
     files, skipped = find_images(arguments)
@@ -62,14 +62,14 @@ def explain(
         listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
         more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
         log(f"Skipped {len(skipped)} ({listed}{more})")
-    results: list[Explanation | Unreadable] = []
+    results: list[Explanation | UnreadableImage] = []
     entries: list[Entry] = []
     records = []
-    with writing_at(directory):
+    with lock_run_of(directory):
         for file, result in zip(files, _with_progress(explainer.explain(files, score=score), len(files)), strict=True):
             results.append(result)
             records.append(result.as_dict())
-            if isinstance(result, Unreadable):
+            if isinstance(result, UnreadableImage):
                 continue
             records[-1]["overlay"] = names[file]
             entry = _entry(file, result, explainer.classifier.info.resize)
@@ -82,7 +82,7 @@ def explain(
             if len(entries) < len(names):
                 log(f"{SHEET} contains {len(entries)} of {len(names)} images")
     show_table(*_table(results, score))
-    problems = [result.error for result in results if isinstance(result, Unreadable)]
+    problems = [result.error for result in results if isinstance(result, UnreadableImage)]
     if not problems:
         show(str(directory))
         return
@@ -136,7 +136,7 @@ def _check_not_overwriting(files: Sequence[Path], directory: Path, names: dict[P
 
 def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     """An entry of the contact sheet: the image with and without its heatmap, and the prediction."""
-    from thirtytwo.explain.overlay import on_picture, overlay
+    from thirtytwo.explain.overlay import map_to_original, overlay
     from thirtytwo.images.decode import decode
     from thirtytwo.images.render import Entry, for_display
 
@@ -144,7 +144,7 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
         image = for_display(decode(file))
     except ImageError:  # deleted or changed since it was explained
         image = for_display(found.pixels)
-    heat = on_picture(found.heat, image.shape[0], image.shape[1], rule)
+    heat = map_to_original(found.heat, image.shape[0], image.shape[1], rule)
     lines = [f"{found.label} {percent(found.confidence)}", str(file)]
     if found.label != found.top:
         lines[0] += f" (top: {found.top})"
@@ -155,13 +155,13 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     return Entry(image, overlay(image, heat), tuple(lines))
 
 
-def _table(results: Iterable[Explanation | Unreadable], score: bool) -> tuple[list[str], list[tuple[str, ...]]]:
-    from thirtytwo.inference.classifier import Unreadable
+def _table(results: Iterable[Explanation | UnreadableImage], score: bool) -> tuple[list[str], list[tuple[str, ...]]]:
+    from thirtytwo.inference.classifier import UnreadableImage
 
     scores = ["deletion", "insertion", "random", "over random", "maps beaten"] if score else []
     rows: list[tuple[str, ...]] = []
     for result in results:
-        if isinstance(result, Unreadable):
+        if isinstance(result, UnreadableImage):
             rows.append((str(result.file), "could not be read", "", "", *[""] * len(scores)))
             continue
         cells = [str(result.file), result.label, percent(result.confidence), result.method]
@@ -175,7 +175,9 @@ def _table(results: Iterable[Explanation | Unreadable], score: bool) -> tuple[li
     return ["file", "class", "confidence", "method", *scores], rows
 
 
-def _with_progress(results: Iterator[Explanation | Unreadable], total: int) -> Iterator[Explanation | Unreadable]:
+def _with_progress(
+    results: Iterator[Explanation | UnreadableImage], total: int
+) -> Iterator[Explanation | UnreadableImage]:
     if total < 2 or not sys.stderr.isatty():
         yield from results
         return

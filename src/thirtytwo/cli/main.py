@@ -20,7 +20,7 @@ from thirtytwo.cli.data import cache
 from thirtytwo.cli.serve import serve
 from thirtytwo.cli.train import tune
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.process import owned
+from thirtytwo.process import own_process
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -165,7 +165,7 @@ def evaluate(
             "--corruptions", help="Also evaluate under noise, blur, weather and other corruptions, at five strengths."
         ),
     ] = False,
-    corruption_pictures: Annotated[
+    corruption_images: Annotated[
         int, typer.Option(min=1, metavar="N", help="Corrupt at most this many images.")
     ] = 2000,
     coverage: Annotated[
@@ -192,7 +192,7 @@ def evaluate(
         split=split,
         tta=tta,
         corruptions=corruptions,
-        corruption_pictures=corruption_pictures,
+        corruption_images=corruption_images,
         coverage=coverage,
         ood=ood or (),
         device=device,
@@ -312,7 +312,7 @@ def ensemble(
 @app.command()
 def report(
     run: RunPath,
-    images: Annotated[bool, typer.Option(" /--no-pictures", help="Omit images, for example to share the page.")] = True,
+    images: Annotated[bool, typer.Option(" /--no-images", help="Omit images, for example to share the page.")] = True,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write only the page, to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
@@ -320,7 +320,7 @@ def report(
     """Write the report.html of a run again."""
     import thirtytwo
 
-    show(str(thirtytwo.write_report(run, pictures=images, out=out, force=force, data_root=data_root)))
+    show(str(thirtytwo.write_report(run, images=images, out=out, force=force, data_root=data_root)))
 
 
 @app.command()
@@ -435,7 +435,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed on stderr."""
     command = typer.main.get_command(app)
     try:
-        with owned():
+        with own_process():
             code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C

@@ -92,11 +92,11 @@ def show_corruptions(found: Mapping[str, Any]) -> None:
 
 def show_members(run: Path) -> None:
     """Show accuracy and cost of an ensemble's members and of the combined model."""
-    from thirtytwo.report.run_record import gather
+    from thirtytwo.report.run_record import read_run_record
     from thirtytwo.report.sections import members_table
     from thirtytwo.rundir import RunDir
 
-    table = members_table(gather(RunDir.open(run)))
+    table = members_table(read_run_record(RunDir.open(run)))
     assert table is not None
     keys = ("accuracy", "interval", "parameters", "flops", "seconds")
     rows = [

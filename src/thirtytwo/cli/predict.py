@@ -16,9 +16,9 @@ from thirtytwo.io import check_writable
 from thirtytwo.text import percent
 
 if TYPE_CHECKING:
-    from thirtytwo.inference.classifier import Prediction, Unreadable
+    from thirtytwo.inference.classifier import Prediction, UnreadableImage
 
-    Result: TypeAlias = Prediction | Unreadable
+    Result: TypeAlias = Prediction | UnreadableImage
 
 Format = Literal["table", "json", "csv"]
 
@@ -79,9 +79,9 @@ WRITERS: dict[Format, Callable[[Iterable[Result], TextIO, int], None]] = {
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    from thirtytwo.inference.classifier import Unreadable
+    from thirtytwo.inference.classifier import UnreadableImage
 
-    if isinstance(result, Unreadable):
+    if isinstance(result, UnreadableImage):
         return (str(result.file), "", "could not be read", "", "")
     name = result.top if result.known else f"unknown (nearest: {result.top})"
     others = ", ".join(f"{other} {percent(value)}" for other, value in result.predictions[1:])
@@ -96,11 +96,11 @@ class _Counter:
     unreadable: list[str] = field(default_factory=list)
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        from thirtytwo.inference.classifier import Unreadable
+        from thirtytwo.inference.classifier import UnreadableImage
 
         for result in results:
             self.total += 1
-            if isinstance(result, Unreadable):
+            if isinstance(result, UnreadableImage):
                 self.unreadable.append(result.error)
             yield result
 

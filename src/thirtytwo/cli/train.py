@@ -22,9 +22,9 @@ def find_learning_rate(data: str, **settings: Any) -> None:
     Raises:
         ThirtytwoError: the loss did not decrease at any learning rate.
     """
-    from thirtytwo.workflows.train import find_rate
+    from thirtytwo.workflows.train import find_lr
 
-    found, recipe = find_rate(data, **settings)
+    found, recipe = find_lr(data, **settings)
     every = max(1, len(found.rates) // MAX_ROWS)
     pairs = list(zip(found.rates, found.losses, strict=True))
     show_table(["optimizer.lr", "loss"], [(f"{rate:.2g}", f"{loss:.4f}") for rate, loss in pairs[::every]])
@@ -39,7 +39,7 @@ def find_learning_rate(data: str, **settings: Any) -> None:
 
 def scaled_learning_rates(recipe: Recipe, learning_rate: float) -> dict[str, float]:
     """The recipe's learning rates, scaled so that `optimizer.lr` equals `learning_rate`."""
-    keys = ("lr", "lr_rest", "lr_head") if recipe.optimizer.per_picture else ("lr",)
+    keys = ("lr", "lr_rest", "lr_head") if recipe.optimizer.per_image else ("lr",)
     return {f"optimizer.{key}": getattr(recipe.optimizer, key) * learning_rate / recipe.optimizer.lr for key in keys}
 
 

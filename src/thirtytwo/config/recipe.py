@@ -43,7 +43,7 @@ class DataSettings(Settings):
     """Number of training images to use (a stratified sample, without the validation images); 0: all."""
 
 
-class PictureSettings(Settings):
+class ImageSettings(Settings):
     """Augmentation of single training images; every strength is sampled anew for each image."""
 
     flip: Literal["none", "random", "alternating"] = "random"
@@ -97,7 +97,7 @@ POLICY_KEYS = {
 """Keys of `[augment]` that each built-in policy reads; policies of other packages may read both."""
 
 
-class AugmentSettings(PictureSettings):
+class AugmentSettings(ImageSettings):
     """Augmentation of training images, in batches on the device; every strength is sampled anew for each image."""
 
     mixup: float = Field(0.0, ge=0)
@@ -106,12 +106,12 @@ class AugmentSettings(PictureSettings):
     """α of CutMix: a box of another image is pasted in and labels are mixed by its area; 0: off (arXiv 1905.04899)."""
     mix_share: float = Field(1.0, ge=0, le=1)
     """Fraction of the images that are mixed; where MixUp and CutMix are both on, each is equally likely."""
-    classes: dict[str, PictureSettings] = Field(default_factory=dict)
+    classes: dict[str, ImageSettings] = Field(default_factory=dict)
     """`[augment.classes.cat]`: overrides any key above `mixup` for images of one class; other keys keep their
     values."""
 
     @field_serializer("classes")
-    def _drop_unset(self, classes: dict[str, PictureSettings]) -> dict[str, Any]:
+    def _drop_unset(self, classes: dict[str, ImageSettings]) -> dict[str, Any]:
         return {name: own.model_dump(mode="json", exclude_unset=True) for name, own in classes.items()}
 
     @model_validator(mode="after")
@@ -127,7 +127,7 @@ class AugmentSettings(PictureSettings):
                     raise ValueError(f"{place!r} is set, but the policy {named!r} does not use it")
         return self
 
-    def of_class(self, name: str | None) -> PictureSettings:
+    def of_class(self, name: str | None) -> ImageSettings:
         """Settings for one class; None: for classes without a table of their own."""
         own = self.classes.get(name) if name is not None else None
         given = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
@@ -181,18 +181,18 @@ class OptimizerSettings(Settings):
     """Radius ρ of sharpness-aware minimization (SAM), which needs two passes per step; 0: off (arXiv 2010.01412)."""
 
     @property
-    def per_picture(self) -> bool:
+    def per_image(self) -> bool:
         """Whether the loss is summed over the batch."""
         return self.name in ("muon", "sgd")
 
     @model_validator(mode="after")
     def _check_learning_rate(self) -> OptimizerSettings:
-        if not self.per_picture and self.lr > ADAPTIVE_RATE and any(part in self.name for part in ADAPTIVE):
+        if not self.per_image and self.lr > ADAPTIVE_RATE and any(part in self.name for part in ADAPTIVE):
             raise ValueError(
                 f"lr {self.lr:g} is too high for {self.name}, whose step size is about lr for every weight; "
                 "try lr = 0.001"
             )
-        if self.per_picture and self.options:
+        if self.per_image and self.options:
             raise ValueError(f"options apply only to timm's optimizers; {self.name} has keys of its own")
         return self
 

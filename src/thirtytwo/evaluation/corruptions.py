@@ -29,7 +29,7 @@ from thirtytwo.registry import Registry
 
 STRENGTHS = (1, 2, 3, 4, 5)
 FAMILIES = ("noise", "blur", "weather", "digital")
-PICTURES = 2000
+MAX_IMAGES = 2000
 """Default number of images to corrupt; each is evaluated under every corruption at every strength."""
 _SIDE = 32.0
 _CHUNK = 128  # images processed at once; results depend on it, since each chunk has its own random generator

@@ -28,7 +28,7 @@ class LabelIssues:
         return len(self.positions)
 
 
-def suspect_labels(predictions: Predictions) -> LabelIssues:
+def find_label_issues(predictions: Predictions) -> LabelIssues:
     """Find labels that confident learning (arXiv 1911.00068, cleanlab) flags as wrong.
 
     The number of wrong labels per pair of classes is estimated from the mean predicted probabilities; that many of the

@@ -234,7 +234,7 @@ def ood_record(
     Args:
         known_score: returns the scores `(N,)` of images uint8 `(N, S, S, 3)`.
         info: the model's metadata.
-        validation: `validation_alarms` of the validation images.
+        validation: `validation_false_alarms` of the validation images.
         test: the scores `(N,)` of the test images.
         sets: those of `ood_sets`.
     """
@@ -264,7 +264,7 @@ def ood_record(
     }
 
 
-def validation_alarms(scores: Scores | None, info: ModelInfo) -> dict[str, Any] | None:
+def validation_false_alarms(scores: Scores | None, info: ModelInfo) -> dict[str, Any] | None:
     """The false alarm rate on validation images with these scores `(N,)`; None without validation or threshold."""
     if scores is None or info.unknown_threshold is None:
         return None

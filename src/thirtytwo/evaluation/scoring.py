@@ -12,9 +12,9 @@ from torch import Tensor
 
 from thirtytwo.augment.geometry import padded
 from thirtytwo.evaluation.ood import class_mean
-from thirtytwo.models import Net
-from thirtytwo.models.base import modes_kept
-from thirtytwo.tensors import normalised
+from thirtytwo.models import Network
+from thirtytwo.models.base import preserve_modes
+from thirtytwo.tensors import normalize
 
 SCORE_BATCH = 500
 
@@ -23,7 +23,7 @@ SCORE_BATCH = 500
 class Scorer:
     """A network with the settings it needs to process raw pixels."""
 
-    net: Net
+    net: Network
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
@@ -103,11 +103,11 @@ class Scorer:
     ) -> npt.NDArray[np.float32]:
         outputs = []
         autocast = torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
-        with modes_kept(self.net), torch.inference_mode(), autocast:
+        with preserve_modes(self.net), torch.inference_mode(), autocast:
             self.net.eval()
             for start in range(0, len(images), SCORE_BATCH):
                 pixels = torch.from_numpy(np.array(images[start : start + SCORE_BATCH])).to(self.device)
-                batch = normalised(pixels, self.mean, self.std).contiguous(memory_format=self.memory_format)
+                batch = normalize(pixels, self.mean, self.std).contiguous(memory_format=self.memory_format)
                 outputs.append(forward(batch).float().cpu().numpy())
                 if tick:
                     tick(len(batch))

@@ -16,7 +16,7 @@ from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
 from thirtytwo.explain.overlay import Heat, resized_map
 from thirtytwo.images.decode import Pixels, load_image, resize
-from thirtytwo.inference.classifier import Classifier, ImageLike, Unreadable, default_model, find_model
+from thirtytwo.inference.classifier import Classifier, ImageLike, UnreadableImage, default_model, find_model
 from thirtytwo.rundir import RunDir
 
 _BATCH = 16
@@ -122,8 +122,8 @@ class Explainer:
 
     def explain(
         self, images: ImageLike | Iterable[ImageLike], *, score: bool = True, seed: int = 0
-    ) -> Iterator[Explanation | Unreadable]:
-        """Explain images; yields one result per image, in order, an `Unreadable` if the image cannot be read.
+    ) -> Iterator[Explanation | UnreadableImage]:
+        """Explain images; yields one result per image, in order, an `UnreadableImage` if the image cannot be read.
 
         Args:
             images: one image or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
@@ -134,10 +134,10 @@ class Explainer:
         remaining: Iterator[Any] = iter([images] if single else images)  # type: ignore[arg-type]
         while batch := list(islice(remaining, _BATCH)):
             decoded = [self._read(image) for image in batch]
-            readable = [one for one in decoded if not isinstance(one, Unreadable)]
+            readable = [one for one in decoded if not isinstance(one, UnreadableImage)]
             results = iter(self._explain(readable, score, seed) if readable else ())
             for one in decoded:
-                yield one if isinstance(one, Unreadable) else next(results)
+                yield one if isinstance(one, UnreadableImage) else next(results)
 
     def _explain(
         self, decoded: list[tuple[str | None, int, int, Pixels]], score: bool, seed: int
@@ -171,17 +171,17 @@ class Explainer:
                 score=scores,
             )
 
-    def _read(self, image: ImageLike) -> tuple[str | None, int, int, Pixels] | Unreadable:
+    def _read(self, image: ImageLike) -> tuple[str | None, int, int, Pixels] | UnreadableImage:
         info = self.classifier.info
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                return Unreadable(None, f"Pixels must be uint8 (H, W, 3); found {image.dtype} {image.shape}.")
+                return UnreadableImage(None, f"Pixels must be uint8 (H, W, 3); found {image.dtype} {image.shape}.")
             return None, image.shape[1], image.shape[0], resize(image, info.input_size, info.resize)
         file = str(image) if isinstance(image, str | Path) else None
         try:
             loaded = load_image(image, info.input_size, info.resize)
         except ImageError as error:
-            return Unreadable(file, str(error))
+            return UnreadableImage(file, str(error))
         return file, loaded.width, loaded.height, loaded.pixels
 
     def _classes(self, probabilities: Heat) -> Labels:

@@ -13,8 +13,8 @@ from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.models import Net
-from thirtytwo.models.base import trained_net
+from thirtytwo.models import Network
+from thirtytwo.models.base import load_network
 from thirtytwo.rundir import RunDir
 
 INTEGRATION_STEPS = 24
@@ -25,14 +25,14 @@ SMOOTHING = 1 / 16
 class Gradients:
     """A network with the normalization of its input, for gradient-based heatmaps."""
 
-    def __init__(self, net: Net, info: ModelInfo) -> None:
+    def __init__(self, net: Network, info: ModelInfo) -> None:
         self.net = net.eval().float().cpu()
         self.wrapped = _WithMapsModule(self.net)
         self.mean = torch.tensor(info.mean).view(3, 1, 1)
         self.std = torch.tensor(info.std).view(3, 1, 1)
 
     def grad_cam(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
-        """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of the maps of `Net.tapped`, float32 `(N, h, w)`.
+        """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of `Network.tapped`'s maps, float32 `(N, h, w)`.
 
         Negative values, evidence against the class, are kept.
 
@@ -70,7 +70,7 @@ class Gradients:
 class _WithMapsModule(nn.Module):
     """A network whose feature maps pass through the module `tap`, as Captum requires."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
         self.tap = nn.Identity()
@@ -85,7 +85,7 @@ def read_gradients(run: RunDir, info: ModelInfo) -> Gradients:
     Raises:
         RunError: the run has no weights, or they do not match the network.
     """
-    return Gradients(trained_net(run, len(info.classes)), info)
+    return Gradients(load_network(run, len(info.classes)), info)
 
 
 def _to_numpy(attribution: Tensor) -> Heat:

@@ -67,7 +67,7 @@ def resized_map(values: Heat, height: int, width: int) -> Heat:
     return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def on_picture(heat: Heat, height: int, width: int, rule: ResizeRule) -> Heat:
+def map_to_original(heat: Heat, height: int, width: int, rule: ResizeRule) -> Heat:
     """Map heat of the model's input, `(S, S)`, to the original image, `(height, width)`.
 
     Parts that `crop` removed become NaN; borders that `pad` added are removed.

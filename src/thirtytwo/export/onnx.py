@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
 from thirtytwo.io import METADATA_KEY, atomic_write
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.models.base import bent_logits
 from thirtytwo.process import quiet_loggers
 
@@ -34,7 +34,7 @@ class PixelModel(nn.Module):
     offset: Tensor
     means: Tensor | None
 
-    def __init__(self, net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> None:
+    def __init__(self, net: Network, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self.net = net
         self.temperature = info.temperature
@@ -65,13 +65,13 @@ class PixelModel(nn.Module):
         return ["probabilities", "logits", "features", *heatmaps, *([KNOWN_SCORE] if known else [])]
 
 
-def pixel_model(net: Net, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> PixelModel:
+def pixel_model(net: Network, info: ModelInfo, means: npt.NDArray[np.float32] | None = None) -> PixelModel:
     """Build a `PixelModel` from a float32 copy of `net` on the CPU."""
     copied = copy.deepcopy(net).cpu().float().to(memory_format=torch.contiguous_format)
     return PixelModel(copied, info, means).eval()
 
 
-def export_onnx(net: Net, info: ModelInfo, path: Path, means: npt.NDArray[np.float32] | None = None) -> None:
+def export_onnx(net: Network, info: ModelInfo, path: Path, means: npt.NDArray[np.float32] | None = None) -> None:
     """Export `net` with its metadata to `path`, atomically.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import pixel_model
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 
 TIE = 1e-5
 """Two largest probabilities closer than this count as a tie: either class may be the top class."""
@@ -45,7 +45,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
 
 
 def check_parity(
-    net: Net,
+    net: Network,
     info: ModelInfo,
     path: Path,
     images: npt.NDArray[np.uint8],

@@ -1,5 +1,5 @@
 """Few-shot learning: a linear probe on a trained network's features for new classes, without PyTorch."""
 
-from thirtytwo.fewshot.linear_probe import LEAST, MOST, Taught, teach
+from thirtytwo.fewshot.linear_probe import LEAST, MOST, LinearProbe, fit_linear_probe
 
-__all__ = ["LEAST", "MOST", "Taught", "teach"]
+__all__ = ["LEAST", "MOST", "LinearProbe", "fit_linear_probe"]

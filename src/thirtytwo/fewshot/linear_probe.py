@@ -96,7 +96,7 @@ _TEMPERATURES = np.geomspace(*TEMPERATURE_BOUNDS, 400)
 
 
 @dataclass(frozen=True, eq=False)
-class Taught:
+class LinearProbe:
     """A linear probe: a network with a new last layer for new classes.
 
     `head` and `means` (class means of the features, float32 `(C, D)`) are fitted on all images. `held_out` holds
@@ -129,7 +129,7 @@ class Taught:
         return path
 
 
-def teach(classifier: Classifier, images: Mapping[str, Sequence[Pixels]], *, seed: int = 0) -> Taught:
+def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixels]], *, seed: int = 0) -> LinearProbe:
     """Fit a linear probe for new classes from a few images each; takes seconds.
 
     A linear layer is fitted on the network's features of each image and its mirror image. The temperature and the
@@ -173,7 +173,7 @@ def teach(classifier: Classifier, images: Mapping[str, Sequence[Pixels]], *, see
             "version": package_version("thirtytwo"),
         }
     )
-    return Taught(
+    return LinearProbe(
         base=classifier.path,
         info=info,
         head=fit_head(augmented, augmented_labels, len(classes)),

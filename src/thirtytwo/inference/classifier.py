@@ -64,7 +64,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableImage:
     """An image that could not be read; `error` is the reason."""
 
     file: str | None
@@ -106,7 +106,7 @@ class Classifier:
         """Class names in the order of the model's outputs."""
         return self.info.classes
 
-    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction | Unreadable]:
+    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction | UnreadableImage]:
         """Predict the classes of images; one result per image, in order.
 
         Args:
@@ -114,15 +114,15 @@ class Classifier:
             top: number of classes in each prediction, at least 1.
 
         Returns:
-            A `Prediction` for each image that can be read, else an `Unreadable`.
+            A `Prediction` for each image that can be read, else an `UnreadableImage`.
         """
         return list(self.predict_iter(_as_iterable(images), top))
 
-    def predict_iter(self, images: Iterable[ImageLike], top: int = 5) -> Iterator[Prediction | Unreadable]:
+    def predict_iter(self, images: Iterable[ImageLike], top: int = 5) -> Iterator[Prediction | UnreadableImage]:
         """Like `predict`, but yield one result at a time; memory use does not grow with the number of images."""
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
-        pending: list[_Decoded | Unreadable] = []
+        pending: list[_Decoded | UnreadableImage] = []
         for decoded in self._decode_ahead(images):
             pending.append(decoded)
             if len(pending) == _BATCH:
@@ -144,7 +144,7 @@ class Classifier:
         """Run the model on pixels of its input size, uint8 `(N, S, S, 3)`; return its raw outputs by name."""
         return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
 
-    def _decode_ahead(self, images: Iterable[ImageLike]) -> Iterator[_Decoded | Unreadable]:
+    def _decode_ahead(self, images: Iterable[ImageLike]) -> Iterator[_Decoded | UnreadableImage]:
         """Decode images in threads ahead of use; yield them in order."""
         remaining = iter(images)
         first = list(islice(remaining, 2))
@@ -164,10 +164,10 @@ class Classifier:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, chunk: Sequence[ImageLike]) -> list[_Decoded | Unreadable]:
+    def _decode(self, chunk: Sequence[ImageLike]) -> list[_Decoded | UnreadableImage]:
         return [self._decode_one(image) for image in chunk]
 
-    def _decode_one(self, image: ImageLike) -> _Decoded | Unreadable:
+    def _decode_one(self, image: ImageLike) -> _Decoded | UnreadableImage:
         file = str(image) if isinstance(image, str | Path) else None
         try:
             size, rule = self.info.input_size, self.info.resize
@@ -177,13 +177,15 @@ class Classifier:
             loaded = load_image(image, size, rule)
             return _Decoded(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
-            return Unreadable(file, str(error))
+            return UnreadableImage(file, str(error))
 
-    def _classify(self, batch: Sequence[_Decoded | Unreadable], top: int) -> Iterator[Prediction | Unreadable]:
+    def _classify(
+        self, batch: Sequence[_Decoded | UnreadableImage], top: int
+    ) -> Iterator[Prediction | UnreadableImage]:
         readable = [entry for entry in batch if isinstance(entry, _Decoded)]
         results = iter(self._classify_readable(readable, top) if readable else ())
         for entry in batch:
-            yield entry if isinstance(entry, Unreadable) else next(results)
+            yield entry if isinstance(entry, UnreadableImage) else next(results)
 
     def _classify_readable(self, batch: Sequence[_Decoded], top: int) -> Iterator[Prediction]:
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 if TYPE_CHECKING:
-    from thirtytwo.inference.classifier import Prediction, Unreadable
+    from thirtytwo.inference.classifier import Prediction, UnreadableImage
 
-    Result: TypeAlias = Prediction | Unreadable
+    Result: TypeAlias = Prediction | UnreadableImage
 
 
 def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
@@ -24,13 +24,13 @@ def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
 
 def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
     """Write one row per image: its top class, then `class_1, confidence_1, …` up to `top`, then the error."""
-    from thirtytwo.inference.classifier import Unreadable
+    from thirtytwo.inference.classifier import UnreadableImage
 
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "confidence")]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["file", "width", "height", "top", "confidence", "known", *ranks, "error"])
     for result in results:
-        if isinstance(result, Unreadable):
+        if isinstance(result, UnreadableImage):
             writer.writerow([result.file, *[""] * (5 + len(ranks)), result.error])
             continue
         known = "true" if result.known else "false"

@@ -4,9 +4,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from thirtytwo.config.settings import Choice
-from thirtytwo.models.base import MODELS, Net
+from thirtytwo.models.base import MODELS, Network
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MODELS", "Choice", "Net"]
+__all__ = ["MODELS", "Choice", "Network"]

@@ -17,10 +17,10 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RunError
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import generator_for, preserved_random
+from thirtytwo.tensors import generator_for, preserve_random_state
 
 
-class Net(nn.Module):
+class Network(nn.Module):
     """A network in three steps, so that features and heatmaps need no hooks.
 
     `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Input images are
@@ -107,7 +107,7 @@ class Net(nn.Module):
 
 
 @contextmanager
-def modes_kept(net: nn.Module) -> Iterator[None]:
+def preserve_modes(net: nn.Module) -> Iterator[None]:
     """Restore the training or evaluation mode of each module of `net` on exit."""
     modes = [(module, module.training) for module in net.modules()]
     try:
@@ -150,10 +150,10 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
     return roles
 
 
-NetBuilder = Callable[[int, Mapping[str, Any]], Net]
+NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 """Builds a network with fresh weights from the number of classes and `model.options`."""
 
-MODELS: Registry[NetBuilder] = Registry("model")
+MODELS: Registry[NetworkBuilder] = Registry("model")
 """Every network by name."""
 
 
@@ -165,7 +165,7 @@ def bent_logits(logits: Tensor, curvature: float) -> Tensor:
     return logits - curvature * torch.log_softmax(logits, dim=1) ** 2 if curvature else logits
 
 
-def build_net(recipe: Recipe, classes: int) -> Net:
+def build_network(recipe: Recipe, classes: int) -> Network:
     """Build the recipe's network with weights that depend only on its seed.
 
     Raises:
@@ -176,7 +176,7 @@ def build_net(recipe: Recipe, classes: int) -> Net:
     return MODELS.get(recipe.model.name)(classes, recipe.model.options)
 
 
-def trained_net(run: RunDir, classes: int) -> Net:
+def load_network(run: RunDir, classes: int) -> Network:
     """Load the network of a run with its final weights, in evaluation mode.
 
     Raises:
@@ -187,8 +187,8 @@ def trained_net(run: RunDir, classes: int) -> Net:
             f"{run.path} has no {run.weights.name}: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
-    with preserved_random():
-        net = build_net(run.read_recipe(), classes)
+    with preserve_random_state():
+        net = build_network(run.read_recipe(), classes)
     try:
         net.load_state_dict(load_file(run.weights))
     except (SafetensorError, RuntimeError, OSError) as error:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Net, bent_logits, modes_kept, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, bent_logits, preserve_modes, roles_by_kind
 
 NAME = "ensemble"
 
@@ -41,7 +41,7 @@ class EnsembleSettings(Settings):
     """Width and height of the images, in pixels."""
 
 
-class Ensemble(Net):
+class Ensemble(Network):
     """Averages the members' calibrated probabilities; logits are the logarithm of the mean.
 
     Images are float `(N, 3, H, W)` from 0 to 1, not normalized: each member normalizes them itself. Features are the
@@ -53,7 +53,7 @@ class Ensemble(Net):
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, nets: Sequence[Net], settings: EnsembleSettings) -> None:
+    def __init__(self, nets: Sequence[Network], settings: EnsembleSettings) -> None:
         super().__init__()
         if len(nets) != len(settings.members):
             raise ValueError(f"expected {len(settings.members)} networks, one per member, found {len(nets)}")
@@ -71,9 +71,9 @@ class Ensemble(Net):
         self.one_size = len({part.shape[2:] for part in maps}) == 1 and all(part.ndim == 4 for part in maps)
         self.has_heatmaps = self.one_size and all(net.has_heatmaps for net in self.members())
 
-    def members(self) -> list[Net]:
+    def members(self) -> list[Network]:
         """The networks, in order."""
-        return [net for net in self.nets if isinstance(net, Net)]
+        return [net for net in self.nets if isinstance(net, Network)]
 
     def maps(self, images: Tensor) -> Tensor:
         """The members' last maps concatenated; their features as `(N, D, 1, 1)` if the maps differ in size."""
@@ -147,7 +147,7 @@ def renew_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    with modes_kept(net), torch.inference_mode():
+    with preserve_modes(net), torch.inference_mode():
         net.eval()
         for norm in norms:
             norm.reset_running_stats()

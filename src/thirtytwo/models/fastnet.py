@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Net
+from thirtytwo.models.base import MODELS, Network
 
 WHITENING_IMAGES = 5000
 PATCH = 2
@@ -107,7 +107,7 @@ class Group(nn.Module):
         return maps + skip if self.residual else maps
 
 
-class FastNet(Net):
+class FastNet(Network):
     """The network of the `fast` recipe."""
 
     def __init__(self, classes: int, settings: FastNetSettings) -> None:

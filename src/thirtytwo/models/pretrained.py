@@ -19,7 +19,7 @@ from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
 from thirtytwo.io import METADATA_KEY
-from thirtytwo.models.base import MODELS, Net, modes_kept
+from thirtytwo.models.base import MODELS, Network, preserve_modes
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
@@ -106,7 +106,7 @@ def run_settings(pretrained: str) -> dict[str, Any]:
     return found | {"data": {"image_size": int(metadata["input_size"])}}
 
 
-def start_from(net: Net, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Initialization:
+def start_from(net: Network, pretrained: str, model: ModelSettings, classes: tuple[str, ...]) -> Initialization:
     """Load pretrained weights into `net`.
 
     The base must fit completely. Hidden layers of the head are loaded if they fit, the last layer only from a model
@@ -183,7 +183,7 @@ def _from_run(run: RunDir) -> WeightSource:
     return _from_own_weights(str(run.path), _read(file)[0], _read_metadata(file))
 
 
-def _from_file(file: Path, net: Net) -> WeightSource:
+def _from_file(file: Path, net: Network) -> WeightSource:
     """Weights of a local file, with the parameter names of thirtytwo or of timm."""
     weights, metadata = _read(file)
     if "mean" in metadata:
@@ -209,7 +209,7 @@ def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _from_timm(pretrained: str, net: Net, model: ModelSettings) -> WeightSource:
+def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSource:
     assert isinstance(net, TimmNet)
     name = weights_name(pretrained, model)
     if pretrained == IMAGENET and (known := PACKAGED.get(name.partition(".")[0])) is not None:
@@ -293,7 +293,7 @@ def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[s
 
 
 def _select_weights(
-    net: Net, source: WeightSource, classes: tuple[str, ...], model: ModelSettings
+    net: Network, source: WeightSource, classes: tuple[str, ...], model: ModelSettings
 ) -> dict[str, Tensor]:
     """Weights that `net` loads: all of its base, and the layers of its head that fit."""
     own = net.state_dict()
@@ -321,7 +321,7 @@ def _select_weights(
     return selected
 
 
-def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
+def _check_features(net: Network, source: WeightSource, run: RunDir, model: ModelSettings) -> None:
     """Check that the base computes the run's features; weights also fit if only an activation or pooling differs.
 
     Raises:
@@ -339,7 +339,7 @@ def _check_features(net: Net, source: WeightSource, run: RunDir, model: ModelSet
     images = torch.randn((2, 3, *[int(_read_metadata(run.weights)["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
-    with modes_kept(net), torch.inference_mode():
+    with preserve_modes(net), torch.inference_mode():
         same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
         differences = ", ".join(

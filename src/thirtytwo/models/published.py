@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Net, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind
 from thirtytwo.models.timm import HeadSettings, TimmNet, TimmSettings
 
 
@@ -64,7 +64,7 @@ class Block(nn.Module):
         return found
 
 
-class PreActivationNet(Net):
+class PreActivationNet(Network):
     """3×3 convolution, groups of blocks (all but the first halve the side), BatchNorm, ReLU, mean, linear layer."""
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Net, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind
 
 
 class TextbookSettings(Settings):
@@ -30,7 +30,7 @@ class TextbookSettings(Settings):
     """Side of the maps that the head expects; maps of other sizes are averaged to it."""
 
 
-class Textbook(Net):
+class Textbook(Network):
     """Stages of convolution, BatchNorm, ReLU, max-pool and dropout, then flattened maps and a dense head."""
 
     head_modules = ("hidden", "head")

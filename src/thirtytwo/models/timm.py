@@ -1,4 +1,4 @@
-"""Any architecture of timm as a `Net`, adapted to small images."""
+"""Any architecture of timm as a `Network`, adapted to small images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Net, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind
 from thirtytwo.models.small_stems import SMALL_STEMS
 
 WHERE = "model.options of timm"
@@ -55,7 +55,7 @@ class TimmSettings(HeadSettings):
     """Further arguments of timm's builder of this architecture."""
 
 
-class TimmNet(Net):
+class TimmNet(Network):
     """A timm architecture without its classifier (`body`), and a head.
 
     The last maps are the output of `body.forward_features`, with tokens laid out as `(N, D, h, w)`. If the logits come

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Net, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind
 
 NAME = "zero_shot"
 IMAGENET_CLASSES = 1000
@@ -63,7 +63,7 @@ class ZeroShotSettings(Settings):
         return self
 
 
-class ZeroShot(Net):
+class ZeroShot(Network):
     """Mixes the probabilities of two networks with a share for each image.
 
     Features are those of both networks, then the share of the general one. Logits are the logarithm of the mixed
@@ -76,7 +76,7 @@ class ZeroShot(Net):
     holds: Tensor
     enlarge: Tensor
 
-    def __init__(self, classes: int, settings: ZeroShotSettings, finetuned: Net, general: Net) -> None:
+    def __init__(self, classes: int, settings: ZeroShotSettings, finetuned: Network, general: Network) -> None:
         super().__init__()
         if len(settings.labels) != classes:
             raise ValueError(f"labels must have {classes} entries, one per class, found {len(settings.labels)}")

@@ -8,7 +8,7 @@ from typing import Any
 from thirtytwo.errors import require
 from thirtytwo.io import write_text
 from thirtytwo.report.page import METRICS, NOT_SHARES
-from thirtytwo.report.run_record import RunRecord, gather
+from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.sections import (
     calibration_table,
     corruption_table,
@@ -41,7 +41,7 @@ def write_card(run: RunDir) -> Path:
     Raises:
         RunError: there is no run, or one of its files is damaged.
     """
-    write_text(run.card, card(gather(run)))
+    write_text(run.card, card(read_run_record(run)))
     return run.card
 
 

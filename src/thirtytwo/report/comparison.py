@@ -20,7 +20,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class ComparedRun:
     """One run of a comparison; `letter` stands for it in tables, `name` is the distinct part of its path."""
 
     letter: str
@@ -108,7 +108,7 @@ class Comparison:
     """
 
     split: str
-    runs: tuple[Contender, ...]
+    runs: tuple[ComparedRun, ...]
     pairs: tuple[Pair, ...]
     groups: tuple[Group, ...]
     group_pairs: tuple[GroupPair, ...]

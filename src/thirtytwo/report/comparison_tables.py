@@ -9,7 +9,7 @@ from typing import Any
 
 from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.model_file import BATCH
-from thirtytwo.report.comparison import LEVEL, Comparison, Contender, Group, Pair
+from thirtytwo.report.comparison import LEVEL, ComparedRun, Comparison, Group, Pair
 from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.seeds import SECONDS, spread_texts
 from thirtytwo.text import duration, interval, percent, points, quantity
@@ -240,7 +240,7 @@ def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]
     return rows
 
 
-def picture_name(found: Comparison, position: int) -> str:
+def image_name(found: Comparison, position: int) -> str:
     """The file of an image, or its row."""
     predictions = found.runs[0].predictions
     if predictions.files is not None:
@@ -252,7 +252,7 @@ def _relation(p_value: float) -> str:
     return format_p(p_value) if p_value < 0.001 else f"= {format_p(p_value)}"
 
 
-def _letters(runs: Sequence[Contender]) -> tuple[str, ...]:
+def _letters(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
     return tuple(run.letter for run in runs)
 
 

@@ -245,7 +245,7 @@ def most_confident_errors(
                 predicted=predictions.classes[predicted],
                 confidence=float(predictions.probabilities[position, predicted]),
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
-                name=picture_name(predictions, position),
+                name=image_name(predictions, position),
                 source=None if image is None else data_uri(image),
                 pixelated=image is not None and max(image.shape[:2]) <= PIXELATED_UP_TO,
             )
@@ -253,7 +253,7 @@ def most_confident_errors(
     return errors, problem
 
 
-def picture_name(predictions: Predictions, position: int) -> str:
+def image_name(predictions: Predictions, position: int) -> str:
     """The file of an image, or its row where it did not come from a file."""
     return predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}"
 
@@ -293,7 +293,7 @@ MAX_MIXED_CLASSES = 2
 
 
 class Augmented(Protocol):
-    """Images before and after augmentation, as `thirtytwo.training.batches.draw_samples` returns them.
+    """Images before and after augmentation, as `thirtytwo.training.batches.augment_samples` returns them.
 
     `originals` uint8 `(R, H, W, 3)`; `augmented` uint8 `(R, K, H, W, 3)`; `targets` float `(R, K, C)`, rows sum to 1;
     `labels` int64 `(R,)`.

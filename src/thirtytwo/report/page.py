@@ -17,7 +17,7 @@ from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
-from thirtytwo.report.run_record import RunRecord, gather, typed_commands
+from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
 from thirtytwo.report.sections import (
     calibration_table,
     corruption_table,
@@ -75,12 +75,12 @@ def write_page(
         images: the images of `split`; None leaves images out.
         split: the split that the report is about.
         val: the validation images, shown among the label issues.
-        samples: training images before and after augmentation (`thirtytwo.training.batches.draw_samples`).
+        samples: training images before and after augmentation (`thirtytwo.training.batches.augment_samples`).
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
     """
-    record = gather(run, split)
+    record = read_run_record(run, split)
     write_figures(record)
     write_text(run.report, render(record, images, val=val, samples=samples))
     return run.report

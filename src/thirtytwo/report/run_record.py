@@ -101,7 +101,7 @@ def typed_commands(run: RunDir) -> list[str]:
     return list(dict.fromkeys([*found, str(words)]))
 
 
-def gather(run: RunDir, split: str = "test") -> RunRecord:
+def read_run_record(run: RunDir, split: str = "test") -> RunRecord:
     """Read a run.
 
     Metrics come from `metrics.json` if it is about this split, else from the predictions on this split.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.label_issues import suspect_labels
+from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.evaluation.metrics import Reliability
-from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, locate, picture_name
+from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, image_name, locate
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.text import duration, interval, percent, quantity
 
@@ -208,7 +208,7 @@ def label_issues_table(record: RunRecord, images: Mapping[str, ImageSet | None])
     for split, predictions in record.out_of_sample.items():
         if len(predictions.classes) < 2 or not len(predictions.truth):
             continue
-        issues = suspect_labels(predictions)
+        issues = find_label_issues(predictions)
         places, _ = locate(predictions, images.get(split), issues.positions)
         split_name = _split_name(split, record)
         counts.append({"split": split_name, "count": len(issues), "n": len(predictions.truth)})
@@ -216,7 +216,7 @@ def label_issues_table(record: RunRecord, images: Mapping[str, ImageSet | None])
             found.append(
                 {
                     "split": split_name,
-                    "name": picture_name(predictions, position),
+                    "name": image_name(predictions, position),
                     "given": predictions.classes[int(predictions.truth[position])],
                     "suggested": predictions.classes[int(issues.suggested[number])],
                     "confidence": percent(float(predictions.confidence[position]), 1),

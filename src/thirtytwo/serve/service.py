@@ -24,7 +24,7 @@ from thirtytwo.inference.classifier import (
     DEFAULT_BUNDLED,
     Classifier,
     Prediction,
-    Unreadable,
+    UnreadableImage,
     bundled_models,
     default_model,
     find_model,
@@ -116,7 +116,7 @@ class Service:
         """
         decoded = await self._decode_uploads(uploads, served, reservation, heatmap)
         readable = [entry for entry in decoded if isinstance(entry, DecodedUpload)]
-        unreadable = [entry for entry in decoded if isinstance(entry, Unreadable)]
+        unreadable = [entry for entry in decoded if isinstance(entry, UnreadableImage)]
         self.metrics.images.labels(served.name, "unreadable").inc(len(unreadable))
         if not readable:
             raise _unreadable_problem(unreadable)
@@ -130,16 +130,16 @@ class Service:
             for entry, heatmap_entry in zip(entries, await self._heatmaps(served, readable), strict=True):
                 entry["heatmap"] = heatmap_entry
         remaining = iter(entries)
-        return [entry.as_dict() if isinstance(entry, Unreadable) else next(remaining) for entry in decoded]
+        return [entry.as_dict() if isinstance(entry, UnreadableImage) else next(remaining) for entry in decoded]
 
     async def _decode_uploads(
         self, uploads: AsyncIterator[Upload], served: Served, reservation: Reservation, view: bool
-    ) -> list[DecodedUpload | Unreadable]:
+    ) -> list[DecodedUpload | UnreadableImage]:
         """Decode all uploads; decoding starts while others still arrive, and few undecoded ones are kept in memory."""
-        decoded: list[DecodedUpload | Unreadable] = []
+        decoded: list[DecodedUpload | UnreadableImage] = []
         group: list[Upload] = []
         size = 0
-        tasks: deque[asyncio.Task[list[DecodedUpload | Unreadable]]] = deque()
+        tasks: deque[asyncio.Task[list[DecodedUpload | UnreadableImage]]] = deque()
         try:
             async for upload in uploads:
                 reservation.add_image()
@@ -161,7 +161,7 @@ class Service:
 
     async def _decode(
         self, group: list[Upload], served: Served, reservation: Reservation, view: bool
-    ) -> list[DecodedUpload | Unreadable]:
+    ) -> list[DecodedUpload | UnreadableImage]:
         decoded = await self.decoder.decode(group, served.classifier.info, view)
         reservation.release(sum(len(upload.data) for upload in group))
         return decoded
@@ -236,7 +236,7 @@ def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str,
     return entry
 
 
-def _unreadable_problem(unreadable: Sequence[Unreadable]) -> Problem:
+def _unreadable_problem(unreadable: Sequence[UnreadableImage]) -> Problem:
     if not unreadable:
         return Problem("no-picture", "The request contains no file.")
     errors = [entry.as_dict() for entry in unreadable]

@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import load_image, read_header
 from thirtytwo.images.render import LEAST
-from thirtytwo.inference.classifier import Unreadable
+from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.limits import Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
@@ -245,7 +245,9 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
         self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-large")
 
-    async def decode(self, uploads: Sequence[Upload], info: ModelInfo, view: bool) -> list[DecodedUpload | Unreadable]:
+    async def decode(
+        self, uploads: Sequence[Upload], info: ModelInfo, view: bool
+    ) -> list[DecodedUpload | UnreadableImage]:
         """Decode uploads, in order; `view` requests the larger view too."""
         loop = asyncio.get_running_loop()
         first = await loop.run_in_executor(self._pool, self._decode_all, uploads, info, view)
@@ -260,34 +262,36 @@ class Decoder:
 
     def _decode_all(
         self, uploads: Sequence[Upload], info: ModelInfo, view: bool
-    ) -> list[DecodedUpload | Unreadable | None]:
+    ) -> list[DecodedUpload | UnreadableImage | None]:
         return [self._decode_unless_large(upload, info, view) for upload in uploads]
 
-    def _decode_unless_large(self, upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | Unreadable | None:
+    def _decode_unless_large(
+        self, upload: Upload, info: ModelInfo, view: bool
+    ) -> DecodedUpload | UnreadableImage | None:
         """The result, or None for an image that is slow or needs much memory, by its format, mode and size."""
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
-            return Unreadable(upload.name, str(error))
+            return UnreadableImage(upload.name, str(error))
         width, height = header.width, header.height
         if width * height > self._max_pixels:
             limit = f"the limit of {self._max_pixels:,}"
-            return Unreadable(upload.name, f"{upload.name} has {width}×{height} pixels, more than {limit}.")
+            return UnreadableImage(upload.name, f"{upload.name} has {width}×{height} pixels, more than {limit}.")
         memory = header.memory(max(info.input_size, LEAST if view else 0))
         if memory > self._max_bytes:
             needed = f"needs about {memory / MB:,.0f} MB of memory to decode"
             limit = f"more than the limit of {self._max_bytes / MB:g} MB"
             found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {limit}."
-            return Unreadable(upload.name, f"{found} Send a smaller image, or a baseline (not progressive) JPEG.")
+            return UnreadableImage(upload.name, f"{found} Send a smaller image, or a baseline (not progressive) JPEG.")
         large = memory > self._large_bytes or width * height > _SLOW_PIXELS
         return None if large else _decode(upload, info, view)
 
 
-def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | Unreadable:
+def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | UnreadableImage:
     try:
         loaded = load_image(upload.data, info.input_size, info.resize, upload.name)
         side = min(LEAST, max(loaded.width, loaded.height))
         larger = load_image(upload.data, side, info.resize, upload.name).pixels if view else None
     except ImageError as error:
-        return Unreadable(upload.name, str(error))
+        return UnreadableImage(upload.name, str(error))
     return DecodedUpload(upload.name, loaded.width, loaded.height, loaded.pixels, larger)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thirtytwo.augment.augmenter import Augmenter, mixed, mixes
+from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
 from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
@@ -83,7 +83,7 @@ class TrainingBatches(Batches):
         self._classes = len(classes)
         self._augment = Augmenter(recipe.augment, mean, std, classes or None)
         self._tables = self._augment.lookup_tables(labels)
-        self._mixes = mixes(recipe.augment)
+        self._mixes = uses_mixing(recipe.augment)
         if self._mixes and not classes:
             raise ValueError("MixUp and CutMix need the names of all classes")
         flips = torch.rand(len(labels), generator=generator_for(recipe.seed, 0, "flip"))
@@ -107,7 +107,7 @@ class TrainingBatches(Batches):
         images = resized(images, self.size_at(number / self.steps))
         labels = self._labels[positions]
         if self._mixes:
-            images, labels = mixed(images, labels, self._classes, self._recipe.augment, draw("mix"))
+            images, labels = mix(images, labels, self._classes, self._recipe.augment, draw("mix"))
         return images.contiguous(memory_format=self._memory_format), labels
 
 
@@ -125,7 +125,7 @@ class Samples:
     labels: npt.NDArray[np.int64]
 
 
-def draw_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: int = 8) -> Samples:
+def augment_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: int = 8) -> Samples:
     """Augment one training image of each of the first classes several times, at full size.
 
     Classes listed in `augment.classes` come first. MixUp and CutMix mix these images with each other.

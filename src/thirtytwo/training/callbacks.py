@@ -22,7 +22,7 @@ from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_printable, duration
-from thirtytwo.training.hardware import Meter
+from thirtytwo.training.hardware import UsageMeter
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -59,7 +59,7 @@ class HistoryCallback(lightning.Callback):
         accumulate: int = 1,
         show: bool = True,
         enough: Callable[[Mapping[str, float]], bool] | None = None,
-        meter: Meter | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs

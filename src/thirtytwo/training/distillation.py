@@ -15,7 +15,7 @@ from torch import Tensor
 from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import RecipeError, RunError, require
 from thirtytwo.io import METADATA_KEY
-from thirtytwo.models.base import trained_net
+from thirtytwo.models.base import load_network
 from thirtytwo.rundir import RunDir
 
 KEY = "train.distill.run"
@@ -91,7 +91,7 @@ def _from_weights(
             metadata = json.loads(file.metadata()[METADATA_KEY])
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
-    net = trained_net(run, len(metadata["classes"])).requires_grad_(False).to(device)
+    net = load_network(run, len(metadata["classes"])).requires_grad_(False).to(device)
     mean_rgb, std_rgb = (torch.tensor(metadata[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
     def predict(images: Tensor) -> Tensor:

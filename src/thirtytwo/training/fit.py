@@ -17,21 +17,27 @@ from torch import Tensor
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
-from thirtytwo.models import Net
-from thirtytwo.models.base import build_net as build_net
+from thirtytwo.models import Network
+from thirtytwo.models.base import build_network as build_network
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, normalised, to_device
+from thirtytwo.tensors import channel_statistics, normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
 from thirtytwo.training.ema import EMA
-from thirtytwo.training.hardware import Hardware, Meter
+from thirtytwo.training.hardware import Hardware, UsageMeter
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
-from thirtytwo.training.module import Loop as Loop
+from thirtytwo.training.module import ClassifierModule as ClassifierModule
 from thirtytwo.training.schedules import Plateau
-from thirtytwo.training.transfer import TransferBatches, TransferLoop, build_embedder, cached_view_count, feature_width
+from thirtytwo.training.transfer import (
+    TransferBatches,
+    TransferModule,
+    build_embedder,
+    cached_view_count,
+    feature_width,
+)
 
 PREPARE_IMAGES = 5000
 VALIDATION_BATCH = 500
@@ -44,7 +50,7 @@ class Fitted:
     `mean` and `std` are those of each channel, on the scale 0 to 1; `seconds` is the training time of all epochs.
     """
 
-    net: Net
+    net: Network
     mean: tuple[float, ...]
     std: tuple[float, ...]
     epochs: int
@@ -63,7 +69,7 @@ class ValidationBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self._labels), VALIDATION_BATCH):
             part = slice(start, start + VALIDATION_BATCH)
-            images = normalised(self._pixels[part], self._mean, self._std)
+            images = normalize(self._pixels[part], self._mean, self._std)
             yield images.contiguous(memory_format=torch.channels_last), self._labels[part]
 
 
@@ -77,7 +83,7 @@ def fit(
     resume: bool = False,
     show: bool = True,
     enough: Callable[[Mapping[str, float]], bool] | None = None,
-    meter: Meter | None = None,
+    meter: UsageMeter | None = None,
 ) -> Fitted:
     """Train by the recipe, and write checkpoints and history to `run`.
 
@@ -117,7 +123,7 @@ def fit(
 
 def build_training(
     recipe: Recipe, train: ImageSet, hardware: Hardware
-) -> tuple[Loop, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
+) -> tuple[ClassifierModule, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
     """Build the training module around a fresh network, its batches, and the mean and std that normalize images.
 
     Raises:
@@ -140,7 +146,7 @@ def build_training(
     if settings.sampler == "balanced":
         batches.chances = sampling_weights(labels, len(train.classes))
     weights = class_weights(settings.class_weights, train.counts, train.classes)
-    loop = (TransferLoop if pretrained else Loop)(
+    loop = (TransferModule if pretrained else ClassifierModule)(
         net,
         recipe,
         len(batches),
@@ -155,25 +161,25 @@ def build_training(
 
 def _initialize(
     recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
-) -> tuple[Net, tuple[float, ...], tuple[float, ...]]:
+) -> tuple[Network, tuple[float, ...], tuple[float, ...]]:
     """The network before its first step, and the mean and std that normalize its images.
 
     Pretrained weights come with their own mean and std, so that their features stay valid.
     """
     mean, std = channel_statistics(train.images)
-    net = build_net(recipe, len(train.classes))
+    net = build_network(recipe, len(train.classes))
     source = recipe.transfer.pretrained
     if source:
         mean, std = start_from(net, source, recipe.model, train.classes).statistics or (mean, std)
     net = net.to(hardware.device).to(memory_format=hardware.memory_format)
     if not source:
-        net.prepare(normalised(pixels[:PREPARE_IMAGES], mean, std))
+        net.prepare(normalize(pixels[:PREPARE_IMAGES], mean, std))
     return net, mean, std
 
 
 def _run_trainer(
     trainer: lightning.Trainer,
-    loop: Loop,
+    loop: ClassifierModule,
     batches: TrainingBatches,
     val_batches: ValidationBatches | None,
     run: RunDir,
@@ -247,7 +253,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     return [*callbacks, last]
 
 
-def _load_best(net: Net, run: RunDir) -> None:
+def _load_best(net: Network, run: RunDir) -> None:
     checkpoint = torch.load(run.checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
     weights = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
     net.load_state_dict({name: weights[name] for name in net.state_dict()})

@@ -18,7 +18,7 @@ from thirtytwo.config.recipe import TrainSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.machine import cpu_count, cpu_name, memory_gb, peak_memory_mb
-from thirtytwo.process import is_owned
+from thirtytwo.process import is_own_process
 
 MALLOC_MMAP_MAX = -4
 MALLOC_TRIM_THRESHOLD = -1
@@ -52,7 +52,7 @@ class Hardware:
 
 
 def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
-    """Resolve every `auto` setting for this machine, and set the number of threads (`preserved` restores it).
+    """Resolve every `auto` setting for this machine, and set the number of threads (see `preserve_torch_state`).
 
     The allocator is configured only in the command line's own process, since that cannot be undone.
 
@@ -91,7 +91,7 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
             "one for each core this process may use" if settings.threads == "auto" else from_recipe,
         ),
     ]
-    if resolved.type == "cpu" and is_owned():
+    if resolved.type == "cpu" and is_own_process():
         choices += _keep_freed_memory()
     return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
 
@@ -168,7 +168,7 @@ EXACT = "peak memory of this process as reported by the system"
 SAMPLED = f"sampled every {SAMPLE_INTERVAL:g} s, since this process had used more memory before the run"
 
 
-class Meter:
+class UsageMeter:
     """Measures the time and memory of one session of a run as a context manager, and adds those of earlier sessions.
 
     Its state is stored in every checkpoint, so that a killed session counts up to its last complete epoch.
@@ -185,7 +185,7 @@ class Meter:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="thirtytwo memory", daemon=True)
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> UsageMeter:
         self._sample()
         self._thread.start()
         return self

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
-from thirtytwo.models.base import modes_kept
+from thirtytwo.models.base import preserve_modes
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.fit import build_training
 from thirtytwo.training.hardware import Hardware
-from thirtytwo.training.module import Loop
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.sam import sam_closure
 
 STEPS = 100
@@ -29,7 +29,7 @@ SKIPPED_STEPS = 10
 
 
 @dataclass(frozen=True)
-class RangeTest:
+class LRFinderResult:
     """Losses at rising learning rates.
 
     `rates` are values of `optimizer.lr`; those of other parameter groups rise in proportion. `losses` are the smoothed
@@ -41,14 +41,14 @@ class RangeTest:
     suggestion: float | None
 
 
-def range_test(
+def run_lr_finder(
     recipe: Recipe,
     train: ImageSet,
     hardware: Hardware,
     *,
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
-) -> RangeTest:
+) -> LRFinderResult:
     """Train a fresh network at learning rates rising from `MIN_LR` to `MAX_LR`; stop when the loss diverges.
 
     With pretrained weights, the first stage of transfer learning is run, with the same parameters frozen.
@@ -71,14 +71,14 @@ def range_test(
 
 
 def run_lr_ramp(
-    loop: Loop,
+    loop: ClassifierModule,
     batches: TrainingBatches,
     hardware: Hardware,
     *,
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
-) -> RangeTest:
-    """Run `range_test` on the module and batches of `build_training`; their state and torch's generators are restored.
+) -> LRFinderResult:
+    """Run `run_lr_finder` on the module and batches of `build_training`; restores their state and torch's generators.
 
     Frozen parameters and modes are those of training, since the module's own hooks set them.
     """
@@ -102,10 +102,10 @@ def run_lr_ramp(
             losses.append(smooth)
             if step % 20 == 19:
                 tell(f"step {step + 1} of {steps}: lr {rate:.2g}, loss {smooth:.3f}")
-    return RangeTest(tuple(rates), tuple(losses), suggest_lr(rates, losses))
+    return LRFinderResult(tuple(rates), tuple(losses), suggest_lr(rates, losses))
 
 
-def _step(loop: Loop, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
+def _step(loop: ClassifierModule, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
     """Take one training step and return the mean loss before it."""
     mixed, settings = hardware.precision != torch.float32, loop.recipe
     metrics: dict[str, Tensor] = {}
@@ -121,20 +121,20 @@ def _step(loop: Loop, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Ha
     rho = settings.optimizer.sam
     (sam_closure(closure, loop.net, rho) if rho else closure)()
     if settings.train.clip:
-        summed = len(batch[1]) if settings.optimizer.per_picture else 1
+        summed = len(batch[1]) if settings.optimizer.per_image else 1
         nn.utils.clip_grad_norm_(loop.net.parameters(), settings.train.clip * summed)
     optimizer.step()
     return float(metrics["mean_loss"])
 
 
 @contextmanager
-def _restore_after(loop: Loop, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
+def _restore_after(loop: ClassifierModule, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
     """Restore the network's weights, buffers, gradients, modes and trainable parameters, and the epoch, on exit."""
     state = {name: value.detach().clone() for name, value in loop.net.state_dict().items()}
     weights = [(weight, weight.requires_grad, weight.grad) for weight in loop.net.parameters()]
     epoch = batches.epoch
     try:
-        with modes_kept(loop.net), _preserve_generators(device):
+        with preserve_modes(loop.net), _preserve_generators(device):
             yield
     finally:
         loop.net.load_state_dict(state)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
@@ -22,12 +22,12 @@ from thirtytwo.training.sam import sam_closure
 from thirtytwo.training.schedules import Plateau, lr_factor
 
 
-class Loop(lightning.LightningModule):
+class ClassifierModule(lightning.LightningModule):
     """Training step, optimizer and learning-rate schedule, validation metrics, and a random seed for each epoch."""
 
     def __init__(
         self,
-        net: Net,
+        net: Network,
         recipe: Recipe,
         batches: int,
         *,
@@ -140,7 +140,7 @@ class Loop(lightning.LightningModule):
         first = batch_idx - batch_idx % accumulate
         self._images = len(labels) * min(accumulate, self._batches - first)
         # Lightning divides by `accumulate` after this
-        share = accumulate if self.recipe.optimizer.per_picture else accumulate / self._images
+        share = accumulate if self.recipe.optimizer.per_image else accumulate / self._images
         return {"loss": loss * share, **self._step_metrics}
 
     def configure_gradient_clipping(
@@ -151,7 +151,7 @@ class Loop(lightning.LightningModule):
     ) -> None:
         max_norm = self.recipe.train.clip
         if max_norm:
-            summed = self._images if self.recipe.optimizer.per_picture else 1
+            summed = self._images if self.recipe.optimizer.per_image else 1
             self.clip_gradients(optimizer, max_norm * summed, "norm")
 
     def optimizer_step(

@@ -85,7 +85,7 @@ def build_optimizer(
 
     Args:
         roles: trained parameters by role.
-        settings: the recipe's `[optimizer]`; if `settings.per_picture`, the loss must be summed over the batch.
+        settings: the recipe's `[optimizer]`; if `settings.per_image`, the loss must be summed over the batch.
         batch_size: images per step.
         arithmetic: dtype of Muon's matrix products.
         scales: factors on the learning rates of single parameters, 1 by default; stored as `scale` of each group.
@@ -98,7 +98,7 @@ def build_optimizer(
     for role in ROLES:
         for parameter in roles.get(role, []):
             parts.setdefault((role, (scales or {}).get(parameter, 1.0)), []).append(parameter)
-    if not settings.per_picture:
+    if not settings.per_image:
         return _timm_optimizer(parts, settings)
     ours = [_own_group(role, scale, params, settings, batch_size) for (role, scale), params in parts.items()]
     return MuonSGD(ours, arithmetic)

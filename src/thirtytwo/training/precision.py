@@ -16,10 +16,10 @@ from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import Choice
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.training.hardware import Hardware
-from thirtytwo.training.module import Loop
-from thirtytwo.training.transfer import TransferLoop
+from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.transfer import TransferModule
 
 PROBE = 2
 """Number of images of the first step; BatchNorm needs two."""
@@ -48,7 +48,7 @@ class StepTimes:
         return torch.bfloat16 if self.bfloat16 < self.float32 else torch.float32
 
 
-def timed_precision(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> Hardware:
+def timed_precision(net: Network, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> Hardware:
     """Return `hardware` with the faster precision, where `train.precision` is `auto` on a CPU with bfloat16.
 
     Args:
@@ -73,14 +73,14 @@ def timed_precision(net: Net, recipe: Recipe, size: int, classes: int, hardware:
     return replace(hardware, precision=times.faster, choices=choices)
 
 
-def time_steps(net: Net, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> StepTimes:
-    """Time training steps of a copy of `net`, alternating between precisions; torch's random state is preserved.
+def time_steps(net: Network, recipe: Recipe, size: int, classes: int, hardware: Hardware) -> StepTimes:
+    """Time training steps of a copy of `net`, alternating between precisions; torch's random state is restored.
 
     The steps are those of the last epoch, when all trainable parameters of a pretrained network are trained.
     """
     with torch.random.fork_rng([]):
         plain = copy.deepcopy(net).to(memory_format=hardware.memory_format).train()
-        loop = (TransferLoop if recipe.transfer.pretrained else Loop)(plain, recipe, 1)
+        loop = (TransferModule if recipe.transfer.pretrained else ClassifierModule)(plain, recipe, 1)
         loop.set_trainable(recipe.schedule.epochs - 1)
         run = _step_timer(loop, size, classes, hardware)
         start = time.perf_counter()
@@ -107,7 +107,9 @@ def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> i
     return images
 
 
-def _step_timer(loop: Loop, size: int, classes: int, hardware: Hardware) -> Callable[[int, torch.dtype], float]:
+def _step_timer(
+    loop: ClassifierModule, size: int, classes: int, hardware: Hardware
+) -> Callable[[int, torch.dtype], float]:
     """A function that runs a step of so many images in a precision and returns its seconds."""
     generator = torch.Generator().manual_seed(0)
 

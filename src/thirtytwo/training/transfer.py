@@ -17,11 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from thirtytwo.config.recipe import AugmentSettings, Recipe, TransferSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, did_you_mean
-from thirtytwo.models import Net
-from thirtytwo.models.base import modes_kept
+from thirtytwo.models import Network
+from thirtytwo.models.base import preserve_modes
 from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.module import Loop
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.schedules import lr_factor
 
 CACHE_BYTES = 2**31
@@ -29,7 +29,7 @@ RENORMALIZATION_RANGE = (0.5, 2.0)
 KEY = "transfer.unfreeze"
 
 
-def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+def with_run_settings(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Add the network and learning rates of the pretrained run to a recipe's tables, if the recipe asks for them.
 
     Args:
@@ -52,10 +52,10 @@ def with_run(values: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     return {**values, **from_run, "data": {**values.get("data", {}), **from_run["data"]}}
 
 
-def adapted(recipe: Recipe) -> Recipe:
+def resolve_transfer(recipe: Recipe) -> Recipe:
     """Adapt the recipe to its pretrained weights: an architecture of timm keeps its published layers.
 
-    Settings taken from a run (`with_run`) become the recipe's own, so that the recipe can be rerun without change.
+    Settings taken from a run (`with_run_settings`) become the recipe's own, so that the recipe can be rerun.
 
     Raises:
         ThirtytwoError: the pretrained weights do not exist.
@@ -79,7 +79,7 @@ def head_epochs(recipe: Recipe) -> int:
     return round(recipe.transfer.head_until * recipe.schedule.epochs)
 
 
-def unfrozen_layers(net: Net, settings: TransferSettings) -> list[list[str]]:
+def unfrozen_layers(net: Network, settings: TransferSettings) -> list[list[str]]:
     """Names of the parameters below the head that are trained in the second stage, layer by layer from the input.
 
     Raises:
@@ -99,7 +99,7 @@ def unfrozen_layers(net: Net, settings: TransferSettings) -> list[list[str]]:
     )
 
 
-def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]:
+def lr_scales(net: Network, settings: TransferSettings) -> dict[nn.Parameter, float]:
     """Factor on the learning rate of each parameter below the head; it decays with the distance from the head."""
     parameters = dict(net.named_parameters())
     layers = unfrozen_layers(net, settings)
@@ -110,7 +110,7 @@ def lr_scales(net: Net, settings: TransferSettings) -> dict[nn.Parameter, float]
     }
 
 
-def check_rescaling(net: Net, recipe: Recipe) -> None:
+def check_rescaling(net: Network, recipe: Recipe) -> None:
     """Check that Muon's renormalization roughly keeps the norms of pretrained filters.
 
     Raises:
@@ -155,15 +155,15 @@ def is_augmented(settings: AugmentSettings) -> bool:
     return settings.model_copy(update=without_effect) != AugmentSettings(flip="none")
 
 
-def feature_width(net: Net, size: int) -> int:
+def feature_width(net: Network, size: int) -> int:
     """Number of features of an image of side `size`, in pixels."""
     parameter = next(net.parameters())
-    with modes_kept(net), torch.inference_mode():
+    with preserve_modes(net), torch.inference_mode():
         found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
     return int(found.shape[1])
 
 
-def stages_told(recipe: Recipe, net: Net, rows: int, size: int) -> tuple[Choice, ...]:
+def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple[Choice, ...]:
     """Describe the stages of training, for the log.
 
     Args:
@@ -231,13 +231,13 @@ class TransferBatches(TrainingBatches):
         return torch.cat(features), torch.cat(labels)
 
 
-class TransferLoop(Loop):
+class TransferModule(ClassifierModule):
     """Training in two stages: the head on a frozen base, then also layers of the base at lower learning rates.
 
     Each stage runs the recipe's schedule from its start.
     """
 
-    def __init__(self, net: Net, recipe: Recipe, batches: int, **rest: Any) -> None:
+    def __init__(self, net: Network, recipe: Recipe, batches: int, **rest: Any) -> None:
         super().__init__(net, recipe, batches, scales=lr_scales(net, recipe.transfer), **rest)
         self._head_epochs = head_epochs(recipe)
         self._head_steps = self.steps // recipe.schedule.epochs * self._head_epochs
@@ -320,11 +320,11 @@ def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -
     return module.training
 
 
-def build_embedder(net: Net, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
+def build_embedder(net: Network, device: torch.device, arithmetic: torch.dtype) -> Callable[[Tensor], Tensor]:
     """A function that computes features of normalized images in the precision of training."""
     return partial(_embed_images, net, device, arithmetic)
 
 
-def _embed_images(net: Net, device: torch.device, arithmetic: torch.dtype, images: Tensor) -> Tensor:
+def _embed_images(net: Network, device: torch.device, arithmetic: torch.dtype, images: Tensor) -> Tensor:
     with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
         return net.embed(images)

@@ -17,10 +17,10 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, r
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.model_file import Timing, time_models, where_timed
 from thirtytwo.io import free_path, write_json, write_text
-from thirtytwo.report.comparison import Comparison, Contender, Group, GroupPair, Pair
+from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.page import METRICS
-from thirtytwo.report.run_record import RunRecord, gather
+from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
 from thirtytwo.rundir import Predictions, RunDir
 
@@ -92,7 +92,7 @@ def gather_comparison(
         time_models([record[name].run.onnx for name in ranked]) if timed else [None] * len(ranked)
     )
     contenders = tuple(
-        Contender(letter, name, record[name], predictions[name], metrics[name], timing)
+        ComparedRun(letter, name, record[name], predictions[name], metrics[name], timing)
         for letter, name, timing in zip(islice(_letters(), len(ranked)), ranked, timings, strict=True)
     )
     groups = _groups(contenders)
@@ -131,7 +131,7 @@ def _letters() -> Iterator[str]:
 def _read(run: RunDir, split: str) -> RunRecord:
     if not run.predictions(split).is_file():
         run.read_predictions(split)  # raises the error that says how to create it
-    return gather(run, split)
+    return read_run_record(run, split)
 
 
 def _predictions(record: RunRecord, split: str) -> Predictions:
@@ -164,14 +164,14 @@ def _metrics(record: RunRecord) -> dict[str, Any]:
     return metrics
 
 
-def _pairs(runs: Sequence[Contender]) -> tuple[Pair, ...]:
+def _pairs(runs: Sequence[ComparedRun]) -> tuple[Pair, ...]:
     places = [(first, second) for first in range(len(runs)) for second in range(first + 1, len(runs))]
     tests = [compare_pair(runs[first].predictions, runs[second].predictions) for first, second in places]
     adjusted = holm([test.p_value for test in tests])
     return tuple(Pair(*place, test, p) for place, test, p in zip(places, tests, adjusted, strict=True))
 
 
-def _groups(runs: Sequence[Contender]) -> tuple[Group, ...]:
+def _groups(runs: Sequence[ComparedRun]) -> tuple[Group, ...]:
     """Runs grouped by recipe and data, highest mean accuracy first; empty where no recipe has two runs."""
     by_settings: list[tuple[Any, list[int]]] = []
     for place, run in enumerate(runs):
@@ -190,7 +190,7 @@ def _groups(runs: Sequence[Contender]) -> tuple[Group, ...]:
     return tuple(sorted(groups, key=lambda group: -group.statistics["accuracy"].mean))
 
 
-def _seed_statistics(runs: Sequence[Contender]) -> dict[str, Spread]:
+def _seed_statistics(runs: Sequence[ComparedRun]) -> dict[str, Spread]:
     statistics = {}
     for key, _, _ in METRICS:
         values = [found["value"] for run in runs if (found := run.figure(key)) is not None]
@@ -202,7 +202,7 @@ def _seed_statistics(runs: Sequence[Contender]) -> dict[str, Spread]:
     return statistics
 
 
-def _group_pairs(runs: Sequence[Contender], groups: Sequence[Group]) -> tuple[GroupPair, ...]:
+def _group_pairs(runs: Sequence[ComparedRun], groups: Sequence[Group]) -> tuple[GroupPair, ...]:
     values = [[runs[place].accuracy for place in group.members] for group in groups]
     found = (
         (first, second, compare_means(values[first], values[second]))
@@ -212,7 +212,7 @@ def _group_pairs(runs: Sequence[Contender], groups: Sequence[Group]) -> tuple[Gr
     return tuple(GroupPair(first, second, test) for first, second, test in found if test is not None)
 
 
-def _settings(runs: Sequence[Contender]) -> dict[str, list[Any]]:
+def _settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     """Dotted recipe keys whose values differ between runs, with the value of each run."""
     flat = [dict(_flat(run.record.recipe.model_dump(mode="json", exclude={"description"}))) for run in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
@@ -230,7 +230,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
             yield before + key, value
 
 
-def _notices(runs: Sequence[Contender], split: str) -> list[str]:
+def _notices(runs: Sequence[ComparedRun], split: str) -> list[str]:
     """Limits of the comparison that the reader must know."""
     notices = []
     if split != "test":
@@ -252,7 +252,7 @@ def _notices(runs: Sequence[Contender], split: str) -> list[str]:
     return notices
 
 
-def _load_images(runs: Sequence[Contender], split: str, data_root: Path | None) -> tuple[ImageSet | None, list[str]]:
+def _load_images(runs: Sequence[ComparedRun], split: str, data_root: Path | None) -> tuple[ImageSet | None, list[str]]:
     """The evaluated images in the order of the predictions; or None and the reason as a sentence."""
     predictions = runs[0].predictions
     for run in runs:

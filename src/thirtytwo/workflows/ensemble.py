@@ -24,7 +24,7 @@ from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
     Ensemble,
@@ -36,17 +36,17 @@ from thirtytwo.models.ensemble import (
 from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalised, preserved
+from thirtytwo.tensors import normalize, preserve_torch_state
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Hardware, Meter, choose_hardware
+from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
-from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, begin, load_net, score_and_export
+from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, load_network_and_info, score_and_export, write_plan
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
 
 
-@preserved()
+@preserve_torch_state()
 def ensemble(
     runs: Sequence[Path | str],
     *,
@@ -84,7 +84,7 @@ def ensemble(
     if run is not None:
         RunDir.refuse_used(Path(run))
     with ExitStack() as stack:
-        meter = stack.enter_context(Meter())
+        meter = stack.enter_context(UsageMeter())
         paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
         if len(paths) < 2:
             raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
@@ -102,7 +102,7 @@ def ensemble(
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
         directory = stack.enter_context(RunDir.create_locked(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
-        begin(plan, directory)
+        write_plan(plan, directory)
         seconds = sum(float(members[at].environment["seconds"]["train"]) for at in combined.kept)
         epochs = sum(int(members[at].environment["epochs"]) for at in combined.kept)
         fitted = Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
@@ -194,7 +194,7 @@ class Member:
 
     run: RunDir
     recipe: Recipe
-    net: Net
+    net: Network
     info: ModelInfo
     environment: dict[str, Any]
     split: dict[str, Any]
@@ -207,7 +207,7 @@ def load_member(path: Path) -> Member:
         RunError: it is missing, not finished or damaged.
     """
     run = RunDir.open(path)
-    net, info = load_net(run)
+    net, info = load_network_and_info(run)
     return Member(run, run.read_recipe(), net, info, run.read_json(run.environment), run.read_json(run.split))
 
 
@@ -293,7 +293,7 @@ class Combined:
     `kept` are the indices of the members in it, `choices` say how they were chosen.
     """
 
-    net: Net
+    net: Network
     mean: tuple[float, ...]
     std: tuple[float, ...]
     recipe: Recipe
@@ -361,7 +361,7 @@ class SoupBuilder:
         seed = members[0].recipe.data.split_seed
         self._train = limit(parts.train, MEANS_FROM, seed) if len(parts.train) > MEANS_FROM else parts.train
 
-    def average(self, indices: Sequence[int]) -> Net:
+    def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""
         if len(indices) == 1:
             return self._members[indices[0]].net.to(self._hardware.device)
@@ -371,7 +371,7 @@ class SoupBuilder:
         renew_statistics(net, self._batches())
         return net
 
-    def accuracy(self, net: Net, images: ImageSet) -> float:
+    def accuracy(self, net: Network, images: ImageSet) -> float:
         """Accuracy of `net` on labeled images, a fraction."""
         info = self._members[0].info
         scorer = Scorer(net, info.mean, info.std, self._hardware.device)
@@ -381,7 +381,7 @@ class SoupBuilder:
         info = self._members[0].info
         for start in range(0, len(self._train), SCORE_BATCH):
             pixels = torch.from_numpy(self._train.images[start : start + SCORE_BATCH].copy())
-            yield normalised(pixels.to(self._hardware.device), info.mean, info.std)
+            yield normalize(pixels.to(self._hardware.device), info.mean, info.std)
 
 
 def _greedy(

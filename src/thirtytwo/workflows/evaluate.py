@@ -18,27 +18,27 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.calibration import calibration_record
 from thirtytwo.evaluation.conformal import check_coverage, least_probability, measure_sets
-from thirtytwo.evaluation.corruptions import PICTURES, measure_corruptions
+from thirtytwo.evaluation.corruptions import MAX_IMAGES, measure_corruptions
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import check_thresholded, ood_record, ood_sets
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
-from thirtytwo.rundir import Predictions, RunDir, alone
-from thirtytwo.tensors import preserved
+from thirtytwo.rundir import Predictions, RunDir, exclusive
+from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.workflows.finish import Means, Scored, calibration_of, load_net, score
+from thirtytwo.workflows.finish import Means, Scored, calibration_of, load_network_and_info, score
 from thirtytwo.workflows.loading import OtherImages, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import progress_logger, touch_test
+from thirtytwo.workflows.records import count_test_evaluation, progress_logger
 from thirtytwo.workflows.report import write_pages
 
 KEPT = ("accuracy_tta", "conformal", "unknown")
 """Entries of metrics.json that are kept where this evaluation does not measure them."""
 
 
-@preserved()
-@alone
+@preserve_torch_state()
+@exclusive
 def evaluate(
     run: Path | str,
     *,
@@ -46,7 +46,7 @@ def evaluate(
     split: str = "test",
     tta: bool = False,
     corruptions: bool = False,
-    corruption_pictures: int = PICTURES,
+    corruption_images: int = MAX_IMAGES,
     coverage: float | None = None,
     ood: Sequence[str] = (),
     device: str = "auto",
@@ -68,7 +68,7 @@ def evaluate(
         split: the split to evaluate on, `test` or `val`.
         tta: also evaluate with test-time augmentation.
         corruptions: also evaluate on images with corruptions of every kind and strength.
-        corruption_pictures: maximum number of images to corrupt, drawn from every class.
+        corruption_images: maximum number of images to corrupt, drawn from every class.
         coverage: also evaluate prediction sets that are calibrated on validation to contain the true class with this
             probability, between 0 and 1; no sets by default.
         ood: data sets without any of the model's classes, to evaluate OOD detection on; none by default.
@@ -102,7 +102,7 @@ def evaluate(
         )
     means = _load_class_means(directory, context.info) if ood else None
     ood_images = ood_sets(context.info, ood, context.data_root) if ood else []
-    sample = _sample(context.images, corruption_pictures, context.recipe.data.split_seed) if corruptions else None
+    sample = _sample(context.images, corruption_images, context.recipe.data.split_seed) if corruptions else None
     log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
     if context.own and split == "val":
         used = ", ".join(["the temperature and the threshold for unknown", *_chosen(directory, context.recipe)])
@@ -183,7 +183,7 @@ def _load(directory: RunDir, data: str | None, split: str, device: str, data_roo
     recipe = directory.read_recipe()
     environment = directory.read_json(directory.environment)
     hardware = choose_hardware(recipe.train, device)
-    net, info = load_net(directory)
+    net, info = load_network_and_info(directory)
     root = Path(data_root) if data_root is not None else None
     spec = data or environment["data"]["spec"]
     scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)
@@ -226,7 +226,7 @@ def _left_out(other: OtherImages, run: RunDir) -> tuple[str, ...]:
 
 def _metrics(directory: RunDir, context: _Context, scored: Scored, split: str) -> dict[str, Any]:
     """The metrics; counts one more test evaluation where the images are the run's own test."""
-    evaluations = touch_test(directory) if context.own_test or (context.own and split == "test") else 0
+    evaluations = count_test_evaluation(directory) if context.own_test or (context.own and split == "test") else 0
     record = directory.read_json(directory.split)
     metrics = compute_metrics(
         scored.single,

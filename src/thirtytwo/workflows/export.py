@@ -15,8 +15,8 @@ from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import atomic_write, check_writable
-from thirtytwo.rundir import RunDir, writing_at
-from thirtytwo.tensors import preserved
+from thirtytwo.rundir import RunDir, lock_run_of
+from thirtytwo.tensors import preserve_torch_state
 
 MAX_IMAGES = 2_000
 """Maximum number of images to compare both files on."""
@@ -51,7 +51,7 @@ class Exported:
     reason: str = ""
 
 
-@preserved()
+@preserve_torch_state()
 def export_model(
     model: Path | str,
     kind: str,
@@ -89,7 +89,7 @@ def export_model(
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
     check_writable(target, force=force)
-    with writing_at(target), atomic_write(target) as temporary:
+    with lock_run_of(target), atomic_write(target) as temporary:
         form.write(source, temporary)
         if not form.same_contract:
             return Exported(target, source, None, f"{kind} is not a model file of thirtytwo")

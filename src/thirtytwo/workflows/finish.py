@@ -26,7 +26,7 @@ from thirtytwo.evaluation.ood import (
     ood_record,
     ood_sets,
     threshold_at,
-    validation_alarms,
+    validation_false_alarms,
 )
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
@@ -34,13 +34,13 @@ from thirtytwo.export.parity import check_parity, parity_record
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
-from thirtytwo.models import Net
-from thirtytwo.models.base import trained_net
+from thirtytwo.models import Network
+from thirtytwo.models.base import load_network
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Hardware, Meter
+from thirtytwo.training.hardware import Hardware, UsageMeter
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import final_record, touch_test
+from thirtytwo.workflows.records import count_test_evaluation, final_record
 from thirtytwo.workflows.report import write_pages
 
 PARITY_IMAGES = 512
@@ -69,7 +69,7 @@ class Plan:
     data_root: Path | None
 
 
-def begin(plan: Plan, directory: RunDir) -> RunDir:
+def write_plan(plan: Plan, directory: RunDir) -> RunDir:
     """Write the recipe, the split and the environment of a run; files of a resumed run stay as they are."""
     version = plan.record["versions"]["thirtytwo"]
     if not directory.recipe.is_file():
@@ -81,7 +81,9 @@ def begin(plan: Plan, directory: RunDir) -> RunDir:
     return directory
 
 
-def finish(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter) -> dict[str, Any]:
+def finish(
+    plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: UsageMeter
+) -> dict[str, Any]:
     """Calibrate on validation, evaluate on test once, export, write the report; returns the content of metrics.json."""
     metrics = score_and_export(plan, fitted, directory, log, meter)
     write_pages(directory, plan.recipe, plan.parts)
@@ -89,7 +91,7 @@ def finish(plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], N
 
 
 def score_and_export(
-    plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: Meter
+    plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: UsageMeter
 ) -> dict[str, Any]:
     """`finish` without report and card."""
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
@@ -122,7 +124,7 @@ def _evaluate_on_test(
         split="test",
         superclasses=plan.dataset.superclasses,
         tta=scored.averaged,
-        test_evaluations=touch_test(directory),
+        test_evaluations=count_test_evaluation(directory),
     )
     metrics["calibration"] = calibration_record(
         scored.single,
@@ -141,14 +143,14 @@ def _evaluate_on_test(
     metrics["unknown"] = ood_record(
         partial(scorer.score_known, means=means),
         model.info,
-        validation=validation_alarms(model.known_scores, model.info),
+        validation=validation_false_alarms(model.known_scores, model.info),
         test=scorer.known_scores(scored.features, means),
         sets=sets,
     )
     return metrics
 
 
-def _export(net: Net, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
+def _export(net: Network, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
     """Write `model.onnx` and compare its outputs with the network's; returns the largest differences.
 
     Raises:
@@ -293,13 +295,13 @@ def _architecture(recipe: Recipe) -> list[str]:
     return [named] if isinstance(named, str) else []
 
 
-def save_weights(net: Net, info: ModelInfo, run: RunDir) -> None:
+def save_weights(net: Network, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     write_bytes(run.weights, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
 
 
-def load_net(run: RunDir) -> tuple[Net, ModelInfo]:
+def load_network_and_info(run: RunDir) -> tuple[Network, ModelInfo]:
     """Load the trained network of a run and the metadata of its model file.
 
     Raises:
@@ -311,4 +313,4 @@ def load_net(run: RunDir) -> tuple[Net, ModelInfo]:
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
     info = read_info(run.onnx)
-    return trained_net(run, len(info.classes)), info
+    return load_network(run, len(info.classes)), info

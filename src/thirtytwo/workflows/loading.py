@@ -15,7 +15,7 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import build_net
+from thirtytwo.training.fit import build_network
 
 
 def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: ModelInfo | None) -> None:
@@ -25,7 +25,7 @@ def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: Mo
         RecipeError: the images are too small, or the classes differ.
     """
     full = int(parts.train.images.shape[1])
-    net = build_net(recipe, len(dataset.classes)).eval()
+    net = build_network(recipe, len(dataset.classes)).eval()
     for size in sorted({full, *(min(stage.size, full) for stage in recipe.schedule.resolution)}):
         try:
             with torch.inference_mode():

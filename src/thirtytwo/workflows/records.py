@@ -20,11 +20,11 @@ from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.io import slug
 from thirtytwo.machine import package_version
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.callbacks import tell
 from thirtytwo.training.fit import Fitted
-from thirtytwo.training.hardware import Hardware, Meter, describe_machine
+from thirtytwo.training.hardware import Hardware, UsageMeter, describe_machine
 
 LIBRARIES = ("thirtytwo", "torch", "lightning", "timm", "numpy", "onnx", "onnxruntime", "scikit-learn", "pillow")
 
@@ -66,7 +66,7 @@ def record(
     }
 
 
-def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
+def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], meter: UsageMeter) -> dict[str, Any]:
     """The entries that a finished run adds to `environment.json`."""
     peak, how = meter.peak_memory
     return {
@@ -84,7 +84,7 @@ def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], met
     }
 
 
-def touch_test(run: RunDir) -> int:
+def count_test_evaluation(run: RunDir) -> int:
     """Count one more test evaluation in `split.json`; returns the new count."""
     record = run.read_json(run.split)
     record["test_evaluations"] += 1
@@ -122,15 +122,15 @@ def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
     return {key: before[key] for key in ("command", "started") if key in before} | {"choices": choices}
 
 
-def write_session(run: RunDir, meter: Meter) -> None:
+def write_session(run: RunDir, meter: UsageMeter) -> None:
     """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds."""
     if run.environment.is_file():
         usage = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
         run.write_json(run.environment, run.read_json(run.environment) | usage)
 
 
-def resume_usage(run: RunDir, meter: Meter) -> None:
-    """Add the recorded usage of earlier sessions to `meter`; a checkpoint may hold later values (`Meter`)."""
+def resume_usage(run: RunDir, meter: UsageMeter) -> None:
+    """Add the recorded usage of earlier sessions to `meter`; a checkpoint may hold later values (`UsageMeter`)."""
     if run.environment.is_file():
         before = run.read_json(run.environment)
         meter.resume(float((before.get("seconds") or {}).get("total") or 0.0), int(before.get("sessions", 1)))
@@ -202,7 +202,7 @@ def default_path(data: str, recipe: str | Path, seed: int) -> Path:
     return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
 
 
-def flops(net: Net, size: int) -> int | None:
+def flops(net: Network, size: int) -> int | None:
     """Floating-point operations of the forward pass of one image (a multiply-add counts as two)."""
     device = next(net.parameters()).device
     try:

@@ -13,17 +13,17 @@ from thirtytwo.io import check_writable, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
 from thirtytwo.report.page import render, write_page
-from thirtytwo.report.run_record import gather
-from thirtytwo.rundir import RunDir, writing_at
-from thirtytwo.tensors import preserved
-from thirtytwo.training.batches import draw_samples
+from thirtytwo.report.run_record import read_run_record
+from thirtytwo.rundir import RunDir, lock_run_of
+from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.training.batches import augment_samples
 
 
-@preserved()
+@preserve_torch_state()
 def write_report(
     run: Path | str,
     *,
-    pictures: bool = True,
+    images: bool = True,
     out: Path | str | None = None,
     force: bool = False,
     data_root: Path | str | None = None,
@@ -34,7 +34,7 @@ def write_report(
 
     Args:
         run: the run directory.
-        pictures: include images of the data; without them the report can be shared where the images may not.
+        images: include images of the data; without them the report can be shared where the images may not.
         out: file to write the report to; the run directory stays unchanged then.
         force: replace `out` if it exists.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
@@ -47,12 +47,12 @@ def write_report(
     target = None if out is None else Path(out)
     if target is not None:
         check_writable(target, force=force)
-    with directory.writing() if target is None else writing_at(target):
+    with directory.writing() if target is None else lock_run_of(target):
         recipe = directory.read_recipe()
-        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if pictures else None
+        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if images else None
         if target is None:
             return write_pages(directory, recipe, parts)
-        write_text(target, render(gather(directory, "test"), **_report_images(recipe, parts), passed_on=True))
+        write_text(target, render(read_run_record(directory, "test"), **_report_images(recipe, parts), passed_on=True))
         return target
 
 
@@ -77,5 +77,5 @@ def _report_images(recipe: Recipe, parts: Parts | None) -> dict[str, Any]:
     """The images of a report, as keyword arguments of `write_page`."""
     if parts is None:
         return {"images": None}
-    samples = draw_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
+    samples = augment_samples(recipe, parts.train, ROWS, PASSES) if len(parts.train) else None
     return {"images": parts.test, "val": parts.val, "samples": samples}

@@ -187,16 +187,16 @@ def parse_space(tables: Mapping[str, Any], where: str = "Space") -> Space:
 def default_space(recipe: Recipe) -> Space:
     """Default space around a recipe, which it contains: learning rates, weight decay, label smoothing, augmentation."""
     optimizer, smoothing = recipe.optimizer, recipe.train.label_smoothing
-    adaptive = not optimizer.per_picture and any(part in optimizer.name for part in ADAPTIVE)
+    adaptive = not optimizer.per_image and any(part in optimizer.name for part in ADAPTIVE)
     highest = ADAPTIVE_RATE if adaptive else float("inf")
     tables: dict[str, Any] = {"optimizer.lr": _around(optimizer.lr, 4, highest)}
-    if optimizer.per_picture:
+    if optimizer.per_image:
         tables["optimizer.lr_rest"] = _around(optimizer.lr_rest, 4)
         tables["optimizer.lr_head"] = _around(optimizer.lr_head, 4)
     if optimizer.weight_decay:
         tables["optimizer.weight_decay"] = _around(optimizer.weight_decay, 8)
     else:
-        tried = (0.0, 5e-7, 2e-6, 8e-6) if optimizer.per_picture else (0.0, 1e-4, 1e-3, 1e-2, 5e-2)
+        tried = (0.0, 5e-7, 2e-6, 8e-6) if optimizer.per_image else (0.0, 1e-4, 1e-3, 1e-2, 5e-2)
         tables["optimizer.weight_decay"] = {"choices": list(tried)}
     tables["train.label_smoothing"] = {"low": 0.0, "high": max(0.3, smoothing)}
     size = recipe.data.image_size if isinstance(recipe.data.image_size, int) else 32

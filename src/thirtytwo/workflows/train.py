@@ -20,22 +20,22 @@ from thirtytwo.data.run_data import split_record, unused_of
 from thirtytwo.data.split import divide
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
-from thirtytwo.models import Net
+from thirtytwo.models import Network
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
 from thirtytwo.models.pretrained import start_from
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import preserved
-from thirtytwo.training.fit import build_net, fit
-from thirtytwo.training.hardware import Hardware, Meter, choose_hardware
-from thirtytwo.training.lr_finder import RangeTest, range_test
+from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.training.fit import build_network, fit
+from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
+from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
 from thirtytwo.training.precision import timed_precision
-from thirtytwo.training.transfer import adapted, stages_told, with_run
+from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
 from thirtytwo.workflows.finish import (
     Plan,
     Run,
-    begin,
     calibration_run,
     finish,
+    write_plan,
 )
 from thirtytwo.workflows.loading import check_fits
 from thirtytwo.workflows.prepare import check_optimizer, check_training
@@ -56,7 +56,7 @@ from thirtytwo.workflows.records import (
 TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
 
 
-@preserved()
+@preserve_torch_state()
 def train(
     data: str,
     *,
@@ -108,7 +108,7 @@ def train(
     changes |= {key: value for key, value in named.items() if value is not None}
     run_path = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
     with ExitStack() as stack:
-        meter = stack.enter_context(Meter())
+        meter = stack.enter_context(UsageMeter())
         existing = RunDir.open(run_path) if resume else None
         if existing is not None:
             stack.enter_context(existing.writing())
@@ -119,14 +119,14 @@ def train(
             RunDir.refuse_used(run_path)
         source = recipe or (existing.recipe if existing else "fast")
         precision = existing.read_recipe().train.precision if existing else None
-        plan = settle(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
+        plan = prepare(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if is_finished(existing):
                 return _already_finished(existing, log)
             plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
         directory = existing or stack.enter_context(RunDir.create_locked(run, run_path))
-        begin(plan, directory)
+        write_plan(plan, directory)
         log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
         with _log_resume_command(log, data, directory, data_root), _recording_usage(directory, meter):
             options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter}
@@ -145,7 +145,7 @@ def _already_finished(run: RunDir, log: Callable[[str], None]) -> Run:
 
 
 @contextmanager
-def _recording_usage(directory: RunDir, meter: Meter) -> Iterator[None]:
+def _recording_usage(directory: RunDir, meter: UsageMeter) -> Iterator[None]:
     """Record the time and memory of this session, at its start and when it ends without finishing the run."""
     write_session(directory, meter)
     try:
@@ -171,7 +171,7 @@ def _log_resume_command(
         raise
 
 
-def settle(
+def prepare(
     data: str,
     recipe_source: str | Path,
     changes: Mapping[str, Any],
@@ -187,15 +187,15 @@ def settle(
     values = read_recipe_values(recipe_source)
     where = f"Recipe {str(recipe_source)!r}"
     typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
-    values = with_run(values, resolve_recipe(values, changes, **typical))
-    early = _with_precision(adapted(resolve_recipe(values, changes, **typical)), precision)
+    values = with_run_settings(values, resolve_recipe(values, changes, **typical))
+    early = _with_precision(resolve_transfer(resolve_recipe(values, changes, **typical)), precision)
     if early.model.name == ENSEMBLE:
         raise RecipeError(
             f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
             "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
         )
     hardware = choose_hardware(early.train, device)
-    net = build_net(early, TYPICAL_CLASSES)
+    net = build_network(early, TYPICAL_CLASSES)
     check_optimizer(early)
     check_augment(early.augment)
     calibrated_by = calibration_run(early)
@@ -210,7 +210,7 @@ def settle(
     parts = divide(dataset, early)
     unused = unused_of(dataset, parts)
     known: dict[str, Any] = {"classes": len(dataset.classes), "rows": len(parts.train), "where": where}
-    recipe = _with_precision(adapted(resolve_recipe(values, changes, **known)), precision)
+    recipe = _with_precision(resolve_transfer(resolve_recipe(values, changes, **known)), precision)
     if recipe.train != early.train:
         hardware = choose_hardware(recipe.train, device)
     check_fits(dataset, parts, recipe, calibrated_by)
@@ -219,7 +219,7 @@ def settle(
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     check_augment(recipe.augment, dataset.classes)
     if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
-        net = build_net(recipe, len(dataset.classes))
+        net = build_network(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)
     recipe, hardware = _with_network_choices(net, recipe, hardware)
     recipe, hardware = _limit_batch_size(recipe, len(parts.train), hardware)
@@ -265,18 +265,18 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
 
 
-def _with_network_choices(net: Net, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
+def _with_network_choices(net: Network, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
     """Add the options that the network resolved itself to the recipe and to the logged choices."""
     choices = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
     model = recipe.model.model_copy(update={"options": {**recipe.model.options, **net.settled}})
     return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *choices))
 
 
-def _with_initialization(net: Net, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
+def _with_initialization(net: Network, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
     """Load initial weights; add them and the training stages to the logged choices."""
     start = start_from(net, recipe.transfer.pretrained, recipe.model, train.classes)
     choices = [Choice(choice.what, choice.value, choice.reason) for choice in start.choices]
-    choices += stages_told(recipe, net, len(train), int(train.images.shape[1]))
+    choices += describe_stages(recipe, net, len(train), int(train.images.shape[1]))
     return replace(hardware, choices=(*hardware.choices, *choices))
 
 
@@ -289,8 +289,8 @@ def _limit_batch_size(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Re
     return recipe.model_copy(update={"schedule": schedule}), replace(hardware, choices=(*hardware.choices, choice))
 
 
-@preserved()
-def find_rate(
+@preserve_torch_state()
+def find_lr(
     data: str,
     *,
     recipe: str | Path | None = None,
@@ -300,7 +300,7 @@ def find_rate(
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
-) -> tuple[RangeTest, Recipe]:
+) -> tuple[LRFinderResult, Recipe]:
     """Train about a hundred steps with a rising learning rate and suggest one; writes nothing.
 
     Arguments and errors are as in `train`.
@@ -312,5 +312,5 @@ def find_rate(
     named = {"seed": seed, "data.limit_train": limit_train}
     changes |= {key: value for key, value in named.items() if value is not None}
     root = Path(data_root) if data_root is not None else None
-    plan = settle(data, recipe or "fast", changes, device, root)
-    return range_test(plan.recipe, plan.parts.train, plan.hardware, tell=progress_logger(show)), plan.recipe
+    plan = prepare(data, recipe or "fast", changes, device, root)
+    return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, tell=progress_logger(show)), plan.recipe

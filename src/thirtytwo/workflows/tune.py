@@ -22,13 +22,13 @@ from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoErro
 from thirtytwo.io import slug, write_text
 from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import preserved
+from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.workflows.finish import Plan
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
 from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
-from thirtytwo.workflows.train import settle
+from thirtytwo.workflows.train import prepare
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +71,7 @@ class _Tuner:
         return self.path / "base.toml"
 
 
-@preserved()
+@preserve_torch_state()
 def tune(
     data: str,
     *,
@@ -139,7 +139,7 @@ def tune(
             stack.enter_context(RunDir(path).writing())
             study, request = open_study(path)
             request.check_same(path, data, values, changes, metric, pruner, searched)
-            plan = settle(data, path / "base.toml", request.changes, device, root, _earlier_precision(path))
+            plan = prepare(data, path / "base.toml", request.changes, device, root, _earlier_precision(path))
             request.check_data(path, plan.dataset.fingerprint)
             searched = parse_space(request.space)
         else:
@@ -147,7 +147,7 @@ def tune(
             assert values is not None
             if run is not None:
                 RunDir.refuse_used(Path(run))
-            plan = settle(data, source, changes, device, root)
+            plan = prepare(data, source, changes, device, root)
             _check_has_validation(plan)
             searched = searched or default_space(plan.recipe)
             request = TuningRequest(
@@ -267,7 +267,7 @@ def _run_trial(tuner: _Tuner, trial: optuna.Trial) -> None:
     outcome, reason, keep = "done", "", None
     try:
         changes = {**tuner.request.changes, **tuner.space.values(trial.params)}
-        plan = settle(tuner.request.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
+        plan = prepare(tuner.request.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
         keep = plan.recipe
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(plan.recipe, f"Trial {trial.number}.")

@@ -11,7 +11,7 @@ from thirtytwo.app.components import card, choose_model, title
 from thirtytwo.app.display import Result, as_csv, as_json, as_zip, classify, heat_method, render
 from thirtytwo.app.images import InputImage, image_input
 from thirtytwo.app.library import Entry, load_classifier
-from thirtytwo.inference.classifier import Prediction, Unreadable
+from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown
 
 IMAGES_PER_PAGE = 8
@@ -49,7 +49,7 @@ def cards(
         first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * IMAGES_PER_PAGE
     for image, result in list(zip(images, results, strict=True))[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
-            if isinstance(result, Unreadable):
+            if isinstance(result, UnreadableImage):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")
             else:
                 st.html(card(image.name, result, render(entry, image, heat=heat), top, heat=heat))
@@ -97,7 +97,7 @@ def _options(entry: Entry, classes: int) -> tuple[int, bool]:
 
 
 def _summary(results: Sequence[Result]) -> None:
-    unreadable = sum(isinstance(one, Unreadable) for one in results)
+    unreadable = sum(isinstance(one, UnreadableImage) for one in results)
     unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
     parts = [f"{len(results) - unreadable} images classified"]
     parts += [f"{unknown} of them unknown (out of distribution)"] if unknown else []

@@ -12,7 +12,7 @@ from thirtytwo.app.components import describe, require_model, side_by_side, titl
 from thirtytwo.app.display import Result, classify, view
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
-from thirtytwo.inference.classifier import Prediction, Unreadable
+from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown
 
 MAX_MODELS = 4
@@ -43,9 +43,9 @@ def show() -> None:
         return
     results = {entry.name: classify(entry, images) for entry in models}
     rows = list(zip(images, zip(*results.values(), strict=True), strict=True))
-    readable = [(image, row) for image, row in rows if not isinstance(row[0], Unreadable)]
+    readable = [(image, row) for image, row in rows if not isinstance(row[0], UnreadableImage)]
     for _, row in rows:
-        if isinstance(row[0], Unreadable):
+        if isinstance(row[0], UnreadableImage):
             st.warning(as_markdown(row[0].error), icon=":material/broken_image:")
     if not readable:
         return
@@ -85,7 +85,7 @@ def as_csv(results: dict[str, list[Result]]) -> str:
         ["file", *(f"{name}: {what}" for name in results for what in ("class", "confidence", "known")), "agree"]
     )
     for row in zip(*results.values(), strict=True):
-        if isinstance(row[0], Unreadable):
+        if isinstance(row[0], UnreadableImage):
             continue
         found = _predictions(row)
         cells = [cell for one in found for cell in (one.top, one.confidence, str(one.known).lower())]

@@ -24,7 +24,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
-from thirtytwo.report.gallery import locate, picture_name
+from thirtytwo.report.gallery import image_name, locate
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown, percent
 
@@ -218,7 +218,7 @@ def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
-        "image": picture_name(predictions, position),
+        "image": image_name(predictions, position),
         "true": predictions.classes[int(predictions.truth[position])],
         "predicted": predictions.classes[int(predictions.predicted[position])],
         "confidence": float(predictions.confidence[position]),

@@ -16,7 +16,7 @@ from thirtytwo.app.library import Entry, load_classifier, save_probe
 from thirtytwo.app.views.classify import cards
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
-from thirtytwo.fewshot import LEAST, Taught, teach
+from thirtytwo.fewshot import LEAST, LinearProbe, fit_linear_probe
 from thirtytwo.images.decode import Pixels, load_image
 from thirtytwo.text import as_markdown, percent
 
@@ -111,7 +111,7 @@ def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -
                     found = load_image(image.data, size, rule, image.name).pixels
                     sources.setdefault(found.tobytes(), image)
                     pixels[name].append(found)
-            probe = teach(classifier, pixels)
+            probe = fit_linear_probe(classifier, pixels)
             with tempfile.TemporaryDirectory() as folder:
                 data = probe.write(Path(folder) / "model.onnx").read_bytes()
         except ThirtytwoError as error:
@@ -122,7 +122,7 @@ def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -
         st.session_state[_PROBE] = (probe, probe_entry, [sources[one.tobytes()] for one in probe.pictures])
 
 
-def _show_results(probe: Taught, entry: Entry, images: Sequence[InputImage]) -> None:
+def _show_results(probe: LinearProbe, entry: Entry, images: Sequence[InputImage]) -> None:
     """Show accuracy, confusions and misclassified images; offer a download and a field to try the model."""
     st.header("Results", anchor=False)
     accuracy = probe.accuracy
@@ -167,7 +167,7 @@ def _set_new_images(key: str) -> None:
     st.session_state["try-images"] = as_images(st.session_state[key])
 
 
-def _show_misclassified(probe: Taught, images: Sequence[InputImage]) -> None:
+def _show_misclassified(probe: LinearProbe, images: Sequence[InputImage]) -> None:
     """Show misclassified images, most confident first."""
     predictions = probe.held_out
     wrong = np.flatnonzero(predictions.predicted != predictions.truth)
