@@ -59,6 +59,7 @@ MODULE_OF = {
     "pyyaml": "yaml",
     "python-multipart": "multipart",
     "prometheus-client": "prometheus_client",
+    "pydantic-settings": "pydantic_settings",
 }
 
 

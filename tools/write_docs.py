@@ -132,9 +132,11 @@ def serve_settings() -> str:
 
     from thirtytwo.cli.main import app
 
-    command = typer.main.get_command(app)
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
     lines = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"]
-    for option in command.commands["serve"].params:  # type: ignore[attr-defined]
+    for option in serve.get_params(typer.Context(serve)):
+        if option.name == "help":
+            continue
         shown = option.show_default if isinstance(option.show_default, str) else option.default
         default = "off" if shown is False else f"{shown:g}" if isinstance(shown, int | float) else shown
         lines.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {_line(option.help)} |")

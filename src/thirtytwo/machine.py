@@ -1,4 +1,4 @@
-"""The machine that the program runs on: processor, cores, memory, and installed packages."""
+"""The machine that the program runs on: processor, cores, memory, network addresses, and installed packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thirtytwo.errors import ServiceError
+
+if TYPE_CHECKING:
+    import socket
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Names of the address that only this machine can reach."""
@@ -50,6 +56,40 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def listen(host: str, port: int, tried: int = 1) -> socket.socket:
+    """A socket bound to the first free port of `tried` ports, starting at `port`; port 0 picks a free one.
+
+    Raises:
+        ServiceError: the address is invalid or in use.
+    """
+    import socket  # takes a while
+
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServiceError(
+            f"Cannot resolve the address {host!r}: {error.strerror or error}.", "Check --host."
+        ) from None
+    reason = ""
+    for candidate in range(port, min(port + tried, 65_536)):
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((place[0], candidate, *place[2:]))
+            return listener
+        except OSError as error:
+            listener.close()
+            reason = error.strerror or str(error)
+    raise ServiceError(f"Cannot listen on {host}, port {port}: {reason}.", "Choose another with --port or --host.")
+
+
+def address(host: str, port: int) -> str:
+    """The URL of a local server, with an IPv6 address in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def package_version(name: str) -> str:

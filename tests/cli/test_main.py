@@ -20,9 +20,11 @@ from thirtytwo.errors import ThirtytwoError
 NO_EXTRA = """
 import importlib.abc, sys
 
+EXTRAS = {"torch", "lightning", "sklearn", "pyarrow", "datasets", "pydantic_settings", "fastapi", "streamlit"}
+
 class NotInstalled(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "lightning", "sklearn", "pyarrow", "datasets"):
+        if name.split(".")[0] in EXTRAS:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, NotInstalled())
@@ -103,6 +105,14 @@ def test_missing_extra_names_the_install_command(arguments: list[str]) -> None:
     assert 'pip install "thirtytwo[train]"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("command", "option"), [("serve", "--max-batch"), ("app", "--data-root")])
+def test_help_needs_no_extra(command: str, option: str) -> None:
+    done = without_extra(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert option in done.stdout
+    assert without_extra(command).returncode == 2
 
 
 def test_models_without_the_extra_still_lists_trained_ones(colour_model: Path, tmp_path: Path) -> None:

@@ -350,6 +350,15 @@ def test_settings_have_bounds(wrong: dict[str, Any]) -> None:
         Settings(**wrong)
 
 
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THIRTYTWO_SERVE_QUEUE", "7")
+    monkeypatch.setenv("THIRTYTWO_SERVE_PORT", "80")
+    monkeypatch.setenv("THIRTYTWO_API_KEY", " sesame ")
+    settings = Settings(port=81)
+    assert (settings.queue, settings.port, settings.api_key) == (7, 81, "sesame")
+    assert "sesame" not in repr(settings)
+
+
 # Metrics
 
 

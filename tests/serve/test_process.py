@@ -226,7 +226,7 @@ def test_invalid_settings_are_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+@pytest.mark.parametrize("module", ["fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings"])
 def test_without_the_extra(serve: Callable[..., Output], monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = serve()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +14,23 @@ import numpy.typing as npt
 from streamlit.web import bootstrap
 
 from thirtytwo.app import library
-from thirtytwo.app.settings import Settings, streamlit_options
-from thirtytwo.errors import ServiceError
+from thirtytwo.app.settings import PORT, Settings, streamlit_options
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import read_info
+from thirtytwo.machine import address, listen
 from thirtytwo.process import environment
 
 SCRIPT = Path(__file__).with_name("main.py")
 _TRIED = 20
 
 
-def run(settings: Settings, *, open_browser: bool, on_start: Callable[[str], None], any_port: bool = False) -> None:
+def run(settings: Settings, *, open_browser: bool, on_start: Callable[[str], None]) -> None:
     """Serve the app; return when it is stopped.
 
     Args:
-        settings: models to list and address to listen on; port 0 picks a free port.
+        settings: models to list and address to listen on.
         open_browser: also open a browser window.
         on_start: called with the address before the app starts.
-        any_port: use the next free port if this one is taken.
 
     Raises:
         ServiceError: the address is invalid or in use.
@@ -43,35 +40,22 @@ def run(settings: Settings, *, open_browser: bool, on_start: Callable[[str], Non
     """
     for model in settings.models:
         read_info(find_model(model))
-    settings = replace(settings, port=_free_port(settings.host, settings.port, _TRIED if any_port else 1))
+    port = _free_port(settings)
     library.settings = settings
     release_memory()
-    options = streamlit_options(settings, open_browser=open_browser)
+    options = streamlit_options(settings, port, open_browser=open_browser)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)
-    on_start(settings.address)
+    on_start(address(settings.host, port))
     with environment("HF_HUB_OFFLINE", "1"):  # opening a page downloads nothing
         bootstrap.run(str(SCRIPT), False, [], flags)
 
 
-def _free_port(host: str, port: int, tried: int) -> int:
-    """The first free port among `tried` ports, starting at `port`."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ServiceError(
-            f"Cannot resolve the address {host!r}: {error.strerror or error}.", "Check --host."
-        ) from None
-    reason = ""
-    for candidate in range(port, min(port + tried, 65_536)):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address[0], candidate, *address[2:]))
-                return int(probe.getsockname()[1])
-            except OSError as error:
-                reason = error.strerror or str(error)
-    raise ServiceError(f"Cannot listen on {host}, port {port}: {reason}.", "Choose another with --port or --host.")
+def _free_port(settings: Settings) -> int:
+    """The port of the settings, or the first free one from `PORT` on."""
+    first, tried = (PORT, _TRIED) if settings.port is None else (settings.port, 1)
+    with listen(settings.host, first, tried) as listener:
+        return int(listener.getsockname()[1])
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from thirtytwo.machine import LOOPBACK
 
@@ -33,30 +34,31 @@ _DARK = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of the app.
+PORT = 8033
+"""Port to listen on if none is set; if it is taken, the next free one."""
 
-    `models` are the values of `--model`, the first one the default; `data_root` is the folder to look for known data
-    sets in; `host` and `port` are the address to listen on.
-    """
+
+class Settings(BaseModel):
+    """Settings of the app. The options of `thirtytwo app` are built from these fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     models: tuple[str, ...] = ()
-    data_root: Path | None = None
+    """Models to list first, before bundled ones and runs under ./runs."""
     host: str = "127.0.0.1"
-    port: int = 8033
+    """Address to listen on."""
+    port: int | None = Field(None, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one."""
+    data_root: Path | None = None
+    """Folder to look for known data sets in."""
 
     @property
     def is_local(self) -> bool:
         """Whether only users of this machine can reach the app, so that they may enter paths on it."""
         return self.host in LOOPBACK
 
-    @property
-    def address(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
-
-def streamlit_options(settings: Settings, *, open_browser: bool) -> dict[str, Any]:
+def streamlit_options(settings: Settings, port: int, *, open_browser: bool) -> dict[str, Any]:
     """Streamlit's options: no telemetry, no file watching, and the theme of the reports."""
     hosts = sorted(LOOPBACK) if settings.is_local else []
     return {
@@ -75,7 +77,7 @@ def streamlit_options(settings: Settings, *, open_browser: bool) -> dict[str, An
         "server.fileWatcherType": "none",
         "server.headless": not open_browser,
         "server.maxUploadSize": MODEL_MB,
-        "server.port": settings.port,
+        "server.port": port,
         "server.runOnSave": False,
         "server.showEmailPrompt": False,
         "theme.baseRadius": "6px",

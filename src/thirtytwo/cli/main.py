@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.app import app as open_app
+from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.data import cache
-from thirtytwo.cli.serve import serve
+from thirtytwo.cli.options import add_settings_command
+from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import own_process
@@ -403,10 +405,10 @@ def data_doctor(data: Data, data_root: DataRoot = None) -> None:
     show_diagnosis(data, data_root)
 
 
-app.command("app")(open_app)
+add_settings_command(app, open_app, app_options)
 app.command()(cache)
 app.command()(tune)
-app.command()(serve)
+add_settings_command(app, serve, serve_options)
 
 
 @app.command()

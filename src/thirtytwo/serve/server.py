@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from thirtytwo.errors import ServiceError
+from thirtytwo.machine import address, listen
 from thirtytwo.serve.api import create_app
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def run(service: Service, on_start: Callable[[str], None]) -> bool:
         server_header=False,
         timeout_graceful_shutdown=int(settings.timeout) + 5,
     )
-    with contextlib.closing(_listen(settings.host, settings.port)) as listener:
-        server = _Server(config, service, lambda: on_start(_address(settings.host, listener)))
+    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+        port = listener.getsockname()[1]
+        server = _Server(config, service, lambda: on_start(address(settings.host, port)))
         server.run(sockets=[listener])
     return server.interrupted
 
@@ -97,34 +98,3 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address.
-
-    Raises:
-        ServiceError: the address is invalid or in use.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise ServiceError(
-            f"Cannot resolve the address {host!r}: {error.strerror or error}.", "Check --host."
-        ) from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}.", "Choose another with --port or --host."
-        ) from None
-    return listener
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    port = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,49 +1,75 @@
-"""Settings of the service with their defaults and bounds."""
+"""Settings of the service: the one place of their names, defaults and bounds."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, StringConstraints, ValidationError
+
+from thirtytwo.errors import ServiceError
 from thirtytwo.images.decode import MAX_PIXELS
 
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+else:
+    try:
+        from pydantic_settings import BaseSettings
+    except ImportError:  # enough for `thirtytwo serve --help`; running the service requires the extra
+        from pydantic import BaseModel as BaseSettings
+
 MB = 1024 * 1024
+KEY_VARIABLE = "THIRTYTWO_API_KEY"
+_MEGAPIXEL = 10**6
 
 
-class Settings(BaseModel):
-    """Address, batching and limits of the service."""
+class Settings(BaseSettings):
+    """Address, batching and limits of the service; MB are 1,048,576 bytes.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Settings that are not given are read from the environment: `max_batch` from `THIRTYTWO_SERVE_MAX_BATCH` and so on.
+    The options of `thirtytwo serve` are built from these fields; the text below a field is the option's help.
+    """
+
+    model_config = {
+        "env_prefix": "THIRTYTWO_SERVE_",
+        "frozen": True,
+        "extra": "forbid",
+        "allow_inf_nan": False,
+        "populate_by_name": True,
+        "use_attribute_docstrings": True,
+    }
 
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8032, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
     max_batch: int = Field(32, ge=1, le=1024)
-    """Maximum number of images per batch, over all requests."""
-    max_wait_ms: float = Field(2.0, ge=0, le=1000)
-    """Maximum milliseconds an image waits for its batch to fill."""
+    """Maximum number of images per batch."""
+    max_wait_ms: float = Field(2, ge=0, le=1000)
+    """Maximum time an image waits for its batch to fill."""
     threads: int | None = Field(None, ge=1, le=256)
-    """Number of threads for decoding, and for the model; None: one per core."""
-    max_file_mb: float = Field(10, gt=0, le=1024)
-    """Maximum file size, in MB of 1,048,576 bytes."""
+    """Number of threads for decoding, and for the model."""  # None: one per core
+    max_file_mb: float = Field(10, ge=0.001, le=1024)
+    """Maximum file size."""
     max_files: int = Field(64, ge=1, le=10_000)
     """Maximum number of files per request."""
-    max_megapixels: float = Field(MAX_PIXELS / 1e6, gt=0, le=MAX_PIXELS / 1e6)
-    """Maximum image size in million pixels, checked before decoding."""
+    max_megapixels: float = Field(MAX_PIXELS // _MEGAPIXEL, ge=0.001, le=MAX_PIXELS // _MEGAPIXEL)
+    """Maximum image size; checked before decoding."""
     max_decode_mb: float = Field(400, ge=1)
-    """Maximum memory to decode an image, in MB, estimated from its format, mode and size."""
-    max_json_mb: float = Field(32, gt=0, le=1024)
-    """Maximum size of a JSON body in MB; unlike a multipart body it is kept in memory completely."""
-    max_held_mb: float = Field(512, gt=0)
-    """Maximum size of the uploads in memory, in MB, over all requests."""
+    """Maximum memory to decode one image."""  # estimated from its format, mode and size
+    max_json_mb: float = Field(32, ge=0.001, le=1024)
+    """Maximum size of a JSON body."""  # unlike a multipart body it is kept in memory completely
+    max_held_mb: float = Field(512, ge=1)
+    """Maximum size of the uploads in memory, over all requests."""
     queue: int = Field(1024, ge=1)
     """Maximum number of waiting images; further requests get status 503."""
-    timeout: float = Field(30, gt=0, le=3600)
+    timeout: float = Field(30, ge=0.1, le=3600)
     """Maximum seconds per request, including the upload."""
     access_log: bool = False
-    """Whether each request is logged."""
-    api_key: str | None = Field(None, min_length=1, repr=False)
-    """Key that clients must send as `Authorization: Bearer KEY`; None: no key required."""
+    """Log every request on stdout."""
+    api_key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
+        None, validation_alias=KEY_VARIABLE, repr=False
+    )
+    """Key that clients must send as `Authorization: Bearer KEY`; without one, everyone may use the service."""
 
     @property
     def max_file_bytes(self) -> int:
@@ -55,4 +81,19 @@ class Settings(BaseModel):
 
     @property
     def max_pixels(self) -> int:
-        return int(self.max_megapixels * 1e6)
+        return int(self.max_megapixels * _MEGAPIXEL)
+
+
+def read_settings(**given: Any) -> Settings:
+    """The given settings, completed from the environment.
+
+    Raises:
+        ServiceError: a setting is invalid, for example an API key that is set but empty.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        fix = "Set it to the key that clients must send, or unset it." if name == KEY_VARIABLE else "Correct its value."
+        raise ServiceError(f"{name}: {first['msg']}.", fix) from None
