@@ -120,10 +120,9 @@ def changes_of_fast() -> str:
 
 def problems() -> str:
     """The errors of the service."""
-    from thirtytwo.serve.schemas import KINDS
+    from thirtytwo.serve.schemas import problems_table
 
-    rows = [f"| {status} | `{kind}` | {title}. {help} |" for kind, (status, title, help) in KINDS.items()]
-    return "\n".join(["| status | `type` ends with | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+    return problems_table()
 
 
 def serve_settings() -> str:

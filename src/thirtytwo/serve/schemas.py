@@ -31,6 +31,12 @@ KINDS: dict[str, tuple[int, str, str]] = {
 """Status, title and fix for each kind of problem."""
 
 
+def problems_table() -> str:
+    """The kinds of problems as a Markdown table."""
+    rows = [f"| {status} | `{kind}` | {title}. {fix} |" for kind, (status, title, fix) in KINDS.items()]
+    return "\n".join(["| status | `type` ends with | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
 class Problem(Exception):
     """A request that fails with a problem document and the status of its kind.
 

@@ -1,0 +1,231 @@
+"""The routes of the HTTP interface, one router per topic."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from thirtytwo.serve import metrics
+from thirtytwo.serve.schemas import (
+    KINDS,
+    MEDIA_TYPE,
+    Classified,
+    Health,
+    Model,
+    Problem,
+    UnreadableFile,
+    as_json,
+)
+from thirtytwo.serve.service import Service
+from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
+
+MAX_CLASSES = 1000
+
+SWAGGER = Path(__file__).with_name("swagger")
+"""Swagger UI, which shows the page /docs."""
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy of /docs; Swagger UI sets styles of elements and embeds its icons."""
+
+_MULTIPART_SCHEMA = {
+    "type": "object",
+    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
+    "required": ["files"],
+}
+_PREDICT_BODY = {
+    "required": True,
+    "content": {
+        MULTIPART: {"schema": _MULTIPART_SCHEMA},
+        JSON: {"schema": {"$ref": "#/components/schemas/PredictBody"}},
+    },
+}
+_PROMETHEUS = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name="key", description="The API key, if the service was started with THIRTYTWO_API_KEY."
+)
+_OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
+"""Added to the key's requirement in the OpenAPI document: without THIRTYTWO_API_KEY, no key is required."""
+
+
+def prediction_routes(service: Service) -> APIRouter:
+    """`POST /predict`."""
+    router = APIRouter(dependencies=[_key_check(service)])
+
+    @router.post(
+        "/predict",
+        summary="Classify images",
+        response_model=list[Classified | UnreadableFile],
+        responses=_problem_responses(*(kind for kind in KINDS if kind not in ("bug", "not-ready"))),
+        openapi_extra=_OPTIONAL_KEY | {"requestBody": _PREDICT_BODY},
+    )
+    async def predict(
+        request: Request,
+        top: Annotated[int, Query(ge=1, le=MAX_CLASSES, description="Number of classes to return, at most all.")] = 5,
+        model: Annotated[str | None, Query(description="Model to use; without it, the default.")] = None,
+        heatmap: Annotated[bool, Query(description="Also return heatmaps.")] = False,
+    ) -> Response:
+        """Returns one entry per file, in order. The entry of an unreadable file has `file` and `error`; if no file
+        can be read, the request fails with a problem document. Multipart parts may have any field name.
+        """
+        return Response(as_json(await _predict(service, request, top, model, heatmap)), media_type=JSON)
+
+    return router
+
+
+def model_routes(service: Service) -> APIRouter:
+    """`GET /models`."""
+    router = APIRouter(dependencies=[_key_check(service)])
+
+    @router.get(
+        "/models",
+        summary="List the models",
+        response_model=list[Model],
+        responses=_problem_responses("no-key"),
+        openapi_extra=_OPTIONAL_KEY,
+    )
+    async def models() -> Response:
+        """The first one is the default."""
+        return Response(as_json([_model_entry(service, name) for name in service.models]), media_type=JSON)
+
+    return router
+
+
+def health_routes(service: Service) -> APIRouter:
+    """`GET /health/live` and `GET /health/ready`."""
+    router = APIRouter(prefix="/health")
+
+    @router.get("/live", summary="Check that the process is running", response_model=Health)
+    async def live() -> Response:
+        """Does not require a key."""
+        return Response(as_json({"status": "alive"}), media_type=JSON)
+
+    @router.get(
+        "/ready",
+        summary="Check that the service accepts requests",
+        response_model=Health,
+        responses=_problem_responses("not-ready"),
+    )
+    async def ready() -> Response:
+        """Models are loaded and the service is not shutting down. Does not require a key."""
+        if not service.ready:
+            raise Problem("not-ready", "The service is shutting down: it finishes accepted requests only.")
+        return Response(as_json({"status": "ready"}), media_type=JSON)
+
+    return router
+
+
+def metrics_routes(service: Service) -> APIRouter:
+    """`GET /metrics`."""
+    router = APIRouter(dependencies=[_key_check(service)])
+
+    @router.get(
+        "/metrics",
+        summary="Return metrics for Prometheus",
+        response_class=Response,
+        responses={200: _PROMETHEUS, **_problem_responses("no-key")},
+        openapi_extra=_OPTIONAL_KEY,
+    )
+    async def prometheus() -> Response:
+        """Requests, images, batches, waiting images, memory and processor time."""
+        return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    return router
+
+
+def add_page(app: FastAPI) -> None:
+    """Add the page /docs and its files, to which / redirects."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(SWAGGER / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+    app.mount("/docs", StaticFiles(directory=SWAGGER))
+
+
+def _key_check(service: Service) -> Any:
+    """A dependency that raises `Problem` if a key is required and the request has none or a wrong one."""
+
+    async def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        key = service.settings.api_key
+        if key is None:
+            return
+        sent = "" if credentials is None else credentials.credentials.strip()
+        if not hmac.compare_digest(sent.encode("latin-1"), key.encode()):
+            detail = "The API key is wrong." if sent else "The request has no API key."
+            raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
+
+    return Depends(check)
+
+
+def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the kinds of problems of an operation."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status, title, _ = KINDS[kind]
+        previous = responses.get(status, {}).get("description")
+        responses[status] = {
+            "description": f"{previous}, or: {title}" if previous else title,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        if kind in ("busy", "timed-out"):
+            responses[status]["headers"] = {
+                "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+async def _predict(
+    service: Service, request: Request, top: int, model: str | None, heatmap: bool
+) -> list[dict[str, Any]]:
+    served = service.find(model)
+    if heatmap and not served.has_heatmaps:
+        raise Problem("no-heatmaps", f"The architecture of model {served.name} has no heatmaps.")
+    service.limits.check()
+    received = False
+
+    async def uploads() -> AsyncIterator[Any]:
+        nonlocal received
+        async for upload in read_uploads(request, service.settings, reservation):
+            yield upload
+        received = True
+
+    seconds = service.settings.timeout
+    with service.limits.reservation() as reservation:
+        try:
+            async with asyncio.timeout(seconds):
+                return await service.predict(uploads(), served, reservation, top=top, heatmap=heatmap)
+        except TimeoutError:
+            if not received:
+                raise Problem("too-slow", f"The upload was not complete after {seconds:g} s.") from None
+            raise service.limits.problem("timed-out", f"The prediction was not complete after {seconds:g} s.") from None
+
+
+def _model_entry(service: Service, name: str) -> dict[str, Any]:
+    served = service.models[name]
+    info = served.classifier.info
+    return {
+        "name": name,
+        "default": name == service.default,
+        "dataset": info.dataset,
+        "architecture": info.architecture,
+        "accuracy": info.accuracy,
+        "classes": info.classes,
+        "input_size": info.input_size,
+        "resize": info.resize,
+        "heatmaps": served.has_heatmaps,
+        "version": info.version,
+    }
