@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,9 +18,10 @@ from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.data import cache
-from thirtytwo.cli.options import add_settings_command
+from thirtytwo.cli.evaluate import evaluate
+from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
 from thirtytwo.cli.serve import serve, serve_options
-from thirtytwo.cli.train import tune
+from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.process import own_process
 
@@ -38,20 +39,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Show or check a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="cifar10, cifar100, digits, hf:owner/name, or a folder of images or parquet files.",
-    ),
-]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, printed last by train.")]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Device to compute on.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(help="Folder to look for known data sets in first.", show_default="THIRTYTWO_DATA"),
-]
-
 
 @app.callback(invoke_without_command=True)
 def _thirtytwo(
@@ -67,155 +54,14 @@ def _thirtytwo(
         show(context.get_help())
 
 
-@app.command()
-def train(
-    data: Data,
-    recipe: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Training recipe: see thirtytwo recipes.", show_default="fast"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; may be repeated."),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Train one run per seed and summarize them.")
-    ] = None,
-    repeat: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
-    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")] = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX|COLUMN",
-            help="Column, or pattern on file paths such as '/(patient\\d+)_', that groups samples; a "
-            "group is never split between train, validation and test.",
-        ),
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(metavar="timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
-    ] = None,
-    find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Run the learning-rate finder only (about 100 steps); writes nothing.")
-    ] = False,
-    device: Device = "auto",
-    data_root: DataRoot = None,
-) -> None:
-    """Train, evaluate once on the test split, write the report and model.onnx; prints the run directory last."""
-    import thirtytwo
-    from thirtytwo.cli.compare import parse_seeds, train_seeds
-    from thirtytwo.cli.models import show_metrics
-    from thirtytwo.config.recipe import parse_overrides
-    from thirtytwo.rundir import holds_seeds
-
-    overrides = parse_overrides(settings or [])
-    if pretrained is not None:
-        overrides["transfer.pretrained"] = pretrained
-    if group_by is not None:
-        overrides["data.group_by"] = group_by
-    if find_lr:
-        from thirtytwo.cli.train import find_learning_rate
-
-        if resume or run or seeds or repeat or epochs:
-            raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
-        finder_options = {"seed": seed, "limit_train": limit_train, "device": device, "data_root": data_root}
-        find_learning_rate(data, recipe=recipe, overrides=overrides, **finder_options)
-        return
-    seed_list = parse_seeds(seeds, repeat, seed, recipe)
-    options: dict[str, Any] = {
-        "recipe": recipe,
-        "overrides": overrides,
-        "run": run,
-        "epochs": epochs,
-        "resume": resume,
-        "limit_train": limit_train,
-        "device": device,
-        "data_root": data_root,
-    }
-    if seed_list is not None or (resume and run is not None and holds_seeds(run)):
-        train_seeds(data, seed_list, seed, **options)
-        return
-    trained = thirtytwo.train(data, seed=seed, **options)
-    if trained.metrics:
-        show_metrics(trained.metrics)
-    show(str(trained.path))
-
-
-@app.command()
-def evaluate(
-    run: RunPath,
-    data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Evaluate on other data.", show_default="the run's data")
-    ] = None,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Split to evaluate on.")] = "test",
-    tta: Annotated[bool, typer.Option("--tta", help="Also evaluate with test-time augmentation.")] = False,
-    corruptions: Annotated[
-        bool,
-        typer.Option(
-            "--corruptions", help="Also evaluate under noise, blur, weather and other corruptions, at five strengths."
-        ),
-    ] = False,
-    corruption_images: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Corrupt at most this many images.")
-    ] = 2000,
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Also compute prediction sets that contain the true class with this probability, such as 0.95.",
-        ),
-    ] = None,
-    ood: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DATA", help="Also measure detection of this out-of-distribution data; may be repeated."),
-    ] = None,
-    device: Device = "auto",
-    data_root: DataRoot = None,
-) -> None:
-    """Evaluate a trained run again, or on other data."""
-    import thirtytwo
-    from thirtytwo.cli.models import show_corruptions, show_metrics, show_sets, show_unknown
-
-    metrics = thirtytwo.evaluate(
-        run,
-        data=data,
-        split=split,
-        tta=tta,
-        corruptions=corruptions,
-        corruption_images=corruption_images,
-        coverage=coverage,
-        ood=ood or (),
-        device=device,
-        data_root=data_root,
-    )
-    show_metrics(metrics)
-    if coverage is not None:
-        show_sets(metrics["conformal"])
-    if ood:
-        show_unknown(metrics["unknown"])
-    if corruptions:
-        show_corruptions(metrics["corruptions"])
+app.command()(train)
+app.command()(evaluate)
 
 
 @app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to classify.")],
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
-    ] = None,
+    model: Model = None,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
     format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
     out: Annotated[
@@ -232,10 +78,7 @@ def predict(
 @app.command()
 def explain(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to explain.")],
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
-    ] = None,
+    model: Model = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory to create.", show_default="explained")
     ] = None,
@@ -273,7 +116,7 @@ def compare(
             metavar="DIR", help="Directory to create for the page, Markdown and JSON.", show_default="one under ./runs"
         ),
     ] = None,
-    split: Annotated[Literal["test", "val"], typer.Option(help="Split whose predictions are compared.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split whose predictions are compared.")] = "test",
     timed: Annotated[
         bool, typer.Option("--time", help="Also measure the milliseconds per image of each model.onnx.")
     ] = False,
@@ -294,10 +137,7 @@ def ensemble(
         Literal["greedy", "uniform"] | None,
         typer.Option(help="Average weights instead of probabilities.", show_default="probabilities"),
     ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs"),
-    ] = None,
+    run: NewRun = None,
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:

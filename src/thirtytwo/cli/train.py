@@ -1,4 +1,4 @@
-"""`thirtytwo train --find-lr`: run the learning-rate finder and print a suggestion."""
+"""`thirtytwo train`, with the learning-rate finder, and `thirtytwo tune`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,89 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.options import Data, DataRoot, Device, LimitTrain, NewRun
 from thirtytwo.errors import ThirtytwoError, require
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
+    from thirtytwo.workflows.tune import Tuned
 
 MAX_ROWS = 15
+
+
+def train(
+    data: Data,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Training recipe: see thirtytwo recipes.", show_default="fast"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; may be repeated."),
+    ] = None,
+    run: NewRun = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Train one run per seed and summarize them.")
+    ] = None,
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
+    limit_train: LimitTrain = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX|COLUMN",
+            help="Column, or pattern on file paths such as '/(patient\\d+)_', that groups samples; a "
+            "group is never split between train, validation and test.",
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Run the learning-rate finder only (about 100 steps); writes nothing.")
+    ] = False,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Train, evaluate once on the test split, write the report and model.onnx; prints the run directory last."""
+    import thirtytwo
+    from thirtytwo.cli.compare import parse_seeds, train_seeds
+    from thirtytwo.cli.models import show_metrics
+    from thirtytwo.config.recipe import parse_overrides
+    from thirtytwo.rundir import holds_seeds
+
+    overrides = parse_overrides(settings or [])
+    overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}
+    overrides |= {} if group_by is None else {"data.group_by": group_by}
+    shared: dict[str, Any] = {
+        "recipe": recipe,
+        "overrides": overrides,
+        "limit_train": limit_train,
+        "device": device,
+        "data_root": data_root,
+    }
+    if find_lr:
+        if resume or run or seeds or repeat or epochs:
+            raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
+        find_learning_rate(data, seed=seed, **shared)
+        return
+    seed_list = parse_seeds(seeds, repeat, seed, recipe)
+    options = shared | {"run": run, "epochs": epochs, "resume": resume}
+    if seed_list is not None or (resume and run is not None and holds_seeds(run)):
+        train_seeds(data, seed_list, seed, **options)
+        return
+    trained = thirtytwo.train(data, seed=seed, **options)
+    if trained.metrics:
+        show_metrics(trained.metrics)
+    show(str(trained.path))
 
 
 def find_learning_rate(data: str, **settings: Any) -> None:
@@ -51,13 +128,7 @@ Metric = Literal[
 
 
 def tune(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="cifar10, cifar100, digits, hf:owner/name, or a folder of images or parquet files.",
-        ),
-    ],
+    data: Data,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default="fast"),
@@ -88,22 +159,18 @@ def tune(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampler and of every trial.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images in each trial.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Add trials to the study in --run.")] = False,
-    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")] = None,
+    limit_train: LimitTrain = None,
     pruner: Annotated[
         Literal["median", "hyperband", "none"] | None,
         typer.Option(help="Method to stop unpromising trials early.", show_default="median"),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Device to compute on.")] = "auto",
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder to look for known data sets in first.", show_default="THIRTYTWO_DATA"),
-    ] = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
 ) -> None:
     """Search for better settings of a recipe on validation, never on test; prints the best recipe file last."""
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
     from thirtytwo.config.recipe import parse_overrides
-    from thirtytwo.report.tuning import Tuning
     from thirtytwo.workflows.tune import tune
 
     tuned = tune(
@@ -122,6 +189,15 @@ def tune(
         device=device,
         data_root=data_root,
     )
+    _show_best(tuned)
+    log(f"All trials: {tuned.path / 'trials.csv'}; figures: {tuned.path / 'figures'}")
+    show(str(tuned.recipe))
+
+
+def _show_best(tuned: Tuned) -> None:
+    """Show the best trials with their settings."""
+    from thirtytwo.report.tuning import Tuning
+
     keys = list(tuned.best.drawn)
     rows = Tuning(tuned.metric, tuned.trials, keys).ranked[:MAX_TRIALS_SHOWN]
     show_table(
@@ -131,8 +207,6 @@ def tune(
             for row in rows
         ],
     )
-    log(f"All trials: {tuned.path / 'trials.csv'}; figures: {tuned.path / 'figures'}")
-    show(str(tuned.recipe))
 
 
 def _format_cell(value: object) -> str:
