@@ -10,7 +10,7 @@ import streamlit as st
 
 from thirtytwo.app.components import describe, require_model, side_by_side, title
 from thirtytwo.app.display import Result, classify, view
-from thirtytwo.app.images import image_input
+from thirtytwo.app.images import InputImage, image_input
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown
@@ -18,6 +18,9 @@ from thirtytwo.text import as_markdown
 MAX_MODELS = 4
 IMAGES_PER_PAGE = 8
 _TOP = 3
+
+Compared = tuple[InputImage, tuple[Result, ...]]
+"""An image and the results of all models for it."""
 
 
 def show() -> None:
@@ -42,24 +45,42 @@ def show() -> None:
         st.info("Add images to compare the models' predictions.", icon=":material/add_photo_alternate:")
         return
     results = {entry.name: classify(entry, images) for entry in models}
-    rows = list(zip(images, zip(*results.values(), strict=True), strict=True))
-    readable = [(image, row) for image, row in rows if not isinstance(row[0], UnreadableImage)]
-    for _, row in rows:
+    compared = _readable(list(zip(images, zip(*results.values(), strict=True), strict=True)))
+    if not compared:
+        return
+    _show_page(_filter_by_agreement(compared, len(models)), list(results))
+    _show_download(results)
+
+
+def _readable(compared: Sequence[Compared]) -> list[Compared]:
+    """Images that can be read, with their results; show a warning for each of the others."""
+    for _, row in compared:
         if isinstance(row[0], UnreadableImage):
             st.warning(as_markdown(row[0].error), icon=":material/broken_image:")
-    if not readable:
-        return
-    agreeing = sum(agree(row) for _, row in readable)
-    both = "Both" if len(models) == 2 else f"All {len(models)}"
-    st.markdown(f"**{both} predict the same class for {agreeing} of {len(readable)} images.**")
-    if 0 < agreeing < len(readable) and st.toggle("Only where they differ", key="differing"):
-        readable = [(image, row) for image, row in readable if not agree(row)]
-    pages = -(-len(readable) // IMAGES_PER_PAGE)
-    first = (st.pagination(pages, key=f"compare-page-{len(readable)}") - 1) * IMAGES_PER_PAGE if pages > 1 else 0
-    for image, row in readable[first : first + IMAGES_PER_PAGE]:
+    return [(image, row) for image, row in compared if not isinstance(row[0], UnreadableImage)]
+
+
+def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared]:
+    """Show how often the models agree; return all images, or those where the models differ if the user wants that."""
+    agreeing = sum(agree(row) for _, row in compared)
+    both = "Both" if models == 2 else f"All {models}"
+    st.markdown(f"**{both} predict the same class for {agreeing} of {len(compared)} images.**")
+    if 0 < agreeing < len(compared) and st.toggle("Only where they differ", key="differing"):
+        return [(image, row) for image, row in compared if not agree(row)]
+    return compared
+
+
+def _show_page(compared: Sequence[Compared], names: Sequence[str]) -> None:
+    """Show one page of images with the predictions of all models."""
+    pages = -(-len(compared) // IMAGES_PER_PAGE)
+    first = (st.pagination(pages, key=f"compare-page-{len(compared)}") - 1) * IMAGES_PER_PAGE if pages > 1 else 0
+    for image, row in compared[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
-            names = list(zip(results, _predictions(row), strict=True))
-            st.html(side_by_side(image.name, view(image.data), names, _TOP, agree=agree(row)))
+            predictions = list(zip(names, _predictions(row), strict=True))
+            st.html(side_by_side(image.name, view(image.data), predictions, _TOP, agree=agree(row)))
+
+
+def _show_download(results: dict[str, list[Result]]) -> None:
     st.download_button(
         "CSV",
         as_csv(results),

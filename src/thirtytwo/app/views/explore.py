@@ -26,7 +26,7 @@ from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
 from thirtytwo.report.gallery import image_name, locate
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import as_markdown, percent
+from thirtytwo.text import as_markdown, interval, percent
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
@@ -135,71 +135,94 @@ def _show_run() -> None:
         return
     names = {_display_name(path, runs): path for path in runs}
     run = RunDir(names[st.selectbox("Run", list(names), key="explored-run", persist_state="session")])
-    parts = sorted(path.stem.removeprefix("predictions-") for path in run.path.glob("predictions-*.parquet"))
-    split = parts[0]
-    if len(parts) > 1:
-        default = "test" if "test" in parts else parts[0]
-        selected = st.segmented_control(
-            "Split", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
-        )
-        split = selected or default
+    split = _choose_split(run)
     predictions = _load_predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
-    correct = int((predictions.predicted == predictions.truth).sum())
-    count = len(predictions.truth)
-    low, high = wilson(correct, count)
-    st.metric(
-        f"accuracy on {count:,} images ({as_markdown(split)})",
-        percent(correct / count, 1),
-        f"95 % interval {100 * low:.1f}–{100 * high:.1f} %",
-        delta_color="off",
-        delta_arrow="off",
-    )
+    _show_accuracy(predictions, split)
     images_tab, classes_tab, confusions_tab = st.tabs(["Images", "Classes", "Confusions"])
     with images_tab:
         _show_images(run, split, predictions)
     with classes_tab:
-        share = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
-        st.caption(
-            "Recall: share of a class's images predicted as that class. Precision: share of the images predicted as a "
-            "class that belong to it. Click a column header to sort."
-        )
-        st.dataframe(
-            class_rows(predictions),
-            hide_index=True,
-            column_config={"recall": share, "precision": share},
-            alt="Classes with recall and precision",
-        )
+        _show_classes(predictions)
     with confusions_tab:
-        if len(predictions.classes) <= _MATRIX:
-            st.html(matrix(confusion_matrix(predictions), predictions.classes))
-        st.caption("Most frequent confusions; select both classes under Images to see the images.")
-        st.dataframe(confusion_rows(predictions), hide_index=True, alt="Most frequent confusions")
+        _show_confusions(predictions)
+
+
+def _choose_split(run: RunDir) -> str:
+    """Let the user choose a split with predictions if there are several."""
+    parts = sorted(path.stem.removeprefix("predictions-") for path in run.path.glob("predictions-*.parquet"))
+    if len(parts) == 1:
+        return parts[0]
+    default = "test" if "test" in parts else parts[0]
+    selected = st.segmented_control(
+        "Split", parts, format_func=as_markdown, default=default, required=True, key=f"split-{run.path}"
+    )
+    return selected or default
+
+
+def _show_accuracy(predictions: Predictions, split: str) -> None:
+    correct, count = int((predictions.predicted == predictions.truth).sum()), len(predictions.truth)
+    st.metric(
+        f"accuracy on {count:,} images ({as_markdown(split)})",
+        percent(correct / count, 1),
+        f"95 % interval {interval(wilson(correct, count), digits=1)}",
+        delta_color="off",
+        delta_arrow="off",
+    )
+
+
+def _show_classes(predictions: Predictions) -> None:
+    share = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
+    st.caption(
+        "Recall: share of a class's images predicted as that class. Precision: share of the images predicted as a "
+        "class that belong to it. Click a column header to sort."
+    )
+    st.dataframe(
+        class_rows(predictions),
+        hide_index=True,
+        column_config={"recall": share, "precision": share},
+        alt="Classes with recall and precision",
+    )
+
+
+def _show_confusions(predictions: Predictions) -> None:
+    if len(predictions.classes) <= _MATRIX:
+        st.html(matrix(confusion_matrix(predictions), predictions.classes))
+    st.caption("Most frequent confusions; select both classes under Images to see the images.")
+    st.dataframe(confusion_rows(predictions), hide_index=True, alt="Most frequent confusions")
 
 
 def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
-    names = [ANY, *sorted(predictions.classes)]
-    first, second, third = st.columns(3)
-    true = first.selectbox("True class", names, key=f"true-{run.path}")
-    predicted = second.selectbox("Predicted class", names, key=f"predicted-{run.path}")
-    order = third.selectbox("Order", [SURE, UNSURE], key="order")
-    outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
-    criteria = PredictionFilter(
-        None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order
-    )
+    criteria = _choose_filter(run, predictions.classes)
     found = select(predictions, criteria)
     st.caption(f"{len(found):,} images")
     if not len(found):
         st.info("No image matches these filters.", icon=":material/filter_alt:")
         return
     pages = -(-len(found) // IMAGES_PER_PAGE)
-    first_index = 0
+    first = 0
     if pages > 1:
-        first_index = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * IMAGES_PER_PAGE
-    shown = found[first_index : first_index + IMAGES_PER_PAGE]
+        first = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * IMAGES_PER_PAGE
+    _show_tiles(run, split, predictions, found[first : first + IMAGES_PER_PAGE])
+
+
+def _choose_filter(run: RunDir, classes: Sequence[str]) -> PredictionFilter:
+    names = [ANY, *sorted(classes)]
+    first, second, third = st.columns(3)
+    true = first.selectbox("True class", names, key=f"true-{run.path}")
+    predicted = second.selectbox("Predicted class", names, key=f"predicted-{run.path}")
+    order = third.selectbox("Order", [SURE, UNSURE], key="order")
+    outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
+    return PredictionFilter(
+        None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order
+    )
+
+
+def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) -> None:
+    """Show the images of predictions, or a table where the images are not available."""
     images, problem = _split_images(run, split)
-    indices, locate_problem = (None, problem) if images is None else locate(predictions, images, shown)
+    indices, problem = (None, problem) if images is None else locate(predictions, images, shown)
     if images is None or indices is None:
-        st.caption(f"The images cannot be shown: {as_markdown(locate_problem)}")
+        st.caption(f"The images cannot be shown: {as_markdown(problem)}")
         st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
         return
     tiles = (
@@ -250,22 +273,32 @@ def _show_data() -> None:
         st.error(f"From another computer, only known data sets can be shown: {known}.")
         return
     data = _load_dataset(spec.strip(), "auto", "crop", 0)
-    parts = splits(data)
+    _show_overview(data)
+    _show_samples(data)
+    st.subheader("Classes", anchor=False)
+    st.dataframe(
+        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Images of each class"
+    )
+
+
+def _show_overview(data: DataSet) -> None:
+    """Show the size of a data set and the files that were skipped."""
     height, width = data.train.images.shape[1:3]
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in splits(data).items())
     st.markdown(
         f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
     for skipped in data.skipped[:10]:
         st.caption(f"Skipped: {as_markdown(skipped)}")
+
+
+def _show_samples(data: DataSet) -> None:
+    """Show sample images of the split and class that the user chooses."""
+    parts = splits(data)
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], key="data-class")
     st.html(image_grid(_samples(part, None if name == ANY else data.classes.index(name))))
-    st.subheader("Classes", anchor=False)
-    st.dataframe(
-        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Images of each class"
-    )
 
 
 def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np.uint8], str, str]]:

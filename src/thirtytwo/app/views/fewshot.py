@@ -17,8 +17,8 @@ from thirtytwo.app.views.classify import cards
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import LEAST, LinearProbe, fit_linear_probe
-from thirtytwo.images.decode import Pixels, load_image
-from thirtytwo.text import as_markdown, percent
+from thirtytwo.images.decode import Pixels, ResizeRule, load_image
+from thirtytwo.text import as_markdown, interval, percent
 
 _CLASS_IMAGES, _CLASS_IDS, _PROBE = "groups", "group-numbers", "probe"
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
@@ -100,17 +100,9 @@ def _missing_input(groups: Sequence[tuple[str, list[InputImage]]]) -> str:
 def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -> None:
     """Train a linear probe, check its model file and add it to the model library."""
     classifier = load_classifier(entry)
-    size, rule = classifier.info.input_size, classifier.info.resize
-    pixels: dict[str, list[Pixels]] = {}
-    sources: dict[bytes, InputImage] = {}
     with st.spinner("Computing features and training …"):
         try:
-            for name, images in groups:
-                pixels[name] = []
-                for image in images:
-                    found = load_image(image.data, size, rule, image.name).pixels
-                    sources.setdefault(found.tobytes(), image)
-                    pixels[name].append(found)
+            pixels, sources = _decode(groups, classifier.info.input_size, classifier.info.resize)
             probe = fit_linear_probe(classifier, pixels)
             with tempfile.TemporaryDirectory() as folder:
                 data = probe.write(Path(folder) / "model.onnx").read_bytes()
@@ -122,25 +114,51 @@ def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -
         st.session_state[_PROBE] = (probe, probe_entry, [sources[one.tobytes()] for one in probe.pictures])
 
 
+def _decode(
+    groups: Sequence[tuple[str, list[InputImage]]], size: int, rule: ResizeRule
+) -> tuple[dict[str, list[Pixels]], dict[bytes, InputImage]]:
+    """Decoded images by class, and the encoded image of each by its pixels."""
+    pixels: dict[str, list[Pixels]] = {}
+    sources: dict[bytes, InputImage] = {}
+    for name, images in groups:
+        pixels[name] = []
+        for image in images:
+            found = load_image(image.data, size, rule, image.name).pixels
+            sources.setdefault(found.tobytes(), image)
+            pixels[name].append(found)
+    return pixels, sources
+
+
 def _show_results(probe: LinearProbe, entry: Entry, images: Sequence[InputImage]) -> None:
     """Show accuracy, confusions and misclassified images; offer a download and a field to try the model."""
     st.header("Results", anchor=False)
-    accuracy = probe.accuracy
-    low, high = accuracy["ci95"]
-    count = len(probe.held_out.truth)
-    st.metric(
-        f"accuracy in {probe.folds}-fold cross-validation, {count} images",
-        percent(accuracy["value"], 1),
-        f"95 % interval {100 * low:.0f}–{100 * high:.0f} %",
-        delta_color="off",
-        delta_arrow="off",
-    )
+    _show_accuracy(probe)
     st.caption(
         "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
         "images of the same scene make the estimate optimistic."
     )
     st.html(matrix(confusion_matrix(probe.held_out), probe.info.classes))
     _show_misclassified(probe, images)
+    _show_download(entry)
+    st.subheader("Classify new images", anchor=False)
+    upload_field("New images", "try-files", _set_new_images)
+    new: list[InputImage] = st.session_state.get("try-images", [])
+    if new:
+        cards(entry, new, classify(entry, new), min(5, len(probe.info.classes)), heat=False, key="try")
+
+
+def _show_accuracy(probe: LinearProbe) -> None:
+    accuracy = probe.accuracy
+    st.metric(
+        f"accuracy in {probe.folds}-fold cross-validation, {len(probe.held_out.truth)} images",
+        percent(accuracy["value"], 1),
+        f"95 % interval {interval(accuracy['ci95'], digits=0)}",
+        delta_color="off",
+        delta_arrow="off",
+    )
+
+
+def _show_download(entry: Entry) -> None:
     with st.container(horizontal=True, key="probe-downloads"):
         st.download_button(
             "Download model.onnx",
@@ -156,11 +174,6 @@ def _show_results(probe: LinearProbe, entry: Entry, images: Sequence[InputImage]
         f"The model is listed on the pages Classify, Compare and Models as “{as_markdown(entry.name)}”. Use the file "
         "with `thirtytwo predict photo.jpg --model model.onnx`"
     )
-    st.subheader("Classify new images", anchor=False)
-    upload_field("New images", "try-files", _set_new_images)
-    new: list[InputImage] = st.session_state.get("try-images", [])
-    if new:
-        cards(entry, new, classify(entry, new), min(5, len(probe.info.classes)), heat=False, key="try")
 
 
 def _set_new_images(key: str) -> None:

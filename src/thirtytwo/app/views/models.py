@@ -110,18 +110,7 @@ def _show_outcome(key: str) -> None:
 
 
 def _show_model(entry: Entry, number: int, *, used: bool) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(as_markdown(entry.name), anchor=False, width="content")
-        if used:
-            st.badge("in use", icon=":material/check:", color="green")
-        else:
-            st.button(
-                "Use",
-                key=f"use-{number}",
-                on_click=select_model,
-                args=(entry,),
-                help=f"Use {as_markdown(entry.name)} as default",
-            )
+    _show_header(entry, number, used=used)
     try:
         info = info_of(entry)
     except ThirtytwoError as error:
@@ -139,23 +128,26 @@ def _show_model(entry: Entry, number: int, *, used: bool) -> None:
         _show_card(entry.path.with_suffix(".md"))
 
 
+def _show_header(entry: Entry, number: int, *, used: bool) -> None:
+    """Show the name of a model, and whether it is in use or a button to use it."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader(as_markdown(entry.name), anchor=False, width="content")
+        if used:
+            st.badge("in use", icon=":material/check:", color="green")
+        else:
+            st.button(
+                "Use",
+                key=f"use-{number}",
+                on_click=select_model,
+                args=(entry,),
+                help=f"Use {as_markdown(entry.name)} as default",
+            )
+
+
 def _show_run(run: RunDir, number: int) -> None:
     """Show metrics, figures, card and report of a model's run."""
     with st.expander("Metrics"):
-        metrics = run.read_json(run.metrics)
-        rows = [
-            {
-                "metric": label,
-                "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"], 1),
-                "95 % interval": interval(metric["ci95"], as_percent=key != "ece"),
-            }
-            for key, label in _METRICS.items()
-            if (metric := metrics.get(key)) and metric.get("value") is not None
-        ]
-        st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
-        st.dataframe(rows, hide_index=True, alt="Metrics with 95 % intervals")
-        for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
-            st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
+        _show_metrics(run)
     _show_card(run.card)
     if run.report.is_file():
         st.download_button(
@@ -167,6 +159,24 @@ def _show_run(run: RunDir, number: int) -> None:
             on_click="ignore",
             icon=":material/download:",
         )
+
+
+def _show_metrics(run: RunDir) -> None:
+    """Show the metrics of a run with their intervals, and its figures."""
+    metrics = run.read_json(run.metrics)
+    rows = [
+        {
+            "metric": label,
+            "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"], 1),
+            "95 % interval": interval(metric["ci95"], as_percent=key != "ece"),
+        }
+        for key, label in _METRICS.items()
+        if (metric := metrics.get(key)) and metric.get("value") is not None
+    ]
+    st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
+    st.dataframe(rows, hide_index=True, alt="Metrics with 95 % intervals")
+    for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
+        st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
 
 
 def _show_card(path: Path) -> None:
