@@ -10,9 +10,10 @@ import pytest
 
 from thirtytwo.errors import RunError
 from thirtytwo.evaluation.label_issues import find_label_issues
+from thirtytwo.images.render import THUMBNAIL_SIDE, data_uri
 from thirtytwo.report.card import card
 from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
-from thirtytwo.report.gallery import THUMBNAIL_SIDE, data_uri, most_confident_errors
+from thirtytwo.report.gallery import most_confident_errors
 from thirtytwo.report.page import render, write_page
 from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.rundir import RunDir

@@ -11,12 +11,12 @@ import streamlit as st
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of, select_model
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import as_html, as_markdown, percent
 
 Ints = npt.NDArray[np.int64]
-_MAX_PIXELATED = 64
 SPACE = "\u00a0"
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 
@@ -112,7 +112,7 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
 
 def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
     """An `<img>` element; small images are shown pixelated."""
-    sharp = ' class="tt-sharp"' if max(pixels.shape[:2]) <= _MAX_PIXELATED else ""
+    sharp = ' class="tt-sharp"' if is_pixelated(pixels) else ""
     return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(alt)}">'
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 import zipfile
@@ -21,14 +20,14 @@ from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
 from thirtytwo.images.decode import Pixels, decode, load_image
-from thirtytwo.images.render import for_display
+from thirtytwo.images.render import data_uri, for_display, is_pixelated, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import free_name
 
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
-_MAX_PIXELATED = 64  # longer side up to which images are encoded losslessly
+_JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +70,7 @@ def heat_method(classifier: Classifier) -> str:
 
 def uri(pixels: Pixels) -> str:
     """Encode pixels as a data URI: PNG for small images, JPEG for larger ones."""
-    if max(pixels.shape[:2]) <= _MAX_PIXELATED:
-        return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def png(pixels: Pixels) -> bytes:
-    """Encode pixels as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG")
-    return stream.getvalue()
+    return data_uri(pixels, side=None, quality=None if is_pixelated(pixels) else _JPEG_QUALITY)
 
 
 @st.cache_data(show_spinner="Computing the heatmap …", max_entries=500)

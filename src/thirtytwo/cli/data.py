@@ -32,10 +32,14 @@ def show_augmented(
     if path.exists():
         raise OutputError(f"{path} already exists.", "Delete it or choose another name with --sheet.")
     require("torch", "train")
+    import numpy as np
+
     from thirtytwo.augment.augmenter import check_augment
     from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
-    from thirtytwo.data.explore import augmented_sheet, write_picture
+    from thirtytwo.data.explore import augmented_sheet
     from thirtytwo.data.load import load_dataset
+    from thirtytwo.images.render import png
+    from thirtytwo.io import write_bytes
     from thirtytwo.training.batches import augment_samples
 
     values, where = read_recipe_values(recipe_source), f"Recipe {recipe_source!r}"
@@ -52,7 +56,8 @@ def show_augmented(
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
     samples = augment_samples(recipe, data.train)
     names = [data.classes[label] for label in samples.labels]
-    write_picture(augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes)), path)
+    page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
+    write_bytes(path, png(np.asarray(page)))
     log(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")
     show(str(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from thirtytwo.text import percent
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
-    from thirtytwo.images.decode import Pixels, ResizeRule
+    from thirtytwo.images.decode import ResizeRule
     from thirtytwo.images.render import Entry
     from thirtytwo.inference.classifier import UnreadableImage
 
@@ -43,7 +42,7 @@ def explain(
     """
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.images.decode import find_images
-    from thirtytwo.images.render import contact_sheet
+    from thirtytwo.images.render import contact_sheet, png
     from thirtytwo.inference.classifier import UnreadableImage, default_model
     from thirtytwo.io import write_bytes, write_json
     from thirtytwo.rundir import lock_run_of
@@ -73,12 +72,12 @@ def explain(
                 continue
             records[-1]["overlay"] = names[file]
             entry = _entry(file, result, explainer.classifier.info.resize)
-            write_bytes(directory / names[file], _png(entry.overlay))
+            write_bytes(directory / names[file], png(entry.overlay))
             if len(entries) < _MAX_ON_SHEET:
                 entries.append(entry)
         write_json(directory / EXPLANATIONS, records)
         if len(entries) > 1:
-            write_bytes(directory / SHEET, _png(contact_sheet(entries)))
+            write_bytes(directory / SHEET, png(contact_sheet(entries)))
             if len(entries) < len(names):
                 log(f"{SHEET} contains {len(entries)} of {len(names)} images")
     show_table(*_table(results, score))
@@ -185,11 +184,3 @@ def _with_progress(
     from rich.progress import track
 
     yield from track(results, "Explaining", total=total, console=Console(stderr=True), transient=True)
-
-
-def _png(pixels: Pixels) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()

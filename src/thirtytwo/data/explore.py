@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.images.render import png
 from thirtytwo.io import write_bytes
 
 _LABEL_WIDTH = 150
@@ -71,7 +71,7 @@ def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image
 
 def write_sheet(images: ImageSet, path: Path, per_class: int = 10, seed: int = 0) -> None:
     """Write `contact_sheet` as PNG."""
-    write_picture(contact_sheet(images, per_class, seed), path)
+    write_bytes(path, png(np.asarray(contact_sheet(images, per_class, seed))))
 
 
 def augmented_sheet(
@@ -106,13 +106,6 @@ def augmented_sheet(
                 text = _truncate(draw, small, line, cell)
                 draw.text((left, top + cell + number * _LINE), text, fill="black", font=small)
     return sheet
-
-
-def write_picture(image: Image.Image, path: Path) -> None:
-    """Write an image as PNG, atomically."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
 
 
 def _truncate(

@@ -1,7 +1,9 @@
-"""Contact sheet of explained images: each image beside its overlay, with captions."""
+"""Images for people: enlarged or reduced for display, encoded for files and pages, and on contact sheets."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +69,45 @@ def _shorten(
     return text
 
 
-LEAST = 256
-
-
-MOST = 1024
-
-
+LEAST, MOST = 256, 1024
+"""Bounds of `for_display` for the shorter and the longer side, in pixels."""
 PIXEL_ART_SIDE = 128
+THUMBNAIL_SIDE = 128
+PIXELATED_SIDE = 64
+"""Longer side up to which images are shown pixelated instead of smoothed, in pixels."""
+
+
+def png(pixels: Pixels, *, optimize: bool = False) -> bytes:
+    """Encode an image, uint8 `(H, W, 3)`, as a PNG file; `optimize` makes it smaller and takes longer."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", optimize=optimize)
+    return stream.getvalue()
+
+
+def data_uri(pixels: Pixels, side: int | None = THUMBNAIL_SIDE, quality: int | None = None) -> str:
+    """Encode an image, uint8 `(H, W, 3)`, as a data URI.
+
+    Args:
+        pixels: the image.
+        side: larger images are reduced to this side; None: never.
+        quality: JPEG quality; None: PNG, which is lossless.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if side is not None and max(image.size) > side:
+        image.thumbnail((side, side))
+    if quality is None:
+        data, kind = png(np.asarray(image), optimize=True), "png"
+    else:
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=quality)
+        data, kind = stream.getvalue(), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def is_pixelated(pixels: Pixels) -> bool:
+    """Whether an image, uint8 `(H, W, 3)`, is so small that it is shown pixelated."""
+    height, width = pixels.shape[:2]
+    return bool(max(height, width) <= PIXELATED_SIDE)
 
 
 def for_display(image: Pixels, least: int = LEAST, most: int = MOST) -> Pixels:

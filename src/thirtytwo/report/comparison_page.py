@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from thirtytwo.errors import require
+from thirtytwo.images.render import data_uri, is_pixelated
 from thirtytwo.report.charts import Row, interval_chart
 from thirtytwo.report.comparison import Comparison
 from thirtytwo.report.comparison_tables import (
@@ -28,7 +29,6 @@ from thirtytwo.report.comparison_tables import (
     settings_table,
     verdict,
 )
-from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri
 from thirtytwo.text import as_markdown, interval, percent
 from thirtytwo.text import p_value as format_p
 
@@ -143,7 +143,7 @@ def _image(found: Comparison, position: int) -> dict[str, Any]:
     if found.images is None:
         return {"source": None, "pixelated": False}
     image = found.images.images[position]
-    return {"source": data_uri(image), "pixelated": max(image.shape[:2]) <= PIXELATED_UP_TO}
+    return {"source": data_uri(image), "pixelated": is_pixelated(image)}
 
 
 MAX_CLASSES = 10

@@ -15,6 +15,7 @@ from PIL import Image, features
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
+from thirtytwo.images.render import PIXELATED_SIDE, data_uri, is_pixelated
 from thirtytwo.rundir import Predictions
 
 MIN_COLUMNS = 16
@@ -141,7 +142,7 @@ def make_album(
     if images is not None and places is not None:
         height, width = quality.fitted(*images.images.shape[1:3])
         data["height"], data["width"] = height, width
-        data["pixelated"] = max(height, width) <= PIXELATED_UP_TO
+        data["pixelated"] = max(height, width) <= PIXELATED_SIDE
         for entry, positions in zip(data["sprites"], chosen, strict=True):
             if len(positions):
                 entry["columns"] = columns_of(len(positions))
@@ -210,8 +211,6 @@ def _note(quality: Quality, size: tuple[int, ...]) -> str:
     return f"To keep this page small, images are {' and '.join(losses)}." if losses else ""
 
 
-THUMBNAIL_SIDE = 128
-PIXELATED_UP_TO = 64
 HOW_TO_GET_IMAGES = "To include them, run where the data is: thirtytwo report RUN (with THIRTYTWO_DATA or --data-root)."
 
 
@@ -247,7 +246,7 @@ def most_confident_errors(
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
                 name=image_name(predictions, position),
                 source=None if image is None else data_uri(image),
-                pixelated=image is not None and max(image.shape[:2]) <= PIXELATED_UP_TO,
+                pixelated=image is not None and is_pixelated(image),
             )
         )
     return errors, problem
@@ -256,16 +255,6 @@ def most_confident_errors(
 def image_name(predictions: Predictions, position: int) -> str:
     """The file of an image, or its row where it did not come from a file."""
     return predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}"
-
-
-def data_uri(image: npt.NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
-    """An image, uint8 `(H, W, 3)`, as a PNG data URI; larger ones are reduced to `side` pixels."""
-    thumbnail = Image.fromarray(np.ascontiguousarray(image))
-    if max(thumbnail.size) > side:
-        thumbnail.thumbnail((side, side))
-    buffer = io.BytesIO()
-    thumbnail.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def locate(
@@ -318,7 +307,7 @@ def augmented_rows(samples: Augmented, classes: tuple[str, ...]) -> list[dict[st
         {
             "class": classes[int(label)],
             "source": data_uri(samples.originals[row], SIDE),
-            "pixelated": max(samples.originals.shape[1:3]) <= PIXELATED_UP_TO,
+            "pixelated": is_pixelated(samples.originals[row]),
             "augmented": [
                 {"source": data_uri(image, SIDE), "mixed": _mixed(target, classes)}
                 for image, target in zip(samples.augmented[row], samples.targets[row], strict=True)

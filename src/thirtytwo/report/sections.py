@@ -11,7 +11,8 @@ import numpy as np
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.evaluation.metrics import Reliability
-from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, image_name, locate
+from thirtytwo.images.render import data_uri, is_pixelated
+from thirtytwo.report.gallery import image_name, locate
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.text import duration, interval, percent, quantity
 
@@ -248,7 +249,7 @@ def _image(images: Mapping[str, ImageSet | None], at: Any) -> dict[str, Any]:
     part = images[split]
     assert part is not None
     image = part.images[place]
-    return {"source": data_uri(image), "pixelated": max(image.shape[:2]) <= PIXELATED_UP_TO}
+    return {"source": data_uri(image), "pixelated": is_pixelated(image)}
 
 
 COMPARISON = "comparison"

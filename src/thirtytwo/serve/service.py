@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import re
+from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from thirtytwo.errors import ServiceError, did_you_mean
 from thirtytwo.explain.overlay import overlay
-from thirtytwo.images.render import for_display
+from thirtytwo.images.render import for_display, png
 from thirtytwo.inference.classifier import (
     DEFAULT_BUNDLED,
     Classifier,
@@ -255,11 +252,6 @@ def _heatmap_entries(classifier: Classifier, decoded: Sequence[DecodedUpload]) -
         heat = (positive / max(positive.max(), 1e-12)).astype(np.float32)
         assert entry.view is not None
         values = [[round(float(value), 4) for value in row] for row in heat]
-        entries.append({"values": values, "overlay": _png(overlay(for_display(entry.view), heat))})
+        overlay_png = png(overlay(for_display(entry.view), heat))
+        entries.append({"values": values, "overlay": b64encode(overlay_png).decode("ascii")})
     return entries
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")
