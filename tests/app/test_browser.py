@@ -69,7 +69,7 @@ def test_one_image_with_classes_and_heatmap(visit: Visit, files: list[Path]) -> 
     page.wait_for_selector(".tt-card")
     assert page.inner_text(".tt-top") == "red"
     assert page.locator(".tt-bars b").all_inner_texts() == ["red", "green", "blue"]
-    assert page.locator(".tt-bars em").first.inner_text() == "> 99.9\u00a0%"
+    assert page.locator(".tt-bars em").first.inner_text() == ">\u00a099.9\u00a0%"
     assert page.get_attribute(".tt-input img", "alt") == "Model input of red.png"
     assert page.evaluate("document.querySelector('.tt-input img').naturalWidth") == 8
     plain = page.get_attribute(".tt-card img", "src")

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.images.render import png
+from thirtytwo.images.render import labeled_rows, png
 from thirtytwo.io import write_bytes
 
-_LABEL_WIDTH = 150
-_GAP = 4
 _MOST_CLASSES = 100
 _SMALLEST_CELL = 48
 _AUGMENTED_CELL = 90
-_LINE = 14
 
 
 @dataclass(frozen=True)
@@ -51,22 +48,13 @@ def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image
     Returns:
         An RGB image with at most 100 rows; further classes are left out.
     """
-    side = images.images.shape[1]
-    cell = side * max(1, -(-_SMALLEST_CELL // side))
-    classes = images.classes[:_MOST_CLASSES]
-    size = (_LABEL_WIDTH + per_class * (cell + _GAP) + _GAP, len(classes) * (cell + _GAP) + _GAP)
-    sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    names = images.classes[:_MOST_CLASSES]
     rng = np.random.default_rng(seed)
-    for index, name in enumerate(classes):
-        top = _GAP + index * (cell + _GAP)
-        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
+    rows = []
+    for index in range(len(names)):
         members = np.flatnonzero(images.labels == index)
-        for column, position in enumerate(np.sort(rng.permutation(members)[:per_class])):
-            tile = Image.fromarray(np.ascontiguousarray(images.images[position]))
-            left = _LABEL_WIDTH + column * (cell + _GAP)
-            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
-    return sheet
+        rows.append([images.images[position] for position in np.sort(rng.permutation(members)[:per_class])])
+    return labeled_rows(names, rows, _cell(images.images.shape[1], _SMALLEST_CELL), per_class)
 
 
 def write_sheet(images: ImageSet, path: Path, per_class: int = 10, seed: int = 0) -> None:
@@ -88,36 +76,12 @@ def augmented_sheet(
         names: R names.
         captions: for each augmented image, the lines of text below it.
     """
-    rows, columns, side = augmented.shape[:3]
-    cell = side * max(1, -(-_AUGMENTED_CELL // side))
-    lines = max((len(text) for row in captions or () for text in row), default=0)
-    high = cell + lines * _LINE + _GAP
-    size = (_LABEL_WIDTH + (columns + 1) * (cell + _GAP) + 3 * _GAP, rows * high + _GAP)
-    sheet = Image.new("RGB", size, "white")
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
-    for row, name in enumerate(names):
-        top = _GAP + row * high
-        draw.text((_GAP, top + cell // 2), _truncate(draw, font, name), fill="black", font=font, anchor="lm")
-        for column, pixels in enumerate([originals[row], *augmented[row]]):
-            left = _LABEL_WIDTH + column * (cell + _GAP) + (2 * _GAP if column else 0)
-            tile = Image.fromarray(np.ascontiguousarray(pixels))
-            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
-            for number, line in enumerate(captions[row][column - 1] if captions and column else ()):
-                text = _truncate(draw, small, line, cell)
-                draw.text((left, top + cell + number * _LINE), text, fill="black", font=small)
-    return sheet
+    rows = [[original, *versions] for original, versions in zip(originals, augmented, strict=True)]
+    lines = None if captions is None else [[(), *row] for row in captions]
+    columns, side = augmented.shape[1:3]
+    return labeled_rows(names, rows, _cell(side, _AUGMENTED_CELL), columns + 1, lines, first_apart=True)
 
 
-def _truncate(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    text: str,
-    width: float = _LABEL_WIDTH - 2 * _GAP,
-) -> str:
-    """`text` on one line, truncated to at most `width` pixels."""
-    text = " ".join(text.split()) or "?"
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while len(text) > 1 and draw.textlength(text + "…", font=font) > width:
-        text = text[:-1]
-    return text + "…"
+def _cell(side: int, least: int) -> int:
+    """Side of an image that is enlarged by an integer factor to at least `least` pixels."""
+    return side * max(1, -(-least // side))

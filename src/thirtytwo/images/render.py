@@ -69,6 +69,61 @@ def _shorten(
     return text
 
 
+_LABEL_WIDTH = 150
+_ROW_GAP = 4
+_CAPTION_LINE = 14
+
+
+def labeled_rows(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Pixels]],
+    cell: int,
+    columns: int,
+    captions: Sequence[Sequence[Sequence[str]]] | None = None,
+    *,
+    first_apart: bool = False,
+) -> Image.Image:
+    """Contact sheet with one row per name: the name and up to `columns` images.
+
+    Args:
+        names: R names.
+        rows: R lists of images, uint8 `(H, W, 3)`.
+        cell: width and height of an image on the sheet, in pixels.
+        columns: number of images there is room for.
+        captions: for each image, the lines of text below it.
+        first_apart: leave a larger gap after the first image of each row.
+    """
+    lines = max((len(text) for row in captions or () for text in row), default=0)
+    high, apart = cell + lines * _CAPTION_LINE + _ROW_GAP, 2 * _ROW_GAP if first_apart else 0
+    size = (_LABEL_WIDTH + columns * (cell + _ROW_GAP) + _ROW_GAP + apart, len(names) * high + _ROW_GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
+    for number, name in enumerate(names):
+        top = _ROW_GAP + number * high
+        label = _truncate(draw, font, name, _LABEL_WIDTH - 2 * _ROW_GAP)
+        draw.text((_ROW_GAP, top + cell // 2), label, fill="black", font=font, anchor="lm")
+        for column, pixels in enumerate(rows[number]):
+            left = _LABEL_WIDTH + column * (cell + _ROW_GAP) + (apart if column else 0)
+            tile = Image.fromarray(np.ascontiguousarray(pixels))
+            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
+            for line, text in enumerate(captions[number][column] if captions else ()):
+                at = (left, top + cell + line * _CAPTION_LINE)
+                draw.text(at, _truncate(draw, small, text, cell), fill="black", font=small)
+    return sheet
+
+
+def _truncate(
+    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str, width: float
+) -> str:
+    """`text` on one line, truncated at the end to at most `width` pixels."""
+    text = " ".join(text.split()) or "?"
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while len(text) > 1 and draw.textlength(text + "…", font=font) > width:
+        text = text[:-1]
+    return text + "…"
+
+
 LEAST, MOST = 256, 1024
 """Bounds of `for_display` for the shorter and the longer side, in pixels."""
 PIXEL_ART_SIDE = 128
