@@ -16,7 +16,7 @@ import streamlit as st
 
 from thirtytwo.app.settings import Settings
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model
+from thirtytwo.inference.classifier import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import write_bytes
 
@@ -114,19 +114,14 @@ def entries() -> list[Entry]:
     found: list[Entry] = []
     for text in settings.models:
         path = find_model(text)
-        found.append(Entry(name_of(path), path, "from --model"))
+        found.append(Entry(model_name(path), path, "from --model"))
     found += session_models().values()
     bundled = sorted(bundled_models().items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0]))
     found += [Entry(name, path, "bundled with thirtytwo") for name, path in bundled]
     runs = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
     runs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    found += [Entry(name_of(path), path, f"run {path.parent}") for path in runs]
+    found += [Entry(model_name(path), path, f"run {path.parent}") for path in runs]
     return _with_unique_names(found)
-
-
-def name_of(path: Path) -> str:
-    """The name of a model file: its run's name for a `model.onnx`, else the file's."""
-    return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
 def session_models() -> dict[str, Entry]:

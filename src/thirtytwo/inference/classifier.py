@@ -222,6 +222,11 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"), key=lambda path: path.stem)}
 
 
+def model_name(path: Path) -> str:
+    """The name of a model file: its run's name for a `model.onnx`, else the file's."""
+    return path.resolve().parent.name if path.name == "model.onnx" else path.stem
+
+
 def find_model(name_or_path: str | Path) -> Path:
     """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
     path, name = Path(name_or_path), str(name_or_path)

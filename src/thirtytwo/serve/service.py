@@ -25,6 +25,7 @@ from thirtytwo.inference.classifier import (
     bundled_models,
     default_model,
     find_model,
+    model_name,
 )
 from thirtytwo.inference.model_file import MOST_THREADS
 from thirtytwo.machine import cpu_count
@@ -205,7 +206,7 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
     for text in wanted:
         named = None if Path(text).exists() else _NAMED.fullmatch(text)
         path = find_model(named["path"] if named else text)
-        name = named["name"] if named else name_of(path)
+        name = named["name"] if named else model_name(path)
         if name in chosen:
             raise ServiceError(
                 f"Two models have the name {name!r}: {chosen[name]} and {path}.",
@@ -217,13 +218,8 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
     bundled = bundled_models()
     if not bundled:
         path = default_model()
-        return {name_of(path): path}
+        return {model_name(path): path}
     return dict(sorted(bundled.items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0])))
-
-
-def name_of(path: Path) -> str:
-    """The name a model file is served under: its run's name for a `model.onnx`, else the file's."""
-    return path.resolve().parent.name if path.name == "model.onnx" else path.stem
 
 
 def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str, Any]:

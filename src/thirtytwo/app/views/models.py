@@ -17,12 +17,11 @@ from thirtytwo.app.library import (
     entries,
     index_of_selected,
     info_of,
-    name_of,
     select_model,
 )
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import find_model
+from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, interval, percent
@@ -89,7 +88,7 @@ def _add_path() -> None:
 def _model_at(text: str) -> Entry:
     path = find_model(Path(text).expanduser() if "/" in text or text.startswith("~") else text)
     read_info(path)
-    return add_model(name_of(path), path, f"from {path}")
+    return add_model(model_name(path), path, f"from {path}")
 
 
 def _add(key: str, add: Any) -> None:
