@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.config.recipe import Recipe, parse_settings
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RunError
 from thirtytwo.rundir import Predictions, RunDir
 

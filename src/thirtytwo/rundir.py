@@ -18,7 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.config.recipe import Recipe, read_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
 from thirtytwo.io import LOCK, atomic_write, lock_directory, numbered, write_json, write_text
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thirtytwo.config.recipe import (
-    Recipe,
-    When,
+from thirtytwo.config.recipe import Recipe, When
+from thirtytwo.config.resolve import (
     format_override,
     parse_overrides,
     read_recipe,
@@ -159,6 +158,29 @@ def test_a_recorded_setting_is_read_as_it_was(value: Any) -> None:
     words = shlex.split(shlex.join(["--set", format_override("a.b", value)]))
     assert "\n" not in words[1]
     assert parse_overrides(words[1:]) == {"a.b": value}
+
+
+TOML_VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), TOML_VALUES, max_size=4))
+def test_any_values_survive_toml(options: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate({"name": "own", "model": {"name": "net", "options": options}})
+    assert tomllib.loads(recipe.to_toml())["model"]["options"] == options
+
+
+@given(TOML_VALUES)
+def test_any_override_survives_its_text(value: Any) -> None:
+    text = format_override("a.b", value)
+    assert "\n" not in text
+    assert parse_overrides([text]) == {"a.b": value}
 
 
 @pytest.mark.parametrize("text", ["schedule.epochs", "=4", " =4", ""])

@@ -14,16 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import (
-    IMAGE_SUFFIXES,
-    decode,
-    find_images,
-    load_image,
-    natural_key,
-    read_header,
-    read_size,
-    resize,
-)
+from thirtytwo.images.decode import decode, load_image, read_header, read_size, resize
+from thirtytwo.images.discover import IMAGE_SUFFIXES, find_images, natural_key
 
 SHAPE = (6, 9, 3)
 
@@ -338,6 +330,12 @@ def test_finding_nothing_is_an_error(arguments, tmp_path):
 
 def test_natural_key_orders_numbers():
     assert sorted(["b", "a10", "a9", "A1"], key=natural_key) == ["A1", "a9", "a10", "b"]
+
+
+def test_natural_key_keeps_the_order_that_label_indices_are_in():
+    names = ["À", "B", "x²", "x2", "x10", "Z", "a", "A", "001", "01", "1", "café", "cafz", "ß", "ss"]
+    expected = ["001", "01", "1", "A", "a", "B", "cafz", "café", "ss", "ß", "x2", "x10", "x²", "Z", "À"]
+    assert sorted(names, key=natural_key) == expected
 
 
 def test_suffixes_are_lower_case():

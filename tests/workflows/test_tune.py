@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from thirtytwo.config.recipe import read_recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError
 from thirtytwo.rundir import RunDir
 

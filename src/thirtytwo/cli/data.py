@@ -33,7 +33,7 @@ def show_augmented(
         raise OutputError(f"{path} already exists.", "Delete it or choose another name with --sheet.")
     require("torch", "train")
     from thirtytwo.augment.augmenter import check_augment
-    from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
+    from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
     from thirtytwo.data.explore import augmented_sheet, write_picture
     from thirtytwo.data.load import load_dataset
     from thirtytwo.training.batches import augment_samples

@@ -115,7 +115,7 @@ def train(
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.models import show_metrics
-    from thirtytwo.config.recipe import parse_overrides
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
     overrides = parse_overrides(settings or [])
@@ -386,7 +386,7 @@ def data_show(
         raise typer.BadParameter("--set requires --recipe.")
     if recipe is not None:
         from thirtytwo.cli.data import show_augmented
-        from thirtytwo.config.recipe import parse_overrides
+        from thirtytwo.config.resolve import parse_overrides
 
         show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
         return

@@ -102,7 +102,7 @@ def tune(
     """Search for better settings of a recipe on validation, never on test; prints the best recipe file last."""
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
-    from thirtytwo.config.recipe import parse_overrides
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.report.tuning import Tuning
     from thirtytwo.workflows.tune import tune
 

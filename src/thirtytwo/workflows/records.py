@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from thirtytwo.config.recipe import Recipe, format_override
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import format_override
 from thirtytwo.data.load import absolute
 from thirtytwo.data.run_data import PARTS
 from thirtytwo.data.split import Parts

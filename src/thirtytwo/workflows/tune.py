@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import tomli_w
+import tomlkit
 import torch
 
-from thirtytwo.config.recipe import TUNED, Precision, Recipe, read_recipe, read_recipe_values
+from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
+from thirtytwo.config.resolve import read_recipe, read_recipe_values
 from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.io import slug, write_text
 from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
@@ -160,7 +161,7 @@ def tune(
                 searched.to_dict(),
             )
             path = stack.enter_context(RunDir.create_locked(run, _default_path(data, source))).path
-            write_text(path / "base.toml", tomli_w.dumps(values))
+            write_text(path / "base.toml", tomlkit.dumps(values))
             write_text(path / "space.toml", searched.to_toml())
             study = create_study(path, request)
             parameters = searched.parameters_of(plan.recipe)

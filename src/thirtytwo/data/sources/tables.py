@@ -15,7 +15,7 @@ from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
-from thirtytwo.images.decode import natural_key
+from thirtytwo.images.discover import natural_key
 from thirtytwo.text import listing
 
 Labels: TypeAlias = npt.NDArray[np.int64]
