@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from thirtytwo.config.recipe import Recipe, When
 from thirtytwo.config.resolve import (
+    flatten,
     format_override,
     parse_overrides,
     read_recipe,
@@ -115,6 +116,13 @@ def test_overrides_do_not_change_the_original() -> None:
         "a": {"b": {"c": 3}},
     }
     assert values == {"schedule": {"epochs": 1}}
+
+
+def test_flat_values_are_overrides_of_nothing() -> None:
+    values: dict[str, Any] = {"schedule": {"epochs": 2, "milestones": [0.5]}, "a": {"b": {"c": 3}}, "name": "x"}
+    flat = flatten(values)
+    assert flat == {"schedule.epochs": 2, "schedule.milestones": [0.5], "a.b.c": 3, "name": "x"}
+    assert with_overrides({}, flat) == values
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,17 @@ def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
     return merged
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted key; the opposite of `with_overrides({}, …)`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Parse `--set` assignments such as `["schedule.epochs=4", "augment.flip=none"]` into values by dotted key.
 

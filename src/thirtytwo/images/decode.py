@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, TypeVar
+from typing import IO, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
 
-RESIZE_RULES: tuple[ResizeRule, ...] = ("crop", "pad", "squash")
+RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
 DRAFT_FACTOR = 8

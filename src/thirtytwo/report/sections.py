@@ -11,7 +11,7 @@ import numpy as np
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.evaluation.metrics import Reliability
-from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, image_name, locate
+from thirtytwo.report.gallery import PIXELATED_UP_TO, data_uri, locate
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.text import duration, interval, percent, quantity
 
@@ -216,7 +216,7 @@ def label_issues_table(record: RunRecord, images: Mapping[str, ImageSet | None])
             found.append(
                 {
                     "split": split_name,
-                    "name": image_name(predictions, position),
+                    "name": predictions.name_of(position),
                     "given": predictions.classes[int(predictions.truth[position])],
                     "suggested": predictions.classes[int(issues.suggested[number])],
                     "confidence": percent(float(predictions.confidence[position]), 1),
