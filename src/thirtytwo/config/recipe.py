@@ -109,11 +109,11 @@ class AugmentSettings(ImageSettings):
     @model_validator(mode="after")
     def _check_policy_options(self) -> AugmentSettings:
         for name in (None, *self.classes):
-            given = self if name is None else self.classes[name]
+            own = self if name is None else self.classes[name]
             policies = self.of_class(name).policies
             read = {key for policy in policies for key in POLICY_KEYS.get(policy, ("magnitude", "num_ops"))}
             for key in ("magnitude", "num_ops"):
-                if getattr(given, key) is not None and key not in read:
+                if getattr(own, key) is not None and key not in read:
                     place = key if name is None else f"classes.{name}.{key}"
                     named = " and ".join(policies) or "none"
                     raise ValueError(f"{place!r} is set, but the policy {named!r} does not use it")
@@ -122,8 +122,8 @@ class AugmentSettings(ImageSettings):
     def of_class(self, name: str | None) -> ImageSettings:
         """Settings for one class; None: for classes without a table of their own."""
         own = self.classes.get(name) if name is not None else None
-        given = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
-        return self.model_copy(update={**given, "classes": {}})
+        overridden = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
+        return self.model_copy(update={**overridden, "classes": {}})
 
 
 class ModelSettings(Settings):

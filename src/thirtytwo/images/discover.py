@@ -42,8 +42,8 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
     """
     found: dict[Path, None] = {}
     skipped: list[tuple[Path, str]] = []
-    given = [str(path) for path in paths]
-    for text in given:
+    texts = [str(path) for path in paths]
+    for text in texts:
         path = Path(text).expanduser()
         if path.is_dir():
             inside, junk = list_images(path)
@@ -61,7 +61,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
                 skipped += junk
     if not found:
         rest = f"; {len(skipped)} other files or folders were skipped" if skipped else ""
-        raise DataError(f"No image in {', '.join(given) or 'an empty list'}{rest}.", f"Expected {FORMATS} files.")
+        raise DataError(f"No image in {', '.join(texts) or 'an empty list'}{rest}.", f"Expected {FORMATS} files.")
     return list(found), skipped
 
 
