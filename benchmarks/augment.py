@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from thirtytwo.config.recipe import Recipe, resolve_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.io import write_json
 from thirtytwo.models import MODELS
 from thirtytwo.process import own_process

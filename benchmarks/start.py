@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import hold_out
 from thirtytwo.io import write_json

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from thirtytwo.config.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.io import write_json
 from thirtytwo.process import own_process

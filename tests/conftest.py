@@ -247,7 +247,7 @@ TINY: dict[str, object] = {
 
 def make_recipe(**changes: object) -> thirtytwo.config.recipe.Recipe:
     """A tiny recipe; `changes` are its keys with `__` for the dot."""
-    from thirtytwo.config.recipe import resolve_recipe
+    from thirtytwo.config.resolve import resolve_recipe
 
     overrides = TINY | {key.replace("__", "."): value for key, value in changes.items()}
     return resolve_recipe({"name": "tiny", "model": {"name": "fastnet"}}, overrides, classes=3, rows=48)

@@ -24,7 +24,8 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import app, run_command
-from thirtytwo.config.recipe import Recipe, parse_settings
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

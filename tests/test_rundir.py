@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from thirtytwo.config.recipe import Recipe, parse_settings
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.settings import parse_settings
+from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError
 from thirtytwo.rundir import Predictions, RunDir
 
@@ -134,6 +137,34 @@ def test_no_predictions_come_back_as_none(run: RunDir) -> None:
     read = run.read_predictions("test")
     assert len(read.truth) == 0
     assert read.probabilities.shape == (0, 3)
+
+
+@pytest.mark.parametrize(("files", "name"), [(("a.png", "b.png"), "b.png"), (None, "row 7")])
+def test_an_image_is_named_by_its_file_or_row(files: tuple[str, ...] | None, name: str) -> None:
+    rows, labels = np.array([3, 7]), np.array([0, 1])
+    images = ImageSet(np.zeros((2, 4, 4, 3), np.uint8), labels, ("x", "y"), rows, files)
+    predictions = Predictions(("x", "y"), labels, np.full((2, 2), 0.5, np.float32), rows, files)
+    assert predictions.name_of(1) == images.name_of(1) == name
+    assert images.name_of(1, "test") == (name if files else f"test {name}")
+
+
+def test_class_means_come_back(run: RunDir) -> None:
+    means = np.arange(6, dtype=np.float32).reshape(2, 3)
+    save_file({"class_means": means}, run.class_means)
+    np.testing.assert_array_equal(run.read_class_means(), means)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors"])
+def test_missing_or_damaged_class_means_are_named(run: RunDir, content: bytes | None) -> None:
+    if content is not None:
+        run.class_means.write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        run.read_class_means()
+    assert str(run.class_means) in caught.value.message
+
+
+def test_an_unfinished_run_names_the_command_that_continues_it(run: RunDir) -> None:
+    assert f"--resume --run {run.path}" in run.resume_hint()
 
 
 def test_predicted_and_confidence() -> None:

@@ -181,6 +181,8 @@ def test_lists_say_how_many_they_leave_out() -> None:
     assert listing(["a", "b", "c"], 2) == "'a', 'b' and 1 more"
     assert listing(range(4), 3, quoted=False) == "0, 1, 2 and 1 more"
     assert listing([]) == ""
+    assert listing(["A is bad", "B is bad"], 2, quoted=False, separator="; ") == "A is bad; B is bad"
+    assert listing(["A is bad", "B", "C"], 1, quoted=False, separator="; ") == "A is bad; and 2 more"
 
 
 def test_first_line_of_an_error() -> None:

@@ -21,7 +21,8 @@ import numpy as np
 from bundle import BUNDLED, put
 from safetensors.torch import load_file
 
-from thirtytwo.config.recipe import Recipe, read_recipe_values, resolve_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.config.recipe import read_recipe, recipe_names
+from thirtytwo.config.resolve import read_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "thirtytwo" / "models" / "measured.json"

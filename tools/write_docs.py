@@ -27,7 +27,8 @@ from figures import (
     transfer_gains,
 )
 
-from thirtytwo.config.recipe import Recipe, read_recipe, recipe_names
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

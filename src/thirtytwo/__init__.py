@@ -4,7 +4,21 @@
     classifier = thirtytwo.load(run.path)        # needs no PyTorch
     classifier.predict("photo.jpg", top=5)
 
-Importing this package is fast: each public name is imported on first use.
+Public functions:
+
+    train           train, evaluate and export a classifier        -> Run
+    train_seeds     the same for several seeds                     -> SeedRuns
+    tune            search the settings of a recipe                -> Tuned
+    evaluate        evaluate a run again, or on other data         -> dict, as in metrics.json
+    compare         compare runs with paired tests                 -> Comparison
+    ensemble        combine runs into one model                    -> Run
+    export_model    write a model in another format                -> Exported
+    write_report    write report, figures and model card again     -> Path
+    load            open a model for prediction                    -> Classifier
+
+Every error that the user can fix is a `ThirtytwoError`. The modules for extensions (docs/extending.md) are public as
+well: `registry`, `augment`, `config.settings`, `data.types`, `data.build`, `models` and `models.base`. All others are
+internal and may change without notice. Importing this package is fast: each public name is imported on first use.
 """
 
 from __future__ import annotations

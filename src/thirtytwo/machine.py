@@ -35,7 +35,10 @@ def cpu_count(most: int | None = None) -> int:
 
 
 def memory_gb() -> float | None:
-    """Main memory in GB (10⁹ bytes); None where the system does not report it."""
+    """Main memory in GB (10⁹ bytes); None where the system does not report it.
+
+    Without psutil, which the plain install lacks.
+    """
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (ValueError, OSError, AttributeError):

@@ -18,7 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.config.recipe import Recipe, read_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
 from thirtytwo.io import LOCK, atomic_write, lock_directory, numbered, write_json, write_text
 
@@ -57,6 +58,10 @@ class Predictions:
     def confidence(self) -> npt.NDArray[np.float32]:
         """Probability of the most probable class, float32 `(N,)`."""
         return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
+
+    def name_of(self, position: int) -> str:
+        """The file of an image, or its row (`row 7`) where it did not come from a file."""
+        return self.files[position] if self.files else f"row {int(self.rows[position])}"
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,10 @@ class RunDir:
             )
         return run
 
+    def resume_hint(self) -> str:
+        """How to continue the training of this run, as a sentence for errors."""
+        return f"Continue it with: thirtytwo train DATA --resume --run {self.path}"
+
     def read_recipe(self) -> Recipe:
         """Read the resolved recipe."""
         return read_recipe(self.recipe)
@@ -254,6 +263,19 @@ class RunDir:
     def write_json(self, artifact: Path, value: Any) -> None:
         """Write a JSON artifact, atomically."""
         write_json(artifact, value)
+
+    def read_class_means(self) -> npt.NDArray[np.float32]:
+        """Read the class means that `known_score` is computed from, float32 `(C, D)`.
+
+        Raises:
+            RunError: missing or damaged.
+        """
+        load_file = require("safetensors.numpy", "train").load_file
+        try:
+            means: npt.NDArray[np.float32] = load_file(self.class_means)["class_means"]
+        except (OSError, KeyError, require("safetensors", "train").SafetensorError) as error:
+            raise RunError(f"{self.class_means} is missing or damaged: {error}.", "Train the run again.") from None
+        return means
 
     def read_history(self) -> list[dict[str, float]]:
         """Read the metrics of each epoch, without empty cells; an empty list where there is no history.

@@ -90,11 +90,14 @@ def size(count: float) -> str:
     return f"{count:.0f}{SPACE}{'byte' if count == 1 else 'bytes'}"
 
 
-def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True) -> str:
-    """The first `limit` names, separated by commas and quoted by default, and the number of the others."""
+def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, separator: str = ", ") -> str:
+    """The first `limit` names, separated by commas and quoted by default, and the number of the others.
+
+    With the separator `; `, for sentences, one also stands before the number.
+    """
     all_names = list(names)
-    more = f" and {len(all_names) - limit} more" if len(all_names) > limit else ""
-    return ", ".join((repr(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
+    more = f"{separator.rstrip(', ')} and {len(all_names) - limit} more" if len(all_names) > limit else ""
+    return separator.join((repr(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
 
 
 def first_line(error: BaseException, most: int = 200) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.config.recipe import parse_overrides
+from thirtytwo.config.resolve import parse_overrides
 
 SMALL = ["--set", "train.threads=1", "--set", "train.precision=float32", "--device", "cpu", "--limit-train", "200"]
 

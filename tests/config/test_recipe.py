@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thirtytwo.config.recipe import (
-    Recipe,
-    When,
+from thirtytwo.config.recipe import Recipe, When
+from thirtytwo.config.resolve import (
+    flatten,
     format_override,
     parse_overrides,
     read_recipe,
@@ -118,6 +118,13 @@ def test_overrides_do_not_change_the_original() -> None:
     assert values == {"schedule": {"epochs": 1}}
 
 
+def test_flat_values_are_overrides_of_nothing() -> None:
+    values: dict[str, Any] = {"schedule": {"epochs": 2, "milestones": [0.5]}, "a": {"b": {"c": 3}}, "name": "x"}
+    flat = flatten(values)
+    assert flat == {"schedule.epochs": 2, "schedule.milestones": [0.5], "a.b.c": 3, "name": "x"}
+    assert with_overrides({}, flat) == values
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
@@ -159,6 +166,29 @@ def test_a_recorded_setting_is_read_as_it_was(value: Any) -> None:
     words = shlex.split(shlex.join(["--set", format_override("a.b", value)]))
     assert "\n" not in words[1]
     assert parse_overrides(words[1:]) == {"a.b": value}
+
+
+TOML_VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), TOML_VALUES, max_size=4))
+def test_any_values_survive_toml(options: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate({"name": "own", "model": {"name": "net", "options": options}})
+    assert tomllib.loads(recipe.to_toml())["model"]["options"] == options
+
+
+@given(TOML_VALUES)
+def test_any_override_survives_its_text(value: Any) -> None:
+    text = format_override("a.b", value)
+    assert "\n" not in text
+    assert parse_overrides([text]) == {"a.b": value}
 
 
 @pytest.mark.parametrize("text", ["schedule.epochs", "=4", " =4", ""])

@@ -8,22 +8,16 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from thirtytwo.config.recipe import DataSettings
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import (
-    IMAGE_SUFFIXES,
-    decode,
-    find_images,
-    load_image,
-    natural_key,
-    read_header,
-    read_size,
-    resize,
-)
+from thirtytwo.images.decode import RESIZE_RULES, decode, load_image, read_header, read_size, resize
+from thirtytwo.inference.model_file import ModelInfo
 
 SHAPE = (6, 9, 3)
 
@@ -270,6 +264,11 @@ def test_read_size_needs_the_header_only():
         read_size(huge_png(20_000, 20_000))
 
 
+def test_recipes_and_model_files_know_the_same_rules():
+    assert get_args(DataSettings.model_fields["resize"].annotation) == RESIZE_RULES
+    assert get_args(ModelInfo.model_fields["resize"].annotation) == RESIZE_RULES
+
+
 def test_unknown_rule_is_an_error():
     with pytest.raises(DataError, match="stretch"):
         resize(noise_image(), 32, "stretch")
@@ -293,55 +292,6 @@ def test_large_jpegs_are_read_at_a_smaller_scale(shape, orientation, rule):
     assert (loaded.height, loaded.width) == whole.shape[:2]
     difference = np.abs(loaded.pixels.astype(int) - resize(whole, 32, rule).astype(int))
     assert difference.mean() < 1.5
-
-
-def test_find_images_sorts_naturally_and_lists_junk(tmp_path):
-    for name in ("cat10.png", "cat2.png", "Cat1.PNG", "Thumbs.db", ".hidden.png", "notes.txt", "deep/er/x.webp"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    found, skipped = find_images([tmp_path])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
-        "Cat1.PNG", "cat2.png", "cat10.png", "deep/er/x.webp",
-    ]  # fmt: skip
-    assert {path.name for path, _ in skipped} == {"Thumbs.db", ".hidden.png", "notes.txt"}
-    assert all(reason for _, reason in skipped)
-
-
-def test_find_images_takes_files_globs_and_folders_once(tmp_path):
-    for name in ("a.png", "b.jpg", "c.txt", "odd[1].png"):
-        (tmp_path / name).write_bytes(b"x")
-    found, _ = find_images(
-        [tmp_path / "b.jpg", str(tmp_path / "*.*"), tmp_path, tmp_path / "c.txt", tmp_path / "gone.png"]
-    )
-    assert [path.name for path in found] == ["b.jpg", "a.png", "odd[1].png", "c.txt", "gone.png"]
-    assert [path.name for path in find_images([tmp_path / "odd[1].png"])[0]] == ["odd[1].png"]
-
-
-def test_find_images_follows_links_but_not_in_circles(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "a.png").write_bytes(b"x")
-    (tmp_path / "set").mkdir()
-    try:
-        (tmp_path / "set" / "linked").symlink_to(tmp_path / "real", target_is_directory=True)
-        (tmp_path / "set" / "round").symlink_to(tmp_path / "set", target_is_directory=True)
-    except OSError:
-        pytest.skip("no links here")
-    assert [path.name for path in find_images([tmp_path / "set"])[0]] == ["a.png"]
-
-
-@pytest.mark.parametrize("arguments", [["*.bmp"], ["."], []])
-def test_finding_nothing_is_an_error(arguments, tmp_path):
-    (tmp_path / "notes.txt").write_bytes(b"x")
-    with pytest.raises(DataError):
-        find_images([tmp_path / argument for argument in arguments])
-
-
-def test_natural_key_orders_numbers():
-    assert sorted(["b", "a10", "a9", "A1"], key=natural_key) == ["A1", "a9", "a10", "b"]
-
-
-def test_suffixes_are_lower_case():
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
 
 
 def large(mode: str, format: str, side: int = 3000, **options) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.config.recipe import parse_overrides, read_recipe_values, resolve_recipe
+from thirtytwo.config.resolve import parse_overrides, read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.inference.classifier import BUNDLED, bundled_models, default_model, load
 

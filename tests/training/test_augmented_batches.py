@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from thirtytwo.augment.geometry import cutout, flip_mask, mirrored, padded, resized, shifted
-from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.tensors import generator_for, normalize
 from thirtytwo.training.batches import TrainingBatches
 

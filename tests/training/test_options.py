@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.config.recipe import Recipe, parse_settings, read_recipe_values, resolve_recipe
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir

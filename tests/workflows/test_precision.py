@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from thirtytwo.config.recipe import read_recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.seeds import train_seeds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import thirtytwo
-from thirtytwo.config.recipe import recipe_names
+from thirtytwo.config.resolve import recipe_names
 
 FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
 """Tested with small weights in `test_transfer_recipes.py`."""

@@ -203,7 +203,7 @@ def test_the_seed_in_a_recipe_file_names_the_run(
     no_report: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = importlib.import_module("thirtytwo.config.recipe").read_recipe("digits")
+    recipe = importlib.import_module("thirtytwo.config.resolve").read_recipe("digits")
     Path("own.toml").write_text(recipe.model_copy(update={"seed": 3}).to_toml())
     asked = {"overrides": how["overrides"]} | asked
     asked["overrides"] = how["overrides"] | asked["overrides"]

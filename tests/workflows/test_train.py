@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
-from thirtytwo.config.recipe import read_recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import (
     DataError,

@@ -38,7 +38,7 @@ def folder(tmp_path: Path, tiny: SimpleNamespace) -> Path:
 @pytest.mark.slow
 def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) -> None:
     arguments, settings = CASES[recipe]
-    architecture = thirtytwo.config.recipe.read_recipe(recipe).model.options["architecture"]
+    architecture = thirtytwo.config.resolve.read_recipe(recipe).model.options["architecture"]
     save_file(timm.create_model(architecture, **arguments).state_dict(), tmp_path / "w.safetensors")
     run = thirtytwo.train(
         str(folder),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from thirtytwo.config.recipe import read_recipe
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError
 from thirtytwo.rundir import RunDir
 
@@ -22,6 +22,7 @@ optuna = pytest.importorskip("optuna")
 
 from thirtytwo.workflows import search_space as spaces  # noqa: E402
 from thirtytwo.workflows import study as studies  # noqa: E402
+from thirtytwo.workflows import trial as trials_module  # noqa: E402
 from thirtytwo.workflows import tune as module  # noqa: E402
 from thirtytwo.workflows.train import train  # noqa: E402
 
@@ -103,7 +104,8 @@ def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         plan = prepare(*arguments)
         return replace(plan, parts=replace(plan.parts, test=Untouchable()))
 
-    monkeypatch.setattr(module, "prepare", without_test)
+    for one in (module, trials_module):
+        monkeypatch.setattr(one, "prepare", without_test)
     assert tuned(tmp_path / "tuning", trials=1).best.value is not None
     assert not list(tmp_path.rglob("predictions-*"))
 
@@ -151,7 +153,7 @@ def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_ctrl_c_keeps_completed_trials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit, calls = module.fit, []
+    fit, calls = trials_module.fit, []
 
     def stopped(*arguments: Any, **settings: Any) -> Any:
         calls.append(1)
@@ -159,7 +161,7 @@ def test_ctrl_c_keeps_completed_trials(
             raise KeyboardInterrupt
         return fit(*arguments, **settings)
 
-    monkeypatch.setattr(module, "fit", stopped)
+    monkeypatch.setattr(trials_module, "fit", stopped)
     run = tmp_path / "tuning"
     with pytest.raises(KeyboardInterrupt):
         tune("digits", recipe="digits", space=SPACE, overrides=TINY, limit_train=200, run=run, device="cpu")

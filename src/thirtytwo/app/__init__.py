@@ -1,0 +1,4 @@
+"""The page in the browser, with Streamlit.
+
+Internal: may change without notice.
+"""

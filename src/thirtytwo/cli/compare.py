@@ -29,7 +29,7 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe:
             f"--seeds and {other} cannot be used together.", "List every seed with --seeds, or leave it out."
         )
     if repeat is not None:
-        from thirtytwo.config.recipe import seed_of
+        from thirtytwo.config.resolve import seed_of
 
         start = seed if seed is not None else seed_of(recipe or "fast", {})
         return list(range(start, start + repeat))

@@ -35,7 +35,7 @@ def show_augmented(
     import numpy as np
 
     from thirtytwo.augment.augmenter import check_augment
-    from thirtytwo.config.recipe import read_recipe_values, resolve_recipe
+    from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
     from thirtytwo.data.explore import augmented_sheet
     from thirtytwo.data.load import load_dataset
     from thirtytwo.images.render import png

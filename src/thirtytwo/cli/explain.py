@@ -41,7 +41,7 @@ def explain(
         DataError: no image was found, or some could not be read (raised after explaining all others).
     """
     from thirtytwo.explain.explainer import Explainer
-    from thirtytwo.images.decode import find_images
+    from thirtytwo.images.discover import find_images
     from thirtytwo.images.render import contact_sheet, png
     from thirtytwo.inference.classifier import UnreadableImage, default_model
     from thirtytwo.io import write_bytes, write_json

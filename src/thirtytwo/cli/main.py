@@ -228,7 +228,7 @@ def data_show(
         raise typer.BadParameter("--set requires --recipe.")
     if recipe is not None:
         from thirtytwo.cli.data import show_augmented
-        from thirtytwo.config.recipe import parse_overrides
+        from thirtytwo.config.resolve import parse_overrides
 
         show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
         return

@@ -191,7 +191,7 @@ def _package(point: EntryPoint) -> str:
 
 def show_recipes() -> None:
     """Show the bundled recipes."""
-    from thirtytwo.config.recipe import read_recipe, recipe_names
+    from thirtytwo.config.resolve import read_recipe, recipe_names
 
     recipes = [(name, read_recipe(name)) for name in recipe_names()]
     rows = [(name, recipe.model.name, str(recipe.schedule.epochs), recipe.description) for name, recipe in recipes]

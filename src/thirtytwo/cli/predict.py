@@ -32,7 +32,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     Raises:
         DataError: no image was found, or some could not be read (raised after classifying all others).
     """
-    from thirtytwo.images.decode import find_images
+    from thirtytwo.images.discover import find_images
     from thirtytwo.inference.classifier import default_model, load
 
     if out is not None:

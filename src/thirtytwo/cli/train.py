@@ -64,7 +64,7 @@ def train(
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.models import show_metrics
-    from thirtytwo.config.recipe import parse_overrides
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.rundir import holds_seeds
 
     overrides = parse_overrides(settings or [])
@@ -170,7 +170,7 @@ def tune(
     """Search for better settings of a recipe on validation, never on test; prints the best recipe file last."""
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
-    from thirtytwo.config.recipe import parse_overrides
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.workflows.tune import tune
 
     tuned = tune(

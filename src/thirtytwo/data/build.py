@@ -35,7 +35,6 @@ _SMALLEST_SIDE = 8
 _LARGEST_SIDE = 1024
 _SIZE_SAMPLE = 256
 _CHUNK = 128
-_MAX_NAMED = 10
 _NO_PIXELS: Pixels = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 
 logger = logging.getLogger(__name__)
@@ -105,9 +104,9 @@ class UnreadableImagesError(DataError):
     def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError]) -> None:
         self.causes = causes
         messages = [cause.message.rstrip(".") for cause in causes.values()]
-        more = f"; and {len(messages) - _MAX_NAMED} more" if len(messages) > _MAX_NAMED else ""
+        causes_text = listing(messages, quoted=False, separator="; ")
         super().__init__(
-            f"{where}: {len(messages)} of {total} images cannot be read: {'; '.join(messages[:_MAX_NAMED])}{more}.",
+            f"{where}: {len(messages)} of {total} images cannot be read: {causes_text}.",
             "Delete them or copy them again; `thirtytwo data doctor` lists all of them.",
         )
 
@@ -207,54 +206,71 @@ def check_request(request: Request) -> None:
 
 
 def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
-    """The data set without classes that no split has.
+    """The data set without classes that no split has, and with a note on each split without some of the others.
 
     Raises:
         DataError: no images, only one class, or a split that lacks a class that it must have.
     """
-    filled = {name: part for name, part in undecoded.parts.items() if len(part.labels)}
-    empty = tuple(f"{name}: no images" for name in undecoded.parts if name not in filled)
-    undecoded = replace(undecoded, parts=filled, skipped=(*undecoded.skipped, *empty))
-    if not filled:
-        raise DataError(f"{undecoded.where} contains no images.", f"Expected {FORMATS} files in one folder per class.")
-    if "train" not in filled:
-        raise DataError(
-            f"{undecoded.where} has no training images; found {', '.join(undecoded.parts)}.", "Add a train split."
-        )
+    undecoded = _with_training_images(undecoded)
     counts = {
         name: np.bincount(part.labels, minlength=len(undecoded.classes)) for name, part in undecoded.parts.items()
     }
-    shown = np.flatnonzero(sum(counts.values()))
-    if len(shown) < 2:
+    present = np.flatnonzero(sum(counts.values()))
+    if len(present) < 2:
         raise DataError(
-            f"{undecoded.where} has images of only one class, {undecoded.classes[shown[0]]!r}; expected at least 2.",
+            f"{undecoded.where} has images of only one class, {undecoded.classes[present[0]]!r}; expected at least 2.",
             "Put the images of each class into a folder of its own.",
         )
-    missing = {
-        name: [undecoded.classes[index] for index in shown if not found[index]] for name, found in counts.items()
-    }
-    remarks: list[str] = []
-    problems: list[str] = []
-    for name, lacking in missing.items():
-        if lacking:
-            sentence = f"{name} has no images of {listing(lacking)}"
-            (problems if name == "train" or undecoded.all_in_all else remarks).append(sentence)
+    remarks = _check_missing_classes(undecoded, counts, present)
+    undecoded = replace(undecoded, skipped=(*undecoded.skipped, *remarks))
+    return undecoded if len(present) == len(undecoded.classes) else _renumbered(undecoded, present)
+
+
+def _with_training_images(undecoded: UndecodedDataSet) -> UndecodedDataSet:
+    """The data set without splits that have no images, which are noted.
+
+    Raises:
+        DataError: no images, or no training images.
+    """
+    filled = _without_empty_splits(undecoded)
+    if "train" not in filled.parts:
+        raise DataError(
+            f"{undecoded.where} has no training images; found {', '.join(filled.parts)}.", "Add a train split."
+        )
+    empty = tuple(f"{name}: no images" for name in undecoded.parts if name not in filled.parts)
+    return replace(filled, skipped=(*filled.skipped, *empty))
+
+
+def _check_missing_classes(
+    undecoded: UndecodedDataSet, counts: Mapping[Split, npt.NDArray[np.int64]], present: Positions
+) -> list[str]:
+    """Notes on the splits that lack some of the classes `present` in others.
+
+    Raises:
+        DataError: such a split must have all classes.
+    """
+    missing = {name: [undecoded.classes[index] for index in present if not own[index]] for name, own in counts.items()}
+    sentences = {name: f"{name} has no images of {listing(classes)}" for name, classes in missing.items() if classes}
+    problems = [sentence for name, sentence in sentences.items() if name == "train" or undecoded.all_in_all]
     if problems:
         raise DataError(
             f"{undecoded.where}: {'; '.join(problems)}, which other splits have.",
             "Every split needs images of every class: add them, or remove the class from all splits.",
         )
-    if len(shown) == len(undecoded.classes):
-        return replace(undecoded, skipped=(*undecoded.skipped, *remarks))
-    absent = sorted(set(range(len(undecoded.classes))) - set(shown.tolist()))
-    remarks.append(f"left out classes without images in any split: {listing(undecoded.classes[i] for i in absent)}")
-    renumbered = np.zeros(len(undecoded.classes), dtype=np.int64)
-    renumbered[shown] = np.arange(len(shown))
+    return list(sentences.values())
+
+
+def _renumbered(undecoded: UndecodedDataSet, present: Positions) -> UndecodedDataSet:
+    """The data set with only the classes `present`, and the labels as indices into these."""
+    absent = np.setdiff1d(np.arange(len(undecoded.classes)), present)
+    remark = f"left out classes without images in any split: {listing(undecoded.classes[i] for i in absent)}"
+    index = np.zeros(len(undecoded.classes), dtype=np.int64)
+    index[present] = np.arange(len(present))
     return replace(
         undecoded,
-        classes=tuple(undecoded.classes[index] for index in shown),
-        parts={name: replace(part, labels=renumbered[part.labels]) for name, part in undecoded.parts.items()},
-        skipped=(*undecoded.skipped, *remarks),
+        classes=tuple(undecoded.classes[i] for i in present),
+        parts={name: replace(part, labels=index[part.labels]) for name, part in undecoded.parts.items()},
+        skipped=(*undecoded.skipped, remark),
     )
 
 

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 import zlib
@@ -26,6 +25,7 @@ from typing import Any
 from weakref import finalize
 
 import numpy as np
+import platformdirs
 
 from thirtytwo.data import cache_eviction
 from thirtytwo.errors import DataError
@@ -63,12 +63,7 @@ def cache_dir() -> Path:
     """The cache directory: `THIRTYTWO_CACHE`, else the platform's user cache directory."""
     if chosen := os.environ.get("THIRTYTWO_CACHE"):
         return Path(chosen).expanduser()
-    home = Path.home()
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "thirtytwo"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "thirtytwo" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "thirtytwo"
+    return platformdirs.user_cache_path("thirtytwo", appauthor=False)
 
 
 def digest(value: object) -> str:

@@ -201,5 +201,4 @@ def _examples(sets: Mapping[str, ImageSet], groups: list[list[tuple[str, int]]])
 
 
 def _image_name(images: ImageSet, name: str, position: int) -> str:
-    label = images.files[position] if images.files else f"{name} row {images.rows[position]}"
-    return f"{label} ({images.classes[images.labels[position]]})"
+    return f"{images.name_of(position, name)} ({images.classes[images.labels[position]]})"

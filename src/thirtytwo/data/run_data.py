@@ -21,9 +21,9 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import listing
 
 PARTS = ("train", "val", "test")
-_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +46,13 @@ class RunData:
         """Sentences that describe changes since training."""
         for name, names in self.missing.items():
             if names:
-                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_listing(names)}"
+                yield f"{len(names):,} {name} images of the run are missing in {self.dataset.name}: {_names(names)}"
         if self.new:
-            yield f"{len(self.new):,} images are new and in no split of the run: {_listing(self.new)}"
+            yield f"{len(self.new):,} images are new and in no split of the run: {_names(self.new)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return listing(names, 5, quoted=False)
 
 
 def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,8 +230,8 @@ class _HashIndex:
     def others(self, known: Hashes) -> Iterator[str]:
         """Names of the images whose hashes are not in `known`."""
         for name, images in self._stored.items():
-            for position in np.flatnonzero(~np.isin(images.hashes, known)):
-                yield images.files[position] if images.files else f"{name} row {images.rows[position]}"
+            for position in np.flatnonzero(~np.isin(images.hashes, known)).tolist():
+                yield images.name_of(position, name)
 
     def _file(self, place: tuple[str, int]) -> str | None:
         files = self._stored[place[0]].files
@@ -289,8 +293,3 @@ def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:
         raise RunError(
             f"{run.split} is damaged: its hashes cannot be read.", "Restore it from a copy, or train the run again."
         ) from None
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more

@@ -75,6 +75,10 @@ class ImageSet:
         """Number of images of each class, int64 `(C,)`."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    def name_of(self, position: int, split: str = "") -> str:
+        """The file of an image, or its row (`row 7`, or `test row 7` with the name of the split) where it has none."""
+        return self.files[position] if self.files else f"{split} row {int(self.rows[position])}".lstrip()
+
     def take(self, positions: npt.NDArray[np.int64]) -> ImageSet:
         """Copy the images at `positions` (int64), in that order."""
         return replace(

@@ -1,4 +1,7 @@
-"""Explain predictions: heatmaps over images, and their faithfulness."""
+"""Explain predictions: heatmaps over images, and their faithfulness.
+
+Internal: may change without notice.
+"""
 
 from thirtytwo.explain.explainer import Explainer, Explanation
 

@@ -1,0 +1,4 @@
+"""Image files: found, decoded to uint8 RGB pixels, hashed and drawn.
+
+Internal: may change without notice.
+"""

@@ -274,8 +274,8 @@ def _model_of_run(path: Path) -> Path:
     model = RunDir(path).onnx
     if model.is_file():
         return model
-    RunDir.open(path)
-    raise RunError(f"{path} has no {model.name}: its training has not finished.", "Resume it with --resume.")
+    run = RunDir.open(path)
+    raise RunError(f"{path} has no {model.name}: its training did not finish.", run.resume_hint())
 
 
 def _as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thirtytwo.errors import ModelFileError
+from thirtytwo.images.decode import ResizeRule
 from thirtytwo.io import METADATA_KEY
 from thirtytwo.machine import cpu_count, cpu_name
 from thirtytwo.text import first_line
@@ -39,7 +40,7 @@ class ModelInfo(BaseModel):
     """Class names in the order of the outputs."""
     input_size: int = Field(ge=1)
     """Side of the square input in pixels."""
-    resize: Literal["crop", "pad", "squash"]
+    resize: ResizeRule
     """How images of other shapes are resized to that square."""
     mean: tuple[float, float, float]
     """Channel means (RGB) that the graph subtracts, for pixels in 0 to 1."""

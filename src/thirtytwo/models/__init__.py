@@ -1,4 +1,7 @@
-"""Networks, one module per family; importing this package imports all of them, which registers them in `MODELS`."""
+"""Networks, one module per family; importing this package imports all of them, which registers them in `MODELS`.
+
+Public: `MODELS` and `base`, as in docs/extending.md. The other modules may change without notice.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -185,7 +185,7 @@ def load_network(run: RunDir, classes: int) -> Network:
     if not run.weights.is_file():
         raise RunError(
             f"{run.path} has no {run.weights.name}: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+            run.resume_hint(),
         )
     with preserve_random_state():
         net = build_network(run.read_recipe(), classes)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thirtytwo.config.recipe import Settings, parse_settings
+from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MODELS, Network
 
 WHITENING_IMAGES = 5000

@@ -150,7 +150,7 @@ def _weights_of(run: RunDir) -> Path:
     if not run.weights.is_file():
         raise RunError(
             f"{KEY} is {str(run.path)!r}, a run without weights: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+            run.resume_hint(),
         )
     return run.weights
 

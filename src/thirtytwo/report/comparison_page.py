@@ -18,7 +18,6 @@ from thirtytwo.report.comparison_tables import (
     cost_table,
     disagreement_title,
     group_name,
-    image_name,
     metrics_table,
     pair_text,
     pairs_table,
@@ -125,7 +124,7 @@ def _disagreements(found: Comparison) -> list[dict[str, Any]]:
     for group in found.disagreements:
         shown = [
             {
-                "name": image_name(found, position),
+                "name": found.runs[0].predictions.name_of(position),
                 "true": first.classes[int(first.truth[position])],
                 "answers": [
                     {"letters": letters, "predicted": predicted, "right": right, "confidence": confidence}
@@ -216,6 +215,6 @@ def _list_disagreements(found: Comparison) -> list[str]:
                 for letters, name, _, confidence in answers(found, position)
             )
             truth = first.classes[int(first.truth[position])]
-            lines.append(f"- {as_markdown(image_name(found, position))}, {as_markdown(truth)}: {predicted}")
+            lines.append(f"- {as_markdown(first.name_of(position))}, {as_markdown(truth)}: {predicted}")
         parts.append("\n".join(lines))
     return parts

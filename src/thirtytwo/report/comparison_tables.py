@@ -240,14 +240,6 @@ def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]
     return rows
 
 
-def image_name(found: Comparison, position: int) -> str:
-    """The file of an image, or its row."""
-    predictions = found.runs[0].predictions
-    if predictions.files is not None:
-        return predictions.files[position]
-    return f"row {int(predictions.rows[position])}"
-
-
 def _relation(p_value: float) -> str:
     return format_p(p_value) if p_value < 0.001 else f"= {format_p(p_value)}"
 

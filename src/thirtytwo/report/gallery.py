@@ -244,17 +244,12 @@ def most_confident_errors(
                 predicted=predictions.classes[predicted],
                 confidence=float(predictions.probabilities[position, predicted]),
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
-                name=image_name(predictions, position),
+                name=predictions.name_of(position),
                 source=None if image is None else data_uri(image),
                 pixelated=image is not None and is_pixelated(image),
             )
         )
     return errors, problem
-
-
-def image_name(predictions: Predictions, position: int) -> str:
-    """The file of an image, or its row where it did not come from a file."""
-    return predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}"
 
 
 def locate(

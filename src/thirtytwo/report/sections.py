@@ -12,7 +12,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.evaluation.metrics import Reliability
 from thirtytwo.images.render import data_uri, is_pixelated
-from thirtytwo.report.gallery import image_name, locate
+from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.text import duration, interval, percent, quantity
 
@@ -217,7 +217,7 @@ def label_issues_table(record: RunRecord, images: Mapping[str, ImageSet | None])
             found.append(
                 {
                     "split": split_name,
-                    "name": image_name(predictions, position),
+                    "name": predictions.name_of(position),
                     "given": predictions.classes[int(predictions.truth[position])],
                     "suggested": predictions.classes[int(issues.suggested[number])],
                     "confidence": percent(float(predictions.confidence[position]), 1),

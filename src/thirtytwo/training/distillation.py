@@ -71,7 +71,7 @@ def read_teacher(
     else:
         raise RunError(
             f"{KEY} is {str(run.path)!r}, which has neither weights nor a model file: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+            run.resume_hint(),
         )
     if tuple(metadata["classes"]) != classes:
         raise RecipeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from thirtytwo.config.resolve import flatten
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
@@ -214,20 +215,18 @@ def _group_pairs(runs: Sequence[ComparedRun], groups: Sequence[Group]) -> tuple[
 
 def _settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     """Dotted recipe keys whose values differ between runs, with the value of each run."""
-    flat = [dict(_flat(run.record.recipe.model_dump(mode="json", exclude={"description"}))) for run in runs]
+    recipes = [run.record.recipe.model_dump(mode="json", exclude={"description"}) for run in runs]
+    flat = [{key: _readable(key, value) for key, value in flatten(recipe).items()} for recipe in recipes]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     rows = {key: [values.get(key) for values in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if key == "members" and isinstance(value, list):
-            yield before + key, ", ".join(str(member.get("name")) for member in value)
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield before + key, value
+def _readable(key: str, value: Any) -> Any:
+    """The value of a recipe key, with the members of an ensemble by name."""
+    if key.rpartition(".")[2] == "members" and isinstance(value, list):
+        return ", ".join(str(member.get("name")) for member in value)
+    return value
 
 
 def _notices(runs: Sequence[ComparedRun], split: str) -> list[str]:

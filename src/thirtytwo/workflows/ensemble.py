@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +18,8 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.data.run_data import RunData, load_run_data, split_record, unused_of
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import DataError, RunError, ThirtytwoError
+from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
-from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
@@ -40,7 +37,8 @@ from thirtytwo.tensors import normalize, preserve_torch_state
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
-from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, load_network_and_info, score_and_export, write_plan
+from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, score_and_export, write_plan
+from thirtytwo.workflows.members import Member, Soup, check_compatible, load_member, member_record
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
@@ -85,32 +83,46 @@ def ensemble(
         RunDir.refuse_used(Path(run))
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
-        paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
-        if len(paths) < 2:
-            raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
-        for notice in notices:
-            log(notice)
+        paths = _find_members(runs, log)
         members = [load_member(path) for path in paths]
         check_compatible(members, soup)
         root = Path(data_root) if data_root is not None else None
         data = _load_data(members[0], root)
-        dataset, parts = data.dataset, data.parts
-        origins = check_members([member.run for member in members], dataset, parts)
+        origins = check_members([member.run for member in members], data.dataset, data.parts)
         hardware = choose_hardware(TrainSettings(precision="float32"), device)
-        log(f"{len(members)} runs on {dataset.name}: {'averaging weights' if soup else 'averaging probabilities'}")
-        combined = build_soup(members, parts, soup, hardware, log) if soup else average_probabilities(members)
+        log(f"{len(members)} runs on {data.dataset.name}: averaging {'weights' if soup else 'probabilities'}")
+        combined = build_soup(members, data.parts, soup, hardware, log) if soup else average_probabilities(members)
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
         directory = stack.enter_context(RunDir.create_locked(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
         write_plan(plan, directory)
-        seconds = sum(float(members[at].environment["seconds"]["train"]) for at in combined.kept)
-        epochs = sum(int(members[at].environment["epochs"]) for at in combined.kept)
-        fitted = Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
-        metrics = score_and_export(plan, fitted, directory, log, meter)
+        metrics = score_and_export(plan, _fitted(members, combined, hardware), directory, log, meter)
         _compare_with_members(directory, paths, root, log)
         _warn_if_member_is_better(directory, paths, log)
         write_pages(directory, plan.recipe, plan.parts)
         return Run(directory.path, metrics)
+
+
+def _find_members(runs: Sequence[Path | str], log: Callable[[str], None]) -> list[Path]:
+    """The paths of the runs, with those in directories of seeds.
+
+    Raises:
+        DataError: fewer than two.
+    """
+    paths, notices = expanded_runs([runs] if isinstance(runs, str | Path) else runs)
+    if len(paths) < 2:
+        raise DataError(f"An ensemble needs at least 2 runs; found {len(paths)}.", "Name another run.")
+    for notice in notices:
+        log(notice)
+    return paths
+
+
+def _fitted(members: Sequence[Member], combined: Combined, hardware: Hardware) -> Fitted:
+    """The combined network as if trained, with the time and the epochs of the members in it."""
+    environments = [members[index].environment for index in combined.kept]
+    seconds = sum(float(environment["seconds"]["train"]) for environment in environments)
+    epochs = sum(int(environment["epochs"]) for environment in environments)
+    return Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
 
 
 def _load_data(first: Member, root: Path | None) -> RunData:
@@ -183,107 +195,6 @@ def _compare_with_members(
         compare([directory.path, *paths], out=directory.path / COMPARISON, timed=True, data_root=root)
     except ThirtytwoError as error:
         log(f"no comparison with the members: {error.message}")
-
-
-Soup = Literal["greedy", "uniform"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A finished run that is to be combined with others."""
-
-    run: RunDir
-    recipe: Recipe
-    net: Network
-    info: ModelInfo
-    environment: dict[str, Any]
-    split: dict[str, Any]
-
-
-def load_member(path: Path) -> Member:
-    """Load the finished run at `path`.
-
-    Raises:
-        RunError: it is missing, not finished or damaged.
-    """
-    run = RunDir.open(path)
-    net, info = load_network_and_info(run)
-    return Member(run, run.read_recipe(), net, info, run.read_json(run.environment), run.read_json(run.split))
-
-
-def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
-    """Check that runs can be combined.
-
-    Raises:
-        RunError: two of them cannot; the message names both and the reason.
-    """
-    first = members[0]
-    for other in members[1:]:
-        pair = f"{first.run.path} and {other.run.path}"
-        if first.environment["data"]["fingerprint"] != other.environment["data"]["fingerprint"]:
-            names = f"{first.environment['data']['spec']} and {other.environment['data']['spec']}"
-            raise RunError(f"{pair} were trained on different data: {names}.", "Combine runs on the same data.")
-        for what in ("input_size", "resize"):
-            ours, theirs = getattr(first.info, what), getattr(other.info, what)
-            if ours != theirs:
-                key = "data.image_size" if what == "input_size" else "data.resize"
-                raise RunError(
-                    f"{pair} resize images differently: {key} is {ours} and {theirs}.",
-                    f"Train them with the same {key}.",
-                )
-        for part in ("validation", "test"):
-            if _held_out(first, part) != _held_out(other, part):
-                raise RunError(
-                    f"{pair} have different {part} images, so one may have been trained on those of the other.",
-                    "Train them with the same data.split_seed, data.group_by, data.val_fraction, data.train_on and "
-                    "data.limit_train.",
-                )
-        if soup is None:
-            continue
-        if first.recipe.model != other.recipe.model:
-            raise RunError(
-                f"{pair} have different networks, so their weights cannot be averaged: {_network(first)} "
-                f"and {_network(other)}.",
-                "Omit --soup to average their probabilities instead.",
-            )
-        if (first.info.mean, first.info.std) != (other.info.mean, other.info.std):
-            raise RunError(
-                f"{pair} normalize images differently, so their weights cannot be averaged.",
-                "Omit --soup to average their probabilities instead.",
-            )
-    if soup == "greedy" and not first.split["n_val"]:
-        raise RunError(
-            f"{first.run.path} has no validation images, and a greedy soup is chosen on validation.",
-            "Use --soup uniform, which needs no validation.",
-        )
-
-
-def _held_out(member: Member, part: str) -> object:
-    """The identity of the images that a run held out."""
-    key = "val" if part == "validation" else "test"
-    return member.split.get(key, {}).get("hashes"), member.split["val_rows"] if key == "val" else None
-
-
-def _network(member: Member) -> str:
-    options = ", ".join(f"{key} {value!r}" for key, value in member.recipe.model.options.items())
-    return member.recipe.model.name + (f" ({options})" if options else "")
-
-
-def member_record(member: Member, kept: bool) -> dict[str, Any]:
-    """The entry of a member in the `environment.json` of the combined run."""
-    metrics = member.run.read_json(member.run.metrics) if member.run.metrics.is_file() else {}
-    environment = member.environment
-    return {
-        "run": os.fspath(member.run.path),
-        "recipe": member.recipe.name,
-        "seed": member.recipe.seed,
-        "network": member.info.architecture,
-        "in_it": kept,
-        "accuracy": metrics.get("accuracy") if metrics.get("split") == "test" else None,
-        "parameters": environment.get("parameters"),
-        "flops": environment.get("flops"),
-        "seconds_train": environment["seconds"]["train"],
-    }
 
 
 @dataclass(frozen=True)
@@ -359,7 +270,7 @@ class SoupBuilder:
     def __init__(self, members: Sequence[Member], parts: Parts, hardware: Hardware) -> None:
         self._members, self._hardware = members, hardware
         seed = members[0].recipe.data.split_seed
-        self._train = limit(parts.train, MEANS_FROM, seed) if len(parts.train) > MEANS_FROM else parts.train
+        self._train = limit(parts.train, MEANS_FROM, seed)
 
     def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""

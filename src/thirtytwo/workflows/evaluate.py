@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored, load_run_data
 from thirtytwo.data.split import Parts, limit
@@ -102,7 +99,7 @@ def evaluate(
         )
     means = _load_class_means(directory, context.info) if ood else None
     ood_images = ood_sets(context.info, ood, context.data_root) if ood else []
-    sample = _sample(context.images, corruption_images, context.recipe.data.split_seed) if corruptions else None
+    sample = limit(context.images, corruption_images, context.recipe.data.split_seed) if corruptions else None
     log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
     if context.own and split == "val":
         used = ", ".join(["the temperature and the threshold for unknown", *_chosen(directory, context.recipe)])
@@ -277,11 +274,4 @@ def _load_class_means(run: RunDir, info: ModelInfo) -> Means:
         RunError: the model has no threshold for unknown, or the class means are missing.
     """
     check_thresholded(info)
-    try:
-        return load_file(run.class_means)["class_means"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise RunError(f"{run.class_means} is missing or damaged: {error}.", "Train the run again.") from None
-
-
-def _sample(images: ImageSet, maximum: int, seed: int) -> ImageSet:
-    return limit(images, maximum, seed) if len(images) > maximum else images
+    return run.read_class_means()

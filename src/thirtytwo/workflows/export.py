@@ -119,7 +119,7 @@ def _load_images(source: Path, data_root: Path | None) -> tuple[str, ImageSet]:
     run = RunDir.open(source.parent)
     recipe, parts = run.read_recipe(), load_run_data(run, data_root, image_size=read_info(source).input_size).parts
     split, images = ("train", parts.train) if parts.val is None else ("validation", parts.val)
-    return split, limit(images, MAX_IMAGES, recipe.data.split_seed) if len(images) > MAX_IMAGES else images
+    return split, limit(images, MAX_IMAGES, recipe.data.split_seed)
 
 
 def _agreement(source: Path, target: Path, form: ExportFormat, split: str, images: ImageSet) -> Agreement:

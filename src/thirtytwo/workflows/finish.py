@@ -222,7 +222,7 @@ def calibration_of(info: ModelInfo) -> Calibration:
 
 def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
     """Class means of at most `MEANS_FROM` unaugmented training images; written to `class_means.safetensors`."""
-    sample = limit(train, MEANS_FROM, seed) if len(train) > MEANS_FROM else train
+    sample = limit(train, MEANS_FROM, seed)
     means = class_means(scorer.outputs(sample.images)[1], sample.labels, len(train.classes))
     write_bytes(run.class_means, save_arrays({"class_means": means}))
     return means
@@ -310,7 +310,7 @@ def load_network_and_info(run: RunDir) -> tuple[Network, ModelInfo]:
     if not run.onnx.is_file():
         raise RunError(
             f"{run.path} has no {run.onnx.name}: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
+            run.resume_hint(),
         )
     info = read_info(run.onnx)
     return load_network(run, len(info.classes)), info

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.config.recipe import TUNED, Recipe, format_override
+from thirtytwo.config.recipe import TUNED, Recipe
+from thirtytwo.config.resolve import format_override
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import find_again, recorded_hashes, trained_on

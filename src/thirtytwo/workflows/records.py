@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from thirtytwo.config.recipe import Recipe, format_override
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import flatten, format_override
 from thirtytwo.data.load import absolute
 from thirtytwo.data.run_data import PARTS
 from thirtytwo.data.split import Parts
@@ -170,7 +171,7 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
                 f"now {spec!r} (fingerprint {dataset.fingerprint}).",
                 "Resume with the same data, or start a new run with another --run.",
             )
-    before, now = _flat(run.read_recipe().model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    before, now = flatten(run.read_recipe().model_dump(mode="json")), flatten(recipe.model_dump(mode="json"))
     differ = sorted(key for key in before | now if before.get(key) != now.get(key))
     if differ:
         changed = ", ".join(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})" for key in differ[:5])
@@ -185,16 +186,6 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
             f"{run.path} was started with another split of its data, or by a version that did not record the split.",
             "Start a new run with another --run.",
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def default_path(data: str, recipe: str | Path, seed: int) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-import tomli_w
 from pydantic import Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
@@ -128,7 +127,9 @@ class Space:
 
     def to_toml(self) -> str:
         """TOML text that `read_space` reads back unchanged."""
-        return tomli_w.dumps(self.to_dict())
+        import tomlkit
+
+        return tomlkit.dumps(self.to_dict())
 
     def _value(self, axis: Axis, sampled: Any) -> Any:
         if axis.choices is None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.augment.augmenter import check_augment
-from thirtytwo.config.recipe import Precision, Recipe, read_recipe_values, resolve_recipe, seed_of
+from thirtytwo.config.recipe import Precision, Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import tomli_w
-import torch
+import tomlkit
 
-from thirtytwo.config.recipe import TUNED, Precision, Recipe, read_recipe, read_recipe_values
+from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
-from thirtytwo.errors import DivergedError, RecipeError, RunError, ThirtytwoError, UnknownNameError, did_you_mean
+from thirtytwo.config.resolve import read_recipe, read_recipe_values
+from thirtytwo.errors import RecipeError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.io import slug, write_text
-from thirtytwo.report.tuning import METRICS, Trial, Tuning, write_trials, write_tuning_figures
+from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
-from thirtytwo.training.fit import fit
 from thirtytwo.workflows.finish import Plan
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
 from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
 from thirtytwo.workflows.train import prepare
+from thirtytwo.workflows.trial import Tuner, run_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -49,26 +46,6 @@ class Tuned:
     trials: tuple[Trial, ...]
     best: Trial
     recipe: Path
-
-
-@dataclass(frozen=True)
-class _Tuner:
-    """The shared state of all trials."""
-
-    path: Path
-    request: TuningRequest
-    space: Space
-    study: optuna.Study
-    device: str
-    data_root: Path | None
-    show: bool
-    log: Callable[[str], None]
-    precision: Precision
-    """Precision of every trial, unless the space contains it."""
-
-    @property
-    def base(self) -> Path:
-        return self.path / "base.toml"
 
 
 @preserve_torch_state()
@@ -121,66 +98,125 @@ def tune(
         KeyboardInterrupt: interrupted; finished trials are kept, and `resume` adds more.
     """
     _check_arguments(trials, metric, pruner)
-    log, root = progress_logger(show), Path(data_root) if data_root is not None else None
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    changes = dict(overrides or {}) | {key: value for key, value in named.items() if value is not None}
     source = recipe if recipe is not None or resume else "fast"
-    values = read_recipe_values(source) if source is not None else None
-    searched = (
-        read_space(space) if isinstance(space, (str, Path)) else parse_space(space) if space is not None else None
+    call = _Call(
+        data,
+        source,
+        read_recipe_values(source) if source is not None else None,
+        dict(overrides or {}) | {key: value for key, value in named.items() if value is not None},
+        _read_space(space),
+        metric,
+        pruner,
+        device,
+        Path(data_root) if data_root is not None else None,
+        show,
     )
     with ExitStack() as stack:
         stack.enter_context(quiet_optuna())
-        if resume:
-            if run is None:
-                raise RunError("The tuning to resume was not given.", "Name its directory with --run.")
-            path = Path(run)
-            check_study(path)
-            stack.enter_context(RunDir(path).writing())
-            study, request = open_study(path)
-            request.check_same(path, data, values, changes, metric, pruner, searched)
-            plan = prepare(data, path / "base.toml", request.changes, device, root, _earlier_precision(path))
-            request.check_data(path, plan.dataset.fingerprint)
-            searched = parse_space(request.space)
-        else:
-            assert source is not None
-            assert values is not None
-            if run is not None:
-                RunDir.refuse_used(Path(run))
-            plan = prepare(data, source, changes, device, root)
-            _check_has_validation(plan)
-            searched = searched or default_space(plan.recipe)
-            request = TuningRequest(
-                data,
-                plan.dataset.fingerprint,
-                values,
-                changes,
-                metric or "val_accuracy",
-                pruner or "median",
-                searched.to_dict(),
-            )
-            path = stack.enter_context(RunDir.create_locked(run, _default_path(data, source))).path
-            write_text(path / "base.toml", tomli_w.dumps(values))
-            write_text(path / "space.toml", searched.to_toml())
-            study = create_study(path, request)
-            parameters = searched.parameters_of(plan.recipe)
-            if parameters is not None:
-                study.enqueue_trial(parameters)
-            else:
-                log("the recipe itself is outside the space, so it is not a trial")
-        tuner = _Tuner(path, request, searched, study, device, root, show, log, plan.recipe.train.precision)
+        tuner, plan = _resume(call, run, stack) if resume else _start(call, run, stack)
         _log_start(tuner, plan, trials)
         try:
             _search(tuner, plan.recipe, trials)
             return _finish(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
         except KeyboardInterrupt:
             _write(tuner)
-            words = ["thirtytwo", "tune", data, "--resume", "--run", str(path)]
-            words += ["--data-root", str(data_root)] if data_root is not None else []
-            log(f"interrupted; {len(_tuning(tuner).done)} completed trials are kept. Resume with: {shlex.join(words)}")
+            _log_resume_command(tuner)
             raise
-        finally:
-            close(study)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of a call of `tune`; what was not given is None."""
+
+    data: str
+    recipe: str | Path | None
+    values: dict[str, Any] | None
+    """The tables of the recipe."""
+    changes: dict[str, Any]
+    """Values that replace those of the recipe, by dotted key."""
+    space: Space | None
+    metric: str | None
+    pruner: str | None
+    device: str
+    data_root: Path | None
+    show: bool
+
+    def tuner(self, path: Path, request: TuningRequest, space: Space, study: optuna.Study, recipe: Recipe) -> Tuner:
+        log = progress_logger(self.show)
+        precision = recipe.train.precision
+        return Tuner(path, request, space, study, self.device, self.data_root, self.show, log, precision)
+
+
+def _read_space(space: str | Path | Mapping[str, Any] | None) -> Space | None:
+    if space is None:
+        return None
+    return read_space(space) if isinstance(space, (str, Path)) else parse_space(space)
+
+
+def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner, Plan]:
+    """Create a tuning directory and a study, with the recipe itself as the first trial; locked until `stack` ends.
+
+    Raises:
+        RecipeError: the recipe has no validation images.
+        RunError: `run` is not empty, or in use.
+    """
+    assert call.recipe is not None  # only `_resume` needs none
+    assert call.values is not None
+    if run is not None:
+        RunDir.refuse_used(Path(run))
+    plan = prepare(call.data, call.recipe, call.changes, call.device, call.data_root)
+    _check_has_validation(plan)
+    space = call.space or default_space(plan.recipe)
+    request = TuningRequest(
+        call.data,
+        plan.dataset.fingerprint,
+        call.values,
+        call.changes,
+        call.metric or "val_accuracy",
+        call.pruner or "median",
+        space.to_dict(),
+    )
+    path = stack.enter_context(RunDir.create_locked(run, _default_path(call.data, call.recipe))).path
+    write_text(path / "base.toml", tomlkit.dumps(call.values))
+    write_text(path / "space.toml", space.to_toml())
+    study = create_study(path, request)
+    stack.callback(close, study)
+    tuner = call.tuner(path, request, space, study, plan.recipe)
+    parameters = space.parameters_of(plan.recipe)
+    if parameters is not None:
+        tuner.study.enqueue_trial(parameters)
+    else:
+        tuner.log("the recipe itself is outside the space, so it is not a trial")
+    return tuner, plan
+
+
+def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner, Plan]:
+    """Open the tuning in `run` to add trials; locked until `stack` ends.
+
+    Raises:
+        RunError: there is none, the arguments or the data differ from those of the first call, or it is in use.
+    """
+    if run is None:
+        raise RunError("The tuning to resume was not given.", "Name its directory with --run.")
+    path = Path(run)
+    check_study(path)
+    stack.enter_context(RunDir(path).writing())
+    study, request = open_study(path)
+    stack.callback(close, study)
+    request.check_same(path, call.data, call.values, call.changes, call.metric, call.pruner, call.space)
+    plan = prepare(
+        call.data, path / "base.toml", request.changes, call.device, call.data_root, _earlier_precision(path)
+    )
+    request.check_data(path, plan.dataset.fingerprint)
+    return call.tuner(path, request, parse_space(request.space), study, plan.recipe), plan
+
+
+def _log_resume_command(tuner: Tuner) -> None:
+    words = ["thirtytwo", "tune", tuner.request.data, "--resume", "--run", str(tuner.path)]
+    words += ["--data-root", str(tuner.data_root)] if tuner.data_root is not None else []
+    done = len(_tuning(tuner).done)
+    tuner.log(f"interrupted; {done} completed trials are kept. Resume with: {shlex.join(words)}")
 
 
 def _earlier_precision(path: Path) -> Precision | None:
@@ -205,7 +241,7 @@ def _check_has_validation(plan: Plan) -> None:
         )
 
 
-def _log_start(tuner: _Tuner, plan: Plan, trials: int) -> None:
+def _log_start(tuner: Tuner, plan: Plan, trials: int) -> None:
     held = len(plan.parts.val) if plan.parts.val is not None else 0
     before = len(_started_trials(tuner.study))
     tuner.log(
@@ -217,7 +253,7 @@ def _log_start(tuner: _Tuner, plan: Plan, trials: int) -> None:
         tuner.log("pruning is off: trials with different numbers of epochs cannot be compared before they end")
 
 
-def _search(tuner: _Tuner, recipe: Recipe, trials: int) -> None:
+def _search(tuner: Tuner, recipe: Recipe, trials: int) -> None:
     import optuna
 
     distributions = tuner.space.distributions()
@@ -231,11 +267,11 @@ def _search(tuner: _Tuner, recipe: Recipe, trials: int) -> None:
         sampler_seed = np.random.SeedSequence([recipe.seed, len(_started_trials(tuner.study))]).generate_state(1)
         tuner.study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed[0]))
         trial = tuner.study.ask(distributions)
-        _run_trial(tuner, trial)
+        run_trial(tuner, trial)
         _write(tuner)
 
 
-def _pruner(tuner: _Tuner, epochs: int) -> Any:
+def _pruner(tuner: Tuner, epochs: int) -> Any:
     import optuna
 
     if tuner.request.pruner == "none" or "schedule.epochs" in tuner.space.axes:
@@ -245,73 +281,6 @@ def _pruner(tuner: _Tuner, epochs: int) -> Any:
     return optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
 
 
-def _run_trial(tuner: _Tuner, trial: optuna.Trial) -> None:
-    """Train one trial with its sampled settings, and record the outcome in the study."""
-    from optuna.trial import TrialState
-
-    metric, clock = tuner.request.metric, time.perf_counter()
-    directory = RunDir(tuner.path / "trials" / f"{trial.number:04d}")
-    shutil.rmtree(directory.path, ignore_errors=True)
-    rows: list[Mapping[str, float]] = []
-    pruned = False
-
-    def should_stop(row: Mapping[str, float]) -> bool:
-        nonlocal pruned
-        rows.append(dict(row))
-        if not math.isfinite(row.get(metric, math.nan)):
-            return False
-        trial.report(row[metric], int(row["epoch"]))
-        pruned = trial.should_prune() and row["epoch"] < plan.recipe.schedule.epochs
-        return pruned
-
-    outcome, reason, keep = "done", "", None
-    try:
-        changes = {**tuner.request.changes, **tuner.space.values(trial.params)}
-        plan = prepare(tuner.request.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
-        keep = plan.recipe
-        directory.path.mkdir(parents=True, exist_ok=True)
-        directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
-        fit(
-            plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=tuner.show, enough=should_stop
-        )
-    except DivergedError as error:
-        outcome, reason = "diverged", error.message
-    except ThirtytwoError as error:
-        outcome, reason = "failed", str(error)
-    except torch.OutOfMemoryError:
-        outcome, reason = "failed", "The device ran out of memory."
-    finally:
-        shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    metrics = _metrics(rows, keep) if keep is not None else {}
-    value = metrics.get(metric, math.nan)
-    if outcome == "done" and not math.isfinite(value):
-        outcome, reason = "diverged", f"{metric} is {value}."
-    outcome = "pruned" if outcome == "done" and pruned else outcome
-    seconds = time.perf_counter() - clock
-    attributes = {"outcome": outcome, "reason": reason, "figures": metrics, "epochs": len(rows), "seconds": seconds}
-    for name, attribute in attributes.items():
-        trial.set_user_attr(name, attribute)
-    if outcome == "done":
-        tuner.study.tell(trial, value)
-    else:
-        tuner.study.tell(trial, state=TrialState.FAIL if outcome == "failed" else TrialState.PRUNED)
-    result = f"{metric} {value:.4f}" if math.isfinite(value) else reason
-    settings = ", ".join(f"{key} {_format_value(sampled)}" for key, sampled in trial.params.items())
-    tuner.log(f"trial {trial.number} {outcome}: {result} ({settings})")
-
-
-def _metrics(rows: list[Mapping[str, float]], recipe: Recipe) -> dict[str, float]:
-    """The validation metrics of the weights that this training would keep."""
-    evaluated = [row for row in rows if "val_loss" in row]
-    if not evaluated:
-        return {}
-    row = evaluated[-1]
-    if recipe.train.keep == "best":
-        monitor = recipe.train.monitor
-        row = min(evaluated, key=lambda row: row[monitor] if monitor == "val_loss" else -row[monitor])
-    return {name: float(row[name]) for name in METRICS if name in row and math.isfinite(row[name])}
-
-
 def _started_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Every trial that was started."""
     from optuna.trial import TrialState
@@ -319,7 +288,7 @@ def _started_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
 
 
-def _tuning(tuner: _Tuner, importance: Mapping[str, float] | None = None) -> Tuning:
+def _tuning(tuner: Tuner, importance: Mapping[str, float] | None = None) -> Tuning:
     trials = []
     for trial in _started_trials(tuner.study):
         attributes = trial.user_attrs
@@ -345,7 +314,7 @@ def _tuning(tuner: _Tuner, importance: Mapping[str, float] | None = None) -> Tun
     return Tuning(tuner.request.metric, trials, tuple(tuner.space.axes), importance or {}, logarithmic, choices)
 
 
-def _write(tuner: _Tuner) -> None:
+def _write(tuner: Tuner) -> None:
     """Write the table of trials and the best recipe so far."""
     tuning = _tuning(tuner)
     write_trials(tuner.path / "trials.csv", tuning)
@@ -364,7 +333,7 @@ def _write(tuner: _Tuner) -> None:
     write_text(tuner.path / "best.toml", comment + recipe.model_copy(update={"name": name}).to_toml())
 
 
-def _finish(tuner: _Tuner, held_out: int) -> Tuned:
+def _finish(tuner: Tuner, held_out: int) -> Tuned:
     tuning = _tuning(tuner, _importance(tuner))
     write_tuning_figures(tuner.path / "figures", tuning)
     best = tuning.best
@@ -378,7 +347,7 @@ def _finish(tuner: _Tuner, held_out: int) -> Tuned:
     return Tuned(tuner.path, tuning.metric, tuple(tuning.trials), best, tuner.path / "best.toml")
 
 
-def _importance(tuner: _Tuner) -> dict[str, float]:
+def _importance(tuner: Tuner) -> dict[str, float]:
     """Importance of each key by functional ANOVA (Hutter et al., ICML 2014); empty with too few trials."""
     import optuna
 
@@ -387,10 +356,6 @@ def _importance(tuner: _Tuner) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(tuner.study, evaluator=evaluator))
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _default_path(data: str, recipe: str | Path) -> Path:

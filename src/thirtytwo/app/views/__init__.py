@@ -1,0 +1,4 @@
+"""One module for each view of the page.
+
+Internal: may change without notice.
+"""

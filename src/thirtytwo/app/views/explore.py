@@ -24,7 +24,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
-from thirtytwo.report.gallery import image_name, locate
+from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown, interval, percent
 
@@ -241,7 +241,7 @@ def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
-        "image": image_name(predictions, position),
+        "image": predictions.name_of(position),
         "true": predictions.classes[int(predictions.truth[position])],
         "predicted": predictions.classes[int(predictions.predicted[position])],
         "confidence": float(predictions.confidence[position]),
@@ -314,7 +314,7 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
         (
             for_display(part.images[position], least=_TILE),
             part.classes[int(part.labels[position])],
-            Path(part.files[position]).name if part.files else f"row {int(part.rows[position])}",
+            Path(part.name_of(position)).name,
         )
         for position in positions.tolist()
     ]

@@ -16,7 +16,8 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, is_junk, list_images, natural_key, split_by_suffix
+from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.discover import is_junk, list_images, natural_key, split_by_suffix
 
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."

@@ -12,8 +12,7 @@ from thirtytwo.data.sources.tables import KnownDataSet, read_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
-from thirtytwo.images.decode import is_junk, natural_key
-from thirtytwo.images.discover import output_kind
+from thirtytwo.images.discover import is_junk, natural_key, output_kind
 from thirtytwo.text import listing
 
 _BATCH = 256

@@ -15,7 +15,7 @@ from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
-from thirtytwo.images.decode import natural_key
+from thirtytwo.images.discover import natural_key
 from thirtytwo.text import listing
 
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -78,44 +78,70 @@ def read_tables(
     if "train" not in tables and not (request.whole and tables):
         raise DataError(f"{where} has no train split; found {', '.join(tables) or 'none'}.", "Add one.")
     schema = next(iter(tables.values())).schema if "train" not in tables else tables["train"].schema
-    features = _features(schema)
-    image = _image_column(where, schema, features, request.options.get("image"))
-    label = _label_column(where, schema, features, request.options.get("label") or (known.label if known else None))
-    group_by = request.group_by
-    if group_by and group_by not in schema.names:
-        raise UnknownNameError(
-            f"{where} has no column {group_by!r} (--group-by, data.group_by).",
-            did_you_mean(group_by, schema.names),
-        )
-    for split, table in tables.items():
-        lacking = {image, label, *([group_by] if group_by else [])} - set(table.schema.names)
-        if lacking:
-            raise DataError(f"{where}: {split} has no column {listing(sorted(lacking))}, which train has.", "Add it.")
-    values = {split: table.column(label) for split, table in tables.items()}
-    named = _class_names(where, label, features, known)
-    classes, labels = _indices(where, label, values, named)
-    unlabelled = [split for split in labels if split != "train" and len(labels[split]) and (labels[split] < 0).all()]
-    for split, found in labels.items():
-        if split not in unlabelled and (found < 0).any():
-            raise DataError(
-                f"{where}: {int((found < 0).sum())} of {len(found)} rows of {split} have no label in {label!r}.",
-                "Remove these rows or add labels.",
-            )
+    columns = _choose_columns(where, schema, request, known)
+    _check_columns(where, tables, columns)
+    values = {split: table.column(columns.label) for split, table in tables.items()}
+    classes, labels = _indices(where, columns.label, values, columns.classes)
+    unlabelled = _check_labelled(where, columns.label, labels)
     options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
     undecoded = UndecodedDataSet(
         name=name + options.replace("?", "&").replace("&", "?", 1),
         where=where,
         classes=classes,
         parts={
-            split: _part(f"{split} row", table, image, labels[split], group_by)
+            split: _part(f"{split} row", table, columns.image, labels[split], columns.group)
             for split, table in tables.items()
             if split not in unlabelled
         },
-        content=lambda: None if (found := content()) is None else f"{found} {image}",
-        superclasses=known.superclasses.get(label) if known else None,
+        content=lambda: None if (found := content()) is None else f"{found} {columns.image}",
+        superclasses=known.superclasses.get(columns.label) if known else None,
         skipped=(*skipped, *(f"{split}: no row has a label" for split in unlabelled)),
     )
     return build_dataset(undecoded, request)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The names of the columns of images, labels and groups (empty: no groups), and the class names by index."""
+
+    image: str
+    label: str
+    group: str
+    classes: tuple[str, ...] | None
+
+
+def _choose_columns(where: str, schema: Any, request: Request, known: KnownDataSet | None) -> _Columns:
+    features = _features(schema)
+    image = _image_column(where, schema, features, request.options.get("image"))
+    label = _label_column(where, schema, features, request.options.get("label") or (known.label if known else None))
+    group = request.group_by
+    if group and group not in schema.names:
+        raise UnknownNameError(
+            f"{where} has no column {group!r} (--group-by, data.group_by).", did_you_mean(group, schema.names)
+        )
+    return _Columns(image, label, group, _class_names(where, label, features, known))
+
+
+def _check_columns(where: str, tables: Mapping[Split, Table], columns: _Columns) -> None:
+    """Check that every split has the columns."""
+    needed = {columns.image, columns.label, columns.group} - {""}
+    for split, table in tables.items():
+        if lacking := needed - set(table.schema.names):
+            raise DataError(f"{where}: {split} has no column {listing(sorted(lacking))}, which train has.", "Add it.")
+
+
+def _check_labelled(where: str, label: str, labels: Mapping[Split, Labels]) -> list[Split]:
+    """Check that every row has a label; returns the splits other than train in which none has one."""
+    unlabelled: list[Split] = [
+        split for split in labels if split != "train" and len(labels[split]) and (labels[split] < 0).all()
+    ]
+    for split, found in labels.items():
+        if split not in unlabelled and (found < 0).any():
+            raise DataError(
+                f"{where}: {int((found < 0).sum())} of {len(found)} rows of {split} have no label in {label!r}.",
+                "Remove these rows or add labels.",
+            )
+    return unlabelled
 
 
 def _features(schema: Any) -> dict[str, Any]:
