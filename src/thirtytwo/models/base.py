@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RunError
+from thirtytwo.io import METADATA_KEY
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import generator_for, preserve_random_state
+from thirtytwo.text import first_line
 
 
 class Network(nn.Module):
@@ -176,24 +179,73 @@ def build_network(recipe: Recipe, classes: int) -> Network:
     return MODELS.get(recipe.model.name)(classes, recipe.model.options)
 
 
-def load_network(run: RunDir, classes: int) -> Network:
-    """Load the network of a run with its final weights, in evaluation mode.
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a `.safetensors` file.
+
+    Returns:
+        Its tensors by name, and the metadata that thirtytwo wrote; empty if the file has none.
 
     Raises:
-        RunError: the weights are missing, damaged, or do not fit the run's recipe.
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = json.loads((content.metadata() or {}).get(METADATA_KEY, "{}"))
+            return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"{file} is missing or damaged: {first_line(error)}.", "Train the run again, or download the file again."
+        ) from None
+
+
+def read_run_weights(run: RunDir) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the final weights of a run, and the metadata with its classes, input size and normalization.
+
+    Raises:
+        RunError: its training did not finish, or the file is damaged or has no metadata.
+    """
+    tensors, metadata = read_weights(finished_weights(run))
+    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
+        raise RunError(f"{run.weights} has no metadata about its training data.", "Train that run again.")
+    return tensors, metadata
+
+
+def finished_weights(run: RunDir) -> Path:
+    """The weights file of a finished run.
+
+    Raises:
+        RunError: there is none, since its training did not finish.
     """
     if not run.weights.is_file():
         raise RunError(
             f"{run.path} has no {run.weights.name}: its training did not finish.",
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
+    return run.weights
+
+
+def load_network(run: RunDir, classes: int) -> Network:
+    """Load the network of a run with its final weights, in evaluation mode.
+
+    Raises:
+        RunError: the weights are missing, damaged, or do not fit the run's recipe.
+    """
+    tensors, _ = read_weights(finished_weights(run))
+    return build_trained(run, classes, tensors)
+
+
+def build_trained(run: RunDir, classes: int, tensors: Mapping[str, Tensor]) -> Network:
+    """Build the network of a run's recipe with weights that were read from the run, in evaluation mode.
+
+    Raises:
+        RunError: the weights do not fit the run's recipe.
+    """
     with preserve_random_state():
         net = build_network(run.read_recipe(), classes)
     try:
-        net.load_state_dict(load_file(run.weights))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
         raise RunError(
-            f"{run.weights} does not fit the run's recipe or is damaged: {str(error).splitlines()[0]}.",
-            "Train the run again.",
+            f"{run.weights} does not fit the run's recipe: {first_line(error)}.", "Train the run again."
         ) from None
     return net.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.io import METADATA_KEY
-from thirtytwo.models.base import MODELS, Network, preserve_modes
+from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
@@ -100,7 +97,7 @@ def run_settings(pretrained: str) -> dict[str, Any]:
         RunError: the run is not finished, or is damaged.
     """
     run = RunDir.open(pretrained)
-    recipe, metadata = run.read_recipe(), _read_metadata(_weights_of(run))
+    recipe, metadata = run.read_recipe(), read_run_weights(run)[1]
     tables = {"model": recipe.model, "optimizer": recipe.optimizer}
     found = {name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()}
     return found | {"data": {"image_size": int(metadata["input_size"])}}
@@ -146,46 +143,17 @@ def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ..
     return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
 
 
-def _weights_of(run: RunDir) -> Path:
-    if not run.weights.is_file():
-        raise RunError(
-            f"{KEY} is {str(run.path)!r}, a run without weights: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
-        )
-    return run.weights
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a .safetensors file and thirtytwo's metadata."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"{KEY} names {file}, which is damaged: {error}.", "Create or download the file again."
-        ) from None
-
-
-def _read_metadata(file: Path) -> dict[str, Any]:
-    metadata = _read(file)[1]
-    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
-        raise RunError(f"{file} has no metadata about its training data.", "Train that run again.")
-    return metadata
-
-
 def _from_own_weights(origin: str, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightSource:
     return WeightSource(origin, weights, (tuple(metadata["mean"]), tuple(metadata["std"])), tuple(metadata["classes"]))
 
 
 def _from_run(run: RunDir) -> WeightSource:
-    file = _weights_of(run)
-    return _from_own_weights(str(run.path), _read(file)[0], _read_metadata(file))
+    return _from_own_weights(str(run.path), *read_run_weights(run))
 
 
 def _from_file(file: Path, net: Network) -> WeightSource:
     """Weights of a local file, with the parameter names of thirtytwo or of timm."""
-    weights, metadata = _read(file)
+    weights, metadata = read_weights(file)
     if "mean" in metadata:
         return _from_own_weights(str(file), weights, metadata)
     if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
@@ -336,7 +304,7 @@ def _check_features(net: Network, source: WeightSource, run: RunDir, model: Mode
     assert source.classes is not None
     state = torch.get_rng_state()
     other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
-    images = torch.randn((2, 3, *[int(_read_metadata(run.weights)["input_size"])] * 2))
+    images = torch.randn((2, 3, *[int(read_run_weights(run)[1]["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
     with preserve_modes(net), torch.inference_mode():

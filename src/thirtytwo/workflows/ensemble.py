@@ -40,7 +40,8 @@ from thirtytwo.tensors import normalize, preserve_torch_state
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
-from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, load_network_and_info, score_and_export, write_plan
+from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, score_and_export, write_plan
+from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
@@ -206,9 +207,8 @@ def load_member(path: Path) -> Member:
     Raises:
         RunError: it is missing, not finished or damaged.
     """
-    run = RunDir.open(path)
-    net, info = load_network_and_info(run)
-    return Member(run, run.read_recipe(), net, info, run.read_json(run.environment), run.read_json(run.split))
+    found = load_run(path)
+    return Member(found.directory, found.recipe, found.network, found.info, found.environment, found.split)
 
 
 def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:

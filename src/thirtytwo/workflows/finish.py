@@ -16,7 +16,7 @@ from safetensors.torch import save
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ExportError, RecipeError, RunError
+from thirtytwo.errors import ExportError, RecipeError
 from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import (
@@ -35,7 +35,6 @@ from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
-from thirtytwo.models.base import load_network
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter
@@ -299,18 +298,3 @@ def save_weights(net: Network, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     write_bytes(run.weights, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
-
-
-def load_network_and_info(run: RunDir) -> tuple[Network, ModelInfo]:
-    """Load the trained network of a run and the metadata of its model file.
-
-    Raises:
-        RunError: training did not finish, or the weights do not fit the recipe.
-    """
-    if not run.onnx.is_file():
-        raise RunError(
-            f"{run.path} has no {run.onnx.name}: its training did not finish.",
-            f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
-        )
-    info = read_info(run.onnx)
-    return load_network(run, len(info.classes)), info

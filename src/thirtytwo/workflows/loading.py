@@ -1,21 +1,87 @@
-"""Which images a run is evaluated on, and whether a network accepts a data set."""
+"""Load a finished run: its network, data and predictions; and which images it is evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.run_data import RunData, recorded_hashes, trained_on
+from thirtytwo.data.run_data import RunData, load_run_data, recorded_hashes, trained_on
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, RecipeError
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.rundir import RunDir
+from thirtytwo.errors import DataError, RecipeError, RunError
+from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.models import Network
+from thirtytwo.models.base import load_network
+from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.training.fit import build_network
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run: its trained network in evaluation mode, and the records of its training.
+
+    `info` is the metadata of its model file, `environment` and `split` are the contents of the files of these names.
+    """
+
+    directory: RunDir
+    recipe: Recipe
+    network: Network
+    info: ModelInfo
+    environment: dict[str, Any]
+    split: dict[str, Any]
+    data_root: Path | None = None
+
+    @cached_property
+    def data(self) -> RunData:
+        """The run's data divided as in its training, read when it is first used.
+
+        Raises:
+            DataError: the data is missing or cannot be read.
+        """
+        return load_run_data(self.directory, self.data_root, image_size=self.info.input_size)
+
+    def predictions(self, split: str) -> Predictions:
+        """The run's predictions on its images of `split`, `val` or `test`.
+
+        Raises:
+            RunError: the predictions are missing or damaged.
+        """
+        return self.directory.read_predictions(split)
+
+
+def load_run(run: RunDir | Path | str, data_root: Path | None = None) -> LoadedRun:
+    """Load a finished run.
+
+    Args:
+        run: the run directory.
+        data_root: directory searched first for known data sets.
+
+    Raises:
+        RunError: the run is missing or damaged, or its training did not finish.
+    """
+    directory = run if isinstance(run, RunDir) else RunDir.open(run)
+    if not directory.onnx.is_file():
+        raise RunError(
+            f"{directory.path} has no {directory.onnx.name}: its training did not finish.",
+            f"Continue it with: thirtytwo train DATA --resume --run {directory.path}",
+        )
+    info = read_info(directory.onnx)
+    return LoadedRun(
+        directory,
+        directory.read_recipe(),
+        load_network(directory, len(info.classes)),
+        info,
+        directory.read_json(directory.environment),
+        directory.read_json(directory.split),
+        data_root,
+    )
 
 
 def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: ModelInfo | None) -> None:
