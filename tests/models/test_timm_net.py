@@ -40,12 +40,16 @@ def test_choices_have_values_and_reasons(
     architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
-    assert (made.settled["small_images"], made.settled["input_size"]) == settled
+    assert (made.resolved_options["small_images"], made.resolved_options["input_size"]) == settled
     assert len(made.choices) == len(expected)
     for choice, start in zip(made.choices, expected, strict=True):
         assert choice.value.startswith(start)
         assert choice.reason
-    again = net(architecture, **options, **{key: made.settled[key] for key in made.settled if key not in options})
+    again = net(
+        architecture,
+        **options,
+        **{key: made.resolved_options[key] for key in made.resolved_options if key not in options},
+    )
     assert {name: value.shape for name, value in again.state_dict().items()} == {
         name: value.shape for name, value in made.state_dict().items()
     }

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recipe import ModelSettings, Recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RunError
 from thirtytwo.io import METADATA_KEY
@@ -34,7 +35,7 @@ class Network(nn.Module):
     """Whether `heatmaps` can be computed from the last maps."""
     choices: tuple[Choice, ...] = ()
     """Settings that the network chose automatically, for the log."""
-    settled: Mapping[str, Any] = MappingProxyType({})
+    resolved_options: Mapping[str, Any] = MappingProxyType({})
     """Resolved values of its `auto` options, for the saved recipe."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation that images must be normalized by, if pretrained weights require it."""
@@ -159,6 +160,48 @@ NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 MODELS: Registry[NetworkBuilder] = Registry("model")
 """Every network by name."""
 
+S = TypeVar("S")
+
+
+def takes_options(
+    parse: Callable[[Mapping[str, Any]], S], check: Callable[[S], object] | None = None
+) -> Callable[[Callable[[int, S], Network]], NetworkBuilder]:
+    """Make a builder of networks from a function of the number of classes and parsed options.
+
+    Options of such a builder are validated before the data is read; without it, when the network is built.
+
+    Args:
+        parse: parses `model.options`; raises a `RecipeError` where they are wrong.
+        check: further checks of the parsed options that are too slow to repeat when the network is built.
+    """
+
+    def decorate(build: Callable[[int, S], Network]) -> NetworkBuilder:
+        @wraps(build)
+        def builder(classes: int, options: Mapping[str, Any]) -> Network:
+            return build(classes, parse(options))
+
+        def check_options(options: Mapping[str, Any]) -> None:
+            parsed = parse(options)
+            if check is not None:
+                check(parsed)
+
+        builder.check_options = check_options  # type: ignore[attr-defined]
+        return builder
+
+    return decorate
+
+
+def check_options(model: ModelSettings) -> None:
+    """Check `model.options` without building the network, where its builder `takes_options`.
+
+    Raises:
+        UnknownNameError: the model is not registered.
+        RecipeError: the options are wrong.
+    """
+    check = getattr(MODELS.get(model.name), "check_options", None)
+    if check is not None:
+        check(model.options)
+
 
 def bent_logits(logits: Tensor, curvature: float) -> Tensor:
     """Logits `(N, C)` corrected for curvature, before calibration divides them by the temperature.
@@ -222,6 +265,11 @@ def finished_weights(run: RunDir) -> Path:
             f"Continue it with: thirtytwo train DATA --resume --run {run.path}",
         )
     return run.weights
+
+
+def with_resolved_options(model: ModelSettings, net: Network) -> ModelSettings:
+    """`[model]` with the values that `net` resolved its `auto` options to."""
+    return model.model_copy(update={"options": {**model.options, **net.resolved_options}})
 
 
 def load_network(run: RunDir, classes: int) -> Network:

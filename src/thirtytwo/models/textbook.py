@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind, takes_options
 
 
 class TextbookSettings(Settings):
@@ -98,6 +98,7 @@ class Textbook(Network):
 
 
 @MODELS.register("textbook")
-def textbook(classes: int, options: Mapping[str, Any]) -> Textbook:
+@takes_options(partial(parse_settings, TextbookSettings, where="model.options of textbook"))
+def textbook(classes: int, settings: TextbookSettings) -> Textbook:
     """Convolution, BatchNorm, max-pool, dropout and a dense head, as in textbooks."""
-    return Textbook(classes, parse_settings(TextbookSettings, options, "model.options of textbook"))
+    return Textbook(classes, settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import timm
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 
 from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind, takes_options
 from thirtytwo.models.small_stems import SMALL_STEMS
+from thirtytwo.text import first_line
 
 WHERE = "model.options of timm"
 DEFAULT_SIZE = 32
@@ -75,7 +77,7 @@ class TimmNet(Network):
         self.arguments = _arguments(family, mode, self.size, settings)
         self.body = _build(classes, family, mode, self.arguments, settings, where)
         self.choices = _choices(family, mode, why, self.size, why_size)
-        self.settled = {"small_images": mode, "input_size": self.size}
+        self.resolved_options = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
         if settings.pretrained and config.get("mean") and config.get("std"):
             self.statistics = (tuple(config["mean"]), tuple(config["std"]))
@@ -189,7 +191,7 @@ class TimmNet(Network):
                 width = self._pooled(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"{where}: this architecture does not accept images of {size}×{size} pixels: {_first_line(error)}.",
+                f"{where}: this architecture does not accept images of {size}×{size} pixels: {first_line(error)}.",
                 "Set small_images or input_size, or choose another architecture.",
             ) from error
         body.train(training)
@@ -291,7 +293,7 @@ def _build(classes: int, family: str, mode: Mode, arguments: dict[str, Any], set
             stem.change(body)
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         raise RecipeError(
-            f"{where}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
+            f"{where}: timm could not build {settings.architecture} with {arguments}: {first_line(error)}.",
             "Check that this architecture accepts drop_rate, drop_path_rate, small_images and arguments.",
         ) from error
     return body
@@ -346,11 +348,29 @@ def _submodule(module: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _check_architecture(settings: TimmSettings) -> None:
+    """Check that timm can build the architecture with these options.
+
+    It is built on the meta device, where parameters have no values; with values only if that fails, since some
+    architectures cannot be built without.
+
+    Raises:
+        UnknownNameError: timm has no such architecture.
+        RecipeError: the options do not fit it.
+    """
+    family = _family(settings.architecture, WHERE)
+    mode, _ = _choose_mode(family, settings, WHERE)
+    arguments = _arguments(family, mode, _choose_size(family, mode, settings)[0], settings)
+    build = partial(_build, 1, family, mode, arguments, settings, WHERE)
+    try:
+        with torch.device("meta"):
+            build()
+    except RecipeError:
+        build()
 
 
 @MODELS.register("timm")
-def timm_net(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, TimmSettings, where=WHERE), _check_architecture)
+def timm_net(classes: int, settings: TimmSettings) -> TimmNet:
     """Any architecture of timm, with a stem for small images, or with images enlarged inside the network."""
-    return TimmNet(classes, parse_settings(TimmSettings, options, WHERE))
+    return TimmNet(classes, settings)

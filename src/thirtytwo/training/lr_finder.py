@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.models.base import preserve_modes
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.fit import build_training
+from thirtytwo.training.fit import InitializedNetwork, build_training
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.sam import sam_closure
@@ -48,6 +48,7 @@ def run_lr_finder(
     *,
     steps: int = STEPS,
     tell: Callable[[str], None] = lambda text: None,
+    initialized: InitializedNetwork | None = None,
 ) -> LRFinderResult:
     """Train a fresh network at learning rates rising from `MIN_LR` to `MAX_LR`; stop when the loss diverges.
 
@@ -59,14 +60,14 @@ def run_lr_finder(
         hardware: device, precision and layout.
         steps: largest number of steps.
         tell: called with a progress line every 20 steps.
+        initialized: the network, whose weights are restored afterwards; built from the recipe by default.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
     """
     with _preserve_generators(hardware.device):
-        loop, batches, _, _ = build_training(
-            recipe.model_copy(update={"schedule": _without_accumulation(recipe)}), train, hardware
-        )
+        recipe = recipe.model_copy(update={"schedule": _without_accumulation(recipe)})
+        loop, batches, _, _ = build_training(recipe, train, hardware, initialized)
         return run_lr_ramp(loop, batches, hardware, steps=steps, tell=tell)
 
 

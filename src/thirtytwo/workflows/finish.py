@@ -36,7 +36,7 @@ from thirtytwo.io import METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.training.fit import Fitted
+from thirtytwo.training.fit import Fitted, InitializedNetwork
 from thirtytwo.training.hardware import Hardware, UsageMeter
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation, final_record
@@ -55,7 +55,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`."""
+    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`.
+
+    `initialized` is the network to train; training modifies it, so a plan is trained once.
+    """
 
     spec: str
     dataset: DataSet
@@ -66,6 +69,7 @@ class Plan:
     record: dict[str, Any]
     split: dict[str, Any]
     data_root: Path | None
+    initialized: InitializedNetwork | None = None
 
 
 def write_plan(plan: Plan, directory: RunDir) -> RunDir:

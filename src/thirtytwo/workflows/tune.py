@@ -271,9 +271,8 @@ def _run_trial(tuner: _Tuner, trial: optuna.Trial) -> None:
         keep = plan.recipe
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
-        fit(
-            plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=tuner.show, enough=should_stop
-        )
+        options: dict[str, Any] = {"show": tuner.show, "enough": should_stop, "initialized": plan.initialized}
+        fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
     except DivergedError as error:
         outcome, reason = "diverged", error.message
     except ThirtytwoError as error:
