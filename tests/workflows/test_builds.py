@@ -28,7 +28,7 @@ class Counted(Network):
         self.body = nn.Conv2d(3, 4, 3, padding=1)
         self.head = nn.Linear(4, classes)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         found: Tensor = self.body(images)
         return found
 

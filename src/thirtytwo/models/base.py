@@ -25,10 +25,10 @@ from thirtytwo.text import first_line
 
 
 class Network(nn.Module):
-    """A network in three steps, so that features and heatmaps need no hooks.
+    """A network in steps, so that features and heatmaps need no hooks; the steps are named as in timm.
 
-    `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Input images are
-    normalized by the data's mean and standard deviation.
+    `forward_features` float `(N, 3, H, W)` → maps `(N, K, h, w)`; `pool` → `(N, F)`; `forward_head` → logits `(N, C)`.
+    Input images are normalized by the data's mean and standard deviation.
     """
 
     has_heatmaps: bool = True
@@ -44,16 +44,23 @@ class Network(nn.Module):
     head_modules: tuple[str, ...] = ("head",)
     """Names of the modules that compute logits from the base's features; all other modules are the base."""
 
-    def maps(self, images: Tensor) -> Tensor:
-        """Last feature maps `(N, D, h, w)` of images `(N, 3, H, W)`."""
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Last feature maps `(N, K, h, w)` of images `(N, 3, H, W)`."""
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Input of the last linear layer, `(N, D)`."""
+        """What the base passes to the head, `(N, F)`, from the last maps."""
         raise NotImplementedError
 
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits `(N, C)` of pooled maps `(N, F)`; with `pre_logits` the features `(N, D)` of the last linear layer.
+
+        Override it where the head has hidden layers.
+        """
+        return pooled if pre_logits else self.classify(pooled)
+
     def classify(self, features: Tensor) -> Tensor:
-        """Logits, `(N, C)`."""
+        """Logits `(N, C)` of features `(N, D)`: the last linear layer."""
         raise NotImplementedError
 
     def class_weights(self) -> Tensor:
@@ -72,25 +79,17 @@ class Network(nn.Module):
         """Score `(N,)` from features `(N, D)`; larger for in-distribution images."""
         raise NotImplementedError
 
-    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits `(N, C)`, with `tap` applied to the maps `(N, D, h, w)` that Grad-CAM uses.
+    def forward_with_tap(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits `(N, C)`, with `tap` applied to the maps `(N, K, h, w)` that Grad-CAM uses.
 
         `tap` receives these maps and returns them. They are the last maps, unless the logits do not depend on each of
         their positions.
         """
-        return self.classify(self.pool(tap(self.maps(images))))
+        return self.forward_head(self.pool(tap(self.forward_features(images))))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(N, C)`."""
-        return self.classify(self.pool(self.maps(images)))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Features `(N, F)` that the base passes to the head."""
-        return self.pool(self.maps(images))
-
-    def decide(self, features: Tensor) -> Tensor:
-        """Logits `(N, C)` of features `(N, F)` from `embed`."""
-        return self.classify(features)
+        return self.forward_head(self.pool(self.forward_features(images)))
 
     def layers(self) -> list[list[str]]:
         """Names of the base's parameters, layer by layer from the input.
@@ -108,6 +107,11 @@ class Network(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role: `filters` (matrices that Muon may update), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
+
+
+def features_of(net: Network, maps: Tensor) -> Tensor:
+    """Features `(N, D)` of the last maps `(N, K, h, w)`: the input of the last linear layer."""
+    return net.forward_head(net.pool(maps), pre_logits=True)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class FastNet(Network):
         self.pooling = settings.pooling
         self.logit_scale = settings.logit_scale or 1 / (16 * math.sqrt(widths[-1]))
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         maps: Tensor = self.activation(self.stem(images))
         for group in self.groups:
             maps = group(maps)

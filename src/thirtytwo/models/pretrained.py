@@ -308,7 +308,8 @@ def _check_features(net: Network, source: WeightSource, run: RunDir, model: Mode
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
     with preserve_modes(net), torch.inference_mode():
-        same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
+        ours, others = _pooled(net.eval(), images), _pooled(other.eval(), images)
+        same = torch.allclose(ours, others, atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
         differences = ", ".join(
             f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} in that run)"
@@ -318,6 +319,11 @@ def _check_features(net: Network, source: WeightSource, run: RunDir, model: Mode
             f"{KEY} is {str(run.path)!r}, whose weights fit but give other features: options differ: {differences}.",
             f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
         )
+
+
+def _pooled(net: Network, images: Tensor) -> Tensor:
+    """What the base passes to the head, `(N, F)`."""
+    return net.pool(net.forward_features(images))
 
 
 def _mismatch_error(origin: str, network: str, mismatches: Iterable[str]) -> RecipeError:

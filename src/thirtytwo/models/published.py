@@ -87,7 +87,7 @@ class PreActivationNet(Network):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.head.bias)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.blocks(self.stem(images))))
 
     def pool(self, maps: Tensor) -> Tensor:

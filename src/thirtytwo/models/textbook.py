@@ -61,19 +61,15 @@ class Textbook(Network):
             if isinstance(module, nn.Conv2d | nn.Linear) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         maps: Tensor = self.stages(images)
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.hidden(self._pool_to_size(maps).flatten(1))
-        return features
+        return self._pool_to_size(maps).flatten(1)
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self._pool_to_size(self.maps(images)).flatten(1)
-
-    def decide(self, features: Tensor) -> Tensor:
-        return self.classify(self.hidden(features))
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(self.hidden(pooled), pre_logits)
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)

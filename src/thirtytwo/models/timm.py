@@ -61,8 +61,8 @@ class TimmNet(Network):
     """A timm architecture without its classifier (`body`), and a head.
 
     The last maps are the output of `body.forward_features`, with tokens laid out as `(N, D, h, w)`. If the logits come
-    from a class token, the maps are all tokens in one row `(N, D, 1, T)`, and `tapped` uses the patch tokens that the
-    last block mixes into the class token.
+    from a class token, the maps are all tokens in one row `(N, D, 1, T)`, and `forward_with_tap` uses the patch tokens
+    that the last block mixes into the class token.
     """
 
     head_modules = ("hidden", "head")
@@ -88,7 +88,7 @@ class TimmNet(Network):
         self._norm: str | None = None
         self.has_heatmaps = not settings.head and self._features_are_means()
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         found: Tensor = self.body.forward_features(self._resized(images))
         if self._layout == "NHWC":
             return found.permute(0, 3, 1, 2)
@@ -99,14 +99,18 @@ class TimmNet(Network):
         return found
 
     def pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.hidden(self._pooled(maps))
-        return features
+        """Input of timm's classifier, `(N, F)`."""
+        if self._layout == "NHWC":
+            maps = maps.permute(0, 2, 3, 1)
+        elif self._layout != "NCHW":
+            maps = maps.flatten(2).transpose(1, 2)
+            if self._layout == "tokens":
+                maps = F.pad(maps, (0, 0, self._prefix, 0))  # pooling excludes the prefix tokens
+        pooled: Tensor = self.body.forward_head(maps, pre_logits=True)
+        return pooled
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self._pooled(self.maps(images))
-
-    def decide(self, features: Tensor) -> Tensor:
-        return self.classify(self.hidden(features))
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(self.hidden(pooled), pre_logits)
 
     def layers(self) -> list[list[str]]:
         """Names of the body's parameters by layer, in timm's order from the input."""
@@ -139,9 +143,9 @@ class TimmNet(Network):
             weights = weights - weights.mean(dim=1, keepdim=True)
         return torch.einsum("ndhw,nd->nhw", maps, weights)
 
-    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward_with_tap(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
         if self._layout != "row" or not hasattr(self.body, "blocks") or not hasattr(self.body.blocks[-1], "norm1"):
-            return super().tapped(images, tap)
+            return super().forward_with_tap(images, tap)
 
         def hook(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
             prefix = tokens.shape[1] - self._grid[0] * self._grid[1]  # some networks add the class token later
@@ -167,17 +171,6 @@ class TimmNet(Network):
         """Tokens `(N, T, D)` → maps `(N, D, h, w)`."""
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self._grid)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
-        """Input of timm's classifier, `(N, F)`."""
-        if self._layout == "NHWC":
-            maps = maps.permute(0, 2, 3, 1)
-        elif self._layout != "NCHW":
-            maps = maps.flatten(2).transpose(1, 2)
-            if self._layout == "tokens":
-                maps = F.pad(maps, (0, 0, self._prefix, 0))  # pooling excludes the prefix tokens
-        features: Tensor = self.body.forward_head(maps, pre_logits=True)
-        return features
-
     def _probe_layout(self, where: str) -> int:
         """Detect the layout of the body's features by a forward pass of zeros; return the width for the head."""
         body, training = self.body, self.body.training
@@ -187,8 +180,8 @@ class TimmNet(Network):
             with torch.inference_mode():
                 found = body.forward_features(torch.zeros((1, 3, size, size)))
                 self._layout, self._prefix, self._grid = _layout(body, found)
-                maps = self.maps(torch.zeros((1, 3, size, size)))
-                width = self._pooled(maps).shape[1]
+                maps = self.forward_features(torch.zeros((1, 3, size, size)))
+                width = self.pool(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
                 f"{where}: this architecture does not accept images of {size}×{size} pixels: {first_line(error)}.",
@@ -207,7 +200,7 @@ class TimmNet(Network):
         width = self._shape[0]
         maps = torch.sin(torch.arange(2 * self._shape.numel()).float()).view(2, *self._shape)
         with torch.inference_mode():
-            features, means = self._pooled(maps), maps.mean(dim=(2, 3))
+            features, means = self.pool(maps), maps.mean(dim=(2, 3))
         body.train(training)
         if features.shape != means.shape:
             return False
