@@ -347,7 +347,7 @@ def test_lr_finder_keeps_frozen_parameters(
         assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
         assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
 
-    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
+    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, log=look)
     assert calls
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)

@@ -207,7 +207,7 @@ def check_options(model: ModelSettings) -> None:
         check(model.options)
 
 
-def bent_logits(logits: Tensor, curvature: float) -> Tensor:
+def apply_curvature(logits: Tensor, curvature: float) -> Tensor:
     """Logits `(N, C)` corrected for curvature, before calibration divides them by the temperature.
 
     The same as `evaluation.calibration.Calibration.logits`, for tensors.

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, bent_logits, features_of, preserve_modes, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, apply_curvature, features_of, preserve_modes, roles_by_kind
 
 NAME = "ensemble"
 
@@ -99,7 +99,7 @@ class Ensemble(Network):
         for index, part in enumerate(torch.split(features, self.widths, dim=1)):
             temperature, curvature = self.calibration[index]
             logits = self.members()[index].classify(part)
-            logs.append(torch.log_softmax(bent_logits(logits, curvature) / temperature, dim=1))
+            logs.append(torch.log_softmax(apply_curvature(logits, curvature) / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
 

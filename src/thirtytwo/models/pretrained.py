@@ -158,17 +158,13 @@ def _from_file(file: Path, net: Network) -> WeightSource:
         return _from_own_weights(str(file), weights, metadata)
     if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
         config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
-        names = (
-            [] if config is None else [config.classifier] if isinstance(config.classifier, str) else config.classifier
-        )
-        counts = [len(weights[f"{name}.weight"]) for name in names or () if f"{name}.weight" in weights]
-        count = counts[0] if counts else 0
+        classifiers = [] if config is None else _as_list(config.classifier or ())
+        counts = [len(weights[f"{name}.weight"]) for name in classifiers if f"{name}.weight" in weights]
+        overlay = {"file": str(file), "num_classes": counts[0] if counts else 0, "custom_load": False}
         try:
-            found = _timm_weights(
-                net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False}
-            )
+            found = _timm_weights(net, net.architecture, overlay)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _mismatch_error(str(file), net.architecture, _lines(error)) from None
+            raise _mismatch_error(str(file), net.architecture, _mismatches_in(error)) from None
         return WeightSource(str(file), found, net.statistics)
     return WeightSource(str(file), weights, net.statistics)
 
@@ -194,7 +190,7 @@ def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSou
         except _unreachable():
             continue
         except mismatch as error:
-            raise _mismatch_error(f"timm's {name}", net.architecture, _lines(error)) from None
+            raise _mismatch_error(f"timm's {name}", net.architecture, _mismatches_in(error)) from None
     hub_id = getattr(config, "hf_hub_id", None) or name
     raise OfflineError(
         f"The weights {name} are not on this machine, and the Hugging Face hub cannot be reached.",
@@ -341,7 +337,7 @@ def _shape(value: Tensor | None) -> str:
     return "×".join(str(side) for side in value.shape) or "a number"
 
 
-def _lines(error: Exception) -> list[str]:
+def _mismatches_in(error: Exception) -> list[str]:
     """Mismatches reported by torch, one entry per kind, with long lists of names shortened."""
     lines = [shorten(line.strip().rstrip(". "), MAX_LINE_LENGTH, placeholder=" …") for line in str(error).splitlines()]
     return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]

@@ -105,7 +105,7 @@ def fit(
     *,
     resume: bool = False,
     show: bool = True,
-    enough: Callable[[Mapping[str, float]], bool] | None = None,
+    should_stop: Callable[[Mapping[str, float]], bool] | None = None,
     meter: UsageMeter | None = None,
     initialized: InitializedNetwork | None = None,
 ) -> Fitted:
@@ -119,7 +119,7 @@ def fit(
         hardware: device, precision and layout.
         resume: whether to continue from the last checkpoint of `run`.
         show: whether to log progress on standard error.
-        enough: called after each epoch with its row of the history; training stops if it returns True.
+        should_stop: called after each epoch with its row of the history; training stops if it returns True.
         meter: measures time and memory; stored in checkpoints and restored on resume.
         initialized: the network to train, which is modified; built from the recipe by default.
 
@@ -130,7 +130,12 @@ def fit(
     """
     loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
     net = loop.net
-    options: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
+    options: dict[str, Any] = {
+        "accumulate": recipe.schedule.accumulate,
+        "show": show,
+        "should_stop": should_stop,
+        "meter": meter,
+    }
     history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
     ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
     callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]

@@ -237,8 +237,8 @@ def calibrate(
     """Fit the calibration and the threshold for unknown on validation, or take them from the calibration run."""
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
-        borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
-        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in borrowed}))
+        calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in calibrated}))
     logits, features = scorer.outputs(val.images)
     found = fit_calibration(logits, val.labels)
     run.write_predictions("val", predictions(val, logits, found))

@@ -104,7 +104,7 @@ def train(
     log = progress_logger(show)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
-    changes = _overrides(overrides, settings)
+    changes = with_settings(overrides, settings)
     path = Path(run) if run is not None else default_path(data, recipe or "fast", seed_of(recipe or "fast", changes))
     root = Path(data_root) if data_root is not None else None
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ def train(
             return _run_plan(plan, directory, log, meter, resume=resume, show=show)
 
 
-def _overrides(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values that replace those of the recipe: `overrides`, then those of `settings` that are not None."""
     return dict(overrides or {}) | {key: value for key, value in settings.items() if value is not None}
 
@@ -360,8 +360,8 @@ def find_lr(
     Returns:
         The loss at each learning rate with the suggestion, and the resolved recipe.
     """
-    changes = _overrides(overrides, {"seed": seed, "data.limit_train": limit_train})
+    changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
     plan = prepare(data, recipe or "fast", changes, device, root)
-    options: dict[str, Any] = {"tell": progress_logger(show), "initialized": plan.initialized}
+    options: dict[str, Any] = {"log": progress_logger(show), "initialized": plan.initialized}
     return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, **options), plan.recipe

@@ -271,7 +271,7 @@ def _run_trial(tuner: _Tuner, trial: optuna.Trial) -> None:
         keep = plan.recipe
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
-        options: dict[str, Any] = {"show": tuner.show, "enough": should_stop, "initialized": plan.initialized}
+        options: dict[str, Any] = {"show": tuner.show, "should_stop": should_stop, "initialized": plan.initialized}
         fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
     except DivergedError as error:
         outcome, reason = "diverged", error.message
