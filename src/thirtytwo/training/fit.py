@@ -129,26 +129,21 @@ def fit(
         RunError: `resume` is set and the checkpoint does not fit the recipe.
     """
     loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
-    net = loop.net
-    options: dict[str, Any] = {
-        "accumulate": recipe.schedule.accumulate,
-        "show": show,
-        "should_stop": should_stop,
-        "meter": meter,
-    }
-    history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
-    ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
+    options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter}
+    schedule = recipe.schedule
+    history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
+    ema = EMA(loop.net, recipe.train.ema) if recipe.train.ema else None
     callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
     trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
-        _load_best(net, run)
+        _load_best(loop.net, run)
     elif ema is not None:
         ema.copy_to_network()
     seconds = sum(row["seconds"] for row in history.rows)
-    net.to(hardware.device)  # Lightning leaves it on the CPU
-    return Fitted(net.eval(), mean, std, len(history.rows), seconds)
+    loop.net.to(hardware.device)  # Lightning leaves it on the CPU
+    return Fitted(loop.net.eval(), mean, std, len(history.rows), seconds)
 
 
 def build_training(
