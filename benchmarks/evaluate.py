@@ -30,7 +30,7 @@ from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import normalize
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.finish import load_network_and_info
+from thirtytwo.workflows.loading import load_run
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 
@@ -86,8 +86,9 @@ def measure(path: Path, root: Path, repeats: int) -> dict[str, Any]:
 
 def forward_seconds(run: RunDir, spec: str, root: Path) -> float:
     """Seconds of the forward pass over the test images."""
-    net, info = load_network_and_info(run, run.read_recipe())
-    hardware = choose_hardware(run.read_recipe().train, "cpu")
+    loaded = load_run(run)
+    net, info = loaded.network, loaded.info
+    hardware = choose_hardware(loaded.recipe.train, "cpu")
     test = load_dataset(spec, data_root=root, image_size=info.input_size, resize=info.resize).test
     assert test is not None
     pixels = torch.from_numpy(test.images.copy())

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import limit
 from thirtytwo.evaluation.ood import (
     FALSE_ALARM_RATE,
@@ -43,8 +42,7 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.workflows.finish import load_network_and_info
-from thirtytwo.workflows.loading import own_images
+from thirtytwo.workflows.loading import load_run, own_images
 
 RESULTS = Path(__file__).parent / "results" / "unknown.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
@@ -102,12 +100,11 @@ def main() -> int:
 def measure(path: Path, root: Path, bank: int, most: int | None) -> dict[str, Any]:
     """Every score of one run on all images it was not trained on."""
     run = RunDir.open(path)
-    recipe, environment = run.read_recipe(), run.read_json(run.environment)
-    spec = environment["data"]["spec"]
+    loaded = load_run(run, root)
+    recipe, info, data = loaded.recipe, loaded.info, loaded.data
+    spec = loaded.environment["data"]["spec"]
     hardware = choose_hardware(recipe.train, "cpu")
-    net, info = load_network_and_info(run, recipe)
-    scorer = Scorer(net, info.mean, info.std, hardware.device)
-    data = load_run_data(run, root, image_size=info.input_size)
+    scorer = Scorer(loaded.network, info.mean, info.std, hardware.device)
     own, held = data.dataset, own_images(data, "val", run)
     known = limit(data.parts.train, bank, 0)
 

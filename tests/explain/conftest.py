@@ -76,7 +76,7 @@ def find_squares(net: Network, head: Any) -> Network:
                 layer.momentum = None
         for part in images.split(32):
             net.train()(part)
-        features = net.eval().pool(net.maps(images))
+        features = net.eval().forward_head(net.pool(net.forward_features(images)), pre_logits=True)
         means = torch.stack([features[labels == label].mean(dim=0) for label in range(len(CLASSES))])
         head.weight.copy_(nn.functional.normalize(means - means.mean(dim=0)))
         if head.bias is not None:

@@ -28,7 +28,7 @@ class Linear(Network):
         with torch.no_grad():
             self.head.weight.copy_(torch.tensor([[2.0, -1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]]))
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, 4)
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -42,14 +42,14 @@ class Linear(Network):
 class Token(Linear):
     """Logits from one token that attention fills from half of the places; Grad-CAM must use the maps before that."""
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         mixed = self._patches(images)[..., :4].mean(dim=(2, 3))
         return mixed[:, :, None, None]
 
     def pool(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
 
-    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward_with_tap(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
         return self.classify(tap(self._patches(images))[..., :4].mean(dim=(2, 3)))
 
     def _patches(self, images: Tensor) -> Tensor:
@@ -146,5 +146,5 @@ def test_grad_cam_follows_the_object(family: str, lab: SimpleNamespace) -> None:
 def agreement(net: Network, images: Tensor, labels: npt.NDArray[np.int64], found: Heat) -> float:
     """Least correlation between the maps that a model file would carry and those of Grad-CAM."""
     with torch.no_grad():
-        carried = net.heatmaps(net.maps(images), torch.from_numpy(labels)).numpy()
+        carried = net.heatmaps(net.forward_features(images), torch.from_numpy(labels)).numpy()
     return min(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in zip(carried, found, strict=True))

@@ -19,6 +19,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
 from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import Network
+from thirtytwo.models.base import features_of
 from thirtytwo.training.fit import build_network
 
 RESIDUAL = {
@@ -133,9 +134,9 @@ def test_outputs_equal_those_of_the_network(
     np.testing.assert_allclose(outputs["probabilities"], Calibration(0.25, 0.3).probabilities(logits), atol=1e-4)
     pixels = ((images / 255 - info.mean) / info.std).astype(np.float32).transpose(0, 3, 1, 2)
     with torch.inference_mode():
-        maps = net.eval().maps(torch.from_numpy(np.ascontiguousarray(pixels)))
+        maps = net.eval().forward_features(torch.from_numpy(np.ascontiguousarray(pixels)))
         heatmaps = net.heatmaps(maps, torch.from_numpy(logits.argmax(axis=1)))
-    np.testing.assert_allclose(outputs["features"], net.pool(maps).numpy(), atol=1e-4)
+    np.testing.assert_allclose(outputs["features"], features_of(net, maps).numpy(), atol=1e-4)
     np.testing.assert_allclose(outputs["heatmaps"], heatmaps.numpy(), atol=1e-4)
     np.testing.assert_allclose(outputs["known_score"], class_mean(outputs["features"], MEANS), atol=1e-5)
 

@@ -23,7 +23,7 @@ class ChannelMeans(Network):
         self.head.weight.data = torch.tensor(weights)
         self.halvings = halvings
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         for _ in range(self.halvings):
             images = nn.functional.avg_pool2d(images, 2)
         return images
@@ -74,7 +74,7 @@ def test_heatmaps_are_the_mean_of_the_members_over_their_temperatures() -> None:
     ensemble = Ensemble([ChannelMeans(FIRST), ChannelMeans(SECOND)], EnsembleSettings(members=members, size=4))
     images = torch.rand((1, 3, 4, 4), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        heat = ensemble.heatmaps(ensemble.maps(images), torch.tensor([0]))
+        heat = ensemble.heatmaps(ensemble.forward_features(images), torch.tensor([0]))
     red, blue = images[0, 0], images[0, 2]
     torch.testing.assert_close(heat[0], (red + 3 * blue / 2) / 2)
 

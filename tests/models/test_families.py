@@ -15,6 +15,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
 from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import MODELS, Network
+from thirtytwo.models.base import features_of
 from thirtytwo.models.fastnet import FastNet
 from thirtytwo.models.textbook import Textbook
 
@@ -105,9 +106,9 @@ def checked(row: Row) -> tuple[Network, int]:
     with_statistics(made)
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        maps = made.maps(images)
+        maps = made.forward_features(images)
         assert maps.shape == (3, *shape)
-        features = made.pool(maps)
+        features = features_of(made, maps)
         torch.testing.assert_close(made(images), made.classify(features))
         assert made.class_weights().shape == (CLASSES, features.shape[1])
     assert made.has_heatmaps == heat
@@ -141,7 +142,7 @@ def check_heatmaps(made: Network, images: Tensor) -> None:
     if isinstance(made, FastNet):
         return  # a maximum decides there; its heatmaps have tests of their own
     with torch.inference_mode():
-        maps, logits = made.maps(images), made(images)
+        maps, logits = made.forward_features(images), made(images)
         for label in range(CLASSES):
             heat = made.heatmaps(maps, torch.full((len(images),), label))
             share = heat.sum(dim=(1, 2)) if isinstance(made, Textbook) else heat.mean(dim=(1, 2))
@@ -157,7 +158,7 @@ def check_tap(made: Network, images: Tensor) -> None:
         seen.append(maps)
         return maps
 
-    logits = made.tapped(images, tap)
+    logits = made.forward_with_tap(images, tap)
     torch.testing.assert_close(logits, made(images))
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), seen[0])
     assert seen[0].ndim == 4

@@ -103,7 +103,7 @@ def test_forward_is_its_three_steps(options: dict[str, Any], size: int) -> None:
     made = net(options).eval()
     images = torch.randn(3, 3, size, size)
     with torch.inference_mode():
-        maps = made.maps(images)
+        maps = made.forward_features(images)
         features = made.pool(maps)
         logits = made.classify(features)
         assert torch.equal(made(images), logits)
@@ -129,7 +129,7 @@ def test_shapes_follow_the_recipe() -> None:
         "groups.2.body.0.weight": (10, 24, 3, 3),
         "groups.2.body.1.weight": (24, 10, 3, 3),
     }
-    assert made.maps(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 3, 3)
+    assert made.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 24, 3, 3)
 
 
 def test_residual_adds_the_bodys_input() -> None:
@@ -145,7 +145,7 @@ def test_residual_adds_the_bodys_input() -> None:
 def test_heatmaps_mean_is_their_share_of_the_logit(options: dict[str, Any]) -> None:
     made = net(options).eval()
     with torch.inference_mode():
-        maps = made.maps(torch.randn(4, 3, 32, 32))
+        maps = made.forward_features(torch.randn(4, 3, 32, 32))
         top = made.classify(made.pool(maps)).argmax(dim=1)
         heat = made.heatmaps(maps, top)
         assert heat.shape == (4, *maps.shape[2:])
@@ -200,6 +200,6 @@ def test_tap_receives_the_maps() -> None:
         seen.append(maps)
         return 2.0 * maps
 
-    doubled = made.tapped(images, tap)
-    assert torch.equal(seen[0], made.maps(images))
+    doubled = made.forward_with_tap(images, tap)
+    assert torch.equal(seen[0], made.forward_features(images))
     torch.testing.assert_close(doubled, 2.0 * made(images))

@@ -10,6 +10,7 @@ from torch import nn
 
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
+from thirtytwo.models.base import features_of
 from thirtytwo.models.textbook import Textbook
 
 PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
@@ -106,10 +107,10 @@ def test_textbook_follows_its_settings() -> None:
     ]
     with torch.inference_mode():
         made.eval()
-        maps = made.maps(torch.randn(2, 3, 16, 16))
+        maps = made.forward_features(torch.randn(2, 3, 16, 16))
         assert maps.shape == (2, 16, 4, 4)
         averaged = maps.view(2, 16, 2, 2, 2, 2).mean(dim=(3, 5))
-        torch.testing.assert_close(made.pool(maps), made.hidden(averaged.flatten(1)))
+        torch.testing.assert_close(features_of(made, maps), made.hidden(averaged.flatten(1)))
 
 
 @pytest.mark.parametrize(

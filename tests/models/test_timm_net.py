@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from thirtytwo.errors import RecipeError, ThirtytwoError, UnknownNameError
 from thirtytwo.models import MODELS
+from thirtytwo.models.base import features_of
 from thirtytwo.models.small_stems import SMALL_STEMS
 
 SHALLOW = {"depth": 2}
@@ -40,12 +41,16 @@ def test_choices_have_values_and_reasons(
     architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
-    assert (made.settled["small_images"], made.settled["input_size"]) == settled
+    assert (made.resolved_options["small_images"], made.resolved_options["input_size"]) == settled
     assert len(made.choices) == len(expected)
     for choice, start in zip(made.choices, expected, strict=True):
         assert choice.value.startswith(start)
         assert choice.reason
-    again = net(architecture, **options, **{key: made.settled[key] for key in made.settled if key not in options})
+    again = net(
+        architecture,
+        **options,
+        **{key: made.resolved_options[key] for key in made.resolved_options if key not in options},
+    )
     assert {name: value.shape for name, value in again.state_dict().items()} == {
         name: value.shape for name, value in made.state_dict().items()
     }
@@ -55,7 +60,7 @@ def test_choices_have_values_and_reasons(
 def test_other_families_give_four_by_four_maps(architecture: str) -> None:
     made = net(architecture).eval()
     with torch.inference_mode():
-        assert made.maps(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
+        assert made.forward_features(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
 
 
 def test_pretrained_layers_keep_their_published_shape() -> None:
@@ -105,7 +110,7 @@ def test_dense_head() -> None:
     made = net("resnet18", head=[16, 8], head_dropout=0.5, arguments=TINY)
     assert [type(layer) for layer in made.hidden] == [nn.Linear, nn.ReLU, nn.Dropout] * 2
     assert made.head.in_features == 8
-    assert made.pool(torch.randn(2, 8, 4, 4)).shape == (2, 8)
+    assert features_of(made, torch.randn(2, 8, 4, 4)).shape == (2, 8)
     assert not made.has_heatmaps
     assert made.parameter_groups()["head"] == list(made.head.parameters())
 
@@ -142,7 +147,7 @@ def test_tap_receives_patch_tokens(architecture: str) -> None:
 
     with torch.no_grad():
         logits = made(images)
-        changed = made.tapped(images, silenced)
+        changed = made.forward_with_tap(images, silenced)
         assert seen[0].shape == (2, 192, 8, 8)
         assert not torch.allclose(logits, changed)
         assert torch.equal(made(images), logits)  # the tap is gone

@@ -64,7 +64,7 @@ def test_blurred_images_use_only_the_fine_tuned_network(net: ZeroShot) -> None:
         before = torch.from_numpy(small()).permute(0, 3, 1, 2).float() / 127.5 - 1
         smooth = F.interpolate(before, (SIZE, SIZE), mode="bilinear")
         expected = torch.softmax(net.finetuned(smooth), dim=1)
-        features = net.embed(images)
+        features = net.pool(net.forward_features(images))
         assert torch.equal(features[:, -1], torch.zeros(4))
         torch.testing.assert_close(net(images).exp(), expected)
         torch.testing.assert_close(net.known_score(features).exp(), expected.amax(dim=1))
@@ -73,7 +73,7 @@ def test_blurred_images_use_only_the_fine_tuned_network(net: ZeroShot) -> None:
 def test_sharp_images_use_the_general_network_by_half(net: ZeroShot) -> None:
     images = sharp()
     with torch.inference_mode():
-        features = net.embed(images)
+        features = net.pool(net.forward_features(images))
         assert torch.allclose(features[:, -1], torch.full((4,), 0.5))
         own, named, _ = net.branch_probabilities(features)
         imagenet = torch.softmax(net.general(images), dim=1)
@@ -116,13 +116,13 @@ def test_exported_model_equals_the_network(net: ZeroShot, tmp_path: Path) -> Non
     classifier = Classifier(path)
     known = [prediction.known for prediction in classifier.predict(list(images))]
     with torch.inference_mode():
-        score = net.known_score(net.embed(pixels.float() / 127.5 - 1))
+        score = net.known_score(net.pool(net.forward_features(pixels.float() / 127.5 - 1)))
     assert known == (score >= -0.4).tolist()
 
 
 def test_heatmap_of_an_unmapped_class_is_the_fine_tuned_network_s(net: ZeroShot) -> None:
     with torch.inference_mode():
-        maps = net.maps(sharp())
+        maps = net.forward_features(sharp())
         own = maps[:, : net.widths[0]]
         classes = torch.tensor([2, 2, 2, 2])
         torch.testing.assert_close(net.heatmaps(maps, classes), net.finetuned.heatmaps(own, classes))

@@ -27,7 +27,7 @@ class Plain(Network):
         super().__init__()
         self.head = nn.Linear(12, classes)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(images, 2)
 
     def pool(self, maps: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net
     )
     data = tiny.pictures(48)
     logged: list[str] = []
-    found = run_lr_finder(recipe, data, choose_hardware(recipe.train, "cpu"), steps=400, tell=logged.append)
+    found = run_lr_finder(recipe, data, choose_hardware(recipe.train, "cpu"), steps=400, log=logged.append)
     assert len(found.rates) < 400
     assert logged[0].startswith("step 20 of 400: lr ")
 

@@ -102,14 +102,14 @@ def test_base_runs_once_with_cached_features(started: Starter, train: Train, mon
     recipe, _ = started(transfer__head_until=1, schedule__epochs=5, **PLAIN)
     seen = 0
     kind = type(MODELS.get("fastnet")(3, {"groups": GROUPS}))
-    plain = kind.maps
+    plain = kind.forward_features
 
-    def maps(self: Any, images: Tensor) -> Tensor:
+    def forward_features(self: Any, images: Tensor) -> Tensor:
         nonlocal seen
         seen += len(images)
         return plain(self, images)
 
-    monkeypatch.setattr(kind, "maps", maps)
+    monkeypatch.setattr(kind, "forward_features", forward_features)
     train("run", recipe)
     assert seen == 1 + 48 + 12, "one for the width, then each training and validation image"
 
@@ -130,7 +130,7 @@ def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNames
     for epoch in range(3):
         data, targets = shown.batch(torch.arange(16, 32), epoch % 2, 1)
         with torch.no_grad():
-            expected = loop.net.embed(data)
+            expected = loop.net.pool(loop.net.forward_features(data))
         features, labels = batches.batch(torch.tensor([20, 17]), epoch, 0)
         torch.testing.assert_close(features, expected[[4, 1]], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(labels, targets[[4, 1]])
@@ -260,7 +260,8 @@ def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tin
     images = torch.from_numpy(tiny.pictures(4).images)
     with torch.inference_mode():
         data = normalize(images, fitted.mean, fitted.std)
-        torch.testing.assert_close(fitted.net.embed(data), before.embed(data))
+        trained, original = (net.pool(net.forward_features(data)) for net in (fitted.net, before))
+        torch.testing.assert_close(trained, original)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +347,7 @@ def test_lr_finder_keeps_frozen_parameters(
         assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
         assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
 
-    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, tell=look)
+    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, log=look)
     assert calls
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)

@@ -24,7 +24,7 @@ from thirtytwo.inference.model_file import open_session, read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate
-from thirtytwo.workflows.finish import load_network_and_info
+from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.report import write_report
 from thirtytwo.workflows.train import train
 
@@ -208,7 +208,8 @@ def test_a_student_learns_from_an_ensemble(made: RunDir, tiny: SimpleNamespace, 
 @pytest.mark.slow
 def test_an_ensemble_of_ensembles(members: dict[str, Path], made: RunDir, tmp_path: Path) -> None:
     found = ensemble([made.path, members["b"]], run=tmp_path / "three", device="cpu", show=False)
-    net, info = load_network_and_info(RunDir(found.path))
+    loaded = load_run(found.path)
+    net, info = loaded.network, loaded.info
     images = load_dataset("digits", image_size=16).test.images[:32]  # type: ignore[union-attr]
     mean = np.mean([probabilities(path, images) for path in (made.path, members["b"])], axis=0)
     logits = Scorer(net, info.mean, info.std, torch.device("cpu")).logits(images)

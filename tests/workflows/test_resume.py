@@ -36,6 +36,7 @@ from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.export import export_model
 from thirtytwo.workflows.finish import Run
+from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.report import write_report
 from thirtytwo.workflows.seeds import train_seeds
 from thirtytwo.workflows.train import find_lr, train
@@ -462,7 +463,6 @@ def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx = importlib.import_module("thirtytwo.export.onnx")
-    scoring = importlib.import_module("thirtytwo.workflows.finish")
     plain = torch.onnx.export
 
     def export(*arguments: Any, **settings: Any) -> Any:
@@ -472,6 +472,6 @@ def test_other_threads_can_print_during_export(
         return plain(*arguments, **settings)
 
     monkeypatch.setattr(torch.onnx, "export", export)
-    net, info = scoring.load_network_and_info(RunDir(again))
-    onnx.export_onnx(net, info, again / "other.onnx")
+    loaded = load_run(again)
+    onnx.export_onnx(loaded.network, loaded.info, again / "other.onnx")
     assert capsys.readouterr().out == "from another thread\n", "nothing else, and nothing less"

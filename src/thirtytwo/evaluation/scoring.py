@@ -13,7 +13,7 @@ from torch import Tensor
 from thirtytwo.augment.geometry import padded
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.models import Network
-from thirtytwo.models.base import preserve_modes
+from thirtytwo.models.base import features_of, preserve_modes
 from thirtytwo.tensors import normalize
 
 SCORE_BATCH = 500
@@ -42,7 +42,7 @@ class Scorer:
 
         def features_and_logits(batch: Tensor) -> Tensor:
             nonlocal classes
-            features = self.net.pool(self.net.maps(batch))
+            features = features_of(self.net, self.net.forward_features(batch))
             logits = self.net.classify(features)
             classes = logits.shape[1]
             return torch.cat([logits.float(), features.float()], dim=1)

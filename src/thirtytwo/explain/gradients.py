@@ -32,9 +32,9 @@ class Gradients:
         self.std = torch.tensor(info.std).view(3, 1, 1)
 
     def grad_cam(self, images: Pixels, classes: npt.NDArray[np.int64]) -> Heat:
-        """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) of `Network.tapped`'s maps, float32 `(N, h, w)`.
+        """Compute Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), float32 `(N, h, w)`.
 
-        Negative values, evidence against the class, are kept.
+        The maps are those of `Network.forward_with_tap`. Negative values, evidence against the class, are kept.
 
         Args:
             images: uint8 `(N, S, S, 3)`.
@@ -76,7 +76,7 @@ class _WithMapsModule(nn.Module):
         self.tap = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net.tapped(images, self.tap)
+        return self.net.forward_with_tap(images, self.tap)
 
 
 def read_gradients(run: RunDir, info: ModelInfo) -> Gradients:

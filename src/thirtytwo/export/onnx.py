@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
 from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.models import Network
-from thirtytwo.models.base import bent_logits
+from thirtytwo.models.base import apply_curvature, features_of
 from thirtytwo.process import quiet_loggers
 
 OPSET = 18
@@ -45,9 +45,9 @@ class PixelModel(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = (images.float() * self.scale + self.offset).permute(0, 3, 1, 2)
-        maps = self.net.maps(pixels)
-        features = self.net.pool(maps)
-        logits = bent_logits(self.net.classify(features), self.curvature)
+        maps = self.net.forward_features(pixels)
+        features = features_of(self.net, maps)
+        logits = apply_curvature(self.net.classify(features), self.curvature)
         probabilities = torch.softmax(logits / self.temperature, dim=1)
         outputs = [probabilities, logits, features]
         if self.net.has_heatmaps:

@@ -67,25 +67,12 @@ def check_parity(
         ExportError: an output is missing, has another shape or differs by more than `TOLERANCES` allow, or the top
             class differs without a tie; names every such output.
     """
-    exported = onnx_outputs(path, images)
-    model = pixel_model(net, info, means)
-    with torch.inference_mode():
-        parts = [model(torch.from_numpy(np.array(part))) for part in _batches(images)]
-    names = model.output_names()
-    expected = {name: torch.cat([part[place] for part in parts]).numpy() for place, name in enumerate(names)}
+    exported, expected = onnx_outputs(path, images), _network_outputs(net, info, images, means)
     problems = _shape_problems(expected, exported)
     differences: dict[str, float] = {}
     if not problems:
-        differences = {name: _largest_difference(name, expected, exported) for name in names}
-        problems = [
-            f"{name} by up to {differences[name]:.1e} (allowed: {_describe(TOLERANCES[name])})"
-            for name in names
-            if not differences[name] <= TOLERANCES[name].allowed  # also true for NaN
-        ]
-        not_tie = _is_not_tie(expected["probabilities"])
-        top_differs = expected["probabilities"].argmax(axis=1) != exported["probabilities"].argmax(axis=1)
-        if count := int((not_tie & top_differs).sum()):
-            problems.append(f"the top class {count} times (allowed: 0)")
+        differences = {name: _largest_difference(name, expected, exported) for name in expected}
+        problems = _value_problems(differences, expected, exported)
     if problems:
         raise ExportError(
             f"The outputs of {path} do not match its network: on {len(images)} images, these differ: "
@@ -140,7 +127,32 @@ def onnx_outputs(path: Path, images: npt.NDArray[np.uint8]) -> Outputs:
     session, _ = open_session(path)
     names = [output.name for output in session.get_outputs()]
     parts = [session.run(names, {"images": part}) for part in _batches(images)]
-    return {name: np.concatenate([part[place] for part in parts]) for place, name in enumerate(names)}
+    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+
+
+def _network_outputs(
+    net: Network, info: ModelInfo, images: npt.NDArray[np.uint8], means: npt.NDArray[np.float32] | None
+) -> Outputs:
+    """Run the network in PyTorch on images uint8 `(N, H, W, 3)`; return the outputs of its model file."""
+    model = pixel_model(net, info, means)
+    with torch.inference_mode():
+        parts = [model(torch.from_numpy(np.array(part))) for part in _batches(images)]
+    names = model.output_names()
+    return {name: torch.cat([part[index] for part in parts]).numpy() for index, name in enumerate(names)}
+
+
+def _value_problems(differences: dict[str, float], expected: Outputs, exported: Outputs) -> list[str]:
+    """Describe outputs that differ by more than `TOLERANCES` allow, and top classes that differ without a tie."""
+    problems = [
+        f"{name} by up to {difference:.1e} (allowed: {_describe(TOLERANCES[name])})"
+        for name, difference in differences.items()
+        if not difference <= TOLERANCES[name].allowed  # also true for NaN
+    ]
+    not_tie = _is_not_tie(expected["probabilities"])
+    top_differs = expected["probabilities"].argmax(axis=1) != exported["probabilities"].argmax(axis=1)
+    if count := int((not_tie & top_differs).sum()):
+        problems.append(f"the top class {count} times (allowed: 0)")
+    return problems
 
 
 def _shape_problems(expected: Outputs, exported: Outputs) -> list[str]:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recipe import ModelSettings, Recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RunError
+from thirtytwo.io import METADATA_KEY
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import generator_for, preserve_random_state
+from thirtytwo.text import first_line
 
 
 class Network(nn.Module):
-    """A network in three steps, so that features and heatmaps need no hooks.
+    """A network in steps, so that features and heatmaps need no hooks; the steps are named as in timm.
 
-    `maps` float `(N, 3, H, W)` → `(N, D, h, w)`; `pool` → `(N, D)`; `classify` → logits `(N, C)`. Input images are
-    normalized by the data's mean and standard deviation.
+    `forward_features` float `(N, 3, H, W)` → maps `(N, K, h, w)`; `pool` → `(N, F)`; `forward_head` → logits `(N, C)`.
+    Input images are normalized by the data's mean and standard deviation.
     """
 
     has_heatmaps: bool = True
     """Whether `heatmaps` can be computed from the last maps."""
     choices: tuple[Choice, ...] = ()
     """Settings that the network chose automatically, for the log."""
-    settled: Mapping[str, Any] = MappingProxyType({})
+    resolved_options: Mapping[str, Any] = MappingProxyType({})
     """Resolved values of its `auto` options, for the saved recipe."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation that images must be normalized by, if pretrained weights require it."""
@@ -40,16 +44,23 @@ class Network(nn.Module):
     head_modules: tuple[str, ...] = ("head",)
     """Names of the modules that compute logits from the base's features; all other modules are the base."""
 
-    def maps(self, images: Tensor) -> Tensor:
-        """Last feature maps `(N, D, h, w)` of images `(N, 3, H, W)`."""
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Last feature maps `(N, K, h, w)` of images `(N, 3, H, W)`."""
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Input of the last linear layer, `(N, D)`."""
+        """What the base passes to the head, `(N, F)`, from the last maps."""
         raise NotImplementedError
 
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits `(N, C)` of pooled maps `(N, F)`; with `pre_logits` the features `(N, D)` of the last linear layer.
+
+        Override it where the head has hidden layers.
+        """
+        return pooled if pre_logits else self.classify(pooled)
+
     def classify(self, features: Tensor) -> Tensor:
-        """Logits, `(N, C)`."""
+        """Logits `(N, C)` of features `(N, D)`: the last linear layer."""
         raise NotImplementedError
 
     def class_weights(self) -> Tensor:
@@ -68,25 +79,17 @@ class Network(nn.Module):
         """Score `(N,)` from features `(N, D)`; larger for in-distribution images."""
         raise NotImplementedError
 
-    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits `(N, C)`, with `tap` applied to the maps `(N, D, h, w)` that Grad-CAM uses.
+    def forward_with_tap(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits `(N, C)`, with `tap` applied to the maps `(N, K, h, w)` that Grad-CAM uses.
 
         `tap` receives these maps and returns them. They are the last maps, unless the logits do not depend on each of
         their positions.
         """
-        return self.classify(self.pool(tap(self.maps(images))))
+        return self.forward_head(self.pool(tap(self.forward_features(images))))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(N, C)`."""
-        return self.classify(self.pool(self.maps(images)))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Features `(N, F)` that the base passes to the head."""
-        return self.pool(self.maps(images))
-
-    def decide(self, features: Tensor) -> Tensor:
-        """Logits `(N, C)` of features `(N, F)` from `embed`."""
-        return self.classify(features)
+        return self.forward_head(self.pool(self.forward_features(images)))
 
     def layers(self) -> list[list[str]]:
         """Names of the base's parameters, layer by layer from the input.
@@ -104,6 +107,11 @@ class Network(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by role: `filters` (matrices that Muon may update), `stem_bias`, `rest`, `head`."""
         raise NotImplementedError
+
+
+def features_of(net: Network, maps: Tensor) -> Tensor:
+    """Features `(N, D)` of the last maps `(N, K, h, w)`: the input of the last linear layer."""
+    return net.forward_head(net.pool(maps), pre_logits=True)
 
 
 @contextmanager
@@ -156,8 +164,50 @@ NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 MODELS: Registry[NetworkBuilder] = Registry("model")
 """Every network by name."""
 
+S = TypeVar("S")
 
-def bent_logits(logits: Tensor, curvature: float) -> Tensor:
+
+def takes_options(
+    parse: Callable[[Mapping[str, Any]], S], check: Callable[[S], object] | None = None
+) -> Callable[[Callable[[int, S], Network]], NetworkBuilder]:
+    """Make a builder of networks from a function of the number of classes and parsed options.
+
+    Options of such a builder are validated before the data is read; without it, when the network is built.
+
+    Args:
+        parse: parses `model.options`; raises a `RecipeError` where they are wrong.
+        check: further checks of the parsed options that are too slow to repeat when the network is built.
+    """
+
+    def decorate(build: Callable[[int, S], Network]) -> NetworkBuilder:
+        @wraps(build)
+        def builder(classes: int, options: Mapping[str, Any]) -> Network:
+            return build(classes, parse(options))
+
+        def check_options(options: Mapping[str, Any]) -> None:
+            parsed = parse(options)
+            if check is not None:
+                check(parsed)
+
+        builder.check_options = check_options  # type: ignore[attr-defined]
+        return builder
+
+    return decorate
+
+
+def check_options(model: ModelSettings) -> None:
+    """Check `model.options` without building the network, where its builder `takes_options`.
+
+    Raises:
+        UnknownNameError: the model is not registered.
+        RecipeError: the options are wrong.
+    """
+    check = getattr(MODELS.get(model.name), "check_options", None)
+    if check is not None:
+        check(model.options)
+
+
+def apply_curvature(logits: Tensor, curvature: float) -> Tensor:
     """Logits `(N, C)` corrected for curvature, before calibration divides them by the temperature.
 
     The same as `evaluation.calibration.Calibration.logits`, for tensors.
@@ -176,24 +226,78 @@ def build_network(recipe: Recipe, classes: int) -> Network:
     return MODELS.get(recipe.model.name)(classes, recipe.model.options)
 
 
-def load_network(run: RunDir, classes: int) -> Network:
-    """Load the network of a run with its final weights, in evaluation mode.
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a `.safetensors` file.
+
+    Returns:
+        Its tensors by name, and the metadata that thirtytwo wrote; empty if the file has none.
 
     Raises:
-        RunError: the weights are missing, damaged, or do not fit the run's recipe.
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = json.loads((content.metadata() or {}).get(METADATA_KEY, "{}"))
+            return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"{file} is missing or damaged: {first_line(error)}.", "Train the run again, or download the file again."
+        ) from None
+
+
+def read_run_weights(run: RunDir) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the final weights of a run, and the metadata with its classes, input size and normalization.
+
+    Raises:
+        RunError: its training did not finish, or the file is damaged or has no metadata.
+    """
+    tensors, metadata = read_weights(finished_weights(run))
+    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
+        raise RunError(f"{run.weights} has no metadata about its training data.", "Train that run again.")
+    return tensors, metadata
+
+
+def finished_weights(run: RunDir) -> Path:
+    """The weights file of a finished run.
+
+    Raises:
+        RunError: there is none, since its training did not finish.
     """
     if not run.weights.is_file():
         raise RunError(
             f"{run.path} has no {run.weights.name}: its training did not finish.",
             run.resume_hint(),
         )
+    return run.weights
+
+
+def with_resolved_options(model: ModelSettings, net: Network) -> ModelSettings:
+    """`[model]` with the values that `net` resolved its `auto` options to."""
+    return model.model_copy(update={"options": {**model.options, **net.resolved_options}})
+
+
+def load_network(run: RunDir, classes: int) -> Network:
+    """Load the network of a run with its final weights, in evaluation mode.
+
+    Raises:
+        RunError: the weights are missing, damaged, or do not fit the run's recipe.
+    """
+    tensors, _ = read_weights(finished_weights(run))
+    return build_trained(run, classes, tensors)
+
+
+def build_trained(run: RunDir, classes: int, tensors: Mapping[str, Tensor]) -> Network:
+    """Build the network of a run's recipe with weights that were read from the run, in evaluation mode.
+
+    Raises:
+        RunError: the weights do not fit the run's recipe.
+    """
     with preserve_random_state():
         net = build_network(run.read_recipe(), classes)
     try:
-        net.load_state_dict(load_file(run.weights))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
         raise RunError(
-            f"{run.weights} does not fit the run's recipe or is damaged: {str(error).splitlines()[0]}.",
-            "Train the run again.",
+            f"{run.weights} does not fit the run's recipe: {first_line(error)}.", "Train the run again."
         ) from None
     return net.eval()

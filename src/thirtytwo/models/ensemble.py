@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, bent_logits, preserve_modes, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, apply_curvature, features_of, preserve_modes, roles_by_kind
 
 NAME = "ensemble"
 
@@ -65,8 +65,8 @@ class Ensemble(Network):
         self.register_buffer("offset", -mean / std)
         self.eval()
         with torch.inference_mode():
-            maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in self.members()]
-            widths = [net.pool(part).shape[1] for net, part in zip(self.members(), maps, strict=True)]
+            maps = [net.forward_features(torch.zeros((1, 3, settings.size, settings.size))) for net in self.members()]
+            widths = [features_of(net, part).shape[1] for net, part in zip(self.members(), maps, strict=True)]
         self.map_widths, self.widths = [part.shape[1] for part in maps], widths
         self.one_size = len({part.shape[2:] for part in maps}) == 1 and all(part.ndim == 4 for part in maps)
         self.has_heatmaps = self.one_size and all(net.has_heatmaps for net in self.members())
@@ -75,23 +75,23 @@ class Ensemble(Network):
         """The networks, in order."""
         return [net for net in self.nets if isinstance(net, Network)]
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         """The members' last maps concatenated; their features as `(N, D, 1, 1)` if the maps differ in size."""
-        maps_of_members = [
-            net.maps(images * self.scale[index] + self.offset[index]) for index, net in enumerate(self.members())
+        members = self.members()
+        maps = [
+            net.forward_features(images * self.scale[index] + self.offset[index]) for index, net in enumerate(members)
         ]
         if self.one_size:
-            return torch.cat(maps_of_members, dim=1)
-        return torch.cat([net.pool(part) for net, part in zip(self.members(), maps_of_members, strict=True)], dim=1)[
-            ..., None, None
-        ]
+            return torch.cat(maps, dim=1)
+        features = torch.cat([features_of(net, part) for net, part in zip(members, maps, strict=True)], dim=1)
+        return features[..., None, None]
 
     def pool(self, maps: Tensor) -> Tensor:
         """The members' features concatenated, `(N, D)`."""
         if not self.one_size:
             return maps.flatten(1)
         parts = torch.split(maps, self.map_widths, dim=1)
-        return torch.cat([net.pool(part) for net, part in zip(self.members(), parts, strict=True)], dim=1)
+        return torch.cat([features_of(net, part) for net, part in zip(self.members(), parts, strict=True)], dim=1)
 
     def classify(self, features: Tensor) -> Tensor:
         """The logarithm of the mean of the members' probabilities, `(N, C)`."""
@@ -99,7 +99,7 @@ class Ensemble(Network):
         for index, part in enumerate(torch.split(features, self.widths, dim=1)):
             temperature, curvature = self.calibration[index]
             logits = self.members()[index].classify(part)
-            logs.append(torch.log_softmax(bent_logits(logits, curvature) / temperature, dim=1))
+            logs.append(torch.log_softmax(apply_curvature(logits, curvature) / temperature, dim=1))
         count = torch.tensor(float(len(logs)), device=features.device)
         return torch.logsumexp(torch.stack(logs), dim=0) - count.log()
 

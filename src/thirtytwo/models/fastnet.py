@@ -7,7 +7,8 @@ shape here, and D. Page, "How to train your ResNet" (2018), for whitening and re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network
+from thirtytwo.models.base import MODELS, Network, NetworkBuilder, takes_options
 
 WHITENING_IMAGES = 5000
 PATCH = 2
@@ -129,7 +130,7 @@ class FastNet(Network):
         self.pooling = settings.pooling
         self.logit_scale = settings.logit_scale or 1 / (16 * math.sqrt(widths[-1]))
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         maps: Tensor = self.activation(self.stem(images))
         for group in self.groups:
             maps = group(maps)
@@ -179,9 +180,10 @@ class FastNet(Network):
 
 
 @MODELS.register("fastnet")
-def fastnet(classes: int, options: Mapping[str, Any]) -> FastNet:
+@takes_options(partial(parse_settings, FastNetSettings, where="model.options of fastnet"))
+def fastnet(classes: int, settings: FastNetSettings) -> FastNet:
     """FastNet with a whitening stem and groups of convolutions; widths and depths are options."""
-    return FastNet(classes, parse_settings(FastNetSettings, options, "model.options of fastnet"))
+    return FastNet(classes, settings)
 
 
 SIZES: dict[str, FastNetSettings] = {
@@ -198,16 +200,19 @@ SIZES: dict[str, FastNetSettings] = {
 """The widths and depths of arXiv 2404.00498 for 94, 95 and 96 % on CIFAR-10."""
 
 
-def _sized(size: str) -> Callable[[int, Mapping[str, Any]], FastNet]:
-    def build(classes: int, options: Mapping[str, Any]) -> FastNet:
+def _sized(size: str) -> NetworkBuilder:
+    def parse(options: Mapping[str, Any]) -> FastNetSettings:
         whole = SIZES[size].model_dump(exclude_unset=True) | dict(options)
-        return FastNet(classes, parse_settings(FastNetSettings, whole, f"model.options of fastnet-{size}"))
+        return parse_settings(FastNetSettings, whole, f"model.options of fastnet-{size}")
+
+    def build(classes: int, settings: FastNetSettings) -> FastNet:
+        return FastNet(classes, settings)
 
     widths = ", ".join(str(group.width) for group in SIZES[size].groups)
     build.__doc__ = f"FastNet with groups of {widths} channels" + (
         ", residual." if any(group.residual for group in SIZES[size].groups) else "."
     )
-    return build
+    return takes_options(parse)(build)
 
 
 for _size in SIZES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.io import METADATA_KEY
-from thirtytwo.models.base import MODELS, Network, preserve_modes
+from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
 from thirtytwo.models.packaged import PACKAGED, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
@@ -100,7 +97,7 @@ def run_settings(pretrained: str) -> dict[str, Any]:
         RunError: the run is not finished, or is damaged.
     """
     run = RunDir.open(pretrained)
-    recipe, metadata = run.read_recipe(), _read_metadata(_weights_of(run))
+    recipe, metadata = run.read_recipe(), read_run_weights(run)[1]
     tables = {"model": recipe.model, "optimizer": recipe.optimizer}
     found = {name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()}
     return found | {"data": {"image_size": int(metadata["input_size"])}}
@@ -146,61 +143,28 @@ def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ..
     return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
 
 
-def _weights_of(run: RunDir) -> Path:
-    if not run.weights.is_file():
-        raise RunError(
-            f"{KEY} is {str(run.path)!r}, a run without weights: its training did not finish.",
-            run.resume_hint(),
-        )
-    return run.weights
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a .safetensors file and thirtytwo's metadata."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"{KEY} names {file}, which is damaged: {error}.", "Create or download the file again."
-        ) from None
-
-
-def _read_metadata(file: Path) -> dict[str, Any]:
-    metadata = _read(file)[1]
-    if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
-        raise RunError(f"{file} has no metadata about its training data.", "Train that run again.")
-    return metadata
-
-
 def _from_own_weights(origin: str, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightSource:
     return WeightSource(origin, weights, (tuple(metadata["mean"]), tuple(metadata["std"])), tuple(metadata["classes"]))
 
 
 def _from_run(run: RunDir) -> WeightSource:
-    file = _weights_of(run)
-    return _from_own_weights(str(run.path), _read(file)[0], _read_metadata(file))
+    return _from_own_weights(str(run.path), *read_run_weights(run))
 
 
 def _from_file(file: Path, net: Network) -> WeightSource:
     """Weights of a local file, with the parameter names of thirtytwo or of timm."""
-    weights, metadata = _read(file)
+    weights, metadata = read_weights(file)
     if "mean" in metadata:
         return _from_own_weights(str(file), weights, metadata)
     if isinstance(net, TimmNet) and not any(name.startswith("body.") for name in weights):
         config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
-        names = (
-            [] if config is None else [config.classifier] if isinstance(config.classifier, str) else config.classifier
-        )
-        counts = [len(weights[f"{name}.weight"]) for name in names or () if f"{name}.weight" in weights]
-        count = counts[0] if counts else 0
+        classifiers = [] if config is None else _as_list(config.classifier or ())
+        counts = [len(weights[f"{name}.weight"]) for name in classifiers if f"{name}.weight" in weights]
+        overlay = {"file": str(file), "num_classes": counts[0] if counts else 0, "custom_load": False}
         try:
-            found = _timm_weights(
-                net, net.architecture, {"file": str(file), "num_classes": count, "custom_load": False}
-            )
+            found = _timm_weights(net, net.architecture, overlay)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise _mismatch_error(str(file), net.architecture, _lines(error)) from None
+            raise _mismatch_error(str(file), net.architecture, _mismatches_in(error)) from None
         return WeightSource(str(file), found, net.statistics)
     return WeightSource(str(file), weights, net.statistics)
 
@@ -226,7 +190,7 @@ def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSou
         except _unreachable():
             continue
         except mismatch as error:
-            raise _mismatch_error(f"timm's {name}", net.architecture, _lines(error)) from None
+            raise _mismatch_error(f"timm's {name}", net.architecture, _mismatches_in(error)) from None
     hub_id = getattr(config, "hf_hub_id", None) or name
     raise OfflineError(
         f"The weights {name} are not on this machine, and the Hugging Face hub cannot be reached.",
@@ -336,11 +300,12 @@ def _check_features(net: Network, source: WeightSource, run: RunDir, model: Mode
     assert source.classes is not None
     state = torch.get_rng_state()
     other = MODELS.get(theirs.name)(len(source.classes), theirs.options)
-    images = torch.randn((2, 3, *[int(_read_metadata(run.weights)["input_size"])] * 2))
+    images = torch.randn((2, 3, *[int(read_run_weights(run)[1]["input_size"])] * 2))
     torch.set_rng_state(state)
     other.load_state_dict(dict(source.weights))
     with preserve_modes(net), torch.inference_mode():
-        same = torch.allclose(net.eval().embed(images), other.eval().embed(images), atol=TOLERANCE, rtol=TOLERANCE)
+        ours, others = _pooled(net.eval(), images), _pooled(other.eval(), images)
+        same = torch.allclose(ours, others, atol=TOLERANCE, rtol=TOLERANCE)
     if not same:
         differences = ", ".join(
             f"{key} ({model.options.get(key)!r} here, {theirs.options.get(key)!r} in that run)"
@@ -350,6 +315,11 @@ def _check_features(net: Network, source: WeightSource, run: RunDir, model: Mode
             f"{KEY} is {str(run.path)!r}, whose weights fit but give other features: options differ: {differences}.",
             f"Use that run's network: --set transfer.network=run, or --recipe {run.path}",
         )
+
+
+def _pooled(net: Network, images: Tensor) -> Tensor:
+    """What the base passes to the head, `(N, F)`."""
+    return net.pool(net.forward_features(images))
 
 
 def _mismatch_error(origin: str, network: str, mismatches: Iterable[str]) -> RecipeError:
@@ -367,7 +337,7 @@ def _shape(value: Tensor | None) -> str:
     return "×".join(str(side) for side in value.shape) or "a number"
 
 
-def _lines(error: Exception) -> list[str]:
+def _mismatches_in(error: Exception) -> list[str]:
     """Mismatches reported by torch, one entry per kind, with long lists of names shortened."""
     lines = [shorten(line.strip().rstrip(". "), MAX_LINE_LENGTH, placeholder=" …") for line in str(error).splitlines()]
     return [line for line in lines[1:] if line] or [lines[0] if lines else type(error).__name__]

@@ -7,6 +7,7 @@ K. He et al. (arXiv 1512.03385); K. Simonyan and A. Zisserman (arXiv 1409.1556),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind, takes_options
 from thirtytwo.models.timm import HeadSettings, TimmNet, TimmSettings
 
 
@@ -86,7 +87,7 @@ class PreActivationNet(Network):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.head.bias)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.blocks(self.stem(images))))
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -104,9 +105,9 @@ class PreActivationNet(Network):
 
 
 @MODELS.register("wideresnet")
-def wideresnet(classes: int, options: Mapping[str, Any]) -> PreActivationNet:
+@takes_options(partial(parse_settings, WideResNetSettings, where="model.options of wideresnet"))
+def wideresnet(classes: int, settings: WideResNetSettings) -> PreActivationNet:
     """A WideResNet; WRN-28-10 by default."""
-    settings = parse_settings(WideResNetSettings, options, "model.options of wideresnet")
     blocks = [(settings.depth - 4) // 6] * 3
     return PreActivationNet(
         classes, 16, [16 * settings.width * 2**group for group in range(3)], blocks, settings.dropout
@@ -114,9 +115,9 @@ def wideresnet(classes: int, options: Mapping[str, Any]) -> PreActivationNet:
 
 
 @MODELS.register("preresnet18")
-def preresnet18(classes: int, options: Mapping[str, Any]) -> PreActivationNet:
+@takes_options(partial(parse_settings, PreResNetSettings, where="model.options of preresnet18"))
+def preresnet18(classes: int, settings: PreResNetSettings) -> PreActivationNet:
     """A pre-activation ResNet-18 with a 3×3 stem."""
-    settings = parse_settings(PreResNetSettings, options, "model.options of preresnet18")
     return PreActivationNet(classes, 64, (64, 128, 256, 512), (2, 2, 2, 2), settings.dropout)
 
 
@@ -154,45 +155,47 @@ def _build_timm(
     shared = settings.model_dump(include=set(HeadSettings.model_fields))
     whole = TimmSettings(architecture=architecture, small_images="stem", arguments=dict(arguments or {}), **shared)
     net = TimmNet(classes, whole, f"model.options of {name}")
-    net.choices, net.settled = (), {}
+    net.choices, net.resolved_options = (), {}
     return net
 
 
-def _resnet(classes: int, options: Mapping[str, Any], name: str) -> TimmNet:
-    settings = parse_settings(ResNetSettings, options, f"model.options of {name}")
+def _resnet(classes: int, settings: ResNetSettings, name: str) -> TimmNet:
     shape = {"zero_init_last": settings.zero_init_last, "channels": settings.channels}
     return _build_timm(classes, name, name, settings, shape)
 
 
 @MODELS.register("resnet18")
-def resnet18(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, ResNetSettings, where="model.options of resnet18"))
+def resnet18(classes: int, settings: ResNetSettings) -> TimmNet:
     """ResNet-18 with a 3×3 stem and no first max-pool."""
-    return _resnet(classes, options, "resnet18")
+    return _resnet(classes, settings, "resnet18")
 
 
 @MODELS.register("resnet34")
-def resnet34(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, ResNetSettings, where="model.options of resnet34"))
+def resnet34(classes: int, settings: ResNetSettings) -> TimmNet:
     """ResNet-34 with a 3×3 stem and no first max-pool."""
-    return _resnet(classes, options, "resnet34")
+    return _resnet(classes, settings, "resnet34")
 
 
 @MODELS.register("resnet50")
-def resnet50(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, ResNetSettings, where="model.options of resnet50"))
+def resnet50(classes: int, settings: ResNetSettings) -> TimmNet:
     """ResNet-50 with a 3×3 stem and no first max-pool."""
-    return _resnet(classes, options, "resnet50")
+    return _resnet(classes, settings, "resnet50")
 
 
 @MODELS.register("vgg16")
-def vgg16(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, HeadSettings, where="model.options of vgg16"))
+def vgg16(classes: int, settings: HeadSettings) -> TimmNet:
     """VGG-16 with BatchNorm, and mean pooling instead of its hidden layers."""
-    settings = parse_settings(HeadSettings, options, "model.options of vgg16")
     return _build_timm(classes, "vgg16_bn", "vgg16", settings)
 
 
 @MODELS.register("densenet")
-def densenet(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, DenseNetSettings, where="model.options of densenet"))
+def densenet(classes: int, settings: DenseNetSettings) -> TimmNet:
     """A DenseNet-BC with three blocks; depth 100 and growth rate 12 by default."""
-    settings = parse_settings(DenseNetSettings, options, "model.options of densenet")
     shape = {"growth_rate": settings.growth, "block_config": [(settings.depth - 4) // 6] * 3}
     net = _build_timm(classes, "densenet121", "densenet", settings, shape)
     net.body.features.norm0 = nn.Identity()  # the CIFAR variant has no normalization before the first block

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, roles_by_kind, takes_options
 
 
 class TextbookSettings(Settings):
@@ -61,19 +61,15 @@ class Textbook(Network):
             if isinstance(module, nn.Conv2d | nn.Linear) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         maps: Tensor = self.stages(images)
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.hidden(self._pool_to_size(maps).flatten(1))
-        return features
+        return self._pool_to_size(maps).flatten(1)
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self._pool_to_size(self.maps(images)).flatten(1)
-
-    def decide(self, features: Tensor) -> Tensor:
-        return self.classify(self.hidden(features))
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(self.hidden(pooled), pre_logits)
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
@@ -98,6 +94,7 @@ class Textbook(Network):
 
 
 @MODELS.register("textbook")
-def textbook(classes: int, options: Mapping[str, Any]) -> Textbook:
+@takes_options(partial(parse_settings, TextbookSettings, where="model.options of textbook"))
+def textbook(classes: int, settings: TextbookSettings) -> Textbook:
     """Convolution, BatchNorm, max-pool, dropout and a dense head, as in textbooks."""
-    return Textbook(classes, parse_settings(TextbookSettings, options, "model.options of textbook"))
+    return Textbook(classes, settings)

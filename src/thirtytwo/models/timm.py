@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import timm
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 
 from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind, takes_options
 from thirtytwo.models.small_stems import SMALL_STEMS
+from thirtytwo.text import first_line
 
 WHERE = "model.options of timm"
 DEFAULT_SIZE = 32
@@ -59,8 +61,8 @@ class TimmNet(Network):
     """A timm architecture without its classifier (`body`), and a head.
 
     The last maps are the output of `body.forward_features`, with tokens laid out as `(N, D, h, w)`. If the logits come
-    from a class token, the maps are all tokens in one row `(N, D, 1, T)`, and `tapped` uses the patch tokens that the
-    last block mixes into the class token.
+    from a class token, the maps are all tokens in one row `(N, D, 1, T)`, and `forward_with_tap` uses the patch tokens
+    that the last block mixes into the class token.
     """
 
     head_modules = ("hidden", "head")
@@ -75,7 +77,7 @@ class TimmNet(Network):
         self.arguments = _arguments(family, mode, self.size, settings)
         self.body = _build(classes, family, mode, self.arguments, settings, where)
         self.choices = _choices(family, mode, why, self.size, why_size)
-        self.settled = {"small_images": mode, "input_size": self.size}
+        self.resolved_options = {"small_images": mode, "input_size": self.size}
         config = getattr(self.body, "pretrained_cfg", None) or {}
         if settings.pretrained and config.get("mean") and config.get("std"):
             self.statistics = (tuple(config["mean"]), tuple(config["std"]))
@@ -86,7 +88,7 @@ class TimmNet(Network):
         self._norm: str | None = None
         self.has_heatmaps = not settings.head and self._features_are_means()
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         found: Tensor = self.body.forward_features(self._resized(images))
         if self._layout == "NHWC":
             return found.permute(0, 3, 1, 2)
@@ -97,14 +99,18 @@ class TimmNet(Network):
         return found
 
     def pool(self, maps: Tensor) -> Tensor:
-        features: Tensor = self.hidden(self._pooled(maps))
-        return features
+        """Input of timm's classifier, `(N, F)`."""
+        if self._layout == "NHWC":
+            maps = maps.permute(0, 2, 3, 1)
+        elif self._layout != "NCHW":
+            maps = maps.flatten(2).transpose(1, 2)
+            if self._layout == "tokens":
+                maps = F.pad(maps, (0, 0, self._prefix, 0))  # pooling excludes the prefix tokens
+        pooled: Tensor = self.body.forward_head(maps, pre_logits=True)
+        return pooled
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self._pooled(self.maps(images))
-
-    def decide(self, features: Tensor) -> Tensor:
-        return self.classify(self.hidden(features))
+    def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(self.hidden(pooled), pre_logits)
 
     def layers(self) -> list[list[str]]:
         """Names of the body's parameters by layer, in timm's order from the input."""
@@ -137,9 +143,9 @@ class TimmNet(Network):
             weights = weights - weights.mean(dim=1, keepdim=True)
         return torch.einsum("ndhw,nd->nhw", maps, weights)
 
-    def tapped(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward_with_tap(self, images: Tensor, tap: Callable[[Tensor], Tensor]) -> Tensor:
         if self._layout != "row" or not hasattr(self.body, "blocks") or not hasattr(self.body.blocks[-1], "norm1"):
-            return super().tapped(images, tap)
+            return super().forward_with_tap(images, tap)
 
         def hook(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
             prefix = tokens.shape[1] - self._grid[0] * self._grid[1]  # some networks add the class token later
@@ -165,17 +171,6 @@ class TimmNet(Network):
         """Tokens `(N, T, D)` → maps `(N, D, h, w)`."""
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self._grid)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
-        """Input of timm's classifier, `(N, F)`."""
-        if self._layout == "NHWC":
-            maps = maps.permute(0, 2, 3, 1)
-        elif self._layout != "NCHW":
-            maps = maps.flatten(2).transpose(1, 2)
-            if self._layout == "tokens":
-                maps = F.pad(maps, (0, 0, self._prefix, 0))  # pooling excludes the prefix tokens
-        features: Tensor = self.body.forward_head(maps, pre_logits=True)
-        return features
-
     def _probe_layout(self, where: str) -> int:
         """Detect the layout of the body's features by a forward pass of zeros; return the width for the head."""
         body, training = self.body, self.body.training
@@ -185,11 +180,11 @@ class TimmNet(Network):
             with torch.inference_mode():
                 found = body.forward_features(torch.zeros((1, 3, size, size)))
                 self._layout, self._prefix, self._grid = _layout(body, found)
-                maps = self.maps(torch.zeros((1, 3, size, size)))
-                width = self._pooled(maps).shape[1]
+                maps = self.forward_features(torch.zeros((1, 3, size, size)))
+                width = self.pool(maps).shape[1]
         except (RuntimeError, ValueError, AssertionError, AttributeError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"{where}: this architecture does not accept images of {size}×{size} pixels: {_first_line(error)}.",
+                f"{where}: this architecture does not accept images of {size}×{size} pixels: {first_line(error)}.",
                 "Set small_images or input_size, or choose another architecture.",
             ) from error
         body.train(training)
@@ -205,7 +200,7 @@ class TimmNet(Network):
         width = self._shape[0]
         maps = torch.sin(torch.arange(2 * self._shape.numel()).float()).view(2, *self._shape)
         with torch.inference_mode():
-            features, means = self._pooled(maps), maps.mean(dim=(2, 3))
+            features, means = self.pool(maps), maps.mean(dim=(2, 3))
         body.train(training)
         if features.shape != means.shape:
             return False
@@ -291,7 +286,7 @@ def _build(classes: int, family: str, mode: Mode, arguments: dict[str, Any], set
             stem.change(body)
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
         raise RecipeError(
-            f"{where}: timm could not build {settings.architecture} with {arguments}: {_first_line(error)}.",
+            f"{where}: timm could not build {settings.architecture} with {arguments}: {first_line(error)}.",
             "Check that this architecture accepts drop_rate, drop_path_rate, small_images and arguments.",
         ) from error
     return body
@@ -346,11 +341,29 @@ def _submodule(module: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _check_architecture(settings: TimmSettings) -> None:
+    """Check that timm can build the architecture with these options.
+
+    It is built on the meta device, where parameters have no values; with values only if that fails, since some
+    architectures cannot be built without.
+
+    Raises:
+        UnknownNameError: timm has no such architecture.
+        RecipeError: the options do not fit it.
+    """
+    family = _family(settings.architecture, WHERE)
+    mode, _ = _choose_mode(family, settings, WHERE)
+    arguments = _arguments(family, mode, _choose_size(family, mode, settings)[0], settings)
+    build = partial(_build, 1, family, mode, arguments, settings, WHERE)
+    try:
+        with torch.device("meta"):
+            build()
+    except RecipeError:
+        build()
 
 
 @MODELS.register("timm")
-def timm_net(classes: int, options: Mapping[str, Any]) -> TimmNet:
+@takes_options(partial(parse_settings, TimmSettings, where=WHERE), _check_architecture)
+def timm_net(classes: int, settings: TimmSettings) -> TimmNet:
     """Any architecture of timm, with a stem for small images, or with images enlarged inside the network."""
-    return TimmNet(classes, parse_settings(TimmSettings, options, WHERE))
+    return TimmNet(classes, settings)

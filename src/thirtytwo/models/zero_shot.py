@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind
+from thirtytwo.models.base import MODELS, Network, features_of, roles_by_kind
 
 NAME = "zero_shot"
 IMAGENET_CLASSES = 1000
@@ -89,7 +89,8 @@ class ZeroShot(Network):
         self.register_buffer("enlarge", _enlarging_matrix(settings.detail, settings.size), persistent=False)
         self.eval()
         with torch.inference_mode():
-            maps = [net.maps(torch.zeros((1, 3, settings.size, settings.size))) for net in (finetuned, general)]
+            images = torch.zeros((1, 3, settings.size, settings.size))
+            maps = [net.forward_features(images) for net in (finetuned, general)]
         self.widths = [maps[0].shape[1], maps[1].shape[1], 1]
         if maps[0].shape[2:] != maps[1].shape[2:]:
             raise ValueError("the last maps of both networks must have the same size")
@@ -104,20 +105,21 @@ class ZeroShot(Network):
         again = self.enlarge @ kept @ self.enlarge.T
         return (images - again).abs().mean(dim=(1, 2, 3))
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         step, low, high = self.settings.size // self.settings.detail, self.settings.blurred, self.settings.sharp
         kept = images[:, :, step // 2 :: step, step // 2 :: step]
         weight = ((self.detail_beyond(images, kept) - low) / (high - low)).clamp(0, 1).view(-1, 1, 1, 1)
         # an enlarged small image is reduced to its original pixels, a sharp one averaged over areas
         reduced = torch.lerp(kept, F.avg_pool2d(images, step), weight)
         smooth = F.interpolate(reduced, images.shape[-2:], mode="bilinear", align_corners=False)
-        branches = [self.finetuned.maps(smooth), self.general.maps(images)]
+        branches = [self.finetuned.forward_features(smooth), self.general.forward_features(images)]
         share = (self.settings.share * weight).expand(-1, 1, *branches[0].shape[2:])
         return torch.cat([*branches, share], dim=1)
 
     def pool(self, maps: Tensor) -> Tensor:
         own, general, share = torch.split(maps, self.widths, dim=1)
-        return torch.cat([self.finetuned.pool(own), self.general.pool(general), share.mean(dim=(2, 3))], dim=1)
+        features = [features_of(self.finetuned, own), features_of(self.general, general)]
+        return torch.cat([*features, share.mean(dim=(2, 3))], dim=1)
 
     def branch_probabilities(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probabilities of the fine-tuned network `(N, C)`, of the mapped classes `(N, C)`, and the share `(N, 1)`.
@@ -148,7 +150,7 @@ class ZeroShot(Network):
         The general network's map is that of its most likely ImageNet class among those mapped to the class.
         """
         own, general, share = torch.split(maps, self.widths, dim=1)
-        logits = self.general.classify(self.general.pool(general))
+        logits = self.general.classify(features_of(self.general, general))
         held = self.holds.T[classes]  # (N, 1000)
         best = torch.where(held > 0, logits, torch.full_like(logits, -1e4)).argmax(dim=1)
         named = held.amax(dim=1).view(-1, 1, 1)  # 0 where no ImageNet class is mapped to the class

@@ -21,7 +21,7 @@ from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_printable, duration
+from thirtytwo.text import as_printable, duration, percent
 from thirtytwo.training.hardware import UsageMeter
 
 HISTORY_COLUMNS = (
@@ -47,7 +47,7 @@ class HistoryCallback(lightning.Callback):
     """Writes one row of `history.csv` per epoch, and shows progress on standard error.
 
     Progress is a bar on a terminal, and plain lines elsewhere. Checkpoints contain the rows and the state of `meter`,
-    so that a resumed run continues both. Training stops after the first epoch for whose row `enough` returns True.
+    so that a resumed run continues both. Training stops after the first epoch for whose row `should_stop` returns True.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class HistoryCallback(lightning.Callback):
         *,
         accumulate: int = 1,
         show: bool = True,
-        enough: Callable[[Mapping[str, float]], bool] | None = None,
+        should_stop: Callable[[Mapping[str, float]], bool] | None = None,
         meter: UsageMeter | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
         self._accumulate = accumulate
         self._show = show
-        self._enough = enough
+        self._should_stop = should_stop
         self._meter = meter
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -153,8 +153,8 @@ class HistoryCallback(lightning.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._show and self._bar is None:
-            tell(_line(row, self._epochs))
-        if self._enough is not None and self._enough(row):
+            log_line(_line(row, self._epochs))
+        if self._should_stop is not None and self._should_stop(row):
             trainer.should_stop = True
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -179,17 +179,17 @@ class HistoryCallback(lightning.Callback):
     def _log_progress(self, trainer: lightning.Trainer) -> None:
         loss, accuracy = self._epoch_means()
         rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
-        metrics = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s"
+        metrics = f"loss {loss:.3f}  accuracy {percent(accuracy, 1)}  {rate:,.0f} images/s"
         epoch = f"{trainer.current_epoch + 1}/{self._epochs}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, metrics=metrics)
             return
         steps_left = self._total_steps - trainer.global_step
         left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
-        tell(f"epoch {epoch}  {metrics}  about {duration(left)} left")
+        log_line(f"epoch {epoch}  {metrics}  about {duration(left)} left")
 
 
-def tell(text: str) -> None:
+def log_line(text: str) -> None:
     """Write one line to standard error and flush it."""
     sys.stderr.write(as_printable(text) + "\n")
     sys.stderr.flush()
@@ -203,10 +203,10 @@ def _line(row: Mapping[str, float], epochs: int) -> str:
     parts = [
         f"epoch {row['epoch']:.0f}/{epochs} done",
         f"loss {row['train_loss']:.3f}",
-        f"accuracy {row['train_accuracy']:.1%}",
+        f"accuracy {percent(row['train_accuracy'], 1)}",
     ]
     if "val_accuracy" in row:
-        parts.append(f"validation {row['val_accuracy']:.1%}")
+        parts.append(f"validation {percent(row['val_accuracy'], 1)}")
     parts += [f"{row['images_per_second']:,.0f} images/s", duration(row["seconds"])]
     return "  ".join(parts)
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import RecipeError, RunError, require
 from thirtytwo.io import METADATA_KEY
-from thirtytwo.models.base import load_network
+from thirtytwo.models.base import build_trained, read_run_weights
 from thirtytwo.rundir import RunDir
 
 KEY = "train.distill.run"
@@ -86,12 +85,8 @@ def read_teacher(
 def _from_weights(
     run: RunDir, device: torch.device, arithmetic: torch.dtype
 ) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
-    try:
-        with safe_open(run.weights, framework="pt") as file:
-            metadata = json.loads(file.metadata()[METADATA_KEY])
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{run.weights} is damaged: {error}.", "Train the run again.") from None
-    net = load_network(run, len(metadata["classes"])).requires_grad_(False).to(device)
+    tensors, metadata = read_run_weights(run)
+    net = build_trained(run, len(metadata["classes"]), tensors).requires_grad_(False).to(device)
     mean_rgb, std_rgb = (torch.tensor(metadata[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
 
     def predict(images: Tensor) -> Tensor:

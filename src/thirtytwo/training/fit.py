@@ -19,10 +19,11 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network as build_network
-from thirtytwo.models.pretrained import start_from
+from thirtytwo.models.base import with_resolved_options
+from thirtytwo.models.pretrained import Initialization, start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, normalize, to_device
+from thirtytwo.tensors import channel_statistics, generator_for, normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
@@ -57,6 +58,28 @@ class Fitted:
     seconds: float
 
 
+@dataclass(frozen=True)
+class InitializedNetwork:
+    """A network before its first step; `start` says which pretrained weights it has, None if it has none."""
+
+    net: Network
+    start: Initialization | None = None
+
+
+def initialize_network(recipe: Recipe, classes: tuple[str, ...]) -> InitializedNetwork:
+    """Build the network of a recipe for `classes`, and load its pretrained weights if it has any.
+
+    Raises:
+        RecipeError: `model.options` are wrong, or the pretrained weights do not fit.
+        RunError: the pretrained weights cannot be used.
+    """
+    net = build_network(recipe, len(classes))
+    source = recipe.transfer.pretrained
+    if not source:
+        return InitializedNetwork(net)
+    return InitializedNetwork(net, start_from(net, source, with_resolved_options(recipe.model, net), classes))
+
+
 class ValidationBatches:
     """Validation batches in order, without augmentation: normalized float `(B, 3, H, W)` and labels `(B,)`."""
 
@@ -82,8 +105,9 @@ def fit(
     *,
     resume: bool = False,
     show: bool = True,
-    enough: Callable[[Mapping[str, float]], bool] | None = None,
+    should_stop: Callable[[Mapping[str, float]], bool] | None = None,
     meter: UsageMeter | None = None,
+    initialized: InitializedNetwork | None = None,
 ) -> Fitted:
     """Train by the recipe, and write checkpoints and history to `run`.
 
@@ -95,36 +119,39 @@ def fit(
         hardware: device, precision and layout.
         resume: whether to continue from the last checkpoint of `run`.
         show: whether to log progress on standard error.
-        enough: called after each epoch with its row of the history; training stops if it returns True.
+        should_stop: called after each epoch with its row of the history; training stops if it returns True.
         meter: measures time and memory; stored in checkpoints and restored on resume.
+        initialized: the network to train, which is modified; built from the recipe by default.
 
     Raises:
         DivergedError: the loss is infinite or NaN.
         KeyboardInterrupt: the user interrupted training; it can be resumed from the last complete epoch.
         RunError: `resume` is set and the checkpoint does not fit the recipe.
     """
-    loop, batches, mean, std = build_training(recipe, train, hardware)
-    net = loop.net
-    options: dict[str, Any] = {"accumulate": recipe.schedule.accumulate, "show": show, "enough": enough, "meter": meter}
-    history = HistoryCallback(run, loop.steps, recipe.schedule.epochs, **options)
-    ema = EMA(net, recipe.train.ema) if recipe.train.ema else None
+    loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
+    options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter}
+    schedule = recipe.schedule
+    history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
+    ema = EMA(loop.net, recipe.train.ema) if recipe.train.ema else None
     callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
     trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
-        _load_best(net, run)
+        _load_best(loop.net, run)
     elif ema is not None:
         ema.copy_to_network()
     seconds = sum(row["seconds"] for row in history.rows)
-    net.to(hardware.device)  # Lightning leaves it on the CPU
-    return Fitted(net.eval(), mean, std, len(history.rows), seconds)
+    loop.net.to(hardware.device)  # Lightning leaves it on the CPU
+    return Fitted(loop.net.eval(), mean, std, len(history.rows), seconds)
 
 
 def build_training(
-    recipe: Recipe, train: ImageSet, hardware: Hardware
+    recipe: Recipe, train: ImageSet, hardware: Hardware, initialized: InitializedNetwork | None = None
 ) -> tuple[ClassifierModule, TrainingBatches, tuple[float, ...], tuple[float, ...]]:
-    """Build the training module around a fresh network, its batches, and the mean and std that normalize images.
+    """Build the training module, its batches, and the mean and std that normalize images.
+
+    Without `initialized`, the network is built from the recipe.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
@@ -133,7 +160,8 @@ def build_training(
     settings, device = recipe.train, hardware.device
     pretrained = bool(recipe.transfer.pretrained)
     pixels, labels = to_device(train, device)
-    net, mean, std = _initialize(recipe, train, pixels, hardware)
+    initialized = initialized or initialize_network(recipe, train.classes)
+    net, mean, std = _prepare_network(initialized, recipe, train, pixels, hardware)
     teacher = None
     if settings.distill.run:
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
@@ -159,20 +187,18 @@ def build_training(
     return loop, batches, mean, std
 
 
-def _initialize(
-    recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
+def _prepare_network(
+    initialized: InitializedNetwork, recipe: Recipe, train: ImageSet, pixels: Tensor, hardware: Hardware
 ) -> tuple[Network, tuple[float, ...], tuple[float, ...]]:
-    """The network before its first step, and the mean and std that normalize its images.
+    """The network on its device before its first step, and the mean and std that normalize its images.
 
     Pretrained weights come with their own mean and std, so that their features stay valid.
     """
-    mean, std = channel_statistics(train.images)
-    net = build_network(recipe, len(train.classes))
-    source = recipe.transfer.pretrained
-    if source:
-        mean, std = start_from(net, source, recipe.model, train.classes).statistics or (mean, std)
-    net = net.to(hardware.device).to(memory_format=hardware.memory_format)
-    if not source:
+    start = initialized.start
+    mean, std = (start and start.statistics) or channel_statistics(train.images)
+    net = initialized.net.to(hardware.device).to(memory_format=hardware.memory_format)
+    if start is None:
+        torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
         net.prepare(normalize(pixels[:PREPARE_IMAGES], mean, std))
     return net, mean, std
 

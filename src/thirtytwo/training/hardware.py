@@ -51,6 +51,14 @@ class Hardware:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
+REASONS = {
+    "memory format": "convolutions are faster in this layout on CPU and GPU",
+    "compile": "compilation takes longer than it saves in a short run",
+    "threads": "one for each core this process may use",
+}
+"""Why a setting has its value where it is `auto`."""
+
+
 def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     """Resolve every `auto` setting for this machine, and set the number of threads (see `preserve_torch_state`).
 
@@ -70,26 +78,15 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     compile_it = settings.compile == "on"
     threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(threads)
-    from_recipe = "set in the recipe"
+    resolved_values = {
+        "memory format": (settings.memory_format, "channels_last" if channels_last else "contiguous"),
+        "compile": (settings.compile, "on" if compile_it else "off"),
+        "threads": (settings.threads, str(threads)),
+    }
+    choices.append(Choice("precision", str(precision).removeprefix("torch."), why_precision))
     choices += [
-        Choice("precision", str(precision).removeprefix("torch."), why_precision),
-        Choice(
-            "memory format",
-            "channels_last" if channels_last else "contiguous",
-            "convolutions are faster in this layout on CPU and GPU"
-            if settings.memory_format == "auto"
-            else from_recipe,
-        ),
-        Choice(
-            "compile",
-            "on" if compile_it else "off",
-            "compilation takes longer than it saves in a short run" if settings.compile == "auto" else from_recipe,
-        ),
-        Choice(
-            "threads",
-            str(threads),
-            "one for each core this process may use" if settings.threads == "auto" else from_recipe,
-        ),
+        Choice(what, value, REASONS[what] if setting == "auto" else "set in the recipe")
+        for what, (setting, value) in resolved_values.items()
     ]
     if resolved.type == "cpu" and is_own_process():
         choices += _keep_freed_memory()

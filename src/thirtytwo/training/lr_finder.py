@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.models.base import preserve_modes
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.fit import build_training
+from thirtytwo.training.fit import InitializedNetwork, build_training
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.sam import sam_closure
@@ -47,7 +47,8 @@ def run_lr_finder(
     hardware: Hardware,
     *,
     steps: int = STEPS,
-    tell: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
+    initialized: InitializedNetwork | None = None,
 ) -> LRFinderResult:
     """Train a fresh network at learning rates rising from `MIN_LR` to `MAX_LR`; stop when the loss diverges.
 
@@ -58,16 +59,16 @@ def run_lr_finder(
         train: training images.
         hardware: device, precision and layout.
         steps: largest number of steps.
-        tell: called with a progress line every 20 steps.
+        log: called with a progress line every 20 steps.
+        initialized: the network, whose weights are restored afterwards; built from the recipe by default.
 
     Raises:
         RecipeError: the recipe does not fit these images or classes.
     """
     with _preserve_generators(hardware.device):
-        loop, batches, _, _ = build_training(
-            recipe.model_copy(update={"schedule": _without_accumulation(recipe)}), train, hardware
-        )
-        return run_lr_ramp(loop, batches, hardware, steps=steps, tell=tell)
+        recipe = recipe.model_copy(update={"schedule": _without_accumulation(recipe)})
+        loop, batches, _, _ = build_training(recipe, train, hardware, initialized)
+        return run_lr_ramp(loop, batches, hardware, steps=steps, log=log)
 
 
 def run_lr_ramp(
@@ -76,7 +77,7 @@ def run_lr_ramp(
     hardware: Hardware,
     *,
     steps: int = STEPS,
-    tell: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> LRFinderResult:
     """Run `run_lr_finder` on the module and batches of `build_training`; restores their state and torch's generators.
 
@@ -101,7 +102,7 @@ def run_lr_ramp(
             rates.append(rate)
             losses.append(smooth)
             if step % 20 == 19:
-                tell(f"step {step + 1} of {steps}: lr {rate:.2g}, loss {smooth:.3f}")
+                log(f"step {step + 1} of {steps}: lr {rate:.2g}, loss {smooth:.3f}")
     return LRFinderResult(tuple(rates), tuple(losses), suggest_lr(rates, losses))
 
 

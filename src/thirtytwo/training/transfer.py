@@ -158,8 +158,9 @@ def is_augmented(settings: AugmentSettings) -> bool:
 def feature_width(net: Network, size: int) -> int:
     """Number of features of an image of side `size`, in pixels."""
     parameter = next(net.parameters())
-    with preserve_modes(net), torch.inference_mode():
-        found = net.eval().embed(torch.zeros((1, 3, size, size), device=parameter.device))
+    with preserve_modes(net), torch.no_grad():
+        images = torch.zeros((1, 3, size, size), device=parameter.device)
+        found = net.eval().pool(net.forward_features(images))
     return int(found.shape[1])
 
 
@@ -296,15 +297,15 @@ class TransferModule(ClassifierModule):
         self.reset_step_metrics()
 
     def training_logits(self, images: Tensor) -> Tensor:
-        return self.net.decide(images) if images.ndim == 2 else super().training_logits(images)
+        return self.net.forward_head(images) if images.ndim == 2 else super().training_logits(images)
 
     def validation_logits(self, images: Tensor, batch: int) -> Tensor:
         if self.current_epoch >= self._head_epochs:
             self._cached_features.clear()
             return super().validation_logits(images, batch)
         if batch not in self._cached_features:
-            self._cached_features[batch] = self.net.embed(images)
-        return self.net.decide(self._cached_features[batch])
+            self._cached_features[batch] = self.net.pool(self.net.forward_features(images))
+        return self.net.forward_head(self._cached_features[batch])
 
 
 def set_modes(module: nn.Module, trained: Iterable[int], before: bool = False) -> bool:
@@ -327,4 +328,4 @@ def build_embedder(net: Network, device: torch.device, arithmetic: torch.dtype) 
 
 def _embed_images(net: Network, device: torch.device, arithmetic: torch.dtype, images: Tensor) -> Tensor:
     with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-        return net.embed(images)
+        return net.pool(net.forward_features(images))

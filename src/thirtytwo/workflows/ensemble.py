@@ -38,7 +38,8 @@ from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
 from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, score_and_export, write_plan
-from thirtytwo.workflows.members import Member, Soup, check_compatible, load_member, member_record
+from thirtytwo.workflows.loading import LoadedRun, load_run
+from thirtytwo.workflows.members import Soup, check_compatible, member_record
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
@@ -84,11 +85,11 @@ def ensemble(
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         paths = _find_members(runs, log)
-        members = [load_member(path) for path in paths]
+        members = [load_run(path) for path in paths]
         check_compatible(members, soup)
         root = Path(data_root) if data_root is not None else None
         data = _load_data(members[0], root)
-        origins = check_members([member.run for member in members], data.dataset, data.parts)
+        origins = check_members([member.directory for member in members], data.dataset, data.parts)
         hardware = choose_hardware(TrainSettings(precision="float32"), device)
         log(f"{len(members)} runs on {data.dataset.name}: averaging {'weights' if soup else 'probabilities'}")
         combined = build_soup(members, data.parts, soup, hardware, log) if soup else average_probabilities(members)
@@ -117,7 +118,7 @@ def _find_members(runs: Sequence[Path | str], log: Callable[[str], None]) -> lis
     return paths
 
 
-def _fitted(members: Sequence[Member], combined: Combined, hardware: Hardware) -> Fitted:
+def _fitted(members: Sequence[LoadedRun], combined: Combined, hardware: Hardware) -> Fitted:
     """The combined network as if trained, with the time and the epochs of the members in it."""
     environments = [members[index].environment for index in combined.kept]
     seconds = sum(float(environment["seconds"]["train"]) for environment in environments)
@@ -125,20 +126,20 @@ def _fitted(members: Sequence[Member], combined: Combined, hardware: Hardware) -
     return Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
 
 
-def _load_data(first: Member, root: Path | None) -> RunData:
+def _load_data(first: LoadedRun, root: Path | None) -> RunData:
     """Load the data of the members as it was when they were trained.
 
     Raises:
         DataError: it is missing, or some of its images are.
     """
-    found = load_run_data(first.run, root, image_size=first.info.input_size)
+    found = load_run_data(first.directory, root, image_size=first.info.input_size)
     if any(found.missing.values()):
         raise DataError(f"{next(found.changes())}.", "Restore the files, or train the runs again.")
     return found
 
 
 def _plan(
-    members: Sequence[Member],
+    members: Sequence[LoadedRun],
     combined: Combined,
     soup: Soup | None,
     data: RunData,
@@ -153,7 +154,7 @@ def _plan(
     words = [
         "thirtytwo",
         "ensemble",
-        *(str(member.run.path) for member in members),
+        *(str(member.directory.path) for member in members),
         *(["--soup", soup] if soup else []),
     ]
     written = record(dataset, spec, parts, combined.recipe.name, {}, chosen, started, about.get("path"))
@@ -212,7 +213,7 @@ class Combined:
     choices: tuple[Choice, ...] = ()
 
 
-def average_probabilities(members: Sequence[Member]) -> Combined:
+def average_probabilities(members: Sequence[LoadedRun]) -> Combined:
     """Build one network that averages the calibrated probabilities of the members."""
     table = EnsembleSettings(
         size=members[0].info.input_size,
@@ -239,12 +240,16 @@ def average_probabilities(members: Sequence[Member]) -> Combined:
         }
     )
     return Combined(
-        Ensemble([member.net for member in members], table), (0.0,) * 3, (1.0,) * 3, recipe, tuple(range(len(members)))
+        Ensemble([member.network for member in members], table),
+        (0.0,) * 3,
+        (1.0,) * 3,
+        recipe,
+        tuple(range(len(members))),
     )
 
 
 def build_soup(
-    members: Sequence[Member], parts: Parts, soup: Soup, hardware: Hardware, log: Callable[[str], None]
+    members: Sequence[LoadedRun], parts: Parts, soup: Soup, hardware: Hardware, log: Callable[[str], None]
 ) -> Combined:
     """Build one network with the averaged weights of all members, or of those that improve validation accuracy."""
     builder = SoupBuilder(members, parts, hardware)
@@ -267,7 +272,7 @@ def build_soup(
 class SoupBuilder:
     """Averages weights of members; renews normalization statistics on training images; measures accuracy."""
 
-    def __init__(self, members: Sequence[Member], parts: Parts, hardware: Hardware) -> None:
+    def __init__(self, members: Sequence[LoadedRun], parts: Parts, hardware: Hardware) -> None:
         self._members, self._hardware = members, hardware
         seed = members[0].recipe.data.split_seed
         self._train = limit(parts.train, MEANS_FROM, seed)
@@ -275,9 +280,9 @@ class SoupBuilder:
     def average(self, indices: Sequence[int]) -> Network:
         """The averaged weights of these members; a single member is returned unchanged."""
         if len(indices) == 1:
-            return self._members[indices[0]].net.to(self._hardware.device)
-        net = copy.deepcopy(self._members[indices[0]].net)
-        net.load_state_dict(averaged_weights([self._members[index].net.cpu().state_dict() for index in indices]))
+            return self._members[indices[0]].network.to(self._hardware.device)
+        net = copy.deepcopy(self._members[indices[0]].network)
+        net.load_state_dict(averaged_weights([self._members[index].network.cpu().state_dict() for index in indices]))
         net.to(self._hardware.device)
         renew_statistics(net, self._batches())
         return net
@@ -296,7 +301,7 @@ class SoupBuilder:
 
 
 def _greedy(
-    builder: SoupBuilder, members: Sequence[Member], val: ImageSet | None, log: Callable[[str], None]
+    builder: SoupBuilder, members: Sequence[LoadedRun], val: ImageSet | None, log: Callable[[str], None]
 ) -> tuple[tuple[int, ...], tuple[Choice, ...]]:
     """Start with the most accurate member on validation; add each further one that does not lower the accuracy."""
     assert val is not None  # check_compatible has refused it
@@ -305,14 +310,16 @@ def _greedy(
     kept, best = [order[0]], alone[order[0]]
     choices = [
         Choice(
-            "soup", str(members[order[0]].run.path), f"highest validation accuracy of a single run: {100 * best:.2f} %"
+            "soup",
+            str(members[order[0]].directory.path),
+            f"highest validation accuracy of a single run: {100 * best:.2f} %",
         )
     ]
     for index in order[1:]:
         found = builder.accuracy(builder.average([*kept, index]), val)
         better = found >= best
         reason = f"validation accuracy {100 * found:.2f} % with it, {100 * best:.2f} % without"
-        choices.append(Choice("soup", f"{members[index].run.path} {'added' if better else 'left out'}", reason))
+        choices.append(Choice("soup", f"{members[index].directory.path} {'added' if better else 'left out'}", reason))
         if better:
             kept, best = [*kept, index], found
     for choice in choices:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored, load_run_data
+from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
@@ -24,8 +24,8 @@ from thirtytwo.io import slug
 from thirtytwo.rundir import Predictions, RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.workflows.finish import Means, Scored, calibration_of, load_network_and_info, score
-from thirtytwo.workflows.loading import OtherImages, other_images, own_images
+from thirtytwo.workflows.finish import Means, Scored, calibration_of, score
+from thirtytwo.workflows.loading import OtherImages, load_run, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation, progress_logger
 from thirtytwo.workflows.report import write_pages
@@ -177,15 +177,14 @@ class _Context:
 
 
 def _load(directory: RunDir, data: str | None, split: str, device: str, data_root: Path | str | None) -> _Context:
-    recipe = directory.read_recipe()
-    environment = directory.read_json(directory.environment)
-    hardware = choose_hardware(recipe.train, device)
-    net, info = load_network_and_info(directory)
     root = Path(data_root) if data_root is not None else None
-    spec = data or environment["data"]["spec"]
-    scorer = Scorer(net.to(hardware.device), info.mean, info.std, hardware.device)
+    loaded = load_run(directory, root)
+    recipe, info = loaded.recipe, loaded.info
+    hardware = choose_hardware(recipe.train, device)
+    spec = data or loaded.environment["data"]["spec"]
+    scorer = Scorer(loaded.network.to(hardware.device), info.mean, info.std, hardware.device)
     if data is None:
-        found = load_run_data(directory, root, image_size=info.input_size)
+        found = loaded.data
     else:
         dataset = load_as_stored(directory, data, root, image_size=info.input_size)
         if not is_own(directory, data, dataset):

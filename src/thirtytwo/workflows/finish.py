@@ -16,7 +16,7 @@ from safetensors.torch import save
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import ExportError, RecipeError, RunError
+from thirtytwo.errors import ExportError, RecipeError
 from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import (
@@ -35,9 +35,8 @@ from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.io import METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
-from thirtytwo.models.base import load_network
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.training.fit import Fitted
+from thirtytwo.training.fit import Fitted, InitializedNetwork
 from thirtytwo.training.hardware import Hardware, UsageMeter
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation, final_record
@@ -56,7 +55,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`."""
+    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`.
+
+    `initialized` is the network to train; training modifies it, so a plan is trained once.
+    """
 
     spec: str
     dataset: DataSet
@@ -67,6 +69,7 @@ class Plan:
     record: dict[str, Any]
     split: dict[str, Any]
     data_root: Path | None
+    initialized: InitializedNetwork | None = None
 
 
 def write_plan(plan: Plan, directory: RunDir) -> RunDir:
@@ -234,8 +237,8 @@ def calibrate(
     """Fit the calibration and the threshold for unknown on validation, or take them from the calibration run."""
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
-        borrowed = ("temperature", "curvature", "unknown_threshold", "unknown_score")
-        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in borrowed}))
+        calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in calibrated}))
     logits, features = scorer.outputs(val.images)
     found = fit_calibration(logits, val.labels)
     run.write_predictions("val", predictions(val, logits, found))
@@ -299,18 +302,3 @@ def save_weights(net: Network, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     write_bytes(run.weights, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
-
-
-def load_network_and_info(run: RunDir) -> tuple[Network, ModelInfo]:
-    """Load the trained network of a run and the metadata of its model file.
-
-    Raises:
-        RunError: training did not finish, or the weights do not fit the recipe.
-    """
-    if not run.onnx.is_file():
-        raise RunError(
-            f"{run.path} has no {run.onnx.name}: its training did not finish.",
-            run.resume_hint(),
-        )
-    info = read_info(run.onnx)
-    return load_network(run, len(info.classes)), info

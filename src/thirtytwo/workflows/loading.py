@@ -1,40 +1,110 @@
-"""Which images a run is evaluated on, and whether a network accepts a data set."""
+"""Load a finished run: its network, data and predictions; and which images it is evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.data.run_data import RunData, recorded_hashes, trained_on
-from thirtytwo.data.split import Parts
+from thirtytwo.data.run_data import RunData, load_run_data, recorded_hashes, trained_on
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, RecipeError
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import build_network
+from thirtytwo.errors import DataError, RecipeError, RunError
+from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.models import Network
+from thirtytwo.models.base import load_network, preserve_modes
+from thirtytwo.rundir import Predictions, RunDir
 
 
-def check_fits(dataset: DataSet, parts: Parts, recipe: Recipe, calibrated_by: ModelInfo | None) -> None:
-    """Check that the network accepts images of this size, and that the calibration run has the same classes.
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run: its trained network in evaluation mode, and the records of its training.
+
+    `info` is the metadata of its model file, `environment` and `split` are the contents of the files of these names.
+    """
+
+    directory: RunDir
+    recipe: Recipe
+    network: Network
+    info: ModelInfo
+    environment: dict[str, Any]
+    split: dict[str, Any]
+    data_root: Path | None = None
+
+    @cached_property
+    def data(self) -> RunData:
+        """The run's data divided as in its training, read when it is first used.
+
+        Raises:
+            DataError: the data is missing or cannot be read.
+        """
+        return load_run_data(self.directory, self.data_root, image_size=self.info.input_size)
+
+    def predictions(self, split: str) -> Predictions:
+        """The run's predictions on its images of `split`, `val` or `test`.
+
+        Raises:
+            RunError: the predictions are missing or damaged.
+        """
+        return self.directory.read_predictions(split)
+
+
+def load_run(run: RunDir | Path | str, data_root: Path | None = None) -> LoadedRun:
+    """Load a finished run.
+
+    Args:
+        run: the run directory.
+        data_root: directory searched first for known data sets.
 
     Raises:
-        RecipeError: the images are too small, or the classes differ.
+        RunError: the run is missing or damaged, or its training did not finish.
     """
-    full = int(parts.train.images.shape[1])
-    net = build_network(recipe, len(dataset.classes)).eval()
+    directory = run if isinstance(run, RunDir) else RunDir.open(run)
+    if not directory.onnx.is_file():
+        raise RunError(
+            f"{directory.path} has no {directory.onnx.name}: its training did not finish.",
+            directory.resume_hint(),
+        )
+    info = read_info(directory.onnx)
+    return LoadedRun(
+        directory,
+        directory.read_recipe(),
+        load_network(directory, len(info.classes)),
+        info,
+        directory.read_json(directory.environment),
+        directory.read_json(directory.split),
+        data_root,
+    )
+
+
+def check_accepts_images(net: Network, recipe: Recipe, full: int) -> None:
+    """Check that the network accepts images of side `full` and of the sizes of the schedule.
+
+    Raises:
+        RecipeError: the images are too small.
+    """
     for size in sorted({full, *(min(stage.size, full) for stage in recipe.schedule.resolution)}):
         try:
-            with torch.inference_mode():
-                net(torch.zeros((1, 3, size, size)))
+            with preserve_modes(net), torch.no_grad():  # tensors of the inference mode could not be trained later
+                net.eval()(torch.zeros((1, 3, size, size)))
         except (RuntimeError, IndexError):
             raise RecipeError(
                 f"Images of {size}×{size} pixels are too small for the network {recipe.model.name}.",
                 "Increase data.image_size or schedule.resolution, or use fewer groups in model.options.",
             ) from None
+
+
+def check_calibration_run(dataset: DataSet, calibrated_by: ModelInfo | None) -> None:
+    """Check that the calibration run, if there is one, has the classes of the data.
+
+    Raises:
+        RecipeError: the classes differ.
+    """
     if calibrated_by is not None and calibrated_by.classes != dataset.classes:
         raise RecipeError(
             f"data.calibrate_from is a run on {calibrated_by.dataset}, with other classes than {dataset.name}.",

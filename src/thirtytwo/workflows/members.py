@@ -5,43 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import RunError
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.models import Network
-from thirtytwo.rundir import RunDir
-from thirtytwo.workflows.finish import load_network_and_info
+from thirtytwo.workflows.loading import LoadedRun
 
 Soup = Literal["greedy", "uniform"]
 
 
-@dataclass(frozen=True)
-class Member:
-    """A finished run that is to be combined with others."""
-
-    run: RunDir
-    recipe: Recipe
-    net: Network
-    info: ModelInfo
-    environment: dict[str, Any]
-    split: dict[str, Any]
-
-
-def load_member(path: Path) -> Member:
-    """Load the finished run at `path`.
-
-    Raises:
-        RunError: it is missing, not finished or damaged.
-    """
-    run = RunDir.open(path)
-    net, info = load_network_and_info(run)
-    return Member(run, run.read_recipe(), net, info, run.read_json(run.environment), run.read_json(run.split))
-
-
-def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
+def check_compatible(members: Sequence[LoadedRun], soup: Soup | None) -> None:
     """Check that runs can be combined.
 
     Raises:
@@ -54,10 +26,10 @@ def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
             if before != now:
                 shown = rule.shown or rule.value
                 problem = rule.problem.format(first=shown(first), other=shown(other))
-                raise RunError(f"{first.run.path} and {other.run.path} {problem}.", rule.fix)
+                raise RunError(f"{first.directory.path} and {other.directory.path} {problem}.", rule.fix)
     if soup == "greedy" and not first.split["n_val"]:
         raise RunError(
-            f"{first.run.path} has no validation images, and a greedy soup is chosen on validation.",
+            f"{first.directory.path} has no validation images, and a greedy soup is chosen on validation.",
             "Use --soup uniform, which needs no validation.",
         )
 
@@ -66,21 +38,21 @@ def check_compatible(members: Sequence[Member], soup: Soup | None) -> None:
 class _Rule:
     """Something that must be equal in all members, and the error where it is not."""
 
-    value: Callable[[Member], object]
+    value: Callable[[LoadedRun], object]
     problem: str
     """What two members do, with `{first}` and `{other}` for what is `shown` of each."""
     fix: str
-    shown: Callable[[Member], object] | None = None
+    shown: Callable[[LoadedRun], object] | None = None
     """What the error shows of a member; `value` where None."""
 
 
-def _held_out(member: Member, part: str) -> object:
+def _held_out(member: LoadedRun, part: str) -> object:
     """The identity of the images that a run held out."""
     key = "val" if part == "validation" else "test"
     return member.split.get(key, {}).get("hashes"), member.split["val_rows"] if key == "val" else None
 
 
-def _network(member: Member) -> str:
+def _network(member: LoadedRun) -> str:
     options = ", ".join(f"{key} {value!r}" for key, value in member.recipe.model.options.items())
     return member.recipe.model.name + (f" ({options})" if options else "")
 
@@ -125,12 +97,12 @@ _SOUP_RULES = (
 )
 
 
-def member_record(member: Member, kept: bool) -> dict[str, Any]:
+def member_record(member: LoadedRun, kept: bool) -> dict[str, Any]:
     """The entry of a member in the `environment.json` of the combined run."""
-    metrics = member.run.read_json(member.run.metrics) if member.run.metrics.is_file() else {}
+    metrics = member.directory.read_json(member.directory.metrics) if member.directory.metrics.is_file() else {}
     environment = member.environment
     return {
-        "run": os.fspath(member.run.path),
+        "run": os.fspath(member.directory.path),
         "recipe": member.recipe.name,
         "seed": member.recipe.seed,
         "network": member.info.architecture,

@@ -23,7 +23,7 @@ from thirtytwo.io import slug
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.callbacks import tell
+from thirtytwo.training.callbacks import log_line
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, describe_machine
 
@@ -210,4 +210,4 @@ def discard(text: str) -> None:
 
 def progress_logger(show: bool) -> Callable[[str], None]:
     """The function that logs progress: to standard error, or nowhere."""
-    return tell if show else discard
+    return log_line if show else discard

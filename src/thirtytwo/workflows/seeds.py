@@ -14,7 +14,7 @@ from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
-from thirtytwo.workflows.train import train
+from thirtytwo.workflows.train import train, with_settings
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,7 @@ def train_seeds(
         ThirtytwoError: as in `train`; or the arguments differ from those of the call that is resumed.
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
-    changes = dict(overrides or {})
-    changes |= {
-        key: value
-        for key, value in (("schedule.epochs", epochs), ("data.limit_train", limit_train))
-        if value is not None
-    }
+    changes = with_settings(overrides, {"schedule.epochs": epochs, "data.limit_train": limit_train})
     if "seed" in changes:
         raise RecipeError("'seed' is set to one value, and several seeds were given.", "Omit one of the two.")
     request = _Request(data, None if recipe is None else str(recipe), changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from thirtytwo.config.resolve import read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
-from thirtytwo.data.split import divide
+from thirtytwo.data.split import Parts, divide
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
-from thirtytwo.models import Network
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.models.base import check_options, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
-from thirtytwo.models.pretrained import start_from
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
-from thirtytwo.training.fit import build_network, fit
+from thirtytwo.training.fit import InitializedNetwork, fit, initialize_network
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
 from thirtytwo.training.precision import timed_precision
@@ -38,7 +38,7 @@ from thirtytwo.workflows.finish import (
     finish,
     write_plan,
 )
-from thirtytwo.workflows.loading import check_fits
+from thirtytwo.workflows.loading import check_accepts_images, check_calibration_run
 from thirtytwo.workflows.prepare import check_optimizer, check_training
 from thirtytwo.workflows.provenance import check_unseen
 from thirtytwo.workflows.records import (
@@ -103,41 +103,49 @@ def train(
         KeyboardInterrupt: interrupted; continue with `resume`.
     """
     log = progress_logger(show)
-    changes = dict(overrides or {})
-    named: dict[str, Any] = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    named |= {"transfer.pretrained": None if pretrained is None else str(pretrained), "data.group_by": group_by}
-    changes |= {key: value for key, value in named.items() if value is not None}
-    run_path = Path(run) if run is not None else _default_path(data, recipe or "fast", changes)
+    settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
+    settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
+    changes = with_settings(overrides, settings)
+    path = Path(run) if run is not None else default_path(data, recipe or "fast", seed_of(recipe or "fast", changes))
+    root = Path(data_root) if data_root is not None else None
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
-        existing = RunDir.open(run_path) if resume else None
+        existing = RunDir.open(path) if resume else None
+        precision = None
         if existing is not None:
             stack.enter_context(existing.writing())
             if is_finished(existing) and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
             resume_usage(existing, meter)
+            precision = existing.read_recipe().train.precision
         elif run is not None:
-            RunDir.refuse_used(run_path)
-        source = recipe or (existing.recipe if existing else "fast")
-        precision = existing.read_recipe().train.precision if existing else None
-        plan = prepare(data, source, changes, device, Path(data_root) if data_root is not None else None, precision)
+            RunDir.refuse_used(path)
+        plan = prepare(data, recipe or (existing.recipe if existing else "fast"), changes, device, root, precision)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if is_finished(existing):
                 return _already_finished(existing, log)
             plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
-        directory = existing or stack.enter_context(RunDir.create_locked(run, run_path))
-        write_plan(plan, directory)
-        log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
-        with _log_resume_command(log, data, directory, data_root), _recording_usage(directory, meter):
-            options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter}
-            fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
-            metrics = finish(plan, fitted, directory, log, meter)
-        return Run(directory.path, metrics)
+        directory = existing or stack.enter_context(RunDir.create_locked(run, path))
+        with _log_resume_command(log, data, directory, data_root):
+            return _run_plan(plan, directory, log, meter, resume=resume, show=show)
 
 
-def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> Path:
-    return default_path(data, recipe, seed_of(recipe, changes))
+def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that replace those of the recipe: `overrides`, then those of `settings` that are not None."""
+    return dict(overrides or {}) | {key: value for key, value in settings.items() if value is not None}
+
+
+def _run_plan(
+    plan: Plan, directory: RunDir, log: Callable[[str], None], meter: UsageMeter, *, resume: bool, show: bool
+) -> Run:
+    """Write the plan to the run directory, train, evaluate and export."""
+    write_plan(plan, directory)
+    log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+    options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter, "initialized": plan.initialized}
+    with _recording_usage(directory, meter):
+        fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
+        return Run(directory.path, finish(plan, fitted, directory, log, meter))
 
 
 def _already_finished(run: RunDir, log: Callable[[str], None]) -> Run:
@@ -180,61 +188,120 @@ def prepare(
     data_root: Path | None,
     precision: Precision | None = None,
 ) -> Plan:
-    """Resolve the recipe, hardware, images and split; settings are checked before the data is read.
+    """Resolve the recipe, hardware, images and split, and build the network.
 
-    `precision` replaces `auto` where this training continues an earlier one that resolved it.
+    Settings are checked before the data is read. `precision` replaces `auto` where this training continues an earlier
+    one that resolved it.
     """
     started = datetime.now(UTC)
-    values = read_recipe_values(recipe_source)
-    where = f"Recipe {str(recipe_source)!r}"
-    typical: dict[str, Any] = {"classes": TYPICAL_CLASSES, "rows": TYPICAL_ROWS, "where": where}
-    values = with_run_settings(values, resolve_recipe(values, changes, **typical))
-    early = _with_precision(resolve_transfer(resolve_recipe(values, changes, **typical)), precision)
-    if early.model.name == ENSEMBLE:
+    source = _RecipeSource.read(recipe_source, changes, precision)
+    early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
+    hardware = choose_hardware(early.train, device)
+    calibrated_by = _check_before_data(early, source.where)
+    dataset, parts = _load_divided(data, early, data_root)
+    unused = unused_of(dataset, parts)
+    recipe = source.resolve(len(dataset.classes), len(parts.train))
+    if recipe.train != early.train:
+        hardware = choose_hardware(recipe.train, device)
+    initialized = initialize_network(recipe, dataset.classes)
+    _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
+    origins = check_unseen(data, dataset, parts, recipe, data_root)
+    hardware = _with_choices(hardware, *_groups_of(dataset, early), *origins.choices)
+    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
+    recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
+    if calibrated_by is not None:
+        source_run = f"from {recipe.data.calibrate_from}"
+        hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
+    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
+    split = split_record(parts, recipe, unused, origins.as_dict())
+    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
+
+
+@dataclass(frozen=True)
+class _RecipeSource:
+    """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages."""
+
+    values: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    where: str
+    precision: Precision | None
+
+    @classmethod
+    def read(cls, source: str | Path, changes: Mapping[str, Any], precision: Precision | None) -> _RecipeSource:
+        """Read the tables of a recipe, with those of the run that it starts from, if it asks for them."""
+        values, where = read_recipe_values(source), f"Recipe {str(source)!r}"
+        recipe = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
+        return cls(with_run_settings(values, recipe), changes, where, precision)
+
+    def resolve(self, classes: int, rows: int) -> Recipe:
+        """The recipe for data with this number of classes and of training images."""
+        recipe = resolve_recipe(self.values, self.changes, classes=classes, rows=rows, where=self.where)
+        return _with_precision(resolve_transfer(recipe), self.precision)
+
+
+def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
+    """Check the settings that do not depend on the data; returns the model of the calibration run, if there is one.
+
+    Raises:
+        RecipeError: a setting is wrong.
+    """
+    if recipe.model.name == ENSEMBLE:
         raise RecipeError(
             f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
             "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
         )
-    hardware = choose_hardware(early.train, device)
-    net = build_network(early, TYPICAL_CLASSES)
-    check_optimizer(early)
-    check_augment(early.augment)
-    calibrated_by = calibration_run(early)
+    check_options(recipe.model)
+    check_optimizer(recipe)
+    check_augment(recipe.augment)
+    return calibration_run(recipe)
+
+
+def _load_divided(data: str, recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
+    """Load the data and divide it into train, validation and test."""
+    settings = recipe.data
     dataset = load_dataset(
         data,
         data_root=data_root,
-        image_size=early.data.image_size,
-        resize=early.data.resize,
-        seed=early.data.split_seed,
-        group_by=early.data.group_by,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        seed=settings.split_seed,
+        group_by=settings.group_by,
     )
-    parts = divide(dataset, early)
-    unused = unused_of(dataset, parts)
-    known: dict[str, Any] = {"classes": len(dataset.classes), "rows": len(parts.train), "where": where}
-    recipe = _with_precision(resolve_transfer(resolve_recipe(values, changes, **known)), precision)
-    if recipe.train != early.train:
-        hardware = choose_hardware(recipe.train, device)
-    check_fits(dataset, parts, recipe, calibrated_by)
-    origins = check_unseen(data, dataset, parts, recipe, data_root)
-    hardware = replace(hardware, choices=(*hardware.choices, *_groups_of(dataset, early), *origins.choices))
-    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
+    return dataset, divide(dataset, recipe)
+
+
+def _check_with_data(
+    recipe: Recipe, dataset: DataSet, parts: Parts, initialized: InitializedNetwork, calibrated_by: ModelInfo | None
+) -> None:
+    """Check that network, calibration run, augmentation and training settings fit the data.
+
+    Raises:
+        RecipeError: one of them does not.
+    """
+    check_accepts_images(initialized.net, recipe, int(parts.train.images.shape[1]))
+    check_calibration_run(dataset, calibrated_by)
     check_augment(recipe.augment, dataset.classes)
-    if recipe.model != early.model or recipe.transfer.pretrained or len(dataset.classes) != TYPICAL_CLASSES:
-        net = build_network(recipe, len(dataset.classes))
     check_training(recipe, dataset.classes, parts.val is not None)
-    recipe, hardware = _with_network_choices(net, recipe, hardware)
-    recipe, hardware = _limit_batch_size(recipe, len(parts.train), hardware)
-    if recipe.transfer.pretrained:
-        hardware = _with_initialization(net, recipe, parts.train, hardware)
-    size = int(parts.train.images.shape[1])
-    hardware = timed_precision(net, recipe, size, len(dataset.classes), hardware)
-    recipe = _resolve_auto(recipe, hardware, size)
-    if calibrated_by is not None:
-        borrowed = Choice("calibration", f"from {recipe.data.calibrate_from}", "this run trains on all of train")
-        hardware = replace(hardware, choices=(*hardware.choices, borrowed))
-    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
-    split = split_record(parts, recipe, unused, origins.as_dict())
-    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root)
+
+
+def _resolve_with_network(
+    recipe: Recipe, hardware: Hardware, initialized: InitializedNetwork, train: ImageSet
+) -> tuple[Recipe, Hardware]:
+    """Resolve what depends on the network and the images; every choice is added to those that are logged."""
+    net, size = initialized.net, int(train.images.shape[1])
+    recipe = recipe.model_copy(update={"model": with_resolved_options(recipe.model, net)})
+    recipe, limited = _limit_batch_size(recipe, len(train))
+    hardware = _with_choices(hardware, *net.choices, *limited)
+    if initialized.start is not None:
+        stages = describe_stages(recipe, net, len(train), size)
+        hardware = _with_choices(hardware, *initialized.start.choices, *stages)
+    hardware = timed_precision(net, recipe, size, len(train.classes), hardware)
+    return _resolve_auto(recipe, hardware, size), hardware
+
+
+def _with_choices(hardware: Hardware, *choices: Choice) -> Hardware:
+    """The hardware with further choices for the log."""
+    return replace(hardware, choices=(*hardware.choices, *choices))
 
 
 def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
@@ -266,28 +333,13 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
 
 
-def _with_network_choices(net: Network, recipe: Recipe, hardware: Hardware) -> tuple[Recipe, Hardware]:
-    """Add the options that the network resolved itself to the recipe and to the logged choices."""
-    choices = [Choice(choice.what, choice.value, choice.reason) for choice in net.choices]
-    model = recipe.model.model_copy(update={"options": {**recipe.model.options, **net.settled}})
-    return recipe.model_copy(update={"model": model}), replace(hardware, choices=(*hardware.choices, *choices))
-
-
-def _with_initialization(net: Network, recipe: Recipe, train: ImageSet, hardware: Hardware) -> Hardware:
-    """Load initial weights; add them and the training stages to the logged choices."""
-    start = start_from(net, recipe.transfer.pretrained, recipe.model, train.classes)
-    choices = [Choice(choice.what, choice.value, choice.reason) for choice in start.choices]
-    choices += describe_stages(recipe, net, len(train), int(train.images.shape[1]))
-    return replace(hardware, choices=(*hardware.choices, *choices))
-
-
-def _limit_batch_size(recipe: Recipe, rows: int, hardware: Hardware) -> tuple[Recipe, Hardware]:
-    """Limit the batch size to the number of training images."""
+def _limit_batch_size(recipe: Recipe, rows: int) -> tuple[Recipe, tuple[Choice, ...]]:
+    """Limit the batch size to the number of training images; returns the choice for the log if it was larger."""
     if recipe.schedule.batch_size <= rows:
-        return recipe, hardware
-    choice = Choice("batch size", str(rows), f"there are only {rows} training images")
+        return recipe, ()
     schedule = recipe.schedule.model_copy(update={"batch_size": rows})
-    return recipe.model_copy(update={"schedule": schedule}), replace(hardware, choices=(*hardware.choices, choice))
+    choice = Choice("batch size", str(rows), f"there are only {rows} training images")
+    return recipe.model_copy(update={"schedule": schedule}), (choice,)
 
 
 @preserve_torch_state()
@@ -309,9 +361,8 @@ def find_lr(
     Returns:
         The loss at each learning rate with the suggestion, and the resolved recipe.
     """
-    changes = dict(overrides or {})
-    named = {"seed": seed, "data.limit_train": limit_train}
-    changes |= {key: value for key, value in named.items() if value is not None}
+    changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
     plan = prepare(data, recipe or "fast", changes, device, root)
-    return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, tell=progress_logger(show)), plan.recipe
+    options: dict[str, Any] = {"log": progress_logger(show), "initialized": plan.initialized}
+    return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, **options), plan.recipe

@@ -119,7 +119,8 @@ def _train_trial(tuner: Tuner, trial: optuna.Trial, directory: RunDir, pruning: 
         directory,
         plan.hardware,
         show=tuner.show,
-        enough=pruning.should_stop,
+        should_stop=pruning.should_stop,
+        initialized=plan.initialized,
     )
 
 
