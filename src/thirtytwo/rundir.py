@@ -58,6 +58,10 @@ class Predictions:
         """Probability of the most probable class, float32 `(N,)`."""
         return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
 
+    def image_name(self, position: int) -> str:
+        """The file of the image at `position`, or its row where it did not come from a file."""
+        return self.files[position] if self.files else f"row {int(self.rows[position])}"
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -131,9 +135,9 @@ class RunDir:
         """Metrics on other data (`metrics-<data>-<split>.json`)."""
         return self.path / f"metrics-{name}.json"
 
-    def corruptions_on(self, name: str) -> Path:
-        """Accuracy under corruptions: `corruptions.json` of the run's test split, or a file for other data by name."""
-        return self.corruptions if name == "test" else self.path / f"corruptions-{name}.json"
+    def evaluation_on(self, key: str, name: str) -> Path:
+        """What one evaluator measured: `<key>.json` for the run's test split, or a file for other data by name."""
+        return self.path / (f"{key}.json" if name == "test" else f"{key}-{name}.json")
 
     @classmethod
     def create(cls, path: Path) -> RunDir:

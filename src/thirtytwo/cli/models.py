@@ -51,45 +51,6 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
 
 
-def show_sets(found: Mapping[str, Any]) -> None:
-    """Show coverage and mean size of prediction sets."""
-    from thirtytwo.report.sections import coverage_note
-
-    measured, size = found["measured"], found["mean_size"]
-    rows = [
-        ("sets that contain the true class", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
-        ("classes per set", f"{size['value']:.2f}", " to ".join(f"{end:.2f}" for end in size["ci95"])),
-    ]
-    show()
-    show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
-    show(f"{coverage_note(found, 'the images scored here')}.")
-
-
-def show_unknown(found: Mapping[str, Any]) -> None:
-    """Show how well OOD data is detected, and the data sets that were skipped."""
-    rows = [
-        (row["name"], f"{row['n']:,}", f"{row['auroc']:.3f}", percent(row["fpr95"]), percent(row["called_unknown"]))
-        for row in found["against"]
-    ]
-    show()
-    show_table(["OOD data", "images", "AUROC", "FPR at 95 % TPR", "predicted as unknown"], rows)
-    for row in found["skipped"]:
-        show(f"Skipped {row['name']}: {row['reason']}.")
-
-
-def show_corruptions(found: Mapping[str, Any]) -> None:
-    """Show the accuracy for each kind and strength of corruption."""
-    rows = [
-        (kind["kind"].replace("_", " "), *(percent(cell["value"]) for cell in kind["accuracy"]), percent(kind["mean"]))
-        for kind in found["kinds"]
-    ]
-    mean = found["mean_corruption_accuracy"]
-    show()
-    show_table([f"corruption, {found['n']:,} images", *map(str, found["strengths"]), "mean"], rows)
-    ends = " to ".join(map(percent, mean["ci95"]))
-    show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
-
-
 def show_members(run: Path) -> None:
     """Show accuracy and cost of an ensemble's members and of the combined model."""
     from thirtytwo.report.run_record import read_run_record

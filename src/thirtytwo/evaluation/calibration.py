@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
-from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability
+from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
+from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability, wilson
+from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
+from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import interval, percent
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 CURVATURE_TEST = 6.635
@@ -38,6 +43,11 @@ class Calibration:
     def probabilities(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probabilities `(N, C)` of the network's logits; rows sum to 1."""
         return softmax(self.logits(raw), self.temperature)
+
+
+def calibration_of(info: ModelInfo) -> Calibration:
+    """The calibration that turns this model's logits into probabilities."""
+    return Calibration(info.temperature, info.curvature)
 
 
 def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -202,6 +212,19 @@ def calibration_record(
     return record | {"after": confidence_metrics(after)}
 
 
+def stored_reliability(record: Mapping[str, Any]) -> Reliability | None:
+    """The reliability before calibration from the entry `calibration` of `metrics.json`; None where it is missing."""
+    bins = (record.get("before") or {}).get("bins")
+    if not bins:
+        return None
+    return Reliability(
+        edges=np.array(bins["edges"], dtype=np.float64),
+        counts=np.array(bins["counts"], dtype=np.int64),
+        confidence=np.array(bins["confidence"], dtype=np.float64),  # None becomes NaN
+        accuracy=np.array(bins["accuracy"], dtype=np.float64),
+    )
+
+
 def _replace_probabilities(predictions: Predictions, probabilities: npt.NDArray[np.float64]) -> Predictions:
     return Predictions(
         predictions.classes, predictions.truth, probabilities.astype(np.float32), predictions.rows, predictions.files
@@ -218,3 +241,108 @@ def _bins(result: Reliability) -> dict[str, Any]:
         "confidence": to_list(result.confidence),
         "accuracy": to_list(result.accuracy),
     }
+
+
+@register
+class CalibrationEvaluator(Evaluator):
+    """Confidence before and after calibration."""
+
+    key, title, default = "calibration", "Calibration", True
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """Compute ECE and NLL before and after calibration."""
+        validation = context.validation
+        record = calibration_record(
+            context.predictions,
+            context.logits,
+            calibration_of(context.info),
+            temperature_only=validation.temperature_only,
+            fitted_on=validation.count,
+        )
+        return record | dict(validation.selection)
+
+    def read(self, results: Results) -> Mapping[str, Any] | None:
+        """The entry of `metrics.json`, with the reliability and the accuracy by confidence of the predictions."""
+        stored, predictions = super().read(results), results.predictions.get(results.split)
+        if stored is None and predictions is None:
+            return None
+        added = {"ece": (results.metrics.get("ece") or {}).get("value"), "predictions": predictions}
+        return {**(stored or {}), **added}
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        """Reliability diagrams, ECE and NLL of each stage, and accuracy by confidence."""
+        predictions, before = record.get("predictions"), stored_reliability(record)
+        stages = _calibration_table(record)
+        charts = [Chart("Before calibration", before)] if before is not None else []
+        if predictions is not None:
+            charts.append(Chart("After calibration" if charts else "", reliability(predictions)))
+        return Section(
+            sentences=(
+                "Of predictions with 80% confidence, 80% should be correct.",
+                "Calibrated probabilities lie on the dotted line; bars are 95% intervals.",
+                *_calibration_sentences(record, split, stages),
+            ),
+            charts=tuple(charts),
+            tables=tuple(table for table in (stages, _coverage_table(predictions)) if table is not None),
+        )
+
+
+STAGES = (("before", "As trained"), ("temperature_only", "Temperature only"), ("after", "Calibrated"))
+CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
+
+
+def _calibration_table(record: Mapping[str, Any]) -> Table | None:
+    """ECE and NLL of each stage; None where they were not measured."""
+    if not record.get("before") or not record.get("after"):
+        return None
+    rows = []
+    for key, name in STAGES:
+        if not record.get(key) or (key == "temperature_only" and not record.get("curvature")):
+            continue
+        ece, nll = record[key]["ece"], record[key]["nll"]
+        ends = interval(nll["ci95"], as_percent=False, digits=4)
+        cells = Cell(percent(ece["value"]), interval(ece["ci95"])), Cell(f"{nll['value']:.4f}", ends)
+        rows.append((Cell(name), *cells))
+    return Table(("Probabilities", "ECE", "NLL, nats"), tuple(rows))
+
+
+def _calibration_sentences(record: Mapping[str, Any], split: str, stages: Table | None) -> list[str]:
+    if stages is None:
+        ece = record.get("ece")
+        return [] if ece is None else [f"The expected calibration error (ECE, 15 bins) is {percent(ece)}."]
+    before, after = (stages.rows[place][1].text for place in (0, -1))
+    curvature, fitted = float(record.get("curvature") or 0.0), int(record.get("fitted_on") or 0)
+    spread = (
+        f", after subtracting {curvature:.4f} times the square of their log-softmax (curvature), which corrects the "
+        "effect of label smoothing on unlikely classes"
+        if curvature
+        else ""
+    )
+    source = f"; fitted on {fitted:,} validation images, measured on {split}" if fitted else ""
+    found = [
+        f"The expected calibration error (ECE, 15 bins) was {before} before calibration and is {after} after it.",
+        f"Logits are divided by a temperature of {record['temperature']:.3f} (Guo et al. 2017){spread}{source}.",
+        "The predicted class does not change.",
+    ]
+    chosen = record.get("validation_chose") or ()
+    if chosen:
+        found.append(
+            f"The validation images were also used to choose {', '.join(chosen)}, so the fitted confidence may be "
+            f"slightly too high; metrics on {split} are not affected."
+        )
+    return found
+
+
+def _coverage_table(predictions: Predictions | None) -> Table | None:
+    """Coverage and accuracy of predictions with at least each confidence; None without predictions."""
+    if predictions is None:
+        return None
+    right = predictions.predicted == predictions.truth
+    rows = []
+    for least in CONFIDENCES:
+        kept = predictions.confidence >= least
+        count = int(kept.sum())
+        ends = interval(wilson(int(right[kept].sum()), count)) if count else ""
+        accuracy = percent(float(right[kept].mean())) if count else "–"
+        rows.append((Cell(f"≥ {100 * least:.0f}%"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
+    return Table(("Confidence", "Coverage", "Accuracy"), tuple(rows), title="Accuracy against coverage")

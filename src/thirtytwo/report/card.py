@@ -9,14 +9,7 @@ from thirtytwo.errors import require
 from thirtytwo.io import write_text
 from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import RunRecord, read_run_record
-from thirtytwo.report.sections import (
-    calibration_table,
-    corruption_table,
-    label_issues_table,
-    members_table,
-    prediction_sets,
-    unknown_table,
-)
+from thirtytwo.report.sections import members_table, section_markdown
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 
@@ -56,11 +49,7 @@ def card(record: RunRecord) -> str:
         _use(record),
         _metrics(record),
         _members(record),
-        _calibration(record),
-        _unknown(record),
-        _sets(record),
-        _corruptions(record),
-        _labels(record),
+        *(section_markdown(evaluator.title, section) for evaluator, section in record.sections),
         _training(record),
         _limitations(record),
     ]
@@ -169,98 +158,6 @@ def _members(record: RunRecord) -> str:
         f"## Members\n\nAveraged {averaged} runs. Prediction costs as much as {cost}.\n\n"
         "| run | recipe and network | accuracy | parameters | FLOPs per image | training time |\n"
         "| --- | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
-    )
-
-
-def _calibration(record: RunRecord) -> str:
-    table = calibration_table(record)
-    if table is None:
-        return ""
-    lines = [
-        f"| {row['stage']} | {row['ece']} | {row['ece_interval']} | {row['nll']} | {row['nll_interval']} |"
-        for row in table["rows"]
-    ]
-    curvature = f" and curvature {table['curvature']}" if table["curvature"] else ""
-    fitted = f", fitted on {table['fitted_on']:,} validation images" if table["fitted_on"] else ""
-    note = f" {as_markdown(table['note'])}." if table["note"] else ""
-    return (
-        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{curvature}{fitted}."
-        f"{note} On {record.split}:\n\n"
-        "| probabilities | ECE | 95% interval | NLL | 95% interval |\n| --- | ---: | ---: | ---: | ---: |\n"
-        + "\n".join(lines)
-    )
-
-
-def _unknown(record: RunRecord) -> str:
-    table = unknown_table(record)
-    if table is None:
-        return ""
-    called = ""
-    if table["test"]:
-        called = (
-            f" False alarm rate: {table['test']['called']} of {table['test']['n']:,} {record.split} images are called "
-            f"unknown (95% interval {table['test']['interval']})."
-        )
-    text = (
-        f"## Out-of-distribution (unknown) images\n\nAn image is called unknown if its score is below "
-        f"{table['threshold']}, set so that {table['share']} of validation images are. "
-        f"The score ({as_markdown(table['score'])}): {as_markdown(table['what'])}"
-        + (f", {as_markdown(table['source'])}" if table["source"] else "")
-        + f".{called}"
-    )
-    if table["skipped"]:
-        text += f" Not measured: {as_markdown('; '.join(table['skipped']))}."
-    if not table["rows"]:
-        return text
-    lines = [
-        f"| {as_markdown(row['what'])} | {row['n']:,} | {row['auroc']} | {row['fpr95']} | {row['called']} |"
-        for row in table["rows"]
-    ]
-    return (
-        f"{text}\n\n| OOD data | n | AUROC | false positives at 95% | called unknown |\n"
-        "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
-    )
-
-
-def _labels(record: RunRecord) -> str:
-    found = label_issues_table(record, {})
-    if found is None or not found["total"]:
-        return ""
-    counts = " and ".join(f"{part['count']:,} of {part['n']:,} {part['split']} labels" for part in found["counts"])
-    return (
-        f"## Label issues\n\n{counts} may be wrong, by confident learning; many of them can be correct labels of "
-        "misclassified images. `report.html` shows them."
-    )
-
-
-def _sets(record: RunRecord) -> str:
-    sets = prediction_sets(record)
-    if sets is None:
-        return ""
-    return (
-        f"## Prediction sets\n\nA set contains the classes with a probability of at least {sets['least']}, a threshold "
-        f"set on {sets['calibrated_on']:,} validation images for a coverage of {sets['asked']}. "
-        f"Coverage on {sets['n']:,} {record.split} images: {sets['measured']} (95% interval {sets['interval']}), with "
-        f"{sets['size']} classes on average. Coverage is over all classes together; "
-        f"it is lowest for {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). "
-        f"{as_markdown(sets['note'])}."
-    )
-
-
-def _corruptions(record: RunRecord) -> str:
-    table = corruption_table(record)
-    if table is None:
-        return ""
-    heads = " | ".join(str(strength) for strength in table["strengths"])
-    lines = [
-        f"| {as_markdown(row['kind'])} | " + " | ".join(cell["text"] for cell in row["cells"]) + f" | {row['mean']} |"
-        for row in table["rows"]
-    ]
-    return (
-        f"## Corruptions\n\nMean accuracy {table['mean']} (95% interval {table['interval']}) over common "
-        f"corruptions at five strengths, {table['clean']} without, n = {table['n']:,} each. Corruptions after "
-        f"Hendrycks and Dietterich 2019, reimplemented.\n\n| kind | {heads} | mean |\n"
-        f"| --- |{' ---: |' * (len(table['strengths']) + 1)}\n" + "\n".join(lines)
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from thirtytwo.evaluation.sections import Cell, Table
 from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.model_file import BATCH
 from thirtytwo.report.comparison import LEVEL, ComparedRun, Comparison, Group, Pair
@@ -23,25 +23,6 @@ METHODS = (
     "for the number of pairs. The tests compare the trained networks on images of this kind. They do not include seed "
     "variance; that needs several seeds."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text with a note, whether it is the best of its row, and the value to sort by."""
-
-    text: str
-    note: str = ""
-    best: bool = False
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows of cells; the first cell names the row. `words`: cells are text, not numbers."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    words: bool = False
 
 
 def runs_table(found: Comparison) -> Table:
@@ -238,14 +219,6 @@ def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]
         right = answer == int(first.truth[position])
         rows.append((letters, first.classes[answer], right, percent(confidence, 1)))
     return rows
-
-
-def image_name(found: Comparison, position: int) -> str:
-    """The file of an image, or its row."""
-    predictions = found.runs[0].predictions
-    if predictions.files is not None:
-        return predictions.files[position]
-    return f"row {int(predictions.rows[position])}"
 
 
 def _relation(p_value: float) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.errors import require
+from thirtytwo.evaluation.calibration import stored_reliability
+from thirtytwo.evaluation.corruptions import display_name
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.report.sections import display_name, reliability_before
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -73,7 +74,7 @@ def write_figures(record: RunRecord) -> list[Path]:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
     if record.metrics is not None:
         kinds.append(("f1", draw_f1))
-    if record.corruptions is not None:
+    if "corruptions" in record.files:
         kinds.append(("corruptions", draw_corruptions))
     return save_figures(record.run.figures, [(name, partial(draw, record)) for name, draw in kinds])
 
@@ -135,7 +136,8 @@ def draw_confusion(record: RunRecord) -> Any:
 def draw_reliability(record: RunRecord) -> Any:
     """Plot accuracy against confidence with 95 % intervals, and the number of images per bin, before and after."""
     assert record.predictions is not None
-    before, after = reliability_before(record), reliability(record.predictions)
+    before = stored_reliability((record.metrics or {}).get("calibration") or {})
+    after = reliability(record.predictions)
     panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
     figure = empty_figure(4.6 * len(panels), 5.4)
     rows = figure.subplots(
@@ -158,8 +160,7 @@ def draw_reliability(record: RunRecord) -> Any:
 
 def draw_corruptions(record: RunRecord) -> Any:
     """Plot accuracy against strength for each kind of corruption, one panel per family; dotted: no corruption."""
-    assert record.corruptions is not None
-    table = record.corruptions
+    table = record.files["corruptions"]
     strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
     families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
     figure = empty_figure(2.6 * len(families) + 0.6, 3.4)

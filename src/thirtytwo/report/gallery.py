@@ -245,17 +245,12 @@ def most_confident_errors(
                 predicted=predictions.classes[predicted],
                 confidence=float(predictions.probabilities[position, predicted]),
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
-                name=image_name(predictions, position),
+                name=predictions.image_name(position),
                 source=None if image is None else data_uri(image),
                 pixelated=image is not None and max(image.shape[:2]) <= PIXELATED_UP_TO,
             )
         )
     return errors, problem
-
-
-def image_name(predictions: Predictions, position: int) -> str:
-    """The file of an image, or its row where it did not come from a file."""
-    return predictions.files[position] if predictions.files else f"row {int(predictions.rows[position])}"
 
 
 def data_uri(image: npt.NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:

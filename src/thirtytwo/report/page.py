@@ -12,26 +12,17 @@ import numpy as np
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.io import write_text
-from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
+from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
-from thirtytwo.report.sections import (
-    calibration_table,
-    corruption_table,
-    label_issues_table,
-    members_table,
-    prediction_sets,
-    reliability_before,
-    unknown_table,
-)
+from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import duration, interval, percent, quantity
 
 MAX_PAIRS = 12
-CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 METRICS: tuple[tuple[str, str, str], ...] = (
     ("accuracy", "Accuracy", "the most probable class is the true class"),
@@ -111,9 +102,10 @@ def render(
         "passed_on": passed_on,
         "command": record.command_with(record.run.recipe.name if passed_on else str(record.run.recipe)),
         "augmented": [] if samples is None else augmented_rows(samples, record.classes),
-        "label_issues": label_issues_table(
-            record, {record.split: images} | ({"val": val} if record.split != "val" else {})
-        ),
+        "evaluations": [
+            section_context(evaluator.key, evaluator.title, section, record, {"val": val, record.split: images})
+            for evaluator, section in record.sections
+        ],
     }
     return str(environment.get_template("report.html.j2").render(context))
 
@@ -121,7 +113,6 @@ def render(
 def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
     predictions = record.predictions
     errors, problem = most_confident_errors(predictions, images) if predictions is not None else ([], "")
-    before = reliability_before(record)
     return {
         "dataset": record.dataset,
         "recipe_name": record.recipe.name,
@@ -148,14 +139,6 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "wrong": None if predictions is None else int((predictions.predicted != predictions.truth).sum()),
         "mistakes": errors,
         "mistakes_problem": problem,
-        "reliability_before": "" if before is None else reliability_chart(before, "before calibration"),
-        "reliability": "" if predictions is None else reliability_chart(reliability(predictions)),
-        "calibration": calibration_table(record),
-        "ece": (record.metrics or {}).get("ece"),
-        "coverage": [] if predictions is None else _coverage(predictions),
-        "unknown": unknown_table(record),
-        "sets": prediction_sets(record),
-        "corruptions": corruption_table(record),
         "members": members_table(record),
         "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
         "choices": record.environment.get("choices") or [],
@@ -303,25 +286,6 @@ def _pairs(record: RunRecord) -> list[dict[str, Any]]:
         }
         for pair in pairs
     ]
-
-
-def _coverage(predictions: Predictions) -> list[dict[str, str]]:
-    """Coverage and accuracy of predictions with at least each confidence."""
-    right = predictions.predicted == predictions.truth
-    rows = []
-    for least in CONFIDENCES:
-        kept = predictions.confidence >= least
-        count = int(kept.sum())
-        ends = wilson(int(right[kept].sum()), count) if count else None
-        rows.append(
-            {
-                "least": f"{100 * least:.0f}%",
-                "kept": percent(count / len(right), 1),
-                "right": percent(float(right[kept].mean()), 2) if count else "–",
-                "interval": interval(list(ends)) if ends else "",
-            }
-        )
-    return rows
 
 
 def _details(record: RunRecord) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.images.render import for_display
 from thirtytwo.inference.classifier import RUNS
-from thirtytwo.report.gallery import image_name, locate
+from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown, percent
 
@@ -218,7 +218,7 @@ def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
-        "image": image_name(predictions, position),
+        "image": predictions.image_name(position),
         "true": predictions.classes[int(predictions.truth[position])],
         "predicted": predictions.classes[int(predictions.predicted[position])],
         "confidence": float(predictions.confidence[position]),
