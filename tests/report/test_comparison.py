@@ -16,6 +16,7 @@ import pytest
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError, ThirtytwoError
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import mcnemar
 from thirtytwo.report.charts import Row, interval_chart
 from thirtytwo.report.comparison_tables import (
@@ -26,7 +27,6 @@ from thirtytwo.report.comparison_tables import (
     seeds_verdict,
     verdict,
 )
-from thirtytwo.report.page import METRICS
 from thirtytwo.report.seeds import write_summary
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
@@ -132,7 +132,7 @@ def test_verdict_without_significant_difference(finished_run: Maker, tmp_path: P
 
 def test_best_of_each_metric_is_marked(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
-    names = {name: key for key, name, _ in METRICS}
+    names = {metric.name: metric.key for metric in METRICS}
     for row in metrics_table(found).rows:
         values = [cell.value for cell in row[1:] if cell.value is not None]
         best = min(values) if names[row[0].text] in LOWER_IS_BETTER else max(values)

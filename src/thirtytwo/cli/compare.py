@@ -111,14 +111,14 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
     from thirtytwo.text import duration, quantity
 
     low, high = run.metrics["accuracy"]["ci95"]
-    nll, ece = run.figure("nll"), run.figure("ece")
+    nll, ece = run.metric("nll"), run.metric("ece")
     return (
         run.letter,
         run.name,
         percent(run.accuracy),
         f"{percent(low)} to {percent(high)}",
         "" if nll is None else f"{nll['value']:.4f}",
-        "" if ece is None else percent(ece["value"]),
+        "" if ece is None else f"{ece['value']:.4f}",
         quantity(run.parameters),
         quantity(run.flops),
         duration(run.seconds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,37 +17,17 @@ from thirtytwo.text import size as size_text
 if TYPE_CHECKING:
     from thirtytwo.workflows.export import Exported
 
-_METRICS = {
-    "accuracy": "accuracy",
-    "accuracy_tta": "accuracy with test-time augmentation",
-    "top5_accuracy": "top-5 accuracy",
-    "superclass_accuracy": "superclass accuracy",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "nll": "negative log-likelihood",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
-_NOT_PERCENTAGES = ("nll", "brier")
-
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Show the metrics of a metrics.json with their 95 % intervals."""
+    from thirtytwo.evaluation.metrics import METRICS
+
     rows = []
-    for key, label in _METRICS.items():
-        metric = metrics.get(key)
-        if not metric or metric.get("value") is None:
-            continue
-        format_value: Callable[[float], str] = "{:.4f}".format if key in _NOT_PERCENTAGES else percent
-        interval = metric.get("ci95")
-        rows.append(
-            (
-                label,
-                format_value(metric["value"]),
-                " to ".join(format_value(end) for end in interval) if interval else "",
-            )
-        )
+    for metric in METRICS:
+        found = metrics.get(metric.key)
+        if found and found.get("value") is not None:
+            ends = found.get("ci95")
+            rows.append((metric.name, metric.text(found["value"]), " to ".join(map(metric.text, ends)) if ends else ""))
     show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
 
 

@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
-from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability, wilson
+from thirtytwo.evaluation.metrics import (
+    DIVERGED,
+    Reliability,
+    check_finite,
+    check_labels,
+    confidence_metrics,
+    reliability,
+    wilson,
+)
 from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions
@@ -38,7 +46,7 @@ class Calibration:
     def logits(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Logits `(N, C)` of the network minus the curvature term; the output `logits` of `model.onnx`."""
         checked = _validate_logits(raw)
-        return checked - self.curvature * _log_softmax(checked, 1.0) ** 2 if self.curvature else checked
+        return checked - self.curvature * log_softmax(checked, 1.0) ** 2 if self.curvature else checked
 
     def probabilities(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probabilities `(N, C)` of the network's logits; rows sum to 1."""
@@ -56,13 +64,7 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.f
     Raises:
         DataError: logits are not finite, or the temperature is not above 0.
     """
-    return np.asarray(np.exp(_log_softmax(_validate_logits(logits), temperature)))
-
-
-def negative_log_likelihood(logits: npt.ArrayLike, labels: npt.ArrayLike, temperature: float = 1.0) -> float:
-    """Mean negative log likelihood of `labels` `(N,)` in nats, with `logits` `(N, C)` divided by `temperature`."""
-    checked, truth = _validate(logits, labels)
-    return float(-_log_softmax(checked, temperature)[np.arange(len(truth)), truth].mean())
+    return np.asarray(np.exp(log_softmax(_validate_logits(logits), temperature)))
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -88,7 +90,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     def loss(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
         scaled = checked * inverse  # (N, C)
-        return float((_log_sum_exp(scaled) - target * inverse).mean())
+        return float((log_sum_exp(scaled) - target * inverse).mean())
 
     low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
     found = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
@@ -111,14 +113,14 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     checked, truth = _validate(logits, labels)
     temperature = fit_temperature(checked, truth)
     optimize = require("scipy.optimize", "train")
-    logs = _log_softmax(checked, 1.0)
+    logs = log_softmax(checked, 1.0)
     squares = logs**2
     target_values, target_squares = _smoothed_target_values(checked, truth), _smoothed_target_values(squares, truth)
 
     def loss(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         inverse, scaled_curvature = values  # 1 / T and curvature / T
         scaled = checked * inverse - squares * scaled_curvature  # (N, C)
-        total = _log_sum_exp(scaled)
+        total = log_sum_exp(scaled)
         softmaxed = np.exp(scaled - total[:, None])
         slope = [(softmaxed * checked).sum(axis=1) - target_values, target_squares - (softmaxed * squares).sum(axis=1)]
         value = total - target_values * inverse + target_squares * scaled_curvature
@@ -142,12 +144,18 @@ def _smoothed_target_values(values: npt.NDArray[np.float64], truth: npt.NDArray[
     return np.asarray((1.0 - weight) * values[np.arange(count), truth] + weight * values.mean(axis=1))
 
 
-def _log_sum_exp(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    top = scaled.max(axis=1)
-    return np.asarray(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)))
+def log_sum_exp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logarithm of the sum of exponentials of each row `(N, C)`, `(N,)`, without overflow."""
+    top = values.max(axis=1)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
 
 
-def _log_softmax(logits: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+def log_softmax(logits: npt.NDArray[np.float64], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Logarithm of the softmax of `logits` `(N, C)` divided by `temperature`.
+
+    Raises:
+        DataError: the temperature is not above 0.
+    """
     if not (math.isfinite(temperature) and temperature > 0):
         raise DataError(f"A temperature must be a number above 0; found {temperature}.")
     scaled = (logits - logits.max(axis=1, keepdims=True)) / temperature
@@ -163,8 +171,7 @@ def _validate(logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray
         )
     if not len(truth):
         raise DataError("There are no validation images to calibrate on.", "Raise data.val_fraction in the recipe.")
-    if truth.min() < 0 or truth.max() >= checked.shape[1]:
-        raise DataError(f"Labels must lie between 0 and {checked.shape[1] - 1}; found {truth.min()} to {truth.max()}.")
+    check_labels(truth, checked.shape[1], "Labels")
     return checked, truth.astype(np.int64)
 
 
@@ -172,13 +179,7 @@ def _validate_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     checked = np.asarray(logits, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[1] < 1:
         raise DataError(f"Logits must have the shape (N, C); found {checked.shape}.")
-    bad = ~np.isfinite(checked).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(checked)} rows of logits contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(checked, "logits", DIVERGED)
     return checked
 
 

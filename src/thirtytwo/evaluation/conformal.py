@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import Z95, wilson
+from thirtytwo.evaluation.metrics import DIVERGED, Z95, check_finite, wilson
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import SPACE, interval, percent
@@ -121,13 +121,7 @@ def _true_class_probabilities(predictions: Predictions) -> npt.NDArray[np.float3
     """Validate `predictions` and return the probability of the true class, `(N,)`."""
     if not len(predictions.truth):
         raise DataError("There are no images to build prediction sets from.", "Raise data.val_fraction in the recipe.")
-    bad = np.asarray(~np.isfinite(predictions.probabilities).all(axis=1))
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(bad)} rows of probabilities contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(predictions.probabilities, "probabilities", DIVERGED)
     return np.asarray(predictions.probabilities[np.arange(len(predictions.truth)), predictions.truth])
 
 

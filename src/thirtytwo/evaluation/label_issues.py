@@ -75,20 +75,12 @@ class LabelIssuesEvaluator(Evaluator):
     def read(self, results: Results) -> Mapping[str, Any] | None:
         """Label issues of each split of which there are predictions; None where there is no such split."""
         splits = [
-            {
-                "split": split,
-                "name": results.split_names.get(split, split),
-                "predictions": predictions,
-                "issues": find_label_issues(predictions),
-            }
-            for split, predictions in results.predictions.items()
-            if len(predictions.classes) > 1 and len(predictions.truth)
+            {"split": split, "name": results.split_names.get(split, split), "predictions": given}
+            | {"issues": find_label_issues(given)}
+            for split, given in results.predictions.items()
+            if len(given.classes) > 1 and len(given.truth)
         ]
-        return (
-            {"splits": [part | {"issues": find_label_issues(part["predictions"])} for part in splits]}
-            if splits
-            else None
-        )
+        return {"splits": splits} if splits else None
 
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
         """Number of issues by split, and a list of them, the lowest label quality first."""

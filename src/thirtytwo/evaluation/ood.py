@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, RunError, require
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.metrics import DIVERGED, check_finite, wilson
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo
@@ -65,9 +65,9 @@ def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
     Raises:
         DataError: there are no scores of one kind, or NaN.
     """
-    above, below = _validate_scores(known, "known"), np.sort(_validate_scores(unknown, "unknown"))
-    less, up_to = np.searchsorted(below, above, "left"), np.searchsorted(below, above, "right")
-    return float((less + up_to).sum() / 2.0 / (len(above) * len(below)))
+    above, below = _validate_scores(known, "known"), _validate_scores(unknown, "unknown")
+    labels = np.repeat([1, 0], [len(above), len(below)])
+    return float(require("sklearn.metrics", "train").roc_auc_score(labels, np.concatenate([above, below])))
 
 
 def fpr_at_tpr(known: npt.ArrayLike, unknown: npt.ArrayLike, tpr: float = 0.95) -> float:
@@ -113,13 +113,7 @@ def _validate(values: npt.ArrayLike, what: str) -> Floats:
     checked = np.asarray(values, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[1] < 1:
         raise DataError(f"The {what} must have the shape (N, columns); found {checked.shape}.")
-    bad = ~np.isfinite(checked).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(checked)} rows of {what} contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(checked, what, DIVERGED)
     return checked
 
 

@@ -6,26 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.io import write_text
-from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.sections import members_table, section_markdown
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-HUB_METRICS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "accuracy", "Accuracy"),
-    ("accuracy_tta", "accuracy", "Accuracy with test-time augmentation"),
-    ("top5_accuracy", "accuracy", "Top-5 accuracy"),
-    ("macro_precision", "precision", "Macro precision"),
-    ("macro_recall", "recall", "Macro recall"),
-    ("macro_f1", "f1", "Macro F1"),
-    ("nll", "nll", "Negative log-likelihood"),
-    ("brier", "brier_score", "Brier score"),
-    ("ece", "expected_calibration_error", "Expected calibration error"),
-)
-"""Key in metrics.json, metric type of the hub, and displayed name."""
 
 
 def write_card(run: RunDir) -> Path:
@@ -67,9 +55,9 @@ def front_matter(record: RunRecord) -> dict[str, Any]:
     if hub_name:
         front["datasets"] = [hub_name]
     results = [
-        {"type": kind, "name": name, "value": round(record.metrics[key]["value"], 6)}
-        for key, kind, name in HUB_METRICS
-        if record.metrics is not None and record.metrics.get(key) is not None
+        {"type": metric.hub_type, "name": metric.name, "value": round(record.metrics[metric.key]["value"], 6)}
+        for metric in METRICS
+        if metric.hub_type and record.metrics is not None and record.metrics.get(metric.key) is not None
     ]
     if results:
         front["metrics"] = list(dict.fromkeys(result["type"] for result in results))
@@ -122,11 +110,10 @@ def _metrics(record: RunRecord) -> str:
     if record.metrics is None:
         return "## Metrics\n\nNone: this run was not evaluated."
     metrics = record.metrics
-    rows = [(name, metrics[key], key not in NOT_SHARES) for key, name, _ in METRICS if metrics.get(key)]
     lines = [
-        f"| {name} | {percent(metric['value']) if share else format(metric['value'], '.4f')} | "
-        f"{interval(metric['ci95'], as_percent=share, digits=2 if share else 4)} |"
-        for name, metric, share in rows
+        f"| {metric.name} | {metric.text(found['value'])} | {metric.interval(found['ci95'])} |"
+        for metric in METRICS
+        if (found := metrics.get(metric.key))
     ]
     evaluations = int(metrics.get("test_evaluations") or 0)
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]

@@ -12,7 +12,7 @@ import numpy as np
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import confusion_matrix, wilson
+from thirtytwo.evaluation.metrics import METRICS, confusion_matrix, wilson
 from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.figures import write_figures
@@ -23,30 +23,6 @@ from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import duration, interval, percent, quantity
 
 MAX_PAIRS = 12
-
-METRICS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "Accuracy", "the most probable class is the true class"),
-    ("accuracy_tta", "Accuracy with test-time augmentation", "probabilities averaged over mirrored and shifted views"),
-    ("top5_accuracy", "Top-5 accuracy", "the true class is among the five most probable classes"),
-    ("superclass_accuracy", "Superclass accuracy", "the predicted class belongs to the true superclass"),
-    (
-        "mistake_severity",
-        "Errors within the superclass",
-        "share of misclassified images predicted within the true superclass",
-    ),
-    (
-        "macro_precision",
-        "Macro precision",
-        "mean over classes of precision: share of the images predicted as a class that belong to it",
-    ),
-    ("macro_recall", "Macro recall", "mean over classes of recall: share of a class's images predicted as that class"),
-    ("macro_f1", "Macro F1", "mean over classes of F1: harmonic mean of precision and recall"),
-    ("nll", "Negative log-likelihood", "in nats; 0 is perfect, lower is better"),
-    ("brier", "Brier score", "squared error of the probabilities, 0 to 2; lower is better"),
-    ("ece", "Expected calibration error", "mean difference between confidence and accuracy; lower is better"),
-)
-"""Key in metrics.json, name, and description in one line."""
-NOT_SHARES = frozenset({"nll", "brier", "ece"})
 
 
 def write_page(
@@ -225,14 +201,12 @@ def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     if metrics is None:
         return []
     rows = []
-    for key, name, meaning in METRICS:
-        metric = metrics.get(key)
-        if metric is None:
+    for metric in METRICS:
+        found = metrics.get(metric.key)
+        if found is None:
             continue
-        share = key not in NOT_SHARES
-        value = percent(metric["value"]) if share else f"{metric['value']:.4f}"
-        ends = interval(metric["ci95"], as_percent=share, digits=None if share else 4)
-        rows.append({"name": name, "value": value, "interval": ends, "meaning": meaning})
+        value, ends = metric.text(found["value"]), metric.interval(found["ci95"])
+        rows.append({"name": metric.name, "value": value, "interval": ends, "meaning": metric.meaning})
     return rows
 
 
