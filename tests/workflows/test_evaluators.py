@@ -20,11 +20,11 @@ from thirtytwo.workflows.train import train
 
 
 class Confident(Evaluator):
-    key, title = "confident", "Confident <images>"
-    options = (Option("confident", float, None, "Also count images with this confidence.", "SHARE"),)
+    key, title = "sixth", "Confident <images>"
+    options = (Option("sixth", float, None, "Also count images with this confidence.", "SHARE"),)
 
     def measure(self, context: Context) -> dict[str, Any]:
-        return {"count": int((context.predictions.confidence >= context.options["confident"]).sum())}
+        return {"count": int((context.predictions.confidence >= context.options["sixth"]).sum())}
 
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
         return Section(
@@ -52,27 +52,27 @@ def test_a_sixth_evaluator_appears_everywhere(
 ) -> None:
     run = RunDir(Path(shutil.copytree(trained, tmp_path / "run")))
     assert run_command(["evaluate", "--help"]) == 0
-    assert "--confident" in capsys.readouterr().out
-    assert run_command(["evaluate", str(run.path), "--confident", "0", "--device", "cpu"]) == 0
+    assert "--sixth" in capsys.readouterr().out
+    assert run_command(["evaluate", str(run.path), "--sixth", "0", "--device", "cpu"]) == 0
     assert "sure" in capsys.readouterr().out
     metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
-    assert metrics["confident"] == {"count": metrics["n"]}
+    assert metrics["sixth"] == {"count": metrics["n"]}
     page, card = run.report.read_text(encoding="utf-8"), run.card.read_text(encoding="utf-8")
-    assert 'href="#confident"' in page
+    assert 'href="#sixth"' in page
     assert "Confident &lt;images&gt;" in page
     assert "Confident &lt;images&gt;" in card
     assert r"\*sure\*" in card
     evaluate(run.path, device="cpu", show=False)
-    assert run.read_json(run.metrics)["confident"] == metrics["confident"], "kept where it is not measured again"
+    assert run.read_json(run.metrics)["sixth"] == metrics["sixth"], "kept where it is not measured again"
 
 
 def test_unknown_options_are_refused(trained: Path) -> None:
     with pytest.raises(TypeError):
-        evaluate(trained, confident=0.5, device="cpu", show=False)
+        evaluate(trained, no_such_option=0.5, device="cpu", show=False)
 
 
 def test_evaluators_of_thirtytwo() -> None:
-    assert [(one.key, one.default, one.store) for one in evaluators()] == [
+    assert [(one.key, one.default, one.store) for one in evaluators()][:5] == [
         ("calibration", True, "metrics"),
         ("conformal", False, "metrics"),
         ("unknown", True, "metrics"),

@@ -19,6 +19,7 @@ from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
 from thirtytwo.report.sections import members_table, section_context
+from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import duration, interval, percent, quantity
 
@@ -88,7 +89,6 @@ def render(
 
 def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
     predictions = record.predictions
-    errors, problem = most_confident_errors(predictions, images) if predictions is not None else ([], "")
     return {
         "dataset": record.dataset,
         "recipe_name": record.recipe.name,
@@ -106,16 +106,39 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "per_class": _class_rows(record),
         "superclasses": len(set(record.superclasses.values())),
         "severity": _severity(record.metrics),
-        "confusion": ""
-        if predictions is None
-        else confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
-        "group_confusion": "" if predictions is None else _group_confusion(predictions, record.superclasses),
-        "album": None if predictions is None else _album(make_album(predictions, images, record.superclasses)),
         "pairs": _pairs(record),
-        "wrong": None if predictions is None else int((predictions.predicted != predictions.truth).sum()),
+        **(_of_predictions(record, predictions, images) if predictions is not None else _WITHOUT_PREDICTIONS),
+        "members": members_table(record),
+        **_reproduce(record),
+    }
+
+
+_WITHOUT_PREDICTIONS = {
+    "confusion": "",
+    "group_confusion": "",
+    "album": None,
+    "wrong": None,
+    "mistakes": [],
+    "mistakes_problem": "",
+}
+
+
+def _of_predictions(record: RunRecord, predictions: Predictions, images: ImageSet | None) -> dict[str, Any]:
+    """Confusion matrices, images and errors."""
+    errors, problem = most_confident_errors(predictions, images)
+    return {
+        "confusion": confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
+        "group_confusion": _group_confusion(predictions, record.superclasses),
+        "album": _album(make_album(predictions, images, record.superclasses)),
+        "wrong": int((predictions.predicted != predictions.truth).sum()),
         "mistakes": errors,
         "mistakes_problem": problem,
-        "members": members_table(record),
+    }
+
+
+def _reproduce(record: RunRecord) -> dict[str, Any]:
+    """Commands, choices and settings of the run."""
+    return {
         "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
         "choices": record.environment.get("choices") or [],
         "made_of": _details(record),
@@ -211,18 +234,18 @@ def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> list[str]:
-    def points(column: str) -> list[tuple[float, float]]:
-        return [(row.get("epoch", number), row[column]) for number, row in enumerate(history, 1) if column in row]
-
     charts = [
         line_chart(
             title,
-            [Line("training", "train", points(f"train_{what}")), Line("validation", "val", points(f"val_{what}"))],
+            [
+                Line("training", "train", history_series(history, f"train_{what}")),
+                Line("validation", "val", history_series(history, f"val_{what}")),
+            ],
             as_percent=what == "accuracy",
         )
-        for what, title in (("accuracy", "Accuracy"), ("loss", "Loss"))
+        for what, title in CURVES
     ]
-    charts.append(line_chart("Learning rate", [Line("", "train", points("lr"))]))
+    charts.append(line_chart("Learning rate", [Line("", "train", history_series(history, "lr"))]))
     return [chart for chart in charts if chart]
 
 
