@@ -11,16 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
+from thirtytwo.evaluation.checks import DIVERGED, check_finite, check_labels
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
-from thirtytwo.evaluation.metrics import (
-    DIVERGED,
-    Reliability,
-    check_finite,
-    check_labels,
-    confidence_metrics,
-    reliability,
-    wilson,
-)
+from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability, wilson
 from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions

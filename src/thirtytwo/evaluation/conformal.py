@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, RunError
+from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import DIVERGED, Z95, check_finite, wilson
+from thirtytwo.evaluation.metrics import Z95, wilson
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import SPACE, interval, percent
@@ -169,47 +170,50 @@ class ConformalEvaluator(Evaluator):
 
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
         """Requested and measured coverage, and set sizes."""
-        asked, sizes, weakest = _exact_percent(record["coverage"]), record["mean_size"], record["least_covered"]
-        measured, count = record["measured"], record["n"]
-        chosen = ", ".join(["temperature and curvature", *(record.get("validation_chose") or ())])
-        rows = (
-            (Cell("Requested coverage"), Cell(asked)),
-            (
-                Cell("Measured coverage"),
-                Cell(percent(measured["value"]), f"{interval(measured['ci95'])}, n = {count:,}"),
-            ),
-            (
-                Cell("Mean set size"),
-                Cell(f"{sizes['value']:.2f}", interval(sizes["ci95"], as_percent=False, digits=2)),
-            ),
-            (Cell(f"Lowest class coverage: {weakest['class']}"), Cell(percent(weakest["coverage"], 1))),
-        )
         counts = tuple(
-            (Cell(size), Cell(f"{images:,}"), Cell(percent(images / count, 1))) for size, images in _set_sizes(record)
+            (Cell(size), Cell(f"{images:,}"), Cell(percent(images / record["n"], 1)))
+            for size, images in _set_sizes(record)
         )
         return Section(
-            sentences=(
-                (
-                    "A prediction set contains every class with a probability of at least "
-                    f"{percent(record['least_probability'], 1)}."
-                ),
-                (
-                    f"This threshold is set on {record['calibrated_on']:,} validation images so that sets contain the "
-                    f"true class with probability {asked}."
-                ),
-                "An empty set means that no class is likely enough.",
-                (
-                    "The requested coverage is guaranteed only for validation images used for nothing else; "
-                    f"these were also used to choose {chosen}."
-                ),
-                f"Rely on the coverage measured on {split}, with its interval.",
-                "Coverage is over all classes together, not for each class.",
-            ),
-            tables=(
-                Table(("Prediction sets", "Value"), rows),
-                Table(("Set size", "Images", "Share"), counts),
-            ),
+            sentences=_sentences(record, split),
+            tables=(_coverage_table(record), Table(("Set size", "Images", "Share"), counts)),
         )
+
+
+def _sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
+    asked, least = _exact_percent(record["coverage"]), percent(record["least_probability"], 1)
+    chosen = ", ".join(["temperature and curvature", *(record.get("validation_chose") or ())])
+    threshold = (
+        f"This threshold is set on {record['calibrated_on']:,} validation images so that sets contain the true class "
+        f"with probability {asked}."
+    )
+    guarantee = (
+        "The requested coverage is guaranteed only for validation images that were used for nothing else; these were "
+        f"also used to choose {chosen}."
+    )
+    return (
+        f"A prediction set contains every class with a probability of at least {least}.",
+        threshold,
+        "An empty set means that no class is likely enough.",
+        guarantee,
+        f"Rely on the coverage measured on {split}, with its interval.",
+        "Coverage is over all classes together, not for each class.",
+    )
+
+
+def _coverage_table(record: Mapping[str, Any]) -> Table:
+    measured, sizes, weakest = record["measured"], record["mean_size"], record["least_covered"]
+    ends = interval(sizes["ci95"], as_percent=False, digits=2)
+    rows = (
+        (Cell("Requested coverage"), Cell(_exact_percent(record["coverage"]))),
+        (
+            Cell("Measured coverage"),
+            Cell(percent(measured["value"]), f"{interval(measured['ci95'])}, n = {record['n']:,}"),
+        ),
+        (Cell("Mean set size"), Cell(f"{sizes['value']:.2f}", ends)),
+        (Cell(f"Lowest class coverage: {weakest['class']}"), Cell(percent(weakest["coverage"], 1))),
+    )
+    return Table(("Prediction sets", "Value"), rows)
 
 
 def _exact_percent(share: float) -> str:

@@ -93,41 +93,45 @@ def measure_corruptions(
         raise DataError("There are no images to corrupt.", "Choose another split with --split.")
     chosen = list(names) if names is not None else corruption_names()
     clean = _is_correct(dataset, dataset.images, logits, "no corruption")
-    kinds, all_correct = [], []
+    correct: dict[str, list[npt.NDArray[np.bool_]]] = {}
     for number, name in enumerate(chosen, start=1):
         if tell:
             tell(f"corruption {number} of {len(chosen)}: {name.replace('_', ' ')}")
-        correct = [
+        correct[name] = [
             _is_correct(dataset, corrupt(dataset.images, name, strength, seed), logits, f"{name} {strength}")
             for strength in STRENGTHS
         ]
-        all_correct += correct
-        kinds.append(
-            {
-                "kind": name,
-                "family": CORRUPTIONS.get(name).family,
-                "accuracy": [_accuracy(right) for right in correct],
-                "mean": float(np.mean(correct)),
-            }
-        )
-    per_image = np.mean(all_correct, axis=0)  # (N,)
-    mean = float(per_image.mean())
-    error = float(per_image.std(ddof=1)) / math.sqrt(len(per_image)) if len(per_image) > 1 else 1.0
+    kinds = [_kind_record(name, answers) for name, answers in correct.items()]
     return {
         "n": len(dataset),
         "seed": seed,
         "strengths": list(STRENGTHS),
         "clean_accuracy": _accuracy(clean),
-        "mean_corruption_accuracy": {
-            "value": mean,
-            "ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)],
-        },
+        "mean_corruption_accuracy": _mean_with_interval([one for answers in correct.values() for one in answers]),
         "families": {
             family: float(np.mean([kind["mean"] for kind in kinds if kind["family"] == family]))
             for family in dict.fromkeys(str(kind["family"]) for kind in kinds)
         },
         "kinds": kinds,
     }
+
+
+def _kind_record(name: str, correct: list[npt.NDArray[np.bool_]]) -> dict[str, Any]:
+    """Accuracy under one corruption; `correct` `(N,)` for each strength."""
+    return {
+        "kind": name,
+        "family": CORRUPTIONS.get(name).family,
+        "accuracy": [_accuracy(right) for right in correct],
+        "mean": float(np.mean(correct)),
+    }
+
+
+def _mean_with_interval(correct: list[npt.NDArray[np.bool_]]) -> dict[str, Any]:
+    """Mean accuracy over all conditions, with an image's mean as one observation."""
+    per_image = np.mean(correct, axis=0)  # (N,)
+    mean = float(per_image.mean())
+    error = float(per_image.std(ddof=1)) / math.sqrt(len(per_image)) if len(per_image) > 1 else 1.0
+    return {"value": mean, "ci95": [max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)]}
 
 
 def _is_correct(

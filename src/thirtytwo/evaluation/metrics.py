@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError
+from thirtytwo.evaluation.checks import check_predictions
+from thirtytwo.evaluation.resampling import resampled_rows, tally
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import interval, percent
 
@@ -18,11 +20,9 @@ Z95 = 1.959963984540054
 TOP = 5
 LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 """Lower bound of probabilities before the logarithm, as in scikit-learn for float32."""
-_CHUNK = 2_000_000
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-DIVERGED = "The training diverged; lower the learning rate."
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ METRICS: tuple[Metric, ...] = (
         hub_type="accuracy",
     ),
     Metric(
-        "top5_accuracy",
-        "Top-5 accuracy",
-        "the true class is among the five most probable classes",
-        hub_type="accuracy",
+        "top5_accuracy", "Top-5 accuracy", "the true class is among the five most probable classes", hub_type="accuracy"
     ),
     Metric("superclass_accuracy", "Superclass accuracy", "the predicted class belongs to the true superclass"),
     Metric(
@@ -80,12 +77,7 @@ METRICS: tuple[Metric, ...] = (
         "mean over classes of recall: share of a class's images predicted as that class",
         hub_type="recall",
     ),
-    Metric(
-        "macro_f1",
-        "Macro F1",
-        "mean over classes of F1: harmonic mean of precision and recall",
-        hub_type="f1",
-    ),
+    Metric("macro_f1", "Macro F1", "mean over classes of F1: harmonic mean of precision and recall", hub_type="f1"),
     Metric("nll", "Negative log-likelihood", "in nats; 0 is perfect, lower is better", False, True, "nll"),
     Metric(
         "brier",
@@ -265,7 +257,7 @@ def confidence_metrics(
     check_predictions(predictions, "predictions")
     images = _per_image(predictions, bins)
     means, errors = [], []
-    for rows in _resampled_rows(len(images.truth), resamples, seed):
+    for rows in resampled_rows(len(images.truth), resamples, seed):
         means.append(images.nll[rows].mean(axis=1))
         errors.append(_resampled_ece(images, rows, bins))
     return {
@@ -319,9 +311,9 @@ def _bootstrap(images: _PerImage, width: int, bins: int, resamples: int, seed: i
     """Bootstrap values of each metric, `(R,)`; each resample has the size of the data."""
     hit_class = np.where(images.predicted == images.truth, images.truth, width)  # (N,); errors go to an extra class
     parts: list[dict[str, Floats]] = []
-    for rows in _resampled_rows(len(images.truth), resamples, seed):
-        support, predicted_counts = _tally(images.truth, rows, width), _tally(images.predicted, rows, width)
-        precision, recall, f1 = _class_scores(support, predicted_counts, _tally(hit_class, rows, width + 1)[:, :width])
+    for rows in resampled_rows(len(images.truth), resamples, seed):
+        support, predicted_counts = tally(images.truth, rows, width), tally(images.predicted, rows, width)
+        precision, recall, f1 = _class_scores(support, predicted_counts, tally(hit_class, rows, width + 1)[:, :width])
         classes = ((support + predicted_counts) > 0).sum(axis=1)
         parts.append(
             {
@@ -336,24 +328,9 @@ def _bootstrap(images: _PerImage, width: int, bins: int, resamples: int, seed: i
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _resampled_rows(count: int, resamples: int, seed: int) -> Iterator[Ints]:
-    """Random rows with replacement, `(R, N)`, in chunks that fit in memory."""
-    random = np.random.default_rng(seed)
-    for start in range(0, resamples, step := max(1, _CHUNK // count)):
-        yield random.integers(0, count, size=(min(step, resamples - start), count))
-
-
 def _resampled_ece(images: _PerImage, rows: Ints, bins: int) -> Floats:
     gap = images.confidence - (images.predicted == images.truth)
-    return np.asarray(np.abs(_tally(images.bin_index, rows, bins, gap)).sum(axis=1) / len(gap))
-
-
-def _tally(groups: Ints, rows: Ints, size: int, weights: Floats | None = None) -> Floats:
-    """Count, or sum of `weights`, per group and per resample `rows` `(R, N)`: `(R, size)`."""
-    draws = len(rows)
-    cells = (groups[rows] + size * np.arange(draws)[:, None]).ravel()
-    resampled = None if weights is None else weights[rows].ravel()
-    return np.bincount(cells, weights=resampled, minlength=size * draws).reshape(draws, size).astype(np.float64)
+    return np.asarray(np.abs(tally(images.bin_index, rows, bins, gap)).sum(axis=1) / len(gap))
 
 
 def _class_scores(
@@ -428,69 +405,3 @@ def _proportion(successes: int, count: int) -> dict[str, Any]:
 def _with_interval(value: float, resampled: Floats) -> dict[str, Any]:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return {"value": value, "ci95": [min(float(low), value), max(float(high), value)]}
-
-
-def check_finite(values: npt.NDArray[np.floating[Any]], what: str, fix: str = "", numbers: Ints | None = None) -> None:
-    """Check that values `(N, ...)` are finite.
-
-    Args:
-        values: one row for each image.
-        what: name of the rows in the message, such as `probabilities`.
-        fix: how to fix it.
-        numbers: number of each row in the message; by default its position.
-
-    Raises:
-        DataError: a row contains NaN or infinity.
-    """
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        first = int(bad.argmax())
-        raise DataError(
-            f"{int(bad.sum())} of {len(values)} rows of {what} contain NaN or infinity "
-            f"(first: row {first if numbers is None else int(numbers[first])}).",
-            fix,
-        )
-
-
-def check_labels(truth: Ints, width: int, what: str = "True classes") -> None:
-    """Check that labels `(N,)` lie between 0 and `width` - 1.
-
-    Raises:
-        DataError: one does not.
-    """
-    if len(truth) and (truth.min() < 0 or truth.max() >= width):
-        raise DataError(f"{what} must lie between 0 and {width - 1}; found {truth.min()} to {truth.max()}.")
-
-
-def check_shape(predictions: Predictions, what: str) -> None:
-    """Check that there are images, and one row of probabilities for each of them.
-
-    Raises:
-        DataError: there are none, or the shapes do not match.
-    """
-    expected = len(predictions.truth), len(predictions.classes)
-    if not expected[0]:
-        raise DataError(f"The {what} contain no images, so there is nothing to evaluate.")
-    if predictions.probabilities.shape != expected or len(predictions.rows) != expected[0]:
-        raise DataError(
-            f"The {what} must have the shape {expected}, images × classes; found {predictions.probabilities.shape} and "
-            f"{len(predictions.rows)} rows."
-        )
-
-
-def check_predictions(predictions: Predictions, what: str) -> None:
-    """Check predictions completely: shapes, labels, and finite probabilities that sum to 1.
-
-    Raises:
-        DataError: a check fails; `what` names the predictions.
-    """
-    check_shape(predictions, what)
-    probabilities = predictions.probabilities
-    check_labels(predictions.truth, len(predictions.classes))
-    check_finite(probabilities, f"the {what}")
-    totals = probabilities.sum(axis=1, dtype=np.float64)
-    if probabilities.min() < 0 or np.abs(totals - 1.0).max() > 1e-3:
-        raise DataError(
-            f"Each row of the {what} must be at least 0 and sum to 1; "
-            f"found a minimum of {probabilities.min():.4g} and sums from {totals.min():.4g} to {totals.max():.4g}."
-        )

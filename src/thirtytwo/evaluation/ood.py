@@ -16,8 +16,9 @@ import numpy.typing as npt
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, RunError, require
+from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import DIVERGED, check_finite, wilson
+from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
-from thirtytwo.evaluation.metrics import check_finite, check_shape
+from thirtytwo.evaluation.checks import check_finite, check_shape
 from thirtytwo.rundir import Predictions
 
 RESAMPLES = 10_000

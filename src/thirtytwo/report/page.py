@@ -113,7 +113,7 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
     }
 
 
-_WITHOUT_PREDICTIONS = {
+_WITHOUT_PREDICTIONS: dict[str, Any] = {
     "confusion": "",
     "group_confusion": "",
     "album": None,
