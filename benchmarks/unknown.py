@@ -25,16 +25,15 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thirtytwo.data.split import limit
+from thirtytwo.evaluation.calibration import log_sum_exp, softmax
 from thirtytwo.evaluation.ood import (
     FALSE_ALARM_RATE,
-    LOGIT_SCORES,
     OodSet,
     auroc,
     class_mean,
     class_means,
     false_alarms,
     measure_unknown,
-    nearest,
     ood_sets,
     threshold_at,
 )
@@ -55,6 +54,41 @@ NEAREST = ((2_000, 5), (10_000, 10))
 Pixels = npt.NDArray[np.uint8]
 Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 Score = Callable[[Outputs], npt.NDArray[np.float64]]
+
+
+def max_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Maximum softmax probability (Hendrycks and Gimpel 2017, arXiv 1610.02136); logits `(N, C)` → `(N,)`."""
+    return np.asarray(softmax(logits).max(axis=1))
+
+
+def max_logit(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Maximum logit (Hendrycks et al. 2022, arXiv 1911.11132); logits `(N, C)` → `(N,)`."""
+    return logits.max(axis=1).astype(np.float64)
+
+
+def energy(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Negative free energy log Σ exp(logit) (Liu et al. 2020, arXiv 2010.03759); logits `(N, C)` → `(N,)`."""
+    return log_sum_exp(logits.astype(np.float64))
+
+
+LOGIT_SCORES = {"max_softmax": max_softmax, "max_logit": max_logit, "energy": energy}
+"""Scores computed from logits alone."""
+
+
+def nearest(features: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float64]:
+    """Negative distance to the k-th nearest training image (Sun et al. 2022, arXiv 2204.06507).
+
+    `features` `(N, D)` and those of training images, `bank` `(M, D)`, are normalized to length 1; the scores `(N,)` are
+    -2 to 0.
+    """
+    queries, known = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (features, bank)
+    )
+    found = []
+    for start in range(0, len(queries), 1000):
+        similarity = queries[start : start + 1000] @ known.T  # (n, M); 2 - 2 similarity is the squared distance
+        found.append(np.partition(similarity, len(known) - k, axis=1)[:, len(known) - k])
+    return np.asarray(-np.sqrt(np.maximum(2.0 - 2.0 * np.concatenate(found).astype(np.float64), 0.0)))
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 
 from thirtytwo.data.run_data import RunData, load_run_data
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.calibration import calibration_record
+from thirtytwo.evaluation.calibration import calibration_of, calibration_record
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_false_alarms
 from thirtytwo.export.onnx import rewrite_info
@@ -39,7 +39,6 @@ from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.workflows.finish import calibration_of
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation
 

@@ -136,9 +136,9 @@ class RunDir:
         """Metrics on other data (`metrics-<data>-<split>.json`)."""
         return self.path / f"metrics-{name}.json"
 
-    def corruptions_on(self, name: str) -> Path:
-        """Accuracy under corruptions: `corruptions.json` of the run's test split, or a file for other data by name."""
-        return self.corruptions if name == "test" else self.path / f"corruptions-{name}.json"
+    def evaluation_on(self, key: str, name: str) -> Path:
+        """What one evaluator measured: `<key>.json` for the run's test split, or a file for other data by name."""
+        return self.path / (f"{key}.json" if name == "test" else f"{key}-{name}.json")
 
     @classmethod
     def create(cls, path: Path) -> RunDir:

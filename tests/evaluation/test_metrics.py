@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
+from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DataError
-from thirtytwo.evaluation.metrics import compute_metrics, confidence_metrics, confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import METRICS as TABLE
+from thirtytwo.evaluation.metrics import (
+    compute_metrics,
+    confidence_metrics,
+    confusion_matrix,
+    metric_of,
+    reliability,
+    wilson,
+)
 from thirtytwo.rundir import Predictions
 
 KEYS = [
@@ -252,3 +262,21 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
 def test_invalid_input_raises(truth, probabilities, more, message):
     with pytest.raises(DataError, match=message):
         scored(predictions(truth, probabilities), **more)
+
+
+def test_table_of_metrics_is_that_of_the_file():
+    found = scored(drawn(40, 7), superclasses={f"class {index}": str(index % 2) for index in range(7)})
+    measured = [key for key, value in found.items() if isinstance(value, dict)]
+    assert {metric.key for metric in TABLE} == {*measured, "accuracy_tta"}
+
+
+def test_every_monitor_of_a_recipe_has_a_metric():
+    assert [f"val_{metric_of(monitor).key}" for monitor in MONITORS] == list(MONITORS)
+    assert [monitor for monitor in MONITORS if metric_of(monitor).lower_is_better] == ["val_loss"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 50, 1000])
+def test_wilson_agrees_with_scipy(count):
+    for successes in {0, 1, count // 3, count // 2, count - 1, count}:
+        expected = binomtest(successes, count).proportion_ci(method="wilson")
+        assert wilson(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -16,17 +16,16 @@ import pytest
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import DataError, ModelFileError, OutputError, RunError, ThirtytwoError
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import mcnemar
 from thirtytwo.report.charts import Row, interval_chart
 from thirtytwo.report.comparison_tables import (
-    LOWER_IS_BETTER,
     answers,
     metrics_table,
     pairs_table,
     seeds_verdict,
     verdict,
 )
-from thirtytwo.report.page import METRICS
 from thirtytwo.report.seeds import write_summary
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
@@ -132,10 +131,11 @@ def test_verdict_without_significant_difference(finished_run: Maker, tmp_path: P
 
 def test_best_of_each_metric_is_marked(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
-    names = {name: key for key, name, _ in METRICS}
+    lower = {metric.name for metric in METRICS if metric.lower_is_better}
+    assert len(lower) == 3
     for row in metrics_table(found).rows:
         values = [cell.value for cell in row[1:] if cell.value is not None]
-        best = min(values) if names[row[0].text] in LOWER_IS_BETTER else max(values)
+        best = min(values) if row[0].text in lower else max(values)
         assert [cell.value for cell in row[1:] if cell.best] == [best]
 
 

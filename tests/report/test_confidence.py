@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.calibration import Calibration, calibration_record
+from thirtytwo.evaluation.calibration import Calibration, calibration_record, stored_reliability
 from thirtytwo.evaluation.metrics import reliability
 from thirtytwo.report.card import card
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
-from thirtytwo.report.sections import calibration_table, label_issues_table, reliability_before, unknown_table
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent
+
+
+def section_of(record, key):
+    """What one evaluator says of a run."""
+    return {evaluator.key: section for evaluator, section in record.sections}[key]
 
 
 def add_calibration(run, given, *, curvature=0.0):
@@ -56,7 +60,8 @@ def test_calibration_before_and_after(make_run):
         assert percent(calibration[stage]["ece"]["value"]) in text
     assert "Before calibration" in page
     assert "0.0200" in page
-    found, expected = reliability_before(record), reliability(before)
+    found, expected = stored_reliability(calibration), reliability(before)
+    assert section_of(record, "calibration").charts[0].data.counts.tolist() == expected.counts.tolist()
     for name in ("edges", "counts", "confidence", "accuracy"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
 
@@ -64,8 +69,8 @@ def test_calibration_before_and_after(make_run):
 def test_no_curvature_is_shown_without_one(make_run):
     run, given = make_run()
     add_calibration(run, given)
-    table = calibration_table(read_run_record(run))
-    assert [row["stage"] for row in table["rows"]] == ["As trained", "Calibrated"]
+    stages = section_of(read_run_record(run), "calibration").tables[0]
+    assert [row[0].text for row in stages.rows] == ["As trained", "Calibrated"]
     assert "(curvature)" not in render(read_run_record(run), None)
 
 
@@ -103,7 +108,10 @@ def test_missing_parts_of_ood_record_are_left_out(make_run, lacking):
 def test_runs_of_earlier_versions_have_neither(make_run):
     run, _ = make_run()
     record = read_run_record(run)
-    assert (calibration_table(record), reliability_before(record), unknown_table(record)) == (None, None, None)
+    section = section_of(record, "calibration")
+    assert [table.title for table in section.tables] == ["Accuracy against coverage"]
+    assert len(section.charts) == 1
+    assert "unknown" not in {evaluator.key for evaluator, _ in record.sections}
     for output in (render(record, None), card(record)):
         assert "Out-of-distribution" not in output
         assert "Before calibration" not in output
@@ -117,7 +125,7 @@ def test_figures_of_calibration_and_corruptions(make_run):
         for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
     ]
     table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
-    record = replace(read_run_record(run), corruptions=table, history=[])
+    record = replace(read_run_record(run), files={"corruptions": table}, history=[])
     names = {path.name for path in write_figures(record)}
     assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names
     drawn = (run.figures / "corruptions.svg").read_text(encoding="utf-8")
@@ -149,13 +157,14 @@ def test_label_issues_of_test_and_validation_are_shown(mislabeled):
     run = mislabeled
     test, val = (images_for(run.read_predictions(split)) for split in ("test", "val"))
     record = read_run_record(run)
-    found = label_issues_table(record, {"test": test, "val": val})
-    assert [(part["split"], part["count"], part["n"]) for part in found["counts"]] == [
-        ("test", 3, 120),
-        ("held-out train", 3, 120),
-    ]
-    assert {issue["name"] for issue in found["shown"]} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
-    assert {(issue["given"], issue["suggested"]) for issue in found["shown"]} == {
+    section = section_of(record, "label_issues")
+    (table,) = section.tables
+    assert {row[1].text for row in table.rows} == {"test", "held-out train"}
+    assert {row[0].text for row in table.rows} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
+    assert {(image.split, image.position) for image in section.images} == {
+        (split, position) for split in ("test", "val") for position in (7, 47, 87)
+    }
+    assert {(row[2].text, row[3].text) for row in table.rows} == {
         ("c", "b"),
         ("a", "c"),
         ("b", "a"),
@@ -167,21 +176,23 @@ def test_label_issues_of_test_and_validation_are_shown(mislabeled):
 
 
 def test_label_issues_are_listed_without_images(mislabeled):
-    found = label_issues_table(read_run_record(mislabeled), {"test": images_for(mislabeled.read_predictions("test"))})
-    assert (len(found["shown"]), len(found["listed"]), found["total"]) == (3, 6, 6)
+    page = render(read_run_record(mislabeled), images_for(mislabeled.read_predictions("test")))
+    assert page.count('alt="labeled ') == 3
+    assert len(section_of(read_run_record(mislabeled), "label_issues").tables[0].rows) == 6
 
 
 def test_no_label_issues_in_validation_that_was_trained_on(mislabeled):
     run = mislabeled
     run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})
-    assert [part["split"] for part in label_issues_table(read_run_record(run), {})["counts"]] == ["test"]
+    section = section_of(read_run_record(run), "label_issues")
+    assert {row[1].text for row in section.tables[0].rows} == {"test"}
 
 
 def test_run_of_one_class_has_no_label_issues(make_run):
     run, _ = make_run(without=("metrics", "predictions"))
     alone = Predictions(("a",), np.zeros(5, dtype=np.int64), np.ones((5, 1), dtype=np.float32), np.arange(5))
     run.write_predictions("test", alone)
-    assert label_issues_table(read_run_record(run), {}) is None
+    assert "label_issues" not in {evaluator.key for evaluator, _ in read_run_record(run).sections}
 
 
 def test_augmented_images_are_shown_with_their_targets(make_run):

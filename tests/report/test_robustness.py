@@ -5,12 +5,16 @@ import pytest
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.conformal import measure_sets
-from thirtytwo.evaluation.corruptions import corruption_names, measure_corruptions
+from thirtytwo.evaluation.corruptions import corruption_names, display_name, measure_corruptions
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
-from thirtytwo.report.sections import corruption_table, display_name, prediction_sets
 from thirtytwo.text import percent
+
+
+def section_of(run, key):
+    """What one evaluator says of a run."""
+    return {evaluator.key: section for evaluator, section in read_run_record(run).sections}[key]
 
 
 @pytest.fixture
@@ -42,29 +46,28 @@ def test_page_and_card_show_both(measured):
         for name in corruption_names():
             assert display_name(name) in output, name
     assert 'href="#corruptions"' in page
-    assert 'href="#sets"' in page
+    assert 'href="#conformal"' in page
     assert page.count("--drop:") == 5 * len(corruption_names())
 
 
 def test_nothing_is_shown_without_measurements(make_run):
     run, _ = make_run()
     record = read_run_record(run)
-    assert corruption_table(record) is None
-    assert prediction_sets(record) is None
+    assert not {"corruptions", "conformal"} & {evaluator.key for evaluator, _ in record.sections}
     for output in (render(record, None), card(record)):
         assert "Corrupt" not in output
         assert "Prediction sets" not in output
 
 
 def test_families_are_named_once_and_drops_are_bounded(measured):
-    table = corruption_table(read_run_record(measured[0]))
-    assert [row["family"] for row in table["rows"] if row["family"]] == ["noise", "blur", "weather", "digital"]
-    assert all(0 <= cell["drop"] <= 1 for row in table["rows"] for cell in row["cells"])
+    (table,) = section_of(measured[0], "corruptions").tables
+    assert [row[0].note for row in table.rows if row[0].note] == ["noise", "blur", "weather", "digital"]
+    assert all(0 <= cell.shade <= 1 for row in table.rows for cell in row[1:-1])
 
 
 def test_large_sets_are_one_row(measured):
     run, _, sets = measured
     sizes = {"0": 10, "2": 100, "6": 30, "40": 100}
     run.write_json(run.metrics, run.read_json(run.metrics) | {"conformal": sets | {"sizes": sizes}})
-    rows = prediction_sets(read_run_record(run))["sizes"]
-    assert [(row["size"], row["count"]) for row in rows] == [("0", 10), ("2", 100), ("6 and more", 130)]
+    rows = section_of(run, "conformal").tables[1].rows
+    assert [(size.text, int(count.text)) for size, count, _ in rows] == [("0", 10), ("2", 100), ("6 and more", 130)]

@@ -7,8 +7,7 @@ import pytest
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names
-from thirtytwo.report.sections import display_name
+from thirtytwo.evaluation.corruptions import STRENGTHS, corruption_names, display_name
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.train import train
@@ -69,7 +68,7 @@ def test_the_command_prints_them(run, capsys):
     words = ["evaluate", str(run.path), "--corruptions", "--corruption-images", "10", "--coverage", "0.8"]
     assert run_command([*words, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    for text in ("80 %", "gaussian noise", "mean corruption"):
+    for text in ("80 %", display_name("gaussian_noise"), "Corruptions", "Prediction sets"):
         assert text in out, text
 
 

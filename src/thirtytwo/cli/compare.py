@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.evaluators import show_cells
 from thirtytwo.errors import RecipeError
 from thirtytwo.text import percent
 
 if TYPE_CHECKING:
     from thirtytwo.report.comparison import ComparedRun, Comparison
-    from thirtytwo.report.comparison_tables import Table
 
 
 def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe: str | None = None) -> list[int] | None:
@@ -94,13 +94,13 @@ def show_comparison(found: Comparison) -> None:
     show()
     show_table(["", "run", *columns], [_row(run) for run in found.runs])
     show()
-    _show_comparison_table(tables.pairs_table(found))
+    show_cells(tables.pairs_table(found))
     if found.groups:
         show()
-        _show_comparison_table(tables.seeds_table(found))
+        show_cells(tables.seeds_table(found))
     if found.group_pairs:
         show()
-        _show_comparison_table(tables.recipes_table(found))
+        show_cells(tables.recipes_table(found))
     show()
     show(tables.verdict(found))
     if found.group_pairs:
@@ -111,21 +111,16 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
     from thirtytwo.text import duration, quantity
 
     low, high = run.metrics["accuracy"]["ci95"]
-    nll, ece = run.figure("nll"), run.figure("ece")
+    nll, ece = run.metric("nll"), run.metric("ece")
     return (
         run.letter,
         run.name,
         percent(run.accuracy),
         f"{percent(low)} to {percent(high)}",
         "" if nll is None else f"{nll['value']:.4f}",
-        "" if ece is None else percent(ece["value"]),
+        "" if ece is None else f"{ece['value']:.4f}",
         quantity(run.parameters),
         quantity(run.flops),
         duration(run.seconds),
         *([] if run.timing is None else [f"{run.timing.alone:.3g}"]),
     )
-
-
-def _show_comparison_table(table: Table) -> None:
-    rows = [[f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in table.rows]
-    show_table(table.columns, rows)

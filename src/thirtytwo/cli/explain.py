@@ -42,9 +42,7 @@ def explain(
     """
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.images.discover import find_images
-    from thirtytwo.images.render import contact_sheet, png
-    from thirtytwo.inference.classifier import UnreadableImage, default_model
-    from thirtytwo.io import write_bytes, write_json
+    from thirtytwo.inference.classifier import default_model
     from thirtytwo.rundir import lock_run_of
 
     directory = _output_directory(out, force)
@@ -58,39 +56,77 @@ def explain(
     if method is None:
         log(f"Method: {explainer.method} ({explainer.reason})")
     if skipped:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
-        more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
-        log(f"Skipped {len(skipped)} ({listed}{more})")
-    results: list[Explanation | UnreadableImage] = []
+        _log_skipped(skipped)
+    with lock_run_of(directory):
+        explanations = _with_progress(explainer.explain(files, score=score), len(files))
+        results = _write_explanations(files, explanations, directory, names, explainer.classifier.info.resize)
+    show_table(*_table(results, score))
+    _show_directory(directory, results)
+
+
+def _log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
+    listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
+    more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
+    log(f"Skipped {len(skipped)} ({listed}{more})")
+
+
+def _write_explanations(
+    files: Sequence[Path],
+    results: Iterable[Explanation | UnreadableImage],
+    directory: Path,
+    names: dict[Path, str],
+    rule: ResizeRule,
+) -> list[Explanation | UnreadableImage]:
+    """Write overlays, their list and the contact sheet; returns the results."""
+    from thirtytwo.images.render import png
+    from thirtytwo.inference.classifier import UnreadableImage
+    from thirtytwo.io import write_bytes, write_json
+
+    found: list[Explanation | UnreadableImage] = []
     entries: list[Entry] = []
     records = []
-    with lock_run_of(directory):
-        for file, result in zip(files, _with_progress(explainer.explain(files, score=score), len(files)), strict=True):
-            results.append(result)
-            records.append(result.as_dict())
-            if isinstance(result, UnreadableImage):
-                continue
-            records[-1]["overlay"] = names[file]
-            entry = _entry(file, result, explainer.classifier.info.resize)
-            write_bytes(directory / names[file], png(entry.overlay))
-            if len(entries) < _MAX_ON_SHEET:
-                entries.append(entry)
-        write_json(directory / EXPLANATIONS, records)
-        if len(entries) > 1:
-            write_bytes(directory / SHEET, png(contact_sheet(entries)))
-            if len(entries) < len(names):
-                log(f"{SHEET} contains {len(entries)} of {len(names)} images")
-    show_table(*_table(results, score))
+    for file, result in zip(files, results, strict=True):
+        found.append(result)
+        records.append(result.as_dict())
+        if isinstance(result, UnreadableImage):
+            continue
+        records[-1]["overlay"] = names[file]
+        entry = _entry(file, result, rule)
+        write_bytes(directory / names[file], png(entry.overlay))
+        if len(entries) < _MAX_ON_SHEET:
+            entries.append(entry)
+    write_json(directory / EXPLANATIONS, records)
+    if len(entries) > 1:
+        _write_sheet(directory, entries, len(names))
+    return found
+
+
+def _write_sheet(directory: Path, entries: Sequence[Entry], images: int) -> None:
+    from thirtytwo.images.render import contact_sheet, png
+    from thirtytwo.io import write_bytes
+
+    write_bytes(directory / SHEET, png(contact_sheet(entries)))
+    if len(entries) < images:
+        log(f"{SHEET} contains {len(entries)} of {images} images")
+
+
+def _show_directory(directory: Path, results: Sequence[Explanation | UnreadableImage]) -> None:
+    """Show where the explanations are.
+
+    Raises:
+        DataError: some files could not be read.
+    """
+    from thirtytwo.inference.classifier import UnreadableImage
+
     problems = [result.error for result in results if isinstance(result, UnreadableImage)]
+    if len(problems) < len(results):
+        show(str(directory))
     if not problems:
-        show(str(directory))
         return
-    if len(problems) < len(files):
-        show(str(directory))
     for problem in problems[:-1]:
         log(problem)
-    summary = f"{len(problems)} of {len(files)} files could not be read."
-    raise DataError(problems[-1], summary if len(files) > 1 else None)
+    summary = f"{len(problems)} of {len(results)} files could not be read."
+    raise DataError(problems[-1], summary if len(results) > 1 else None)
 
 
 def overlay_names(files: Sequence[Path]) -> dict[Path, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,77 +17,18 @@ from thirtytwo.text import size as size_text
 if TYPE_CHECKING:
     from thirtytwo.workflows.export import Exported
 
-_METRICS = {
-    "accuracy": "accuracy",
-    "accuracy_tta": "accuracy with test-time augmentation",
-    "top5_accuracy": "top-5 accuracy",
-    "superclass_accuracy": "superclass accuracy",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "nll": "negative log-likelihood",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
-_NOT_PERCENTAGES = ("nll", "brier")
-
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Show the metrics of a metrics.json with their 95 % intervals."""
+    from thirtytwo.evaluation.metrics import METRICS
+
     rows = []
-    for key, label in _METRICS.items():
-        metric = metrics.get(key)
-        if not metric or metric.get("value") is None:
-            continue
-        format_value: Callable[[float], str] = "{:.4f}".format if key in _NOT_PERCENTAGES else percent
-        interval = metric.get("ci95")
-        rows.append(
-            (
-                label,
-                format_value(metric["value"]),
-                " to ".join(format_value(end) for end in interval) if interval else "",
-            )
-        )
+    for metric in METRICS:
+        found = metrics.get(metric.key)
+        if found and found.get("value") is not None:
+            ends = found.get("ci95")
+            rows.append((metric.name, metric.text(found["value"]), " to ".join(map(metric.text, ends)) if ends else ""))
     show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
-
-
-def show_sets(found: Mapping[str, Any]) -> None:
-    """Show coverage and mean size of prediction sets."""
-    from thirtytwo.report.sections import coverage_note
-
-    measured, size = found["measured"], found["mean_size"]
-    rows = [
-        ("sets that contain the true class", percent(measured["value"]), " to ".join(map(percent, measured["ci95"]))),
-        ("classes per set", f"{size['value']:.2f}", " to ".join(f"{end:.2f}" for end in size["ci95"])),
-    ]
-    show()
-    show_table([f"prediction sets for a coverage of {100 * found['coverage']:g} %", "value", "95 % interval"], rows)
-    show(f"{coverage_note(found, 'the images scored here')}.")
-
-
-def show_unknown(found: Mapping[str, Any]) -> None:
-    """Show how well OOD data is detected, and the data sets that were skipped."""
-    rows = [
-        (row["name"], f"{row['n']:,}", f"{row['auroc']:.3f}", percent(row["fpr95"]), percent(row["called_unknown"]))
-        for row in found["against"]
-    ]
-    show()
-    show_table(["OOD data", "images", "AUROC", "FPR at 95 % TPR", "predicted as unknown"], rows)
-    for row in found["skipped"]:
-        show(f"Skipped {row['name']}: {row['reason']}.")
-
-
-def show_corruptions(found: Mapping[str, Any]) -> None:
-    """Show the accuracy for each kind and strength of corruption."""
-    rows = [
-        (kind["kind"].replace("_", " "), *(percent(cell["value"]) for cell in kind["accuracy"]), percent(kind["mean"]))
-        for kind in found["kinds"]
-    ]
-    mean = found["mean_corruption_accuracy"]
-    show()
-    show_table([f"corruption, {found['n']:,} images", *map(str, found["strengths"]), "mean"], rows)
-    ends = " to ".join(map(percent, mean["ci95"]))
-    show(f"\nmean corruption accuracy  {percent(mean['value'])}  (95 % interval {ends})")
 
 
 def show_members(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
-from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability
+from thirtytwo.evaluation.checks import DIVERGED, check_finite, check_labels
+from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
+from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability, wilson
+from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
+from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import interval, percent
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 CURVATURE_TEST = 6.635
@@ -33,11 +39,16 @@ class Calibration:
     def logits(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Logits `(N, C)` of the network minus the curvature term; the output `logits` of `model.onnx`."""
         checked = _validate_logits(raw)
-        return checked - self.curvature * _log_softmax(checked, 1.0) ** 2 if self.curvature else checked
+        return checked - self.curvature * log_softmax(checked, 1.0) ** 2 if self.curvature else checked
 
     def probabilities(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probabilities `(N, C)` of the network's logits; rows sum to 1."""
         return softmax(self.logits(raw), self.temperature)
+
+
+def calibration_of(info: ModelInfo) -> Calibration:
+    """The calibration that turns this model's logits into probabilities."""
+    return Calibration(info.temperature, info.curvature)
 
 
 def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -46,13 +57,7 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.f
     Raises:
         DataError: logits are not finite, or the temperature is not above 0.
     """
-    return np.asarray(np.exp(_log_softmax(_validate_logits(logits), temperature)))
-
-
-def negative_log_likelihood(logits: npt.ArrayLike, labels: npt.ArrayLike, temperature: float = 1.0) -> float:
-    """Mean negative log likelihood of `labels` `(N,)` in nats, with `logits` `(N, C)` divided by `temperature`."""
-    checked, truth = _validate(logits, labels)
-    return float(-_log_softmax(checked, temperature)[np.arange(len(truth)), truth].mean())
+    return np.asarray(np.exp(log_softmax(_validate_logits(logits), temperature)))
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -78,7 +83,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     def loss(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
         scaled = checked * inverse  # (N, C)
-        return float((_log_sum_exp(scaled) - target * inverse).mean())
+        return float((log_sum_exp(scaled) - target * inverse).mean())
 
     low, high = (math.log(bound) for bound in TEMPERATURE_BOUNDS)
     found = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
@@ -101,14 +106,14 @@ def fit_calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration
     checked, truth = _validate(logits, labels)
     temperature = fit_temperature(checked, truth)
     optimize = require("scipy.optimize", "train")
-    logs = _log_softmax(checked, 1.0)
+    logs = log_softmax(checked, 1.0)
     squares = logs**2
     target_values, target_squares = _smoothed_target_values(checked, truth), _smoothed_target_values(squares, truth)
 
     def loss(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         inverse, scaled_curvature = values  # 1 / T and curvature / T
         scaled = checked * inverse - squares * scaled_curvature  # (N, C)
-        total = _log_sum_exp(scaled)
+        total = log_sum_exp(scaled)
         softmaxed = np.exp(scaled - total[:, None])
         slope = [(softmaxed * checked).sum(axis=1) - target_values, target_squares - (softmaxed * squares).sum(axis=1)]
         value = total - target_values * inverse + target_squares * scaled_curvature
@@ -132,12 +137,18 @@ def _smoothed_target_values(values: npt.NDArray[np.float64], truth: npt.NDArray[
     return np.asarray((1.0 - weight) * values[np.arange(count), truth] + weight * values.mean(axis=1))
 
 
-def _log_sum_exp(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    top = scaled.max(axis=1)
-    return np.asarray(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)))
+def log_sum_exp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Logarithm of the sum of exponentials of each row `(N, C)`, `(N,)`, without overflow."""
+    top = values.max(axis=1)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
 
 
-def _log_softmax(logits: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+def log_softmax(logits: npt.NDArray[np.float64], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Logarithm of the softmax of `logits` `(N, C)` divided by `temperature`.
+
+    Raises:
+        DataError: the temperature is not above 0.
+    """
     if not (math.isfinite(temperature) and temperature > 0):
         raise DataError(f"A temperature must be a number above 0; found {temperature}.")
     scaled = (logits - logits.max(axis=1, keepdims=True)) / temperature
@@ -153,8 +164,7 @@ def _validate(logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray
         )
     if not len(truth):
         raise DataError("There are no validation images to calibrate on.", "Raise data.val_fraction in the recipe.")
-    if truth.min() < 0 or truth.max() >= checked.shape[1]:
-        raise DataError(f"Labels must lie between 0 and {checked.shape[1] - 1}; found {truth.min()} to {truth.max()}.")
+    check_labels(truth, checked.shape[1], "Labels")
     return checked, truth.astype(np.int64)
 
 
@@ -162,13 +172,7 @@ def _validate_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     checked = np.asarray(logits, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[1] < 1:
         raise DataError(f"Logits must have the shape (N, C); found {checked.shape}.")
-    bad = ~np.isfinite(checked).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(checked)} rows of logits contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(checked, "logits", DIVERGED)
     return checked
 
 
@@ -202,6 +206,19 @@ def calibration_record(
     return record | {"after": confidence_metrics(after)}
 
 
+def stored_reliability(record: Mapping[str, Any]) -> Reliability | None:
+    """The reliability before calibration from the entry `calibration` of `metrics.json`; None where it is missing."""
+    bins = (record.get("before") or {}).get("bins")
+    if not bins:
+        return None
+    return Reliability(
+        edges=np.array(bins["edges"], dtype=np.float64),
+        counts=np.array(bins["counts"], dtype=np.int64),
+        confidence=np.array(bins["confidence"], dtype=np.float64),  # None becomes NaN
+        accuracy=np.array(bins["accuracy"], dtype=np.float64),
+    )
+
+
 def _replace_probabilities(predictions: Predictions, probabilities: npt.NDArray[np.float64]) -> Predictions:
     return Predictions(
         predictions.classes, predictions.truth, probabilities.astype(np.float32), predictions.rows, predictions.files
@@ -218,3 +235,108 @@ def _bins(result: Reliability) -> dict[str, Any]:
         "confidence": to_list(result.confidence),
         "accuracy": to_list(result.accuracy),
     }
+
+
+@register
+class CalibrationEvaluator(Evaluator):
+    """Confidence before and after calibration."""
+
+    key, title, default = "calibration", "Calibration", True
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """Compute ECE and NLL before and after calibration."""
+        validation = context.validation
+        record = calibration_record(
+            context.predictions,
+            context.logits,
+            calibration_of(context.info),
+            temperature_only=validation.temperature_only,
+            fitted_on=validation.count,
+        )
+        return record | dict(validation.selection)
+
+    def read(self, results: Results) -> Mapping[str, Any] | None:
+        """The entry of `metrics.json`, with the reliability and the accuracy by confidence of the predictions."""
+        stored, predictions = super().read(results), results.predictions.get(results.split)
+        if stored is None and predictions is None:
+            return None
+        added = {"ece": (results.metrics.get("ece") or {}).get("value"), "predictions": predictions}
+        return {**(stored or {}), **added}
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        """Reliability diagrams, ECE and NLL of each stage, and accuracy by confidence."""
+        predictions, before = record.get("predictions"), stored_reliability(record)
+        stages = _calibration_table(record)
+        charts = [Chart("Before calibration", before)] if before is not None else []
+        if predictions is not None:
+            charts.append(Chart("After calibration" if charts else "", reliability(predictions)))
+        return Section(
+            sentences=(
+                "Of predictions with 80% confidence, 80% should be correct.",
+                "Calibrated probabilities lie on the dotted line; bars are 95% intervals.",
+                *_calibration_sentences(record, split, stages),
+            ),
+            charts=tuple(charts),
+            tables=tuple(table for table in (stages, _coverage_table(predictions)) if table is not None),
+        )
+
+
+STAGES = (("before", "As trained"), ("temperature_only", "Temperature only"), ("after", "Calibrated"))
+CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
+
+
+def _calibration_table(record: Mapping[str, Any]) -> Table | None:
+    """ECE and NLL of each stage; None where they were not measured."""
+    if not record.get("before") or not record.get("after"):
+        return None
+    rows = []
+    for key, name in STAGES:
+        if not record.get(key) or (key == "temperature_only" and not record.get("curvature")):
+            continue
+        ece, nll = record[key]["ece"], record[key]["nll"]
+        ends = interval(nll["ci95"], as_percent=False, digits=4)
+        cells = Cell(percent(ece["value"]), interval(ece["ci95"])), Cell(f"{nll['value']:.4f}", ends)
+        rows.append((Cell(name), *cells))
+    return Table(("Probabilities", "ECE", "NLL, nats"), tuple(rows))
+
+
+def _calibration_sentences(record: Mapping[str, Any], split: str, stages: Table | None) -> list[str]:
+    if stages is None:
+        ece = record.get("ece")
+        return [] if ece is None else [f"The expected calibration error (ECE, 15 bins) is {percent(ece)}."]
+    before, after = (stages.rows[place][1].text for place in (0, -1))
+    curvature, fitted = float(record.get("curvature") or 0.0), int(record.get("fitted_on") or 0)
+    spread = (
+        f", after subtracting {curvature:.4f} times the square of their log-softmax (curvature), which corrects the "
+        "effect of label smoothing on unlikely classes"
+        if curvature
+        else ""
+    )
+    source = f"; fitted on {fitted:,} validation images, measured on {split}" if fitted else ""
+    found = [
+        f"The expected calibration error (ECE, 15 bins) was {before} before calibration and is {after} after it.",
+        f"Logits are divided by a temperature of {record['temperature']:.3f} (Guo et al. 2017){spread}{source}.",
+        "The predicted class does not change.",
+    ]
+    chosen = record.get("validation_chose") or ()
+    if chosen:
+        found.append(
+            f"The validation images were also used to choose {', '.join(chosen)}, so the fitted confidence may be "
+            f"slightly too high; metrics on {split} are not affected."
+        )
+    return found
+
+
+def _coverage_table(predictions: Predictions | None) -> Table | None:
+    """Coverage and accuracy of predictions with at least each confidence; None without predictions."""
+    if predictions is None:
+        return None
+    right = predictions.predicted == predictions.truth
+    rows = []
+    for least in CONFIDENCES:
+        kept = predictions.confidence >= least
+        count = int(kept.sum())
+        ends = interval(wilson(int(right[kept].sum()), count)) if count else ""
+        accuracy = percent(float(right[kept].mean())) if count else "–"
+        rows.append((Cell(f"≥ {100 * least:.0f}%"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
+    return Table(("Confidence", "Coverage", "Accuracy"), tuple(rows), title="Accuracy against coverage")

@@ -11,14 +11,19 @@ model's accuracy is above the coverage, some images get an empty set, meaning th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.errors import DataError
+from thirtytwo.errors import DataError, RunError
+from thirtytwo.evaluation.checks import DIVERGED, check_finite
+from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import Z95, wilson
+from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import SPACE, interval, percent
 
 
 def check_coverage(coverage: float) -> None:
@@ -117,11 +122,108 @@ def _true_class_probabilities(predictions: Predictions) -> npt.NDArray[np.float3
     """Validate `predictions` and return the probability of the true class, `(N,)`."""
     if not len(predictions.truth):
         raise DataError("There are no images to build prediction sets from.", "Raise data.val_fraction in the recipe.")
-    bad = np.asarray(~np.isfinite(predictions.probabilities).all(axis=1))
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(bad)} rows of probabilities contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(predictions.probabilities, "probabilities", DIVERGED)
     return np.asarray(predictions.probabilities[np.arange(len(predictions.truth)), predictions.truth])
+
+
+@register
+class ConformalEvaluator(Evaluator):
+    """Prediction sets with a requested coverage."""
+
+    key, title = "conformal", "Prediction sets"
+    options = (
+        Option(
+            "coverage",
+            float,
+            None,
+            "Also compute prediction sets that contain the true class with this probability, such as 0.95.",
+            "SHARE",
+        ),
+    )
+
+    def check(self, request: Request) -> Predictions:
+        """Check the coverage, and load the validation predictions.
+
+        Raises:
+            RunError: the run has no validation images, or their predictions are missing.
+            DataError: the coverage is out of range or needs more images, or validation itself is evaluated.
+        """
+        coverage = request.options["coverage"]
+        check_coverage(coverage)
+        if not request.validation.count:
+            raise RunError(
+                f"{request.run} has no validation images, and prediction sets are calibrated on them.",
+                "Train with data.val_fraction above 0 and data.train_on = 'train'.",
+            )
+        calibration = request.validation.predictions()
+        least_probability(calibration, coverage)
+        if request.own and request.split == "val":
+            raise DataError(
+                "Prediction sets are calibrated on validation, so they cannot be evaluated on it.", "Omit --split val."
+            )
+        return calibration
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """Calibrate the sets on validation and evaluate them."""
+        sets = measure_sets(context.prepared, context.predictions, context.options["coverage"])
+        return sets | dict(context.validation.selection)
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        """Requested and measured coverage, and set sizes."""
+        counts = tuple(
+            (Cell(size), Cell(f"{images:,}"), Cell(percent(images / record["n"], 1)))
+            for size, images in _set_sizes(record)
+        )
+        return Section(
+            sentences=_sentences(record, split),
+            tables=(_coverage_table(record), Table(("Set size", "Images", "Share"), counts)),
+        )
+
+
+def _sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
+    asked, least = _exact_percent(record["coverage"]), percent(record["least_probability"], 1)
+    chosen = ", ".join(["temperature and curvature", *(record.get("validation_chose") or ())])
+    threshold = (
+        f"This threshold is set on {record['calibrated_on']:,} validation images so that sets contain the true class "
+        f"with probability {asked}."
+    )
+    guarantee = (
+        "The requested coverage is guaranteed only for validation images that were used for nothing else; these were "
+        f"also used to choose {chosen}."
+    )
+    return (
+        f"A prediction set contains every class with a probability of at least {least}.",
+        threshold,
+        "An empty set means that no class is likely enough.",
+        guarantee,
+        f"Rely on the coverage measured on {split}, with its interval.",
+        "Coverage is over all classes together, not for each class.",
+    )
+
+
+def _coverage_table(record: Mapping[str, Any]) -> Table:
+    measured, sizes, weakest = record["measured"], record["mean_size"], record["least_covered"]
+    ends = interval(sizes["ci95"], as_percent=False, digits=2)
+    rows = (
+        (Cell("Requested coverage"), Cell(_exact_percent(record["coverage"]))),
+        (
+            Cell("Measured coverage"),
+            Cell(percent(measured["value"]), f"{interval(measured['ci95'])}, n = {record['n']:,}"),
+        ),
+        (Cell("Mean set size"), Cell(f"{sizes['value']:.2f}", ends)),
+        (Cell(f"Lowest class coverage: {weakest['class']}"), Cell(percent(weakest["coverage"], 1))),
+    )
+    return Table(("Prediction sets", "Value"), rows)
+
+
+def _exact_percent(share: float) -> str:
+    """A requested share: 0.95 is `95 %`."""
+    return f"{100 * share:g}{SPACE}%"
+
+
+def _set_sizes(record: Mapping[str, Any], most: int = 6) -> list[tuple[str, int]]:
+    """Number of images by set size; large sets in one row."""
+    sizes = sorted((int(size), count) for size, count in record["sizes"].items())
+    few = [(str(size), count) for size, count in sizes if size < most]
+    many = sum(count for size, count in sizes if size >= most)
+    return [*few, (f"{most} and more", many)] if many else few

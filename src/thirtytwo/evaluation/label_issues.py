@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
+from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
+from thirtytwo.evaluation.sections import Cell, Picked, Section, Table
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +61,62 @@ def find_label_issues(predictions: Predictions) -> LabelIssues:
     positions = np.flatnonzero(flagged & (predictions.predicted != predictions.truth))
     positions = positions[np.argsort(quality[positions], kind="stable")]
     return LabelIssues(positions, predictions.predicted[positions], quality[positions])
+
+
+@register
+class LabelIssuesEvaluator(Evaluator):
+    """Labels that may be wrong, found again from the stored predictions for every report."""
+
+    key, title, store = "label_issues", "Label issues", "nothing"
+
+    def measure(self, context: Context) -> None:
+        """Nothing is stored."""
+
+    def read(self, results: Results) -> Mapping[str, Any] | None:
+        """Label issues of each split of which there are predictions; None where there is no such split."""
+        splits = [
+            {"split": split, "name": results.split_names.get(split, split), "predictions": given}
+            | {"issues": find_label_issues(given)}
+            for split, given in results.predictions.items()
+            if len(given.classes) > 1 and len(given.truth)
+        ]
+        return {"splits": splits} if splits else None
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        """Number of issues by split, and a list of them, the lowest label quality first."""
+        splits = record["splits"]
+        if not any(len(part["issues"]) for part in splits):
+            labels = " and ".join(f"{len(part['predictions'].truth):,} {part['name']}" for part in splits)
+            return Section((f"None: confident learning finds no issue in {labels} labels.",))
+        counts = " and ".join(
+            f"{len(part['issues']):,} of {len(part['predictions'].truth):,} {part['name']} labels" for part in splits
+        )
+        found = sorted((issue for part in splits for issue in _listed_issues(part)), key=lambda issue: issue[0])
+        rows = tuple(row for _, row, _ in found[:MAX_LISTED])
+        title = f"The {len(rows)} most likely errors as a list" if len(rows) < len(found) else "All as a list"
+        return Section(
+            sentences=(
+                f"Possible label errors: {counts}.",
+                "None of these images was used for training.",
+                "Confident learning (Northcutt et al. 2021, with cleanlab) compares labels with predictions.",
+                "Where the network is inaccurate, many of these labels are correct: check each before you change it.",
+            ),
+            tables=(Table(("Image", "Split", "Label", "Suggested", "Confidence"), rows, words=True, folded=title),),
+            images=tuple(image for _, _, image in found),
+        )
+
+
+MAX_LISTED = 300
+
+
+def _listed_issues(part: Mapping[str, Any]) -> list[tuple[float, tuple[Cell, ...], Picked]]:
+    """Quality, row and image of each issue of a split."""
+    predictions, issues, name = part["predictions"], part["issues"], part["name"]
+    found = []
+    for position, suggested, quality in zip(issues.positions, issues.suggested, issues.quality, strict=True):
+        given, instead = (predictions.classes[int(index)] for index in (predictions.truth[position], suggested))
+        confidence, image = percent(float(predictions.confidence[position]), 1), predictions.name_of(int(position))
+        row = tuple(Cell(text) for text in (image, name, given, instead, confidence))
+        lines, notes = (f"labeled {given}", f"suggested {instead}"), (confidence, f"{image}, {name}")
+        found.append((float(quality), row, Picked(part["split"], int(position), lines, notes)))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,100 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError
+from thirtytwo.evaluation.checks import check_predictions
+from thirtytwo.evaluation.resampling import resampled_rows, tally
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import interval, percent
 
 Z95 = 1.959963984540054
 TOP = 5
 LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 """Lower bound of probabilities before the logarithm, as in scikit-learn for float32."""
-_CHUNK = 2_000_000
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of `metrics.json`: its key, name and description in one line.
+
+    `is_share`: shown in percent; `hub_type` is the metric's name on model hubs, None where they have none.
+    """
+
+    key: str
+    name: str
+    meaning: str
+    is_share: bool = True
+    lower_is_better: bool = False
+    hub_type: str | None = None
+
+    def text(self, value: float) -> str:
+        """A value with its unit."""
+        return percent(value) if self.is_share else f"{value:.4f}"
+
+    def interval(self, ends: Sequence[float]) -> str:
+        """An interval with its unit."""
+        return interval(ends, as_percent=self.is_share, digits=2 if self.is_share else 4)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("accuracy", "Accuracy", "the most probable class is the true class", hub_type="accuracy"),
+    Metric(
+        "accuracy_tta",
+        "Accuracy with test-time augmentation",
+        "probabilities averaged over mirrored and shifted views",
+        hub_type="accuracy",
+    ),
+    Metric(
+        "top5_accuracy", "Top-5 accuracy", "the true class is among the five most probable classes", hub_type="accuracy"
+    ),
+    Metric("superclass_accuracy", "Superclass accuracy", "the predicted class belongs to the true superclass"),
+    Metric(
+        "mistake_severity",
+        "Errors within the superclass",
+        "share of misclassified images predicted within the true superclass",
+    ),
+    Metric(
+        "macro_precision",
+        "Macro precision",
+        "mean over classes of precision: share of the images predicted as a class that belong to it",
+        hub_type="precision",
+    ),
+    Metric(
+        "macro_recall",
+        "Macro recall",
+        "mean over classes of recall: share of a class's images predicted as that class",
+        hub_type="recall",
+    ),
+    Metric("macro_f1", "Macro F1", "mean over classes of F1: harmonic mean of precision and recall", hub_type="f1"),
+    Metric("nll", "Negative log-likelihood", "in nats; 0 is perfect, lower is better", False, True, "nll"),
+    Metric(
+        "brier",
+        "Brier score",
+        "squared error of the probabilities, 0 to 2; lower is better",
+        False,
+        True,
+        "brier_score",
+    ),
+    Metric(
+        "ece",
+        "Expected calibration error",
+        "mean difference between confidence and accuracy; lower is better",
+        False,
+        True,
+        "expected_calibration_error",
+    ),
+)
+"""Every metric, in the order of tables."""
+LOSS = Metric("loss", "Loss", "the loss that training minimizes", False, True)
+"""Computed on validation after each epoch, not part of `metrics.json`."""
+
+
+def metric_of(key: str) -> Metric:
+    """The metric with this key; `val_` before it, as in a recipe's monitor, is ignored."""
+    name = key.removeprefix("val_")
+    return next(metric for metric in (*METRICS, LOSS) if metric.key == name)
 
 
 @dataclass(frozen=True)
@@ -77,76 +161,107 @@ def compute_metrics(
         DataError: there are no images, labels or probabilities do not match the classes, or are NaN, or a class has no
             superclass.
     """
-    _check(predictions, "predictions")
-    classes, truth, predicted = predictions.classes, predictions.truth, predictions.predicted
-    count, width = predictions.probabilities.shape
-    probabilities = predictions.probabilities.astype(np.float64)
-    true_probabilities = probabilities[np.arange(count), truth]  # (N,)
-    right = predicted == truth
-
-    nll = -np.log(np.clip(true_probabilities, LEAST_PROBABILITY, 1.0))  # (N,)
-    brier = (probabilities**2).sum(axis=1) - 2.0 * true_probabilities + 1.0  # (N,)
-    confidence = probabilities.max(axis=1)
-    bin_index = _bin_index(confidence, bins)
-    resampled = _bootstrap(nll, brier, confidence, bin_index, truth, predicted, width, bins, resamples, seed)
-
-    support = np.bincount(truth, minlength=width)
-    predicted_counts = np.bincount(predicted, minlength=width)
-    hits = np.bincount(truth[right], minlength=width)
-    precision, recall, f1 = _class_scores(support, predicted_counts, hits)
-    present = (support + predicted_counts) > 0
-
+    check_predictions(predictions, "predictions")
+    images, width = _per_image(predictions, bins), len(predictions.classes)
+    right = images.predicted == images.truth
+    resampled = _bootstrap(images, width, bins, resamples, seed)
+    counts = _ClassCounts.of(images, width)
     values = {
-        "macro_precision": float(precision[present].mean()),
-        "macro_recall": float(recall[present].mean()),
-        "macro_f1": float(f1[present].mean()),
-        "nll": float(nll.mean()),
-        "brier": float(brier.mean()),
+        **counts.macro(),
+        "nll": float(images.nll.mean()),
+        "brier": float(images.brier.mean()),
         "ece": reliability(predictions, bins).ece,
     }
     return {
         "dataset": dataset,
         "split": split,
-        "n": count,
-        "accuracy": _proportion(int(right.sum()), count),
+        "n": len(right),
+        "accuracy": _proportion(int(right.sum()), len(right)),
         "accuracy_tta": None if tta is None else _tta_accuracy(tta, predictions),
-        "top5_accuracy": _top5(probabilities, truth, true_probabilities),
+        "top5_accuracy": _top5(predictions),
         **{name: _with_interval(value, resampled[name]) for name, value in values.items()},
         "ece_bins": bins,
-        "per_class": [
+        "per_class": counts.table(predictions.classes),
+        "confusions": confusions(predictions),
+        **_superclass_metrics(predictions, superclasses),
+        "test_evaluations": test_evaluations,
+    }
+
+
+@dataclass(frozen=True)
+class _PerImage:
+    """Values of each image, `(N,)`: losses, top-1 confidence and its bin, true and predicted class."""
+
+    nll: Floats
+    brier: Floats
+    confidence: Floats
+    bin_index: Ints
+    truth: Ints
+    predicted: Ints
+
+
+def _per_image(predictions: Predictions, bins: int) -> _PerImage:
+    probabilities = predictions.probabilities.astype(np.float64)
+    true_probabilities = probabilities[np.arange(len(predictions.truth)), predictions.truth]
+    confidence = probabilities.max(axis=1)
+    return _PerImage(
+        nll=-np.log(np.clip(true_probabilities, LEAST_PROBABILITY, 1.0)),
+        brier=(probabilities**2).sum(axis=1) - 2.0 * true_probabilities + 1.0,
+        confidence=confidence,
+        bin_index=_bin_index(confidence, bins),
+        truth=predictions.truth,
+        predicted=predictions.predicted,
+    )
+
+
+@dataclass(frozen=True)
+class _ClassCounts:
+    """Images by class, `(C,)`: of the class, predicted as the class, and both."""
+
+    support: Ints
+    predicted: Ints
+    hits: Ints
+
+    @classmethod
+    def of(cls, images: _PerImage, width: int) -> _ClassCounts:
+        right = images.predicted == images.truth
+        groups = images.truth, images.predicted, images.truth[right]
+        return cls(*(np.bincount(group, minlength=width) for group in groups))
+
+    def macro(self) -> dict[str, float]:
+        """Means of precision, recall and F1 over classes that occur or are predicted."""
+        present = (self.support + self.predicted) > 0
+        scores = zip(("precision", "recall", "f1"), _class_scores(self.support, self.predicted, self.hits), strict=True)
+        return {f"macro_{name}": float(values[present].mean()) for name, values in scores}
+
+    def table(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """The entry `per_class` of `metrics.json`."""
+        precision, recall, f1 = _class_scores(self.support, self.predicted, self.hits)
+        present = (self.support + self.predicted) > 0
+        return [
             {
                 "class": name,
                 "precision": float(precision[index]) if present[index] else None,
                 "recall": float(recall[index]) if present[index] else None,
                 "f1": float(f1[index]) if present[index] else None,
-                "support": int(support[index]),
+                "support": int(self.support[index]),
             }
             for index, name in enumerate(classes)
-        ],
-        "confusions": _confusions(predictions),
-        **_superclass_metrics(predictions, superclasses),
-        "test_evaluations": test_evaluations,
-    }
+        ]
 
 
 def confidence_metrics(
     predictions: Predictions, bins: int = 15, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Compute `nll` and `ece` with their intervals, as in `compute_metrics`."""
-    _check(predictions, "predictions")
-    count = len(predictions.truth)
-    true_probabilities = predictions.probabilities[np.arange(count), predictions.truth].astype(np.float64)
-    nll = -np.log(np.clip(true_probabilities, LEAST_PROBABILITY, 1.0))
-    confidence = predictions.confidence.astype(np.float64)
-    bin_index, gap = _bin_index(confidence, bins), confidence - (predictions.predicted == predictions.truth)
-    random = np.random.default_rng(seed)
+    check_predictions(predictions, "predictions")
+    images = _per_image(predictions, bins)
     means, errors = [], []
-    for start in range(0, resamples, step := max(1, _CHUNK // count)):
-        rows = random.integers(0, count, size=(min(step, resamples - start), count))
-        means.append(nll[rows].mean(axis=1))
-        errors.append(np.abs(_tally(bin_index, rows, bins, gap)).sum(axis=1) / count)
+    for rows in resampled_rows(len(images.truth), resamples, seed):
+        means.append(images.nll[rows].mean(axis=1))
+        errors.append(_resampled_ece(images, rows, bins))
     return {
-        "nll": _with_interval(float(nll.mean()), np.concatenate(means)),
+        "nll": _with_interval(float(images.nll.mean()), np.concatenate(means)),
         "ece": _with_interval(reliability(predictions, bins).ece, np.concatenate(errors)),
     }
 
@@ -192,50 +307,30 @@ def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def _bootstrap(
-    nll: Floats,
-    brier: Floats,
-    confidence: Floats,
-    bin_index: Ints,
-    truth: Ints,
-    predicted: Ints,
-    width: int,
-    bins: int,
-    resamples: int,
-    seed: int,
-) -> dict[str, Floats]:
+def _bootstrap(images: _PerImage, width: int, bins: int, resamples: int, seed: int) -> dict[str, Floats]:
     """Bootstrap values of each metric, `(R,)`; each resample has the size of the data."""
-    count = len(truth)
-    random = np.random.default_rng(seed)
-    right = predicted == truth
-    gap = confidence - right
-    hit_class = np.where(right, truth, width)  # (N,); errors go to an extra class
+    hit_class = np.where(images.predicted == images.truth, images.truth, width)  # (N,); errors go to an extra class
     parts: list[dict[str, Floats]] = []
-    for start in range(0, resamples, step := max(1, _CHUNK // count)):
-        draws = min(step, resamples - start)
-        rows = random.integers(0, count, size=(draws, count))
-        support, predicted_counts = _tally(truth, rows, width), _tally(predicted, rows, width)
-        precision, recall, f1 = _class_scores(support, predicted_counts, _tally(hit_class, rows, width + 1)[:, :width])
+    for rows in resampled_rows(len(images.truth), resamples, seed):
+        support, predicted_counts = tally(images.truth, rows, width), tally(images.predicted, rows, width)
+        precision, recall, f1 = _class_scores(support, predicted_counts, tally(hit_class, rows, width + 1)[:, :width])
         classes = ((support + predicted_counts) > 0).sum(axis=1)
         parts.append(
             {
                 "macro_precision": precision.sum(axis=1) / classes,
                 "macro_recall": recall.sum(axis=1) / classes,
                 "macro_f1": f1.sum(axis=1) / classes,
-                "nll": nll[rows].mean(axis=1),
-                "brier": brier[rows].mean(axis=1),
-                "ece": np.abs(_tally(bin_index, rows, bins, gap)).sum(axis=1) / count,
+                "nll": images.nll[rows].mean(axis=1),
+                "brier": images.brier[rows].mean(axis=1),
+                "ece": _resampled_ece(images, rows, bins),
             }
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _tally(groups: Ints, rows: Ints, size: int, weights: Floats | None = None) -> Floats:
-    """Count, or sum of `weights`, per group and per resample `rows` `(R, N)`: `(R, size)`."""
-    draws = len(rows)
-    cells = (groups[rows] + size * np.arange(draws)[:, None]).ravel()
-    resampled = None if weights is None else weights[rows].ravel()
-    return np.bincount(cells, weights=resampled, minlength=size * draws).reshape(draws, size).astype(np.float64)
+def _resampled_ece(images: _PerImage, rows: Ints, bins: int) -> Floats:
+    gap = images.confidence - (images.predicted == images.truth)
+    return np.asarray(np.abs(tally(images.bin_index, rows, bins, gap)).sum(axis=1) / len(gap))
 
 
 def _class_scores(
@@ -253,18 +348,20 @@ def _bin_index(confidence: Floats, bins: int) -> Ints:
     return np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
 
 
-def _top5(probabilities: Floats, truth: Ints, true_probabilities: Floats) -> dict[str, Any] | None:
+def _top5(predictions: Predictions) -> dict[str, Any] | None:
     """Top-5 accuracy, ties broken by the lower index as in argmax; None for five classes or fewer."""
-    width = probabilities.shape[1]
+    truth, width = predictions.truth, len(predictions.classes)
     if width <= TOP:
         return None
+    probabilities = predictions.probabilities.astype(np.float64)
+    true_probabilities = probabilities[np.arange(len(truth)), truth]
     ahead = probabilities > true_probabilities[:, None]
     ahead |= (probabilities == true_probabilities[:, None]) & (np.arange(width) < truth[:, None])
     return _proportion(int((ahead.sum(axis=1) < TOP).sum()), len(truth))
 
 
 def _tta_accuracy(tta: Predictions, single: Predictions) -> dict[str, Any]:
-    _check(tta, "predictions with test-time augmentation")
+    check_predictions(tta, "predictions with test-time augmentation")
     if len(tta.truth) != len(single.truth) or (tta.truth != single.truth).any():
         raise DataError("The predictions with test-time augmentation are not of the same images as those without.")
     return _proportion(int((tta.predicted == tta.truth).sum()), len(tta.truth))
@@ -288,7 +385,7 @@ def _superclass_metrics(predictions: Predictions, superclasses: Mapping[str, str
     }
 
 
-def _confusions(predictions: Predictions) -> list[dict[str, Any]]:
+def confusions(predictions: Predictions) -> list[dict[str, Any]]:
     """Every pair of classes that was confused, most frequent first; ties in the order of the classes."""
     matrix = confusion_matrix(predictions)
     np.fill_diagonal(matrix, 0)
@@ -308,27 +405,3 @@ def _proportion(successes: int, count: int) -> dict[str, Any]:
 def _with_interval(value: float, resampled: Floats) -> dict[str, Any]:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return {"value": value, "ci95": [min(float(low), value), max(float(high), value)]}
-
-
-def _check(predictions: Predictions, what: str) -> None:
-    probabilities, truth, width = predictions.probabilities, predictions.truth, len(predictions.classes)
-    if not len(truth):
-        raise DataError(f"The {what} contain no images, so there is nothing to evaluate.")
-    if probabilities.shape != (len(truth), width):
-        raise DataError(
-            f"The {what} must have the shape {(len(truth), width)}, images × classes; found {probabilities.shape}."
-        )
-    if truth.min() < 0 or truth.max() >= width:
-        raise DataError(f"True classes must lie between 0 and {width - 1}; found {truth.min()} to {truth.max()}.")
-    bad = ~np.isfinite(probabilities).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(truth)} rows of the {what} contain NaN or infinity "
-            f"(first: row {int(bad.argmax())})."
-        )
-    totals = probabilities.sum(axis=1, dtype=np.float64)
-    if probabilities.min() < 0 or np.abs(totals - 1.0).max() > 1e-3:
-        raise DataError(
-            f"Each row of the {what} must be at least 0 and sum to 1; "
-            f"found a minimum of {probabilities.min():.4g} and sums from {totals.min():.4g} to {totals.max():.4g}."
-        )

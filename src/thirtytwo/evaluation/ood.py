@@ -5,7 +5,7 @@ Every score is larger for known images. Scores are computed from the outputs of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,61 +15,19 @@ import numpy.typing as npt
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, RunError, require
+from thirtytwo.evaluation.checks import DIVERGED, check_finite
+from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.text import interval, percent
 
 FALSE_ALARM_RATE = 0.05
 """Fraction of validation images below the threshold for unknown."""
 
 Floats = npt.NDArray[np.float64]
-_CHUNK = 1000
-
-
-def max_softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
-    """Maximum softmax probability (Hendrycks and Gimpel 2017, arXiv 1610.02136); logits `(N, C)` → `(N,)`."""
-    scaled = _validate(logits, "logits") / temperature
-    return np.asarray(1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1))
-
-
-def max_logit(logits: npt.ArrayLike) -> Floats:
-    """Maximum logit (Hendrycks et al. 2022, arXiv 1911.11132); logits `(N, C)` → `(N,)`."""
-    return np.asarray(_validate(logits, "logits").max(axis=1))
-
-
-def energy(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
-    """Negative free energy T log Σ exp(logit / T) (Liu et al. 2020, arXiv 2010.03759); logits `(N, C)` → `(N,)`."""
-    scaled = _validate(logits, "logits") / temperature
-    top = scaled.max(axis=1)
-    return np.asarray(temperature * (top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))))
-
-
-def nearest(features: npt.ArrayLike, bank: npt.ArrayLike, k: int = 10) -> Floats:
-    """Negative distance to the k-th nearest training image (Sun et al. 2022, arXiv 2204.06507).
-
-    Args:
-        features: `(N, D)`; normalized to length 1 here, as is `bank`.
-        bank: features of training images, `(M, D)`.
-        k: which neighbor, 1 to M.
-
-    Returns:
-        Scores `(N,)`, -2 to 0.
-
-    Raises:
-        DataError: features are not finite or differ in width, or `bank` has fewer than k rows.
-    """
-    queries, known = (_normalize(values) for values in (features, bank))
-    if queries.shape[1] != known.shape[1]:
-        raise DataError(f"The features have {queries.shape[1]} columns, those of training images {known.shape[1]}.")
-    if not 1 <= k <= len(known):
-        raise DataError(f"k must be 1 to {len(known)}, the number of training images; found {k}.")
-    found = []
-    for start in range(0, len(queries), _CHUNK):
-        similarity = queries[start : start + _CHUNK] @ known.T  # (n, M); 2 - 2 similarity is the squared distance
-        found.append(np.partition(similarity, len(known) - k, axis=1)[:, len(known) - k])
-    similarities = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
-    return np.asarray(-np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0)))
 
 
 def class_means(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> npt.NDArray[np.float32]:
@@ -102,23 +60,15 @@ def class_mean(features: npt.ArrayLike, means: npt.ArrayLike) -> Floats:
     return np.asarray((_normalize(features) @ np.asarray(means, dtype=np.float32).T).max(axis=1), dtype=np.float64)
 
 
-LOGIT_SCORES: dict[str, Callable[[npt.ArrayLike], Floats]] = {
-    "max_softmax": max_softmax,
-    "max_logit": max_logit,
-    "energy": energy,
-}
-"""Scores computed from logits alone."""
-
-
 def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:
     """Area under the ROC curve: the probability that a known image scores above an unknown one; 0.5 is chance.
 
     Raises:
         DataError: there are no scores of one kind, or NaN.
     """
-    above, below = _validate_scores(known, "known"), np.sort(_validate_scores(unknown, "unknown"))
-    less, up_to = np.searchsorted(below, above, "left"), np.searchsorted(below, above, "right")
-    return float((less + up_to).sum() / 2.0 / (len(above) * len(below)))
+    above, below = _validate_scores(known, "known"), _validate_scores(unknown, "unknown")
+    labels = np.repeat([1, 0], [len(above), len(below)])
+    return float(require("sklearn.metrics", "train").roc_auc_score(labels, np.concatenate([above, below])))
 
 
 def fpr_at_tpr(known: npt.ArrayLike, unknown: npt.ArrayLike, tpr: float = 0.95) -> float:
@@ -164,13 +114,7 @@ def _validate(values: npt.ArrayLike, what: str) -> Floats:
     checked = np.asarray(values, dtype=np.float64)
     if checked.ndim != 2 or checked.shape[1] < 1:
         raise DataError(f"The {what} must have the shape (N, columns); found {checked.shape}.")
-    bad = ~np.isfinite(checked).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(checked)} rows of {what} contain NaN or infinity "
-            f"(first: row {int(bad.argmax())}).",
-            "The training diverged; lower the learning rate.",
-        )
+    check_finite(checked, what, DIVERGED)
     return checked
 
 
@@ -356,3 +300,97 @@ def plain_colors(count: int, size: int, random: np.random.Generator) -> Pixels:
     """Images of one color each, uint8 `(count, size, size, 3)`."""
     colors = random.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
     return np.ascontiguousarray(np.broadcast_to(colors, (count, size, size, 3)))
+
+
+@register
+class OodEvaluator(Evaluator):
+    """Detection of images unlike the training data."""
+
+    key, title, default = "unknown", "Out-of-distribution (unknown) images", True
+    options = (
+        Option("ood", str, (), "Also measure detection of this out-of-distribution data; may be repeated.", "DATA"),
+    )
+
+    def check(self, request: Request) -> Any:
+        """Load the class means and the OOD images.
+
+        Raises:
+            RunError: the model has no threshold for unknown, or the class means are missing.
+            DataError: a requested data set cannot be read, or the run's own test is not evaluated.
+        """
+        asked = request.options.get("ood", ())
+        if asked and not (request.own and request.split == "test"):
+            raise DataError(
+                "OOD metrics compare other data with the run's own test, which is not evaluated here.",
+                "Omit --ood, or --data and --split.",
+            )
+        if asked:
+            check_thresholded(request.info)
+        return request.class_means(), ood_sets(request.info, asked, request.data_root)
+
+    def measure(self, context: Context) -> dict[str, Any] | None:
+        """Compute the false alarm rate and the detection of each set of OOD images."""
+        means, sets = context.prepared
+        context.log("evaluating OOD detection")
+        for one in sets:
+            if isinstance(one, Skipped):
+                context.log(f"skipped {one.name}: {one.reason}")
+        network = context.network
+        return ood_record(
+            lambda images: network.known_scores(network.outputs(images)[1], means),
+            context.info,
+            validation=context.validation.false_alarms,
+            test=network.known_scores(context.features, means),
+            sets=sets,
+        )
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        """Threshold, false alarm rate, and detection of each set of OOD images."""
+        rows = tuple(
+            (
+                Cell(row.get("what") or row["name"]),
+                Cell(f"{row['n']:,}"),
+                Cell(f"{row['auroc']:.3f}"),
+                Cell(percent(row["fpr95"], 1)),
+                Cell(percent(row["called_unknown"], 1)),
+            )
+            for row in record.get("against") or ()
+        )
+        skipped = [f"{row['name']}: {row['reason']}" for row in record.get("skipped") or ()]
+        notes = [
+            (
+                f"AUROC is the probability that a {split} image has a higher score than an OOD image: 1 is perfect, "
+                "0.5 is chance."
+            ),
+            (
+                "False positives at 95%: share of OOD images accepted as known by a threshold that accepts 95% of "
+                f"{split}; lower is better."
+            ),
+            "Called unknown: share of OOD images below the threshold above; higher is better.",
+        ]
+        return Section(
+            sentences=_unknown_sentences(record, split),
+            tables=(Table(("OOD data", "Images", "AUROC", "False positives at 95%", "Called unknown"), rows),)
+            if rows
+            else (),
+            notes=(*(notes if rows else ()), *([f"Not measured: {'; '.join(skipped)}."] if skipped else [])),
+        )
+
+
+def _unknown_sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
+    validation, test = record.get("validation") or {}, record.get("test")
+    what, source = ((record.get(key) or "").strip().rstrip(".") for key in ("what", "source"))
+    called = validation.get("called_unknown")
+    measured = "" if called is None else f" ({percent(called, 1)} of {validation['n']:,} are)"
+    found = [
+        f"An image is called unknown if its score is below {record['threshold']:.4g}.",
+        f"The score ({str(record['score']).replace('_', ' ')}): {what}{f', {source}' if source else ''}.",
+        f"The threshold is set so that {100 * record['share']:g}% of validation images are below it{measured}.",
+    ]
+    if test:
+        alarms = test["called_unknown"]
+        found.append(
+            f"False alarm rate: {percent(alarms['value'])} of {test['n']:,} {split} images, all of known classes, are "
+            f"called unknown (95% interval {interval(alarms['ci95'])})."
+        )
+    return tuple(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
+from thirtytwo.evaluation.checks import check_finite, check_shape
 from thirtytwo.rundir import Predictions
 
 RESAMPLES = 10_000
@@ -162,12 +162,10 @@ def compare_pair(first: Predictions, second: Predictions, resamples: int = RESAM
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p values for multiple comparisons (Holm 1979); keeps their order."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    if not p_values:
+        return []
+    adjusted = require("statsmodels.stats.multitest", "train").multipletests(p_values, method="holm")[1]
+    return [float(p_value) for p_value in adjusted]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -183,18 +181,12 @@ def compare_means(first: Sequence[float], second: Sequence[float]) -> MeanTest |
     """Welch's t-test of the means of two recipes' runs (Welch 1947); None if either has fewer than two runs."""
     if min(len(first), len(second)) < 2:
         return None
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    variances = [float(values.var(ddof=1)) / len(values) for values in (one, other)]
-    difference, error = float(one.mean() - other.mean()), math.sqrt(sum(variances))
-    if error == 0.0:
+    difference = float(np.mean(first) - np.mean(second))
+    if len(set(first)) == len(set(second)) == 1:
         return MeanTest(difference, (difference, difference), 1.0 if difference == 0.0 else 0.0)
-    degrees_of_freedom = sum(variances) ** 2 / sum(
-        variance**2 / (len(values) - 1) for variance, values in zip(variances, (one, other), strict=True)
-    )
-    t_distribution = require("scipy.stats", "train").t
-    half_width = float(t_distribution.ppf(0.975, degrees_of_freedom)) * error
-    p_value = 2.0 * float(t_distribution.sf(abs(difference) / error, degrees_of_freedom))
-    return MeanTest(difference, (difference - half_width, difference + half_width), p_value)
+    result = require("scipy.stats", "train").ttest_ind(first, second, equal_var=False)
+    ends = result.confidence_interval(0.95)
+    return MeanTest(difference, (float(ends.low), float(ends.high)), float(result.pvalue))
 
 
 def disagreements(predictions: Sequence[Predictions]) -> list[Disagreement]:
@@ -239,21 +231,9 @@ def _rank(chosen: Bools, priority: npt.NDArray[np.float64]) -> Ints:
 
 
 def _validate(name: str, given: Predictions) -> None:
-    count, width = len(given.truth), len(given.classes)
-    if not count:
-        raise DataError(f"The predictions of {name} contain no images, so there is nothing to compare.")
-    if given.probabilities.shape != (count, width) or len(given.rows) != count:
-        raise DataError(
-            f"The predictions of {name} must have the shape {(count, width)}, images × classes; "
-            f"found {given.probabilities.shape} and {len(given.rows)} rows."
-        )
-    bad = ~np.isfinite(given.probabilities).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {count} rows of the predictions of {name} contain NaN or infinity "
-            f"(first: row {int(given.rows[bad.argmax()])}).",
-            "The training of that run diverged; remove it from the comparison.",
-        )
+    check_shape(given, f"predictions of {name}")
+    fix = "The training of that run diverged; remove it from the comparison."
+    check_finite(given.probabilities, f"the predictions of {name}", fix, given.rows)
 
 
 def _sort_by_row(given: Predictions) -> Predictions:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import ModelFileError, RunError, ThirtytwoError, require
+from thirtytwo.evaluation.calibration import log_sum_exp
 from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
 from thirtytwo.images.decode import Pixels
@@ -59,8 +60,7 @@ def log_odds(logits: npt.NDArray[np.float32], label: int) -> npt.NDArray[np.floa
     others = np.delete(exact, label, axis=1)
     if not others.shape[1]:
         return exact[:, label]
-    top = others.max(axis=1)
-    return np.asarray(exact[:, label] - top - np.log(np.exp(others - top[:, None]).sum(axis=1)))
+    return np.asarray(exact[:, label] - log_sum_exp(others))
 
 
 logger = logging.getLogger(__name__)

@@ -41,25 +41,50 @@ def write_probe_model(
         ModelFileError: `base` cannot be read, has no features, or the new file does not run.
     """
     onnx: Any = require("onnx", "app")
-    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-    try:
-        model = onnx.load(str(base))
-    except Exception as error:  # protobuf's own errors, and those of missing external data
-        raise ModelFileError(f"{base} cannot be read: {error}.", "Choose another model.") from None
+    model = _load_base(onnx, base)
     graph = model.graph
     maps = _find_maps(onnx, graph)
     _prune(graph, [FEATURES, *([maps] if maps else [])])
     if FEATURES not in {name for node in graph.node for name in node.output}:
         raise ModelFileError(f"The graph of {base} has no {FEATURES!r}.", "Choose another model.")
+    classes: list[int | str] = ["N", len(info.classes)]
+    outputs: dict[str, list[int | str]] = {"probabilities": classes, "logits": classes, FEATURES: ["N", len(weights)]}
+    if maps:
+        outputs[HEATMAPS] = _declared_shape(graph, HEATMAPS)
+    outputs[KNOWN_SCORE] = ["N"]
+    constants = _probe_constants(info, weights, bias, means)
+    graph.node.extend([*_probe_nodes(onnx.helper), *(_heatmap_nodes(onnx.helper, maps) if maps else [])])
+    graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    _set_outputs(onnx, graph, outputs)
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
+    model.producer_name, model.producer_version = "thirtytwo", info.version
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+        _check_runs(temporary, info, base)
 
-    constants = {
+
+def _load_base(onnx: Any, base: Path) -> Any:
+    try:
+        return onnx.load(str(base))
+    except Exception as error:  # protobuf's own errors, and those of missing external data
+        raise ModelFileError(f"{base} cannot be read: {error}.", "Choose another model.") from None
+
+
+def _probe_constants(
+    info: ModelInfo, weights: npt.NDArray[np.float64], bias: npt.NDArray[np.float64], means: npt.NDArray[np.float32]
+) -> dict[str, Any]:
+    return {
         "probe.weights": weights.T.astype(np.float32),  # (C, D)
         "probe.bias": bias.astype(np.float32),
         "probe.temperature": np.float32(info.temperature),
         "probe.means": means.T.astype(np.float32),  # (D, C)
         "probe.axis": np.array([1], dtype=np.int64),
     }
-    nodes = [
+
+
+def _probe_nodes(helper: Any) -> list[Any]:
+    """Logits, calibrated probabilities and the OOD score from the features."""
+    return [
         helper.make_node("Gemm", [FEATURES, "probe.weights", "probe.bias"], ["logits"], transB=1),
         helper.make_node("Div", ["logits", "probe.temperature"], ["probe.sharpened"]),
         helper.make_node("Softmax", ["probe.sharpened"], ["probabilities"], axis=1),
@@ -67,29 +92,22 @@ def write_probe_model(
         helper.make_node("MatMul", ["probe.directions", "probe.means"], ["probe.similarity"]),
         helper.make_node("ReduceMax", ["probe.similarity", "probe.axis"], [KNOWN_SCORE], keepdims=0),
     ]
-    width = len(weights)
-    outputs: dict[str, list[int | str]] = {
-        "probabilities": ["N", len(info.classes)],
-        "logits": ["N", len(info.classes)],
-        FEATURES: ["N", width],
-    }
-    if maps:
-        nodes += [
-            helper.make_node("ArgMax", ["logits"], ["probe.top"], axis=1, keepdims=0),
-            helper.make_node("Gather", ["probe.weights", "probe.top"], ["probe.row"], axis=0),
-            helper.make_node("Einsum", [maps, "probe.row"], [HEATMAPS], equation=_WEIGHTED_MAPS),
-        ]
-        outputs[HEATMAPS] = _declared_shape(graph, HEATMAPS)
-    outputs[KNOWN_SCORE] = ["N"]
-    graph.node.extend(nodes)
-    graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+
+
+def _heatmap_nodes(helper: Any, maps: str) -> list[Any]:
+    """Heatmaps of the most probable class: `maps` weighted by its weights."""
+    return [
+        helper.make_node("ArgMax", ["logits"], ["probe.top"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["probe.weights", "probe.top"], ["probe.row"], axis=0),
+        helper.make_node("Einsum", [maps, "probe.row"], [HEATMAPS], equation=_WEIGHTED_MAPS),
+    ]
+
+
+def _set_outputs(onnx: Any, graph: Any, outputs: dict[str, list[int | str]]) -> None:
+    """Replace the graph's outputs by float outputs of these shapes."""
     del graph.output[:], graph.value_info[:]
-    graph.output.extend(helper.make_tensor_value_info(name, floats, shape) for name, shape in outputs.items())
-    helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
-    model.producer_name, model.producer_version = "thirtytwo", info.version
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-        _check_runs(temporary, info, base)
+    floats = onnx.TensorProto.FLOAT
+    graph.output.extend(onnx.helper.make_tensor_value_info(name, floats, shape) for name, shape in outputs.items())
 
 
 def _find_maps(onnx: Any, graph: Any) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, ModelFileError
-from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, softmax
+from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, log_sum_exp, softmax
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.ood import class_mean, class_means, threshold_at
 from thirtytwo.fewshot.graph import write_probe_model
@@ -64,7 +64,7 @@ def fit_head(features: npt.ArrayLike, labels: Labels, classes: int, penalty: flo
     current = lookahead = np.zeros((coordinates.shape[1], classes))
     momentum = 1.0
     for _ in range(_STEPS):
-        residuals = (_softmax(coordinates @ lookahead) - targets) * sample_weights[:, None]  # (N, C)
+        residuals = (softmax(coordinates @ lookahead) - targets) * sample_weights[:, None]  # (N, C)
         gradient = coordinates.T @ residuals + penalty * lookahead
         previous, current = current, lookahead - gradient / lipschitz
         last_momentum, momentum = momentum, (1.0 + np.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
@@ -78,11 +78,6 @@ def _project(rows: Floats) -> tuple[Floats, Floats]:
     _, singular_values, directions = np.linalg.svd(rows, full_matrices=False)
     basis = directions[singular_values > 1e-10 * max(float(singular_values[0]), 1e-300)].T
     return basis, rows @ basis
-
-
-def _softmax(logits: Floats) -> Floats:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 LEAST, MOST = 5, 200
@@ -252,9 +247,6 @@ def _fit_temperature(logits: Floats, labels: Labels) -> float:
     target = (1.0 - weight) * logits[np.arange(len(labels)), labels] + weight * logits.mean(axis=1)  # (N,)
 
     def loss(temperature: float) -> float:
-        scaled = logits / temperature
-        top = scaled.max(axis=1)
-        total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-        return float((total - target / temperature).mean())
+        return float((log_sum_exp(logits / temperature) - target / temperature).mean())
 
     return float(min(_TEMPERATURES, key=loss))

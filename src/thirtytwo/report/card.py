@@ -6,33 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.io import write_text
-from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.run_record import RunRecord, read_run_record
-from thirtytwo.report.sections import (
-    calibration_table,
-    corruption_table,
-    label_issues_table,
-    members_table,
-    prediction_sets,
-    unknown_table,
-)
+from thirtytwo.report.sections import members_table, section_markdown
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-HUB_METRICS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "accuracy", "Accuracy"),
-    ("accuracy_tta", "accuracy", "Accuracy with test-time augmentation"),
-    ("top5_accuracy", "accuracy", "Top-5 accuracy"),
-    ("macro_precision", "precision", "Macro precision"),
-    ("macro_recall", "recall", "Macro recall"),
-    ("macro_f1", "f1", "Macro F1"),
-    ("nll", "nll", "Negative log-likelihood"),
-    ("brier", "brier_score", "Brier score"),
-    ("ece", "expected_calibration_error", "Expected calibration error"),
-)
-"""Key in metrics.json, metric type of the hub, and displayed name."""
 
 
 def write_card(run: RunDir) -> Path:
@@ -56,11 +37,7 @@ def card(record: RunRecord) -> str:
         _use(record),
         _metrics(record),
         _members(record),
-        _calibration(record),
-        _unknown(record),
-        _sets(record),
-        _corruptions(record),
-        _labels(record),
+        *(section_markdown(evaluator.title, section) for evaluator, section in record.sections),
         _training(record),
         _limitations(record),
     ]
@@ -78,9 +55,9 @@ def front_matter(record: RunRecord) -> dict[str, Any]:
     if hub_name:
         front["datasets"] = [hub_name]
     results = [
-        {"type": kind, "name": name, "value": round(record.metrics[key]["value"], 6)}
-        for key, kind, name in HUB_METRICS
-        if record.metrics is not None and record.metrics.get(key) is not None
+        {"type": metric.hub_type, "name": metric.name, "value": round(record.metrics[metric.key]["value"], 6)}
+        for metric in METRICS
+        if metric.hub_type and record.metrics is not None and record.metrics.get(metric.key) is not None
     ]
     if results:
         front["metrics"] = list(dict.fromkeys(result["type"] for result in results))
@@ -133,11 +110,10 @@ def _metrics(record: RunRecord) -> str:
     if record.metrics is None:
         return "## Metrics\n\nNone: this run was not evaluated."
     metrics = record.metrics
-    rows = [(name, metrics[key], key not in NOT_SHARES) for key, name, _ in METRICS if metrics.get(key)]
     lines = [
-        f"| {name} | {percent(metric['value']) if share else format(metric['value'], '.4f')} | "
-        f"{interval(metric['ci95'], as_percent=share, digits=2 if share else 4)} |"
-        for name, metric, share in rows
+        f"| {metric.name} | {metric.text(found['value'])} | {metric.interval(found['ci95'])} |"
+        for metric in METRICS
+        if (found := metrics.get(metric.key))
     ]
     evaluations = int(metrics.get("test_evaluations") or 0)
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
@@ -169,98 +145,6 @@ def _members(record: RunRecord) -> str:
         f"## Members\n\nAveraged {averaged} runs. Prediction costs as much as {cost}.\n\n"
         "| run | recipe and network | accuracy | parameters | FLOPs per image | training time |\n"
         "| --- | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
-    )
-
-
-def _calibration(record: RunRecord) -> str:
-    table = calibration_table(record)
-    if table is None:
-        return ""
-    lines = [
-        f"| {row['stage']} | {row['ece']} | {row['ece_interval']} | {row['nll']} | {row['nll_interval']} |"
-        for row in table["rows"]
-    ]
-    curvature = f" and curvature {table['curvature']}" if table["curvature"] else ""
-    fitted = f", fitted on {table['fitted_on']:,} validation images" if table["fitted_on"] else ""
-    note = f" {as_markdown(table['note'])}." if table["note"] else ""
-    return (
-        f"## Calibration\n\nProbabilities are calibrated by temperature {table['temperature']}{curvature}{fitted}."
-        f"{note} On {record.split}:\n\n"
-        "| probabilities | ECE | 95% interval | NLL | 95% interval |\n| --- | ---: | ---: | ---: | ---: |\n"
-        + "\n".join(lines)
-    )
-
-
-def _unknown(record: RunRecord) -> str:
-    table = unknown_table(record)
-    if table is None:
-        return ""
-    called = ""
-    if table["test"]:
-        called = (
-            f" False alarm rate: {table['test']['called']} of {table['test']['n']:,} {record.split} images are called "
-            f"unknown (95% interval {table['test']['interval']})."
-        )
-    text = (
-        f"## Out-of-distribution (unknown) images\n\nAn image is called unknown if its score is below "
-        f"{table['threshold']}, set so that {table['share']} of validation images are. "
-        f"The score ({as_markdown(table['score'])}): {as_markdown(table['what'])}"
-        + (f", {as_markdown(table['source'])}" if table["source"] else "")
-        + f".{called}"
-    )
-    if table["skipped"]:
-        text += f" Not measured: {as_markdown('; '.join(table['skipped']))}."
-    if not table["rows"]:
-        return text
-    lines = [
-        f"| {as_markdown(row['what'])} | {row['n']:,} | {row['auroc']} | {row['fpr95']} | {row['called']} |"
-        for row in table["rows"]
-    ]
-    return (
-        f"{text}\n\n| OOD data | n | AUROC | false positives at 95% | called unknown |\n"
-        "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
-    )
-
-
-def _labels(record: RunRecord) -> str:
-    found = label_issues_table(record, {})
-    if found is None or not found["total"]:
-        return ""
-    counts = " and ".join(f"{part['count']:,} of {part['n']:,} {part['split']} labels" for part in found["counts"])
-    return (
-        f"## Label issues\n\n{counts} may be wrong, by confident learning; many of them can be correct labels of "
-        "misclassified images. `report.html` shows them."
-    )
-
-
-def _sets(record: RunRecord) -> str:
-    sets = prediction_sets(record)
-    if sets is None:
-        return ""
-    return (
-        f"## Prediction sets\n\nA set contains the classes with a probability of at least {sets['least']}, a threshold "
-        f"set on {sets['calibrated_on']:,} validation images for a coverage of {sets['asked']}. "
-        f"Coverage on {sets['n']:,} {record.split} images: {sets['measured']} (95% interval {sets['interval']}), with "
-        f"{sets['size']} classes on average. Coverage is over all classes together; "
-        f"it is lowest for {as_markdown(sets['weakest'])} ({sets['weakest_coverage']}). "
-        f"{as_markdown(sets['note'])}."
-    )
-
-
-def _corruptions(record: RunRecord) -> str:
-    table = corruption_table(record)
-    if table is None:
-        return ""
-    heads = " | ".join(str(strength) for strength in table["strengths"])
-    lines = [
-        f"| {as_markdown(row['kind'])} | " + " | ".join(cell["text"] for cell in row["cells"]) + f" | {row['mean']} |"
-        for row in table["rows"]
-    ]
-    return (
-        f"## Corruptions\n\nMean accuracy {table['mean']} (95% interval {table['interval']}) over common "
-        f"corruptions at five strengths, {table['clean']} without, n = {table['n']:,} each. Corruptions after "
-        f"Hendrycks and Dietterich 2019, reimplemented.\n\n| kind | {heads} | mean |\n"
-        f"| --- |{' ---: |' * (len(table['strengths']) + 1)}\n" + "\n".join(lines)
     )
 
 

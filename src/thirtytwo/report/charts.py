@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.evaluation.metrics import Reliability, wilson
+from thirtytwo.evaluation.metrics import Reliability
+from thirtytwo.report.views import MatrixView, ReliabilityBin, reliability_bins
 from thirtytwo.text import percent, shorten
 
 MAX_LABELED_CLASSES = 120
@@ -37,95 +38,176 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class _Plane:
+    """The area of a line chart: its size and margins in pixels, and the ranges of both axes."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    width: float = 340.0
+    height: float = 232.0
+    left: float = 42.0
+    right: float = 52.0
+    top: float = 50.0
+    bottom: float = 28.0
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The position of a point in pixels."""
+        across = (x - self.x_low) / (self.x_high - self.x_low) if self.x_high > self.x_low else 0.5
+        up = (y - self.y_low) / (self.y_high - self.y_low) if self.y_high > self.y_low else 0.5
+        return (
+            self.left + across * (self.width - self.left - self.right),
+            self.height - self.bottom - up * (self.height - self.top - self.bottom),
+        )
+
+
 def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent: bool = False) -> str:
     """Lines over epochs, each labeled with its last value; empty where there are no points."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return ""
-    width, height, left, right, top, bottom = 340.0, 232.0, 42.0, 52.0, 50.0, 28.0
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
-    x_low, x_high = min(xs), max(xs)
     ticks = nice_ticks(min(ys), max(ys))
-    y_low, y_high = min(ticks[0], min(ys)), max(ticks[-1], max(ys))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
-        up = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
-        return left + across * (width - left - right), height - bottom - up * (height - top - bottom)
-
-    def shown(value: float) -> str:
-        return f"{100 * value:.1f}%" if as_percent else f"{value:.3g}"
-
-    parts = [_open(width, height, title, "chart"), f'<text class="t" x="0" y="14">{escape(title)}</text>']
-    parts.extend(
+    plane = _Plane(min(xs), max(xs), min(ticks[0], min(ys)), max(ticks[-1], max(ys)))
+    keys = [
         f'<text class="key {line.kind}" x="{number * 78}" y="33">{escape(line.name)}</text>'
         for number, line in enumerate(drawn)
         if line.name
-    )
-    for tick in ticks:
-        _, y = place(x_low, tick)
-        label = f"{100 * tick:.4g}%" if as_percent else f"{tick:.4g}"
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="num end" x="{left - 6}" y="{y + 4:.1f}">{label}</text>')
-    for tick in _epoch_ticks(x_low, x_high):
-        x, _ = place(tick, y_low)
-        parts.append(f'<text class="num mid" x="{x:.1f}" y="{height - bottom + 16}">{tick:g}</text>')
-    parts.append(f'<text class="num" x="{width - right + 9}" y="{height - bottom + 16}">epoch</text>')
-    ends = _separate([place(*line.points[-1])[1] for line in drawn], 13.0)
+    ]
+    ends = _separate([plane.place(*line.points[-1])[1] for line in drawn], 13.0)
+    parts = [
+        _open(plane.width, plane.height, title, "chart"),
+        f'<text class="t" x="0" y="14">{escape(title)}</text>',
+        *keys,
+        *_line_axes(plane, ticks, as_percent),
+    ]
     for line, end in zip(drawn, ends, strict=True):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
-        if len(line.points) > 1:
-            parts.append(f'<polyline class="line {line.kind}" points="{path}"/>')
-        x, y = place(*line.points[-1])
-        parts.append(f'<circle class="dot {line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>')
-        parts.append(
-            f'<text class="num {line.kind}" x="{x + 7:.1f}" y="{end + 4:.1f}">{shown(line.points[-1][1])}{unit}</text>'
-        )
+        value = line.points[-1][1]
+        parts += _line_marks(plane, line, end, f"{100 * value:.1f}%{unit}" if as_percent else f"{value:.3g}{unit}")
     return "".join([*parts, "</svg>"])
+
+
+def _line_axes(plane: _Plane, ticks: Sequence[float], as_percent: bool) -> list[str]:
+    parts = []
+    for tick in ticks:
+        _, y = plane.place(plane.x_low, tick)
+        label = f"{100 * tick:.4g}%" if as_percent else f"{tick:.4g}"
+        parts.append(
+            f'<line class="grid" x1="{plane.left}" x2="{plane.width - plane.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(f'<text class="num end" x="{plane.left - 6}" y="{y + 4:.1f}">{label}</text>')
+    below = plane.height - plane.bottom + 16
+    for tick in _epoch_ticks(plane.x_low, plane.x_high):
+        x, _ = plane.place(tick, plane.y_low)
+        parts.append(f'<text class="num mid" x="{x:.1f}" y="{below}">{tick:g}</text>')
+    return [*parts, f'<text class="num" x="{plane.width - plane.right + 9}" y="{below}">epoch</text>']
+
+
+def _line_marks(plane: _Plane, line: Line, end: float, text: str) -> list[str]:
+    """The line, its last point, and the value `text` at height `end`."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (plane.place(*point) for point in line.points))
+    x, y = plane.place(*line.points[-1])
+    return [
+        *([f'<polyline class="line {line.kind}" points="{path}"/>'] if len(line.points) > 1 else []),
+        f'<circle class="dot {line.kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>',
+        f'<text class="num {line.kind}" x="{x + 7:.1f}" y="{end + 4:.1f}">{text}</text>',
+    ]
+
+
+_LEFT, _RIGHT, _TOP, _BOTTOM, _BARS_TOP, _BARS = 56.0, 406.0, 28.0, 276.0, 294.0, 56.0
+"""Edges of the reliability diagram in pixels, and place and height of the bars below it."""
+
+
+def _across(share: float) -> float:
+    return _LEFT + share * (_RIGHT - _LEFT)
+
+
+def _up(share: float) -> float:
+    return _BOTTOM - share * (_BOTTOM - _TOP)
 
 
 def reliability_chart(found: Reliability, title: str = "") -> str:
     """Accuracy against confidence with Wilson intervals, above a histogram of confidence."""
-    width, left, right, top, bottom, bars_top, bars = 426.0, 56.0, 20.0, 28.0, 276.0, 294.0, 56.0
-
-    def across(share: float) -> float:
-        return left + share * (width - left - right)
-
-    def up(share: float) -> float:
-        return bottom - share * (bottom - top)
-
-    parts = [_open(width, 400.0, f"Confidence against accuracy {title}".strip(), "chart")]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
-        parts.append(f'<text class="num end" x="{left - 6}" y="{up(tick) + 4:.1f}">{100 * tick:.0f}%</text>')
-        parts.append(
-            f'<text class="num mid" x="{across(tick):.1f}" y="{bars_top + bars + 16}">{100 * tick:.0f}%</text>'
-        )
-    parts.append(f'<line class="ideal" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>')
-    parts.append('<text class="axis" x="0" y="12">accuracy</text>')
-    parts.append(f'<text class="axis end" x="{left - 6}" y="{bars_top + bars}">images</text>')
-    parts.append(f'<text class="axis mid" x="{across(0.5):.1f}" y="{bars_top + bars + 36}">confidence</text>')
-    most, total = int(found.counts.max()), int(found.counts.sum())
-    for number, count in enumerate(found.counts.tolist()):
-        if not count:
-            continue
-        low, high = float(found.edges[number]), float(found.edges[number + 1])
-        confidence, accuracy = float(found.confidence[number]), float(found.accuracy[number])
-        tooltip = (
-            f"confidence {100 * low:.0f} to {100 * high:.0f}%: {count:,} of {total:,} images, "
-            f"mean confidence {100 * confidence:.1f}%, accuracy {100 * accuracy:.1f}%"
-        )
-        bottom_end, top_end = wilson(round(accuracy * count), count)
-        x = across(confidence)
-        tall = max(1.0, bars * count / most)
-        parts.append(
-            f'<g><title>{tooltip}</title><line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{up(bottom_end):.1f}" '
-            f'y2="{up(top_end):.1f}"/><circle class="dot val" cx="{x:.1f}" cy="{up(accuracy):.1f}" r="4"/>'
-            f'<rect class="bar" x="{across(low) + 0.75:.1f}" width="{across(high) - across(low) - 1.5:.1f}" '
-            f'y="{bars_top + bars - tall:.1f}" height="{tall:.1f}"/></g>'
-        )
+    bins, total = reliability_bins(found), int(found.counts.sum())
+    most = max((one.count for one in bins), default=1)
+    parts = [
+        _open(_RIGHT + 20.0, 400.0, f"Confidence against accuracy {title}".strip(), "chart"),
+        *_reliability_axes(),
+        *(_reliability_mark(one, most, total) for one in bins),
+    ]
     return "".join([*parts, "</svg>"])
+
+
+def _reliability_axes() -> list[str]:
+    parts, below = [], _BARS_TOP + _BARS
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = _up(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{100 * tick:.0f}%</text>')
+        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{100 * tick:.0f}%</text>')
+    return [
+        *parts,
+        f'<line class="ideal" x1="{_across(0)}" y1="{_up(0)}" x2="{_across(1)}" y2="{_up(1)}"/>',
+        '<text class="axis" x="0" y="12">accuracy</text>',
+        f'<text class="axis end" x="{_LEFT - 6}" y="{below}">images</text>',
+        f'<text class="axis mid" x="{_across(0.5):.1f}" y="{below + 36}">confidence</text>',
+    ]
+
+
+def _reliability_mark(one: ReliabilityBin, most: int, total: int) -> str:
+    """The point, whisker and bar of a bin; `most` is the largest count of a bin."""
+    x, tall = _across(one.confidence), max(1.0, _BARS * one.count / most)
+    tooltip = (
+        f"confidence {100 * one.low:.0f} to {100 * one.high:.0f}%: {one.count:,} of {total:,} images, "
+        f"mean confidence {100 * one.confidence:.1f}%, accuracy {100 * one.accuracy:.1f}%"
+    )
+    low, high = one.interval
+    left, right = _across(one.low), _across(one.high)
+    return (
+        f'<g><title>{tooltip}</title><line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{_up(low):.1f}" '
+        f'y2="{_up(high):.1f}"/><circle class="dot val" cx="{x:.1f}" cy="{_up(one.accuracy):.1f}" r="4"/>'
+        f'<rect class="bar" x="{left + 0.75:.1f}" width="{right - left - 1.5:.1f}" '
+        f'y="{_BARS_TOP + _BARS - tall:.1f}" height="{tall:.1f}"/></g>'
+    )
+
+
+@dataclass(frozen=True)
+class _MatrixLayout:
+    """Sizes of a confusion matrix in pixels; `grouped`: names are those of superclasses."""
+
+    width: int
+    cell: float
+    font: float
+    margin: float
+    kind: str
+    grouped: bool
+    named: bool
+
+    @property
+    def side(self) -> float:
+        """Side of the matrix without names."""
+        return self.cell * self.width
+
+    @property
+    def large(self) -> bool:
+        """Whether cells are too small for numbers."""
+        return self.width > 30
+
+    @classmethod
+    def of(cls, view: MatrixView) -> _MatrixLayout:
+        """The layout for the number of classes and the lengths of their names."""
+        width = len(view.names)
+        cell, font = (42.0, 13.0) if width <= 12 else (24.0, 11.0) if width <= 30 else (10.0, 8.0)
+        grouped = bool(view.groups) and width > 30
+        font = 12.0 if grouped else font
+        named = grouped or width <= MAX_LABELED_CLASSES
+        labels = (view.groups if grouped else view.names) if named else ()
+        longest = max((len(shorten(label, MOST_LETTERS)) for label in labels), default=0)
+        kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
+        return cls(width, cell, font, 30.0 + longest * font * 0.56, kind, grouped, named)
 
 
 def confusion_chart(
@@ -141,68 +223,72 @@ def confusion_chart(
     colors and scales, because errors are small next to the diagonal. `of` is `classes` or `groups` (superclasses); the
     script of the page uses it to find names and readout.
     """
-    width = len(classes)
-    if width > MAX_MATRIX_CLASSES:
+    if len(classes) > MAX_MATRIX_CLASSES:
         return ""
-    groups = [superclasses[name] for name in classes] if superclasses else []
-    order = sorted(range(width), key=lambda index: (groups[index], index)) if groups else list(range(width))
-    names = [classes[index] for index in order]
-    ordered = matrix[np.ix_(order, order)]
-    share = ordered / np.maximum(ordered.sum(axis=1, keepdims=True), 1)
-    off = share * (1 - np.eye(width))
-    most = float(off.max()) or 1.0
+    view = MatrixView.of(matrix, classes, superclasses)
+    layout = _MatrixLayout.of(view)
+    spans = view.spans if layout.grouped else [(name, position, 1) for position, name in enumerate(view.names)]
+    parts = [
+        *_matrix_frame(view, layout, of),
+        *(part for span in spans for part in _matrix_label(layout, *span)),
+        *_matrix_cells(view, layout),
+        *(_matrix_block(layout, start, length) for _, start, length in spans if layout.grouped),
+        f'<rect class="cursor" width="{layout.cell:g}" height="{layout.cell:g}" data-margin="{layout.margin:g}"/>',
+    ]
+    return "".join([*parts, "</svg>"])
 
-    cell, font = (42.0, 13.0) if width <= 12 else (24.0, 11.0) if width <= 30 else (10.0, 8.0)
-    grouped = bool(groups) and width > 30
-    labels = sorted(set(groups)) if grouped else names if width <= MAX_LABELED_CLASSES else []
-    if grouped:
-        font = 12.0
-    longest = max((len(shorten(label, MOST_LETTERS)) for label in labels), default=0)
-    margin = 30.0 + longest * font * 0.56
-    side = cell * width
-    kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
-    listed = escape(json.dumps(names, ensure_ascii=False), quote=True)
+
+def _matrix_frame(view: MatrixView, layout: _MatrixLayout, of: str) -> list[str]:
+    margin, side = layout.margin, layout.side
+    listed = escape(json.dumps(list(view.names), ensure_ascii=False), quote=True)
     label = f"Confusion matrix of {of}: arrow keys select a cell, Enter shows its images"
     data = f' tabindex="0" data-of="{of}" data-names="{listed}"'
-    parts = [
-        _open(margin + side + 4, margin + side + 4, label, kind, data, role="application"),
+    return [
+        _open(margin + side + 4, margin + side + 4, label, layout.kind, data, role="application"),
         f'<text class="axis mid" x="{margin + side / 2:g}" y="12">predicted</text>',
         f'<text class="axis mid" transform="translate(12 {margin + side / 2:g}) rotate(-90)">true</text>',
         f'<rect class="field" x="{margin}" y="{margin}" width="{side}" height="{side}"/>',
     ]
-    spans = _spans([groups[index] for index in order]) if grouped else [(name, n, 1) for n, name in enumerate(names)]
-    for label, start, length in spans:
-        middle = margin + cell * (start + length / 2)
-        if start and (grouped or width <= 30):
-            line = margin + cell * start
-            parts.append(f'<path class="rule" d="M{margin} {line}h{side}M{line} {margin}v{side}"/>')
-        if labels:
-            text, style = escape(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
-            parts.append(f'<text class="end" {style} x="{margin - 6}" y="{middle + font * 0.35:.1f}">{text}</text>')
-            turned = f"translate({middle + font * 0.35:.1f} {margin - 6}) rotate(-90)"
-            parts.append(f'<text {style} transform="{turned}">{text}</text>')
-    totals = ordered.sum(axis=1)
-    for row, column in np.argwhere(ordered > 0).tolist():
-        count, part, right = int(ordered[row, column]), float(share[row, column]), row == column
+
+
+def _matrix_label(layout: _MatrixLayout, label: str, start: int, length: int) -> list[str]:
+    """The name of a class or superclass on both axes, and the rules before it."""
+    parts, margin, font = [], layout.margin, layout.font
+    middle = margin + layout.cell * (start + length / 2)
+    if start and (layout.grouped or not layout.large):
+        line = margin + layout.cell * start
+        parts.append(f'<path class="rule" d="M{margin} {line}h{layout.side}M{line} {margin}v{layout.side}"/>')
+    if layout.named:
+        text, style = escape(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
+        parts.append(f'<text class="end" {style} x="{margin - 6}" y="{middle + font * 0.35:.1f}">{text}</text>')
+        turned = f"translate({middle + font * 0.35:.1f} {margin - 6}) rotate(-90)"
+        parts.append(f'<text {style} transform="{turned}">{text}</text>')
+    return parts
+
+
+def _matrix_cells(view: MatrixView, layout: _MatrixLayout) -> Iterator[str]:
+    """A rectangle for each count above 0, with the number where there is room."""
+    names, totals, cell = view.names, view.counts.sum(axis=1), layout.cell
+    most = float((view.shares * (1 - np.eye(layout.width))).max()) or 1.0
+    for row, column in np.argwhere(view.counts > 0).tolist():
+        count, part, right = int(view.counts[row, column]), float(view.shares[row, column]), row == column
         depth = 0.12 + 0.88 * part if right else 0.08 + 0.92 * (part / most) ** 0.7
         outcome = "correct" if right else f"predicted as {names[column]}"
         title = escape(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part, 1)})")
-        x, y = margin + cell * column, margin + cell * row
-        parts.append(
+        x, y = layout.margin + cell * column, layout.margin + cell * row
+        yield (
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '
             f'fill-opacity="{depth:.2f}" data-at="{row},{column}"><title>{title}</title></rect>'
         )
-        if width <= 30:
-            tone = f"{'on' if depth > 0.6 else 'off'}{' fine' if width > 12 else ''}"
-            parts.append(
-                f'<text class="count {tone}" x="{x + cell / 2}" y="{y + cell / 2 + font / 3:.1f}">{count}</text>'
-            )
-    if grouped:
-        for _, start, length in spans:
-            x, edge = margin + cell * start, cell * length
-            parts.append(f'<rect class="block" x="{x:g}" y="{x:g}" width="{edge:g}" height="{edge:g}"/>')
-    parts.append(f'<rect class="cursor" width="{cell:g}" height="{cell:g}" data-margin="{margin:g}"/>')
-    return "".join([*parts, "</svg>"])
+        if not layout.large:
+            tone = f"{'on' if depth > 0.6 else 'off'}{' fine' if layout.width > 12 else ''}"
+            y_text = y + cell / 2 + layout.font / 3
+            yield f'<text class="count {tone}" x="{x + cell / 2}" y="{y_text:.1f}">{count}</text>'
+
+
+def _matrix_block(layout: _MatrixLayout, start: int, length: int) -> str:
+    x, edge = layout.margin + layout.cell * start, layout.cell * length
+    return f'<rect class="block" x="{x:g}" y="{x:g}" width="{edge:g}" height="{edge:g}"/>'
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -234,17 +320,6 @@ def _separate(places: Sequence[float], least: float) -> list[float]:
             middle = (moved[after] + moved[before]) / 2
             moved[before], moved[after] = middle - least / 2, middle + least / 2
     return moved
-
-
-def _spans(labels: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Runs of equal labels: (label, first position, length)."""
-    spans: list[tuple[str, int, int]] = []
-    for position, label in enumerate(labels):
-        if spans and spans[-1][0] == label:
-            spans[-1] = (label, spans[-1][1], spans[-1][2] + 1)
-        else:
-            spans.append((label, position, 1))
-    return spans
 
 
 def _open(width: float, height: float, title: str, kind: str, more: str = "", role: str = "img") -> str:

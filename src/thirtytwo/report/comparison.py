@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
 from thirtytwo.inference.model_file import Timing
-from thirtytwo.report.page import METRICS
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS
 from thirtytwo.rundir import Predictions
@@ -35,7 +35,7 @@ class ComparedRun:
         """Accuracy on the compared split, one view per image; a fraction."""
         return float(self.metrics["accuracy"]["value"])
 
-    def figure(self, key: str) -> dict[str, Any] | None:
+    def metric(self, key: str) -> dict[str, Any] | None:
         """A metric with its interval; None where it does not apply."""
         found = self.metrics.get(key)
         return found if found and found.get("value") is not None else None
@@ -131,61 +131,66 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""
-        names = [run.name for run in self.runs]
         return {
             "dataset": self.dataset,
             "split": self.split,
             "n": self.count,
-            "runs": [
-                {
-                    "run": run.name,
-                    "path": str(run.record.run.path),
-                    "seed": run.record.recipe.seed,
-                    "recipe": run.record.recipe.name,
-                    **{key: run.figure(key) for key, _, _ in METRICS},
-                    "parameters": run.parameters,
-                    "flops": run.flops,
-                    SECONDS: run.seconds,
-                    "model_bytes": run.model_bytes,
-                    "milliseconds": None
-                    if run.timing is None
-                    else {"alone": run.timing.alone, "batched": run.timing.batched, "measured_on": self.timed_on},
-                }
-                for run in self.runs
-            ],
-            "pairs": [
-                {
-                    "first": names[pair.first],
-                    "second": names[pair.second],
-                    "difference": {"value": pair.test.difference, "ci95": list(pair.test.ci95)},
-                    "both_right": pair.test.both_right,
-                    "only_first": pair.test.only_first,
-                    "only_second": pair.test.only_second,
-                    "both_wrong": pair.test.both_wrong,
-                    "same_answer": pair.test.same_answer,
-                    "mcnemar_mid_p": pair.test.p_value,
-                    "mcnemar_exact_p": pair.test.p_exact,
-                    "mcnemar_mid_p_holm": pair.p_adjusted,
-                }
-                for pair in self.pairs
-            ],
-            "seeds": [
-                {
-                    "recipe": group.name,
-                    "runs": [names[place] for place in group.members],
-                    "figures": {key: found.as_dict() for key, found in group.statistics.items()},
-                }
-                for group in self.groups
-            ],
-            "recipes": [
-                {
-                    "first": self.groups[pair.first].name,
-                    "second": self.groups[pair.second].name,
-                    "difference": {"value": pair.test.difference, "ci95": list(pair.test.ci95)},
-                    "welch_p": pair.test.p_value,
-                }
-                for pair in self.group_pairs
-            ],
+            "runs": [_run_record(run, self.timed_on) for run in self.runs],
+            "pairs": [_pair_record(pair, self.runs) for pair in self.pairs],
+            "seeds": [_group_record(group, self.runs) for group in self.groups],
+            "recipes": [_group_pair_record(pair, self.groups) for pair in self.group_pairs],
             "settings": self.settings,
             "notices": list(self.notices),
         }
+
+
+def _run_record(run: ComparedRun, timed_on: str | None) -> dict[str, Any]:
+    timing = run.timing
+    return {
+        "run": run.name,
+        "path": str(run.record.run.path),
+        "seed": run.record.recipe.seed,
+        "recipe": run.record.recipe.name,
+        **{metric.key: run.metric(metric.key) for metric in METRICS},
+        "parameters": run.parameters,
+        "flops": run.flops,
+        SECONDS: run.seconds,
+        "model_bytes": run.model_bytes,
+        "milliseconds": None
+        if timing is None
+        else {"alone": timing.alone, "batched": timing.batched, "measured_on": timed_on},
+    }
+
+
+def _pair_record(pair: Pair, runs: Sequence[ComparedRun]) -> dict[str, Any]:
+    test = pair.test
+    return {
+        "first": runs[pair.first].name,
+        "second": runs[pair.second].name,
+        "difference": {"value": test.difference, "ci95": list(test.ci95)},
+        "both_right": test.both_right,
+        "only_first": test.only_first,
+        "only_second": test.only_second,
+        "both_wrong": test.both_wrong,
+        "same_answer": test.same_answer,
+        "mcnemar_mid_p": test.p_value,
+        "mcnemar_exact_p": test.p_exact,
+        "mcnemar_mid_p_holm": pair.p_adjusted,
+    }
+
+
+def _group_record(group: Group, runs: Sequence[ComparedRun]) -> dict[str, Any]:
+    return {
+        "recipe": group.name,
+        "runs": [runs[place].name for place in group.members],
+        "figures": {key: found.as_dict() for key, found in group.statistics.items()},
+    }
+
+
+def _group_pair_record(pair: GroupPair, groups: Sequence[Group]) -> dict[str, Any]:
+    return {
+        "first": groups[pair.first].name,
+        "second": groups[pair.second].name,
+        "difference": {"value": pair.test.difference, "ci95": list(pair.test.ci95)},
+        "welch_p": pair.test.p_value,
+    }

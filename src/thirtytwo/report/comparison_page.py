@@ -6,13 +6,12 @@ from itertools import islice
 from typing import Any
 
 from thirtytwo.errors import require
+from thirtytwo.evaluation.sections import Table
 from thirtytwo.images.render import data_uri, is_pixelated
 from thirtytwo.report.charts import Row, interval_chart
 from thirtytwo.report.comparison import Comparison
 from thirtytwo.report.comparison_tables import (
     METHODS,
-    Cell,
-    Table,
     answers,
     classes_table,
     cost_table,
@@ -28,6 +27,7 @@ from thirtytwo.report.comparison_tables import (
     settings_table,
     verdict,
 )
+from thirtytwo.report.sections import table_markdown
 from thirtytwo.text import as_markdown, interval, percent
 from thirtytwo.text import p_value as format_p
 
@@ -156,47 +156,30 @@ def comparison_text(found: Comparison) -> str:
         f"On {as_markdown(found.split)}, n = {found.count:,} images. {as_markdown(verdict(found))}",
         *([as_markdown(seeds_verdict(found))] if found.group_pairs else []),
         *(f"> {as_markdown(notice)}" for notice in found.notices),
-        table_text(runs_table(found)),
+        table_markdown(runs_table(found)),
         "## Metrics",
         "95% intervals in parentheses; the best value of a row is bold.",
-        table_text(metrics_table(found)),
+        table_markdown(metrics_table(found)),
         "## Cost",
-        table_text(cost_table(found)),
+        table_markdown(cost_table(found)),
     ]
     if found.timed_on is not None:
         parts.append(f"Milliseconds were measured on {as_markdown(found.timed_on)}.")
-    parts += ["## Tests", table_text(pairs_table(found)), as_markdown(METHODS)]
+    parts += ["## Tests", table_markdown(pairs_table(found)), as_markdown(METHODS)]
     if found.groups:
-        parts += ["## Seeds", table_text(seeds_table(found))]
+        parts += ["## Seeds", table_markdown(seeds_table(found))]
         if found.group_pairs:
-            parts.append(table_text(recipes_table(found)))
+            parts.append(table_markdown(recipes_table(found)))
     if found.settings:
-        parts += ["## Settings that differ", table_text(settings_table(found))]
+        parts += ["## Settings that differ", table_markdown(settings_table(found))]
     classes = classes_table(found)
     shown = Table(classes.columns, classes.rows[:MAX_CLASSES])
-    parts += [f"## Classes with the largest differences: {len(shown.rows)} of {len(classes.rows)}", table_text(shown)]
+    parts += [
+        f"## Classes with the largest differences: {len(shown.rows)} of {len(classes.rows)}",
+        table_markdown(shown),
+    ]
     parts += ["## Where they disagree", *_list_disagreements(found)]
     return "\n\n".join(parts) + "\n"
-
-
-def table_text(table: Table) -> str:
-    """Format a Markdown table; numbers are right-aligned."""
-    ruler = ["---", *("---" if table.words else "---:" for _ in table.columns[1:])]
-    lines = [
-        _line([as_markdown(column) for column in table.columns]),
-        _line(ruler),
-        *(_line([_cell(cell) for cell in row]) for row in table.rows),
-    ]
-    return "\n".join(lines)
-
-
-def _cell(cell: Cell) -> str:
-    text = f"**{as_markdown(cell.text)}**" if cell.best else as_markdown(cell.text)
-    return f"{text} ({as_markdown(cell.note)})" if cell.note else text
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _list_disagreements(found: Comparison) -> list[str]:

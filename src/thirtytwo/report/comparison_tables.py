@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from thirtytwo.evaluation.metrics import METRICS, Metric
+from thirtytwo.evaluation.sections import Cell, Table
 from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.model_file import BATCH
 from thirtytwo.report.comparison import LEVEL, ComparedRun, Comparison, Group, Pair
-from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.report.seeds import SECONDS, spread_texts
-from thirtytwo.text import duration, interval, percent, points, quantity
+from thirtytwo.text import duration, percent, points, quantity
 from thirtytwo.text import p_value as format_p
 
-LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
 METHODS = (
     "All runs were evaluated on the same images, so tests are paired. p is from McNemar’s test of equal accuracy, its "
     "mid-p version (Fagerland, Lydersen and Laake 2013), which is less conservative than the exact test beside it. "
@@ -23,25 +22,6 @@ METHODS = (
     "for the number of pairs. The tests compare the trained networks on images of this kind. They do not include seed "
     "variance; that needs several seeds."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text with a note, whether it is the best of its row, and the value to sort by."""
-
-    text: str
-    note: str = ""
-    best: bool = False
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows of cells; the first cell names the row. `words`: cells are text, not numbers."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    words: bool = False
 
 
 def runs_table(found: Comparison) -> Table:
@@ -62,13 +42,13 @@ def runs_table(found: Comparison) -> Table:
 def metrics_table(found: Comparison) -> Table:
     """Every metric of every run with its interval."""
     rows = []
-    for key, name, _ in METRICS:
-        metrics = [run.figure(key) for run in found.runs]
-        known = [metric["value"] for metric in metrics if metric is not None]
+    for metric in METRICS:
+        values = [run.metric(metric.key) for run in found.runs]
+        known = [value["value"] for value in values if value is not None]
         if not known:
             continue
-        best = min(known) if key in LOWER_IS_BETTER else max(known)
-        rows.append((Cell(name), *(_metric_cell(key, metric, best) for metric in metrics)))
+        best = min(known) if metric.lower_is_better else max(known)
+        rows.append((Cell(metric.name), *(_metric_cell(metric, value, best) for value in values)))
     return Table(("Metric", *_letters(found.runs)), tuple(rows))
 
 
@@ -117,7 +97,7 @@ def pairs_table(found: Comparison) -> Table:
 def seeds_table(found: Comparison) -> Table:
     """Mean, standard deviation and n of each metric over the seeds of each recipe."""
     rows = []
-    for key, name in (*((key, name) for key, name, _ in METRICS), (SECONDS, "Training time")):
+    for key, name in (*((metric.key, metric.name) for metric in METRICS), (SECONDS, "Training time")):
         spreads = [group.statistics.get(key) for group in found.groups]
         if not any(spreads):
             continue
@@ -248,17 +228,11 @@ def _letters(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
     return tuple(run.letter for run in runs)
 
 
-def _metric_cell(key: str, metric: dict[str, Any] | None, best: float) -> Cell:
-    if metric is None:
+def _metric_cell(metric: Metric, found: dict[str, Any] | None, best: float) -> Cell:
+    if found is None:
         return Cell("–")
-    share, value = key not in NOT_SHARES, metric["value"]
-    ends = metric.get("ci95")
-    return Cell(
-        percent(value) if share else f"{value:.4f}",
-        interval(ends, as_percent=share, digits=None if share else 4) if ends else "",
-        best=value == best,
-        value=value,
-    )
+    value, ends = found["value"], found.get("ci95")
+    return Cell(metric.text(value), metric.interval(ends) if ends else "", best=value == best, value=value)
 
 
 def _cost_row(name: str, values: Sequence[float | None], shown: Callable[[float], str]) -> tuple[Cell, ...]:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.calibration import stored_reliability
+from thirtytwo.evaluation.corruptions import display_name
+from thirtytwo.evaluation.metrics import confusion_matrix, reliability
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.report.sections import display_name, reliability_before
+from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -73,7 +75,7 @@ def write_figures(record: RunRecord) -> list[Path]:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
     if record.metrics is not None:
         kinds.append(("f1", draw_f1))
-    if record.corruptions is not None:
+    if "corruptions" in record.files:
         kinds.append(("corruptions", draw_corruptions))
     return save_figures(record.run.figures, [(name, partial(draw, record)) for name, draw in kinds])
 
@@ -81,17 +83,13 @@ def write_figures(record: RunRecord) -> list[Path]:
 def draw_curves(record: RunRecord) -> Any:
     """Plot loss and accuracy of training and validation over epochs."""
     figure = empty_figure(8.0, 3.2)
-    for place, (what, title) in enumerate((("loss", "Loss"), ("accuracy", "Accuracy")), start=1):
+    for place, (what, title) in enumerate(reversed(CURVES), start=1):
         axes = figure.add_subplot(1, 2, place)
         for part, name, color, dashes in (
             ("train", "training", MUTED, "--"),
             ("val", "validation", ACCENT, "-"),
         ):
-            points = [
-                (row.get("epoch", number), row[f"{part}_{what}"])
-                for number, row in enumerate(record.history, start=1)
-                if f"{part}_{what}" in row
-            ]
+            points = history_series(record.history, f"{part}_{what}")
             if points:
                 marker = "o" if len(points) == 1 else ""
                 axes.plot(*zip(*points, strict=True), dashes, color=color, label=name, marker=marker)
@@ -105,13 +103,8 @@ def draw_curves(record: RunRecord) -> Any:
 def draw_confusion(record: RunRecord) -> Any:
     """Plot the confusion matrix, normalized by true class, with errors on a separate color scale."""
     assert record.predictions is not None
-    matrix, names = confusion_matrix(record.predictions), list(record.predictions.classes)
-    groups = record.superclasses
-    if groups:
-        order = sorted(range(len(names)), key=lambda index: (groups[names[index]], index))
-        matrix, names = matrix[np.ix_(order, order)], [names[index] for index in order]
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    width = len(names)
+    view = MatrixView.of(confusion_matrix(record.predictions), record.predictions.classes, record.superclasses)
+    matrix, names, share, width = view.counts, view.names, view.shares, len(view.names)
     diagonal = np.eye(width, dtype=bool)
     side = float(np.clip(3.0 + 0.28 * width, 4.5, 15.0))
     figure = empty_figure(side, side)
@@ -135,16 +128,17 @@ def draw_confusion(record: RunRecord) -> Any:
 def draw_reliability(record: RunRecord) -> Any:
     """Plot accuracy against confidence with 95 % intervals, and the number of images per bin, before and after."""
     assert record.predictions is not None
-    before, after = reliability_before(record), reliability(record.predictions)
+    before = stored_reliability((record.metrics or {}).get("calibration") or {})
+    after = reliability(record.predictions)
     panels = [("", after)] if before is None else [("before calibration", before), ("after", after)]
     figure = empty_figure(4.6 * len(panels), 5.4)
     rows = figure.subplots(
         2, len(panels), sharex=True, sharey="row" if before is not None else False, height_ratios=[4, 1], squeeze=False
     )
     for (when, found), above, below in zip(panels, *rows, strict=True):
-        used = found.counts > 0
-        confidence, accuracy, counts = found.confidence[used], found.accuracy[used], found.counts[used]
-        ends = np.array([wilson(round(part * n), int(n)) for part, n in zip(accuracy, counts, strict=True)])
+        bins = reliability_bins(found)
+        confidence, accuracy = (np.array([getattr(one, name) for one in bins]) for name in ("confidence", "accuracy"))
+        ends = np.array([one.interval for one in bins])
         above.plot([0, 1], [0, 1], ":", color=MUTED)
         errors = np.maximum(0.0, np.abs(ends.T - accuracy))
         above.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=ACCENT, markersize=4, elinewidth=1)
@@ -158,8 +152,7 @@ def draw_reliability(record: RunRecord) -> Any:
 
 def draw_corruptions(record: RunRecord) -> Any:
     """Plot accuracy against strength for each kind of corruption, one panel per family; dotted: no corruption."""
-    assert record.corruptions is not None
-    table = record.corruptions
+    table = record.files["corruptions"]
     strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
     families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
     figure = empty_figure(2.6 * len(families) + 0.6, 3.4)

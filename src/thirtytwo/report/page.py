@@ -12,50 +12,18 @@ import numpy as np
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import confusion_matrix, reliability, wilson
+from thirtytwo.evaluation.metrics import METRICS, confusion_matrix, wilson
 from thirtytwo.io import write_text
-from thirtytwo.report.charts import Line, confusion_chart, line_chart, reliability_chart
+from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
-from thirtytwo.report.sections import (
-    calibration_table,
-    corruption_table,
-    label_issues_table,
-    members_table,
-    prediction_sets,
-    reliability_before,
-    unknown_table,
-)
+from thirtytwo.report.sections import members_table, section_context
+from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import duration, interval, percent, quantity
 
 MAX_PAIRS = 12
-CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
-
-METRICS: tuple[tuple[str, str, str], ...] = (
-    ("accuracy", "Accuracy", "the most probable class is the true class"),
-    ("accuracy_tta", "Accuracy with test-time augmentation", "probabilities averaged over mirrored and shifted views"),
-    ("top5_accuracy", "Top-5 accuracy", "the true class is among the five most probable classes"),
-    ("superclass_accuracy", "Superclass accuracy", "the predicted class belongs to the true superclass"),
-    (
-        "mistake_severity",
-        "Errors within the superclass",
-        "share of misclassified images predicted within the true superclass",
-    ),
-    (
-        "macro_precision",
-        "Macro precision",
-        "mean over classes of precision: share of the images predicted as a class that belong to it",
-    ),
-    ("macro_recall", "Macro recall", "mean over classes of recall: share of a class's images predicted as that class"),
-    ("macro_f1", "Macro F1", "mean over classes of F1: harmonic mean of precision and recall"),
-    ("nll", "Negative log-likelihood", "in nats; 0 is perfect, lower is better"),
-    ("brier", "Brier score", "squared error of the probabilities, 0 to 2; lower is better"),
-    ("ece", "Expected calibration error", "mean difference between confidence and accuracy; lower is better"),
-)
-"""Key in metrics.json, name, and description in one line."""
-NOT_SHARES = frozenset({"nll", "brier", "ece"})
 
 
 def write_page(
@@ -111,17 +79,16 @@ def render(
         "passed_on": passed_on,
         "command": record.command_with(record.run.recipe.name if passed_on else str(record.run.recipe)),
         "augmented": [] if samples is None else augmented_rows(samples, record.classes),
-        "label_issues": label_issues_table(
-            record, {record.split: images} | ({"val": val} if record.split != "val" else {})
-        ),
+        "evaluations": [
+            section_context(evaluator.key, evaluator.title, section, record, {"val": val, record.split: images})
+            for evaluator, section in record.sections
+        ],
     }
     return str(environment.get_template("report.html.j2").render(context))
 
 
 def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
     predictions = record.predictions
-    errors, problem = most_confident_errors(predictions, images) if predictions is not None else ([], "")
-    before = reliability_before(record)
     return {
         "dataset": record.dataset,
         "recipe_name": record.recipe.name,
@@ -139,24 +106,39 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "per_class": _class_rows(record),
         "superclasses": len(set(record.superclasses.values())),
         "severity": _severity(record.metrics),
-        "confusion": ""
-        if predictions is None
-        else confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
-        "group_confusion": "" if predictions is None else _group_confusion(predictions, record.superclasses),
-        "album": None if predictions is None else _album(make_album(predictions, images, record.superclasses)),
         "pairs": _pairs(record),
-        "wrong": None if predictions is None else int((predictions.predicted != predictions.truth).sum()),
+        **(_of_predictions(record, predictions, images) if predictions is not None else _WITHOUT_PREDICTIONS),
+        "members": members_table(record),
+        **_reproduce(record),
+    }
+
+
+_WITHOUT_PREDICTIONS: dict[str, Any] = {
+    "confusion": "",
+    "group_confusion": "",
+    "album": None,
+    "wrong": None,
+    "mistakes": [],
+    "mistakes_problem": "",
+}
+
+
+def _of_predictions(record: RunRecord, predictions: Predictions, images: ImageSet | None) -> dict[str, Any]:
+    """Confusion matrices, images and errors."""
+    errors, problem = most_confident_errors(predictions, images)
+    return {
+        "confusion": confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
+        "group_confusion": _group_confusion(predictions, record.superclasses),
+        "album": _album(make_album(predictions, images, record.superclasses)),
+        "wrong": int((predictions.predicted != predictions.truth).sum()),
         "mistakes": errors,
         "mistakes_problem": problem,
-        "reliability_before": "" if before is None else reliability_chart(before, "before calibration"),
-        "reliability": "" if predictions is None else reliability_chart(reliability(predictions)),
-        "calibration": calibration_table(record),
-        "ece": (record.metrics or {}).get("ece"),
-        "coverage": [] if predictions is None else _coverage(predictions),
-        "unknown": unknown_table(record),
-        "sets": prediction_sets(record),
-        "corruptions": corruption_table(record),
-        "members": members_table(record),
+    }
+
+
+def _reproduce(record: RunRecord) -> dict[str, Any]:
+    """Commands, choices and settings of the run."""
+    return {
         "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
         "choices": record.environment.get("choices") or [],
         "made_of": _details(record),
@@ -242,30 +224,28 @@ def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     if metrics is None:
         return []
     rows = []
-    for key, name, meaning in METRICS:
-        metric = metrics.get(key)
-        if metric is None:
+    for metric in METRICS:
+        found = metrics.get(metric.key)
+        if found is None:
             continue
-        share = key not in NOT_SHARES
-        value = percent(metric["value"]) if share else f"{metric['value']:.4f}"
-        ends = interval(metric["ci95"], as_percent=share, digits=None if share else 4)
-        rows.append({"name": name, "value": value, "interval": ends, "meaning": meaning})
+        value, ends = metric.text(found["value"]), metric.interval(found["ci95"])
+        rows.append({"name": metric.name, "value": value, "interval": ends, "meaning": metric.meaning})
     return rows
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> list[str]:
-    def points(column: str) -> list[tuple[float, float]]:
-        return [(row.get("epoch", number), row[column]) for number, row in enumerate(history, 1) if column in row]
-
     charts = [
         line_chart(
             title,
-            [Line("training", "train", points(f"train_{what}")), Line("validation", "val", points(f"val_{what}"))],
+            [
+                Line("training", "train", history_series(history, f"train_{what}")),
+                Line("validation", "val", history_series(history, f"val_{what}")),
+            ],
             as_percent=what == "accuracy",
         )
-        for what, title in (("accuracy", "Accuracy"), ("loss", "Loss"))
+        for what, title in CURVES
     ]
-    charts.append(line_chart("Learning rate", [Line("", "train", points("lr"))]))
+    charts.append(line_chart("Learning rate", [Line("", "train", history_series(history, "lr"))]))
     return [chart for chart in charts if chart]
 
 
@@ -303,25 +283,6 @@ def _pairs(record: RunRecord) -> list[dict[str, Any]]:
         }
         for pair in pairs
     ]
-
-
-def _coverage(predictions: Predictions) -> list[dict[str, str]]:
-    """Coverage and accuracy of predictions with at least each confidence."""
-    right = predictions.predicted == predictions.truth
-    rows = []
-    for least in CONFIDENCES:
-        kept = predictions.confidence >= least
-        count = int(kept.sum())
-        ends = wilson(int(right[kept].sum()), count) if count else None
-        rows.append(
-            {
-                "least": f"{100 * least:.0f}%",
-                "kept": percent(count / len(right), 1),
-                "right": percent(float(right[kept].mean()), 2) if count else "–",
-                "interval": interval(list(ends)) if ends else "",
-            }
-        )
-    return rows
 
 
 def _details(record: RunRecord) -> list[tuple[str, str]]:

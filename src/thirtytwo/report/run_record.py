@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.evaluation.sections import Section
 from thirtytwo.rundir import Predictions, RunDir
 
 
@@ -18,9 +20,9 @@ from thirtytwo.rundir import Predictions, RunDir
 class RunRecord:
     """The content of a run directory, as report and model card use it.
 
-    `metrics` and `predictions` are None without an evaluation on the split, `corruptions` without one on corrupted
-    images; `history` holds finite numbers only; `out_of_sample` holds predictions on images that were not trained on,
-    by split; `environment` and `splits` are empty where the run ended before they were written.
+    `metrics` and `predictions` are None without an evaluation on the split; `files` holds what evaluators stored in
+    files of their own, by key; `history` holds finite numbers only; `out_of_sample` holds predictions on images that
+    were not trained on, by split; `environment` and `splits` are empty where the run ended before they were written.
     """
 
     run: RunDir
@@ -31,7 +33,7 @@ class RunRecord:
     splits: dict[str, Any]
     metrics: dict[str, Any] | None
     predictions: Predictions | None
-    corruptions: dict[str, Any] | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     out_of_sample: Mapping[str, Predictions] = field(default_factory=dict)
 
     @property
@@ -70,6 +72,18 @@ class RunRecord:
             return []
         found = [("Started from", self.recipe.transfer.pretrained), ("Distilled from", self.recipe.train.distill.run)]
         return [(relation, named) for relation, named in found if named]
+
+    @property
+    def sections(self) -> list[tuple[Evaluator, Section]]:
+        """What each evaluator measured, described; evaluators without a result are left out."""
+        results = Results(self.split, self.metrics or {}, self.files, self.out_of_sample, self._split_names)
+        found = [(one, one.read(results)) for one in evaluators()]
+        return [(one, one.describe(record, self.split)) for one, record in found if record]
+
+    @property
+    def _split_names(self) -> dict[str, str]:
+        """Displayed names of splits; row numbers of held-out validation are those of train."""
+        return {"val": "held-out train" if self.splits.get("val_rows") else "validation"}
 
     @property
     def interrupted(self) -> bool:
@@ -122,7 +136,7 @@ def read_run_record(run: RunDir, split: str = "test") -> RunRecord:
         splits=splits,
         metrics=None,
         predictions=predictions,
-        corruptions=run.read_json(path) if (path := run.corruptions_on(split)).is_file() else None,
+        files=_evaluator_files(run, split),
         out_of_sample=_out_of_sample(run, split, predictions, splits),
     )
     if metrics is not None and metrics.get("split") != split:
@@ -146,6 +160,12 @@ def _out_of_sample(
     if split == "test" and splits.get("train_on") != "all" and run.predictions("val").is_file():
         found["val"] = run.read_predictions("val")
     return found
+
+
+def _evaluator_files(run: RunDir, split: str) -> dict[str, dict[str, Any]]:
+    """The files of evaluators that do not store their results in `metrics.json`, by key."""
+    paths = {one.key: run.evaluation_on(one.key, split) for one in evaluators() if one.store == "file"}
+    return {key: run.read_json(path) for key, path in paths.items() if path.is_file()}
 
 
 def _finite(row: dict[str, float]) -> dict[str, float]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DataError, RunError
+from thirtytwo.evaluation.metrics import METRICS, metric_of
 from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
-from thirtytwo.report.page import METRICS, NOT_SHARES
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
 from thirtytwo.text import duration, interval, percent
 
@@ -101,7 +101,7 @@ def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[st
     finished = {seed: run for seed, run in found.items() if run.metrics.is_file() and run.environment.is_file()}
     _check_one_recipe(finished)
     runs = [_entry(seed, run) for seed, run in finished.items()]
-    statistics = {key: _statistics_of(runs, key) for key in (*(key for key, _, _ in METRICS), SECONDS)}
+    statistics = {key: _statistics_of(runs, key) for key in (*(metric.key for metric in METRICS), SECONDS)}
     seconds = statistics.pop(SECONDS)
     return {
         "data": data,
@@ -140,10 +140,10 @@ def summary_text(content: Mapping[str, Any]) -> str:
 def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Name, mean, std, n, min and max of each metric, formatted."""
     rows: list[tuple[str, ...]] = []
-    for key, name, _ in METRICS:
-        statistics = content["figures"].get(key)
+    for metric in METRICS:
+        statistics = content["figures"].get(metric.key)
         if statistics is not None:
-            rows.append((name, *spread_texts(key, statistics)))
+            rows.append((metric.name, *spread_texts(metric.key, statistics)))
     seconds = content.get(SECONDS)
     if seconds is not None:
         rows.append(("Training time", *spread_texts(SECONDS, seconds)))
@@ -156,9 +156,7 @@ def spread_texts(key: str, statistics: Mapping[str, Any]) -> tuple[str, str, str
     def formatted(value: float | None) -> str:
         if value is None:
             return "–"
-        if key == SECONDS:
-            return duration(value)
-        return f"{value:.4f}" if key in NOT_SHARES else percent(value)
+        return duration(value) if key == SECONDS else metric_of(key).text(value)
 
     return (
         formatted(statistics["mean"]),
@@ -171,7 +169,7 @@ def spread_texts(key: str, statistics: Mapping[str, Any]) -> tuple[str, str, str
 
 def _entry(seed: int, run: RunDir) -> dict[str, Any]:
     metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
-    values = {key: (metrics.get(key) or {}).get("value") for key, _, _ in METRICS}
+    values = {metric.key: (metrics.get(metric.key) or {}).get("value") for metric in METRICS}
     return {
         "seed": seed,
         "directory": run.path.name,

@@ -12,18 +12,11 @@ from typing import Any
 
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import require
+from thirtytwo.evaluation.metrics import metric_of
 from thirtytwo.io import atomic_write
 from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
 
 METRICS = MONITORS
-DISPLAY_NAMES = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "val_macro_f1": "validation macro F1",
-    "val_macro_precision": "validation macro precision",
-    "val_macro_recall": "validation macro recall",
-    "val_top5_accuracy": "validation top-5 accuracy",
-}
 COLUMNS = 3
 """Number of panels in a row of the slice plot."""
 
@@ -62,6 +55,12 @@ class Tuning:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
+    def metric_name(self) -> str:
+        """The displayed name of the tuned metric: `validation accuracy`."""
+        name = metric_of(self.metric).name
+        return f"validation {name[0].lower()}{name[1:]}"
+
+    @property
     def done(self) -> list[Trial]:
         """Completed trials."""
         return [trial for trial in self.trials if trial.outcome == "done" and trial.value is not None]
@@ -79,7 +78,7 @@ class Tuning:
 
     def _cost(self, trial: Trial) -> float:
         assert trial.value is not None
-        return trial.value if self.metric == "val_loss" else -trial.value
+        return trial.value if metric_of(self.metric).lower_is_better else -trial.value
 
 
 def write_trials(path: Path, tuning: Tuning) -> None:
@@ -116,7 +115,7 @@ def draw_history(tuning: Tuning) -> Any:
         if trials:
             numbers, values = [trial.number for trial in trials], [trial.value for trial in trials]
             axes.plot(numbers, values, marker, color=color, markersize=5, label=name)
-    choose: Callable[[list[float]], float] = min if tuning.metric == "val_loss" else max
+    choose: Callable[[list[float]], float] = min if metric_of(tuning.metric).lower_is_better else max
     reached = [trial.value for trial in tuning.done if trial.value is not None]
     best = [choose(reached[: end + 1]) for end in range(len(reached))]
     numbers = [trial.number for trial in tuning.done]
@@ -124,7 +123,7 @@ def draw_history(tuning: Tuning) -> Any:
     axes.step(
         [*numbers, last], [*best, best[-1]], where="post", color=WARM, linewidth=1.2, zorder=1, label="best so far"
     )
-    axes.set_title(f"Trials: {DISPLAY_NAMES[tuning.metric]}")
+    axes.set_title(f"Trials: {tuning.metric_name}")
     axes.set_xlabel("trial")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
@@ -141,7 +140,7 @@ def draw_importance(tuning: Tuning) -> Any:
     for place, (_, part) in enumerate(rows):
         axes.text(part, place, f" {100 * part:.0f} %", va="center", fontsize=8, color=INK)
     axes.set_xlim(0, 1.1)
-    axes.set_xlabel(f"share of the variance of {DISPLAY_NAMES[tuning.metric]}")
+    axes.set_xlabel(f"share of the variance of {tuning.metric_name}")
     axes.set_title(f"Importance of keys, from {len(tuning.done)} trials")
     return figure
 
@@ -175,5 +174,5 @@ def draw_slices(tuning: Tuning) -> Any:
             axes.tick_params(axis="x", labelsize=7)
         axes.set_xlabel(key)
         if place % columns == 0:
-            axes.set_ylabel(DISPLAY_NAMES[tuning.metric])
+            axes.set_ylabel(tuning.metric_name)
     return figure

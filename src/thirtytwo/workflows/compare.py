@@ -15,12 +15,12 @@ from thirtytwo.config.resolve import flatten
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.model_file import Timing, time_models, where_timed
 from thirtytwo.io import free_path, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
-from thirtytwo.report.page import METRICS
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
 from thirtytwo.rundir import Predictions, RunDir
@@ -193,10 +193,10 @@ def _groups(runs: Sequence[ComparedRun]) -> tuple[Group, ...]:
 
 def _seed_statistics(runs: Sequence[ComparedRun]) -> dict[str, Spread]:
     statistics = {}
-    for key, _, _ in METRICS:
-        values = [found["value"] for run in runs if (found := run.figure(key)) is not None]
+    for metric in METRICS:
+        values = [found["value"] for run in runs if (found := run.metric(metric.key)) is not None]
         if len(values) == len(runs):
-            statistics[key] = spread(values)
+            statistics[metric.key] = spread(values)
     seconds = [run.seconds for run in runs if run.seconds is not None]
     if len(seconds) == len(runs):
         statistics[SECONDS] = spread(seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,28 +10,23 @@ from typing import Any
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
-from thirtytwo.data.split import Parts, limit
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, RunError
-from thirtytwo.evaluation.calibration import calibration_record
-from thirtytwo.evaluation.conformal import check_coverage, least_probability, measure_sets
-from thirtytwo.evaluation.corruptions import MAX_IMAGES, measure_corruptions
+from thirtytwo.evaluation.calibration import calibration_of
+from thirtytwo.evaluation.corruptions import MAX_IMAGES
+from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.evaluation.ood import check_thresholded, ood_record, ood_sets
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import slug
-from thirtytwo.rundir import Predictions, RunDir, exclusive
+from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.workflows.finish import Means, Scored, calibration_of, score
+from thirtytwo.workflows.finish import Scored, measure_all, score
 from thirtytwo.workflows.loading import OtherImages, load_run, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation, progress_logger
 from thirtytwo.workflows.report import write_pages
-
-KEPT = ("accuracy_tta", "conformal", "unknown")
-"""Entries of metrics.json that are kept where this evaluation does not measure them."""
 
 
 @preserve_torch_state()
@@ -49,6 +44,7 @@ def evaluate(
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
+    **others: Any,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test or validation images, or on other `data` with the same class names.
 
@@ -72,6 +68,7 @@ def evaluate(
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.
+        others: options of evaluators from other packages (`thirtytwo.evaluation.evaluators`), by name.
 
     Returns:
         The metrics, with the keys of `metrics.json`; with `corruptions` also the content of `corruptions.json` under
@@ -84,22 +81,19 @@ def evaluate(
     """
     log = progress_logger(show)
     directory = RunDir.open(Path(run))
-    calibration = None if coverage is None else _calibration_predictions(directory, coverage)
+    options = {
+        "corruptions": corruptions,
+        "corruption_images": corruption_images,
+        "coverage": coverage,
+        "ood": tuple(ood),
+        **_known(others),
+    }
+    chosen = [evaluator for evaluator in evaluators() if evaluator.requested(options)]
     context = _load(directory, data, split, device, data_root)
-    if calibration is not None and context.own and split == "val":
-        raise DataError(
-            "Prediction sets are calibrated on validation, so they cannot be evaluated on it.", "Omit --split val."
-        )
     for notice in context.notices:
         log(notice)
-    if ood and not (context.own and split == "test"):
-        raise DataError(
-            "OOD metrics compare other data with the run's own test, which is not evaluated here.",
-            "Omit --ood, or --data and --split.",
-        )
-    means = _load_class_means(directory, context.info) if ood else None
-    ood_images = ood_sets(context.info, ood, context.data_root) if ood else []
-    sample = limit(context.images, corruption_images, context.recipe.data.split_seed) if corruptions else None
+    request = _request(directory, context, split, options, log)
+    prepared = {evaluator.key: evaluator.check(request) for evaluator in chosen}
     log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
     if context.own and split == "val":
         used = ", ".join(["the temperature and the threshold for unknown", *_chosen(directory, context.recipe)])
@@ -107,36 +101,71 @@ def evaluate(
     shift = context.recipe.evaluate.tta_shift if tta else None
     scored = score(context.scorer, context.images, calibration_of(context.info), shift)
     metrics = _metrics(directory, context, scored, split)
-    if calibration is not None and coverage is not None:
-        sets = measure_sets(calibration, scored.single, coverage)
-        metrics["conformal"] = sets | selection_record(_chosen(directory, context.recipe))
-    if means is not None:
-        log("evaluating OOD detection")
-        before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-        metrics["unknown"] = ood_record(
-            partial(context.scorer.score_known, means=means),
-            context.info,
-            validation=(before.get("unknown") or {}).get("validation"),
-            test=context.scorer.known_scores(scored.features, means),
-            sets=ood_images,
-        )
-    metrics |= context.counts
     directory.write_predictions(context.name(split), scored.single)
-    table: dict[str, Any] | None = None
-    if sample is not None:
-        log(f"evaluating corruptions on {len(sample):,} of {len(context.images):,} images")
-        table = {"dataset": context.dataset.name, "split": split}
-        table |= measure_corruptions(sample, context.scorer.logits, seed=context.recipe.data.split_seed, tell=log)
-        directory.write_json(directory.corruptions_on(context.name(split)), table)
-    if context.own and split == "test":
-        before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
+    found, files = measure_all(chosen, request, scored, prepared)
+    for key, record in files.items():
+        directory.write_json(directory.evaluation_on(key, context.name(split)), record)
+    metrics |= found | context.counts
+    _write(directory, context, split, metrics)
+    return metrics | files
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of evaluators that `evaluate` does not list.
+
+    Raises:
+        TypeError: no evaluator has such an option.
+    """
+    names = {option.name for evaluator in evaluators() for option in evaluator.options}
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise TypeError(f"evaluate() got an unexpected keyword argument {unknown[0]!r}")
+    return options
+
+
+def _write(directory: RunDir, context: _Context, split: str, metrics: dict[str, Any]) -> None:
+    """Write the metrics where they belong, and the pages after an evaluation of the run's own test."""
+    if not context.own:
+        directory.write_json(directory.metrics_on(context.name(split)), metrics)
+    elif split == "test":
+        before = _last_metrics(directory)
         if _on_the_same_images(before, metrics):
-            metrics |= {key: before[key] for key in KEPT if before.get(key) and not metrics.get(key)}
+            kept = ["accuracy_tta", *(one.key for one in evaluators() if one.options and one.store == "metrics")]
+            metrics |= {key: before[key] for key in kept if before.get(key) and not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
         write_pages(directory, context.recipe, context.parts)
-    elif not context.own:
-        directory.write_json(directory.metrics_on(context.name(split)), metrics)
-    return metrics if table is None else metrics | {"corruptions": table}
+
+
+def _last_metrics(directory: RunDir) -> dict[str, Any]:
+    return directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
+
+
+def _request(
+    directory: RunDir, context: _Context, split: str, options: dict[str, Any], log: Callable[[str], None]
+) -> Request:
+    before = _last_metrics(directory)
+    temperature_only = (before.get("calibration") or {}).get("temperature_only")
+    return Request(
+        run=directory.path,
+        dataset=context.dataset.name,
+        split=split,
+        own=context.own,
+        images=context.images,
+        info=context.info,
+        network=context.scorer,
+        class_means=directory.read_class_means,
+        validation=Validation(
+            count=int(directory.read_json(directory.split)["n_val"]),
+            predictions=partial(directory.read_predictions, "val"),
+            temperature_only=temperature_only["temperature"] if temperature_only else None,
+            false_alarms=(before.get("unknown") or {}).get("validation"),
+            selection=selection_record(_chosen(directory, context.recipe)),
+        ),
+        seed=context.recipe.data.split_seed,
+        log=log,
+        options=options,
+        data_root=context.data_root,
+    )
 
 
 def _on_the_same_images(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -224,7 +253,7 @@ def _metrics(directory: RunDir, context: _Context, scored: Scored, split: str) -
     """The metrics; counts one more test evaluation where the images are the run's own test."""
     evaluations = count_test_evaluation(directory) if context.own_test or (context.own and split == "test") else 0
     record = directory.read_json(directory.split)
-    metrics = compute_metrics(
+    return compute_metrics(
         scored.single,
         dataset=context.dataset.name,
         split=split,
@@ -232,45 +261,7 @@ def _metrics(directory: RunDir, context: _Context, scored: Scored, split: str) -
         tta=scored.averaged,
         test_evaluations=evaluations or int(record["test_evaluations"]),
     )
-    before = directory.read_json(directory.metrics) if directory.metrics.is_file() else {}
-    temperature_only = (before.get("calibration") or {}).get("temperature_only")
-    metrics["calibration"] = calibration_record(
-        scored.single,
-        scored.logits,
-        calibration_of(context.info),
-        temperature_only=temperature_only["temperature"] if temperature_only else None,
-        fitted_on=int(record["n_val"]),
-    ) | selection_record(_chosen(directory, context.recipe))
-    return metrics
 
 
 def _chosen(directory: RunDir, recipe: Recipe) -> list[str]:
     return selections(recipe, directory.read_json(directory.environment))
-
-
-def _calibration_predictions(run: RunDir, coverage: float) -> Predictions:
-    """The run's validation predictions, checked to be enough for this coverage.
-
-    Raises:
-        RunError: the run has no validation images, or their predictions are missing.
-        DataError: `coverage` is out of range, or there are too few validation images for it.
-    """
-    check_coverage(coverage)
-    if not run.read_json(run.split).get("n_val"):
-        raise RunError(
-            f"{run.path} has no validation images, and prediction sets are calibrated on them.",
-            "Train with data.val_fraction above 0 and data.train_on = 'train'.",
-        )
-    calibration = run.read_predictions("val")
-    least_probability(calibration, coverage)
-    return calibration
-
-
-def _load_class_means(run: RunDir, info: ModelInfo) -> Means:
-    """Load the class means that `known_score` is computed from.
-
-    Raises:
-        RunError: the model has no threshold for unknown, or the class means are missing.
-    """
-    check_thresholded(info)
-    return run.read_class_means()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,10 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import ExportError, RecipeError
-from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature
+from thirtytwo.evaluation.calibration import Calibration, calibration_of, fit_calibration, fit_temperature
+from thirtytwo.evaluation.evaluators import Evaluator, Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.evaluation.ood import (
-    FALSE_ALARM_RATE,
-    Skipped,
-    class_means,
-    ood_record,
-    ood_sets,
-    threshold_at,
-    validation_false_alarms,
-)
+from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at, validation_false_alarms
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity, parity_record
@@ -115,11 +108,14 @@ def score_and_export(
 def _evaluate_on_test(
     plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Evaluate on test once, and OOD detection; returns the content of metrics.json."""
-    test, calibration = plan.parts.test, calibration_of(model.info)
+    """Evaluate on test once, with every evaluator that is measured by default; returns the content of metrics.json."""
+    test, chosen = plan.parts.test, selections(plan.recipe, plan.record)
+    request = _request(plan, scorer, model, means, directory, log)
+    default = [evaluator for evaluator in evaluators() if evaluator.default]
+    prepared = {evaluator.key: evaluator.check(request) for evaluator in default}
     log(f"evaluating on {len(test):,} test images")
     shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
-    scored = score(scorer, test, calibration, shift)
+    scored = score(scorer, test, calibration_of(model.info), shift)
     directory.write_predictions("test", scored.single)
     metrics = compute_metrics(
         scored.single,
@@ -129,28 +125,60 @@ def _evaluate_on_test(
         tta=scored.averaged,
         test_evaluations=count_test_evaluation(directory),
     )
-    metrics["calibration"] = calibration_record(
-        scored.single,
-        scored.logits,
-        calibration,
-        temperature_only=model.temperature_only,
-        fitted_on=len(plan.parts.val) if plan.parts.val is not None else 0,
-    ) | selection_record(chosen := selections(plan.recipe, plan.record))
     if chosen and plan.parts.val is not None:
         log(f"validation was also used to choose {', '.join(chosen)}: its metrics are optimistic; test metrics are not")
-    log("evaluating OOD detection")
-    sets = ood_sets(model.info)
-    for one in sets:
-        if isinstance(one, Skipped):
-            log(f"skipped {one.name}: {one.reason}")
-    metrics["unknown"] = ood_record(
-        partial(scorer.score_known, means=means),
-        model.info,
-        validation=validation_false_alarms(model.known_scores, model.info),
-        test=scorer.known_scores(scored.features, means),
-        sets=sets,
+    found, files = measure_all(default, request, scored, prepared)
+    for key, record in files.items():
+        directory.write_json(directory.evaluation_on(key, "test"), record)
+    return metrics | found
+
+
+def _request(
+    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, log: Callable[[str], None]
+) -> Request:
+    return Request(
+        run=directory.path,
+        dataset=plan.dataset.name,
+        split="test",
+        own=True,
+        images=plan.parts.test,
+        info=model.info,
+        network=scorer,
+        class_means=lambda: means,
+        validation=Validation(
+            count=len(plan.parts.val) if plan.parts.val is not None else 0,
+            predictions=partial(directory.read_predictions, "val"),
+            temperature_only=model.temperature_only,
+            false_alarms=validation_false_alarms(model.known_scores, model.info),
+            selection=selection_record(selections(plan.recipe, plan.record)),
+        ),
+        seed=plan.recipe.data.split_seed,
+        log=log,
+        data_root=plan.data_root,
     )
-    return metrics
+
+
+def measure_all(
+    chosen: Sequence[Evaluator], request: Request, scored: Scored, prepared: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Measure with each evaluator; returns the entries of `metrics.json`, and the contents of the evaluators' files.
+
+    Args:
+        chosen: the evaluators.
+        request: what is evaluated.
+        scored: the model's outputs for it.
+        prepared: what `Evaluator.check` returned, by key.
+    """
+    metrics: dict[str, Any] = {}
+    files: dict[str, dict[str, Any]] = {}
+    for evaluator in chosen:
+        context = request.scored(scored.single, scored.logits, scored.features, prepared[evaluator.key])
+        found = evaluator.measure(context)
+        if evaluator.store == "metrics":
+            metrics[evaluator.key] = found
+        elif evaluator.store == "file" and found is not None:
+            files[evaluator.key] = found
+    return metrics, files
 
 
 def _export(net: Network, info: ModelInfo, means: Means, test: ImageSet, directory: RunDir) -> dict[str, Any]:
@@ -216,11 +244,6 @@ def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: 
         rows=images.rows,
         files=images.files,
     )
-
-
-def calibration_of(info: ModelInfo) -> Calibration:
-    """The calibration that turns this model's logits into probabilities."""
-    return Calibration(info.temperature, info.curvature)
 
 
 def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:

@@ -21,21 +21,16 @@ from thirtytwo.app.library import (
 )
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.text import as_markdown
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
 _FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the list of classes, which is shown separately
-_METRICS = {
-    "accuracy": "accuracy",
-    "accuracy_tta": "with test-time augmentation",
-    "top5_accuracy": "top-5 accuracy",
-    "macro_f1": "macro F1",
-    "ece": "calibration error (ECE)",
-}
+_METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
 
 
 def show() -> None:
@@ -164,13 +159,9 @@ def _show_metrics(run: RunDir) -> None:
     """Show the metrics of a run with their intervals, and its figures."""
     metrics = run.read_json(run.metrics)
     rows = [
-        {
-            "metric": label,
-            "value": f"{metric['value']:.4f}" if key == "ece" else percent(metric["value"], 1),
-            "95 % interval": interval(metric["ci95"], as_percent=key != "ece"),
-        }
-        for key, label in _METRICS.items()
-        if (metric := metrics.get(key)) and metric.get("value") is not None
+        {"metric": metric.name, "value": metric.text(found["value"]), "95 % interval": metric.interval(found["ci95"])}
+        for metric in METRICS
+        if metric.key in _METRICS and (found := metrics.get(metric.key)) and found.get("value") is not None
     ]
     st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
     st.dataframe(rows, hide_index=True, alt="Metrics with 95 % intervals")

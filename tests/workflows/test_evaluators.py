@@ -1,0 +1,94 @@
+"""An evaluator is one class: its result, its section and its option appear everywhere without other changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.evaluation.evaluators import EVALUATORS, Context, Evaluator, Option, evaluators
+from thirtytwo.evaluation.sections import Cell, Section, Table
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.train import train
+
+
+class Confident(Evaluator):
+    key, title = "sixth", "Confident <images>"
+    options = (Option("sixth", float, None, "Also count images with this confidence.", "SHARE"),)
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        return {"count": int((context.predictions.confidence >= context.options["sixth"]).sum())}
+
+    def describe(self, record: Mapping[str, Any], split: str) -> Section:
+        return Section(
+            ("Many are *sure*.",), (Table(("Kind", "Images"), ((Cell("sure"), Cell(f"{record['count']}")),)),)
+        )
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    EVALUATORS.register(Confident.key)(Confident())
+    yield
+    del EVALUATORS._entries[Confident.key]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> Path:
+    place = tmp_path_factory.mktemp("runs")
+    settings = {"overrides": dict(tiny.overrides), "device": "cpu", "show": False}
+    return train(str(tiny.folder(place / "data", 90)), run=place / "run", epochs=1, **settings).path
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_sixth_evaluator_appears_everywhere(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(Path(shutil.copytree(trained, tmp_path / "run")))
+    assert run_command(["evaluate", "--help"]) == 0
+    assert "--sixth" in capsys.readouterr().out
+    assert run_command(["evaluate", str(run.path), "--sixth", "0", "--device", "cpu"]) == 0
+    assert "sure" in capsys.readouterr().out
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    assert metrics["sixth"] == {"count": metrics["n"]}
+    page, card = run.report.read_text(encoding="utf-8"), run.card.read_text(encoding="utf-8")
+    assert 'href="#sixth"' in page
+    assert "Confident &lt;images&gt;" in page
+    assert "Confident &lt;images&gt;" in card
+    assert r"\*sure\*" in card
+    evaluate(run.path, device="cpu", show=False)
+    assert run.read_json(run.metrics)["sixth"] == metrics["sixth"], "kept where it is not measured again"
+
+
+def test_unknown_options_are_refused(trained: Path) -> None:
+    with pytest.raises(TypeError):
+        evaluate(trained, no_such_option=0.5, device="cpu", show=False)
+
+
+def test_evaluators_of_thirtytwo() -> None:
+    assert [(one.key, one.default, one.store) for one in evaluators()][:5] == [
+        ("calibration", True, "metrics"),
+        ("conformal", False, "metrics"),
+        ("unknown", True, "metrics"),
+        ("corruptions", False, "file"),
+        ("label_issues", False, "nothing"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({}, ["calibration"]),
+        ({"coverage": 0.0, "ood": ()}, ["calibration", "conformal"]),
+        ({"ood": ("digits",), "corruptions": True}, ["calibration", "unknown", "corruptions"]),
+        ({"corruptions": False, "corruption_images": 10}, ["calibration"]),
+    ],
+)
+def test_options_request_evaluators(options: dict[str, Any], keys: list[str]) -> None:
+    assert [one.key for one in evaluators() if one.requested(options)] == keys
