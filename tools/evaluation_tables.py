@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-from figures import RESULTS
+from result_tables import RESULTS
 
 COLUMNS = {"colours": "plain colors"}
 
 
 def confidence() -> str:
     """ECE and negative log likelihood before and after calibration, prediction sets and corruptions."""
-    found = _read("judgement")
+    found = _read("confidence")
     lines = [
         "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | set size | corrupted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -39,7 +39,7 @@ whose requested coverage is 95 %. *Corrupted*: mean accuracy over 75 corruptions
 
 def ood() -> str:
     """AUROC of each OOD score."""
-    found = _read("unknown")
+    found = _read("ood")
     kinds = list(dict.fromkeys(kind for run in found["runs"] for kind in run["scores"][found["chosen"]]["against"]))
     heads = ["data", "score", "selection", *(COLUMNS.get(kind, kind) for kind in kinds), "test images unknown"]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
