@@ -69,8 +69,8 @@ Probabilities are not calibrated, and there is no threshold for unknown images: 
 
 The weights are licensed under the Apache License 2.0: see `{name}.LICENSE`. They were converted: tensors were renamed,
 rounded to int8 and joined with the normalization of pixels to one ONNX graph. EfficientNet-Lite is by the authors of
-TensorFlow's TPU models; the architecture is that of M. Tan and Q. V. Le, *EfficientNet*, 2019, arXiv 1905.11946. Names of
-classes are the first words of WordNet's synsets.
+TensorFlow's TPU models; the architecture is that of M. Tan and Q. V. Le, *EfficientNet*, 2019, arXiv 1905.11946. Names
+of classes are the first words of WordNet's synsets.
 
 ## Limitations
 
