@@ -8,9 +8,11 @@ STAMP := .venv/thirtytwo-setup
 
 # Two workers and one thread each: the tests are small, and oversubscribed cores are slower.
 TEST_WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+COVERAGE = --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick check format docs bench clean
+.PHONY: help setup demo test test-all test-quick check format docs bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -23,18 +25,21 @@ $(STAMP): pyproject.toml constraints.txt tools/setup_venv.py
 demo: $(STAMP) ## train, evaluate and predict on embedded data
 	@$(BIN)/thirtytwo demo
 
-check: $(STAMP) ## check formatting, lint, types and import layers
+check: $(STAMP) ## check formatting, lint, types, import layers and spelling
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
-test: check ## run the checks, then every test that can run here
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+test: check ## run the checks and the tests, without the longest; prints the coverage
+	$(PYTEST) -m "not long" $(COVERAGE) $(PYTEST_ARGS)
 
-test-quick: $(STAMP) ## run the quick tests: none that is slow, reads CIFAR or opens a browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal \
-		-m "not slow and not realdata and not browser" $(PYTEST_ARGS)
+test-all: check ## run the checks and every test that can run here; prints the coverage
+	$(PYTEST) $(COVERAGE) $(PYTEST_ARGS)
+
+test-quick: $(STAMP) ## run the quick tests: none that trains, reads CIFAR or opens a browser
+	$(PYTEST) -m "not slow and not long and not realdata and not browser" $(PYTEST_ARGS)
 
 format: $(STAMP) ## format the code and fix lint findings
 	$(BIN)/ruff check --fix --exit-zero

@@ -37,6 +37,18 @@ def browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
+TRAINED = frozenset(
+    {"finished", "four", "made", "members", "overfitted", "runs", "squares_run", "teacher_run", "trained"}
+)
+"""Fixtures that train a model; tests that use one are slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TRAINED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and real_data() is None:
         pytest.skip("needs CIFAR: set THIRTYTWO_DATA to a folder with cifar10/ and cifar100/")

@@ -12,9 +12,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import judged
-import measured
-from figures import (
+import evaluation_tables
+import measured_accuracies
+from result_tables import (
     accuracies,
     app_figures,
     augmentation_costs,
@@ -161,7 +161,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "bundled": bundled,
     "changes-of-fast": changes_of_fast,
     "explanations": explanations,
-    "confidence": judged.confidence,
+    "confidence": evaluation_tables.confidence,
     "installs": installs,
     "service": service,
     "speeds": speeds,
@@ -175,7 +175,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "serve-settings": serve_settings,
     "stems": stems,
-    "ood": judged.ood,
+    "ood": evaluation_tables.ood,
 }
 
 
@@ -241,8 +241,8 @@ def _values(schema: dict[str, Any], value: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    if measured.write():
-        print(f"written: {measured.FILE.relative_to(ROOT)}")
+    if measured_accuracies.write():
+        print(f"written: {measured_accuracies.FILE.relative_to(ROOT)}")
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if current(text) != text:

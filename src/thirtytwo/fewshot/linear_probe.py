@@ -22,7 +22,7 @@ from thirtytwo.machine import package_version
 from thirtytwo.rundir import Predictions
 
 PENALTY = 1e-3
-"""Default L2 penalty, for features of mean squared norm 1; chosen by `benchmarks/teach.py`."""
+"""Default L2 penalty, for features of mean squared norm 1; chosen by `benchmarks/fewshot.py`."""
 _STEPS = 200
 
 Floats = npt.NDArray[np.float64]

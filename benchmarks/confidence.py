@@ -1,9 +1,9 @@
 """Metrics of finished runs beyond accuracy: calibration, prediction sets, corruptions, OOD detection.
 
     thirtytwo evaluate RUN --coverage 0.95 --corruptions
-    python benchmarks/judgement.py RUN...
+    python benchmarks/confidence.py RUN...
 
-Collects `metrics.json` and `corruptions.json` of each run in `benchmarks/results/judgement.json`.
+Collects `metrics.json` and `corruptions.json` of each run in `benchmarks/results/confidence.json`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from thirtytwo.io import write_json
 from thirtytwo.rundir import RunDir
 
-RESULTS = Path(__file__).parent / "results" / "judgement.json"
+RESULTS = Path(__file__).parent / "results" / "confidence.json"
 FIGURES = ("n", "accuracy", "accuracy_tta", "superclass_accuracy", "mistake_severity", "nll", "brier", "ece")
 
 

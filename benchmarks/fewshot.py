@@ -1,6 +1,6 @@
 """Accuracy of few-shot models: new classes from a few CIFAR-10 images, on the features of a CIFAR-100 network.
 
-    python benchmarks/teach.py --model runs/cifar100 [--data-root DIR] [--repeats 20]
+    python benchmarks/fewshot.py --model runs/cifar100 [--data-root DIR] [--repeats 20]
 
 The two data sets have no class in common. Classes and images are sampled from train, and each sample is evaluated on
 test images of its classes. Penalties of the linear probe and a simple baseline are compared on the same samples. Also
@@ -30,7 +30,7 @@ from thirtytwo.fewshot.linear_probe import PENALTY, fit_head
 from thirtytwo.inference.classifier import Classifier, find_model
 from thirtytwo.io import write_json
 
-RESULTS = Path(__file__).parent / "results" / "teach.json"
+RESULTS = Path(__file__).parent / "results" / "fewshot.json"
 TASKS = ((2, 5), (2, 20), (3, 10), (5, 10), (5, 50), (10, 20))
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 DRAWN, SCORED = 150, 100

@@ -1,11 +1,11 @@
 """Comparison of OOD scores on CIFAR, and the quality of the chosen one.
 
-    python benchmarks/unknown.py RUN... [--data-root DIR] [--bank 10000] [--limit N]
+    python benchmarks/ood.py RUN... [--data-root DIR] [--bank 10000] [--limit N]
 
 RUN are run directories trained on CIFAR-10 and CIFAR-100 with validation held out. The score is chosen on images made
 for the choice (`choosing`): the mean AUROC of validation against each of them, over all runs. Then every score is
 measured on other images (`ood_sets`): the other CIFAR, handwritten digits, noise and plain colors, against test, with
-the threshold that 5 % of validation are below. Written to `benchmarks/results/unknown.json`.
+the threshold that 5 % of validation are below. Written to `benchmarks/results/ood.json`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.training.hardware import choose_hardware, describe_machine
 from thirtytwo.workflows.loading import load_run, own_images
 
-RESULTS = Path(__file__).parent / "results" / "unknown.json"
+RESULTS = Path(__file__).parent / "results" / "ood.json"
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common."""
 MADE = 1000

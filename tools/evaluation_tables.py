@@ -3,14 +3,16 @@
 import json
 from typing import Any
 
-from figures import RESULTS
+from result_tables import RESULTS
+
+from thirtytwo.text import percent
 
 COLUMNS = {"colours": "plain colors"}
 
 
 def confidence() -> str:
     """ECE and negative log likelihood before and after calibration, prediction sets and corruptions."""
-    found = _read("judgement")
+    found = _read("confidence")
     lines = [
         "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | set size | corrupted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -20,11 +22,11 @@ def confidence() -> str:
         sets, corrupted = run["conformal"], run["corruptions"]["mean_corruption_accuracy"]
         cells = [
             run["data"],
-            *(f"{step['ece']['value']:.2%}" for step in steps),
+            *(percent(step["ece"]["value"]) for step in steps),
             ", ".join(f"{step['nll']['value']:.3f}" for step in steps),
-            f"{sets['measured']['value']:.2%}",
+            percent(sets["measured"]["value"]),
             f"{sets['mean_size']['value']:.2f}",
-            f"{corrupted['value']:.1%} of {run['accuracy']['value']:.1%}",
+            f"{percent(corrupted['value'], 1)} of {percent(run['accuracy']['value'], 1)}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     first = found["runs"][0]
@@ -39,7 +41,7 @@ whose requested coverage is 95 %. *Corrupted*: mean accuracy over 75 corruptions
 
 def ood() -> str:
     """AUROC of each OOD score."""
-    found = _read("unknown")
+    found = _read("ood")
     kinds = list(dict.fromkeys(kind for run in found["runs"] for kind in run["scores"][found["chosen"]]["against"]))
     heads = ["data", "score", "selection", *(COLUMNS.get(kind, kind) for kind in kinds), "test images unknown"]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
@@ -51,12 +53,12 @@ def ood() -> str:
                 f"**`{name}`**" if name == found["chosen"] else f"`{name}`",
                 f"{found['mean_auroc_choosing'][name]:.3f}",
                 *(f"{against[kind]['auroc']:.3f}" if kind in against else "" for kind in kinds),
-                f"{score['test_called_unknown']:.1%}",
+                percent(score["test_called_unknown"], 1),
             ]
             lines.append("| " + " | ".join(cells) + " |")
     chosen = {run["data"]: run["scores"][found["chosen"]]["against"] for run in found["runs"]}
     missed = "; ".join(
-        f"{data}: " + ", ".join(f"{COLUMNS.get(kind, kind)} {row['fpr95']:.0%}" for kind, row in rows.items())
+        f"{data}: " + ", ".join(f"{COLUMNS.get(kind, kind)} {percent(row['fpr95'], 0)}" for kind, row in rows.items())
         for data, rows in chosen.items()
     )
     hardware = found["hardware"]

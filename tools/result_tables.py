@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.text import interval, percent
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BUNDLED = ROOT / "src" / "thirtytwo" / "inference" / "bundled"
@@ -29,7 +31,7 @@ def bundled() -> str:
         size = path.with_suffix(".onnx").stat().st_size / 1e6
         card = f"[`{path.stem}`](src/thirtytwo/inference/bundled/{path.name})"
         report = f"[page](docs/reports/{path.stem}.html)"
-        lines.append(f"| {card} | **{accuracy:.2%}** | {error:.2%} | {size:.1f} MB | {recipe} | {report} |")
+        lines.append(f"| {card} | **{percent(accuracy)}** | {percent(error)} | {size:.1f} MB | {recipe} | {report} |")
     return "\n".join(lines) + "\n"
 
 
@@ -58,8 +60,8 @@ def _spread(runs: dict[str, Any]) -> str:
     """Mean, range and number of runs; of a single run its 95 % interval."""
     if runs["n"] == 1:
         low, high = runs["runs"][0]["ci95"]
-        return f"{runs['mean']:.1%} [{low:.1%}, {high:.1%}], n = 1"
-    return f"{runs['mean']:.1%} ({runs['min']:.1%} to {runs['max']:.1%}), n = {runs['n']}"
+        return f"{percent(runs['mean'], 1)} [{percent(low, 1)}, {percent(high, 1)}], n = 1"
+    return f"{percent(runs['mean'], 1)} ({percent(runs['min'], 1)} to {percent(runs['max'], 1)}), n = {runs['n']}"
 
 
 def accuracies() -> str:
@@ -89,7 +91,7 @@ def speeds() -> str:
   the same optimizer, precision and layout, {_times(step["ratio"]["plain_sgd"])} with SGD, and
   {_times(step["ratio"]["defaults"])} with SGD and PyTorch's defaults ({_where(step)}).
 - `thirtytwo predict` classifies {rates["thirtytwo"]:,.0f} PNG files per second from a folder of
-  {predict["pictures"]:,}: {predict["ratio"]:.0%} of the throughput of ONNX Runtime alone on decoded arrays
+  {predict["pictures"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on decoded arrays
   ({_where(predict)}).
 - Classifying one JPEG of 1600×1200 pixels on the command line takes {photo["median_seconds"]:.2f} s, including
   the start of Python, and {photo["peak_mb"]:.0f} MB of memory.
@@ -124,8 +126,8 @@ def service() -> str:
 - Small PNG files: {rates["32_pictures_a_request"]:,.0f} images per second with 32 images per request and
   {clients["32_pictures_a_request"]} clients, {rates["one_picture_a_request"]:,.0f} with one image per request and
   {clients["one_picture_a_request"]} clients. These are
-  {ratios["32_pictures_a_request"]:.0%} and {ratios["one_picture_a_request"]:.0%} of the throughput of ONNX Runtime
-  alone on decoded arrays ({rates["onnxruntime"]:,.0f}), with the clients on the same cores.
+  {percent(ratios["32_pictures_a_request"], 0)} and {percent(ratios["one_picture_a_request"], 0)} of the throughput
+  of ONNX Runtime alone on decoded arrays ({rates["onnxruntime"]:,.0f}), with the clients on the same cores.
 - {load["clients"]} clients that send requests without pause for {load["seconds"]:.0f} s, one image per request:
   {load["requests"]:,} requests, {load["errors"]} errors, {load["lost"]} lost, {load["wrong_answers"]} wrong. The
   median latency is {late["p50"]:.0f} ms, the 99th percentile {late["p99"]:.0f} ms.
@@ -174,7 +176,11 @@ def explanations() -> str:
                 "centered blob" if name == "middle" else f"`{name}`",
                 *(f"{score[key]:.3f}" for key in ("deletion", "insertion", "random")),
                 f"**{score['better_by']:+.3f}** ({low:+.3f} to {high:+.3f})",
-                *([f"{alike['median_rank_correlation']:.2f}", f"{alike['same_maximum']:.0%}"] if alike else ["", ""]),
+                *(
+                    [f"{alike['median_rank_correlation']:.2f}", percent(alike["same_maximum"], 0)]
+                    if alike
+                    else ["", ""]
+                ),
             ]
             lines.append("| " + " | ".join(cells) + " |")
     recipe, sides = {run["recipe"] for run in found["runs"]}, {run["places_a_side"] for run in found["runs"]}
@@ -192,7 +198,7 @@ def remedies() -> str:
     result = _read(RESULTS / "imbalance.json")
     lines = ["| option | macro-F1 | accuracy | recall of the rarest three classes |", "| --- | --- | --- | --- |"]
     for name, remedy in result["remedies"].items():
-        shares = [f"{remedy['mean'][key]:.1%}" for key in ("accuracy", "recall_of_rarest_3")]
+        shares = [percent(remedy["mean"][key], 1) for key in ("accuracy", "recall_of_rarest_3")]
         values = [run["macro_f1"] for run in remedy["runs"]]
         spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
         lines.append(f"| {name} | {remedy['mean']['macro_f1']:.3f}{spread} | {shares[0]} | {shares[1]} |")
@@ -208,17 +214,17 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     _, data, rest = name.split("-", 2)
     recipe = rest.rpartition("-")[0]
     run, summary = result["runs"][0], result["summary"]
-    spread = "–".join(f"{bound:.2%}" for bound in run["accuracy"]["ci95"])
+    spread = interval(run["accuracy"]["ci95"])
     if result["n"] > 1:
-        spread = f"± {summary['accuracy']['std']:.2%}"
+        spread = f"± {percent(summary['accuracy']['std'])}"
     hardware = run["hardware"]
     place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
     cells = [
         data,
         f"`{recipe}`",
-        f"**{summary['accuracy']['mean']:.2%}** ({spread})",
-        f"{summary['accuracy_tta']['mean']:.2%}",
+        f"**{percent(summary['accuracy']['mean'])}** ({spread})",
+        percent(summary["accuracy_tta"]["mean"]),
         f"{summary['minutes_wall']:.0f}" if summary["minutes_wall"] else f"{summary['minutes_train']:.0f} of training",
         ", ".join(str(one["seed"]) for one in result["runs"]),
         f"{place}, {precision}, {run['date']}",
@@ -238,8 +244,8 @@ def _same(runs: list[dict[str, Any]], key: str) -> str:
 def _times(ratio: float) -> str:
     """The difference in time, from the ratio of the other loop's time to ours."""
     if abs(ratio - 1) < ALIKE:
-        return f"the same time (within {ALIKE:.0%})"
-    return f"{1 - 1 / ratio:.0%} less time" if ratio >= 1 else f"{1 / ratio - 1:.0%} more time"
+        return f"the same time (within {percent(ALIKE, 0)})"
+    return f"{percent(1 - 1 / ratio, 0)} less time" if ratio >= 1 else f"{percent(1 / ratio - 1, 0)} more time"
 
 
 def _where(result: dict[str, Any]) -> str:
