@@ -73,7 +73,7 @@ def main() -> int:
         "median_page_ready": round(statistics.median(one["page"] for one in counted), 2),
         "memory_mb_at_start": round(statistics.median(one["memory"] for one in counted)),
         "memory_mb_after_use": round(counted[-1]["used"]),
-        "pictures": MAX_IMAGES,
+        "images": MAX_IMAGES,
         "n": options.repeats,
         "hardware": hardware(),
         "date": datetime.now(UTC).date().isoformat(),

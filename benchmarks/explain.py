@@ -1,6 +1,6 @@
 """Agreement of the heatmaps in model.onnx with Grad-CAM, and the faithfulness of each heatmap method.
 
-    python benchmarks/explain.py RUN... [--data-root DIR] [--pictures 300] [--seed 0]
+    python benchmarks/explain.py RUN... [--data-root DIR] [--images 300] [--seed 0]
 
 RUN are run directories with weights. Images are sampled from the run's test split. Each method explains the most
 probable class. Deletion and insertion scores are compared with those of random maps of the same resolution, and of a
@@ -45,21 +45,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Agreement of heatmaps with Grad-CAM, and their faithfulness.")
     parser.add_argument("runs", nargs="*", type=Path, help="run directories with weights")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--pictures", type=int, default=300, help="images sampled from test for each run")
+    parser.add_argument("--images", type=int, default=300, help="images sampled from test for each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if not options.runs or options.data_root is None:
         print("skipped: name run directories, and set THIRTYTWO_DATA or give --data-root")
         return 0
-    runs = [measure(path, Path(options.data_root), options.pictures, options.seed) for path in options.runs]
+    runs = [measure(path, Path(options.data_root), options.images, options.seed) for path in options.runs]
     found = {
         "what": "maps of the most probable class: agreement with Grad-CAM, and deletion and insertion scores (areas, "
         "mean over images) compared with random maps that are as coarse",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": describe_machine(torch.device("cpu")),
         "split": "test",
-        "n": options.pictures,
+        "n": options.images,
         "seed": options.seed,
         "steps": STEPS,
         "stand_in": f"the image blurred by {BLUR:g} of its side",

@@ -57,7 +57,7 @@ def main() -> int:
             "wheel_mb": megabytes([wheel]),
             "installations": found,
             "answers": answers(Path(place) / "with_app_and_serve", photo, options.repeats),
-            "picture": f"one JPEG of {SIDES[0]}×{SIDES[1]} pixels",
+            "image": f"one JPEG of {SIDES[0]}×{SIDES[1]} pixels",
             "n": options.repeats,
             "python": sys.version.split()[0],
             "hardware": hardware(),

@@ -1,6 +1,6 @@
 """Throughput of `Classifier.predict_iter` on a folder, relative to ONNX Runtime alone, and the cost of one JPEG.
 
-    python benchmarks/predict.py MODEL [--data-root DIR] [--pictures 10000] [--repeats 5]
+    python benchmarks/predict.py MODEL [--data-root DIR] [--images 10000] [--repeats 5]
 
 Both sides run the same model file on the same images. ONNX Runtime alone gets decoded uint8 arrays, at the best of
 several batch sizes, with its default settings and with thirtytwo's. thirtytwo gets the folder: it reads, decodes and
@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Throughput on a folder of files, and the cost of one JPEG.")
     parser.add_argument("model", nargs="?", help="model.onnx or run directory trained on CIFAR-10")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> int:
         model = find_model(options.model)
         test = load_dataset("cifar10", data_root=Path(options.data_root)).test
         assert test is not None
-        pixels = np.ascontiguousarray(test.images[: options.pictures])
+        pixels = np.ascontiguousarray(test.images[: options.images])
         measured = measure(model, pixels, options.repeats)
     except ThirtytwoError as error:
         print(error, file=sys.stderr)
@@ -84,7 +84,7 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], repeats: int) -> dict[st
     """Throughput of both sides on the same images, uint8 `(N, S, S, 3)`, and the cost of one JPEG."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = write_pictures(pixels, folder / "pictures")
+        files = write_images(pixels, folder / "images")
         throughput = measure_throughput(model, pixels, files, repeats)
         single = measure_one_picture(model, folder / "photo.jpg", repeats)
     return {
@@ -122,7 +122,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[P
     medians = {side: statistics.median(values) for side, values in rates.items()}
     ratio = medians["thirtytwo"] / medians["onnxruntime"]
     return {
-        "pictures": len(pixels),
+        "images": len(pixels),
         "n": repeats,
         "threads": cpu_count(MOST_THREADS),
         "onnxruntime_batch_size": batch_size,
@@ -185,7 +185,7 @@ def measure_one_picture(model: Path, photo: Path, repeats: int) -> dict[str, Any
     return found
 
 
-def write_pictures(pixels: npt.NDArray[np.uint8], folder: Path) -> list[Path]:
+def write_images(pixels: npt.NDArray[np.uint8], folder: Path) -> list[Path]:
     """Write every image as a PNG file."""
     folder.mkdir()
     files = [folder / f"{index:05}.png" for index in range(len(pixels))]

@@ -1,6 +1,6 @@
 """Load test of the service: throughput relative to ONNX Runtime, 64 clients for a minute, memory over many requests.
 
-    python benchmarks/serve.py MODEL [--data-root DIR] [--pictures 4096] [--repeats 3] [--seconds 60] [--requests 20000]
+    python benchmarks/serve.py MODEL [--data-root DIR] [--images 4096] [--repeats 3] [--seconds 60] [--requests 20000]
 
 The service is a separate process; this one sends it PNG files over loopback and shares the machine with it. ONNX
 Runtime alone gets decoded uint8 arrays of the same images, at the best of several batch sizes and of two settings.
@@ -47,7 +47,7 @@ RESULTS = Path(__file__).parent / "results" / "serve.json"
 TARGET = 0.7
 MOST_GROWTH = 0.1
 CLIENTS = 64
-PICTURES_A_REQUEST = {"one_picture_a_request": 1, "32_pictures_a_request": 32}
+PICTURES_A_REQUEST = {"one_image_per_request": 1, "32_images_per_request": 32}
 IN_FLIGHT = 512
 """Maximum of images of all clients: half of the length of the service's queue, beyond which it returns 503."""
 BOUNDARY = b"thirtytwo-benchmark"
@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Throughput, latency and memory of thirtytwo serve.")
     parser.add_argument("model", nargs="?", help="model.onnx or run directory trained on CIFAR-10")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
-    parser.add_argument("--pictures", type=int, default=4096)
+    parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--requests", type=int, default=20_000)
@@ -76,7 +76,7 @@ def main() -> int:
         model = find_model(options.model)
         test = load_dataset("cifar10", data_root=Path(options.data_root)).test
         assert test is not None
-        pixels = np.ascontiguousarray(test.images[: options.pictures])
+        pixels = np.ascontiguousarray(test.images[: options.images])
         measured = measure(model, pixels, options)
     except ThirtytwoError as error:
         print(error, file=sys.stderr)
@@ -132,7 +132,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
     medians = {side: statistics.median(values) for side, values in rates.items()}
     ratios = {name: medians[name] / medians["onnxruntime"] for name in PICTURES_A_REQUEST}
     return {
-        "pictures": len(pixels),
+        "images": len(pixels),
         "n": repeats,
         "clients": clients,
         "threads": cpu_count(MOST_THREADS),

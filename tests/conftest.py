@@ -149,9 +149,9 @@ def nothing_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     """A folder with red, green, blue and gray images of several sizes, and files that are not images."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     colours = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
     for number, (name, colour) in enumerate(colours.items(), start=1):
@@ -225,7 +225,7 @@ def finished_run() -> Callable[..., Path]:
     return write_finished_run
 
 
-def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.types.ImageSet:
+def make_images(count: int, *, size: int = 16, classes: int = 3, seed: int = 0) -> thirtytwo.data.types.ImageSet:
     """Labelled noise images, with a different brightness and color for each class."""
     from thirtytwo.data.types import ImageSet
 
@@ -239,8 +239,8 @@ def make_pictures(count: int, *, size: int = 16, classes: int = 3, seed: int = 0
 
 def make_folder(folder: Path, count: int, *, size: int = 16, seed: int = 0) -> Path:
     """The same images as PNG files, in one folder for each of three classes."""
-    pictures = make_pictures(count, size=size, seed=seed)
-    for number, (pixels, label) in enumerate(zip(pictures.images, pictures.labels, strict=True)):
+    made = make_images(count, size=size, seed=seed)
+    for number, (pixels, label) in enumerate(zip(made.images, made.labels, strict=True)):
         place = folder / f"class {label}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{number}.png")
@@ -267,8 +267,8 @@ def make_recipe(**changes: object) -> thirtytwo.config.recipe.Recipe:
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """`pictures` (images), a `folder` of them, `recipe` and `overrides` for fast training."""
-    return SimpleNamespace(pictures=make_pictures, folder=make_folder, recipe=make_recipe, overrides=TINY)
+    """`images`, a `folder` of them, `recipe` and `overrides` for fast training."""
+    return SimpleNamespace(images=make_images, folder=make_folder, recipe=make_recipe, overrides=TINY)
 
 
 @pytest.fixture

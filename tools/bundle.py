@@ -3,7 +3,7 @@
     python tools/bundle.py NAME RUN [--weights int8] [--resize squash] [--data-root DIR]
 
 Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/inference/bundled/`, and as `docs/reports/NAME.html` a report
-without pictures, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it;
+without images, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it;
 nothing is chosen on it.
 """
 
@@ -114,7 +114,7 @@ class FileScorer:
             return self.net.known_score(torch.from_numpy(features)).double().numpy()
 
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `(N, C)`, curvature off already, and features `(N, D)` of pictures uint8 `(N, H, W, 3)`."""
+        """Logits `(N, C)`, curvature off already, and features `(N, D)` of images uint8 `(N, H, W, 3)`."""
         _, logits, features = self.everything(images)
         return logits, features
 
@@ -146,10 +146,10 @@ def score(
     dataset, parts, touches = data.dataset, data.parts, count_test_evaluation(origin)
     scorer, means = FileScorer(session, net), load_file(run.class_means)["class_means"]
     known = {}
-    for split, pictures in (("val", parts.val), ("test", parts.test)):
-        if pictures is not None:
-            probabilities, logits, features = scorer.everything(pictures.images)
-            run.write_predictions(split, predictions(pictures, probabilities))
+    for split, images in (("val", parts.val), ("test", parts.test)):
+        if images is not None:
+            probabilities, logits, features = scorer.everything(images.images)
+            run.write_predictions(split, predictions(images, probabilities))
             known[split] = scorer.known_scores(features, means)
     said = run.read_predictions("test")
     metrics = compute_metrics(
@@ -169,9 +169,9 @@ def score(
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")
 
 
-def predictions(pictures: ImageSet, probabilities: np.ndarray) -> Predictions:
-    """What the file says of labelled pictures."""
-    return Predictions(pictures.classes, pictures.labels, probabilities, pictures.rows, pictures.files)
+def predictions(images: ImageSet, probabilities: np.ndarray) -> Predictions:
+    """What the file says of labelled images."""
+    return Predictions(images.classes, images.labels, probabilities, images.rows, images.files)
 
 
 def card(run: RunDir, name: str, weights: str, rule: str) -> str:
@@ -188,8 +188,8 @@ def card(run: RunDir, name: str, weights: str, rule: str) -> str:
     text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```{note}", text)
     return text + (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened. "
-        "Figures are of this file, but for those before calibration and on corrupted pictures, which are of the run "
-        f"before its weights were rounded. Pictures that are not square are {shown}. SHA-256 `{digest}`.\n"
+        "Figures are of this file, but for those before calibration and on corrupted images, which are of the run "
+        f"before its weights were rounded. Images that are not square are {shown}. SHA-256 `{digest}`.\n"
     )
 
 

@@ -91,7 +91,7 @@ def speeds() -> str:
   the same optimizer, precision and layout, {_times(step["ratio"]["plain_sgd"])} with SGD, and
   {_times(step["ratio"]["defaults"])} with SGD and PyTorch's defaults ({_where(step)}).
 - `thirtytwo predict` classifies {rates["thirtytwo"]:,.0f} PNG files per second from a folder of
-  {predict["pictures"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on decoded arrays
+  {predict["images"]:,}: {percent(predict["ratio"], 0)} of the throughput of ONNX Runtime alone on decoded arrays
   ({_where(predict)}).
 - Classifying one JPEG of 1600×1200 pixels on the command line takes {photo["median_seconds"]:.2f} s, including
   the start of Python, and {photo["peak_mb"]:.0f} MB of memory.
@@ -112,7 +112,7 @@ def installs() -> str:
 Neither includes PyTorch. Time from the start of the command, including Python's, to the first result:
 {seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg`,
 {seconds["serve"]} for the first request of `thirtytwo serve`,
-{seconds["app"]} for `thirtytwo app` ({result["picture"]}, Linux, {_where(result)})."""
+{seconds["app"]} for `thirtytwo app` ({result["image"]}, Linux, {_where(result)})."""
     return "\n".join([*lines, text]) + "\n"
 
 
@@ -123,10 +123,10 @@ def service() -> str:
     rates, ratios, late = through["median_images_per_second"], through["ratio"], load["milliseconds"]
     clients, (some, many) = through["clients"], memory["requests"]
     return f"""\
-- Small PNG files: {rates["32_pictures_a_request"]:,.0f} images per second with 32 images per request and
-  {clients["32_pictures_a_request"]} clients, {rates["one_picture_a_request"]:,.0f} with one image per request and
-  {clients["one_picture_a_request"]} clients. These are
-  {percent(ratios["32_pictures_a_request"], 0)} and {percent(ratios["one_picture_a_request"], 0)} of the throughput
+- Small PNG files: {rates["32_images_per_request"]:,.0f} images per second with 32 images per request and
+  {clients["32_images_per_request"]} clients, {rates["one_image_per_request"]:,.0f} with one image per request and
+  {clients["one_image_per_request"]} clients. These are
+  {percent(ratios["32_images_per_request"], 0)} and {percent(ratios["one_image_per_request"], 0)} of the throughput
   of ONNX Runtime alone on decoded arrays ({rates["onnxruntime"]:,.0f}), with the clients on the same cores.
 - {load["clients"]} clients that send requests without pause for {load["seconds"]:.0f} s, one image per request:
   {load["requests"]:,} requests, {load["errors"]} errors, {load["lost"]} lost, {load["wrong_answers"]} wrong. The
@@ -142,7 +142,7 @@ def app_figures() -> str:
     result = _read(RESULTS / "app.json")
     return f"""\
 The page is ready {result["median_page_ready"]:.1f} s after the start of the command. Peak memory is
-{result["memory_mb_after_use"]} MB, with every page opened and {result["pictures"]} images classified with heatmaps
+{result["memory_mb_after_use"]} MB, with every page opened and {result["images"]} images classified with heatmaps
 ({_where(result)}).
 """
 

@@ -35,15 +35,15 @@ def main() -> int:
         chromium = playwright.chromium.launch(executable_path=browser)
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
         page.goto(options.report.resolve().as_uri())
-        head = picture(page.screenshot())
-        matrix = picture(page.locator("#confusions svg").first.screenshot())
+        head = read_png(page.screenshot())
+        matrix = read_png(page.locator("#confusions svg").first.screenshot())
         chromium.close()
     save(beside(head, matrix))
     print(f"written: {OUT.relative_to(ROOT)} ({OUT.stat().st_size / 1000:.0f} kB)")
     return 0
 
 
-def picture(data: bytes) -> Any:
+def read_png(data: bytes) -> Any:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 

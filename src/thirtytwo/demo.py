@@ -42,7 +42,7 @@ def run_demo(runs: Path = Path("runs")) -> Run:
     test = load_dataset(DATA).test
     if test is None:
         raise AssertionError(f"{DATA} has a test split")
-    files = write_images(test, run.path / "pictures")
+    files = write_images(test, run.path / "images")
     show(f"\n3. Classify {len(files)} images in {files[0].parent} with {made.onnx} (without PyTorch):\n")
     write_table(thirtytwo.load(made.onnx).predict_iter(files, top=3), sys.stdout, top=3)
 

@@ -57,7 +57,7 @@ def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path
     """A folder of images, and a run that was evaluated on its test split with some errors."""
     from thirtytwo.data.load import load_dataset
 
-    data = place / "pictures"
+    data = place / "images"
     for split, count in (("train", 4), ("test", 8)):
         for number, name in enumerate(("red", "green", "blue")):
             shades(data / split / name, COLOURS[name], count, seed=number + 10 * count)

@@ -79,7 +79,7 @@ def test_one_image_with_classes_and_heatmap(visit: Visit, files: list[Path]) -> 
 
 
 def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not an image")
     page = visit()
     upload(page, [*files, tmp_path / "notes.png"])
     page.wait_for_selector("text=5 images classified; 1 of them unknown (out of distribution); 1 could not be read.")
@@ -203,7 +203,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
 
 @pytest.mark.slow
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
-    images = sorted((tmp_path / "runs" / "demo-1" / "pictures").iterdir())
+    images = sorted((tmp_path / "runs" / "demo-1" / "images").iterdir())
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(demonstrated.url)

@@ -155,13 +155,13 @@ def test_a_folder_of_images_is_shown(explorable: Path, monkeypatch: pytest.Monke
     found = page("explore")
     assert "24 images (test)" in found.metric[0].label
     found.segmented_control(key="explore").set_value("A data set").run()
-    found.text_input(key="data-spec").set_value("pictures")
+    found.text_input(key="data-spec").set_value("images")
     found.button[0].click().run()
     assert "3 classes; 12 train, 24 test images" in texts(found)
     assert found.dataframe[0].value["class"].tolist() == ["blue", "green", "red"]
     found.text_input(key="data-spec").set_value("pictured")
     found.button[0].click().run()
-    assert "'pictures'" in found.error[0].value
+    assert "'images'" in found.error[0].value
 
 
 def test_missing_input_of_new_classes_is_listed(

@@ -28,7 +28,7 @@ def test_control_characters_in_names_are_escaped(
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (9, 9), (250, 5, 5)).save(folder / f"{RED}red.png")
-    (folder / f"{RED}broken.png").write_bytes(b"no picture")
+    (folder / f"{RED}broken.png").write_bytes(b"no image")
     (folder / f"{RED}notes.txt").write_text("")
     assert run_command(["predict", str(folder), "--model", str(model)]) == 2
     out, err = capsys.readouterr()

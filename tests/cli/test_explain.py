@@ -34,8 +34,8 @@ def explain(
     return run
 
 
-def test_overlays_sheet_scores_and_table(explain: Explain, pictures: Path, tmp_path: Path) -> None:
-    code, out, err = explain(pictures, "--out", tmp_path / "out")
+def test_overlays_sheet_scores_and_table(explain: Explain, image_folder: Path, tmp_path: Path) -> None:
+    code, out, err = explain(image_folder, "--out", tmp_path / "out")
     assert code == 0, err
     assert "Method: cam (" in err
     assert "Thumbs.db" in err
@@ -93,46 +93,48 @@ def test_heatmap_is_on_the_object(explain: Explain, tmp_path: Path) -> None:
     assert "deletion" not in entry
 
 
-def test_occlusion_of_a_class(explain: Explain, pictures: Path) -> None:
-    code, out, err = explain(pictures / "red.png", "--class", "green", "--no-score")
+def test_occlusion_of_a_class(explain: Explain, image_folder: Path) -> None:
+    code, out, err = explain(image_folder / "red.png", "--class", "green", "--no-score")
     assert code == 0, err
     assert "Method: occlusion" in err
     assert out.splitlines()[1].split()[1] == "green"
     assert out.splitlines()[-1] == "explained"
 
 
-def test_nothing_is_overwritten(explain: Explain, pictures: Path, tmp_path: Path) -> None:
-    first, again = (explain(pictures / "red.png", "--no-score")[1].splitlines()[-1] for _ in range(2))
+def test_nothing_is_overwritten(explain: Explain, image_folder: Path, tmp_path: Path) -> None:
+    first, again = (explain(image_folder / "red.png", "--no-score")[1].splitlines()[-1] for _ in range(2))
     assert (first, again) == ("explained", "explained-2")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "red.png").write_text("mine")
-    code, out, err = explain(pictures / "red.png", "--out", "mine")
+    code, out, err = explain(image_folder / "red.png", "--out", "mine")
     assert (code, out) == (2, "")
     assert "mine" in err
     assert "--force" in err
     assert (tmp_path / "mine" / "red.png").read_text() == "mine"
-    code, _, err = explain(pictures / "red.png", "--out", "mine", "--force", "--no-score")
+    code, _, err = explain(image_folder / "red.png", "--out", "mine", "--force", "--no-score")
     assert code == 0, err
     assert (tmp_path / "mine" / "red.png").read_bytes().startswith(b"\x89PNG")
-    code, _, err = explain(pictures / "red.png", "--out", pictures / "notes.txt")
+    code, _, err = explain(image_folder / "red.png", "--out", image_folder / "notes.txt")
     assert code == 2
     assert "--out" in err
     assert "notes.txt" in err
 
 
-def test_input_image_is_never_overwritten(explain: Explain, pictures: Path) -> None:
+def test_input_image_is_never_overwritten(explain: Explain, image_folder: Path) -> None:
     """Overlays have the names of their images: with --force they would overwrite images in the same folder."""
-    before = (pictures / "red.png").read_bytes()
-    code, _, err = explain(pictures, "--out", pictures, "--force")
+    before = (image_folder / "red.png").read_bytes()
+    code, _, err = explain(image_folder, "--out", image_folder, "--force")
     assert code == 2
-    assert str(pictures) in err
+    assert str(image_folder) in err
     assert "--out" in err
-    assert (pictures / "red.png").read_bytes() == before
+    assert (image_folder / "red.png").read_bytes() == before
 
 
-def test_unreadable_among_readable(explain: Explain, pictures: Path, tmp_path: Path) -> None:
+def test_unreadable_among_readable(explain: Explain, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
-    code, out, err = explain(pictures / "red.png", "bad.png", pictures / "blue.png", "--out", "out", "--no-score")
+    code, out, err = explain(
+        image_folder / "red.png", "bad.png", image_folder / "blue.png", "--out", "out", "--no-score"
+    )
     assert code == 2, "after the readable ones were explained"
     assert out.splitlines()[-1] == "out"
     assert "bad.png" in out
@@ -154,10 +156,10 @@ def test_unreadable_among_readable(explain: Explain, pictures: Path, tmp_path: P
     ],
 )
 def test_bad_settings(
-    explain: Explain, pictures: Path, tmp_path: Path, arguments: list[str], values: list[str]
+    explain: Explain, image_folder: Path, tmp_path: Path, arguments: list[str], values: list[str]
 ) -> None:
     own = {"model": None} if "--model" in arguments else {}
-    code, out, err = explain(pictures / "red.png", *arguments, **own)
+    code, out, err = explain(image_folder / "red.png", *arguments, **own)
     assert (code, out) == (2, "")
     assert all(value in err for value in values), err
     assert err.count("\n") == 1
@@ -184,10 +186,10 @@ def test_names_of_overlays(tmp_path: Path) -> None:
     assert list(overlay_names(files[:1]).values()) == ["1.png"]
 
 
-def test_a_model_file_needs_no_pytorch(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_model_file_needs_no_pytorch(colour_model: Path, image_folder: Path, tmp_path: Path) -> None:
     code = "import json, sys; from thirtytwo.cli.main import run_command; code = run_command(sys.argv[1:]); "
     code += "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
-    arguments = ["explain", pictures, "--model", colour_model, "--out", tmp_path / "out"]
+    arguments = ["explain", image_folder, "--model", colour_model, "--out", tmp_path / "out"]
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     exit_code, modules = json.loads(done.stdout.splitlines()[-1])

@@ -209,10 +209,10 @@ def test_data_show_as_a_recipe_augments(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "x.png").exists()
 
 
-def test_data_doctor(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_doctor(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["data", "doctor", "digits"]) == 0
     assert "errors: none" in capsys.readouterr().out
-    assert run_command(["data", "doctor", str(pictures)]) == 2
+    assert run_command(["data", "doctor", str(image_folder)]) == 2
     out, err = capsys.readouterr()
     assert out.startswith("error: ")
     assert "errors found: 1" in err

@@ -34,29 +34,29 @@ def predict(colour_model: Path, capsys: pytest.CaptureFixture[str]) -> Predict:
     return run
 
 
-def test_table(predict: Predict, pictures: Path) -> None:
-    code, out, err = predict(pictures / "red.png", pictures / "grey.png", "--top", "2")
+def test_table(predict: Predict, image_folder: Path) -> None:
+    code, out, err = predict(image_folder / "red.png", image_folder / "grey.png", "--top", "2")
     lines = out.splitlines()
     assert code == 0
     assert lines[0].split() == ["file", "size", "class", "confidence", "next", "best"]
-    assert lines[1].startswith(f"{pictures / 'red.png'}")
+    assert lines[1].startswith(f"{image_folder / 'red.png'}")
     assert " 8×10 " in lines[1]
     assert " red " in lines[1]
     assert " unknown " in lines[2]
     assert err == ""
 
 
-def test_table_of_the_best_only(predict: Predict, pictures: Path) -> None:
-    _, out, _ = predict(pictures / "red.png", "--top", "1")
+def test_table_of_the_best_only(predict: Predict, image_folder: Path) -> None:
+    _, out, _ = predict(image_folder / "red.png", "--top", "1")
     assert out.splitlines()[0].split() == ["file", "size", "class", "confidence"]
 
 
-def test_json(predict: Predict, pictures: Path) -> None:
-    code, out, _ = predict(pictures / "blue.png", "--format", "json", "--top", "2")
+def test_json(predict: Predict, image_folder: Path) -> None:
+    code, out, _ = predict(image_folder / "blue.png", "--format", "json", "--top", "2")
     (entry,) = json.loads(out)
     assert code == 0
     assert entry == {
-        "file": str(pictures / "blue.png"),
+        "file": str(image_folder / "blue.png"),
         "width": 24,
         "height": 30,
         "top": "blue",
@@ -69,8 +69,8 @@ def test_json(predict: Predict, pictures: Path) -> None:
     }
 
 
-def test_csv(predict: Predict, pictures: Path) -> None:
-    code, out, _ = predict(pictures / "green.png", pictures / "notes.txt", "--format", "csv", "--top", "1")
+def test_csv(predict: Predict, image_folder: Path) -> None:
+    code, out, _ = predict(image_folder / "green.png", image_folder / "notes.txt", "--format", "csv", "--top", "1")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 2
     assert list(rows[0]) == [
@@ -81,8 +81,8 @@ def test_csv(predict: Predict, pictures: Path) -> None:
     assert "notes.txt" in rows[1]["error"]
 
 
-def test_folder_glob_and_file_each_once(predict: Predict, pictures: Path) -> None:
-    code, out, err = predict(pictures, f"{pictures}/*.png", pictures / "red.png", "--format", "json")
+def test_folder_glob_and_file_each_once(predict: Predict, image_folder: Path) -> None:
+    code, out, err = predict(image_folder, f"{image_folder}/*.png", image_folder / "red.png", "--format", "json")
     assert code == 0
     assert [Path(entry["file"]).name for entry in json.loads(out)] == ["blue.png", "green.png", "grey.png", "red.png"]
     assert "Thumbs.db" in err
@@ -135,11 +135,11 @@ BAD = [
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
 @pytest.mark.parametrize(("make", "value"), BAD)
 def test_bad_file_among_good_ones(
-    predict: Predict, pictures: Path, tmp_path: Path, format: str, make: Callable[[Path], None], value: str
+    predict: Predict, image_folder: Path, tmp_path: Path, format: str, make: Callable[[Path], None], value: str
 ) -> None:
     bad = tmp_path / "bad.png"
     make(bad)
-    code, out, err = predict(pictures / "red.png", bad, pictures / "blue.png", "--format", format)
+    code, out, err = predict(image_folder / "red.png", bad, image_folder / "blue.png", "--format", format)
     assert code == 2, "after the readable ones were classified"
     assert "red" in out
     assert "blue" in out
@@ -203,11 +203,16 @@ def other_onnx(path: Path, model: Path) -> None:
     ],
 )
 def test_bad_model(
-    predict: Predict, colour_model: Path, pictures: Path, tmp_path: Path, make: Callable[[Path, Path], None], value: str
+    predict: Predict,
+    colour_model: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    make: Callable[[Path, Path], None],
+    value: str,
 ) -> None:
     path = tmp_path / "model.onnx"
     make(path, colour_model)
-    code, out, err = predict(pictures / "red.png", "--out", tmp_path / "out.json", model=path)
+    code, out, err = predict(image_folder / "red.png", "--out", tmp_path / "out.json", model=path)
     assert (code, out) == (2, "")
     assert value in err
     assert str(path) in err
@@ -218,19 +223,19 @@ def test_bad_model(
 def test_default_model_is_logged(
     predict: Predict,
     colour_model: Path,
-    pictures: Path,
+    image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     nothing_bundled: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = predict(pictures / "red.png", model=None)
+    code, out, err = predict(image_folder / "red.png", model=None)
     assert (code, out) == (2, "")
     assert "thirtytwo train" in err
     run = tmp_path / "runs" / "colours-1"
     run.mkdir(parents=True)
     (run / "model.onnx").write_bytes(colour_model.read_bytes())
-    code, out, err = predict(pictures / "red.png", model=None)
+    code, out, err = predict(image_folder / "red.png", model=None)
     assert code == 0
     assert "runs/colours-1/model.onnx" in err
     assert "--model" in err
@@ -240,44 +245,44 @@ def test_default_model_is_logged(
 
 
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
-def test_out_equals_stdout(predict: Predict, pictures: Path, tmp_path: Path, format: str) -> None:
+def test_out_equals_stdout(predict: Predict, image_folder: Path, tmp_path: Path, format: str) -> None:
     out = tmp_path / "new" / "results.txt"
-    _, printed, _ = predict(pictures, "--format", format)
-    code, nothing_printed, _ = predict(pictures, "--format", format, "--out", out)
+    _, printed, _ = predict(image_folder, "--format", format)
+    code, nothing_printed, _ = predict(image_folder, "--format", format, "--out", out)
     assert (code, nothing_printed) == (0, "")
     assert out.read_text(encoding="utf-8") == printed
 
 
-def test_existing_out_is_an_error(predict: Predict, pictures: Path, tmp_path: Path) -> None:
+def test_existing_out_is_an_error(predict: Predict, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     out.write_text("mine")
-    code, _, err = predict(pictures, "--format", "json", "--out", out)
+    code, _, err = predict(image_folder, "--format", "json", "--out", out)
     assert code == 2
     assert "results.json" in err
     assert "--force" in err
     assert out.read_text() == "mine"
-    code, _, _ = predict(pictures, "--format", "json", "--out", out, "--force")
+    code, _, _ = predict(image_folder, "--format", "json", "--out", out, "--force")
     assert code == 0
     assert len(json.loads(out.read_text())) == 4
     assert list(tmp_path.glob(".results*")) == []
 
 
-def test_out_that_is_a_folder(predict: Predict, pictures: Path, tmp_path: Path) -> None:
-    code, _, err = predict(pictures, "--out", tmp_path)
+def test_out_that_is_a_folder(predict: Predict, image_folder: Path, tmp_path: Path) -> None:
+    code, _, err = predict(image_folder, "--out", tmp_path)
     assert code == 2
     assert "--out" in err
     assert str(tmp_path) in err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_device(predict: Predict, pictures: Path) -> None:
-    code, _, err = predict(pictures, "--format", "json", "--out", "/dev/full")
+def test_full_device(predict: Predict, image_folder: Path) -> None:
+    code, _, err = predict(image_folder, "--format", "json", "--out", "/dev/full")
     assert code == 2
     assert "/dev/full" in err
     assert "No space left on device" in err
 
 
-def test_full_disk_leaves_nothing(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing(colour_model: Path, image_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     code = """
@@ -286,7 +291,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 from thirtytwo.cli.main import main
 main()
 """
-    arguments = ["predict", pictures, "--model", colour_model, "--format", "json", "--out", folder / "results.json"]
+    arguments = ["predict", image_folder, "--model", colour_model, "--format", "json", "--out", folder / "results.json"]
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )
@@ -297,10 +302,10 @@ main()
     assert list(folder.iterdir()) == []
 
 
-def test_file_name_that_is_not_utf8(colour_model: Path, pictures: Path, tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8(colour_model: Path, image_folder: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/odd-\xff.png"
     try:
-        os.link(pictures / "red.png", odd)
+        os.link(image_folder / "red.png", odd)
     except OSError:
         pytest.skip("this file system requires UTF-8 names")
     command = [sys.executable, "-m", "thirtytwo", "predict", odd, "--model", str(colour_model), "--format", "json"]

@@ -118,14 +118,14 @@ def _other_json(entry: Path) -> None:
 def test_damaged_entries_are_made_anew(spoil, make, tmp_path, decoded, caplog):
     root = str(make.tree(tmp_path / "set", TREE))
     first = load_dataset(root).train.images.copy()
-    (entry,) = (cache.cache_dir() / "pictures").iterdir()
+    (entry,) = (cache.cache_dir() / cache.ENTRIES).iterdir()
     spoil(entry)
     np.testing.assert_array_equal(load_dataset(root).train.images, first)
     assert len(decoded) == 20
     assert "damaged" in caplog.text
     load_dataset(root)
     assert len(decoded) == 20
-    assert [file.name for file in (cache.cache_dir() / "pictures").iterdir()] == [entry.name]
+    assert [file.name for file in (cache.cache_dir() / cache.ENTRIES).iterdir()] == [entry.name]
 
 
 def test_a_full_disk_leaves_the_images_in_memory(make, tmp_path, monkeypatch, caplog):
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_images_in_memory(make, tmp_path, monkeypatch, ca
         data = load_dataset(str(make.tree(tmp_path / "set", TREE)))
     np.testing.assert_array_equal(data.train.images[0], make.pixels(0))
     assert "No space left on device" in caplog.text
-    assert list((cache.cache_dir() / "pictures").iterdir()) == []
+    assert list((cache.cache_dir() / cache.ENTRIES).iterdir()) == []
 
 
 def test_a_cache_that_is_no_folder_is_no_obstacle(make, tmp_path, monkeypatch, caplog):
@@ -165,7 +165,7 @@ def test_files_are_read_once_when_they_settled(make, tmp_path, monkeypatch):
 
 
 def test_left_overs_of_killed_processes_go(make, tmp_path):
-    old = cache.cache_dir() / "pictures" / ".writing-old"
+    old = cache.cache_dir() / cache.ENTRIES / ".writing-old"
     young = old.with_name(".writing-young")
     for folder in (old, young):
         folder.mkdir(parents=True)

@@ -32,14 +32,14 @@ def plain(scorer: Scorer, image: np.ndarray) -> np.ndarray:
 
 
 def test_logits_are_of_normalised_pictures(scorer: Scorer, tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(5).images
+    images = tiny.images(5).images
     found = scorer.logits(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [plain(scorer, image / 255) for image in images], atol=1e-5)
 
 
 def test_outputs_are_logits_and_what_they_are_made_of(scorer: Scorer, tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(5).images
+    images = tiny.images(5).images
     logits, features = scorer.outputs(images)
     np.testing.assert_allclose(logits, scorer.logits(images), atol=1e-5)
     with torch.inference_mode():
@@ -48,7 +48,7 @@ def test_outputs_are_logits_and_what_they_are_made_of(scorer: Scorer, tiny: Simp
 
 @pytest.mark.parametrize("shift", [0, 1, 2])
 def test_tta_equals_one_view_after_the_other(shift: int, scorer: Scorer, tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(4).images
+    images = tiny.images(4).images
 
     def both(image: np.ndarray) -> np.ndarray:
         return (plain(scorer, image) + plain(scorer, image[:, ::-1])) / 2
@@ -66,7 +66,7 @@ def test_tta_equals_one_view_after_the_other(shift: int, scorer: Scorer, tiny: S
 def test_batches_do_not_matter(
     batch: int, scorer: Scorer, tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = tiny.pictures(10).images
+    images = tiny.images(10).images
     whole, averaged = scorer.logits(images), scorer.tta_logits(images, 1)
     monkeypatch.setattr(score, "SCORE_BATCH", batch)
     ticks: list[int] = []
@@ -80,7 +80,7 @@ def test_batches_do_not_matter(
 def test_net_is_left_as_it_was(training: bool, scorer: Scorer, tiny: SimpleNamespace) -> None:
     scorer.net.train(training)
     before = {name: value.clone() for name, value in scorer.net.state_dict().items()}
-    images = tiny.pictures(6).images
+    images = tiny.images(6).images
     images.flags.writeable = False
     one = scorer.logits(images)
     assert scorer.net.training == training
@@ -90,7 +90,7 @@ def test_net_is_left_as_it_was(training: bool, scorer: Scorer, tiny: SimpleNames
 
 
 def test_memory_format_and_precision(scorer: Scorer, tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(6).images
+    images = tiny.images(6).images
     other = Scorer(scorer.net, MEAN, STD, scorer.device, memory_format=torch.contiguous_format)
     np.testing.assert_allclose(other.logits(images), scorer.logits(images), atol=1e-5)
     rough = Scorer(scorer.net, MEAN, STD, scorer.device, precision=torch.bfloat16).logits(images)
@@ -101,6 +101,6 @@ def test_memory_format_and_precision(scorer: Scorer, tiny: SimpleNamespace) -> N
 def test_each_part_keeps_its_mode(tiny: SimpleNamespace) -> None:
     net = build_network(tiny.recipe(), 3).train()
     frozen = next(net.children()).eval()
-    Scorer(net, MEAN, STD, torch.device("cpu")).logits(tiny.pictures(5).images)
+    Scorer(net, MEAN, STD, torch.device("cpu")).logits(tiny.images(5).images)
     assert net.training
     assert not frozen.training

@@ -120,7 +120,7 @@ def test_outputs_equal_those_of_the_network(
     count: int, exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace
 ) -> None:
     net, info, path = exported
-    images = tiny.pictures(count).images
+    images = tiny.images(count).images
     session, _ = open_session(path)
     names = [entry.name for entry in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, {"images": images}), strict=True))
@@ -143,7 +143,7 @@ def test_outputs_equal_those_of_the_network(
 
 def test_parity(exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace) -> None:
     net, info, path = exported
-    found = check_parity(net, info, path, tiny.pictures(150).images, MEANS)
+    found = check_parity(net, info, path, tiny.images(150).images, MEANS)
     assert list(found) == OUTPUTS == list(TOLERANCES)
     assert all(0 <= found[name] <= TOLERANCES[name].allowed for name in OUTPUTS)
     assert all(tolerance.why for tolerance in TOLERANCES.values())
@@ -172,7 +172,7 @@ def test_no_parity(
         path = tmp_path / "model.onnx"
         onnx.save(model, path)
     with pytest.raises(ExportError, match=r"30 images.*by up to") as caught:
-        check_parity(net, info, path, tiny.pictures(30).images, means)
+        check_parity(net, info, path, tiny.images(30).images, means)
     assert str(path) in caught.value.message
 
 
@@ -212,21 +212,21 @@ def test_each_output_is_compared(
     net, info, path = exported
     broken = break_output(path, name, tmp_path / "model.onnx", times, more)
     with pytest.raises(ExportError) as caught:
-        check_parity(net, info, broken, tiny.pictures(30).images, MEANS)
+        check_parity(net, info, broken, tiny.images(30).images, MEANS)
     assert [one for one in OUTPUTS if f" {one} by " in caught.value.message] == [name]
 
 
 def test_outputs_that_should_not_be_there(exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace) -> None:
     net, info, path = exported
     with pytest.raises(ExportError, match="known_score"):
-        check_parity(net, info, path, tiny.pictures(30).images)
+        check_parity(net, info, path, tiny.images(30).images)
 
 
 def test_each_output_of_a_rounded_file_is_compared(
     exported: tuple[Network, ModelInfo, Path], tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     _, _, path = exported
-    images = tiny.pictures(30).images
+    images = tiny.images(30).images
     before = onnx_outputs(path, images)
     assert rounding(before, before) == dict.fromkeys(OUTPUTS, 0.0)
     for name in OUTPUTS:
@@ -243,7 +243,7 @@ def test_parity_with_a_broken_file(
     net, info, path = exported
     (tmp_path / "model.onnx").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelFileError):
-        check_parity(net, info, tmp_path / "model.onnx", tiny.pictures(3).images)
+        check_parity(net, info, tmp_path / "model.onnx", tiny.images(3).images)
 
 
 def test_without_class_means_there_is_no_known_score(

@@ -43,8 +43,8 @@ def test_pixels(classifier: Classifier, image: npt.NDArray[np.uint8], top: str, 
 
 
 @pytest.mark.parametrize("form", ["str", "Path", "bytes", "list", "iterator"])
-def test_forms_of_input(classifier: Classifier, pictures: Path, form: str) -> None:
-    file = pictures / "red.png"
+def test_forms_of_input(classifier: Classifier, image_folder: Path, form: str) -> None:
+    file = image_folder / "red.png"
     given = {"str": str(file), "Path": file, "bytes": file.read_bytes(), "list": [file], "iterator": iter([file])}[form]
     (result,) = classifier.predict(given)  # type: ignore[arg-type]
     assert isinstance(result, Prediction)
@@ -80,10 +80,12 @@ def test_top_must_be_positive(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 31, 32, 33, 200])
-def test_order_is_kept_and_unreadable_ones_stay_in_place(classifier: Classifier, pictures: Path, count: int) -> None:
-    bad = pictures / "bad.png"
-    bad.write_bytes((pictures / "red.png").read_bytes()[:40])
-    kinds = [pictures / "red.png", pictures / "green.png", bad, pictures / "blue.png"]
+def test_order_is_kept_and_unreadable_ones_stay_in_place(
+    classifier: Classifier, image_folder: Path, count: int
+) -> None:
+    bad = image_folder / "bad.png"
+    bad.write_bytes((image_folder / "red.png").read_bytes()[:40])
+    kinds = [image_folder / "red.png", image_folder / "green.png", bad, image_folder / "blue.png"]
     files = [kinds[number % 4] for number in range(count)]
     results = classifier.predict(files)
     assert [result.file for result in results] == [str(file) for file in files]
@@ -92,8 +94,8 @@ def test_order_is_kept_and_unreadable_ones_stay_in_place(classifier: Classifier,
         assert isinstance(result, UnreadableImage) or result.top == file.stem
 
 
-def test_same_alone_and_in_a_batch(classifier: Classifier, pictures: Path) -> None:
-    files = sorted(pictures.glob("*.png")) * 20
+def test_same_alone_and_in_a_batch(classifier: Classifier, image_folder: Path) -> None:
+    files = sorted(image_folder.glob("*.png")) * 20
     alone = [classifier.predict(file)[0] for file in files[:4]]
     assert classifier.predict(files) == alone * 20
 
@@ -133,9 +135,9 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) 
         ("cut.png", None),
     ],
 )
-def test_unreadable_files(classifier: Classifier, pictures: Path, name: str, data: bytes | None) -> None:
-    file = pictures / name
-    file.write_bytes((pictures / "grey.png").read_bytes()[:60] if data is None else data)
+def test_unreadable_files(classifier: Classifier, image_folder: Path, name: str, data: bytes | None) -> None:
+    file = image_folder / name
+    file.write_bytes((image_folder / "grey.png").read_bytes()[:60] if data is None else data)
     (result,) = classifier.predict(file)
     assert isinstance(result, UnreadableImage)
     assert result.as_dict() == {"file": str(file), "error": result.error}
@@ -152,8 +154,8 @@ def test_wrong_pixels(classifier: Classifier, wrong: npt.NDArray[np.uint8]) -> N
     assert f"{wrong.dtype} {wrong.shape}" in result.error
 
 
-def test_as_dict_is_the_contract(classifier: Classifier, pictures: Path) -> None:
-    result = classifier.predict(pictures / "green.png", top=2)[0].as_dict()
+def test_as_dict_is_the_contract(classifier: Classifier, image_folder: Path) -> None:
+    result = classifier.predict(image_folder / "green.png", top=2)[0].as_dict()
     assert list(result) == ["file", "width", "height", "top", "confidence", "known", "predictions"]
     assert [list(entry) for entry in result["predictions"]] == [["class", "confidence"]] * 2
     assert (result["width"], result["height"], result["top"], result["known"]) == (16, 20, "green", True)
@@ -237,14 +239,14 @@ def test_no_model_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_unexpected_errors_while_decoding_are_raised(
-    classifier: Classifier, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(classifier_module, "load_image", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        classifier.predict(sorted(pictures.glob("*.png")))
+        classifier.predict(sorted(image_folder.glob("*.png")))
 
 
 def test_huge_image_is_refused_before_decoding(classifier: Classifier, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def net(architecture: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options", "settled", "expected"),
+    ("architecture", "options", "resolved", "expected"),
     [
         ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution"]),
         ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem"]),
@@ -38,10 +38,10 @@ def net(architecture: str, **options: Any) -> Any:
     ],
 )  # fmt: skip
 def test_choices_have_values_and_reasons(
-    architecture: str, options: dict[str, Any], settled: tuple[str, int], expected: list[str]
+    architecture: str, options: dict[str, Any], resolved: tuple[str, int], expected: list[str]
 ) -> None:
     made = net(architecture, **options)
-    assert (made.resolved_options["small_images"], made.resolved_options["input_size"]) == settled
+    assert (made.resolved_options["small_images"], made.resolved_options["input_size"]) == resolved
     assert len(made.choices) == len(expected)
     for choice, start in zip(made.choices, expected, strict=True):
         assert choice.value.startswith(start)

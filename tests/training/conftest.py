@@ -61,10 +61,10 @@ def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
 
     def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
         hardware = choose_hardware(recipe.train, "cpu")
-        held_out = tiny.pictures(12, seed=1) if val else None
+        held_out = tiny.images(12, seed=1) if val else None
         directory = RunDir(tmp_path / run)
         directory.path.mkdir(exist_ok=True)
-        return fit(recipe, tiny.pictures(48), held_out, directory, hardware, resume=resume, show=False)
+        return fit(recipe, tiny.images(48), held_out, directory, hardware, resume=resume, show=False)
 
     return run_fit
 

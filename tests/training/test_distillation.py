@@ -34,7 +34,7 @@ OWN = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> tuple[Path, Fitted]:
     """A run of 16×16 images with weights and model file, and the result of its training."""
-    data = tiny.pictures(48, seed=3)
+    data = tiny.images(48, seed=3)
     recipe = tiny.recipe()
     run = RunDir.create(tmp_path_factory.mktemp("teacher") / "run")
     fitted = fit(recipe, data, None, run, choose_hardware(recipe.train, "cpu"), show=False)
@@ -59,7 +59,7 @@ def test_teacher_logits_equal_the_run(
     run.mkdir()
     for name in ("recipe.toml", source):
         shutil.copy(path / name, run / name)
-    images = torch.from_numpy(tiny.pictures(12, seed=9).images)
+    images = torch.from_numpy(tiny.images(12, seed=9).images)
     with torch.no_grad():
         expected = fitted.net(normalize(images, fitted.mean, fitted.std))
     found = read(run).logits(normalize(images, *OWN))
@@ -68,7 +68,7 @@ def test_teacher_logits_equal_the_run(
 
 
 def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
-    large = torch.from_numpy(tiny.pictures(12, size=24, seed=9).images)
+    large = torch.from_numpy(tiny.images(12, size=24, seed=9).images)
     path, fitted = teacher_run
     shrunk = F.interpolate(large.float().permute(0, 3, 1, 2) / 255, (16, 16), mode="bilinear", antialias=True)
     middle, spread = (torch.tensor(values).view(3, 1, 1) for values in (fitted.mean, fitted.std))
@@ -79,7 +79,7 @@ def test_a_student_of_another_size(teacher_run: tuple[Path, Fitted], tiny: Simpl
 
 def test_distilled_loss_by_hand(teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace) -> None:
     path, fitted = teacher_run
-    data = tiny.pictures(48)
+    data = tiny.images(48)
     recipe = tiny.recipe(
         train__distill={"run": str(path), "temperature": 3.0, "weight": 0.25}, train__label_smoothing=0.1, seed=2
     )
@@ -106,7 +106,7 @@ def test_distilled_student_predicts_as_its_teacher(
     path, fitted = teacher_run
     recipe = tiny.recipe(train__distill={"run": str(path), "weight": 1.0}, schedule__epochs=8, seed=5)
     student = train("student", recipe)
-    images = torch.from_numpy(tiny.pictures(60, seed=11).images)
+    images = torch.from_numpy(tiny.images(60, seed=11).images)
     with torch.no_grad():
         calls = [one.net(normalize(images, one.mean, one.std)).argmax(1) for one in (student, fitted)]
     assert (calls[0] == calls[1]).float().mean() > 0.9

@@ -80,7 +80,7 @@ def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path)
     assert fitted.epochs == 3
     assert fitted.seconds == pytest.approx(sum(row["seconds"] for row in rows))
     assert not fitted.net.training
-    assert (fitted.mean, fitted.std) == channel_statistics(tiny.pictures(48).images)
+    assert (fitted.mean, fitted.std) == channel_statistics(tiny.images(48).images)
 
 
 @pytest.mark.parametrize("batches", [1, 5])
@@ -251,7 +251,7 @@ def test_full_disk(train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypa
 
 
 def batches_of(recipe: Recipe, tiny: SimpleNamespace) -> TrainingBatches:
-    images = tiny.pictures(48)
+    images = tiny.images(48)
     pixels, labels = to_device(images, torch.device("cpu"))
     return TrainingBatches(
         pixels, labels, *channel_statistics(images.images), recipe, torch.contiguous_format, images.classes
@@ -283,7 +283,7 @@ def test_batches_are_deterministic(tiny: SimpleNamespace) -> None:
 
 
 def test_labels_go_with_their_images(tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(48)
+    images = tiny.images(48)
     batches = batches_of(tiny.recipe(augment__flip="none"), tiny)
     plain = normalize(torch.from_numpy(images.images), *channel_statistics(images.images))
     for data, labels in batches:
@@ -313,7 +313,7 @@ def plain_loop(recipe: Recipe, tiny: SimpleNamespace) -> dict[str, Tensor]:
     """The recipe without Lightning, with schedule and learning rates by hand and torch's SGD where possible."""
     from timm.optim.muon import zeropower_via_newtonschulz
 
-    images = tiny.pictures(48)
+    images = tiny.images(48)
     mean, std = channel_statistics(images.images)
     net = build_network(recipe, 3)
     net.prepare(((torch.from_numpy(images.images) / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))

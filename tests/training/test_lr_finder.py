@@ -34,14 +34,14 @@ def test_suggest_lr_by_hand() -> None:
 def test_learning_rates_rise_and_losses_fall_first(changes: dict[str, Any], tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe(**changes)
     hardware = choose_hardware(recipe.train, "cpu")
-    found = run_lr_finder(recipe, tiny.pictures(48), hardware)
+    found = run_lr_finder(recipe, tiny.images(48), hardware)
     assert len(found.rates) == len(found.losses) <= 100
     assert found.rates[0] == MIN_LR
     np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(MAX_LR / MIN_LR) / 99)
     assert found.suggestion is not None
     assert MIN_LR < found.suggestion <= MAX_LR * 1.0001
     assert min(found.losses) < 0.8 * found.losses[0]
-    again = run_lr_finder(recipe, tiny.pictures(48), hardware)
+    again = run_lr_finder(recipe, tiny.images(48), hardware)
     assert again == found, "depends only on the seed"
 
 
@@ -49,7 +49,7 @@ def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net
     recipe = tiny.recipe(
         model__name=plain_net, optimizer__name="timm_sgd", optimizer__lr=1e-3, train__label_smoothing=0.3
     )
-    data = tiny.pictures(48)
+    data = tiny.images(48)
     logged: list[str] = []
     found = run_lr_finder(recipe, data, choose_hardware(recipe.train, "cpu"), steps=400, log=logged.append)
     assert len(found.rates) < 400
@@ -59,7 +59,7 @@ def test_lr_finder_stops_when_the_loss_diverges(tiny: SimpleNamespace, plain_net
 def test_training_works_at_the_suggestion(tiny: SimpleNamespace, plain_net: str) -> None:
     recipe = tiny.recipe(model__name=plain_net, optimizer__name="adam", optimizer__lr=1e-5)
     hardware = choose_hardware(recipe.train, "cpu")
-    found = run_lr_finder(recipe, tiny.pictures(48), hardware)
+    found = run_lr_finder(recipe, tiny.images(48), hardware)
     assert found.suggestion is not None
     assert 1e-3 < found.suggestion < 10
 
@@ -69,7 +69,7 @@ def test_warmup_does_not_change_the_result(tiny: SimpleNamespace) -> None:
     plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)
     cycle = tiny.recipe(schedule__name="one-cycle", schedule__warmup=0.3)
     hardware = choose_hardware(plain.train, "cpu")
-    found = [run_lr_finder(recipe, tiny.pictures(48), hardware, steps=30) for recipe in (plain, warm, cycle)]
+    found = [run_lr_finder(recipe, tiny.images(48), hardware, steps=30) for recipe in (plain, warm, cycle)]
     assert found[0] == found[1] == found[2]
 
 
@@ -77,5 +77,5 @@ def test_random_state_of_the_caller_is_preserved(tiny: SimpleNamespace) -> None:
     recipe = tiny.recipe()
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=15)
+    run_lr_finder(recipe, tiny.images(48), choose_hardware(recipe.train, "cpu"), steps=15)
     assert torch.equal(torch.get_rng_state(), before)

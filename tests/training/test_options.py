@@ -44,7 +44,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 def make_images(recipe: Recipe, tiny: SimpleNamespace) -> Iterator[tuple[Tensor, Tensor]]:
     """Every batch of the run, in order."""
-    images = tiny.pictures(48)
+    images = tiny.images(48)
     pixels, labels = to_device(images, torch.device("cpu"))
     batches = TrainingBatches(pixels, labels, *channel_statistics(images.images), recipe, torch.channels_last)
     for batches.epoch in range(recipe.schedule.epochs):
@@ -66,7 +66,7 @@ def test_fast_equals_a_plain_loop_exactly(train: Train, tiny: SimpleNamespace) -
     assert recipe.optimizer.name == "muon"
     fitted = train("run", recipe, val=False)
 
-    images = tiny.pictures(48)
+    images = tiny.images(48)
     net = build_network(recipe, 3).to(memory_format=torch.channels_last)
     mean, std = channel_statistics(images.images)
     scale = torch.tensor([1 / (255 * value) for value in std])

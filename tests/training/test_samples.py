@@ -12,7 +12,7 @@ from thirtytwo.training.batches import augment_samples
 
 
 def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> None:
-    found = augment_samples(tiny.recipe(augment__flip="none"), tiny.pictures(48), passes=3)
+    found = augment_samples(tiny.recipe(augment__flip="none"), tiny.images(48), passes=3)
     assert found.originals.shape == (3, 16, 16, 3)
     assert found.augmented.shape == (3, 3, 16, 16, 3)
     for number in range(3):
@@ -22,21 +22,21 @@ def test_without_augmentation_images_are_unchanged(tiny: SimpleNamespace) -> Non
 
 
 def test_alternating_mirrors_every_other_pass(tiny: SimpleNamespace) -> None:
-    found = augment_samples(tiny.recipe(augment__flip="alternating"), tiny.pictures(48), passes=4)
+    found = augment_samples(tiny.recipe(augment__flip="alternating"), tiny.images(48), passes=4)
     np.testing.assert_array_equal(found.augmented[:, 0], found.augmented[:, 2])
     np.testing.assert_array_equal(found.augmented[:, 0], found.augmented[:, 1, :, ::-1])
 
 
 def test_samples_have_full_size(tiny: SimpleNamespace) -> None:
     stages = [{"size": 8, "until": 0.9}]
-    found = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
+    found = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.images(48))
     assert found.augmented.shape == (3, 8, 16, 16, 3)
-    again = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.pictures(48))
+    again = augment_samples(tiny.recipe(schedule__resolution=stages, augment__policy="augmix"), tiny.images(48))
     np.testing.assert_array_equal(found.augmented, again.augmented)
 
 
 def test_classes_with_settings_come_first_and_targets_sum_to_one(tiny: SimpleNamespace) -> None:
-    data = tiny.pictures(48)
+    data = tiny.images(48)
     recipe = tiny.recipe(augment__mixup=1.0, augment__classes={data.classes[2]: {"rotate": 90}})
     found = augment_samples(recipe, data, rows=2)
     assert found.labels.tolist() == [2, 0]

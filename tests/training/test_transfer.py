@@ -79,7 +79,7 @@ def changed(net: Network, before: Network) -> set[str]:
 
 
 def loop_of(recipe: Recipe, tiny: SimpleNamespace) -> tuple[TransferModule, TransferBatches]:
-    loop, batches, _, _ = build_training(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"))
+    loop, batches, _, _ = build_training(recipe, tiny.images(48), choose_hardware(recipe.train, "cpu"))
     assert isinstance(loop, TransferModule)
     assert isinstance(batches, TransferBatches)
     return loop, batches
@@ -120,12 +120,12 @@ def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNames
     )
     loop, batches = loop_of(recipe, tiny)
     shown = TrainingBatches(
-        *to_device(tiny.pictures(48), torch.device("cpu")),
+        *to_device(tiny.images(48), torch.device("cpu")),
         (0.4, 0.5, 0.6),
         (0.2, 0.25, 0.3),
         recipe,
         torch.contiguous_format,
-        tiny.pictures(48).classes,
+        tiny.images(48).classes,
     )
     for epoch in range(3):
         data, targets = shown.batch(torch.arange(16, 32), epoch % 2, 1)
@@ -256,8 +256,8 @@ def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tin
     recipe, before = started(transfer__head_until=1)
     fitted = train("run", recipe)
     assert (fitted.mean, fitted.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    assert channel_statistics(tiny.pictures(48).images)[0] != fitted.mean
-    images = torch.from_numpy(tiny.pictures(4).images)
+    assert channel_statistics(tiny.images(48).images)[0] != fitted.mean
+    images = torch.from_numpy(tiny.images(4).images)
     with torch.inference_mode():
         data = normalize(images, fitted.mean, fitted.std)
         trained, original = (net.pool(net.forward_features(data)) for net in (fitted.net, before))
@@ -347,7 +347,7 @@ def test_lr_finder_keeps_frozen_parameters(
         assert not {name for name, value in kept.items() if not torch.equal(now[name], value)}
         assert not torch.equal(now["head.weight"], before.state_dict()["head.weight"][:3])
 
-    found = run_lr_finder(recipe, tiny.pictures(48), choose_hardware(recipe.train, "cpu"), steps=40, log=look)
+    found = run_lr_finder(recipe, tiny.images(48), choose_hardware(recipe.train, "cpu"), steps=40, log=look)
     assert calls
     assert len(found.rates) > 10
     assert all(math.isfinite(loss) for loss in found.losses)

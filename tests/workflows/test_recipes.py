@@ -36,7 +36,7 @@ def test_every_recipe_is_tested() -> None:
 
 @pytest.mark.parametrize("recipe", NARROW)
 def test_a_recipe_trains_exports_and_predicts(recipe: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
-    images = tiny.pictures(36, size=16)
+    images = tiny.images(36, size=16)
     folder = tiny.folder(tmp_path / "few", 36, size=16)
     settings = {"data.image_size": 16, "train.precision": "float32", "evaluate.tta": False, **NARROW[recipe]}
     run = thirtytwo.train(str(folder), recipe=recipe, run=tmp_path / "run", epochs=2, overrides=settings, show=False)

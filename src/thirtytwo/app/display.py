@@ -99,7 +99,7 @@ _PROGRESS_FROM = 12  # smallest number of images with a progress bar
 _STEP = 8
 _MAX_CACHED = 4000
 _CACHE = "results"
-_UNNAMED = re.compile("The (?:image|picture)")  # how errors refer to an image without a file name
+_UNNAMED = re.compile("The image")  # how errors refer to an image without a file name
 
 Result = Prediction | UnreadableImage
 

@@ -231,8 +231,8 @@ class ScheduleSettings(Settings):
 
     @model_validator(mode="after")
     def _check_stage_order(self) -> ScheduleSettings:
-        untils = [stage.until for stage in self.resolution]
-        if untils != sorted(set(untils)):
+        ends = [stage.until for stage in self.resolution]
+        if ends != sorted(set(ends)):
             raise ValueError("resolution stages must have increasing 'until' values")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones must be in increasing order")

@@ -33,6 +33,8 @@ from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
 from thirtytwo.machine import cpu_count
 
+ENTRIES = "pictures"  # codespell:ignore pictures
+"""Folder of the entries in the cache folder, under its name in existing caches."""
 FORMAT = 2
 _RECENT_SECONDS = 2.0
 _KEY_FILE = re.compile(r"[0-9a-f]{32}(\.\d+)?")
@@ -115,7 +117,7 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
 
 def entries_dir() -> Path:
     """Directory of the entries; each is a subdirectory named by its key."""
-    return cache_dir() / "pictures"
+    return cache_dir() / ENTRIES
 
 
 def contents_dir() -> Path:

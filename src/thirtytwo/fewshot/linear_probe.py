@@ -95,14 +95,14 @@ class LinearProbe:
     """A linear probe: a network with a new last layer for new classes.
 
     `head` and `means` (class means of the features, float32 `(C, D)`) are fitted on all images. `held_out` holds
-    calibrated cross-validation predictions of the images `pictures`, uint8 `(N, S, S, 3)`.
+    calibrated cross-validation predictions of `images`, uint8 `(N, S, S, 3)`.
     """
 
     base: Path
     info: ModelInfo
     head: Head
     means: npt.NDArray[np.float32]
-    pictures: Pixels
+    images: Pixels
     held_out: Predictions
     folds: int
 
@@ -173,7 +173,7 @@ def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixel
         info=info,
         head=fit_head(augmented, augmented_labels, len(classes)),
         means=class_means(augmented, augmented_labels, len(classes)),
-        pictures=pixels,
+        images=pixels,
         held_out=Predictions(
             classes, labels, softmax(logits, temperature).astype(np.float32), np.arange(len(labels), dtype=np.int64)
         ),

@@ -93,5 +93,5 @@ def test_at_the_second_start_no_image_is_decoded(data_root, monkeypatch):
 
 def test_the_doctor_finds_the_known_duplicates(data_root):
     """CIFAR-100 holds 10 groups of equal images that cross train and test."""
-    whats = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]
-    assert any(what.startswith("10 groups") and "more than one split" in what for what in whats), whats
+    texts = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]
+    assert any(what.startswith("10 groups") and "more than one split" in what for what in texts), texts

@@ -111,7 +111,7 @@ def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -
             show_error(type(error)(error.message, fix))
             return
         probe_entry = save_probe(" or ".join(pixels), data)
-        st.session_state[_PROBE] = (probe, probe_entry, [sources[one.tobytes()] for one in probe.pictures])
+        st.session_state[_PROBE] = (probe, probe_entry, [sources[one.tobytes()] for one in probe.images])
 
 
 def _decode(
