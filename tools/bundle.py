@@ -1,10 +1,10 @@
-"""Put a run's model into the package under a name, with weights of fewer bits, figures of that very file, and a card.
+"""Put a run's model into the package under a name, with weights of fewer bits, metrics of that very file, and a card.
 
     python tools/bundle.py NAME RUN [--weights int8] [--resize squash] [--data-root DIR]
 
 Writes `NAME.onnx` and `NAME.md` into `src/thirtytwo/inference/bundled/`, and as `docs/reports/NAME.html` a report
-without images, which are not ours to pass on. Test is scored once more, with the smaller file, and the run counts it;
-nothing is chosen on it.
+without images, whose licence does not allow passing them on. Test is scored once more, with the smaller file, and the
+run counts it; nothing is chosen on it.
 """
 
 import argparse
@@ -46,7 +46,8 @@ OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
 """Data sets without a class in common; the other one's images are OOD data."""
 BATCH = 100
 REPORTS = Path(__file__).parents[1] / "docs" / "reports"
-UNLICENSED = "- No licence is set here: add one, and mind the licence of the data, before publishing."
+UNLICENSED = "- No licence is set: add one before publishing, and check the licence of the data."
+LICENSE = "- Licensed as thirtytwo (MIT); check the licence of the data as well."
 BY_POSITION = (
     "Its held-out images were chosen by position, before thirtytwo divided data by content: the same commands now hold "
     "out other images of train, and the same test."
@@ -56,7 +57,7 @@ REPEAT = re.compile(r"Reproduce it with the recipe of this directory:\n\n```sh\n
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Put a run's model into the package.")
-    parser.add_argument("name", help="what it is called there, such as cifar10")
+    parser.add_argument("name", help="name of the bundled model, such as cifar10")
     parser.add_argument("run", type=Path)
     parser.add_argument("--weights", choices=["int8", "float16"], default="int8")
     parser.add_argument("--resize", choices=RESIZE_RULES, default="squash", help="see benchmarks/photos.py")
@@ -81,10 +82,19 @@ def put(
     data_root: Path | None,
     data: RunData | None = None,
     net: Network | None = None,
+    license: str = LICENSE,
 ) -> None:
-    """Write the bundled file, its card and its report; `data` is the run's where it is at hand already.
+    """Write the bundled file, its card and its report.
 
-    `net` is the run's network where that tells known images from unknown ones itself.
+    Args:
+        name: name of the bundled model.
+        run: the finished run.
+        weights: how weights are stored.
+        rule: how images that are not square are resized.
+        data_root: directory of known data sets.
+        data: the run's data where it is loaded already.
+        net: the run's network where it computes `known_score` itself.
+        license: the card's line on the licence.
     """
     with tempfile.TemporaryDirectory() as place:
         copy = RunDir(Path(place) / "run")
@@ -96,7 +106,7 @@ def put(
             folder.mkdir(exist_ok=True)
         shutil.copyfile(copy.onnx, BUNDLED / f"{name}.onnx")
         write_text(REPORTS / f"{name}.html", render(read_run_record(copy, "test"), None, passed_on=True))
-        write_text(BUNDLED / f"{name}.md", card(copy, name, weights, rule))
+        write_text(BUNDLED / f"{name}.md", card(copy, name, weights, rule, license))
 
 
 @dataclass(frozen=True)
@@ -107,14 +117,18 @@ class FileScorer:
     net: Network | None = None
 
     def known_scores(self, features: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """How known images look, from their features."""
+        """OOD scores, from features."""
         if self.net is None or not self.net.scores_known:
             return class_mean(features, means)
         with torch.inference_mode():
             return self.net.known_score(torch.from_numpy(features)).double().numpy()
 
+    def score_known(self, images: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """OOD scores of images uint8 `(N, H, W, 3)`."""
+        return self.known_scores(self.outputs(images)[1], means)
+
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits `(N, C)`, curvature off already, and features `(N, D)` of images uint8 `(N, H, W, 3)`."""
+        """Logits `(N, C)`, without the curvature, and features `(N, D)` of images uint8 `(N, H, W, 3)`."""
         _, logits, features = self.everything(images)
         return logits, features
 
@@ -136,7 +150,7 @@ def score(
     data: RunData | None = None,
     net: Network | None = None,
 ) -> None:
-    """Measure `model.onnx`: predictions, figures, and accuracy and resize rule in its metadata; `origin` counts it."""
+    """Evaluate `model.onnx`: predictions, metrics, and accuracy and resize rule in its metadata; `origin` counts it."""
     session, info = open_session(run.onnx)
     recipe = run.read_recipe()
     spec = run.read_json(run.environment)["data"]["spec"]
@@ -151,44 +165,44 @@ def score(
             probabilities, logits, features = scorer.everything(images.images)
             run.write_predictions(split, predictions(images, probabilities))
             known[split] = scorer.known_scores(features, means)
-    said = run.read_predictions("test")
+    predicted = run.read_predictions("test")
     metrics = compute_metrics(
-        said, dataset=dataset.name, split="test", superclasses=dataset.superclasses, test_evaluations=touches
+        predicted, dataset=dataset.name, split="test", superclasses=dataset.superclasses, test_evaluations=touches
     )
     before = run.read_json(run.metrics)["calibration"]
     after: dict[str, Any] = {"temperature_only": None, "fitted_on": before["fitted_on"]}
-    metrics["calibration"] = calibration_record(said, logits, calibration_of(info), **after)
+    metrics["calibration"] = calibration_record(predicted, logits, calibration_of(info), **after)
     metrics["calibration"] |= selection_record(selections(recipe, run.read_json(run.environment)))
     metrics["calibration"]["before"] = before["before"]  # the file does not give logits with the curvature on
     others = ood_sets(info, [OTHER[spec]] if spec in OTHER else [], data_root)
     alarms = validation_false_alarms(known.get("val"), info)
-    told = {"validation": alarms, "test": known["test"], "sets": others}
-    metrics["unknown"] = ood_record(partial(scorer.score_known, means=means), info, **told)  # type: ignore[arg-type]
+    given = {"validation": alarms, "test": known["test"], "sets": others}
+    metrics["unknown"] = ood_record(partial(scorer.score_known, means=means), info, **given)  # type: ignore[arg-type]
     run.write_json(run.metrics, metrics)
     rewrite_info(run.onnx, info.model_copy(update={"accuracy": metrics["accuracy"]["value"], "resize": rule}))
     print(f"accuracy {metrics['accuracy']['value']:.4f}, ECE {metrics['ece']['value']:.4f}, n = {metrics['n']:,}")
 
 
 def predictions(images: ImageSet, probabilities: np.ndarray) -> Predictions:
-    """What the file says of labelled images."""
+    """The file's predictions of labeled images."""
     return Predictions(images.classes, images.labels, probabilities, images.rows, images.files)
 
 
-def card(run: RunDir, name: str, weights: str, rule: str) -> str:
-    """The run's card, told of this file."""
+def card(run: RunDir, name: str, weights: str, rule: str, license: str) -> str:
+    """The run's card, with what differs in this file."""
     content = run.onnx.read_bytes()
-    typed = "\n".join(typed_commands(run))
+    commands = "\n".join(typed_commands(run))
     size, digest = len(content) / 1e6, hashlib.sha256(content).hexdigest()
     shown = {"crop": "cropped in the middle", "pad": "padded", "squash": "squashed"}[rule]
     text = run.card.read_text(encoding="utf-8").replace("--model model.onnx", f"--model {name}")
-    text = text.replace("`model.onnx` is the whole model", f"`{name}.onnx` is the whole model")
+    text = text.replace("`model.onnx` is the complete model", f"`{name}.onnx` is the complete model")
     text = text.replace("`report.html` shows them", "The run's `report.html` shows them")
-    text = text.replace(UNLICENSED, "- It is under thirtytwo's licence, MIT; mind that of the data as well.")
+    text = text.replace(UNLICENSED, license)
     note = "" if "train" in run.read_json(run.split) else f"\n\n{BY_POSITION}"
-    text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{typed}\n```{note}", text)
+    text = REPEAT.sub(lambda _: f"Reproduce the run it comes from with:\n\n```sh\n{commands}\n```{note}", text)
     return text + (
         f"\n## This file\n\n{size:.1f} MB: weights are kept as {weights} and become float32 when the file is opened. "
-        "Figures are of this file, but for those before calibration and on corrupted images, which are of the run "
+        "Metrics are of this file, except those before calibration and on corrupted images, which are of the run "
         f"before its weights were rounded. Images that are not square are {shown}. SHA-256 `{digest}`.\n"
     )
 

@@ -41,6 +41,10 @@ ROOT = Path(__file__).parents[1]
 SIZE = 160
 FINETUNED, GENERAL = "tf_efficientnet_lite2", "tf_efficientnet_lite0"
 MEAN = STD = (0.5, 0.5, 0.5)
+LICENSE = (
+    "- Licensed as thirtytwo (MIT). It contains weights derived from EfficientNet-Lite0 and EfficientNet-Lite2 (Apache "
+    "License 2.0, see `imagenet.LICENSE`). Check the licence of the data as well."
+)
 SHOWN = 500  # training images at SIZE pixels, for the samples of the report
 
 
@@ -51,9 +55,8 @@ def main() -> int:
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     options = parser.parse_args()
     root = Path(options.data_root) if options.data_root else None
-    result = json.loads((ROOT / "benchmarks" / "results" / "gpu" / f"photos-{options.name}.json").read_text())[
-        "results"
-    ]
+    json_result = json.loads((ROOT / "benchmarks" / "results" / "gpu" / f"photos-{options.name}.json").read_text())
+    result = json_result["results"]
     dataset = load_dataset(options.name, data_root=root)
     parts = divided(dataset, result["val_rows"])
     large = Parts(enlarged(parts.train.take(np.arange(SHOWN))), enlarged(parts.val), enlarged(parts.test))
@@ -66,6 +69,7 @@ def main() -> int:
     about |= {
         "command": f"{trained} --run runs/{options.name}-lite2",
         "joined": f"python tools/bundle_photos.py {options.name}",
+        "hardware": json_result["machine"],
     }
     about["data"] |= {"train": len(parts.train)}
     split = split_record(parts, recipe, unused_of(dataset, parts), {"hashes": []})
@@ -74,10 +78,13 @@ def main() -> int:
     run = RunDir.open(options.run) if (options.run / "recipe.toml").is_file() else RunDir.create(options.run)
     if not run.report.is_file():
         write_plan(plan, run)
-        fitted = Fitted(net, MEAN, STD, epochs_of(result), float(result.get("seconds") or 0.0))
+        fitted = Fitted(net, MEAN, STD, epochs_of(result), seconds_of(result))
         with UsageMeter() as meter:
             finish(plan, fitted, run, lambda text: print(text, flush=True), meter)
-    put(options.name, run, "int8", "squash", root, RunData(whole, large), net=net)
+    environment = run.read_json(run.environment)
+    trained_for = {"seconds": {**environment["seconds"], "train": seconds_of(result)}, "epochs": epochs_of(result)}
+    run.write_json(run.environment, environment | {"hardware": json_result["machine"]} | trained_for)
+    put(options.name, run, "int8", "squash", root, RunData(whole, large), net=net, license=LICENSE)
     print(BUNDLED / f"{options.name}.onnx")
     return 0
 
@@ -97,6 +104,11 @@ def enlarged(images: ImageSet | None) -> ImageSet:
 
 def epochs_of(result: dict[str, Any]) -> int:
     return len(result["history"]) - 1 if "history" in result else len(result["log"])
+
+
+def seconds_of(result: dict[str, Any]) -> float:
+    """Seconds of training; where the clock cut it off, those of its complete epochs."""
+    return float(result.get("seconds") or sum(float(line.split()[-2]) for line in result["log"]))
 
 
 def recipe_of(name: str, dataset: DataSet) -> Recipe:

@@ -10,28 +10,36 @@ from thirtytwo.text import interval, percent
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BUNDLED = ROOT / "src" / "thirtytwo" / "inference" / "bundled"
+REPORTS = ROOT / "docs" / "reports"
+CARDS = "src/thirtytwo/inference/bundled"
+RECOGNIZES = {
+    "cifar10": "CIFAR-10's 10 classes",
+    "cifar10-tiny": "the same, for web pages",
+    "cifar100": "CIFAR-100's 100 classes",
+    "cifar100-tiny": "the same, for web pages",
+    "imagenet": "ImageNet's 1,000 classes",
+}
+"""What the bundled models recognize."""
 ALIKE = 0.02
 
 
 def bundled() -> str:
     """The bundled models, with the numbers of their cards."""
+    photos = _read(RESULTS / "bundled.json")["models"]
     lines = [
-        "| model | test accuracy | expected calibration error | size | recipe | report |",
+        "| model | recognizes | test accuracy | on photographs | size | report |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for path in sorted(BUNDLED.glob("*.md"), key=lambda path: path.stem):
-        text = path.read_text(encoding="utf-8")
+        name, text = path.stem, path.read_text(encoding="utf-8")
         metrics = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
-        accuracy, error = (float(metrics[name]) for name in ("Accuracy, one view", "Expected calibration error"))
-        recipes = re.findall(r"^thirtytwo train .*--recipe (\S+)", text, re.MULTILINE)
-        assert recipes, path
-        recipe = ", ".join(f"`{name}`" for name in dict.fromkeys(recipes))
-        if len(recipes) > 1:
-            recipe += f" ({len(recipes)} runs)"
+        stated = re.search(r"state ([\d.]+\s%) top-1", text)
+        accuracy = f"**{percent(float(metrics['Accuracy']))}**" if metrics else f"{stated[1]}, stated" if stated else ""
+        photo = f"{percent(photos[name]['accuracy']['value'], 1)} of {photos[name]['n']}" if name in photos else ""
+        report = f"[page](docs/reports/{name}.html)" if (REPORTS / f"{name}.html").is_file() else ""
         size = path.with_suffix(".onnx").stat().st_size / 1e6
-        card = f"[`{path.stem}`](src/thirtytwo/inference/bundled/{path.name})"
-        report = f"[page](docs/reports/{path.stem}.html)"
-        lines.append(f"| {card} | **{percent(accuracy)}** | {percent(error)} | {size:.1f} MB | {recipe} | {report} |")
+        cells = [f"[`{name}`]({CARDS}/{path.name})", RECOGNIZES[name], accuracy, photo, f"{size:.1f} MB", report]
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return "\n".join(lines) + "\n"
 
 
