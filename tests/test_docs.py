@@ -68,8 +68,11 @@ def parses(arguments: list[str]) -> None:
     command = typer.main.get_command(app)
     leaves = [command]
     for leaf in leaves:
-        leaves.extend(getattr(leaf, "commands", {}).values())
+        below = getattr(leaf, "commands", {})
+        leaves.extend(below.values())
         leaf.callback = None
+        if not below:  # some take their callback with their options, once they are used
+            leaf.invoke = lambda context: None
     command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
 
 
