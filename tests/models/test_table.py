@@ -54,7 +54,7 @@ def test_flops_of_a_convolution_are_counted_as_two_for_a_multiply_add() -> None:
 
 
 def test_measured_accuracies_equal_benchmark_results() -> None:
-    script = tool("measured")
+    script = tool("measured_accuracies")
     assert (MODELS_FOLDER / "measured.json").read_text(encoding="utf-8") == script.text(), "run: make docs"
     by_hand = json.loads((ROOT / "benchmarks/results/accuracy-cifar10-fast-cpu.json").read_text(encoding="utf-8"))
     rows = {(row["data"], row["recipe"]): row["accuracy"] for row in script.measured()}
