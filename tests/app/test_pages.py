@@ -80,7 +80,7 @@ def test_bundled_models_have_their_card(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(library, "settings", Settings())
     found = page("models")
     assert not found.exception
-    cards = [one.value for one in found.markdown if "## Calibration" in one.value]
+    cards = [one.value for one in found.markdown if "## Limitations" in one.value]
     assert len(cards) == len(bundled_models())
     assert not any("<details>" in one or "library_name" in one for one in cards)
 
