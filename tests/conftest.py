@@ -43,10 +43,34 @@ TRAINED = frozenset(
 """Fixtures that train a model; tests that use one are slow."""
 
 
+WEIGHTS = {"long": 20.0, "slow": 2.0}
+"""About how long a test takes with such a mark, relative to others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that train as slow, and arrange the files so that both halves of all tests take about as long.
+
+    pytest-xdist gives each of its workers a half at first.
+    """
     for item in items:
-        if TRAINED.intersection(getattr(item, "fixturenames", ())):
+        if TRAINED.intersection(getattr(item, "fixturenames", ())) and not item.get_closest_marker("long"):
             item.add_marker(pytest.mark.slow)
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    halves: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
+    taken = [0.0, 0.0]
+    for tests in sorted(files.values(), key=_weight, reverse=True):
+        half = taken.index(min(taken))
+        halves[half].extend(tests)
+        taken[half] += _weight(tests)
+    items[:] = [*halves[0], *halves[1]]
+
+
+def _weight(tests: Sequence[pytest.Item]) -> float:
+    return sum(
+        next((weight for mark, weight in WEIGHTS.items() if test.get_closest_marker(mark)), 0.1) for test in tests
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -28,6 +28,7 @@ from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.images.decode import resize
+from thirtytwo.io import write_text
 from thirtytwo.models import MODELS
 from thirtytwo.models.packaged import packaged_weights
 from thirtytwo.models.zero_shot import NAME, ZeroShot
@@ -45,6 +46,9 @@ LICENSE = (
     "- Licensed as thirtytwo (MIT). It contains weights derived from EfficientNet-Lite0 and EfficientNet-Lite2 (Apache "
     "License 2.0, see `imagenet.LICENSE`). Check the licence of the data as well."
 )
+PLANNED = 16
+"""Epochs of a training that was cut off."""
+CUT_OFF = "Training was cut off after {} of {} epochs; the weights are the moving average at that time.\n"
 SHOWN = 500  # training images at SIZE pixels, for the samples of the report
 
 
@@ -60,12 +64,13 @@ def main() -> int:
     dataset = load_dataset(options.name, data_root=root)
     parts = divided(dataset, result["val_rows"])
     large = Parts(enlarged(parts.train.take(np.arange(SHOWN))), enlarged(parts.val), enlarged(parts.test))
-    recipe = recipe_of(options.name, dataset)
+    planned = result["recipe"]["schedule"]["epochs"] if "recipe" in result else PLANNED
+    recipe = recipe_of(options.name, dataset, planned)
     net = network(options.name, recipe)
     hardware = choose_hardware(recipe.train, "cpu")
     started = datetime.now(UTC)
     about = record(dataset, options.name, large, recipe.name, {}, hardware, started)
-    trained = f"thirtytwo train {options.name} --recipe transfer-lite2 --set schedule.epochs={epochs_of(result)}"
+    trained = f"thirtytwo train {options.name} --recipe transfer-lite2 --set schedule.epochs={planned}"
     about |= {
         "command": f"{trained} --run runs/{options.name}-lite2",
         "joined": f"python tools/bundle_photos.py {options.name}",
@@ -85,6 +90,9 @@ def main() -> int:
     trained_for = {"seconds": {**environment["seconds"], "train": seconds_of(result)}, "epochs": epochs_of(result)}
     run.write_json(run.environment, environment | {"hardware": json_result["machine"]} | trained_for)
     put(options.name, run, "int8", "squash", root, RunData(whole, large), net=net, license=LICENSE)
+    if epochs_of(result) < planned:
+        path = BUNDLED / f"{options.name}.md"
+        write_text(path, f"{path.read_text(encoding='utf-8')}{CUT_OFF.format(epochs_of(result), planned)}")
     print(BUNDLED / f"{options.name}.onnx")
     return 0
 
@@ -111,7 +119,7 @@ def seconds_of(result: dict[str, Any]) -> float:
     return float(result.get("seconds") or sum(float(line.split()[-2]) for line in result["log"]))
 
 
-def recipe_of(name: str, dataset: DataSet) -> Recipe:
+def recipe_of(name: str, dataset: DataSet, epochs: int) -> Recipe:
     """What was trained, and what it was joined with."""
     labels = json.loads((Path(__file__).parent / "imagenet_labels.json").read_text())[name]
     network = {"name": "timm", "options": {"input_size": SIZE, "pretrained": True, "small_images": "upsample"}}
@@ -124,7 +132,12 @@ def recipe_of(name: str, dataset: DataSet) -> Recipe:
     values = read_recipe_values("transfer-lite2")
     changes = {"name": "transfer-lite2, joined with ImageNet's classes", "model": {"name": NAME, "options": joined}}
     changes |= {"data.image_size": SIZE, "data.resize": "squash", "evaluate.tta": False, "train.precision": "float32"}
-    changes |= {"transfer.pretrained": "", "train.compile": "off", "train.memory_format": "channels_last"}
+    changes |= {
+        "schedule.epochs": epochs,
+        "transfer.pretrained": "",
+        "train.compile": "off",
+        "train.memory_format": "channels_last",
+    }
     return resolve_recipe(values, changes, classes=len(dataset.classes), rows=47_500)
 
 
