@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist wor
 COVERAGE = --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-quick check format docs bench clean
+.PHONY: help setup demo test test-long test-all test-quick check format docs bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -35,8 +35,10 @@ check: $(STAMP) ## check formatting, lint, types, import layers and spelling
 test: check ## run the checks and the tests, without the longest; prints the coverage
 	$(PYTEST) -m "not long" $(COVERAGE) $(PYTEST_ARGS)
 
-test-all: check ## run the checks and every test that can run here; prints the coverage
-	$(PYTEST) $(COVERAGE) $(PYTEST_ARGS)
+test-long: $(STAMP) ## run the longest tests
+	$(PYTEST) -m long $(PYTEST_ARGS)
+
+test-all: test test-long ## run the checks and every test that can run here
 
 test-quick: $(STAMP) ## run the quick tests: none that trains, reads CIFAR or opens a browser
 	$(PYTEST) -m "not slow and not long and not realdata and not browser" $(PYTEST_ARGS)
