@@ -159,7 +159,7 @@ def test_a_folder_of_images_is_shown(explorable: Path, monkeypatch: pytest.Monke
     found.button[0].click().run()
     assert "3 classes; 12 train, 24 test images" in texts(found)
     assert found.dataframe[0].value["class"].tolist() == ["blue", "green", "red"]
-    found.text_input(key="data-spec").set_value("pictured")
+    found.text_input(key="data-spec").set_value("imaged")
     found.button[0].click().run()
     assert "'images'" in found.error[0].value
 
