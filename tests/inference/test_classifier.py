@@ -52,6 +52,47 @@ def test_forms_of_input(classifier: Classifier, image_folder: Path, form: str) -
     assert result.file == (None if form == "bytes" else str(file))
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_pillow_images(classifier: Classifier, image_folder: Path, many: bool) -> None:
+    files = sorted(image_folder.glob("*.png"))[: 4 if many else 1]
+    images = [Image.open(file) for file in files]
+    results = classifier.predict(images if many else images[0])
+    assert [result.file for result in results] == [None] * len(files)
+    assert [{**result.as_dict(), "file": None} for result in classifier.predict(files)] == [
+        result.as_dict() for result in results
+    ]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "I;16", "CMYK"])
+def test_pillow_modes_and_orientation_as_for_files(classifier: Classifier, tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGB", (20, 10), "red").convert("L" if mode == "I;16" else mode).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.info["exif"] = exif.tobytes()
+    image.getexif()[0x0112] = 6
+    file = tmp_path / "photo.tif"
+    image.save(file, exif=exif)
+    from_file, from_pillow = classifier.predict(file)[0], classifier.predict(image)[0]
+    assert isinstance(from_pillow, Prediction)
+    assert isinstance(from_file, Prediction)
+    assert (from_pillow.width, from_pillow.height) == (10, 20)
+    assert from_pillow.predictions == from_file.predictions
+
+
+def test_one_pillow_image_many_times(classifier: Classifier, image_folder: Path) -> None:
+    image = Image.open(image_folder / "red.png")
+    assert {result.as_dict()["top"] for result in classifier.predict([image] * 100)} == {"red"}
+
+
+def test_unreadable_pillow_images(classifier: Classifier, tmp_path: Path) -> None:
+    file = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(file)
+    file.write_bytes(file.read_bytes()[:600])
+    with Image.open(file) as cut:
+        given = [Image.new("1", (20_000, 20_000)), Image.new("L", (1, 1)), cut]
+        assert [type(result) for result in classifier.predict(given)] == [UnreadableImage] * 3
+
+
 def test_stack_of_pixels(classifier: Classifier) -> None:
     stack = np.stack([pixels(250, 0, 0), pixels(0, 0, 250)])
     assert [result.top for result in classifier.predict(stack)] == ["red", "blue"]  # type: ignore[union-attr]
@@ -210,6 +251,12 @@ def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.Monke
 def test_run_directory_resolves_to_its_model(runs: Path) -> None:
     assert find_model(runs / "older") == runs / "older" / "model.onnx"
     assert find_model("runs/older") == Path("runs/older/model.onnx")
+
+
+def test_home_is_expanded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(runs.parent))
+    assert find_model("~/runs/older") == runs / "older" / "model.onnx"
+    assert load("~/runs/newer/model.onnx").path == runs / "newer" / "model.onnx"
 
 
 @pytest.mark.parametrize(

@@ -277,9 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed on stderr."""
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         with own_process():
-            code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
+            code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
             log("Interrupted.")
@@ -305,6 +306,16 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def expand_paths(arguments: Sequence[str]) -> list[str]:
+    """Expand `~` in values such as `--run=~/x`, which most shells leave unchanged."""
+    return [
+        option + sign + os.path.expanduser(value)  # noqa: PTH111 (most values are not paths)
+        if option.startswith("--") and value.startswith("~")
+        else option + sign + value
+        for option, sign, value in (argument.partition("=") for argument in arguments)
+    ]
 
 
 def _usage_message(error: typer.TyperException) -> tuple[str, str]:

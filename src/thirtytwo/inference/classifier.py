@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
+from thirtytwo.io import expand_home
 from thirtytwo.machine import cpu_count
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ImageLike: TypeAlias = "str | Path | bytes | npt.NDArray[np.uint8]"
-"""A path, the bytes of an encoded image, or RGB pixels uint8 `(H, W, 3)`."""
+ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
+"""A path, the bytes of an encoded image, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "cifar100"
@@ -110,7 +112,8 @@ class Classifier:
         """Predict the classes of images; one result per image, in order.
 
         Args:
-            images: one image or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
+            images: one image or several: paths, encoded bytes, Pillow images, or RGB pixels
+                uint8 `(H, W, 3)` or `(N, H, W, 3)`.
             top: number of classes in each prediction, at least 1.
 
         Returns:
@@ -229,7 +232,7 @@ def model_name(path: Path) -> str:
 
 def find_model(name_or_path: str | Path) -> Path:
     """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
-    path, name = Path(name_or_path), str(name_or_path)
+    path, name = expand_home(name_or_path), str(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():
@@ -279,7 +282,7 @@ def _model_of_run(path: Path) -> Path:
 
 
 def _as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    if isinstance(images, str | Path | bytes):
+    if isinstance(images, str | Path | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
