@@ -12,7 +12,16 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.inference import classifier as classifier_module
-from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage, default_model, find_model, load
+from thirtytwo.inference.classifier import (
+    Classifier,
+    Prediction,
+    UnreadableImage,
+    bundled_models,
+    default_model,
+    find_model,
+    finished_runs,
+    load,
+)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +217,14 @@ def test_outputs(classifier: Classifier) -> None:
     assert {name: value.shape for name, value in outputs.items()} == {"features": (2, 3), "heatmaps": (2, 8, 8)}
 
 
+def test_batches_of_outputs(classifier: Classifier) -> None:
+    stack = np.stack([pixels(value, 0, 250 - value) for value in range(0, 250, 25)])
+    whole, parts = classifier.run(stack), classifier.run_batches(stack[:, :, ::-1], size=3)
+    assert parts.keys() == whole.keys()
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
 def test_no_threshold_knows_everything(write_model: Callable[..., Path], tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx", unknown_threshold=None)
     (result,) = load(path).predict(pixels(128, 128, 128))
@@ -233,6 +250,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[
 
 
 def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -> None:
+    assert [path.parent.name for path in finished_runs()] == ["newer", "older"]
     assert default_model().parent.name == "newer"
     assert load().path == default_model()
 
@@ -240,8 +258,10 @@ def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -
 def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path) -> None:
     bundled = runs.parent / "bundled"
     bundled.mkdir()
-    (bundled / "cifar100.onnx").write_bytes(colour_model.read_bytes())
+    for name in ("another", "cifar100"):
+        (bundled / f"{name}.onnx").write_bytes(colour_model.read_bytes())
     monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
+    assert list(bundled_models()) == ["cifar100", "another"]
     assert default_model() == bundled / "cifar100.onnx"
     assert find_model("cifar100") == bundled / "cifar100.onnx"
     with pytest.raises(UnknownNameError, match="'cifar10'.*'cifar100'"):

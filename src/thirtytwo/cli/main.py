@@ -19,7 +19,7 @@ from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.data import cache
 from thirtytwo.cli.evaluate import evaluate
-from thirtytwo.cli.evaluators import EvaluateCommand
+from thirtytwo.cli.evaluators import evaluator_options
 from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
@@ -56,7 +56,7 @@ def _thirtytwo(
 
 
 app.command()(train)
-app.command(cls=EvaluateCommand)(evaluate)  # with the options of the evaluators
+add_settings_command(app, evaluate, evaluator_options)
 
 
 @app.command()
