@@ -67,6 +67,21 @@ def test_open_rejects_other_directories(tmp_path: Path, name: str, message: str)
         RunDir.open(tmp_path / name)
 
 
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    made = RunDir.create(Path("~/runs/one"))
+    assert made.path == tmp_path / "home" / "runs" / "one"
+    made.recipe.write_text("")
+    assert RunDir.open("~/runs/one").path == made.path
+    with pytest.raises(RunError):
+        RunDir.refuse_used(Path("~/runs/one"))
+    with RunDir.create_locked("~/runs/two", Path("other")) as locked:
+        assert locked.path == tmp_path / "home" / "runs" / "two"
+        (locked.path / "kept").touch()
+    assert not Path("~").exists()
+
+
 def test_recipe_comes_back_under_its_head(run: RunDir) -> None:
     assert run.recipe.read_text(encoding="utf-8").startswith("# accuracy 0.93\n# by hand\n")
     assert RunDir.open(run.path).read_recipe() == RECIPE

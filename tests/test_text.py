@@ -13,6 +13,7 @@ from thirtytwo.text import (
     as_printable,
     duration,
     first_line,
+    for_terminal,
     interval,
     listing,
     p_value,
@@ -196,3 +197,8 @@ def test_shortened_text_keeps_both_ends(text: str, most: int) -> None:
     short = shorten(text, most)
     assert len(short) <= most
     assert short == text or (short[0] == text[0] and "…" in short)
+
+
+def test_terminals_get_ordinary_spaces() -> None:
+    assert for_terminal(percent(0.5)) == "50.00 %"
+    assert for_terminal("a\x1b\n") == "a\\x1b\n"

@@ -255,9 +255,9 @@ def openapi_document() -> str:
     """The document that `thirtytwo serve` returns at /openapi.json."""
     from thirtytwo.serve.api import create_app, openapi
     from thirtytwo.serve.service import Service
-    from thirtytwo.serve.settings import Settings
+    from thirtytwo.serve.settings import ServeSettings
 
-    return json.dumps(openapi(create_app(Service({}, Settings()))), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(openapi(create_app(Service({}, ServeSettings()))), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

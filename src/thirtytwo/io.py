@@ -71,6 +71,11 @@ def _is_about(error: OSError, path: Path, temporary: Path | None) -> bool:
     return temporary is None or os.fsdecode(error.filename) in written
 
 
+def expand_home(path: Path | str) -> Path:
+    """The path with a leading `~` replaced by the home directory; unchanged where that is not known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises an error for unknown users)
+
+
 def check_writable(path: Path, *, force: bool) -> None:
     """Check that `path` can be written without overwriting an existing file.
 

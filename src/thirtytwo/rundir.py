@@ -21,7 +21,7 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, atomic_write, lock_directory, numbered, write_json, write_text
+from thirtytwo.io import LOCK, atomic_write, expand_home, lock_directory, numbered, write_json, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +69,9 @@ class RunDir:
     """Paths of a run directory and access to its artifacts; creating the object reads and writes nothing."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", expand_home(self.path))
 
     @property
     def recipe(self) -> Path:
@@ -147,6 +150,7 @@ class RunDir:
         Raises:
             RunError: `path` exists and is not an empty directory.
         """
+        path = expand_home(path)
         cls.refuse_used(path)
         _create_directory(path)  # or an empty one
         return cls(path)
@@ -164,7 +168,7 @@ class RunDir:
             RunError: `path` exists and is not an empty directory, or another process has locked it.
         """
         if path is not None:
-            made = not Path(path).exists()
+            made = not expand_home(path).exists()
             found = cls.create(Path(path))
         else:
             made, found = True, cls(next(filter(_create_directory, numbered(unnamed))))
@@ -197,6 +201,7 @@ class RunDir:
         Raises:
             RunError: `path` exists and is not an empty directory.
         """
+        path = expand_home(path)
         try:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file, not a directory.", "Choose another directory with --run.")

@@ -138,6 +138,11 @@ def as_printable(text: object) -> str:
     return "".join(char if _is_visible(char) else _escape_sequence(char) for char in str(text))
 
 
+def for_terminal(text: object) -> str:
+    """Text for a terminal or a pipe, where people search for ordinary spaces: `as_printable` without `SPACE`."""
+    return as_printable(text).replace(SPACE, " ")
+
+
 def _hundredfold(share: float, digits: int) -> str:
     text, nearest = f"{100 * share:.{digits}f}", 10.0**-digits
     if share < 1 and text == f"{100:.{digits}f}":

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library
 from thirtytwo.app.library import UploadStore
-from thirtytwo.app.settings import Settings
+from thirtytwo.app.settings import AppSettings
 
 
 def names(store: UploadStore) -> list[str]:
@@ -61,7 +61,7 @@ def test_concurrent_uploads_of_the_same_file(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(library, "settings", Settings())
+    monkeypatch.setattr(library, "settings", AppSettings())
     data = colour_model.read_bytes() + b"\x72\x00"  # an extra empty field: content that no other test uploads
     half, go = threading.Event(), threading.Event()
     write = Path.write_bytes
@@ -96,7 +96,7 @@ def test_upload_is_deleted_with_its_session(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(library, "settings", Settings())
+    monkeypatch.setattr(library, "settings", AppSettings())
 
     def script() -> None:
         from thirtytwo.app.views.models import show

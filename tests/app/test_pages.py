@@ -27,7 +27,7 @@ from thirtytwo.app.components import bars, headline, image_grid, matrix
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import InputImage, as_images, sample_files
 from thirtytwo.app.launch import release_pages
-from thirtytwo.app.settings import LOOPBACK, PORT, Settings, streamlit_options
+from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, confusion_rows, select
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
@@ -40,7 +40,7 @@ MAIN = Path(launch.__file__).with_name("main.py")
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None) -> Path:
     """An empty working directory of the app, without bundled models."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(library, "settings", Settings())
+    monkeypatch.setattr(library, "settings", AppSettings())
     return tmp_path
 
 
@@ -77,7 +77,7 @@ def test_pages_without_a_model_show_how_to_get_one(place: Path, name: str) -> No
 
 def test_bundled_models_have_their_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(library, "settings", Settings())
+    monkeypatch.setattr(library, "settings", AppSettings())
     found = page("models")
     assert not found.exception
     cards = [one.value for one in found.markdown if "## Limitations" in one.value]
@@ -126,7 +126,7 @@ def test_invalid_model_file(place: Path, write_model: Callable[..., Path], data:
 def test_a_run_directory_is_added_by_its_path(
     place: Path, finished_run: Callable[..., Path], colour_model: Path
 ) -> None:
-    library.settings = Settings(models=(str(colour_model),))
+    library.settings = AppSettings(models=(str(colour_model),))
     run = finished_run(place / "elsewhere" / "mine")
     found = page("models")
     found.text_input(key="model-path-text").set_value(str(place / "nothing"))
@@ -140,7 +140,7 @@ def test_a_run_directory_is_added_by_its_path(
 
 
 def test_paths_need_local_access(place: Path, colour_model: Path) -> None:
-    library.settings = Settings(models=(str(colour_model),), host="0.0.0.0")
+    library.settings = AppSettings(models=(str(colour_model),), host="0.0.0.0")
     assert not page("models").text_input
     found = page("explore")
     found.segmented_control(key="explore").set_value("A data set").run()
@@ -151,7 +151,7 @@ def test_paths_need_local_access(place: Path, colour_model: Path) -> None:
 
 def test_a_folder_of_images_is_shown(explorable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(explorable)
-    monkeypatch.setattr(library, "settings", Settings())
+    monkeypatch.setattr(library, "settings", AppSettings())
     found = page("explore")
     assert "24 images (test)" in found.metric[0].label
     found.segmented_control(key="explore").set_value("A data set").run()
@@ -167,7 +167,7 @@ def test_a_folder_of_images_is_shown(explorable: Path, monkeypatch: pytest.Monke
 def test_missing_input_of_new_classes_is_listed(
     place: Path, colour_model: Path, shade: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library.settings = Settings(models=(str(colour_model),))
+    library.settings = AppSettings(models=(str(colour_model),))
     found = page("fewshot")
     assert found.button[-1].disabled
     files = [(file.name, file.read_bytes(), "image/png") for file in shade(place / "a", (200, 30, 30), 5, 1)]
@@ -256,7 +256,7 @@ class Upload:
 
 def test_repeated_file_names_get_a_number() -> None:
     names = [one.name for one in as_images([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
-    assert names == ["a.png", "b.png", "a (2).png", "a (3).png"]
+    assert names == ["a.png", "b.png", "a-2.png", "a-3.png"]
     assert InputImage("a", b"x").digest == InputImage("b", b"x").digest != InputImage("a", b"y").digest
 
 
@@ -276,12 +276,12 @@ def test_samples_can_be_read(colour_model: Path) -> None:
 
 
 def test_streamlit_options_are_private() -> None:
-    options = streamlit_options(Settings(), PORT, open_browser=False)
+    options = streamlit_options(AppSettings(), PORT, open_browser=False)
     assert (options["server.address"], options["server.port"]) == ("127.0.0.1", PORT)
     assert options["browser.gatherUsageStats"] is False
     assert options["server.enableXsrfProtection"] is True
     assert set(options["server.allowedHosts"]) == LOOPBACK
-    assert streamlit_options(Settings(host="0.0.0.0"), PORT, open_browser=False)["server.allowedHosts"] == []
+    assert streamlit_options(AppSettings(host="0.0.0.0"), PORT, open_browser=False)["server.allowedHosts"] == []
     from streamlit import config
 
     known = set(config.get_config_options())
@@ -303,9 +303,9 @@ def test_port_in_use_is_an_error_or_skipped(place: Path, monkeypatch: pytest.Mon
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServiceError) as caught:
-            launch.run(Settings(port=port), open_browser=False, on_start=started.append)
+            launch.run(AppSettings(port=port), open_browser=False, on_start=started.append)
         monkeypatch.setattr(launch, "PORT", port)
-        launch.run(Settings(), open_browser=False, on_start=started.append)
+        launch.run(AppSettings(), open_browser=False, on_start=started.append)
     assert str(port) in caught.value.message
     assert "--port" in str(caught.value.fix)
     assert len(started) == 1
@@ -316,13 +316,13 @@ def test_port_in_use_is_an_error_or_skipped(place: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("model", "kind"), [("cifra10", UnknownNameError), ("gone/model.onnx", ModelFileError)])
 def test_missing_model_is_an_error_before_the_start(place: Path, model: str, kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        launch.run(Settings(models=(model,)), open_browser=False, on_start=print)
+        launch.run(AppSettings(models=(model,)), open_browser=False, on_start=print)
 
 
 def test_invalid_model_file_is_an_error_before_the_start(place: Path) -> None:
     Path("notes.onnx").write_text("bread, milk")
     with pytest.raises(ModelFileError, match=r"notes\.onnx"):
-        launch.run(Settings(models=("notes.onnx",)), open_browser=False, on_start=print)
+        launch.run(AppSettings(models=("notes.onnx",)), open_browser=False, on_start=print)
 
 
 def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
@@ -330,8 +330,8 @@ def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
 import sys
 from streamlit.testing.v1 import AppTest
 from thirtytwo.app import library
-from thirtytwo.app.settings import Settings
-library.settings = Settings(models=({str(colour_model)!r},))
+from thirtytwo.app.settings import AppSettings
+library.settings = AppSettings(models=({str(colour_model)!r},))
 found = AppTest.from_file({str(MAIN)!r}, default_timeout=60).run()
 assert not found.exception, found.exception
 assert found.title[0].value == "Classify images"

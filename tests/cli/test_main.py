@@ -14,7 +14,7 @@ import pytest
 
 import thirtytwo
 from thirtytwo.cli.console import show_error, table_text
-from thirtytwo.cli.main import run_command
+from thirtytwo.cli.main import expand_paths, run_command
 from thirtytwo.errors import ThirtytwoError
 
 NO_EXTRA = """
@@ -43,6 +43,13 @@ def without_extra(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("THIRTYTWO_DATA", raising=False)
+
+
+def test_home_is_expanded_in_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["train", "--run=~/x", "--data-root=~", "--set=name=~/x", "--run", "a=~/x", "--resume"]
+    run, root = f"--run={tmp_path}/x", f"--data-root={tmp_path}"
+    assert expand_paths(given) == ["train", run, root, *given[3:]]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from thirtytwo.app.settings import Settings as AppSettings
+from thirtytwo.app.settings import AppSettings
 from thirtytwo.cli.main import app, run_command
-from thirtytwo.serve.settings import Settings as ServiceSettings
+from thirtytwo.serve.settings import ServeSettings
 
 NO_OPTION = {"api_key", "models"}
 
@@ -23,7 +23,7 @@ def options_of(command: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("command", "settings", "own"),
-    [("serve", ServiceSettings, {"model", "help"}), ("app", AppSettings, {"model", "browser", "help"})],
+    [("serve", ServeSettings, {"model", "help"}), ("app", AppSettings, {"model", "browser", "help"})],
 )
 def test_options_are_the_fields(command: str, settings: type[BaseModel], own: set[str]) -> None:
     options = options_of(command)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data.doctor import diagnose, examine
-from thirtytwo.data.explore import class_counts, contact_sheet, write_sheet
+from thirtytwo.data.explore import class_counts, class_sheet, write_sheet
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import OutputError, UnknownNameError
 
@@ -124,7 +124,7 @@ def test_the_sheet_shows_the_images_of_each_class(tmp_path):
     sheet = Image.open(tmp_path / "deep/sheet.png")
     assert sheet.getpixel((160, 20)) == (255, 0, 0)
     assert sheet.getpixel((160, 80)) == (0, 0, 255)
-    assert sheet.size == contact_sheet(images, per_class=2).size
+    assert sheet.size == class_sheet(images, per_class=2).size
 
 
 def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path):

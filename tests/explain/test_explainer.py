@@ -224,3 +224,11 @@ def test_methods_that_do_not_fit_the_model(
 def test_every_method_says_what_it_is() -> None:
     assert METHODS.names() == ["cam", "gradcam", "integrated", "occlusion"]
     assert all(METHODS.get(name).about for name in METHODS)
+
+
+def test_pillow_images_alone_and_several(squares_run: Path) -> None:
+    explainer, image = Explainer(squares_run, "cam"), Image.new("RGB", (16, 12), "red")
+    (alone,) = explainer.explain(image, score=False)
+    assert isinstance(alone, Explanation)
+    assert (alone.file, alone.width, alone.height) == (None, 16, 12)
+    assert len(list(explainer.explain([image, image], score=False))) == 2

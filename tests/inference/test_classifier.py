@@ -12,7 +12,16 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.inference import classifier as classifier_module
-from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage, default_model, find_model, load
+from thirtytwo.inference.classifier import (
+    Classifier,
+    Prediction,
+    UnreadableImage,
+    bundled_models,
+    default_model,
+    find_model,
+    finished_runs,
+    load,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +59,47 @@ def test_forms_of_input(classifier: Classifier, image_folder: Path, form: str) -
     assert isinstance(result, Prediction)
     assert (result.top, result.width, result.height) == ("red", 8, 10)
     assert result.file == (None if form == "bytes" else str(file))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_pillow_images(classifier: Classifier, image_folder: Path, many: bool) -> None:
+    files = sorted(image_folder.glob("*.png"))[: 4 if many else 1]
+    images = [Image.open(file) for file in files]
+    results = classifier.predict(images if many else images[0])
+    assert [result.file for result in results] == [None] * len(files)
+    assert [{**result.as_dict(), "file": None} for result in classifier.predict(files)] == [
+        result.as_dict() for result in results
+    ]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "I;16", "CMYK"])
+def test_pillow_modes_and_orientation_as_for_files(classifier: Classifier, tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGB", (20, 10), "red").convert("L" if mode == "I;16" else mode).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.info["exif"] = exif.tobytes()
+    image.getexif()[0x0112] = 6
+    file = tmp_path / "photo.tif"
+    image.save(file, exif=exif)
+    from_file, from_pillow = classifier.predict(file)[0], classifier.predict(image)[0]
+    assert isinstance(from_pillow, Prediction)
+    assert isinstance(from_file, Prediction)
+    assert (from_pillow.width, from_pillow.height) == (10, 20)
+    assert from_pillow.predictions == from_file.predictions
+
+
+def test_one_pillow_image_many_times(classifier: Classifier, image_folder: Path) -> None:
+    image = Image.open(image_folder / "red.png")
+    assert {result.as_dict()["top"] for result in classifier.predict([image] * 100)} == {"red"}
+
+
+def test_unreadable_pillow_images(classifier: Classifier, tmp_path: Path) -> None:
+    file = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(file)
+    file.write_bytes(file.read_bytes()[:600])
+    with Image.open(file) as cut:
+        given = [Image.new("1", (20_000, 20_000)), Image.new("L", (1, 1)), cut]
+        assert [type(result) for result in classifier.predict(given)] == [UnreadableImage] * 3
 
 
 def test_stack_of_pixels(classifier: Classifier) -> None:
@@ -167,6 +217,14 @@ def test_outputs(classifier: Classifier) -> None:
     assert {name: value.shape for name, value in outputs.items()} == {"features": (2, 3), "heatmaps": (2, 8, 8)}
 
 
+def test_batches_of_outputs(classifier: Classifier) -> None:
+    stack = np.stack([pixels(value, 0, 250 - value) for value in range(0, 250, 25)])
+    whole, parts = classifier.run(stack), classifier.run_batches(stack[:, :, ::-1], size=3)
+    assert parts.keys() == whole.keys()
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
 def test_no_threshold_knows_everything(write_model: Callable[..., Path], tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx", unknown_threshold=None)
     (result,) = load(path).predict(pixels(128, 128, 128))
@@ -192,6 +250,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[
 
 
 def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -> None:
+    assert [path.parent.name for path in finished_runs()] == ["newer", "older"]
     assert default_model().parent.name == "newer"
     assert load().path == default_model()
 
@@ -199,8 +258,10 @@ def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -
 def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path) -> None:
     bundled = runs.parent / "bundled"
     bundled.mkdir()
-    (bundled / "cifar100.onnx").write_bytes(colour_model.read_bytes())
+    for name in ("another", "cifar100"):
+        (bundled / f"{name}.onnx").write_bytes(colour_model.read_bytes())
     monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
+    assert list(bundled_models()) == ["cifar100", "another"]
     assert default_model() == bundled / "cifar100.onnx"
     assert find_model("cifar100") == bundled / "cifar100.onnx"
     with pytest.raises(UnknownNameError, match="'cifar10'.*'cifar100'"):
@@ -210,6 +271,12 @@ def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.Monke
 def test_run_directory_resolves_to_its_model(runs: Path) -> None:
     assert find_model(runs / "older") == runs / "older" / "model.onnx"
     assert find_model("runs/older") == Path("runs/older/model.onnx")
+
+
+def test_home_is_expanded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(runs.parent))
+    assert find_model("~/runs/older") == runs / "older" / "model.onnx"
+    assert load("~/runs/newer/model.onnx").path == runs / "newer" / "model.onnx"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from PIL import Image
 
 from thirtytwo.serve.api import create_app
 from thirtytwo.serve.service import Service
-from thirtytwo.serve.settings import Settings
+from thirtytwo.serve.settings import ServeSettings
 
 COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
 
@@ -61,7 +61,7 @@ def start(colour_model: Path) -> Iterator[Start]:
     with ExitStack() as running:
 
         def begin(models: dict[str, Path] | None = None, **settings: Any) -> TestClient:
-            service = Service(models or {"colours": colour_model}, Settings(**settings))
+            service = Service(models or {"colours": colour_model}, ServeSettings(**settings))
             client = TestClient(create_app(service), raise_server_exceptions=False)
             client.service = service  # type: ignore[attr-defined]
             return running.enter_context(client)
@@ -126,7 +126,7 @@ def launch(colour_model: Path) -> Iterator[Launch]:
 @pytest.fixture(scope="module")
 def client(colour_model: Path) -> Iterator[TestClient]:
     """A service with the default settings."""
-    service = Service({"colours": colour_model}, Settings())
+    service = Service({"colours": colour_model}, ServeSettings())
     with TestClient(create_app(service)) as client:
         client.service = service  # type: ignore[attr-defined]
         yield client

@@ -104,7 +104,7 @@ def test_while_a_batch_runs_the_next_one_fills() -> None:
             await asyncio.sleep(0.001)
         others = [batcher.submit(images(number), 1) for number in (1, 2, 3)]
         await asyncio.sleep(0.05)
-        assert (len(fake.batches), batcher.waiting) == (1, 3)
+        assert len(fake.batches) == 1
         fake.go.set()
         assert [tops(results) for results in await asyncio.gather(first, *others)] == [[0], [1], [2], [3]]
 
@@ -145,7 +145,6 @@ def test_many_requests_at_once_lose_nothing() -> None:
                 assert tops(await batcher.submit(images(*mine), 1)) == mine
 
         await asyncio.gather(*(ask(number) for number in range(50)))
-        assert batcher.waiting == 0
 
     fake = run(work, max_size=8, max_wait=0.001)
     assert sum(map(len, fake.batches)) == 20 * sum(1 + number % 7 for number in range(50))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from thirtytwo.serve.limits import RequestLimits
 from thirtytwo.serve.schemas import Problem
-from thirtytwo.serve.settings import Settings
+from thirtytwo.serve.settings import ServeSettings
 
 Start = Callable[..., TestClient]
 
@@ -107,7 +107,7 @@ READ_JSON = """
 import asyncio, base64, json, sys
 from starlette.requests import Request
 from thirtytwo.serve.limits import RequestLimits
-from thirtytwo.serve.settings import Settings
+from thirtytwo.serve.settings import ServeSettings
 from thirtytwo.serve.uploads import read_uploads
 
 class Recording(RequestLimits):
@@ -130,7 +130,8 @@ async def read(count, size, limits):
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
     with limits.reservation() as reservation:
         try:
-            return sum([len(one.data) async for one in read_uploads(Request(scope, receive), Settings(), reservation)])
+            uploads = read_uploads(Request(scope, receive), ServeSettings(), reservation)
+            return sum([len(one.data) async for one in uploads])
         except Exception as error:
             return type(error).__name__
 
@@ -347,14 +348,14 @@ def test_without_the_key_the_body_is_not_read(start: Start) -> None:
 )
 def test_settings_have_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Settings(**wrong)
+        ServeSettings(**wrong)
 
 
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THIRTYTWO_SERVE_QUEUE", "7")
     monkeypatch.setenv("THIRTYTWO_SERVE_PORT", "80")
     monkeypatch.setenv("THIRTYTWO_API_KEY", " sesame ")
-    settings = Settings(port=81)
+    settings = ServeSettings(port=81)
     assert (settings.queue, settings.port, settings.api_key) == (7, 81, "sesame")
     assert "sesame" not in repr(settings)
 

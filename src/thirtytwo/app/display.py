@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 import streamlit as st
 from PIL import Image
 
@@ -81,16 +80,11 @@ def _heatmap(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, 
         raw = _classifier.run(batch, ("heatmaps",))["heatmaps"]
     else:
         top = _classifier.run(batch, ("logits",))["logits"].argmax(axis=1)
-        raw = occlusion_maps(lambda occluded: _logits(_classifier, occluded), batch, top.astype(np.int64))
+        raw = occlusion_maps(
+            lambda occluded: _classifier.run_batches(occluded, ("logits",))["logits"], batch, top.astype(np.int64)
+        )
     heatmap: Heat = as_heat(np.nan_to_num(raw), len(_pixels))[0]
     return heatmap
-
-
-def _logits(classifier: Classifier, pixels: Pixels, size: int = 32) -> npt.NDArray[np.float32]:
-    parts = [
-        classifier.run(pixels[start : start + size], ("logits",))["logits"] for start in range(0, len(pixels), size)
-    ]
-    return np.concatenate(parts)
 
 
 TOP = 10

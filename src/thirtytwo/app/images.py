@@ -13,6 +13,7 @@ import streamlit as st
 
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.images.decode import load_image
+from thirtytwo.io import free_name
 from thirtytwo.text import as_markdown
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -112,11 +113,8 @@ def as_images(files: Iterable[Uploaded]) -> list[InputImage]:
     taken: set[str] = set()
     images = []
     for file in files:
-        path, number = Path(file.name), 2
-        name = file.name
-        while name in taken:
-            name, number = f"{path.stem} ({number}){path.suffix}", number + 1
-        taken.add(name)
+        name = free_name(file.name, taken)
+        taken.add(name.casefold())
         images.append(InputImage(name, file.getvalue()))
     return images
 

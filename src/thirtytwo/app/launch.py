@@ -14,7 +14,7 @@ import numpy.typing as npt
 from streamlit.web import bootstrap
 
 from thirtytwo.app import library
-from thirtytwo.app.settings import PORT, Settings, streamlit_options
+from thirtytwo.app.settings import PORT, AppSettings, streamlit_options
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.machine import address, listen
@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("main.py")
 _TRIED = 20
 
 
-def run(settings: Settings, *, open_browser: bool, on_start: Callable[[str], None]) -> None:
+def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[str], None]) -> None:
     """Serve the app; return when it is stopped.
 
     Args:
@@ -51,7 +51,7 @@ def run(settings: Settings, *, open_browser: bool, on_start: Callable[[str], Non
         bootstrap.run(str(SCRIPT), False, [], flags)
 
 
-def _free_port(settings: Settings) -> int:
+def _free_port(settings: AppSettings) -> int:
     """The port of the settings, or the first free one from `PORT` on."""
     first, tried = (PORT, _TRIED) if settings.port is None else (settings.port, 1)
     with listen(settings.host, first, tried) as listener:

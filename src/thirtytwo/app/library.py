@@ -14,11 +14,11 @@ from weakref import WeakValueDictionary, finalize
 
 import streamlit as st
 
-from thirtytwo.app.settings import Settings
+from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model, model_name
+from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import write_bytes
+from thirtytwo.io import free_name, write_bytes
 
 MAX_FILES, MAX_BYTES = 32, 2 << 30
 
@@ -83,7 +83,7 @@ class UploadStore:
             oldest.path.unlink(missing_ok=True)
 
 
-settings = Settings()
+settings = AppSettings()
 """Settings of the app; set by `launch.run`."""
 
 _SESSION_MODELS = "own models"
@@ -116,11 +116,8 @@ def entries() -> list[Entry]:
         path = find_model(text)
         found.append(Entry(model_name(path), path, "from --model"))
     found += session_models().values()
-    bundled = sorted(bundled_models().items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0]))
-    found += [Entry(name, path, "bundled with thirtytwo") for name, path in bundled]
-    runs = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
-    runs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    found += [Entry(model_name(path), path, f"run {path.parent}") for path in runs]
+    found += [Entry(name, path, "bundled with thirtytwo") for name, path in bundled_models().items()]
+    found += [Entry(model_name(path), path, f"run {path.parent}") for path in finished_runs()]
     return _with_unique_names(found)
 
 
@@ -136,11 +133,8 @@ def session_models() -> dict[str, Entry]:
 def add_model(name: str, path: Path, origin: str, handle: UploadHandle | None = None) -> Entry:
     """Add a valid model to the session and select it; `handle` keeps its uploaded file on disk."""
     name = name.strip() or "model"
-    others = {one.name for one in entries() if one.path != path}
-    free, number = name, 2
-    while free in others:
-        free, number = f"{name} ({number})", number + 1
-    entry = Entry(free, path, origin, handle)
+    others = {f"{one.name}.onnx".casefold() for one in entries() if one.path != path}
+    entry = Entry(free_name(f"{name}.onnx", others).removesuffix(".onnx"), path, origin, handle)
     kept = {str(path): entry} | {key: one for key, one in session_models().items() if key != str(path)}
     st.session_state[_SESSION_MODELS] = kept
     select_model(entry)

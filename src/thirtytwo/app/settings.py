@@ -38,7 +38,7 @@ PORT = 8033
 """Port to listen on if none is set; if it is taken, the next free one."""
 
 
-class Settings(BaseModel):
+class AppSettings(BaseModel):
     """Settings of the app. The options of `thirtytwo app` are built from these fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -58,7 +58,7 @@ class Settings(BaseModel):
         return self.host in LOOPBACK
 
 
-def streamlit_options(settings: Settings, port: int, *, open_browser: bool) -> dict[str, Any]:
+def streamlit_options(settings: AppSettings, port: int, *, open_browser: bool) -> dict[str, Any]:
     """Streamlit's options: no telemetry, no file watching, and the theme of the reports."""
     hosts = sorted(LOOPBACK) if settings.is_local else []
     return {

@@ -35,10 +35,10 @@ def app(
 
 def app_options() -> list[inspect.Parameter]:
     """An option for each setting of the app except `models`, which is --model."""
-    from thirtytwo.app.settings import PORT, Settings
+    from thirtytwo.app.settings import PORT, AppSettings
 
     shown = {"port": f"{PORT}, or the next free one", "data_root": "THIRTYTWO_DATA"}
-    return options_from(Settings, without={"models"}, defaults=shown)
+    return options_from(AppSettings, without={"models"}, defaults=shown)
 
 
 def start_app(models: Sequence[str], *, browser: bool | None = None, **settings: Any) -> None:
@@ -47,14 +47,14 @@ def start_app(models: Sequence[str], *, browser: bool | None = None, **settings:
     Args:
         models: models to list first.
         browser: open a browser window; None: if there is a display.
-        settings: other fields of `app.settings.Settings`.
+        settings: other fields of `app.settings.AppSettings`.
     """
     for module in ("streamlit", "onnx"):
         require(module, "app")
     from thirtytwo.app.launch import run
-    from thirtytwo.app.settings import Settings
+    from thirtytwo.app.settings import AppSettings
 
-    chosen = Settings(models=tuple(models), **settings)
+    chosen = AppSettings(models=tuple(models), **settings)
 
     def log_address(address: str) -> None:
         if not chosen.is_local:

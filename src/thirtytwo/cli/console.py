@@ -10,19 +10,29 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
-from thirtytwo.text import SPACE, as_printable
+from thirtytwo.text import as_printable, for_terminal, listing
+
+_MAX_LISTED = 5  # skipped files listed by name
 
 
 def log(text: str) -> None:
     """Print a message on stderr, so that stdout contains only results."""
-    print(_plain(text), file=sys.stderr)
+    print(for_terminal(text), file=sys.stderr)
+
+
+def log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
+    """Print the number of skipped files on stderr, with the first of them and the reasons."""
+    if skipped:
+        reasons = [f"{path}: {reason}" for path, reason in skipped]
+        log(f"Skipped {len(skipped)} ({listing(reasons, _MAX_LISTED, quoted=False, separator='; ')})")
 
 
 def show(text: str = "") -> None:
     """Print a line of results on stdout."""
-    print(_plain(text), flush=True)
+    print(for_terminal(text), flush=True)
 
 
 def show_error(message: str, fix: str | None = None) -> None:
@@ -66,8 +76,3 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: Te
     for row in rows:
         table.add_row(*(Text(as_printable(cell)) for cell in row))
     Console(file=stream).print(table)
-
-
-def _plain(text: str) -> str:
-    """Text for a terminal or a pipe, where people search for ordinary spaces."""
-    return as_printable(text).replace(SPACE, " ")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from thirtytwo.cli.evaluators import evaluator_options, show_evaluations
+from thirtytwo.cli.evaluators import show_evaluations
 from thirtytwo.cli.options import DataRoot, Device, RunPath, Split
 
 
 def evaluate(
-    context: typer.Context,
     run: RunPath,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Evaluate on other data.", show_default="the run's data")
@@ -20,12 +19,13 @@ def evaluate(
     tta: Annotated[bool, typer.Option("--tta", help="Also evaluate with test-time augmentation.")] = False,
     device: Device = "auto",
     data_root: DataRoot = None,
+    **options: Any,
 ) -> None:
     """Evaluate a trained run again, or on other data."""
     import thirtytwo
     from thirtytwo.cli.models import show_metrics
 
-    options = evaluator_options(context)
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     metrics = thirtytwo.evaluate(run, data=data, split=split, tta=tta, device=device, data_root=data_root, **options)
     show_metrics(metrics)
     show_evaluations(metrics, options)

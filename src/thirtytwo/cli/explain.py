@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thirtytwo.cli.console import log, show, show_table
+from thirtytwo.cli.console import log, log_skipped, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.discover import EXPLANATIONS, SHEET
 from thirtytwo.io import free_name, free_path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = "explained"
 _MAX_ON_SHEET = 60
-_MAX_LISTED = 5  # skipped files listed by name
 
 
 def explain(
@@ -55,19 +54,12 @@ def explain(
     explainer = Explainer(model, method, class_name=class_name)
     if method is None:
         log(f"Method: {explainer.method} ({explainer.reason})")
-    if skipped:
-        _log_skipped(skipped)
+    log_skipped(skipped)
     with lock_run_of(directory):
         explanations = _with_progress(explainer.explain(files, score=score), len(files))
         results = _write_explanations(files, explanations, directory, names, explainer.classifier.info.resize)
     show_table(*_table(results, score))
     _show_directory(directory, results)
-
-
-def _log_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
-    listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
-    more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
-    log(f"Skipped {len(skipped)} ({listed}{more})")
 
 
 def _write_explanations(

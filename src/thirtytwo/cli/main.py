@@ -19,7 +19,7 @@ from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import log, show, show_error
 from thirtytwo.cli.data import cache
 from thirtytwo.cli.evaluate import evaluate
-from thirtytwo.cli.evaluators import EvaluateCommand
+from thirtytwo.cli.evaluators import evaluator_options
 from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
@@ -56,7 +56,7 @@ def _thirtytwo(
 
 
 app.command()(train)
-app.command(cls=EvaluateCommand)(evaluate)  # with the options of the evaluators
+add_settings_command(app, evaluate, evaluator_options)
 
 
 @app.command()
@@ -277,9 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed on stderr."""
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         with own_process():
-            code = command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
+            code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
             log("Interrupted.")
@@ -305,6 +306,16 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def expand_paths(arguments: Sequence[str]) -> list[str]:
+    """Expand `~` in values such as `--run=~/x`, which most shells leave unchanged."""
+    return [
+        option + sign + os.path.expanduser(value)  # noqa: PTH111 (most values are not paths)
+        if option.startswith("--") and value.startswith("~")
+        else option + sign + value
+        for option, sign, value in (argument.partition("=") for argument in arguments)
+    ]
 
 
 def _usage_message(error: typer.TyperException) -> tuple[str, str]:

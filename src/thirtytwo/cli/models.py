@@ -71,13 +71,13 @@ def show_export(made: Exported) -> None:
 
 def show_models(size: int = 32) -> None:
     """Show trained models, then the networks that can be trained with their cost for images of `size` pixels."""
-    from thirtytwo.inference.classifier import RUNS, bundled_models
+    from thirtytwo.inference.classifier import bundled_models, finished_runs
 
     table = _package_json("networks.json")
     if size not in table["sizes"]:
         sizes = ", ".join(map(str, table["sizes"]))
         raise ThirtytwoError(f"--size {size} is not in the table of networks.", f"Choose one of {sizes}.")
-    trained = bundled_models() | {str(path.parent): path for path in sorted(RUNS.glob("*/model.onnx"))}
+    trained = bundled_models() | {str(path.parent): path for path in sorted(finished_runs())}
     if trained:
         rows = [_trained_row(name, path) for name, path in trained.items()]
         show_table(["trained model", "network", "data", "classes", "accuracy", "size"], rows)
@@ -145,14 +145,13 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     Raises:
         OutputError: the file `sheet` already exists.
     """
-    from thirtytwo.data.doctor import splits
     from thirtytwo.data.explore import class_counts, write_sheet
     from thirtytwo.data.load import load_dataset
 
     if sheet is not None and sheet.exists():
         raise OutputError(f"{sheet} already exists.", "Delete it or choose another name with --sheet.")
     data = load_dataset(spec, data_root=data_root)
-    parts = splits(data)
+    parts = data.stored
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     show(f"{data.name}: {len(data.classes)} classes; {counts} images, loaded at {width}×{height}")

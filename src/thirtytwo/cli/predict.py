@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
-from thirtytwo.cli.console import log, show_table
+from thirtytwo.cli.console import log, log_skipped, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import check_writable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 _PROGRESS_FROM = 2 * 32  # smallest number of files with a progress bar
-_MAX_LISTED = 5  # skipped files listed by name
 
 
 def predict(arguments: list[str], model: str | None, top: int, format: Format, out: Path | None, force: bool) -> None:
@@ -44,10 +43,7 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
         classifier = load(chosen)
     else:
         classifier = load(model)
-    if skipped:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_MAX_LISTED])
-        more = f"; and {len(skipped) - _MAX_LISTED} more" if len(skipped) > _MAX_LISTED else ""
-        log(f"Skipped {len(skipped)} ({listed}{more})")
+    log_skipped(skipped)
     counter = _Counter()
     top = min(top, len(classifier.classes))
     with _open_output(out) as stream:

@@ -45,9 +45,9 @@ def serve(
 
 def serve_options() -> list[inspect.Parameter]:
     """An option for each setting of the service, except the key: other users could read it in a list of processes."""
-    from thirtytwo.serve.settings import Settings
+    from thirtytwo.serve.settings import ServeSettings
 
-    return options_from(Settings, without={"api_key"}, defaults={"threads": "one per core"})
+    return options_from(ServeSettings, without={"api_key"}, defaults={"threads": "one per core"})
 
 
 def _log_address(service: Service, address: str) -> None:

@@ -116,7 +116,7 @@ def _counts(dataset: DataSet) -> Iterator[Finding]:
 
 
 def _missing(dataset: DataSet) -> Iterator[Finding]:
-    for name, images in splits(dataset).items():
+    for name, images in dataset.stored.items():
         missing = [dataset.classes[index] for index in np.flatnonzero(images.counts == 0)]
         if missing:
             yield Finding(
@@ -157,7 +157,7 @@ def _sizes(dataset: DataSet) -> Iterator[Finding]:
 def _duplicates(dataset: DataSet) -> Iterator[Finding]:
     """Images with equal pixels at the training resolution."""
     groups: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
-    sets = splits(dataset)
+    sets = dataset.stored
     for name, images in sets.items():
         for position, image in enumerate(images.images):
             groups[hashlib.blake2b(image.tobytes(), digest_size=16).digest()].append((name, position))
@@ -186,7 +186,7 @@ def _duplicates(dataset: DataSet) -> Iterator[Finding]:
 
 
 def _uniform_images(dataset: DataSet) -> Iterator[Finding]:
-    for name, images in splits(dataset).items():
+    for name, images in dataset.stored.items():
         flat = [position for position, image in enumerate(images.images) if (image == image[0, 0]).all()]
         if flat:
             shown = ", ".join(_image_name(images, name, position) for position in flat[:3])

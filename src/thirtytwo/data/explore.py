@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.data.doctor import splits
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.images.render import labeled_rows, png
 from thirtytwo.io import write_bytes
@@ -30,14 +29,14 @@ class ClassCount:
 
 def class_counts(dataset: DataSet) -> list[ClassCount]:
     """Counts of all classes, in the order of their indices."""
-    counts = {name: images.counts for name, images in splits(dataset).items()}
+    counts = {name: images.counts for name, images in dataset.stored.items()}
     return [
         ClassCount(label, {name: int(found[index]) for name, found in counts.items()})
         for index, label in enumerate(dataset.classes)
     ]
 
 
-def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image.Image:
+def class_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image.Image:
     """Contact sheet with one row per class: its name and randomly chosen images, enlarged by an integer factor.
 
     Args:
@@ -58,8 +57,8 @@ def contact_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image
 
 
 def write_sheet(images: ImageSet, path: Path, per_class: int = 10, seed: int = 0) -> None:
-    """Write `contact_sheet` as PNG."""
-    write_bytes(path, png(np.asarray(contact_sheet(images, per_class, seed))))
+    """Write `class_sheet` as PNG."""
+    write_bytes(path, png(np.asarray(class_sheet(images, per_class, seed))))
 
 
 def augmented_sheet(

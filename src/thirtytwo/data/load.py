@@ -24,6 +24,7 @@ from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.io import expand_home
 
 HUB_PREFIX = "hf:"
 DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
@@ -77,7 +78,8 @@ def load_dataset(
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     found = parse(spec)
-    root = data_root or (Path(text).expanduser() if (text := os.environ.get(DATA_ROOT_VARIABLE)) else None)
+    chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+    root = expand_home(chosen) if chosen else None
     ratio = ratio_of(found.options)
     options = {key: value for key, value in found.options.items() if key != IMBALANCE}
     request = Request(root, image_size, resize, seed, cache, options, unreadable, group_by, whole)

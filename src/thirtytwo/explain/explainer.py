@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.errors import ImageError, ModelFileError, UnknownNameError, did_you_mean
+from thirtytwo.errors import ModelFileError, UnknownNameError, did_you_mean
 from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
 from thirtytwo.explain.overlay import Heat, resized_map
-from thirtytwo.images.decode import Pixels, load_image, resize
-from thirtytwo.inference.classifier import Classifier, ImageLike, UnreadableImage, default_model, find_model
+from thirtytwo.images.decode import Pixels
+from thirtytwo.inference.classifier import (
+    Classifier,
+    DecodedImage,
+    ImageLike,
+    UnreadableImage,
+    as_iterable,
+    default_model,
+    find_model,
+)
 from thirtytwo.rundir import RunDir
 
 _BATCH = 16
@@ -126,30 +134,28 @@ class Explainer:
         """Explain images; yields one result per image, in order, an `UnreadableImage` if the image cannot be read.
 
         Args:
-            images: one image or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
+            images: one image or several: paths, encoded bytes, Pillow images, or RGB pixels
+                uint8 `(H, W, 3)` or `(N, H, W, 3)`.
             score: also compute deletion and insertion scores of the heatmap.
             seed: seed of the random maps that the score is compared with.
         """
-        single = isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        remaining: Iterator[Any] = iter([images] if single else images)  # type: ignore[arg-type]
+        remaining = iter(as_iterable(images))
         while batch := list(islice(remaining, _BATCH)):
-            decoded = [self._read(image) for image in batch]
+            decoded = [self.classifier.decode(image) for image in batch]
             readable = [one for one in decoded if not isinstance(one, UnreadableImage)]
             results = iter(self._explain(readable, score, seed) if readable else ())
             for one in decoded:
                 yield one if isinstance(one, UnreadableImage) else next(results)
 
-    def _explain(
-        self, decoded: list[tuple[str | None, int, int, Pixels]], score: bool, seed: int
-    ) -> Iterator[Explanation]:
-        pixels = np.stack([one[3] for one in decoded])
+    def _explain(self, decoded: list[DecodedImage], score: bool, seed: int) -> Iterator[Explanation]:
+        pixels = np.stack([one.pixels for one in decoded])
         predictions = self.classifier.classify(pixels, top=1)
         probabilities = run_in_batches(self.classifier, pixels, "probabilities")
         classes = self._classes(probabilities)
         raw = self.raw_maps(pixels, classes)
         heats = as_heat(raw, pixels.shape[1])
         model = partial(run_in_batches, self.classifier, output="probabilities")
-        for index, ((file, width, height, view), prediction) in enumerate(zip(decoded, predictions, strict=True)):
+        for index, (image, prediction) in enumerate(zip(decoded, predictions, strict=True)):
             label = int(classes[index])
             one = slice(index, index + 1)
             scores = (
@@ -158,31 +164,18 @@ class Explainer:
                 else None
             )
             yield Explanation(
-                file=file,
-                width=width,
-                height=height,
+                file=image.file,
+                width=image.width,
+                height=image.height,
                 label=self.classifier.classes[label],
                 confidence=round(float(probabilities[index, label]), 6),
                 top=prediction.top,
                 known=prediction.known,
                 method=self.method,
-                pixels=view,
+                pixels=image.pixels,
                 heat=heats[index],
                 score=scores,
             )
-
-    def _read(self, image: ImageLike) -> tuple[str | None, int, int, Pixels] | UnreadableImage:
-        info = self.classifier.info
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                return UnreadableImage(None, f"Pixels must be uint8 (H, W, 3); found {image.dtype} {image.shape}.")
-            return None, image.shape[1], image.shape[0], resize(image, info.input_size, info.resize)
-        file = str(image) if isinstance(image, str | Path) else None
-        try:
-            loaded = load_image(image, info.input_size, info.resize)
-        except ImageError as error:
-            return UnreadableImage(file, str(error))
-        return file, loaded.width, loaded.height, loaded.pixels
 
     def _classes(self, probabilities: Heat) -> Labels:
         if self._class is not None:

@@ -137,11 +137,7 @@ def maps_side(classifier: Classifier) -> int:
 
 def run_in_batches(classifier: Classifier, images: Pixels, output: str) -> npt.NDArray[np.float32]:
     """Run the model on any number of images uint8 `(N, S, S, 3)`; return one output."""
-    parts = [
-        classifier.run(np.ascontiguousarray(images[start : start + BATCH]), (output,))[output]
-        for start in range(0, len(images), BATCH)
-    ]
-    return np.concatenate(parts)
+    return classifier.run_batches(images, (output,), BATCH)[output]
 
 
 def _start_cam(classifier: Classifier, run: RunDir | None) -> ComputeMaps:

@@ -12,7 +12,8 @@ import torch
 
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import pixel_model
-from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
+from thirtytwo.inference.classifier import Classifier
+from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
 from thirtytwo.models import Network
 
 TIE = 1e-5
@@ -124,10 +125,8 @@ def rounding(before: Outputs, after: Outputs) -> dict[str, float]:
 
 def onnx_outputs(path: Path, images: npt.NDArray[np.uint8]) -> Outputs:
     """Run the model file at `path` on images uint8 `(N, H, W, 3)`; return all outputs."""
-    session, _ = open_session(path)
-    names = [output.name for output in session.get_outputs()]
-    parts = [session.run(names, {"images": part}) for part in _batches(images)]
-    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+    classifier = Classifier(path)
+    return classifier.run_batches(images, [output.name for output in classifier.session.get_outputs()], BATCH)
 
 
 def _network_outputs(

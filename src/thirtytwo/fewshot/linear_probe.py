@@ -210,11 +210,7 @@ def _validate(images: Mapping[str, Sequence[Pixels]]) -> dict[str, list[Pixels]]
 
 
 def _features(classifier: Classifier, pixels: Pixels) -> Floats:
-    batches = [
-        classifier.run(np.ascontiguousarray(pixels[start : start + _BATCH]), ("features",))["features"]
-        for start in range(0, len(pixels), _BATCH)
-    ]
-    return np.concatenate(batches).astype(np.float64)
+    return classifier.run_batches(pixels, ("features",), _BATCH)["features"].astype(np.float64)
 
 
 def _assign_folds(labels: Labels, folds: int, seed: int) -> Labels:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ _ANY_JPEG = 8.0
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_loading = threading.Lock()
+"""Held while a caller's Pillow image is loaded: it may be decoded in several threads at once."""
 
 
 def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
@@ -152,15 +155,20 @@ class Loaded:
     height: int
 
 
-def load_image(source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None) -> Loaded:
+def load_image(
+    source: str | Path | bytes | Image.Image, size: int, rule: ResizeRule = "crop", name: str | None = None
+) -> Loaded:
     """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
     A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
-    `size`, which saves most of the time and memory for photographs.
+    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale.
     """
-    pixels, (width, height) = _with_stream(
-        lambda stream, label: _decode(stream, label, DRAFT_FACTOR * size), source, name
-    )
+    if isinstance(source, Image.Image):
+        pixels, (width, height) = _upright_pixels(_loaded(source, name or "The image"), name or "The image")
+    else:
+        pixels, (width, height) = _with_stream(
+            lambda stream, label: _decode(stream, label, DRAFT_FACTOR * size), source, name
+        )
     return Loaded(resize(pixels, size, rule), width, height)
 
 
@@ -185,7 +193,21 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
 
 def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
     """Upright pixels, scaled down to a shorter side of no less than `enough`, and the original width and height."""
-    image = _open(stream, name)
+    return _upright_pixels(_open(stream, name), name, enough)
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    """Check and load a caller's image, which may still be a file that is not read."""
+    _check_size(image, name)
+    try:
+        with _loading:
+            image.load()
+    except Exception as error:  # as in `_upright_pixels`
+        raise _damaged(name, error) from None
+    return image
+
+
+def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
     width, height = image.size
     try:
         if enough:
@@ -205,6 +227,11 @@ def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pi
 def _open(stream: IO[bytes], name: str) -> Image.Image:
     """Open an image and validate its header; nothing is decoded."""
     image = _identify(stream, name)
+    _check_size(image, name)
+    return image
+
+
+def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
@@ -215,7 +242,6 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
             f"{name} has {width}×{height} pixels, which is too small.",
             f"Expected at least {MIN_SIDE}×{MIN_SIDE}.",
         )
-    return image
 
 
 def _header(stream: IO[bytes], name: str) -> Header:

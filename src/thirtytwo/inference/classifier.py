@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
+from thirtytwo.io import expand_home
 from thirtytwo.machine import cpu_count
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ImageLike: TypeAlias = "str | Path | bytes | npt.NDArray[np.uint8]"
-"""A path, the bytes of an encoded image, or RGB pixels uint8 `(H, W, 3)`."""
+ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
+"""A path, the bytes of an encoded image, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "cifar100"
@@ -76,7 +78,7 @@ class UnreadableImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
+class DecodedImage:
     """One decoded image: `pixels` uint8 `(S, S, 3)` after resizing, with its file name and original size."""
 
     file: str | None
@@ -110,19 +112,20 @@ class Classifier:
         """Predict the classes of images; one result per image, in order.
 
         Args:
-            images: one image or several: paths, encoded bytes, or RGB pixels uint8 `(H, W, 3)` or `(N, H, W, 3)`.
+            images: one image or several: paths, encoded bytes, Pillow images, or RGB pixels
+                uint8 `(H, W, 3)` or `(N, H, W, 3)`.
             top: number of classes in each prediction, at least 1.
 
         Returns:
             A `Prediction` for each image that can be read, else an `UnreadableImage`.
         """
-        return list(self.predict_iter(_as_iterable(images), top))
+        return list(self.predict_iter(as_iterable(images), top))
 
     def predict_iter(self, images: Iterable[ImageLike], top: int = 5) -> Iterator[Prediction | UnreadableImage]:
         """Like `predict`, but yield one result at a time; memory use does not grow with the number of images."""
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
-        pending: list[_Decoded | UnreadableImage] = []
+        pending: list[DecodedImage | UnreadableImage] = []
         for decoded in self._decode_ahead(images):
             pending.append(decoded)
             if len(pending) == _BATCH:
@@ -136,7 +139,7 @@ class Classifier:
         Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
         size = self.info.input_size
-        return list(self._classify_readable([_Decoded(None, size, size, image) for image in pixels], top))
+        return list(self._classify_readable([DecodedImage(None, size, size, image) for image in pixels], top))
 
     def run(
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
@@ -144,7 +147,17 @@ class Classifier:
         """Run the model on pixels of its input size, uint8 `(N, S, S, 3)`; return its raw outputs by name."""
         return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
 
-    def _decode_ahead(self, images: Iterable[ImageLike]) -> Iterator[_Decoded | UnreadableImage]:
+    def run_batches(
+        self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int = _BATCH
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Like `run` for any number of images but none, in batches of at most `size`."""
+        parts = [
+            self.run(np.ascontiguousarray(pixels[start : start + size]), outputs)
+            for start in range(0, len(pixels), size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    def _decode_ahead(self, images: Iterable[ImageLike]) -> Iterator[DecodedImage | UnreadableImage]:
         """Decode images in threads ahead of use; yield them in order."""
         remaining = iter(images)
         first = list(islice(remaining, 2))
@@ -164,30 +177,31 @@ class Classifier:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, chunk: Sequence[ImageLike]) -> list[_Decoded | UnreadableImage]:
-        return [self._decode_one(image) for image in chunk]
+    def _decode(self, chunk: Sequence[ImageLike]) -> list[DecodedImage | UnreadableImage]:
+        return [self.decode(image) for image in chunk]
 
-    def _decode_one(self, image: ImageLike) -> _Decoded | UnreadableImage:
+    def decode(self, image: ImageLike) -> DecodedImage | UnreadableImage:
+        """Decode one image and resize it to the model's input size."""
         file = str(image) if isinstance(image, str | Path) else None
         try:
             size, rule = self.info.input_size, self.info.resize
             if isinstance(image, np.ndarray):
                 height, width = _validate_pixels(image).shape[:2]
-                return _Decoded(file, width, height, resize(image, size, rule))
+                return DecodedImage(file, width, height, resize(image, size, rule))
             loaded = load_image(image, size, rule)
-            return _Decoded(file, loaded.width, loaded.height, loaded.pixels)
+            return DecodedImage(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
             return UnreadableImage(file, str(error))
 
     def _classify(
-        self, batch: Sequence[_Decoded | UnreadableImage], top: int
+        self, batch: Sequence[DecodedImage | UnreadableImage], top: int
     ) -> Iterator[Prediction | UnreadableImage]:
-        readable = [entry for entry in batch if isinstance(entry, _Decoded)]
+        readable = [entry for entry in batch if isinstance(entry, DecodedImage)]
         results = iter(self._classify_readable(readable, top) if readable else ())
         for entry in batch:
             yield entry if isinstance(entry, UnreadableImage) else next(results)
 
-    def _classify_readable(self, batch: Sequence[_Decoded], top: int) -> Iterator[Prediction]:
+    def _classify_readable(self, batch: Sequence[DecodedImage], top: int) -> Iterator[Prediction]:
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
         outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", score_output))
         probabilities, score = outputs["probabilities"], outputs[score_output]  # (N, C), and (N,) or (N, C)
@@ -218,8 +232,15 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None) 
 
 
 def bundled_models() -> dict[str, Path]:
-    """Paths of the models bundled with this installation, by name."""
-    return {path.stem: path for path in sorted(BUNDLED.glob("*.onnx"), key=lambda path: path.stem)}
+    """Paths of the models bundled with this installation, by name; the default model first."""
+    paths = sorted(BUNDLED.glob("*.onnx"), key=lambda path: (path.stem != DEFAULT_BUNDLED, path.stem))
+    return {path.stem: path for path in paths}
+
+
+def finished_runs() -> list[Path]:
+    """The `model.onnx` of the finished runs under ./runs, newest first."""
+    paths = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def model_name(path: Path) -> str:
@@ -229,7 +250,7 @@ def model_name(path: Path) -> str:
 
 def find_model(name_or_path: str | Path) -> Path:
     """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
-    path, name = Path(name_or_path), str(name_or_path)
+    path, name = expand_home(name_or_path), str(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():
@@ -259,13 +280,13 @@ def default_model() -> Path:
     bundled = bundled_models()
     if DEFAULT_BUNDLED in bundled:
         return bundled[DEFAULT_BUNDLED]
-    finished = [path for path in RUNS.glob("*/model.onnx") if path.is_file()]
+    finished = finished_runs()
     if not finished:
         raise ModelFileError(
             "There is no model: this installation has no bundled models and ./runs has no finished run.",
             f"{_TRAIN}, or give --model a model.onnx or a run directory.",
         )
-    return max(finished, key=lambda path: path.stat().st_mtime)
+    return finished[0]
 
 
 def _model_of_run(path: Path) -> Path:
@@ -278,8 +299,9 @@ def _model_of_run(path: Path) -> Path:
     raise RunError(f"{path} has no {model.name}: its training did not finish.", run.resume_hint())
 
 
-def _as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    if isinstance(images, str | Path | bytes):
+def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """The images to iterate over; one image is put in a list."""
+    if isinstance(images, str | Path | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]

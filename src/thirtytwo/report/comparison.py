@@ -10,7 +10,7 @@ from typing import Any
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
-from thirtytwo.inference.model_file import Timing
+from thirtytwo.inference.timing import Timing
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS
 from thirtytwo.rundir import Predictions

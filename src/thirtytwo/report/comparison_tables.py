@@ -9,7 +9,7 @@ from typing import Any
 from thirtytwo.evaluation.metrics import METRICS, Metric
 from thirtytwo.evaluation.sections import Cell, Table
 from thirtytwo.evaluation.statistics import Disagreement
-from thirtytwo.inference.model_file import BATCH
+from thirtytwo.inference.timing import BATCH
 from thirtytwo.report.comparison import LEVEL, ComparedRun, Comparison, Group, Pair
 from thirtytwo.report.seeds import SECONDS, spread_texts
 from thirtytwo.text import duration, percent, points, quantity

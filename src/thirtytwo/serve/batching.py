@@ -69,11 +69,6 @@ class Batcher:
         self.seconds_per_image = 0.0
         """Moving average of the seconds per image in a batch."""
 
-    @property
-    def waiting(self) -> int:
-        """Number of images that are not in a batch yet."""
-        return len(self._queue)
-
     def submit(self, images: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
         """Queue images for classification.
 

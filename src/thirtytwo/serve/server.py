@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from thirtytwo.machine import address, listen
+from thirtytwo.process import quiet_loggers
 from thirtytwo.serve.api import create_app
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ def run(service: Service, on_start: Callable[[str], None]) -> bool:
         ServiceError: the address is invalid or in use.
     """
     settings = service.settings
-    # Malformed bodies are reported to the client; this parser would also log them.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         create_app(service),
         log_level="info" if settings.access_log else "warning",
@@ -49,7 +47,8 @@ def run(service: Service, on_start: Callable[[str], None]) -> bool:
         server_header=False,
         timeout_graceful_shutdown=int(settings.timeout) + 5,
     )
-    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+    # Malformed bodies are reported to the client; this parser would also log them.
+    with quiet_loggers("python_multipart"), contextlib.closing(listen(settings.host, settings.port)) as listener:
         port = listener.getsockname()[1]
         server = _Server(config, service, lambda: on_start(address(settings.host, port)))
         server.run(sockets=[listener])

@@ -18,7 +18,6 @@ from thirtytwo.errors import ServiceError, did_you_mean
 from thirtytwo.explain.overlay import overlay
 from thirtytwo.images.render import for_display, png
 from thirtytwo.inference.classifier import (
-    DEFAULT_BUNDLED,
     Classifier,
     Prediction,
     UnreadableImage,
@@ -33,7 +32,7 @@ from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
 from thirtytwo.serve.metrics import Metrics
 from thirtytwo.serve.schemas import Problem
-from thirtytwo.serve.settings import Settings
+from thirtytwo.serve.settings import ServeSettings
 from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
@@ -67,7 +66,7 @@ class Service:
         ModelFileError: a file is not a thirtytwo model.
     """
 
-    def __init__(self, models: dict[str, Path], settings: Settings) -> None:
+    def __init__(self, models: dict[str, Path], settings: ServeSettings) -> None:
         self._threads = settings.threads or cpu_count(MOST_THREADS)
         self.settings = settings
         self.limits = RequestLimits(settings.queue, settings.max_held_mb, self._seconds_per_image)
@@ -215,11 +214,10 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
         chosen[name] = path
     if chosen:
         return chosen
-    bundled = bundled_models()
-    if not bundled:
-        path = default_model()
-        return {model_name(path): path}
-    return dict(sorted(bundled.items(), key=lambda item: (item[0] != DEFAULT_BUNDLED, item[0])))
+    if bundled := bundled_models():
+        return bundled
+    path = default_model()
+    return {model_name(path): path}
 
 
 def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str, Any]:

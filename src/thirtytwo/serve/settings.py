@@ -22,7 +22,7 @@ KEY_VARIABLE = "THIRTYTWO_API_KEY"
 _MEGAPIXEL = 10**6
 
 
-class Settings(BaseSettings):
+class ServeSettings(BaseSettings):
     """Address, batching and limits of the service; MB are 1,048,576 bytes.
 
     Settings that are not given are read from the environment: `max_batch` from `THIRTYTWO_SERVE_MAX_BATCH` and so on.
@@ -84,14 +84,14 @@ class Settings(BaseSettings):
         return int(self.max_megapixels * _MEGAPIXEL)
 
 
-def read_settings(**given: Any) -> Settings:
+def read_settings(**given: Any) -> ServeSettings:
     """The given settings, completed from the environment.
 
     Raises:
         ServiceError: a setting is invalid, for example an API key that is set but empty.
     """
     try:
-        return Settings(**given)
+        return ServeSettings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])

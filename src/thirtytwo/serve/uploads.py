@@ -22,7 +22,7 @@ from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.limits import Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
-from thirtytwo.serve.settings import MB, Settings
+from thirtytwo.serve.settings import MB, ServeSettings
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 
@@ -39,7 +39,7 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, settings: Settings, reservation: Reservation) -> AsyncIterator[Upload]:
+async def read_uploads(request: Request, settings: ServeSettings, reservation: Reservation) -> AsyncIterator[Upload]:
     """Yield the files of a request, each as soon as it is complete.
 
     `reservation` counts all bytes in memory, including copies; the caller releases those of an upload.
@@ -67,7 +67,7 @@ async def read_uploads(request: Request, settings: Settings, reservation: Reserv
 class _MultipartFiles:
     """Files of a multipart body (RFC 7578); every part counts as a file, whatever its field name."""
 
-    def __init__(self, boundary: bytes, settings: Settings, reservation: Reservation) -> None:
+    def __init__(self, boundary: bytes, settings: ServeSettings, reservation: Reservation) -> None:
         if not boundary:
             raise Problem("malformed", f"The Content-Type {MULTIPART} has no boundary.")
         self._settings, self._reservation = settings, reservation
@@ -144,7 +144,7 @@ class _MultipartFiles:
         self._ended = True
 
 
-async def _read_json(request: Request, settings: Settings, reservation: Reservation) -> list[Upload]:
+async def _read_json(request: Request, settings: ServeSettings, reservation: Reservation) -> list[Upload]:
     body = await _json_body(request, settings, reservation)
     size = len(body)
     if body.count(b",") > _MAX_COMMAS * settings.max_files:
@@ -177,7 +177,7 @@ async def _read_json(request: Request, settings: Settings, reservation: Reservat
     return uploads
 
 
-async def _json_body(request: Request, settings: Settings, reservation: Reservation) -> bytearray:
+async def _json_body(request: Request, settings: ServeSettings, reservation: Reservation) -> bytearray:
     limit = int(settings.max_json_mb * MB)
     _check_content_length(request, limit)
     body = bytearray()
@@ -204,12 +204,12 @@ def _check_content_length(request: Request, limit: int) -> None:
         raise Problem("too-large", f"The Content-Length is {int(length):,} bytes; at most {limit:,} are allowed.")
 
 
-def _check_file_size(name: str, size: int, settings: Settings) -> None:
+def _check_file_size(name: str, size: int, settings: ServeSettings) -> None:
     if size > settings.max_file_bytes:
         raise Problem("too-large", f"{name} is larger than {settings.max_file_mb:g} MB.", file=name)
 
 
-def _json_size_error(settings: Settings) -> str:
+def _json_size_error(settings: ServeSettings) -> str:
     return f"A JSON body may have at most {settings.max_json_mb:g} MB; send {MULTIPART} for more."
 
 

@@ -21,7 +21,7 @@ from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_printable, duration, percent
+from thirtytwo.text import duration, for_terminal, percent
 from thirtytwo.training.hardware import UsageMeter
 
 HISTORY_COLUMNS = (
@@ -191,7 +191,7 @@ class HistoryCallback(lightning.Callback):
 
 def log_line(text: str) -> None:
     """Write one line to standard error and flush it."""
-    sys.stderr.write(as_printable(text) + "\n")
+    sys.stderr.write(for_terminal(text) + "\n")
     sys.stderr.flush()
 
 

@@ -17,7 +17,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, require
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
-from thirtytwo.inference.model_file import Timing, time_models, where_timed
+from thirtytwo.inference.timing import Timing, time_models, where_timed
 from thirtytwo.io import free_path, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
