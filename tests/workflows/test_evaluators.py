@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.evaluators import EVALUATORS, Context, Evaluator, Option, evaluators
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import RunDir
@@ -64,6 +66,17 @@ def test_a_sixth_evaluator_appears_everywhere(
     assert r"\*sure\*" in card
     evaluate(run.path, device="cpu", show=False)
     assert run.read_json(run.metrics)["sixth"] == metrics["sixth"], "kept where it is not measured again"
+
+
+def test_a_broken_evaluator_is_refused_before_the_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: SimpleNamespace
+) -> None:
+    broken = EntryPoint("broken", "no_such_package:Broken", "thirtytwo.evaluators")
+    monkeypatch.setattr(EVALUATORS, "_plugins", {"broken": broken})
+    settings = {"overrides": dict(tiny.overrides), "device": "cpu", "show": False}
+    with pytest.raises(ThirtytwoError, match="no_such_package"):
+        train(str(tmp_path / "missing"), run=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_options_are_refused(trained: Path) -> None:

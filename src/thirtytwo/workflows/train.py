@@ -21,6 +21,7 @@ from thirtytwo.data.run_data import split_record, unused_of
 from thirtytwo.data.split import Parts, divide
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models.base import check_options, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
@@ -244,6 +245,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
 
     Raises:
         RecipeError: a setting is wrong.
+        ThirtytwoError: an evaluator of another package cannot be imported.
     """
     if recipe.model.name == ENSEMBLE:
         raise RecipeError(
@@ -253,6 +255,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     check_options(recipe.model)
     check_optimizer(recipe)
     check_augment(recipe.augment)
+    evaluators()  # imports those of other packages, which are used only after the training
     return calibration_run(recipe)
 
 
