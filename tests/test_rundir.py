@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,6 +168,21 @@ def test_an_unfinished_run_names_the_command_that_continues_it(run: RunDir) -> N
     assert f"--resume --run {run.path}" in run.resume_hint()
 
 
+@pytest.mark.parametrize(
+    ("record", "recorded"),
+    [(None, "DATA"), ("{damaged", "DATA"), ("{}", "DATA"), ('{"data": {"spec": "my images"}}', "my images")],
+)
+def test_the_command_that_continues_a_run_is_quoted(tmp_path: Path, record: str | None, recorded: str) -> None:
+    run = RunDir.create(tmp_path / "my runs" / "it's")
+    if record is not None:
+        run.environment.write_text(record, encoding="utf-8")
+    plain = ["thirtytwo", "train", recorded, "--resume", "--run", str(run.path)]
+    assert shlex.split(run.resume_command()) == plain
+    assert shlex.split(run.resume_hint().partition(": ")[2]) == plain
+    given = shlex.split(run.resume_command("new images", tmp_path / "all data"))
+    assert given == [*plain[:2], "new images", *plain[3:], "--data-root", str(tmp_path / "all data")]
+
+
 def test_predicted_and_confidence() -> None:
     predictions = some_predictions()
     assert predictions.predicted.tolist() == [0, 2, 1]
@@ -208,3 +224,11 @@ def test_missing_or_foreign_predictions_are_named(
     with pytest.raises(RunError, match=message) as caught:
         run.read_predictions("test")
     assert "thirtytwo evaluate" in (caught.value.fix or "")
+
+
+def test_the_command_that_evaluates_a_run_is_quoted(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "my runs")
+    with pytest.raises(RunError) as caught:
+        run.read_predictions("val")
+    words = shlex.split((caught.value.fix or "").partition(": ")[2])
+    assert words == ["thirtytwo", "evaluate", str(run.path), "--split", "val"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from itertools import count
 from pathlib import Path
@@ -48,10 +49,10 @@ def run_demo(runs: Path = Path("runs")) -> Run:
 
     show(f"\nReport with metrics per class and the most confident errors:  {made.report}")
     show("Next steps:")
-    show(f"  thirtytwo predict {files[0].parent} --model {run.path}")
+    show(f"  thirtytwo predict {shlex.quote(str(files[0].parent))} --model {shlex.quote(str(run.path))}")
     show("  thirtytwo train cifar10                           a larger data set")
     show("  thirtytwo train FOLDER                            your own images, one folder per class")
-    show(f"\nUse the model in a local web page:  thirtytwo app --model {run.path}")
+    show(f"\nUse the model in a local web page:  thirtytwo app --model {shlex.quote(str(run.path))}")
     return run
 
 

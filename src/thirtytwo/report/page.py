@@ -201,8 +201,7 @@ def _notices(record: RunRecord) -> list[str]:
             if done < planned
             else "This run did not finish."
         )
-        resume = f"thirtytwo train {record.data.get('spec') or 'DATA'} --run {record.run.path} --resume"
-        notices.append(f"{ended} Resume it with: {resume}")
+        notices.append(f"{ended} Resume it with: {record.run.resume_command(record.data.get('spec'))}")
     if record.metrics is not None and record.split != "test":
         notices.append(
             f"These metrics are on {record.split}, which was used to make choices. They are not test results."

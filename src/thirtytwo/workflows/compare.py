@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -160,7 +161,7 @@ def _metrics(record: RunRecord) -> dict[str, Any]:
         raise RunError(
             f"{record.run.metrics} and {record.run.predictions(record.split).name} do not match: "
             f"{round(recorded):,} of {metrics['n']:,} correct, and {right:,} of {len(predictions.truth):,}.",
-            f"Evaluate the run again with: thirtytwo evaluate {record.run.path}",
+            f"Evaluate the run again with: thirtytwo evaluate {shlex.quote(str(record.run.path))}",
         )
     return metrics
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -173,11 +172,9 @@ def _log_resume_command(
     try:
         yield
     except KeyboardInterrupt:
-        words = ["thirtytwo", "train", data, "--resume", "--run", str(directory.path)]
-        words += ["--data-root", str(data_root)] if data_root is not None else []
         trained = any(directory.checkpoints.glob("last.ckpt"))
         kept = "the last completed epoch is saved" if trained else "no epoch was completed"
-        log(f"interrupted; {kept}. Resume with: {shlex.join(words)}")
+        log(f"interrupted; {kept}. Resume with: {directory.resume_command(data, data_root)}")
         raise
 
 
