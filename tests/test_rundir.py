@@ -12,7 +12,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import Predictions, RunDir, default_path
 
 RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}}, "test")
 
@@ -232,3 +232,23 @@ def test_the_command_that_evaluates_a_run_is_quoted(tmp_path: Path) -> None:
         run.read_predictions("val")
     words = shlex.split((caught.value.fix or "").partition(": ")[2])
     assert words == ["thirtytwo", "evaluate", str(run.path), "--split", "val"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("cifar10", "cifar10-fast-seed0"),
+        ("../cats", "cats-fast-seed0"),
+        ("cats/", "cats-fast-seed0"),
+        (".", "cats-fast-seed0"),
+        ("./", "cats-fast-seed0"),
+        ("..", "zoo-fast-seed0"),
+        ("hf:owner/flowers", "flowers-fast-seed0"),
+    ],
+)
+def test_unnamed_runs_are_named_after_their_data(
+    data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo" / "cats").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "zoo" / "cats")
+    assert default_path(data, "fast", "seed0") == Path("runs") / name

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, atomic_write, lock_directory, numbered, write_json, write_text
+from thirtytwo.io import LOCK, RUNS, atomic_write, lock_directory, numbered, slug, write_json, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -366,6 +366,11 @@ class RunDir:
             rows=table["row"].to_numpy().astype(np.int64),
             files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
         )
+
+
+def default_path(*parts: str | Path) -> Path:
+    """The directory in `RUNS` of a result that is not named: each part as a valid file name, joined by hyphens."""
+    return RUNS / "-".join(slug(str(part)) for part in parts)
 
 
 def holds_seeds(path: Path) -> bool:

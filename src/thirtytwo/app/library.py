@@ -16,9 +16,9 @@ import streamlit as st
 
 from thirtytwo.app.settings import Settings
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.inference.classifier import DEFAULT_BUNDLED, RUNS, Classifier, bundled_models, find_model, model_name
+from thirtytwo.inference.classifier import DEFAULT_BUNDLED, Classifier, bundled_models, find_model, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import write_bytes
+from thirtytwo.io import RUNS, write_bytes
 
 MAX_FILES, MAX_BYTES = 32, 2 << 30
 

@@ -71,7 +71,8 @@ def show_export(made: Exported) -> None:
 
 def show_models(size: int = 32) -> None:
     """Show trained models, then the networks that can be trained with their cost for images of `size` pixels."""
-    from thirtytwo.inference.classifier import RUNS, bundled_models
+    from thirtytwo.inference.classifier import bundled_models
+    from thirtytwo.io import RUNS
 
     table = _package_json("networks.json")
     if size not in table["sizes"]:

@@ -20,7 +20,6 @@ from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
-from thirtytwo.io import slug
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -32,7 +31,7 @@ from thirtytwo.models.ensemble import (
 )
 from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import normalize, preserve_torch_state
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
@@ -95,7 +94,7 @@ def ensemble(
         combined = build_soup(members, data.parts, soup, hardware, log) if soup else average_probabilities(members)
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
-        directory = stack.enter_context(RunDir.create_locked(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
+        directory = stack.enter_context(RunDir.create_locked(run, default_path(plan.spec, kind)))
         write_plan(plan, directory)
         metrics = score_and_export(plan, _fitted(members, combined, hardware), directory, log, meter)
         _compare_with_members(directory, paths, root, log)
