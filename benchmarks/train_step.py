@@ -29,9 +29,10 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.io import write_json
+from thirtytwo.models.base import build_network
 from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import build_network, fit
+from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import choose_hardware, describe_machine
 from thirtytwo.training.optimizers import build_optimizer
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import Predictions, RunDir, default_path
 
 RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}}, "test")
 
@@ -182,6 +183,21 @@ def test_an_unfinished_run_names_the_command_that_continues_it(run: RunDir) -> N
     assert f"--resume --run {run.path}" in run.resume_hint()
 
 
+@pytest.mark.parametrize(
+    ("record", "recorded"),
+    [(None, "DATA"), ("{damaged", "DATA"), ("{}", "DATA"), ('{"data": {"spec": "my images"}}', "my images")],
+)
+def test_the_command_that_continues_a_run_is_quoted(tmp_path: Path, record: str | None, recorded: str) -> None:
+    run = RunDir.create(tmp_path / "my runs" / "it's")
+    if record is not None:
+        run.environment.write_text(record, encoding="utf-8")
+    plain = ["thirtytwo", "train", recorded, "--resume", "--run", str(run.path)]
+    assert shlex.split(run.resume_command()) == plain
+    assert shlex.split(run.resume_hint().partition(": ")[2]) == plain
+    given = shlex.split(run.resume_command("new images", tmp_path / "all data"))
+    assert given == [*plain[:2], "new images", *plain[3:], "--data-root", str(tmp_path / "all data")]
+
+
 def test_predicted_and_confidence() -> None:
     predictions = some_predictions()
     assert predictions.predicted.tolist() == [0, 2, 1]
@@ -223,3 +239,31 @@ def test_missing_or_foreign_predictions_are_named(
     with pytest.raises(RunError, match=message) as caught:
         run.read_predictions("test")
     assert "thirtytwo evaluate" in (caught.value.fix or "")
+
+
+def test_the_command_that_evaluates_a_run_is_quoted(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "my runs")
+    with pytest.raises(RunError) as caught:
+        run.read_predictions("val")
+    words = shlex.split((caught.value.fix or "").partition(": ")[2])
+    assert words == ["thirtytwo", "evaluate", str(run.path), "--split", "val"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("cifar10", "cifar10-fast-seed0"),
+        ("../cats", "cats-fast-seed0"),
+        ("cats/", "cats-fast-seed0"),
+        (".", "cats-fast-seed0"),
+        ("./", "cats-fast-seed0"),
+        ("..", "zoo-fast-seed0"),
+        ("hf:owner/flowers", "flowers-fast-seed0"),
+    ],
+)
+def test_unnamed_runs_are_named_after_their_data(
+    data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo" / "cats").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "zoo" / "cats")
+    assert default_path(data, "fast", "seed0") == Path("runs") / name

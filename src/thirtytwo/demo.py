@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from thirtytwo.cli.console import show
 from thirtytwo.cli.models import show_metrics
 from thirtytwo.cli.predict import write_table
 from thirtytwo.data.load import load_dataset
+from thirtytwo.io import RUNS, free_path
 from thirtytwo.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ RECIPE = "digits"
 MAX_IMAGES = 8
 
 
-def run_demo(runs: Path = Path("runs")) -> Run:
+def run_demo(runs: Path = RUNS) -> Run:
     """Train `digits` in a new directory below `runs`, show the metrics and classify some test images.
 
     Raises:
@@ -33,7 +34,7 @@ def run_demo(runs: Path = Path("runs")) -> Run:
     """
     train = thirtytwo.train
     show("1. Train on handwritten digits (from scikit-learn, no download).\n")
-    run = train(DATA, recipe=RECIPE, run=_new_run_directory(runs))
+    run = train(DATA, recipe=RECIPE, run=free_path(runs / "demo"))
     made = RunDir(run.path)
 
     show("\n2. Evaluate on test images that were not used for training:\n")
@@ -48,10 +49,10 @@ def run_demo(runs: Path = Path("runs")) -> Run:
 
     show(f"\nReport with metrics per class and the most confident errors:  {made.report}")
     show("Next steps:")
-    show(f"  thirtytwo predict {files[0].parent} --model {run.path}")
+    show(f"  thirtytwo predict {shlex.quote(str(files[0].parent))} --model {shlex.quote(str(run.path))}")
     show("  thirtytwo train cifar10                           a larger data set")
     show("  thirtytwo train FOLDER                            your own images, one folder per class")
-    show(f"\nUse the model in a local web page:  thirtytwo app --model {run.path}")
+    show(f"\nUse the model in a local web page:  thirtytwo app --model {shlex.quote(str(run.path))}")
     return run
 
 
@@ -67,7 +68,3 @@ def write_images(images: ImageSet, folder: Path, limit: int = MAX_IMAGES) -> lis
             files.append(folder / f"{name}.png")
             Image.fromarray(images.images[positions[0]]).save(files[-1])
     return files
-
-
-def _new_run_directory(runs: Path) -> Path:
-    return next(path for number in count(1) if not (path := runs / f"demo-{number}").exists())

@@ -88,6 +88,10 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists already.", "Delete it, choose another name, or overwrite it with --force.")
 
 
+RUNS = Path("runs")
+"""Folder of runs, comparisons and searches that are not named."""
+
+
 def numbered(path: Path) -> Iterator[Path]:
     """`path`, then `path-2`, `path-3`, …, for directories."""
     yield path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, atomic_write, expand_home, lock_directory, numbered, write_json, write_text
+from thirtytwo.io import LOCK, RUNS, atomic_write, expand_home, lock_directory, numbered, slug, write_json, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -239,7 +240,25 @@ class RunDir:
 
     def resume_hint(self) -> str:
         """How to continue the training of this run, as a sentence for errors."""
-        return f"Continue it with: thirtytwo train DATA --resume --run {self.path}"
+        return f"Continue it with: {self.resume_command()}"
+
+    def resume_command(self, data: str | None = None, data_root: Path | str | None = None) -> str:
+        """The command that continues the training of this run, quoted for a shell.
+
+        Args:
+            data: the run's data; by default as recorded in `environment.json`, or `DATA` where it is not recorded.
+            data_root: directory searched first for known data sets; left out by default.
+        """
+        words = ["thirtytwo", "train", data or self._recorded_data() or "DATA", "--resume", "--run", str(self.path)]
+        words += ["--data-root", str(data_root)] if data_root is not None else []
+        return shlex.join(words)
+
+    def _recorded_data(self) -> str | None:
+        """The data that the run was started on; None where it is not recorded or the record is damaged."""
+        try:
+            return str(self.read_json(self.environment)["data"]["spec"])
+        except (RunError, OSError, KeyError, TypeError):
+            return None
 
     def read_recipe(self) -> Recipe:
         """Read the resolved recipe."""
@@ -328,14 +347,13 @@ class RunDir:
         if not path.is_file():
             raise RunError(
                 f"{self.path} has no predictions for {split!r}.",
-                f"Create them with: thirtytwo evaluate {self.path} --split {split}",
+                f"Create them with: thirtytwo evaluate {shlex.quote(str(self.path))} --split {split}",
             )
+        again = f"Delete it and run: thirtytwo evaluate {shlex.quote(str(self.path))}"
         try:
             table = parquet.read_table(path)
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path} is damaged: {error}.", f"Delete it and run: thirtytwo evaluate {self.path}"
-            ) from None
+            raise RunError(f"{path} is damaged: {error}.", again) from None
         columns = [name for name in table.column_names if name.startswith(PROBABILITY_PREFIX)]
         classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in columns)
         index = {name: number for number, name in enumerate(classes)}
@@ -345,7 +363,7 @@ class RunDir:
             and index.keys() >= set(table["true"].to_pylist())
         )
         if not fits:
-            raise RunError(f"{path} does not hold predictions.", f"Delete it and run: thirtytwo evaluate {self.path}")
+            raise RunError(f"{path} does not hold predictions.", again)
         return Predictions(
             classes=classes,
             truth=np.array([index[name] for name in table["true"].to_pylist()], dtype=np.int64),
@@ -353,6 +371,11 @@ class RunDir:
             rows=table["row"].to_numpy().astype(np.int64),
             files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
         )
+
+
+def default_path(*parts: str | Path) -> Path:
+    """The directory in `RUNS` of a result that is not named: each part as a valid file name, joined by hyphens."""
+    return RUNS / "-".join(slug(str(part)) for part in parts)
 
 
 def holds_seeds(path: Path) -> bool:

@@ -203,7 +203,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
 
 @pytest.mark.slow
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
-    images = sorted((tmp_path / "runs" / "demo-1" / "images").iterdir())
+    images = sorted((tmp_path / "runs" / "demo" / "images").iterdir())
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(demonstrated.url)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.cli.main import app, run_command
+from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.serve.settings import ServeSettings
 
 NO_OPTION = {"api_key", "models"}
@@ -46,3 +47,8 @@ def test_bounds_and_variables_of_the_service() -> None:
 def test_value_outside_the_bounds_is_an_error(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([command, "--port", "70000"]) == 2
     assert "65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_help_names_the_default_recipe(command: str) -> None:
+    assert options_of(command)["recipe"].show_default == DEFAULT_RECIPE

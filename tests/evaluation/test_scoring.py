@@ -10,7 +10,7 @@ import torch
 
 from thirtytwo.evaluation import scoring as score
 from thirtytwo.evaluation.scoring import Scorer
-from thirtytwo.training.fit import build_network
+from thirtytwo.models.base import build_network
 
 MEAN, STD = (0.4, 0.5, 0.45), (0.2, 0.25, 0.3)
 

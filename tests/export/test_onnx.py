@@ -19,8 +19,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
 from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import Network
-from thirtytwo.models.base import features_of
-from thirtytwo.training.fit import build_network
+from thirtytwo.models.base import build_network, features_of
 
 RESIDUAL = {
     "activation": "silu",

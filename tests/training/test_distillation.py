@@ -20,7 +20,7 @@ from thirtytwo.export.onnx import export_onnx
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import normalize
-from thirtytwo.training.distillation import Teacher, read_teacher
+from thirtytwo.training.distillation import Teacher, check_teacher, read_teacher
 from thirtytwo.training.fit import Fitted, build_training, fit
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.losses import distillation
@@ -143,6 +143,20 @@ def test_a_damaged_teacher(source: str, teacher_run: tuple[Path, Fitted], tmp_pa
     (tmp_path / source).write_bytes((teacher_run[0] / source).read_bytes()[:1000])
     with pytest.raises(RunError, match=re.escape(str(source))):
         read(tmp_path)
+    with pytest.raises(RunError, match=re.escape(str(source))):
+        check_teacher(str(tmp_path), CLASSES)
+
+
+@pytest.mark.parametrize("source", ["weights.safetensors", "model.onnx"])
+def test_a_teacher_is_checked_without_its_network(
+    source: str, teacher_run: tuple[Path, Fitted], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path)
+    run.write_recipe(tiny.recipe(model__name="not registered"))
+    shutil.copy(teacher_run[0] / source, tmp_path / source)
+    check_teacher(str(tmp_path), CLASSES)
+    with pytest.raises(RecipeError, match=r"train.distill.run.*\b3\b.*\b2\b"):
+        check_teacher(str(tmp_path), CLASSES[:2])
 
 
 def test_invalid_teachers(teacher_run: tuple[Path, Fitted], tmp_path: Path) -> None:

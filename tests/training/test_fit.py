@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DivergedError, OutputError, RunError
+from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import channel_statistics, normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
-from thirtytwo.training.fit import ClassifierModule, Fitted, build_network
+from thirtytwo.training.fit import Fitted
+from thirtytwo.training.module import ClassifierModule
 
 AUGMENTED: dict[str, Any] = {
     "augment__flip": "alternating",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.training.lr_finder import MAX_LR, MIN_LR, run_lr_finder, suggest_lr
@@ -62,6 +64,26 @@ def test_training_works_at_the_suggestion(tiny: SimpleNamespace, plain_net: str)
     found = run_lr_finder(recipe, tiny.images(48), hardware)
     assert found.suggestion is not None
     assert 1e-3 < found.suggestion < 10
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_steps_have_the_precision_of_the_hardware(
+    precision: torch.dtype, tiny: SimpleNamespace, plain_net: str
+) -> None:
+    recipe = tiny.recipe(model__name=plain_net, optimizer__name="adam", optimizer__lr=1e-5)
+    hardware = replace(choose_hardware(recipe.train, "cpu"), precision=precision)
+    seen: set[torch.dtype] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            seen.add(output.dtype)
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    try:
+        run_lr_finder(recipe, tiny.images(48), hardware, steps=3)
+    finally:
+        hook.remove()
+    assert seen == {precision}
 
 
 def test_warmup_does_not_change_the_result(tiny: SimpleNamespace) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
-from thirtytwo.training.fit import build_network
+from thirtytwo.models.base import build_network
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.precision import MAX_STEPS, StepTimes, timed_precision
+from thirtytwo.training.precision import MAX_GROWTHS, REPEATS, StepTimes, timed_precision
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
@@ -68,7 +68,8 @@ def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNa
     assert logged.value == str(found.precision).removeprefix("torch.")
     assert {"float32": whole, "bfloat16": half}[logged.value] == min(whole, half)
     assert 2 <= int(match[1]) <= 24
-    assert len(seen) <= MAX_STEPS
+    growths, warmups, timed = 1 + MAX_GROWTHS, 2, 2 * REPEATS
+    assert len(seen) <= growths + warmups + timed
     assert max(seen) <= 24
     others = [choice for choice in machine.choices if choice.what != "precision"]
     assert [choice for choice in found.choices if choice.what != "precision"] == others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.evaluation.evaluators import EVALUATORS, Context, Evaluator, Option, evaluators
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.evaluators import EVALUATORS, Context, Evaluator, Option, Results, evaluators
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.evaluate import evaluate
+from thirtytwo.workflows.report import write_report
 from thirtytwo.workflows.train import train
 
 
@@ -64,6 +67,33 @@ def test_a_sixth_evaluator_appears_everywhere(
     assert r"\*sure\*" in card
     evaluate(run.path, device="cpu", show=False)
     assert run.read_json(run.metrics)["sixth"] == metrics["sixth"], "kept where it is not measured again"
+
+
+def test_a_broken_evaluator_is_refused_before_the_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: SimpleNamespace
+) -> None:
+    broken = EntryPoint("broken", "no_such_package:Broken", "thirtytwo.evaluators")
+    monkeypatch.setattr(EVALUATORS, "_plugins", {"broken": broken})
+    settings = {"overrides": dict(tiny.overrides), "device": "cpu", "show": False}
+    with pytest.raises(ThirtytwoError, match="no_such_package"):
+        train(str(tmp_path / "missing"), run=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+class Counting(Confident):
+    key, store = "counting", "nothing"
+    reads = 0
+
+    def read(self, results: Results) -> None:
+        Counting.reads += 1
+
+
+def test_report_and_card_compute_results_once(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(Path(shutil.copytree(trained, tmp_path / "run")))
+    monkeypatch.setitem(EVALUATORS._entries, Counting.key, Counting())
+    monkeypatch.setattr(Counting, "reads", 0)
+    write_report(run.path, images=False)
+    assert Counting.reads == 1
 
 
 def test_unknown_options_are_refused(trained: Path) -> None:

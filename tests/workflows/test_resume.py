@@ -31,7 +31,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DivergedError, RunError
 from thirtytwo.explain import Explainer
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import ClassifierModule
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.export import export_model
@@ -75,7 +75,7 @@ def again(finished: Run, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PAGES, "write_page", lambda run, images, **_: run.report.write_text("<html>"))
-    monkeypatch.setattr(PAGES, "write_card", lambda run: run.card.write_text("card"))
+    monkeypatch.setattr(PAGES, "write_card", lambda run, record: run.card.write_text("card"))
 
 
 def environment(run: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from thirtytwo.errors import (
 )
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.training.fit import ClassifierModule
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.report import write_report
@@ -134,7 +134,7 @@ def again(finished: Run, tmp_path: Path) -> RunDir:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without report and card, which cost most of a small run."""
     monkeypatch.setattr(PAGES, "write_page", lambda run, images, **_: run.report.write_text("<html>"))
-    monkeypatch.setattr(PAGES, "write_card", lambda run: None)
+    monkeypatch.setattr(PAGES, "write_card", lambda run, record: None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ added, and a training image never becomes one.
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,7 +141,7 @@ def load_run_data(
     assert problem is not None
     raise DataError(
         f"The data of {run.path}, {about['spec']!r}, cannot be loaded from {places[0]}: {problem.message}",
-        f"Give its new location: thirtytwo evaluate {run.path} --data PATH",
+        f"Give its new location: thirtytwo evaluate {shlex.quote(str(run.path))} --data PATH",
     ) from None
 
 
@@ -257,7 +258,7 @@ class _HashIndex:
 def _locate_by_row(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
     """Restore the split of a run that recorded only rows, which is possible as long as the data has not changed."""
     if dataset.fingerprint != about["fingerprint"] or dataset.test is None:
-        again = f"thirtytwo train {about['spec']} --recipe {run.recipe}"
+        again = shlex.join(["thirtytwo", "train", str(about["spec"]), "--recipe", str(run.recipe)])
         raise RunError(
             f"{run.path} did not record the content of its images, and its data or split has changed since: its "
             "training images cannot be determined.",

@@ -60,10 +60,6 @@ class Scorer:
             result = self.net.known_score(torch.from_numpy(features).to(self.device))
         return result.double().cpu().numpy()
 
-    def score_known(self, images: npt.NDArray[np.uint8], means: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Compute OOD scores `(N,)` of images uint8 `(N, H, W, 3)`, from their features and the class means."""
-        return self.known_scores(self.outputs(images)[1], means)
-
     def tta_logits(
         self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from PIL import Image
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
-from thirtytwo.io import expand_home
+from thirtytwo.io import RUNS, expand_home
 from thirtytwo.machine import cpu_count
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "cifar100"
-RUNS = Path("runs")
 _TRAIN = "Train one with `thirtytwo train cifar10` (or any other data set or folder of images)"
 
 _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache

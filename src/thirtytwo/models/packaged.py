@@ -51,7 +51,8 @@ def packaged_weights(architecture: str) -> dict[str, Tensor]:
             f"No package with ImageNet weights of {architecture!r} is known.", f"Known: {', '.join(PACKAGED)}."
         )
     weights = torch.load(_weights_file(package), map_location="cpu", weights_only=True)
-    wanted = timm.create_model(architecture, pretrained=False).state_dict()
+    with torch.device("meta"):  # only names and shapes are needed
+        wanted = timm.create_model(architecture, pretrained=False).state_dict()
     shapes = [tuple(value.shape) for value in weights.values()], [tuple(value.shape) for value in wanted.values()]
     if shapes[0] != shapes[1]:
         raise RunError(

@@ -16,13 +16,13 @@ from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 
 
-def write_card(run: RunDir) -> Path:
-    """Write the model card from the files of a run directory; returns its path.
+def write_card(run: RunDir, record: RunRecord | None = None) -> Path:
+    """Write the model card from the files of a run directory, or from `record` of them; returns its path.
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
     """
-    write_text(run.card, card(read_run_record(run)))
+    write_text(run.card, card(record or read_run_record(run)))
     return run.card
 
 

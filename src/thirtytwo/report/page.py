@@ -33,6 +33,7 @@ def write_page(
     *,
     val: ImageSet | None = None,
     samples: Augmented | None = None,
+    record: RunRecord | None = None,
 ) -> Path:
     """Write `report.html` and `figures/` from the files of a run directory; returns the path of the report.
 
@@ -44,11 +45,12 @@ def write_page(
         split: the split that the report is about.
         val: the validation images, shown among the label issues.
         samples: training images before and after augmentation (`thirtytwo.training.batches.augment_samples`).
+        record: the files of the run as read for `split`; read by default.
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
     """
-    record = read_run_record(run, split)
+    record = record or read_run_record(run, split)
     write_figures(record)
     write_text(run.report, render(record, images, val=val, samples=samples))
     return run.report
@@ -201,8 +203,7 @@ def _notices(record: RunRecord) -> list[str]:
             if done < planned
             else "This run did not finish."
         )
-        resume = f"thirtytwo train {record.data.get('spec') or 'DATA'} --run {record.run.path} --resume"
-        notices.append(f"{ended} Resume it with: {resume}")
+        notices.append(f"{ended} Resume it with: {record.run.resume_command(record.data.get('spec'))}")
     if record.metrics is not None and record.split != "test":
         notices.append(
             f"These metrics are on {record.split}, which was used to make choices. They are not test results."

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class RunRecord:
         found = [("Started from", self.recipe.transfer.pretrained), ("Distilled from", self.recipe.train.distill.run)]
         return [(relation, named) for relation, named in found if named]
 
-    @property
+    @cached_property
     def sections(self) -> list[tuple[Evaluator, Section]]:
         """What each evaluator measured, described; evaluators without a result are left out."""
         results = Results(self.split, self.metrics or {}, self.files, self.out_of_sample, self._split_names)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.metrics import METRICS, metric_of
 from thirtytwo.evaluation.statistics import Spread, spread
@@ -118,7 +119,7 @@ def summary_text(content: Mapping[str, Any]) -> str:
     """`summary.json` as a Markdown page."""
     runs, planned = content["runs"], content["planned"]
     lines = [
-        f"# {content['data']}, recipe {content['asked'].get('recipe') or 'fast'}: {_seeds(len(runs))}",
+        f"# {content['data']}, recipe {content['asked'].get('recipe') or DEFAULT_RECIPE}: {_seeds(len(runs))}",
         "",
         f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}",
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from thirtytwo.augment.geometry import resized
-from thirtytwo.errors import RecipeError, RunError, require
-from thirtytwo.io import METADATA_KEY
+from thirtytwo.errors import ModelFileError, RecipeError, RunError
+from thirtytwo.inference.model_file import INPUT, open_session
 from thirtytwo.models.base import build_trained, read_run_weights
 from thirtytwo.rundir import RunDir
 
@@ -62,24 +61,38 @@ def read_teacher(
         RunError: the run does not exist, is not finished, or is damaged.
         RecipeError: its classes are not the student's.
     """
+    run = _open(path)
+    metadata, predict = _from_weights(run, device, arithmetic) if run.weights.is_file() else _from_onnx(run.onnx)
+    _check_classes(run, metadata, classes)
+    mean_rgb, std_rgb = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    return Teacher(int(metadata["input_size"]), mean_rgb, std_rgb, predict)
+
+
+def check_teacher(path: str, classes: tuple[str, ...]) -> None:
+    """Check the teacher of the run directory `path` without building its network; errors are as in `read_teacher`."""
+    run = _open(path)
+    metadata = read_run_weights(run)[1] if run.weights.is_file() else _from_onnx(run.onnx)[0]
+    _check_classes(run, metadata, classes)
+
+
+def _open(path: str) -> RunDir:
+    """The run directory of a teacher, which has weights or a model file."""
     run = RunDir.open(path)
-    if run.weights.is_file():
-        metadata, predict = _from_weights(run, device, arithmetic)
-    elif run.onnx.is_file():
-        metadata, predict = _from_onnx(run.onnx)
-    else:
+    if not run.weights.is_file() and not run.onnx.is_file():
         raise RunError(
             f"{KEY} is {str(run.path)!r}, which has neither weights nor a model file: its training did not finish.",
             run.resume_hint(),
         )
+    return run
+
+
+def _check_classes(run: RunDir, metadata: Mapping[str, Any], classes: tuple[str, ...]) -> None:
     if tuple(metadata["classes"]) != classes:
         raise RecipeError(
             f"{KEY} is {str(run.path)!r}, a run with {len(metadata['classes'])} classes; "
             f"expected the {len(classes)} classes of this data in the same order.",
             "Name a run trained on the same classes.",
         )
-    mean_rgb, std_rgb = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
-    return Teacher(int(metadata["input_size"]), mean_rgb, std_rgb, predict)
 
 
 def _from_weights(
@@ -98,19 +111,17 @@ def _from_weights(
 
 
 def _from_onnx(file: Path) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
-    runtime: Any = require("onnxruntime", "train")
     try:
-        session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-    except Exception as error:  # a damaged file fails in many ways
+        session, info = open_session(file)
+    except ModelFileError as error:
         raise RunError(
-            f"{file} is not a model file of thirtytwo or is damaged: {error}.",
+            f"{file} is not a model file of thirtytwo or is damaged: {error.message}",
             "Name another run, or train this one again.",
         ) from None
 
     def predict(images: Tensor) -> Tensor:
         pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        (found,) = session.run(["logits"], {"images": pixels.cpu().numpy()})
+        (found,) = session.run(["logits"], {INPUT: pixels.cpu().numpy()})
         return torch.from_numpy(found).to(images.device)
 
-    return metadata, predict
+    return info.model_dump(), predict

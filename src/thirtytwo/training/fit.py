@@ -18,8 +18,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.models import Network
-from thirtytwo.models.base import build_network as build_network
-from thirtytwo.models.base import with_resolved_options
+from thirtytwo.models.base import build_network, with_resolved_options
 from thirtytwo.models.pretrained import Initialization, start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
@@ -30,7 +29,7 @@ from thirtytwo.training.distillation import read_teacher
 from thirtytwo.training.ema import EMA
 from thirtytwo.training.hardware import Hardware, UsageMeter
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
-from thirtytwo.training.module import ClassifierModule as ClassifierModule
+from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.schedules import Plateau
 from thirtytwo.training.transfer import (
     TransferBatches,

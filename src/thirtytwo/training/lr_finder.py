@@ -107,12 +107,15 @@ def run_lr_ramp(
 
 
 def _step(loop: ClassifierModule, batch: tuple[Tensor, Tensor], optimizer: Any, hardware: Hardware) -> float:
-    """Take one training step and return the mean loss before it."""
+    """Take one training step and return the mean loss before it.
+
+    The gradients are not scaled, not even in float16: those that underflow are too small to matter for the suggestion.
+    """
     mixed, settings = hardware.precision != torch.float32, loop.recipe
     metrics: dict[str, Tensor] = {}
 
     def closure() -> Tensor:
-        with torch.autocast(hardware.device.type, torch.bfloat16, enabled=mixed):
+        with torch.autocast(hardware.device.type, hardware.precision, enabled=mixed):
             metrics.update(loop.training_step(batch, 0))
         optimizer.zero_grad()
         torch.autograd.backward(metrics["loss"])

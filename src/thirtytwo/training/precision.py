@@ -30,8 +30,6 @@ STEP_SECONDS = 0.4
 SECONDS = 4.0
 """Time after which no further round starts."""
 REPEATS = 3
-MAX_STEPS = 1 + MAX_GROWTHS + 2 + 2 * REPEATS
-"""Largest number of steps: to find the number of images, to warm up in each precision, and those that are timed."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,10 +24,10 @@ from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPai
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import Predictions, RunDir, default_path
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
-DEFAULT_OUT = Path("runs") / "comparison"
+DEFAULT_OUT = default_path("comparison")
 NO_IMAGES = (
     "The images were not available when this was written. "
     "To include them, compare again where the data is (with THIRTYTWO_DATA or --data-root)."
@@ -160,7 +161,7 @@ def _metrics(record: RunRecord) -> dict[str, Any]:
         raise RunError(
             f"{record.run.metrics} and {record.run.predictions(record.split).name} do not match: "
             f"{round(recorded):,} of {metrics['n']:,} correct, and {right:,} of {len(predictions.truth):,}.",
-            f"Evaluate the run again with: thirtytwo evaluate {record.run.path}",
+            f"Evaluate the run again with: thirtytwo evaluate {shlex.quote(str(record.run.path))}",
         )
     return metrics
 

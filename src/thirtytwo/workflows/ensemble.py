@@ -15,12 +15,11 @@ from torch import Tensor
 
 from thirtytwo.config.recipe import ModelSettings, Recipe, TrainSettings
 from thirtytwo.config.settings import Choice
-from thirtytwo.data.run_data import RunData, load_run_data, split_record, unused_of
+from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
-from thirtytwo.io import slug
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -32,7 +31,7 @@ from thirtytwo.models.ensemble import (
 )
 from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import normalize, preserve_torch_state
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
@@ -85,17 +84,17 @@ def ensemble(
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         paths = _find_members(runs, log)
-        members = [load_run(path) for path in paths]
-        check_compatible(members, soup)
         root = Path(data_root) if data_root is not None else None
-        data = _load_data(members[0], root)
+        members = [load_run(path, root) for path in paths]
+        check_compatible(members, soup)
+        data = _complete_data(members[0])
         origins = check_members([member.directory for member in members], data.dataset, data.parts)
         hardware = choose_hardware(TrainSettings(precision="float32"), device)
         log(f"{len(members)} runs on {data.dataset.name}: averaging {'weights' if soup else 'probabilities'}")
         combined = build_soup(members, data.parts, soup, hardware, log) if soup else average_probabilities(members)
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
-        directory = stack.enter_context(RunDir.create_locked(run, Path("runs") / f"{slug(plan.spec)}-{kind}"))
+        directory = stack.enter_context(RunDir.create_locked(run, default_path(plan.spec, kind)))
         write_plan(plan, directory)
         metrics = score_and_export(plan, _fitted(members, combined, hardware), directory, log, meter)
         _compare_with_members(directory, paths, root, log)
@@ -126,13 +125,13 @@ def _fitted(members: Sequence[LoadedRun], combined: Combined, hardware: Hardware
     return Fitted(combined.net.eval().to(hardware.device), combined.mean, combined.std, epochs, seconds)
 
 
-def _load_data(first: LoadedRun, root: Path | None) -> RunData:
-    """Load the data of the members as it was when they were trained.
+def _complete_data(first: LoadedRun) -> RunData:
+    """The data of the members as it was when they were trained.
 
     Raises:
         DataError: it is missing, or some of its images are.
     """
-    found = load_run_data(first.directory, root, image_size=first.info.input_size)
+    found = first.data
     if any(found.missing.values()):
         raise DataError(f"{next(found.changes())}.", "Restore the files, or train the runs again.")
     return found

@@ -8,7 +8,7 @@ from torch import nn
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import RecipeError
-from thirtytwo.training.distillation import read_teacher
+from thirtytwo.training.distillation import check_teacher
 from thirtytwo.training.losses import class_weights
 from thirtytwo.training.optimizers import build_optimizer
 
@@ -44,4 +44,4 @@ def check_training(recipe: Recipe, classes: tuple[str, ...], held_out: bool) -> 
         )
     class_weights(recipe.train.class_weights, np.ones(len(classes), dtype=np.int64), classes)
     if recipe.train.distill.run:
-        read_teacher(recipe.train.distill.run, classes, (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
+        check_teacher(recipe.train.distill.run, classes)

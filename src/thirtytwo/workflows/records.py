@@ -1,4 +1,4 @@
-"""Records of a run: environment, sessions, test evaluations, log lines, and default paths."""
+"""Records of a run: environment, sessions, test evaluations, and log lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from thirtytwo.data.run_data import PARTS
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
-from thirtytwo.io import slug
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.rundir import RunDir
@@ -186,11 +185,6 @@ def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: 
             f"{run.path} was started with another split of its data, or by a version that did not record the split.",
             "Start a new run with another --run.",
         )
-
-
-def default_path(data: str, recipe: str | Path, seed: int) -> Path:
-    """The run directory used when none is given."""
-    return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-seed{seed}"
 
 
 def flops(net: Network, size: int) -> int | None:

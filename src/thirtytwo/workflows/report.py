@@ -68,8 +68,9 @@ def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
 
 def write_pages(run: RunDir, recipe: Recipe, parts: Parts | None) -> Path:
     """Write report and model card, with images where they are available; returns the report's path."""
-    page = write_page(run, **_report_images(recipe, parts))
-    write_card(run)
+    record = read_run_record(run)
+    page = write_page(run, **_report_images(recipe, parts), record=record)
+    write_card(run, record)
     return page
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
-from thirtytwo.io import slug
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
-from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
+from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, default_path, holds_seeds
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.train import train, with_settings
@@ -198,4 +198,4 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def _default_path(request: _Request) -> Path:
-    return Path("runs") / f"{slug(request.data)}-{slug(Path(request.recipe or 'fast').stem)}-seeds"
+    return default_path(request.data, Path(request.recipe or DEFAULT_RECIPE).stem, "seeds")

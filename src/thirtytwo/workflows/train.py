@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,17 +13,18 @@ import numpy as np
 
 from thirtytwo.augment.augmenter import check_augment
 from thirtytwo.config.recipe import Precision, Recipe
-from thirtytwo.config.resolve import read_recipe_values, resolve_recipe, seed_of
+from thirtytwo.config.resolve import DEFAULT_RECIPE, read_recipe_values, resolve_recipe, seed_of
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
 from thirtytwo.data.split import Parts, divide
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError, ThirtytwoError
+from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models.base import check_options, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import InitializedNetwork, fit, initialize_network
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
@@ -43,7 +43,6 @@ from thirtytwo.workflows.prepare import check_optimizer, check_training
 from thirtytwo.workflows.provenance import check_unseen
 from thirtytwo.workflows.records import (
     check_same,
-    default_path,
     first_session_record,
     is_finished,
     log_start,
@@ -106,7 +105,7 @@ def train(
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes = with_settings(overrides, settings)
-    path = Path(run) if run is not None else default_path(data, recipe or "fast", seed_of(recipe or "fast", changes))
+    path = Path(run) if run is not None else _default_path(data, recipe or DEFAULT_RECIPE, changes)
     root = Path(data_root) if data_root is not None else None
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
@@ -120,7 +119,8 @@ def train(
             precision = existing.read_recipe().train.precision
         elif run is not None:
             RunDir.refuse_used(path)
-        plan = prepare(data, recipe or (existing.recipe if existing else "fast"), changes, device, root, precision)
+        source = recipe or (existing.recipe if existing else DEFAULT_RECIPE)
+        plan = prepare(data, source, changes, device, root, precision)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if is_finished(existing):
@@ -129,6 +129,10 @@ def train(
         directory = existing or stack.enter_context(RunDir.create_locked(run, path))
         with _log_resume_command(log, data, directory, data_root):
             return _run_plan(plan, directory, log, meter, resume=resume, show=show)
+
+
+def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> Path:
+    return default_path(data, Path(recipe).stem, f"seed{seed_of(recipe, changes)}")
 
 
 def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,11 +176,9 @@ def _log_resume_command(
     try:
         yield
     except KeyboardInterrupt:
-        words = ["thirtytwo", "train", data, "--resume", "--run", str(directory.path)]
-        words += ["--data-root", str(data_root)] if data_root is not None else []
         trained = any(directory.checkpoints.glob("last.ckpt"))
         kept = "the last completed epoch is saved" if trained else "no epoch was completed"
-        log(f"interrupted; {kept}. Resume with: {shlex.join(words)}")
+        log(f"interrupted; {kept}. Resume with: {directory.resume_command(data, data_root)}")
         raise
 
 
@@ -244,6 +246,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
 
     Raises:
         RecipeError: a setting is wrong.
+        ThirtytwoError: an evaluator of another package cannot be imported.
     """
     if recipe.model.name == ENSEMBLE:
         raise RecipeError(
@@ -253,6 +256,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     check_options(recipe.model)
     check_optimizer(recipe)
     check_augment(recipe.augment)
+    evaluators()  # imports those of other packages, which are used only after the training
     return calibration_run(recipe)
 
 
@@ -363,6 +367,6 @@ def find_lr(
     """
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
-    plan = prepare(data, recipe or "fast", changes, device, root)
+    plan = prepare(data, recipe or DEFAULT_RECIPE, changes, device, root)
     options: dict[str, Any] = {"log": progress_logger(show), "initialized": plan.initialized}
     return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, **options), plan.recipe

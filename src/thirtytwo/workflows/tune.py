@@ -14,11 +14,11 @@ import tomlkit
 
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
-from thirtytwo.config.resolve import read_recipe, read_recipe_values
+from thirtytwo.config.resolve import DEFAULT_RECIPE, read_recipe, read_recipe_values
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, did_you_mean
-from thirtytwo.io import slug, write_text
+from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.workflows.finish import Plan
 from thirtytwo.workflows.records import progress_logger
@@ -99,7 +99,7 @@ def tune(
     """
     _check_arguments(trials, metric, pruner)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    source = recipe if recipe is not None or resume else "fast"
+    source = recipe if recipe is not None or resume else DEFAULT_RECIPE
     call = _Call(
         data,
         source,
@@ -177,7 +177,7 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
         call.pruner or "median",
         space.to_dict(),
     )
-    path = stack.enter_context(RunDir.create_locked(run, _default_path(call.data, call.recipe))).path
+    path = stack.enter_context(RunDir.create_locked(run, default_path(call.data, Path(call.recipe).stem, "tuned"))).path
     write_text(path / "base.toml", tomlkit.dumps(call.values))
     write_text(path / "space.toml", space.to_toml())
     study = create_study(path, request)
@@ -356,7 +356,3 @@ def _importance(tuner: Tuner) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(tuner.study, evaluator=evaluator))
-
-
-def _default_path(data: str, recipe: str | Path) -> Path:
-    return Path("runs") / f"{slug(data)}-{slug(Path(recipe).stem)}-tuned"

@@ -23,7 +23,7 @@ from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, wilson
 from thirtytwo.images.render import for_display
-from thirtytwo.inference.classifier import RUNS
+from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import as_markdown, interval, percent
