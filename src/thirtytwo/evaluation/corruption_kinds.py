@@ -3,10 +3,10 @@
 
 After D. Hendrycks and T. Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*,
 2019 (arXiv 1903.12261). Kinds and most severities are those of CIFAR-10-C. The corruptions are computed here, for
-images of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and glass blur
-are left out; spatter and saturate are included. Motion blur, snow, spatter, elastic and saturate have severities of
-their own, so that a higher severity always means a larger distance from the original. Lengths are for images with a
-side of 32 pixels and scale with the shorter side.
+images of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and
+glass blur are left out; spatter and saturate are included. Motion blur, snow, spatter, elastic and saturate have
+severities of their own, so that a higher severity always means a larger distance from the original. Lengths are for
+images with a side of 32 pixels and scale with the shorter side.
 """
 
 from __future__ import annotations

@@ -390,7 +390,7 @@ def _unknown_sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]
     if test:
         alarms = test["called_unknown"]
         found.append(
-            f"False alarm rate: {percent(alarms['value'])} of {test['n']:,} {split} images, all of the model's classes, "
-            f"are marked unknown (95\u00a0% interval {interval(alarms['ci95'])})."
+            f"False alarm rate: {percent(alarms['value'])} of {test['n']:,} {split} images, all of the model's "
+            f"classes, are marked unknown (95\u00a0% interval {interval(alarms['ci95'])})."
         )
     return tuple(found)
