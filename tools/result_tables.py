@@ -183,8 +183,10 @@ def explanations() -> str:
     found = _read(RESULTS / "explain.json")
     hardware = found["hardware"]
     lines = [
-        "| data | heatmap | deletion | insertion | random | insertion − deletion (95 %) | rank correlation | "
-        + "same maximum |",
+        (
+            "| data | heatmap | deletion | insertion | random | insertion − deletion (95 %) | rank correlation | "
+            "same maximum |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in found["runs"]:

@@ -1,6 +1,5 @@
 """The kinds of common corruption: functions on float pixels, with their settings at five severities.
 
-
 After D. Hendrycks and T. Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*,
 2019 (arXiv 1903.12261). Kinds and most severities are those of CIFAR-10-C. The corruptions are computed here, for
 images of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and
