@@ -15,7 +15,6 @@ from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import percent
 
 
 def section_of(record, key):
@@ -56,8 +55,8 @@ def test_calibration_before_and_after(make_run):
     record = read_run_record(run)
     page, text = render(record, None), card(record)
     for stage in ("before", "temperature_only", "after"):
-        assert percent(calibration[stage]["ece"]["value"]) in page
-        assert percent(calibration[stage]["ece"]["value"]) in text
+        assert f"{calibration[stage]['ece']['value']:.4f}" in page
+        assert f"{calibration[stage]['ece']['value']:.4f}" in text
     assert "Before calibration" in page
     assert "0.0200" in page
     found, expected = stored_reliability(calibration), reliability(before)
