@@ -69,7 +69,10 @@ def parses(arguments: list[str]) -> None:
     leaves = [command]
     for leaf in leaves:
         leaves.extend(getattr(leaf, "commands", {}).values())
-        leaf.callback = None
+        if hasattr(leaf, "commands"):
+            leaf.callback = None
+        else:
+            leaf.invoke = lambda context: None  # some commands set their callback when they read their options
     command.main(arguments, prog_name="thirtytwo", standalone_mode=False)
 
 
