@@ -2,7 +2,7 @@
 
     python benchmarks/bundled.py [--photos DIR]
 
-DIR (`photos` under THIRTYTWO_DATA by default) holds a folder for each data set, `cifar10` and `cifar100`, with one folder
+DIR (`photos` under THIRTYTWO_DATA by default) holds a folder for each data set, `cifar10` and `cifar100`, with a folder
 of photographs for each of some of its classes, and `none-of-cifar10` with photographs of other things. Files are
 classified as `thirtytwo predict` does. No model was trained or calibrated on them. Written to
 `benchmarks/results/bundled.json`.

@@ -56,7 +56,7 @@ pip install thirtytwo
 thirtytwo predict photo.jpg --model {name}
 ```
 
-It names everyday things on photographs, and its features are the base of few-shot learning.
+Use it for photographs of common objects, and as the base model for adding classes.
 
 ## Metrics
 

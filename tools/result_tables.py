@@ -21,6 +21,8 @@ RECOGNIZES = {
 }
 """What the bundled models recognize."""
 ALIKE = 0.02
+COLORS = {"colour": "color"}
+"""Displayed names of augmentations in older results."""
 
 
 def bundled() -> str:
@@ -81,12 +83,18 @@ def accuracies() -> str:
         *(_accuracy_row(name, result) for name, result in results.items()),
     ]
     runs = [run for result in results.values() for run in result["runs"]]
-    held, trained, scored = (_same(runs, key) for key in ("held_out", "trained_on", "n_test"))
+    splits = sorted({(run["trained_on"], run["held_out"]) for run in runs})
+    trained = ", or ".join(
+        f"{count:,} {'with' if place else 'images with'} {held:,}{'' if place else ' held out for validation'}"
+        for place, (count, held) in enumerate(splits)
+    )
+    scored = _same(runs, "n_test")
     memory = max(run["peak_memory_mb"] for run in runs) / 1000
     text = f"""
-In brackets: 95 % interval for one run, standard deviation for several. Trained on {trained} images with {held} held out
-for validation, evaluated once on {scored}. Minutes are from start to report, or of training alone where the row
-says so. Peak memory: {memory:.1f} GB."""
+In brackets: 95 % interval for one run, standard deviation for several. Trained on
+{trained};
+evaluated once on {scored}. Minutes are from start to report, except where only training was timed.
+Peak memory: {memory:.1f} GB."""
     return "\n".join([*lines, text]) + "\n"
 
 
@@ -120,7 +128,8 @@ def installs() -> str:
 Neither includes PyTorch. Time from the start of the command, including Python's, to the first result:
 {seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg`,
 {seconds["serve"]} for the first request of `thirtytwo serve`,
-{seconds["app"]} for `thirtytwo app` ({result["image"]}, Linux, {_where(result)})."""
+{seconds["app"]} until the server of `thirtytwo app` accepts connections
+({result["image"]}, Linux, {_where(result)})."""
     return "\n".join([*lines, text]) + "\n"
 
 
@@ -148,8 +157,10 @@ Model: {result["model"]["architecture"]} for CIFAR-10; {_place(result)}.
 def app_figures() -> str:
     """Start time and memory of the app."""
     result = _read(RESULTS / "app.json")
+    server = _read(RESULTS / "install.json")["answers"]["app"]["median"]
     return f"""\
-The page is ready {result["median_page_ready"]:.1f} s after the start of the command. Peak memory is
+The server accepts connections {server:.2f} s after the start of the command, and the page is ready after
+{result["median_page_ready"]:.1f} s. Peak memory is
 {result["memory_mb_after_use"]} MB, with every page opened and {result["images"]} images classified with heatmaps
 ({_where(result)}).
 """
@@ -160,7 +171,7 @@ def augmentation_costs() -> str:
     result = _read(RESULTS / "augment.json")
     rates, ratios = result["pictures_per_second"], result["step_ratio"]
     lines = ["| augmentation | images per second | time of a ResNet-18 training step |", "| --- | --- | --- |"]
-    lines += [f"| {kind} | {rate:,.0f} | × {ratios[kind]:.2f} |" for kind, rate in rates.items()]
+    lines += [f"| {COLORS.get(kind, kind)} | {rate:,.0f} | × {ratios[kind]:.2f} |" for kind, rate in rates.items()]
     text = f"""
 Batches of {result["batch_size"]} images of 32×32 pixels, medians of {result["repeats"]} batches and
 {result["n"]} steps. The first row is the cost of building a batch without augmentation ({_where(result)})."""
@@ -172,7 +183,10 @@ def explanations() -> str:
     found = _read(RESULTS / "explain.json")
     hardware = found["hardware"]
     lines = [
-        "| data | heatmap | deletion | insertion | random | better by (95 %) | rank correlation | same maximum |",
+        (
+            "| data | heatmap | deletion | insertion | random | insertion − deletion (95 %) | rank correlation | "
+            "same maximum |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in found["runs"]:
@@ -228,12 +242,17 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     hardware = run["hardware"]
     place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
+    minutes = (
+        f"{summary['minutes_wall']:.0f}"
+        if summary["minutes_wall"]
+        else f"{summary['minutes_train']:.0f} (training only)"
+    )
     cells = [
         data,
         f"`{recipe}`",
         f"**{percent(summary['accuracy']['mean'])}** ({spread})",
         percent(summary["accuracy_tta"]["mean"]),
-        f"{summary['minutes_wall']:.0f}" if summary["minutes_wall"] else f"{summary['minutes_train']:.0f} of training",
+        minutes,
         ", ".join(str(one["seed"]) for one in result["runs"]),
         f"{place}, {precision}, {run['date']}",
     ]

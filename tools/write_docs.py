@@ -39,7 +39,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)",
 def recipe_keys() -> str:
     """One table of keys for each TOML table of a recipe."""
     schema = Recipe.model_json_schema()
-    pages = ["### At the top\n\n" + _keys(schema, schema)]
+    pages = ["### Top-level keys\n\n" + _keys(schema, schema)]
     pages += _tables(schema, schema)
     return "\n\n".join(pages) + "\n"
 

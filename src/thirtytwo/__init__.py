@@ -17,8 +17,9 @@ Public functions:
     load            open a model for prediction                    -> Classifier
 
 Every error that the user can fix is a `ThirtytwoError`. The modules for extensions (docs/extending.md) are public as
-well: `registry`, `augment`, `config.settings`, `data.types`, `data.build`, `models` and `models.base`. All others are
-internal and may change without notice. Importing this package is fast: each public name is imported on first use.
+well: `registry`, `augment`, `config.settings`, `data.types`, `data.build`, `models`, `models.base`,
+`evaluation.evaluators`, `evaluation.sections`, `explain.methods` and `export.quantize`. All others are internal and may
+change without notice. Importing this package is fast: each public name is imported on first use.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Factories by name; other packages add entries through the entry-point group `thirtytwo.<kind>s`."""
+    """Factories by name; other packages add entries through the entry-point group `thirtytwo.<kind>s`, or `group`."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, group: str | None = None) -> None:
         self.kind = kind
+        self.group = group or f"thirtytwo.{kind.replace(' ', '_')}s"
         self._entries: dict[str, T] = {}
         self._plugins: dict[str, EntryPoint] | None = None
 
@@ -54,8 +55,7 @@ class Registry(Generic[T]):
     def _entry_points(self) -> dict[str, EntryPoint]:
         """Entry points of other packages by name; a package is imported only when its entry is used."""
         if self._plugins is None:
-            group = f"thirtytwo.{self.kind.replace(' ', '_')}s"
-            self._plugins = {point.name: point for point in entry_points(group=group)}
+            self._plugins = {point.name: point for point in entry_points(group=self.group)}
         return self._plugins
 
     def _load(self, name: str) -> T:

@@ -106,6 +106,11 @@ def first_line(error: BaseException, most: int = 200) -> str:
     return lines[0].strip().rstrip(".")[:most] if lines else type(error).__name__
 
 
+def capitalized(phrase: str) -> str:
+    """A phrase with a capital first letter; other letters are kept, unlike by `str.capitalize`."""
+    return phrase[:1].upper() + phrase[1:]
+
+
 def shorten(text: str, most: int) -> str:
     """Shorten a text in the middle to at most `most` characters: `a_very_long_name` as `a_ve…ame`."""
     if len(text) <= most:

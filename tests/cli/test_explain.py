@@ -65,10 +65,12 @@ def test_overlays_sheet_scores_and_table(explain: Explain, image_folder: Path, t
             "deletion",
             "insertion",
             "random",
-            "over",
+            "insertion",
+            "−",
+            "deletion",
             "random",
             "maps",
-            "beaten",
+            "outscored",
         )
     ]
     assert "grey (unknown)" not in out

@@ -489,8 +489,8 @@ def test_our_own_outputs_are_no_classes(
     data = json.loads((second.path / "environment.json").read_text())["data"]
     assert data["classes"] == ["a", "b"]
     assert data["train"] + data["val"] + data["test"] == 20
-    assert any(entry.startswith("runs") for entry in data["skipped"])
-    assert any(entry.startswith("explained") for entry in data["skipped"])
+    assert any("skipped runs" in entry for entry in data["skipped"])
+    assert any("skipped explained" in entry for entry in data["skipped"])
 
 
 def test_copies_of_test_images_are_not_trained_on(quick: Changes, tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_copies_of_test_images_are_not_trained_on(quick: Changes, tmp_path: Path
     assert split["n_test"] == 8
     assert "train/a/copy.png" not in split["train"]["files"] + split["val"]["files"]
     skipped = json.loads((run.path / "environment.json").read_text())["data"]["skipped"]
-    assert "1 training images: equal to test images" in skipped
+    assert any("1 training images" in note for note in skipped)
 
 
 def test_a_run_that_recorded_rows_only_is_evaluated_while_nothing_changes(quick: Changes, tmp_path: Path) -> None:
@@ -516,7 +516,7 @@ def test_a_run_that_recorded_rows_only_is_evaluated_while_nothing_changes(quick:
     for split, given in before.items():
         evaluate(run.path, split=split, device="cpu", show=False)
         assert run.read_predictions(split).files == given.files
-    with pytest.raises(RecipeError, match="validation images were trained on"):
+    with pytest.raises(RecipeError, match="8 of 9 validation images"):
         quick(tmp_path / "parts", "next", {"data.split_seed": 3, "data.val_fraction": 0.4}, pretrained=str(run.path))
     noise(tmp_path / "parts" / "train" / "a" / "added.png", 500)
     with pytest.raises(RunError):

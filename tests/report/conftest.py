@@ -93,7 +93,7 @@ def make_run(tmp_path):
                     "train": 900,
                     "val": 100,
                     "test": count,
-                    "skipped": ["Thumbs.db: not an image"],
+                    "skipped": ["skipped Thumbs.db: not an image"],
                 },
                 "peak_memory_mb": 800,
                 "interrupted": False,

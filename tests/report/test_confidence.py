@@ -15,7 +15,6 @@ from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import percent
 
 
 def section_of(record, key):
@@ -56,8 +55,8 @@ def test_calibration_before_and_after(make_run):
     record = read_run_record(run)
     page, text = render(record, None), card(record)
     for stage in ("before", "temperature_only", "after"):
-        assert percent(calibration[stage]["ece"]["value"]) in page
-        assert percent(calibration[stage]["ece"]["value"]) in text
+        assert f"{calibration[stage]['ece']['value']:.4f}" in page
+        assert f"{calibration[stage]['ece']['value']:.4f}" in text
     assert "Before calibration" in page
     assert "0.0200" in page
     found, expected = stored_reliability(calibration), reliability(before)
@@ -159,7 +158,7 @@ def test_label_issues_of_test_and_validation_are_shown(mislabeled):
     record = read_run_record(run)
     section = section_of(record, "label_issues")
     (table,) = section.tables
-    assert {row[1].text for row in table.rows} == {"test", "held-out train"}
+    assert {row[1].text for row in table.rows} == {"test", "validation"}
     assert {row[0].text for row in table.rows} == {f"row {row}" for row in (7, 47, 87, 1007, 1047, 1087)}
     assert {(image.split, image.position) for image in section.images} == {
         (split, position) for split in ("test", "val") for position in (7, 47, 87)
@@ -170,8 +169,8 @@ def test_label_issues_of_test_and_validation_are_shown(mislabeled):
         ("b", "a"),
     }
     page = render(record, test, val=val)
-    assert "3 of 120 test labels and 3 of 120 held-out train labels" in " ".join(page.split())
-    assert "3 of 120 test labels and 3 of 120 held-out train labels" in card(record)
+    assert "3 of 120 test labels and 3 of 120 validation labels" in " ".join(page.split())
+    assert "3 of 120 test labels and 3 of 120 validation labels" in card(record)
     assert page.count('alt="labeled ') == 6
 
 
@@ -210,7 +209,9 @@ def test_augmented_images_are_shown_with_their_targets(make_run):
     rows = augmented_rows(samples, given.classes)
     assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
     assert {image["mixed"] for image in rows[0]["augmented"]} == {""}
-    assert {image["mixed"] for image in rows[1]["augmented"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
+    assert {image["mixed"] for image in rows[1]["augmented"]} == {
+        f"70\u00a0% {given.classes[2]}, 30\u00a0% {given.classes[0]}"
+    }
     page = render(read_run_record(run), None, samples=samples)
     assert 'href="#augmented"' in page
     assert page.count(', augmented"') == 6

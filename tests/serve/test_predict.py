@@ -201,7 +201,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n'
         (PART[:20], MULTIPART, 400, "malformed"),
         (b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n\r\n--x--\r\n", MULTIPART, 400, "malformed"),
         (b"--x\r\nA: " + b"b" * 100_000 + b"\r\n\r\n\r\n--x--\r\n", MULTIPART, 400, "malformed"),
-        (b"--x--\r\n", MULTIPART, 422, "no-picture"),
+        (b"--x--\r\n", MULTIPART, 422, "no-image"),
         (b"", JSON, 400, "malformed"),
         (b"{", JSON, 400, "malformed"),
         (b"\xff\xfe", JSON, 400, "malformed"),

@@ -49,7 +49,9 @@ def test_sheet(lines: int, high: int) -> None:
     """Cells of 96 pixels, 4 between them, and 14 per line of text."""
     originals = np.full((2, 32, 32, 3), 10, dtype=np.uint8)
     augmented = np.full((2, 5, 32, 32, 3), 200, dtype=np.uint8)
-    captions = [[["60% cat", "a class of a very long name indeed"][:lines] for _ in range(5)]] * 2 if lines else None
+    captions = (
+        [[["60\u00a0% cat", "a class of a very long name indeed"][:lines] for _ in range(5)]] * 2 if lines else None
+    )
     sheet = np.asarray(augmented_sheet(originals, augmented, ["cat", "dog"], captions))
     assert sheet.shape[0] == 2 * high + 4
     assert int((sheet == 10).all(axis=2).sum()) >= 2 * 96**2

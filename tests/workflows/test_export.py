@@ -83,7 +83,7 @@ def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: p
     monkeypatch.setitem(EXPORTS._entries, "onnx-broken", ExportFormat("-broken.onnx", "one output negated", negate))
     with pytest.raises(ExportError) as caught:
         export_model(run.path, "onnx-broken")
-    assert f"{output} by 200.0%" in caught.value.message
+    assert f"{output} by 200.0\u00a0%" in caught.value.message
     assert not (run.path / "model-broken.onnx").exists()
     assert not run.exports.exists()
 

@@ -11,7 +11,7 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, OutputError, did_you_mean, require
-from thirtytwo.text import size
+from thirtytwo.text import percent, size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
@@ -68,7 +68,11 @@ def _captions(samples: Samples, classes: tuple[str, ...]) -> list[list[list[str]
         return None
     return [
         [
-            [f"{target[index]:.0%} {classes[index]}" for index in (-target).argsort()[:MAX_LABELS] if target[index] > 0]
+            [
+                f"{percent(target[index], 0)} {classes[index]}"
+                for index in (-target).argsort()[:MAX_LABELS]
+                if target[index] > 0
+            ]
             for target in row
         ]
         for row in samples.targets

@@ -21,7 +21,7 @@ def evaluate(
     data_root: DataRoot = None,
     **options: Any,
 ) -> None:
-    """Evaluate a trained run again, or on other data."""
+    """Evaluate a finished run again, or on other data, and write its report again."""
     import thirtytwo
     from thirtytwo.cli.models import show_metrics
 

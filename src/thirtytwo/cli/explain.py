@@ -178,14 +178,14 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     if not found.known:
         lines[0] += ", unknown"
     if found.score is not None:
-        lines.insert(1, f"{found.method}: faithfulness {found.score.gain:+.2f} over random")
+        lines.insert(1, f"{found.method}: insertion − deletion {found.score.gain:+.2f}")
     return Entry(image, overlay(image, heat), tuple(lines))
 
 
 def _table(results: Iterable[Explanation | UnreadableImage], score: bool) -> tuple[list[str], list[tuple[str, ...]]]:
     from thirtytwo.inference.classifier import UnreadableImage
 
-    scores = ["deletion", "insertion", "random", "over random", "maps beaten"] if score else []
+    scores = ["deletion", "insertion", "random", "insertion − deletion", "random maps outscored"] if score else []
     rows: list[tuple[str, ...]] = []
     for result in results:
         if isinstance(result, UnreadableImage):
@@ -197,7 +197,7 @@ def _table(results: Iterable[Explanation | UnreadableImage], score: bool) -> tup
         if result.score is not None:
             found = result.score
             cells += [f"{value:.3f}" for value in (found.deletion, found.insertion, found.random)]
-            cells += [f"{found.gain:+.3f}", f"{found.beaten:.0%}"]
+            cells += [f"{found.gain:+.3f}", percent(found.beaten, 0)]
         rows.append(tuple(cells))
     return ["file", "class", "confidence", "method", *scores], rows
 

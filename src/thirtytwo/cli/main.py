@@ -31,7 +31,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 app = typer.Typer(
     name="thirtytwo",
-    help="Train, evaluate and run image classifiers.",
+    help="Train, evaluate, explain and serve image classifiers.",
     epilog="Start with: thirtytwo demo",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -70,7 +70,7 @@ def predict(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
 ) -> None:
-    """Classify images; does not need PyTorch."""
+    """Classify images, without PyTorch."""
     from thirtytwo.cli.predict import predict
 
     predict(images, model, top, format, out, force)
@@ -142,7 +142,7 @@ def ensemble(
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Combine trained runs into one model; prints the run directory last."""
+    """Combine trained runs into one model. The last output line is the run directory."""
     import thirtytwo
     from thirtytwo.cli.models import show_members, show_metrics
 
@@ -155,7 +155,9 @@ def ensemble(
 @app.command()
 def report(
     run: RunPath,
-    images: Annotated[bool, typer.Option(" /--no-images", help="Omit images, for example to share the page.")] = True,
+    images: Annotated[
+        bool, typer.Option(" /--no-images", help="Omit images, for example to share the page.", show_default=False)
+    ] = True,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write only the page, to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
@@ -179,7 +181,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Export a trained model to another format and compare the outputs; prints the file's path last."""
+    """Export a trained model to another format and compare the outputs. The last output line is the file's path."""
     import thirtytwo
     from thirtytwo.cli.models import show_export
 
@@ -240,7 +242,7 @@ def data_show(
 
 @data_app.command("doctor")
 def data_doctor(data: Data, data_root: DataRoot = None) -> None:
-    """Check a data set before training; exit code 2 if it has errors."""
+    """Check a data set before training. The exit code is 2 if it has errors."""
     from thirtytwo.cli.models import show_diagnosis
 
     show_diagnosis(data, data_root)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import DataError, OutputError, ThirtytwoError
-from thirtytwo.text import percent, quantity
+from thirtytwo.text import capitalized, percent, quantity
 from thirtytwo.text import size as size_text
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def show_export(made: Exported) -> None:
         f"\nSame predicted class for {percent(agreement.same)} of these images; probabilities differ by at most "
         f"{agreement.largest:.2g}."
     )
-    differences = ", ".join(f"{name} {value:.2%}" for name, value in agreement.outputs.items())
-    show(f"Relative RMS differences of the outputs: {differences} (allowed: {agreement.allowed:.0%}).")
+    differences = ", ".join(f"{name} {percent(value)}" for name, value in agreement.outputs.items())
+    show(f"Relative RMS differences of the outputs: {differences} (allowed: {percent(agreement.allowed, 0)}).")
 
 
 def show_models(size: int = 32) -> None:
@@ -168,7 +168,7 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     ]
     show_table(["class", *(["superclass"] if superclasses else []), *parts], rows)
     for skipped in data.skipped:
-        log(f"Skipped: {skipped}")
+        log(capitalized(skipped))
     if sheet is not None:
         write_sheet(data.train, sheet)
         log(f"Sample images of every class: {sheet}")

@@ -22,7 +22,7 @@ Data = Annotated[
         help="cifar10, cifar100, digits, hf:owner/name, or a folder of images or parquet files.",
     ),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, printed last by train.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory: the last output line of thirtytwo train.")]
 NewRun = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Run directory to write.", show_default="a new one under ./runs")
 ]
@@ -30,7 +30,7 @@ Split = Literal["test", "val"]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Device to compute on.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder to look for known data sets in first.", show_default="THIRTYTWO_DATA"),
+    typer.Option(help="Folder in which known data sets are looked up first.", show_default="THIRTYTWO_DATA"),
 ]
 Model = Annotated[
     str | None,

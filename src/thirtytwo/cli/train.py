@@ -60,7 +60,10 @@ def train(
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Train, evaluate once on the test split, write the report and model.onnx; prints the run directory last."""
+    """Train a classifier, evaluate it once on test, and write a report and model.onnx.
+
+    The last output line is the run directory.
+    """
     import thirtytwo
     from thirtytwo.cli.compare import parse_seeds, train_seeds
     from thirtytwo.cli.models import show_metrics
@@ -167,7 +170,10 @@ def tune(
     device: Device = "auto",
     data_root: DataRoot = None,
 ) -> None:
-    """Search for better settings of a recipe on validation, never on test; prints the best recipe file last."""
+    """Search for better settings of a recipe on validation, never on test.
+
+    The last output line is the file of the best recipe.
+    """
     for module in ("torch", "lightning", "optuna"):
         require(module, "train")
     from thirtytwo.config.resolve import parse_overrides

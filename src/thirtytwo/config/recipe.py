@@ -168,7 +168,7 @@ class OptimizerSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the optimizer, such as `betas`, `eps` or `momentum`; timm's optimizers only."""
     renormalise: bool = True
-    """Rescale each layer's filters to their initial norm after every step; `muon` only."""
+    """Rescale each layer's filters to the norm √(output channels) in every step; `muon` only."""
     sam: float = Field(0.0, ge=0)
     """Radius ρ of sharpness-aware minimization (SAM), which needs two passes per step; 0: off (arXiv 2010.01412)."""
 

@@ -84,7 +84,7 @@ class UndecodedDataSet:
         parts: the splits by name.
         content: returns a key of the encoded content for the cache, or None where it has none.
         superclasses: superclass of each class, where the data has them.
-        skipped: what was left out, and why.
+        skipped: notes for the log: what was skipped and why, and what else is special, each as a phrase.
         all_in_all: whether a split that lacks a class is an error instead of a note in `skipped`.
     """
 
@@ -237,7 +237,7 @@ def _with_training_images(undecoded: UndecodedDataSet) -> UndecodedDataSet:
         raise DataError(
             f"{undecoded.where} has no training images; found {', '.join(filled.parts)}.", "Add a train split."
         )
-    empty = tuple(f"{name}: no images" for name in undecoded.parts if name not in filled.parts)
+    empty = tuple(f"skipped split {name!r}: no images" for name in undecoded.parts if name not in filled.parts)
     return replace(filled, skipped=(*filled.skipped, *empty))
 
 
@@ -263,7 +263,7 @@ def _check_missing_classes(
 def _renumbered(undecoded: UndecodedDataSet, present: Positions) -> UndecodedDataSet:
     """The data set with only the classes `present`, and the labels as indices into these."""
     absent = np.setdiff1d(np.arange(len(undecoded.classes)), present)
-    remark = f"left out classes without images in any split: {listing(undecoded.classes[i] for i in absent)}"
+    remark = f"skipped classes without images in any split: {listing(undecoded.classes[i] for i in absent)}"
     index = np.zeros(len(undecoded.classes), dtype=np.int64)
     index[present] = np.arange(len(present))
     return replace(

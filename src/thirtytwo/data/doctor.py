@@ -15,7 +15,7 @@ from thirtytwo.data.load import load_dataset, parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
-from thirtytwo.text import listing
+from thirtytwo.text import capitalized, listing
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
@@ -81,7 +81,7 @@ def examine(dataset: DataSet) -> list[Finding]:
         *_sizes(dataset),
         *_duplicates(dataset),
         *_uniform_images(dataset),
-        *(Finding("note", f"Skipped: {left}.") for left in dataset.skipped),
+        *(Finding("note", f"{capitalized(left)}.") for left in dataset.skipped),
     ]
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
 

@@ -211,7 +211,7 @@ def long_tailed(data: DataSet, ratio: float, seed: int, *, only_named: bool = Fa
     kept = data.train.take(chosen)
     splits = {"train": kept, "val": data.val, "test": data.test}
     remark = (
-        f"{len(data.train) - len(kept):,} of {len(data.train):,} training images left out for {IMBALANCE} {ratio:g}: "
+        f"skipped {len(data.train) - len(kept):,} of {len(data.train):,} training images for {IMBALANCE} {ratio:g}: "
         f"the most frequent class keeps {kept.counts.max():,}, the rarest {kept.counts.min():,} (seed {seed})"
     )
     return replace(

@@ -63,7 +63,7 @@ def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapp
         parts: the images of the run.
         recipe: recipe by which they were divided.
         unused: hashes of the images of the data set that are in no split.
-        seen_before: training images of the runs that this one starts from or is distilled from (`workflows.leakage`).
+        seen_before: training images of the runs that this one builds on (`workflows.provenance`).
     """
     record: dict[str, Any] = {
         "seed": recipe.data.split_seed,

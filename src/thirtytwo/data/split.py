@@ -209,7 +209,7 @@ def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
 class Parts:
     """Training, validation and test images of one run; no image, by its content, is in two of them.
 
-    `notes` describe images that were left out for that reason.
+    `notes` describe images that were left out for that reason, and settings without effect.
     """
 
     train: ImageSet
@@ -236,7 +236,8 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
         train, val = hold_out(train, settings.val_fraction, settings.split_seed)
         if settings.limit_train > len(train) and settings.train_on == "train":
             notes.append(
-                f"nothing by data.limit_train = {settings.limit_train:,}: there are {len(train):,} to train on"
+                f"data.limit_train = {settings.limit_train} has no effect: "
+                f"there are only {len(train):,} training images"
             )
         elif settings.limit_train and settings.train_on == "train":
             share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
@@ -285,5 +286,5 @@ def _without_shared(images: ImageSet, held: ImageSet, name: str, notes: list[str
         )
     many = int(same.sum())
     why = f"equal to {name} images" + (", or in one of their groups" if images.groups is not None else "")
-    notes.append(f"{many:,} {what} images: {why}")
+    notes.append(f"skipped {many:,} {what} images: {why}")
     return left

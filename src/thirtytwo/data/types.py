@@ -103,7 +103,7 @@ class DataSet:
         test: test split; None where there is none.
         fingerprint: hash of the content: equal for equal pixels, labels and class names, whatever their source.
         superclasses: superclass of each class, where the data has them.
-        skipped: what was left out while loading, and why.
+        skipped: notes for the log: what was skipped while loading and why, and what else is special, each as a phrase.
         sizes: number of images by original (width, height).
         thinned: hashes of training images left out by an imbalance.
     """

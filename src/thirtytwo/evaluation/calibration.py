@@ -272,8 +272,8 @@ class CalibrationEvaluator(Evaluator):
             charts.append(Chart("After calibration" if charts else "", reliability(predictions)))
         return Section(
             sentences=(
-                "Of predictions with 80% confidence, 80% should be correct.",
-                "Calibrated probabilities lie on the dotted line; bars are 95% intervals.",
+                "Of predictions with 80\u00a0% confidence, 80\u00a0% should be correct.",
+                "Calibrated probabilities lie on the dotted line; bars are 95\u00a0% intervals.",
                 *_calibration_sentences(record, split, stages),
             ),
             charts=tuple(charts),
@@ -294,8 +294,9 @@ def _calibration_table(record: Mapping[str, Any]) -> Table | None:
         if not record.get(key) or (key == "temperature_only" and not record.get("curvature")):
             continue
         ece, nll = record[key]["ece"], record[key]["nll"]
-        ends = interval(nll["ci95"], as_percent=False, digits=4)
-        cells = Cell(percent(ece["value"]), interval(ece["ci95"])), Cell(f"{nll['value']:.4f}", ends)
+        cells = (
+            Cell(f"{found['value']:.4f}", interval(found["ci95"], as_percent=False, digits=4)) for found in (ece, nll)
+        )
         rows.append((Cell(name), *cells))
     return Table(("Probabilities", "ECE", "NLL, nats"), tuple(rows))
 
@@ -303,7 +304,7 @@ def _calibration_table(record: Mapping[str, Any]) -> Table | None:
 def _calibration_sentences(record: Mapping[str, Any], split: str, stages: Table | None) -> list[str]:
     if stages is None:
         ece = record.get("ece")
-        return [] if ece is None else [f"The expected calibration error (ECE, 15 bins) is {percent(ece)}."]
+        return [] if ece is None else [f"The expected calibration error (ECE, 15 bins) is {ece:.4f}."]
     before, after = (stages.rows[place][1].text for place in (0, -1))
     curvature, fitted = float(record.get("curvature") or 0.0), int(record.get("fitted_on") or 0)
     spread = (
@@ -338,5 +339,5 @@ def _coverage_table(predictions: Predictions | None) -> Table | None:
         count = int(kept.sum())
         ends = interval(wilson(int(right[kept].sum()), count)) if count else ""
         accuracy = percent(float(right[kept].mean())) if count else "–"
-        rows.append((Cell(f"≥ {100 * least:.0f}%"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
+        rows.append((Cell(f"≥ {percent(least, 0)}"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
     return Table(("Confidence", "Coverage", "Accuracy"), tuple(rows), title="Accuracy against coverage")

@@ -188,7 +188,7 @@ def _sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
         f"with probability {asked}."
     )
     guarantee = (
-        "The requested coverage is guaranteed only for validation images that were used for nothing else; these were "
+        "The requested coverage is guaranteed only if the validation images are used for nothing else. Here they were "
         f"also used to choose {chosen}."
     )
     return (

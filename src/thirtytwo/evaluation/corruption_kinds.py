@@ -1,12 +1,11 @@
-"""The kinds of common corruption: functions on float pixels, with their settings at five strengths.
-
+"""The kinds of common corruption: functions on float pixels, with their settings at five severities.
 
 After D. Hendrycks and T. Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*,
-2019 (arXiv 1903.12261). Kinds and most strengths are those of CIFAR-10-C. The corruptions are computed here, for images
-of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and glass blur
-are left out; spatter and saturate are included. Motion blur, snow, spatter, elastic and saturate have strengths of
-their own, so that a higher strength always means a larger distance from the original. Lengths are for images with a
-side of 32 pixels and scale with the shorter side.
+2019 (arXiv 1903.12261). Kinds and most severities are those of CIFAR-10-C. The corruptions are computed here, for
+images of any data set and size, so results are close to those on the files of CIFAR-10-C but not equal. Frost and
+glass blur are left out; spatter and saturate are included. Motion blur, snow, spatter, elastic and saturate have
+severities of their own, so that a higher severity always means a larger distance from the original. Lengths are for
+images with a side of 32 pixels and scale with the shorter side.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Apply = Callable[[Floats, Any, np.random.Generator, float], Floats]
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of corruption: its family, its function, and its setting at each strength."""
+    """A kind of corruption: its family, its function, and its setting at each severity."""
 
     family: str
     apply: Apply
@@ -47,7 +46,7 @@ CORRUPTIONS: Registry[Corruption] = Registry("corruption")
 
 
 def _corruption(name: str, family: str, settings: tuple[Any, ...]) -> Callable[[Apply], Apply]:
-    """Decorator that registers a corruption with its setting at each strength."""
+    """Decorator that registers a corruption with its setting at each severity."""
 
     def add(apply: Apply) -> Apply:
         CORRUPTIONS.register(name)(Corruption(family, apply, settings))

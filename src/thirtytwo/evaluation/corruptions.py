@@ -1,4 +1,4 @@
-"""Accuracy under common corruptions at five strengths (see `corruption_kinds`)."""
+"""Accuracy under common corruptions at five severities (see `corruption_kinds`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from thirtytwo.text import interval, percent
 
 STRENGTHS = (1, 2, 3, 4, 5)
 MAX_IMAGES = 2000
-"""Default number of images to corrupt; each is evaluated under every corruption at every strength."""
+"""Default number of images to corrupt; each is evaluated under every corruption at every severity."""
 _SIDE = 32.0
 _CHUNK = 128  # images processed at once; results depend on it, since each chunk has its own random generator
 
@@ -49,11 +49,11 @@ def corrupt(images: Pixels, name: str, strength: int, seed: int = 0) -> Pixels:
 
     Raises:
         UnknownNameError: there is no corruption with this name.
-        DataError: the strength is not 1 to 5, or the images have another shape or type.
+        DataError: the severity is not 1 to 5, or the images have another shape or type.
     """
     kind = CORRUPTIONS.get(name)
     if strength not in STRENGTHS:
-        raise DataError(f"The strength of a corruption must be 1 to 5; found {strength}.")
+        raise DataError(f"The severity of a corruption must be 1 to 5; found {strength}.")
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise DataError(f"Images must be uint8 (N, H, W, 3); found {images.dtype} {images.shape}.")
     scale = min(images.shape[1:3]) / _SIDE
@@ -74,7 +74,7 @@ def measure_corruptions(
     names: Sequence[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model under every corruption at every strength: the content of `corruptions.json`.
+    """Evaluate a model under every corruption at every severity: the content of `corruptions.json`.
 
     Each accuracy has Wilson's 95 % interval. The interval of the mean is ± 1.96 standard errors, with an image's
     accuracy over all conditions as one observation.
@@ -117,7 +117,7 @@ def measure_corruptions(
 
 
 def _kind_record(name: str, correct: list[npt.NDArray[np.bool_]]) -> dict[str, Any]:
-    """Accuracy under one corruption; `correct` `(N,)` for each strength."""
+    """Accuracy under one corruption; `correct` `(N,)` for each severity."""
     return {
         "kind": name,
         "family": CORRUPTIONS.get(name).family,
@@ -161,7 +161,7 @@ class CorruptionsEvaluator(Evaluator):
             "corruptions",
             bool,
             False,
-            "Also evaluate under noise, blur, weather and other corruptions, at five strengths.",
+            "Also evaluate under noise, blur, weather and other corruptions, at five severities.",
         ),
         Option("corruption_images", int, MAX_IMAGES, "Corrupt at most this many images.", "N", least=1),
     )
@@ -176,14 +176,14 @@ class CorruptionsEvaluator(Evaluator):
         return limit(request.images, most, request.seed) if len(request.images) > most else request.images
 
     def measure(self, context: Context) -> dict[str, Any]:
-        """Evaluate every kind and strength of corruption."""
+        """Evaluate every kind and severity of corruption."""
         sample: ImageSet = context.prepared
         context.log(f"evaluating corruptions on {len(sample):,} of {len(context.images):,} images")
         measured = measure_corruptions(sample, context.network.logits, seed=context.seed, tell=context.log)
         return {"dataset": context.dataset, "split": context.split} | measured
 
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
-        """Accuracy by kind and strength."""
+        """Accuracy by kind and severity."""
         clean, mean = record["clean_accuracy"]["value"], record["mean_corruption_accuracy"]
         rows, family = [], ""
         for kind in record["kinds"]:
@@ -192,7 +192,7 @@ class CorruptionsEvaluator(Evaluator):
             cells = (
                 Cell(
                     percent(cell["value"], 1),
-                    tooltip=f"95% interval {interval(cell['ci95'], digits=1)}",
+                    tooltip=f"95\u00a0% interval {interval(cell['ci95'], digits=1)}",
                     shade=round(max(0.0, 1.0 - cell["value"] / clean) if clean else 0.0, 3),
                 )
                 for cell in kind["accuracy"]
@@ -201,8 +201,8 @@ class CorruptionsEvaluator(Evaluator):
         return Section(
             sentences=(
                 (
-                    f"Accuracy on {split} images with common corruptions at five strengths: {percent(mean['value'])} "
-                    f"on average (95% interval {interval(mean['ci95'])}), {percent(clean)} without corruption, "
+                    f"Accuracy on {split} images with common corruptions at five severities: {percent(mean['value'])} "
+                    f"on average (95\u00a0% interval {interval(mean['ci95'])}), {percent(clean)} without corruption, "
                     f"n = {record['n']:,} for each cell, seed {record['seed']}."
                 ),
                 "Corruptions after Hendrycks and Dietterich 2019, reimplemented; not the files of CIFAR-10-C.",

@@ -42,7 +42,7 @@ class Option:
 
 
 class Outputs(Protocol):
-    """What computes a network's outputs (`thirtytwo.evaluation.scoring.Scorer`)."""
+    """Computes a network's outputs (`thirtytwo.evaluation.scoring.Scorer`)."""
 
     def logits(self, images: Pixels) -> Floats:
         """Logits `(N, C)` of images uint8 `(N, H, W, 3)`."""
@@ -137,7 +137,7 @@ class Evaluator(ABC):
     store: ClassVar[Literal["metrics", "file", "nothing"]] = "metrics"
 
     def check(self, request: Request) -> Any:
-        """Refuse what cannot be measured, before test images are used; the result becomes `Context.prepared`.
+        """Check that this can be measured, before test images are used; the result becomes `Context.prepared`.
 
         Raises:
             ThirtytwoError: the evaluator cannot be used here.
@@ -154,7 +154,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
-        """Describe a result of `read` on `split`, without escapes."""
+        """Describe a result of `read` on `split`, as a report section with unescaped text."""
 
     def requested(self, options: Mapping[str, Any]) -> bool:
         """Whether `thirtytwo evaluate` measures it with these options."""

@@ -25,7 +25,7 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import interval, percent
 
 FALSE_ALARM_RATE = 0.05
-"""Fraction of validation images below the threshold for unknown."""
+"""Fraction of validation images below the threshold for unknown images."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -227,7 +227,7 @@ def ood_sets(
 
 
 def check_thresholded(info: ModelInfo) -> None:
-    """Check that the model has a threshold for unknown.
+    """Check that the model has a threshold for unknown images.
 
     Raises:
         RunError: it has none, or one for another score.
@@ -315,7 +315,7 @@ class OodEvaluator(Evaluator):
         """Load the class means and the OOD images.
 
         Raises:
-            RunError: the model has no threshold for unknown, or the class means are missing.
+            RunError: the model has no threshold for unknown images, or the class means are missing.
             DataError: a requested data set cannot be read, or the run's own test is not evaluated.
         """
         asked = request.options.get("ood", ())
@@ -363,14 +363,14 @@ class OodEvaluator(Evaluator):
                 "0.5 is chance."
             ),
             (
-                "False positives at 95%: share of OOD images accepted as known by a threshold that accepts 95% of "
-                f"{split}; lower is better."
+                "False positives at 95\u00a0%: share of OOD images accepted as known by a threshold that accepts "
+                f"95\u00a0% of {split}; lower is better."
             ),
-            "Called unknown: share of OOD images below the threshold above; higher is better.",
+            "Marked unknown: share of OOD images below the threshold above; higher is better.",
         ]
         return Section(
             sentences=_unknown_sentences(record, split),
-            tables=(Table(("OOD data", "Images", "AUROC", "False positives at 95%", "Called unknown"), rows),)
+            tables=(Table(("OOD data", "Images", "AUROC", "False positives at 95\u00a0%", "Marked unknown"), rows),)
             if rows
             else (),
             notes=(*(notes if rows else ()), *([f"Not measured: {'; '.join(skipped)}."] if skipped else [])),
@@ -383,14 +383,14 @@ def _unknown_sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]
     called = validation.get("called_unknown")
     measured = "" if called is None else f" ({percent(called, 1)} of {validation['n']:,} are)"
     found = [
-        f"An image is called unknown if its score is below {record['threshold']:.4g}.",
+        f"An image is marked unknown if its score is below {record['threshold']:.4g}.",
         f"The score ({str(record['score']).replace('_', ' ')}): {what}{f', {source}' if source else ''}.",
-        f"The threshold is set so that {100 * record['share']:g}% of validation images are below it{measured}.",
+        f"The threshold is set so that {100 * record['share']:g}\u00a0% of validation images are below it{measured}.",
     ]
     if test:
         alarms = test["called_unknown"]
         found.append(
-            f"False alarm rate: {percent(alarms['value'])} of {test['n']:,} {split} images, all of known classes, are "
-            f"called unknown (95% interval {interval(alarms['ci95'])})."
+            f"False alarm rate: {percent(alarms['value'])} of {test['n']:,} {split} images, all of the model's "
+            f"classes, are marked unknown (95\u00a0% interval {interval(alarms['ci95'])})."
         )
     return tuple(found)

@@ -133,7 +133,7 @@ class Classifier:
         yield from self._classify(pending, top)
 
     def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
-        """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one run.
+        """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one call.
 
         Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
@@ -220,7 +220,7 @@ def load(name_or_path: str | Path | None = None, *, threads: int | None = None) 
 
     Args:
         name_or_path: a path, or the name of a bundled model; by default `default_model()`.
-        threads: CPU threads of one run of the model and of decoding; by default the available cores, at most 16.
+        threads: CPU threads for inference and for decoding; by default the available cores, at most 16.
 
     Raises:
         UnknownNameError: there is no such file, directory or bundled model.

@@ -49,7 +49,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """What the base passes to the head, `(N, F)`, from the last maps."""
+        """Pooled features `(N, F)`, the head's input."""
         raise NotImplementedError
 
     def forward_head(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
@@ -161,7 +161,7 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
 NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 """Builds a network with fresh weights from the number of classes and `model.options`."""
 
-MODELS: Registry[NetworkBuilder] = Registry("model")
+MODELS: Registry[NetworkBuilder] = Registry("network", "thirtytwo.models")
 """Every network by name."""
 
 S = TypeVar("S")

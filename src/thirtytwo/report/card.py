@@ -86,7 +86,7 @@ def _summary(record: RunRecord) -> str:
         accuracy = record.metrics["accuracy"]
         sentences.append(
             f" Accuracy on {record.metrics['n']:,} {record.split} images: **{percent(accuracy['value'])}** "
-            f"(95% interval {interval(accuracy['ci95'])}, one view per image)."
+            f"(95\u00a0% interval {interval(accuracy['ci95'])}, one view per image)."
         )
     if record.interrupted:
         done = len(record.history)
@@ -120,7 +120,7 @@ def _metrics(record: RunRecord) -> str:
     weak = ", ".join(f"{as_markdown(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
     return (
         f"## Metrics\n\nOn {record.split}, n = {metrics['n']:,}. Test evaluations: {evaluations}.\n\n"
-        "| metric | value | 95% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
+        "| metric | value | 95\u00a0% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
         "Accuracy is of one view per image; test-time augmentation is a separate metric. "
         "Intervals are Wilson for proportions and bootstrap over images for the rest; "
         "they do not include seed variance.\n\n"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability
 from thirtytwo.report.views import MatrixView, ReliabilityBin, reliability_bins
-from thirtytwo.text import percent, shorten
+from thirtytwo.text import SPACE, percent, shorten
 
 MAX_LABELED_CLASSES = 120
 """Maximum number of classes for which a confusion matrix shows names."""
@@ -86,7 +86,9 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
     ]
     for line, end in zip(drawn, ends, strict=True):
         value = line.points[-1][1]
-        parts += _line_marks(plane, line, end, f"{100 * value:.1f}%{unit}" if as_percent else f"{value:.3g}{unit}")
+        parts += _line_marks(
+            plane, line, end, f"{100 * value:.1f}{SPACE}%{unit}" if as_percent else f"{value:.3g}{unit}"
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -94,7 +96,7 @@ def _line_axes(plane: _Plane, ticks: Sequence[float], as_percent: bool) -> list[
     parts = []
     for tick in ticks:
         _, y = plane.place(plane.x_low, tick)
-        label = f"{100 * tick:.4g}%" if as_percent else f"{tick:.4g}"
+        label = f"{100 * tick:.4g}{SPACE}%" if as_percent else f"{tick:.4g}"
         parts.append(
             f'<line class="grid" x1="{plane.left}" x2="{plane.width - plane.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
@@ -146,8 +148,8 @@ def _reliability_axes() -> list[str]:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _up(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{100 * tick:.0f}%</text>')
-        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{100 * tick:.0f}%</text>')
+        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{100 * tick:.0f}{SPACE}%</text>')
+        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{100 * tick:.0f}{SPACE}%</text>')
     return [
         *parts,
         f'<line class="ideal" x1="{_across(0)}" y1="{_up(0)}" x2="{_across(1)}" y2="{_up(1)}"/>',
@@ -161,8 +163,8 @@ def _reliability_mark(one: ReliabilityBin, most: int, total: int) -> str:
     """The point, whisker and bar of a bin; `most` is the largest count of a bin."""
     x, tall = _across(one.confidence), max(1.0, _BARS * one.count / most)
     tooltip = (
-        f"confidence {100 * one.low:.0f} to {100 * one.high:.0f}%: {one.count:,} of {total:,} images, "
-        f"mean confidence {100 * one.confidence:.1f}%, accuracy {100 * one.accuracy:.1f}%"
+        f"confidence {100 * one.low:.0f} to {percent(one.high, 0)}: {one.count:,} of {total:,} images, "
+        f"mean confidence {percent(one.confidence, 1)}, accuracy {percent(one.accuracy, 1)}"
     )
     low, high = one.interval
     left, right = _across(one.low), _across(one.high)

@@ -82,7 +82,7 @@ def _accuracy_chart(found: Comparison) -> str:
     rows = []
     for run in found.runs:
         low, high = run.metrics["accuracy"]["ci95"]
-        tooltip = f"{run.name}: {percent(run.accuracy)}, 95% interval {interval([low, high])}"
+        tooltip = f"{run.name}: {percent(run.accuracy)}, 95\u00a0% interval {interval([low, high])}"
         rows.append(Row(run.letter, run.accuracy, low, high, tooltip))
     return interval_chart("Accuracy", rows)
 
@@ -158,7 +158,7 @@ def comparison_text(found: Comparison) -> str:
         *(f"> {as_markdown(notice)}" for notice in found.notices),
         table_markdown(runs_table(found)),
         "## Metrics",
-        "95% intervals in parentheses; the best value of a row is bold.",
+        "95\u00a0% intervals in parentheses; the best value of a row is bold.",
         table_markdown(metrics_table(found)),
         "## Cost",
         table_markdown(cost_table(found)),
@@ -178,7 +178,7 @@ def comparison_text(found: Comparison) -> str:
         f"## Classes with the largest differences: {len(shown.rows)} of {len(classes.rows)}",
         table_markdown(shown),
     ]
-    parts += ["## Where they disagree", *_list_disagreements(found)]
+    parts += ["## Disagreements", *_list_disagreements(found)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -73,7 +73,7 @@ def cost_table(found: Comparison) -> Table:
 def pairs_table(found: Comparison) -> Table:
     """McNemar's test and the bootstrapped difference of every pair of runs."""
     several = len(found.pairs) > 1
-    columns = ("Pair", "Difference", "95% interval", "Only first correct", "Only second correct", "Both wrong")
+    columns = ("Pair", "Difference", "95\u00a0% interval", "Only first correct", "Only second correct", "Both wrong")
     rows = []
     for pair in found.pairs:
         test = pair.test
@@ -123,7 +123,7 @@ def recipes_table(found: Comparison) -> Table:
         )
         for pair in found.group_pairs
     ]
-    return Table(("Recipes", "Difference of means", "95% interval", "p, Welch"), tuple(rows))
+    return Table(("Recipes", "Difference of means", "95\u00a0% interval", "p, Welch"), tuple(rows))
 
 
 def settings_table(found: Comparison) -> Table:
@@ -163,7 +163,7 @@ def pair_text(found: Comparison, pair: Pair) -> str:
     test, many = pair.test, len(found.pairs) > 1
     first, second = found.runs[pair.first].letter, found.runs[pair.second].letter
     p_value = pair.p_adjusted if many else test.p_value
-    result = f"95% interval {_ends(test.ci95)}, p {_relation(p_value)}{', Holm-corrected' if many else ''}"
+    result = f"95\u00a0% interval {_ends(test.ci95)}, p {_relation(p_value)}{', Holm-corrected' if many else ''}"
     if p_value < LEVEL:
         return f"{first} is more accurate than {second}: {points(test.difference)} ({result})."
     return (
@@ -178,7 +178,9 @@ def seeds_verdict(found: Comparison) -> str:
         return ""
     pair = found.group_pairs[0]
     first, second = (group_name(found, found.groups[place]) for place in (pair.first, pair.second))
-    result = f"{points(pair.test.difference)}, 95% interval {_ends(pair.test.ci95)}, p {_relation(pair.test.p_value)}"
+    result = (
+        f"{points(pair.test.difference)}, 95\u00a0% interval {_ends(pair.test.ci95)}, p {_relation(pair.test.p_value)}"
+    )
     if pair.test.p_value < LEVEL:
         return f"Over seeds, {first} has a higher mean accuracy than {second}: {result} (Welch’s test)."
     return f"Over seeds, no significant difference in mean accuracy of {first} and {second}: {result} (Welch’s test)."

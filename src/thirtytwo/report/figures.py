@@ -151,7 +151,7 @@ def draw_reliability(record: RunRecord) -> Any:
 
 
 def draw_corruptions(record: RunRecord) -> Any:
-    """Plot accuracy against strength for each kind of corruption, one panel per family; dotted: no corruption."""
+    """Plot accuracy against severity for each kind of corruption, one panel per family; dotted: no corruption."""
     table = record.files["corruptions"]
     strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
     families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
@@ -165,7 +165,7 @@ def draw_corruptions(record: RunRecord) -> Any:
             axes.plot(strengths, values, marker=marker, color=color, markersize=4, label=display_name(kind["kind"]))
         axes.set_title(family.capitalize())
         axes.set_xticks(strengths)
-        axes.set_xlabel("strength")
+        axes.set_xlabel("severity")
         axes.legend(fontsize=8, handlelength=1.6)
     panels[0].set_ylim(0, 1)
     panels[0].set_ylabel(f"accuracy on {record.split}")

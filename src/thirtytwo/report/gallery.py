@@ -17,6 +17,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, data_uri, is_pixelated
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import percent
 
 MIN_COLUMNS = 16
 SAMPLE = 64
@@ -317,4 +318,4 @@ def _mixed(target: npt.NDArray[np.float32], classes: tuple[str, ...]) -> str:
     if float(target.max()) >= 1.0:
         return ""
     most = (-target).argsort(kind="stable")[:MAX_MIXED_CLASSES]
-    return ", ".join(f"{100 * target[place]:.0f}% {classes[place]}" for place in most if target[place] > 0)
+    return ", ".join(f"{percent(target[place], 0)} {classes[place]}" for place in most if target[place] > 0)

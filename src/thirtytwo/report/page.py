@@ -206,7 +206,7 @@ def _notices(record: RunRecord) -> list[str]:
         notices.append(f"{ended} Resume it with: {record.run.resume_command(record.data.get('spec'))}")
     if record.metrics is not None and record.split != "test":
         notices.append(
-            f"These metrics are on {record.split}, which was used to make choices. They are not test results."
+            f"These metrics are on {record.split}, which was used for model selection. They are not test results."
         )
     if record.metrics is not None and record.split == "test" and int(record.metrics.get("test_evaluations") or 0) > 1:
         notices.append(

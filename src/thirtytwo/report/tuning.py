@@ -15,6 +15,7 @@ from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import metric_of
 from thirtytwo.io import atomic_write
 from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
+from thirtytwo.text import percent
 
 METRICS = MONITORS
 COLUMNS = 3
@@ -138,7 +139,7 @@ def draw_importance(tuning: Tuning) -> Any:
     axes.barh(range(len(rows)), [part for _, part in rows], color=ACCENT, height=0.65)
     axes.set_yticks(range(len(rows)), [key for key, _ in rows], color=INK)
     for place, (_, part) in enumerate(rows):
-        axes.text(part, place, f" {100 * part:.0f} %", va="center", fontsize=8, color=INK)
+        axes.text(part, place, f" {percent(part, 0)}", va="center", fontsize=8, color=INK)
     axes.set_xlim(0, 1.1)
     axes.set_xlabel(f"share of the variance of {tuning.metric_name}")
     axes.set_title(f"Importance of keys, from {len(tuning.done)} trials")

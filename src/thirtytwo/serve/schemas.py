@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "too-large": (413, "The request is too large", "A file, the number of files or the body exceeds its limit."),
     "unsupported-type": (415, "The body's type is not supported", "Send multipart/form-data or application/json."),
     "invalid": (422, "A parameter or the body is invalid", "See the OpenAPI document for the expected values."),
-    "no-picture": (422, "The request contains no image", "Send at least one file."),
+    "no-image": (422, "The request contains no image", "Send at least one file."),
     "unreadable": (422, "No image could be read", "The errors of all files are listed."),
     "no-heatmaps": (422, "The model has no heatmaps", "Leave out heatmap, or use another model."),
     "busy": (503, "The service is overloaded", "Retry after the number of seconds in Retry-After."),

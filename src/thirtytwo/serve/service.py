@@ -229,7 +229,7 @@ def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str,
 
 def _unreadable_problem(unreadable: Sequence[UnreadableImage]) -> Problem:
     if not unreadable:
-        return Problem("no-picture", "The request contains no file.")
+        return Problem("no-image", "The request contains no file.")
     errors = [entry.as_dict() for entry in unreadable]
     if len(unreadable) == 1:
         return Problem("unreadable", unreadable[0].error, file=unreadable[0].file, errors=errors)

@@ -93,7 +93,7 @@ class HistoryCallback(lightning.Callback):
             self._bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%  {task.fields[metrics]}"),
+                TextColumn("{task.percentage:>3.0f}\u00a0%  {task.fields[metrics]}"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )

@@ -234,7 +234,7 @@ def _notices(runs: Sequence[ComparedRun], split: str) -> list[str]:
     """Limits of the comparison that the reader must know."""
     notices = []
     if split != "test":
-        notices.append(f"These metrics are on {split}, which was used to make choices. They are not test results.")
+        notices.append(f"These metrics are on {split}, which was used for model selection. They are not test results.")
     evaluations = [(run, int(run.metrics.get("test_evaluations") or 0)) for run in runs]
     often = [f"{run.letter} {times} times" for run, times in evaluations if times > 1]
     if split == "test" and often:

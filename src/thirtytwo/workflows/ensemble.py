@@ -33,6 +33,7 @@ from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import normalize, preserve_torch_state
+from thirtytwo.text import percent
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
@@ -181,8 +182,8 @@ def _warn_if_member_is_better(directory: RunDir, paths: Sequence[Path], log: Cal
     together, best = accuracy(directory), max(scored, key=accuracy)
     if accuracy(best) > together:
         log(
-            f"{best.path} alone has a validation accuracy of {100 * accuracy(best):.2f} %, the combined model of "
-            f"{100 * together:.2f} %; combining helps runs of similar accuracy, and weaker members lower the result"
+            f"{best.path} alone has a validation accuracy of {percent(accuracy(best))}, the combined model of "
+            f"{percent(together)}; combining helps runs of similar accuracy, and weaker members lower the result"
         )
 
 
@@ -311,13 +312,13 @@ def _greedy(
         Choice(
             "soup",
             str(members[order[0]].directory.path),
-            f"highest validation accuracy of a single run: {100 * best:.2f} %",
+            f"highest validation accuracy of a single run: {percent(best)}",
         )
     ]
     for index in order[1:]:
         found = builder.accuracy(builder.average([*kept, index]), val)
         better = found >= best
-        reason = f"validation accuracy {100 * found:.2f} % with it, {100 * best:.2f} % without"
+        reason = f"validation accuracy {percent(found)} with it, {percent(best)} without"
         choices.append(Choice("soup", f"{members[index].directory.path} {'added' if better else 'left out'}", reason))
         if better:
             kept, best = [*kept, index], found

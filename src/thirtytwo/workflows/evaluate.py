@@ -60,7 +60,7 @@ def evaluate(
         data: data to evaluate on, as in `train`; the run's own by default. Also names the new place of the run's data.
         split: the split to evaluate on, `test` or `val`.
         tta: also evaluate with test-time augmentation.
-        corruptions: also evaluate on images with corruptions of every kind and strength.
+        corruptions: also evaluate on images with corruptions of every kind and severity.
         corruption_images: maximum number of images to corrupt, drawn from every class.
         coverage: also evaluate prediction sets that are calibrated on validation to contain the true class with this
             probability, between 0 and 1; no sets by default.
@@ -96,7 +96,7 @@ def evaluate(
     prepared = {evaluator.key: evaluator.check(request) for evaluator in chosen}
     log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
     if context.own and split == "val":
-        used = ", ".join(["the temperature and the threshold for unknown", *_chosen(directory, context.recipe)])
+        used = ", ".join(["the temperature and the threshold for unknown images", *_chosen(directory, context.recipe)])
         log(f"validation was used to choose {used}: its metrics are optimistic")
     shift = context.recipe.evaluate.tta_shift if tta else None
     scored = score(context.scorer, context.images, calibration_of(context.info), shift)

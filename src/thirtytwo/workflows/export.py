@@ -17,6 +17,7 @@ from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import atomic_write, check_writable
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.text import percent
 
 MAX_IMAGES = 2_000
 """Maximum number of images to compare both files on."""
@@ -144,11 +145,13 @@ def _check(agreement: Agreement, source: Path, kind: str) -> None:
     Raises:
         ExportError: they do not; the message names the outputs and their errors.
     """
-    off = [f"{name} by {value:.1%}" for name, value in agreement.outputs.items() if not value <= agreement.allowed]
+    off = [
+        f"{name} by {percent(value, 1)}" for name, value in agreement.outputs.items() if not value <= agreement.allowed
+    ]
     if off:
         raise ExportError(
-            f"Outputs of {source.name} as {kind} differ from the original by more than {agreement.allowed:.0%} on "
-            f"{agreement.n:,} {agreement.split} images: {', '.join(off)}.",
+            f"Outputs of {source.name} as {kind} differ from the original by more than "
+            f"{percent(agreement.allowed, 0)} on {agreement.n:,} {agreement.split} images: {', '.join(off)}.",
             "Use another format, or keep the original; nothing was written.",
         )
 

@@ -257,7 +257,7 @@ def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir)
 def calibrate(
     info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, calibrated_by: ModelInfo | None, run: RunDir
 ) -> Calibrated:
-    """Fit the calibration and the threshold for unknown on validation, or take them from the calibration run."""
+    """Fit the calibration and the threshold for unknown images on validation, or take them from the calibration run."""
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
         calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score")
@@ -284,7 +284,8 @@ def calibration_run(recipe: Recipe) -> ModelInfo | None:
         return None
     if not recipe.data.calibrate_from:
         raise RecipeError(
-            "data.train_on is 'all', so there is no validation to fit temperature and threshold for unknown on.",
+            "data.train_on is 'all', so there is no validation to fit the temperature and the threshold for unknown "
+            "images on.",
             "Train the same recipe with data.train_on = 'train' first, and set data.calibrate_from to that run.",
         )
     run = RunDir.open(recipe.data.calibrate_from)

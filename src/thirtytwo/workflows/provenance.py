@@ -48,9 +48,9 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
         RecipeError: some were; the message says how many, and how to fix it.
     """
     sources = {
-        "starts from (transfer.pretrained)": recipe.transfer.pretrained,
-        "is distilled from (train.distill.run)": recipe.train.distill.run,
-        "is calibrated by (data.calibrate_from)": recipe.data.calibrate_from if recipe.data.train_on == "all" else "",
+        "starts from": recipe.transfer.pretrained,
+        "is distilled from": recipe.train.distill.run,
+        "takes its calibration from": recipe.data.calibrate_from if recipe.data.train_on == "all" else "",
     }
     found = {relation: RunDir(Path(named)) for relation, named in sources.items() if named}
     runs = {relation: run for relation, run in found.items() if run.recipe.is_file()}
@@ -62,13 +62,13 @@ def check_unseen(spec: str, dataset: DataSet, parts: Parts, recipe: Recipe, data
             reason = "it recorded no hashes of its images; train it again to check it"
             choices.append(Choice("leakage check", f"not checked for {run.path}", reason))
             continue
-        calibrates = "calibrate_from" in relation
+        calibrates = "calibration" in relation
         held = recorded_hashes(run, "val") if calibrates else None
         overlap = _overlap(parts, theirs if held is None else np.union1d(theirs, held))
         if overlap:
             raise RecipeError(
-                f"{overlap} were trained on{' or held out' if calibrates else ''} by {run.path}, or by runs "
-                f"that it builds on, which this run {relation}: the metrics would be optimistic.",
+                f"This run {relation} {run.path}. That run, or one that it started from, was trained on"
+                f"{' or validated with' if calibrates else ''} {overlap} of this run: metrics would be optimistic.",
                 _fix(run, spec, dataset, recipe, theirs, data_root),
             )
         if not calibrates:
@@ -89,7 +89,7 @@ def check_members(runs: Iterable[RunDir], dataset: DataSet, parts: Parts) -> Pro
             continue
         if overlap := _overlap(parts, theirs):
             raise RunError(
-                f"{overlap} were trained on by {run.path}, or by runs that it builds on.",
+                f"{run.path}, or a run that it started from, was trained on {overlap} of the other members.",
                 "Train the members on the same data with the same "
                 + ", ".join(f"data.{key}" for key in DIVIDING)
                 + ".",

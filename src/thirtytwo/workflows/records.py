@@ -101,12 +101,10 @@ def log_start(
         f"{dataset.name}: {len(dataset.classes)} classes, {len(parts.train):,} images for training, {validation}, "
         f"{len(parts.test):,} for test"
     )
-    for note in parts.notes:
-        log(f"left out {note}")
-    for skipped in dataset.skipped[:10]:
-        log(f"skipped {skipped}")
+    for note in (*parts.notes, *dataset.skipped[:10]):
+        log(note)
     if len(dataset.skipped) > 10:
-        log(f"skipped {len(dataset.skipped) - 10:,} more files")
+        log(f"{len(dataset.skipped) - 10:,} more notes on the data are in {run.environment}")
     log(f"recipe {recipe.name}, seed {recipe.seed}, {recipe.schedule.epochs} epochs; run directory {run.path}")
     for choice in hardware.choices:
         log(f"{choice.what}: {choice.value} ({choice.reason})")

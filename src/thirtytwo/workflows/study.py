@@ -115,7 +115,7 @@ def check_study(path: Path) -> None:
     """
     if not (path / FILE).is_file():
         raise RunError(
-            f"{path} is not a tuning directory: it has no {FILE}.", "Give the directory of the tuning to resume."
+            f"{path} is not a tuning directory: it has no {FILE}.", "Give the directory of the tuning run to resume."
         )
 
 

@@ -76,8 +76,8 @@ def train(
     """Train a classifier on `data`, evaluate it once on test, and write the report and model.onnx.
 
     Args:
-        data: a known data set (`cifar10`, `cifar100`, `digits`), `hf:owner/name`, or the path of a folder, CSV file or
-            folder of parquet files.
+        data: a known data set (`cifar10`, `cifar100`, `digits`), `hf:owner/name`, or the path of a folder of
+            images or of parquet files.
         recipe: name of a recipe, or path of a recipe file; `fast` by default, and the run's own with `resume`.
         overrides: values that replace those of the recipe, by dotted key, such as `{"optimizer.lr": 0.1}`.
         run: the run directory to create, or to continue with `resume`; a new one under `runs/` by default.
@@ -86,9 +86,9 @@ def train(
         resume: continue the run in `run` from its last completed epoch.
         limit_train: use at most this many training images, with the class shares of all; all by default.
         pretrained: weights to start from: `timm`, `imagenet` or a tag of timm's weights, a .safetensors file, or a run
-            directory; none by default.
+            directory; the recipe's by default.
         group_by: how to group images that must stay in the same split: a regular expression on file paths, or a column
-            name; no groups by default.
+            name; the recipe's by default.
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.

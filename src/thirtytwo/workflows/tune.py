@@ -325,7 +325,8 @@ def _write(tuner: Tuner) -> None:
     request = tuner.request
     head = (
         f"The best of {len(tuning.trials)} trials by {request.metric}: {best.value:.4f}, trial {best.number}.",
-        "Its validation metric is an optimistic estimate, because it was chosen by it. Test was not used.",
+        "The validation metric is an optimistic estimate, because it was used to select this trial.",
+        "The test split was not used.",
         f"  thirtytwo train {shlex.quote(request.data)} --recipe {shlex.quote(str(tuner.path / 'best.toml'))}",
     )
     comment = "".join(f"# {line}\n" for line in head)

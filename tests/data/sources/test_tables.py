@@ -94,7 +94,7 @@ def test_a_test_split_without_labels_is_left_out(make, tmp_path):
     data = load_dataset(str(tmp_path))
     assert data.test is not None
     assert len(data.train) + len(data.test) == 10
-    assert data.skipped[0].startswith("test: ")
+    assert data.skipped[0].startswith("skipped split 'test'")
 
 
 def test_classes_without_images_are_left_out(make, tmp_path):
@@ -119,7 +119,7 @@ def test_a_split_without_rows_is_no_split(make, tmp_path):
     pq.write_table(pq.read_table(tmp_path / "train.parquet").slice(0, 0), tmp_path / "validation.parquet")
     data = load_dataset(str(tmp_path))
     assert data.val is None
-    assert data.skipped[0].startswith("val: ")
+    assert data.skipped[0].startswith("skipped split 'val'")
 
 
 def _bad_file(make, root):

@@ -26,7 +26,7 @@ from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.text import as_markdown, capitalized, interval, percent
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
@@ -164,7 +164,7 @@ def _show_accuracy(predictions: Predictions, split: str) -> None:
     st.metric(
         f"accuracy on {count:,} images ({as_markdown(split)})",
         percent(correct / count, 1),
-        f"95 % interval {interval(wilson(correct, count), digits=1)}",
+        f"95\u00a0% interval {interval(wilson(correct, count), digits=1)}",
         delta_color="off",
         delta_arrow="off",
     )
@@ -282,14 +282,14 @@ def _show_data() -> None:
 
 
 def _show_overview(data: DataSet) -> None:
-    """Show the size of a data set and the files that were skipped."""
+    """Show the size of a data set and notes such as the files that were skipped."""
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{len(part):,} {name}" for name, part in splits(data).items())
     st.markdown(
         f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
     for skipped in data.skipped[:10]:
-        st.caption(f"Skipped: {as_markdown(skipped)}")
+        st.caption(as_markdown(capitalized(skipped)))
 
 
 def _show_samples(data: DataSet) -> None:

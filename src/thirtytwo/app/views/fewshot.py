@@ -152,7 +152,7 @@ def _show_accuracy(probe: LinearProbe) -> None:
     st.metric(
         f"accuracy in {probe.folds}-fold cross-validation, {len(probe.held_out.truth)} images",
         percent(accuracy["value"], 1),
-        f"95 % interval {interval(accuracy['ci95'], digits=0)}",
+        f"95\u00a0% interval {interval(accuracy['ci95'], digits=0)}",
         delta_color="off",
         delta_arrow="off",
     )

@@ -159,12 +159,16 @@ def _show_metrics(run: RunDir) -> None:
     """Show the metrics of a run with their intervals, and its figures."""
     metrics = run.read_json(run.metrics)
     rows = [
-        {"metric": metric.name, "value": metric.text(found["value"]), "95 % interval": metric.interval(found["ci95"])}
+        {
+            "metric": metric.name,
+            "value": metric.text(found["value"]),
+            "95\u00a0% interval": metric.interval(found["ci95"]),
+        }
         for metric in METRICS
         if metric.key in _METRICS and (found := metrics.get(metric.key)) and found.get("value") is not None
     ]
     st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
-    st.dataframe(rows, hide_index=True, alt="Metrics with 95 % intervals")
+    st.dataframe(rows, hide_index=True, alt="Metrics with 95\u00a0% intervals")
     for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
         st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
 

@@ -71,7 +71,7 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
             f"{root} has {' and '.join(sorted(folder.name for folder in splits.values()))}, but no train folder.",
             "Add train/ with one folder per class; rename class folders with the name of a split.",
         )
-    skipped += [f"{entry.name}: not in a split folder" for entry in entries if entry not in splits.values()]
+    skipped += [f"skipped {entry.name}: not in a split folder" for entry in entries if entry not in splits.values()]
     return splits
 
 
@@ -91,7 +91,7 @@ def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, P
         if loose:
             raise DataError(f"{folder} contains {len(loose)} images, but none in a class folder.", _LAYOUT)
         raise DataError(f"{folder} contains no images.", f"{_LAYOUT} Supported formats: {FORMATS}.")
-    skipped += [f"{_relative(root, path)}: {reason}" for path, reason in passed_over]
+    skipped += [f"skipped {_relative(root, path)}: {reason}" for path, reason in passed_over]
     return images
 
 

@@ -107,7 +107,7 @@ def _read(
             cache.content_key(Path(os.path.commonpath([f.parent for f in files])), files) if files else None
         ),
         known=known,
-        skipped=tuple(f"split {found!r} is not one of train, validation, test" for found in others),
+        skipped=tuple(f"skipped split {found!r}: not one of train, validation, test" for found in others),
     )
 
 

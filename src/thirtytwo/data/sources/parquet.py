@@ -83,7 +83,9 @@ def read_parquet(root: Path, request: Request, known: KnownDataSet | None = None
     chosen = _config(root, configs, request.options.get("config"))
     named = {split: found for split, found in chosen.items() if split is not None}
     nameless = chosen.get(None, [])
-    skipped = tuple(f"{file.relative_to(root).as_posix()}: its name contains no split" for file in nameless if named)
+    skipped = tuple(
+        f"skipped {file.relative_to(root).as_posix()}: its name contains no split" for file in nameless if named
+    )
     used = named or {"train": nameless}
     return read_tables(
         where=str(root),

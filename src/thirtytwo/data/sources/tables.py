@@ -95,7 +95,7 @@ def read_tables(
         },
         content=lambda: None if (found := content()) is None else f"{found} {columns.image}",
         superclasses=known.superclasses.get(columns.label) if known else None,
-        skipped=(*skipped, *(f"{split}: no row has a label" for split in unlabelled)),
+        skipped=(*skipped, *(f"skipped split {split!r}: no row has a label" for split in unlabelled)),
     )
     return build_dataset(undecoded, request)
 

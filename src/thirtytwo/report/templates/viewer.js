@@ -74,7 +74,7 @@
   };
 
   const named = (name) => (typeof name === "number" ? `row ${name}` : name);
-  const share = (thousandths) => `${(thousandths / 10).toFixed(1)}%`;
+  const share = (thousandths) => `${(thousandths / 10).toFixed(1)}\u00a0%`;
   const figure = (image) => {
     const [truth, given] = [album.classes[image.truth], album.classes[image.given]];
     const right = image.truth === image.given;
