@@ -150,6 +150,7 @@ CHECKS: dict[str, Callable[[Block], Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_block_is_valid(block: Block) -> None:
     assert block.language in CHECKS, f"{block}: name the language of this block"
@@ -178,7 +179,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_page_runs_top_to_bottom(page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}

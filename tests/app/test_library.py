@@ -21,6 +21,7 @@ def names(store: UploadStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_equal_uploads_share_one_file_until_the_last_is_released() -> None:
     store = UploadStore()
     one, other, third = store.add(b"a"), store.add(b"a"), store.add(b"b")
@@ -49,6 +50,7 @@ def test_number_and_bytes_are_bounded_by_evicting_the_least_recently_used() -> N
     assert [one.path.exists() for one in held] == [False, False, False, True]
 
 
+@pytest.mark.slow
 def test_directory_is_deleted_with_the_store() -> None:
     store = UploadStore()
     folder, held = store.folder, store.add(b"a")
@@ -92,6 +94,7 @@ def test_concurrent_uploads_of_the_same_file(
     assert not wrong
 
 
+@pytest.mark.slow
 def test_upload_is_deleted_with_its_session(
     colour_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None
 ) -> None:

@@ -325,6 +325,7 @@ def test_invalid_model_file_is_an_error_before_the_start(place: Path) -> None:
         launch.run(AppSettings(models=("notes.onnx",)), open_browser=False, on_start=print)
 
 
+@pytest.mark.slow
 def test_the_app_needs_no_pytorch(place: Path, colour_model: Path) -> None:
     code = f"""
 import sys

@@ -61,6 +61,7 @@ def test_entry_is_removed_by_name_or_data_set(two: list[str], run: Callable[...,
     assert run()[1].startswith("0 entries")
 
 
+@pytest.mark.slow
 def test_all_are_removed_and_decoded_again_when_needed(two: list[str], run: Callable[..., Output]) -> None:
     open_one = load_dataset(two[0], whole=True)
     code, out, err = run("--clear")

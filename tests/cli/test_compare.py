@@ -40,6 +40,7 @@ def two(finished_run: Callable[..., Path]) -> list[str]:
     return [str(finished_run(Path(f"runs/{name}"), seed=seed)) for seed, name in enumerate(("first", "second"))]
 
 
+@pytest.mark.slow
 def test_compare_prints_tables_and_the_page_last(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["compare", *two, "--out", "out"]) == 0
     out, err = capsys.readouterr()
@@ -53,6 +54,7 @@ def test_compare_prints_tables_and_the_page_last(two: list[str], capsys: pytest.
     assert Path("out/comparison.md").is_file()
 
 
+@pytest.mark.slow
 def test_compare_measures_time_when_asked(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["compare", *two, "--out", "plain"]) == 0
     assert "ms per image" not in capsys.readouterr().out
@@ -161,6 +163,7 @@ def test_seeds_print_the_directory_of_all_last(
     assert "--seed 9" in err
 
 
+@pytest.mark.slow
 def test_compare_takes_the_directory_of_seeds(
     finished_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

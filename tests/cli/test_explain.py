@@ -188,6 +188,7 @@ def test_names_of_overlays(tmp_path: Path) -> None:
     assert list(overlay_names(files[:1]).values()) == ["1.png"]
 
 
+@pytest.mark.slow
 def test_a_model_file_needs_no_pytorch(colour_model: Path, image_folder: Path, tmp_path: Path) -> None:
     code = "import json, sys; from thirtytwo.cli.main import run_command; code = run_command(sys.argv[1:]); "
     code += "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"

@@ -13,7 +13,7 @@ from thirtytwo.config.resolve import parse_overrides
 SMALL = ["--set", "train.threads=1", "--set", "train.precision=float32", "--device", "cpu", "--limit-train", "200"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [

@@ -102,6 +102,7 @@ def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureF
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["train", "digits"], ["evaluate", "runs/x"], ["report", "runs/x"], ["demo"], ["data", "show", "digits"]],
@@ -114,6 +115,7 @@ def test_missing_extra_names_the_install_command(arguments: list[str]) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "option"), [("serve", "--max-batch"), ("app", "--data-root")])
 def test_help_needs_no_extra(command: str, option: str) -> None:
     done = without_extra(command, "--help")
@@ -122,6 +124,7 @@ def test_help_needs_no_extra(command: str, option: str) -> None:
     assert without_extra(command).returncode == 2
 
 
+@pytest.mark.slow
 def test_models_without_the_extra_still_lists_trained_ones(colour_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "colours-1"
     run.mkdir(parents=True)
@@ -196,6 +199,7 @@ def test_data_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--sheet" in err
 
 
+@pytest.mark.slow
 def test_data_show_as_a_recipe_augments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["data", "show", "digits", "--recipe", "digits"]
     mixed = ["--set", "augment.mixup=1.0", "--set", "augment.policy=randaugment"]

@@ -132,6 +132,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
 @pytest.mark.parametrize(("make", "value"), BAD)
 def test_bad_file_among_good_ones(
@@ -153,6 +154,7 @@ def test_bad_file_among_good_ones(
         assert [entry.get("top") for entry in entries] == ["red", None, "blue"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "value"), BAD)
 def test_bad_file_alone(predict: Predict, tmp_path: Path, make: Callable[[Path], None], value: str) -> None:
     bad = tmp_path / "bad.png"
@@ -326,6 +328,7 @@ print(json.dumps({"code": code, "peak_mb": peak, "modules": modules}), file=sys.
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 def test_memory_and_imports_of_predicting_a_photo(colour_model: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"

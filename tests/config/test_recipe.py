@@ -178,6 +178,7 @@ TOML_VALUES = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.text(max_size=5), TOML_VALUES, max_size=4))
 def test_any_values_survive_toml(options: dict[str, Any]) -> None:
     recipe = Recipe.model_validate({"name": "own", "model": {"name": "net", "options": options}})
@@ -253,6 +254,7 @@ def test_bundled_recipes_resolve_for_any_data_and_round_trip(name: str, tmp_path
             assert resolve({}, read_recipe_values(path), classes=classes, rows=rows) == recipe
 
 
+@pytest.mark.slow
 @given(
     lr=st.floats(1e-9, 1e9),
     epochs=st.integers(1, 10**6),

@@ -53,6 +53,7 @@ def age(number: int, seconds: float) -> None:
     os.utime(record, (then, then))
 
 
+@pytest.mark.slow
 def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THIRTYTWO_CACHE_GB", "0.0015")  # two entries of 615 kB
     for number in (1, 2):
@@ -66,6 +67,7 @@ def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.Monke
     assert sum(entry.size for entry in cache_eviction.stored(cache.entries_dir())) < 1_500 * KB
 
 
+@pytest.mark.slow
 def test_an_entry_above_the_bound_is_kept_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THIRTYTWO_CACHE_GB", "0")
     found = kept(1)
@@ -91,6 +93,7 @@ print(int(part.sum()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there the system itself refuses")
 def test_an_entry_that_another_process_has_open_stays() -> None:
     total = int(images(1)[5:7].sum())
@@ -108,6 +111,7 @@ def test_an_entry_that_another_process_has_open_stays() -> None:
     assert [entry.data for entry in cache_eviction.make_room(cache.entries_dir(), 0).removed] == ["data 1"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there the system itself refuses")
 def test_a_killed_process_keeps_nothing_in_use() -> None:
     kept(1)
@@ -120,6 +124,7 @@ def test_a_killed_process_keeps_nothing_in_use() -> None:
     assert len(cache_eviction.make_room(cache.entries_dir(), 0).removed) == 1
 
 
+@pytest.mark.slow
 def test_only_what_was_written_here_is_removed(place: Path, tmp_path: Path) -> None:
     kept(1)
     gc.collect()
@@ -164,6 +169,7 @@ def _write(file: Path, at: int, times: bool) -> None:
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [200, 3_000_000, 6_144_000])
 @pytest.mark.parametrize("times", [True, False])
 def test_damage_is_noticed_and_the_entry_made_anew(
@@ -178,6 +184,7 @@ def test_damage_is_noticed_and_the_entry_made_anew(
     assert "damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_opening_does_not_read_everything(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(1, count=2000)
     gc.collect()
@@ -194,6 +201,7 @@ def test_opening_does_not_read_everything(place: Path, monkeypatch: pytest.Monke
     assert sum(read) < 2000 * 3072 / 4
 
 
+@pytest.mark.slow
 def test_a_copied_cache_is_compared_once_and_used(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(1, count=2000)
     gc.collect()

@@ -100,6 +100,7 @@ def test_the_run_overfits(overfitted: tuple[Path, Run]) -> None:
     assert np.mean([one.top == file[0] for one, file in zip(results, files, strict=True)]) > 0.9  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_changed_folder_never_gives_trained_images_as_test(
     changed: tuple[Path, RunDir], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_changed_folder_never_gives_trained_images_as_test(
     assert val["n"] == RunDir(run.path).read_json(run.split)["n_val"]
 
 
+@pytest.mark.slow
 def test_one_image_less_leaves_the_rest_of_test(changed: tuple[Path, RunDir]) -> None:
     folder, run = changed
     test = files_of(run, "test")
@@ -139,6 +141,7 @@ def test_one_image_less_leaves_the_rest_of_test(changed: tuple[Path, RunDir]) ->
     assert files_of(run, "test") == test
 
 
+@pytest.mark.slow
 def test_images_keep_their_rows_and_the_report_its_images(changed: tuple[Path, RunDir]) -> None:
     folder, run = changed
     before = run.read_predictions("test")
@@ -178,6 +181,7 @@ def test_a_run_without_hashes_names_the_command(changed: tuple[Path, RunDir]) ->
 # Location of the data
 
 
+@pytest.mark.long
 def test_from_another_directory(overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -259,6 +263,7 @@ def test_trained_images_are_left_out_of_other_data(
         evaluate(run.path, data=str(other), device="cpu", show=False)
 
 
+@pytest.mark.slow
 def test_scores_of_other_images_are_not_kept(changed: tuple[Path, RunDir]) -> None:
     folder, run = changed
     before = evaluate(run.path, tta=True, coverage=0.5, device="cpu", show=False)
@@ -323,11 +328,13 @@ def quick(overrides: dict[str, Any], tmp_path: Path) -> Changes:
     return quick_train
 
 
+@pytest.mark.long
 def test_a_start_on_the_same_folder_is_allowed(overfitted: tuple[Path, Run], quick: Changes) -> None:
     folder, run = overfitted
     assert quick(folder, "next", pretrained=str(run.path)).metrics["n"]
 
 
+@pytest.mark.long
 def test_a_folder_that_grew_may_start_from_the_former_run(
     overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
@@ -355,6 +362,7 @@ def test_held_out_images_of_a_changed_folder_are_guarded(
     assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.long
 def test_the_same_folder_spelled_otherwise_with_another_seed(overfitted: tuple[Path, Run], quick: Changes) -> None:
     folder, run = overfitted
     spelled = Path(os.path.relpath(folder))
@@ -365,6 +373,7 @@ def test_the_same_folder_spelled_otherwise_with_another_seed(overfitted: tuple[P
     assert quick(spelled, "next", settings | {"data.split_seed": 0}).metrics["n"], "the fix works"
 
 
+@pytest.mark.long
 def test_the_guard_follows_the_chain(overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path) -> None:
     folder, first = overfitted
     other = noise_folder(tmp_path / "other", 10, first=9000)
@@ -388,6 +397,7 @@ def _copies(folder: Path, run: RunDir, place: Path) -> Path:
     return made
 
 
+@pytest.mark.long
 def test_members_that_were_trained_on_each_others_test(
     overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
@@ -398,6 +408,7 @@ def test_members_that_were_trained_on_each_others_test(
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.long
 def test_a_calibration_run_that_was_trained_on_our_test(
     overfitted: tuple[Path, Run], quick: Changes, tmp_path: Path
 ) -> None:
@@ -411,6 +422,7 @@ def test_a_calibration_run_that_was_trained_on_our_test(
 # Groups, limits
 
 
+@pytest.mark.long
 def test_groups_stay_together(quick: Changes, tmp_path: Path) -> None:
     for group in range(12):
         for number in range(4):
@@ -435,6 +447,7 @@ def test_invalid_group_patterns_are_errors(
     assert caught.value.fix
 
 
+@pytest.mark.long
 def test_a_pattern_that_misses_files_is_told(
     quick: Changes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -455,6 +468,7 @@ def test_a_pattern_that_makes_one_group_of_a_class(pattern: str, overfitted: tup
     assert "--group-by" in (caught.value.fix or "")
 
 
+@pytest.mark.long
 def test_a_limit_above_what_there_is_changes_nothing(overfitted: tuple[Path, Run], quick: Changes) -> None:
     folder, run = overfitted
     whole = RunDir(run.path).read_json(RunDir(run.path).split)
@@ -464,6 +478,7 @@ def test_a_limit_above_what_there_is_changes_nothing(overfitted: tuple[Path, Run
     assert any("limit_train" in note for note in limited.read_json(limited.environment)["data"]["skipped"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("train_on", ["train", "all"])
 def test_limit_train_is_what_is_trained_on(train_on: str, overfitted: tuple[Path, Run], quick: Changes) -> None:
     folder, run = overfitted
@@ -477,6 +492,7 @@ def test_limit_train_is_what_is_trained_on(train_on: str, overfitted: tuple[Path
 # Outputs in the data folder
 
 
+@pytest.mark.long
 def test_our_own_outputs_are_no_classes(
     quick: Changes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,6 +509,7 @@ def test_our_own_outputs_are_no_classes(
     assert any("skipped explained" in entry for entry in data["skipped"])
 
 
+@pytest.mark.long
 def test_copies_of_test_images_are_not_trained_on(quick: Changes, tmp_path: Path) -> None:
     """Outputs in the data folder are not data, and the test split stays the same."""
     for number in range(24):
@@ -506,6 +523,7 @@ def test_copies_of_test_images_are_not_trained_on(quick: Changes, tmp_path: Path
     assert any("1 training images" in note for note in skipped)
 
 
+@pytest.mark.long
 def test_a_run_that_recorded_rows_only_is_evaluated_while_nothing_changes(quick: Changes, tmp_path: Path) -> None:
     for number in range(24):
         noise(tmp_path / "parts" / ("train", "test")[number % 3 == 0] / "ab"[number % 2] / f"{number}.png", number)

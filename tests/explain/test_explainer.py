@@ -39,6 +39,7 @@ def alone(squares_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cam", "gradcam", "integrated", "occlusion"])
 def test_every_method_finds_the_object(method: str, squares_run: Path, lab: SimpleNamespace) -> None:
     images, labels, where = lab.squares(6, seed=2)
@@ -115,6 +116,7 @@ print(json.dumps({"entry": found.as_dict(), "modules": sorted({name.split(".")[0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cam", "occlusion"])
 def test_a_model_file_is_enough(method: str, alone: Path, tmp_path: Path, lab: SimpleNamespace) -> None:
     Image.fromarray(lab.squares(1)[0][0]).save(tmp_path / "red.png")

@@ -27,6 +27,7 @@ def content(source: bytes | Path, size: int = 16) -> int:
     return load_hashed(source, size)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF", "TIFF"])
 def test_size_rule_and_name_do_not_count(kind: str, tmp_path: Path) -> None:
     data = encoded(LARGE, kind)

@@ -122,6 +122,7 @@ def test_converting_in_bands_changes_nothing(mode, monkeypatch):
         np.testing.assert_array_equal(decode(data), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
 @pytest.mark.parametrize(("mode", "most"), [("RGBA", 650), ("P", 450), ("I;16", 650), ("CMYK", 650)])
 def test_the_largest_images_need_little_more_memory_than_their_size(mode, most, tmp_path):
@@ -344,6 +345,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
 @pytest.mark.parametrize(("case", "size"), [*((case, 16) for case in JPEGS | OTHERS), ("progressive JPEG", 200)])
 def test_memory_is_known_before_decoding(case, size, tmp_path):

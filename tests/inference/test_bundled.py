@@ -91,6 +91,7 @@ def test_the_commands_of_the_card_are_valid(name: str) -> None:
         kept.add(named.get("--run", ""))
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", CIFAR)
 def test_each_has_the_accuracy_of_its_metadata(name: str, data_root: Path) -> None:

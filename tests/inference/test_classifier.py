@@ -316,6 +316,7 @@ def test_unexpected_errors_while_decoding_are_raised(
         classifier.predict(sorted(image_folder.glob("*.png")))
 
 
+@pytest.mark.slow
 def test_huge_image_is_refused_before_decoding(classifier: Classifier, tmp_path: Path) -> None:
     file = tmp_path / "huge.png"
     Image.new("1", (20_000, 20_000)).save(file)

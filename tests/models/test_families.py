@@ -86,13 +86,14 @@ def with_statistics(made: Network) -> Network:
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("row", SMALL)
 def test_every_family_trains_exports_and_gives_heatmaps(row: str, tmp_path: Path) -> None:
     made, width = checked(SMALL[row])
     check_export(made, tmp_path / "model.onnx", width)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", WHOLE)
 def test_full_networks_train_and_give_heatmaps(row: str) -> None:
     checked(WHOLE[row])

@@ -54,7 +54,7 @@ def test_imagenet_loads_the_packaged_weights() -> None:
     assert set(start.fresh) == {"head.weight", "head.bias"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_from_packaged_weights_offline(tmp_path: Path) -> None:
     options = {"model.name": "timm", "model.options": LITE0, "optimizer.name": "adamw", "optimizer.lr": 5e-3}
     options |= {"transfer.head_until": 1.0, "transfer.views": 1, "schedule.epochs": 15, "schedule.batch_size": 32}

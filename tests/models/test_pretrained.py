@@ -183,6 +183,7 @@ def test_hub_weights_are_loaded_by_timm(tmp_path: Path, monkeypatch: pytest.Monk
     assert start.origin == "timm's resnet18.a1_in1k"
 
 
+@pytest.mark.slow
 def test_offline_error_names_file_and_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = model("timm", architecture="resnet18", pretrained=True)

@@ -36,6 +36,7 @@ def convolutions(made: nn.Module) -> list[nn.Conv2d]:
     return [module for module in made.modules() if isinstance(module, nn.Conv2d)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "count"), PARAMETERS)
 def test_parameter_counts_equal_the_papers(name: str, options: dict[str, Any], count: int) -> None:
     assert sum(parameter.numel() for parameter in net(name, options).parameters()) == count
@@ -78,6 +79,7 @@ def test_residual_branches_can_start_at_zero(zero: bool) -> None:
     assert all(bool((weight == 0).all()) == zero for weight in last)
 
 
+@pytest.mark.slow
 def test_small_images_keep_their_resolution() -> None:
     strided = {
         name: [conv.stride[0] for conv in convolutions(net(name)) if conv.stride != (1, 1) and conv.kernel_size[0] == 3]

@@ -63,6 +63,7 @@ def test_other_families_give_four_by_four_maps(architecture: str) -> None:
         assert made.forward_features(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
 
 
+@pytest.mark.slow
 def test_pretrained_layers_keep_their_published_shape() -> None:
     for architecture in ("resnet18", "densenet121"):
         import timm

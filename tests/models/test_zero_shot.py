@@ -92,7 +92,7 @@ def test_probabilities_sum_to_one(net: ZeroShot) -> None:
             torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(len(images)), atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_exported_model_equals_the_network(net: ZeroShot, tmp_path: Path) -> None:
     info = ModelInfo(
         classes=("a", "b", "c"),

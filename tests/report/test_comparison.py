@@ -77,6 +77,7 @@ def two(finished_run: Maker, tmp_path: Path) -> list[Path]:
     return [weak, finished_run(tmp_path / "good", seed=2, skill=3.0, settings={"augment": {"cutout": 8}})]
 
 
+@pytest.mark.slow
 def test_two_runs(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -111,6 +112,7 @@ def test_two_runs(two: list[Path], tmp_path: Path) -> None:
     assert verdict(found) in page.text
 
 
+@pytest.mark.slow
 def test_json_holds_all_numbers(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     numbers = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -122,6 +124,7 @@ def test_json_holds_all_numbers(two: list[Path], tmp_path: Path) -> None:
     assert numbers["pairs"][0]["mcnemar_mid_p"] == found.pairs[0].test.p_value
 
 
+@pytest.mark.slow
 def test_verdict_without_significant_difference(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=2.0) for seed in (3, 4)]
     found = compare(runs, out=tmp_path / "out")
@@ -129,6 +132,7 @@ def test_verdict_without_significant_difference(finished_run: Maker, tmp_path: P
     assert verdict(found).startswith("No significant difference between A and B on 240 images: ")
 
 
+@pytest.mark.slow
 def test_best_of_each_metric_is_marked(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     lower = {metric.name for metric in METRICS if metric.lower_is_better}
@@ -139,6 +143,7 @@ def test_best_of_each_metric_is_marked(two: list[Path], tmp_path: Path) -> None:
         assert [cell.value for cell in row[1:] if cell.best] == [best]
 
 
+@pytest.mark.slow
 def test_seeds_are_grouped(finished_run: Maker, tmp_path: Path) -> None:
     for name, skill in (("one", 3.0), ("two", 1.5)):
         for seed in (0, 1, 2):
@@ -169,6 +174,7 @@ def test_seeds_are_grouped(finished_run: Maker, tmp_path: Path) -> None:
     assert "± " in (tmp_path / "out" / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 def test_names_are_escaped(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"a <i>{seed}", seed=seed, classes=NASTY, skill=0.5) for seed in (0, 1)]
     found = compare(runs, out=tmp_path / "out")
@@ -185,6 +191,7 @@ def test_names_are_escaped(finished_run: Maker, tmp_path: Path) -> None:
         assert name in page.text
 
 
+@pytest.mark.slow
 def test_page_loads_nothing_from_the_network(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     assert found.page is not None
@@ -217,6 +224,7 @@ def runs_with_images(finished_run: Maker, tmp_path: Path) -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_images_of_disagreements_are_shown(runs_with_images: list[Path], tmp_path: Path) -> None:
     found = compare(runs_with_images, out=tmp_path / "out")
     assert found.images is not None
@@ -228,6 +236,7 @@ def test_images_of_disagreements_are_shown(runs_with_images: list[Path], tmp_pat
     assert found.page.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_images_of_other_data_are_not_shown(runs_with_images: list[Path], tmp_path: Path) -> None:
     for run in runs_with_images:
         directory = RunDir(run)
@@ -241,6 +250,7 @@ def test_images_of_other_data_are_not_shown(runs_with_images: list[Path], tmp_pa
     assert Page(found.page).all("img") == []
 
 
+@pytest.mark.slow
 def test_predictions_are_grouped_by_run(runs_with_images: list[Path], tmp_path: Path) -> None:
     found = compare(runs_with_images, out=tmp_path / "out")
     group = next(group for group in found.disagreements if group.kind == "only_wrong")
@@ -249,6 +259,7 @@ def test_predictions_are_grouped_by_run(runs_with_images: list[Path], tmp_path: 
     assert len(rows[0][0].split()) == 2
 
 
+@pytest.mark.slow
 def test_milliseconds_are_measured_when_asked(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out", timed=True)
     for run in found.runs:
@@ -261,6 +272,7 @@ def test_milliseconds_are_measured_when_asked(two: list[Path], tmp_path: Path) -
     assert found.timed_on in (tmp_path / "out" / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 def test_another_split(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, split="val") for seed in (0, 1)]
     found = compare(runs, out=tmp_path / "out", split="val")
@@ -268,6 +280,7 @@ def test_another_split(finished_run: Maker, tmp_path: Path) -> None:
     assert "metrics are on val" in found.notices[0]
 
 
+@pytest.mark.slow
 def test_limits_of_the_comparison_are_noted(finished_run: Maker, tmp_path: Path) -> None:
     one = finished_run(tmp_path / "one", seed=0)
     other = finished_run(
@@ -347,6 +360,7 @@ def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_existing_files_are_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -361,11 +375,13 @@ def test_existing_files_are_not_overwritten(two: list[Path], tmp_path: Path, mon
     assert [str(page) for page in pages] == ["runs/comparison/comparison.html", "runs/comparison-2/comparison.html"]
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_name_are_distinguished(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / name / "seed0", seed=seed) for seed, name in enumerate(("one", "two"))]
     assert {run.name for run in compare(runs, out=tmp_path / "out").runs} == {"one/seed0", "two/seed0"}
 
 
+@pytest.mark.slow
 def test_many_runs_get_letters_and_their_page_stays_small(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=1.0, truth=[0, 1, 2] * 20) for seed in range(28)]
     found = compare(runs, out=tmp_path / "out")
@@ -376,6 +392,7 @@ def test_many_runs_get_letters_and_their_page_stays_small(finished_run: Maker, t
     Page(found.page)
 
 
+@pytest.mark.slow
 def test_writing_twice_gives_the_same(two: list[Path], tmp_path: Path) -> None:
     for name in ("first", "second"):
         compare(two, out=tmp_path / name)
@@ -383,6 +400,7 @@ def test_writing_twice_gives_the_same(two: list[Path], tmp_path: Path) -> None:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_comparing_needs_no_pytorch(two: list[Path], tmp_path: Path) -> None:
     code = "import sys, thirtytwo; thirtytwo.compare(sys.argv[2:], out=sys.argv[1]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "out"), *map(str, two)]
@@ -396,6 +414,7 @@ def test_a_chart_of_one_value_and_of_negative_ones() -> None:
     assert "−" in interval_chart("Difference", [Row("A − B", -0.02, -0.03, -0.01, "worse")], unit="", zero=True)
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_page_in_a_browser_on_a_phone(runs_with_images: list[Path], tmp_path: Path, chromium: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api")

@@ -116,6 +116,7 @@ def test_runs_of_earlier_versions_have_neither(make_run):
         assert "Before calibration" not in output
 
 
+@pytest.mark.slow
 def test_figures_of_calibration_and_corruptions(make_run):
     run, given = make_run()
     add_calibration(run, given)

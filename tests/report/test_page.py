@@ -75,6 +75,7 @@ def written(run, images=None, split="test", figures=False):
     return page
 
 
+@pytest.mark.slow
 def test_a_finished_run(make_run, images_of):
     run, given = make_run()
     page = written(run, images_of(given), figures=True)
@@ -164,6 +165,7 @@ def test_names_are_escaped(make_run, images_of):
         assert name in page.text
 
 
+@pytest.mark.long
 def test_a_hundred_classes_in_twenty_superclasses(make_run, images_of):
     groups = {name: f"group {number // 5:02d}" for number, name in enumerate(HUNDRED)}
     run, given = make_run(HUNDRED, superclasses=groups, count=2000)
@@ -177,6 +179,7 @@ def test_a_hundred_classes_in_twenty_superclasses(make_run, images_of):
     assert len(cells) == len(pairs) + len(groups_of_pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("without", "present", "absent"),
     [
@@ -231,6 +234,7 @@ def test_training_on_all_of_train_is_noted(make_run):
     assert "calibration run" in written(run).text
 
 
+@pytest.mark.slow
 def test_writing_twice_gives_the_same(make_run, images_of):
     run, given = make_run()
     images = images_of(given)
@@ -288,6 +292,7 @@ def test_model_without_errors(make_run):
     assert "100.00\u00a0%" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 12, 13, 31, 150, 201])
 def test_confusion_chart_at_every_size(width):
     matrix = np.random.default_rng(0).integers(0, 3, (width, width))
@@ -319,6 +324,7 @@ def test_nice_ticks(low, high, ticks):
         assert found == ticks
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
     playwright = pytest.importorskip("playwright.sync_api")

@@ -59,6 +59,7 @@ def shown_images(page):
     return page.evaluate(SHOWN)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_selecting_a_cell(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
@@ -78,6 +79,7 @@ def test_selecting_a_cell(opened):
     assert page.evaluate("document.activeElement.matches('svg.matrix')")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_shown_image_is_the_evaluated_one(opened, images_of):
     page, given = opened(viewport={"width": 1280, "height": 900})
@@ -93,6 +95,7 @@ def test_shown_image_is_the_evaluated_one(opened, images_of):
     assert (np.array(pixels).reshape(8, 8, 4)[..., :3] == stored).all()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_viewer_works_with_the_keyboard(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
@@ -116,6 +119,7 @@ def test_viewer_works_with_the_keyboard(opened):
     assert page.locator("#readout-classes").inner_text().startswith("<b>bee</b> predicted as ant: ")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_selecting_a_class_and_a_pair(opened):
     page, given = opened(viewport={"width": 1280, "height": 900})
@@ -135,6 +139,7 @@ def test_selecting_a_class_and_a_pair(opened):
     assert len(shown_images(page)) == len(rows_of(given, truth, predicted))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_selecting_a_superclass(opened):
     page, given = opened(viewport={"width": 1280, "height": 900}, superclasses=GROUPS)
@@ -151,6 +156,7 @@ def test_selecting_a_superclass(opened):
     assert page.locator("#viewer-title").inner_text() == "cow, predicted as dog"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_touch_on_a_phone_in_dark_mode(opened):
     page, given = opened(viewport={"width": 390, "height": 800}, has_touch=True, color_scheme="dark")
@@ -164,6 +170,7 @@ def test_touch_on_a_phone_in_dark_mode(opened):
     assert not page.locator("#viewer").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_names_are_shown_without_images(opened):
     page, given = opened(with_images=False)

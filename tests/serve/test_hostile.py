@@ -147,6 +147,7 @@ def test_hostile_files_are_rejected_by_name(client: httpx.Client, case: str, mak
     assert among.json()[1] == {"file": name, "error": document["errors"][0]["error"]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 def test_peak_memory_is_bounded(launch: Callable[..., Any]) -> None:
     running = launch("--max-megapixels", "10")
@@ -175,7 +176,7 @@ def huge(case: str) -> bytes:
     return saved(Image.new(mode, (7000, 7000), (250, 5, 5) if mode == "RGB" else (0, 250, 250, 5)), format, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 @pytest.mark.parametrize("case", HUGE)
 def test_concurrent_huge_images_are_decoded_one_at_a_time(launch: Callable[..., Any], case: str) -> None:
@@ -199,7 +200,7 @@ def test_concurrent_huge_images_are_decoded_one_at_a_time(launch: Callable[..., 
     assert running.stop() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["progressive", "CMYK"])
 def test_small_requests_do_not_wait_for_huge_images(
     launch: Callable[..., Any], make: SimpleNamespace, case: str

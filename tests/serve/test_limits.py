@@ -142,6 +142,7 @@ print(json.dumps([found, limits.most, memory() - before]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 @pytest.mark.parametrize("case", ["plain", "wide"])
 def test_memory_of_a_json_body_is_accounted(case: str) -> None:

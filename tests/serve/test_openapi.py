@@ -113,6 +113,7 @@ POSITIVE = (GenerationMode.POSITIVE, [positive_data_acceptance])
 NEGATIVE = (GenerationMode.NEGATIVE, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "mode", "excluded"),
     [*((*operation, *POSITIVE) for operation in OPERATIONS), ("post", "/predict", *NEGATIVE)],

@@ -24,6 +24,7 @@ from thirtytwo.cli.main import run_command
 Launch = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_several_models_settings_and_shutdown(
     launch: Launch, make: SimpleNamespace, colour_model: Path, finished_run: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -44,6 +45,7 @@ def test_several_models_settings_and_shutdown(
     assert running.process.stderr.read() == "", "nothing is logged by default"
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_the_access_log(colour_model: Path) -> None:
     command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", "--model", str(colour_model), "--access-log"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -86,6 +88,7 @@ class Client(threading.Thread):
                 self.closed = answer.headers.get("connection") == "close"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 0.02])
 def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: SimpleNamespace, moment: float) -> None:
     running = launch("--max-batch", "4")
@@ -108,6 +111,7 @@ def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: Simp
     assert code == 0
 
 
+@pytest.mark.slow
 def test_partly_sent_request_is_finished_during_shutdown(launch: Launch, make: SimpleNamespace) -> None:
     running = launch()
     body = (
@@ -142,6 +146,7 @@ def test_partly_sent_request_is_finished_during_shutdown(launch: Launch, make: S
     assert running.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_disconnected_clients_are_not_bugs(launch: Launch) -> None:
     running = launch()
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -241,6 +246,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
+@pytest.mark.slow
 def test_imports_no_torch_and_no_other_extra() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert not set(json.loads(done.stdout)) & {

@@ -61,6 +61,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: type[BaseEx
     monkeypatch.setattr(HistoryCallback, "on_train_batch_end", on_train_batch_end)
 
 
+@pytest.mark.slow
 def test_weights_depend_only_on_the_seed(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:
     one = train("one", tiny.recipe(**AUGMENTED))
     torch.manual_seed(99)
@@ -85,6 +86,7 @@ def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path)
     assert (fitted.mean, fitted.std) == channel_statistics(tiny.images(48).images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 5])
 def test_resumed_equals_uninterrupted(
     batches: int, train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +208,7 @@ def test_best_with_rare_validation(train: Train, tiny: SimpleNamespace, scripted
     assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
 
 
+@pytest.mark.slow
 def test_resuming_with_rare_validation(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

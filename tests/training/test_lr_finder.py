@@ -24,6 +24,7 @@ def test_suggest_lr_by_hand() -> None:
     assert suggest_lr(rates[:5], losses[:5]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -86,6 +87,7 @@ def test_steps_have_the_precision_of_the_hardware(
     assert seen == {precision}
 
 
+@pytest.mark.slow
 def test_warmup_does_not_change_the_result(tiny: SimpleNamespace) -> None:
     """Reported learning rates are peaks, independent of the schedule's start."""
     plain, warm = tiny.recipe(schedule__warmup=0.0), tiny.recipe(schedule__warmup=0.5)

@@ -222,6 +222,7 @@ def test_ema_by_hand() -> None:
     assert norm.weight.item() == pytest.approx(value)
 
 
+@pytest.mark.slow
 def test_ema_is_validated_saved_and_returned(
     train: Train, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ def test_ema_is_validated_saved_and_returned(
     assert torch.equal(again.net.head.weight, last.net.head.weight), "also after resuming a finished run"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHOICES)
 def test_resumed_equals_uninterrupted(
     name: str, train: Train, same_weights: Same, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -137,6 +137,7 @@ def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNames
         assert labels.shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "unfreeze", "trained", "kept"),
     [
@@ -316,6 +317,7 @@ def frozen_part(net: Network, recipe: Recipe) -> dict[str, Tensor]:
     return {name: value for name, value in base_of(net).items() if frozen(name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(
     "changes",

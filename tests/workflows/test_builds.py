@@ -64,11 +64,13 @@ def settings(tiny: SimpleNamespace) -> dict[str, Any]:
     return {**tiny.overrides, **own}
 
 
+@pytest.mark.long
 def test_a_training_builds_its_network_once(counted: list[int], settings: dict[str, Any], tmp_path: Path) -> None:
     train("digits", recipe="digits", overrides=settings, limit_train=60, run=tmp_path / "run", show=False)
     assert counted == [10]
 
 
+@pytest.mark.long
 def test_a_training_on_other_classes_builds_once(
     counted: list[int], settings: dict[str, Any], tmp_path: Path, tiny: SimpleNamespace
 ) -> None:

@@ -89,6 +89,7 @@ def test_outputs_averaged_probabilities_with_its_own_calibration(members: dict[s
     np.testing.assert_allclose(probabilities(made.path, images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ensemble_is_a_complete_run(members: dict[str, Path], made: RunDir) -> None:
     metrics, environment = made.read_json(made.metrics), made.read_json(made.environment)
     own = {name: RunDir(path) for name, path in members.items()}
@@ -108,6 +109,7 @@ def test_ensemble_is_a_complete_run(members: dict[str, Path], made: RunDir) -> N
     assert again["test_evaluations"] == 2
 
 
+@pytest.mark.slow
 def test_report_card_and_comparison_show_members_and_cost(members: dict[str, Path], made: RunDir) -> None:
     comparison = json.loads((made.path / "comparison" / "comparison.json").read_text())
     assert {run["run"] for run in comparison["runs"]} == {"two", "a", "other"}
@@ -127,7 +129,7 @@ def test_report_card_and_comparison_show_members_and_cost(members: dict[str, Pat
     assert len(made.report.read_text(encoding="utf-8")) == pytest.approx(len(before), rel=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_better_member_is_logged(members: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(members["b"], tmp_path / "sure")
     sure = RunDir(tmp_path / "sure")
@@ -140,7 +142,7 @@ def test_better_member_is_logged(members: dict[str, Path], tmp_path: Path, capsy
     assert "100.00 %" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_command_takes_seeds_and_prints_the_run_last(
     members: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +155,7 @@ def test_command_takes_seeds_and_prints_the_run_last(
 
 
 @pytest.mark.parametrize("soup", ["uniform", "greedy"])
-@pytest.mark.slow
+@pytest.mark.long
 def test_soups_average_weights(members: dict[str, Path], tmp_path: Path, soup: Any) -> None:
     shutil.copytree(members["a"], tmp_path / "near")
     near = RunDir(tmp_path / "near")
@@ -181,6 +183,7 @@ def test_soups_average_weights(members: dict[str, Path], tmp_path: Path, soup: A
                 torch.testing.assert_close(combined[name], (weights[name] + perturbed[name]) / 2)
 
 
+@pytest.mark.long
 def test_greedy_soup_is_never_worse_on_validation_than_its_best_member(
     members: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,13 +202,14 @@ def test_greedy_soup_is_never_worse_on_validation_than_its_best_member(
     assert ("the soup is that single run" in err) is alone
 
 
+@pytest.mark.long
 def test_a_student_learns_from_an_ensemble(made: RunDir, tiny: SimpleNamespace, tmp_path: Path) -> None:
     settings = {**tiny.overrides, "data.image_size": 16, "schedule.epochs": 1, "train.distill.run": str(made.path)}
     student = train("digits", recipe="digits", overrides=settings, limit_train=ROWS, run=tmp_path / "s", show=False)
     assert student.metrics["n"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_ensemble_of_ensembles(members: dict[str, Path], made: RunDir, tmp_path: Path) -> None:
     found = ensemble([made.path, members["b"]], run=tmp_path / "three", device="cpu", show=False)
     loaded = load_run(found.path)

@@ -26,6 +26,7 @@ def run(trained, tmp_path):
     return RunDir(tmp_path / "digits")
 
 
+@pytest.mark.long
 def test_corruptions_and_sets_are_written_and_kept(run):
     found = evaluate(run.path, corruptions=True, corruption_images=30, coverage=0.8, device="cpu", show=False)
     table, metrics = run.read_json(run.corruptions), run.read_json(run.metrics)
@@ -49,7 +50,7 @@ def test_corruptions_and_sets_are_written_and_kept(run):
         assert display_name("shot_noise") in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_corruptions_are_reproducible(run):
     first, second = (
         evaluate(run.path, corruptions=True, corruption_images=12, device="cpu", show=False)["corruptions"]
@@ -64,6 +65,7 @@ def test_other_splits_have_their_own_file(run):
     assert run.read_json(run.path / "corruptions-val.json")["split"] == "val"
 
 
+@pytest.mark.slow
 def test_the_command_prints_them(run, capsys):
     words = ["evaluate", str(run.path), "--corruptions", "--corruption-images", "10", "--coverage", "0.8"]
     assert run_command([*words, "--device", "cpu"]) == 0

@@ -36,6 +36,7 @@ def precision_of(run: RunDir) -> dict[str, str]:
     return choice
 
 
+@pytest.mark.long
 def test_recorded_and_kept_by_a_resumed_run(
     how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_recorded_and_kept_by_a_resumed_run(
     assert run.read_recipe().train.precision == before["value"]
 
 
+@pytest.mark.long
 def test_a_cpu_without_bfloat16_times_nothing(
     how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ def test_a_cpu_without_bfloat16_times_nothing(
     assert not TIMED.search(precision_of(run)["reason"])
 
 
+@pytest.mark.long
 def test_seeds_and_trials_share_it(how: dict[str, Any], tmp_path: Path) -> None:
     found = train_seeds("digits", seeds=[0, 1], run=tmp_path / "seeds", epochs=1, **how)
     first, second = (RunDir(run.path) for run in found.runs)

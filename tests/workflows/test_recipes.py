@@ -34,6 +34,7 @@ def test_every_recipe_is_tested() -> None:
     assert FROM_WEIGHTS | set(NARROW) == set(recipe_names())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", NARROW)
 def test_a_recipe_trains_exports_and_predicts(recipe: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
     images = tiny.images(36, size=16)

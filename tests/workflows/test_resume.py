@@ -103,6 +103,7 @@ def stopped_after(epoch: int) -> Iterator[None]:
 # Usage
 
 
+@pytest.mark.long
 def test_seconds_of_every_session_count(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
     run, clock = tmp_path / "run", time.perf_counter()
     with stopped_after(1):
@@ -120,6 +121,7 @@ def test_seconds_of_every_session_count(how: dict[str, Any], tmp_path: Path, no_
     assert noted["seconds"]["total"] + 0.5 * second < ended["seconds"]["total"] <= first + second + 0.01
 
 
+@pytest.mark.long
 def test_killed_session_counts_until_its_checkpoint(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
     run = tmp_path / "run"
     with stopped_after(1):
@@ -142,6 +144,7 @@ def held_before(megabytes: int) -> float:
     return float(importlib.import_module("thirtytwo.machine").peak_memory_mb())
 
 
+@pytest.mark.long
 def test_memory_held_before_a_run_is_not_its_own(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
     most = held_before(400)
     found = environment(train("digits", run=tmp_path / "run", **how).path)
@@ -187,6 +190,7 @@ def test_finished_run_with_the_same_arguments(
     assert run_command(["train", "digits", "--resume", "--run", str(finished.path), "--seed", "1"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("asked", "name"),
     [
@@ -245,7 +249,7 @@ def held_elsewhere(begin: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_in_use_is_not_written(again: Path, finished: Run, tmp_path: Path) -> None:
     explain = ["explain", str(tmp_path / "one.png"), "--model", str(again), "--out", str(again / "maps")]
     Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
@@ -270,6 +274,7 @@ def test_run_in_use_is_not_written(again: Path, finished: Run, tmp_path: Path) -
     assert not list(again.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [train, tune])
 def test_directory_in_use_is_refused(
     start: Callable[..., Any], how: dict[str, Any], tmp_path: Path, no_report: None
@@ -289,7 +294,7 @@ def test_unnamed_runs_never_share_a_directory(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_and_tuning_lock_their_directory(how: dict[str, Any], tmp_path: Path, no_report: None) -> None:
     train_seeds("digits", seeds=[0], run=tmp_path / "seeds", **how)
     tune("digits", trials=1, run=tmp_path / "tuned", **how)
@@ -303,7 +308,7 @@ def test_seeds_and_tuning_lock_their_directory(how: dict[str, Any], tmp_path: Pa
         assert f"process {other.pid} on " in caught.value.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_training_is_refused_and_killed_one_resumes(
     how: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -397,7 +402,7 @@ WORK: dict[str, Callable[[dict[str, Any], Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WORK)
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_side_effects_on_the_process(
     name: str, how: dict[str, Any], again: Path, tmp_path: Path, no_report: None
 ) -> None:
@@ -453,12 +458,14 @@ assert "allocator" in [choice.what for choice in choices]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_allocator_is_changed_by_the_command_line_only() -> None:
     done = subprocess.run([sys.executable, "-c", ALLOCATOR], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

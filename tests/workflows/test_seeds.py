@@ -172,7 +172,7 @@ def test_directory_of_seeds_is_not_a_run(training: Training) -> None:
         RunDir.open("several")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_are_really_trained(tmp_path: Path) -> None:
     """Two seeds differ; one that is trained again by itself is the same."""
     import thirtytwo

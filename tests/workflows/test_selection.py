@@ -63,6 +63,7 @@ def runs(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {keep: trained(keep) for keep in ("best", "last")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_choices_are_recorded_and_shown(keep: str, runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]) -> None:
     run, chose = runs[keep], keep == "best"
@@ -82,7 +83,7 @@ def test_choices_are_recorded_and_shown(keep: str, runs: dict[str, RunDir], caps
     assert ("(train.keep)" in err) is chose
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_choices_of_members_count_for_an_ensemble(runs: dict[str, RunDir], tmp_path: Path) -> None:
     members = [run.path for run in runs.values()]
     record = ensemble(members, run=tmp_path / "both", device="cpu", show=False).metrics["calibration"]

@@ -284,6 +284,7 @@ def test_recipe_file_repeats_the_run(finished: Run, tmp_path: Path, no_report: N
     assert read_recipe(repeated.path) == read_recipe(finished.path)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(finished: Run, small: Callable[..., Run]) -> None:
     other = small(seed=1, epochs=1)
     assert not same_weights(other.path, finished.path)
@@ -295,6 +296,7 @@ def test_another_seed_is_another_run(finished: Run, small: Callable[..., Run]) -
 # Evaluating again
 
 
+@pytest.mark.slow
 def test_evaluating_test_is_counted(again: RunDir, finished: Run) -> None:
     before = again.report.stat().st_mtime_ns
     metrics = evaluate(again.path, show=False)
@@ -376,6 +378,7 @@ def test_evaluating_damaged_weights(again: RunDir) -> None:
     assert str(again.weights) in caught.value.message
 
 
+@pytest.mark.slow
 def test_report_again(again: RunDir) -> None:
     again.report.unlink()
     again.card.unlink()
@@ -384,6 +387,7 @@ def test_report_again(again: RunDir) -> None:
     assert again.card.is_file()
 
 
+@pytest.mark.slow
 def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
     before = again.report.read_bytes()
     page = tmp_path / "page.html"
@@ -405,7 +409,7 @@ def test_shared_report_has_no_images(again: RunDir, tmp_path: Path) -> None:
 # Training on everything
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_of_train_is_calibrated_by_another_run(small: Callable[..., Run], finished: Run) -> None:
     run = small(more={"data.train_on": "all", "data.calibrate_from": str(finished.path)}, epochs=1)
     split = json.loads((run.path / "split.json").read_text())
@@ -571,7 +575,7 @@ class Started:
         return self.process.returncode, err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_by_ctrl_c_and_killed_and_resumed(
     overrides: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -615,7 +619,7 @@ def toml(value: Any) -> str:
 # Other data
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_of_images(small: Callable[..., Run], tmp_path: Path) -> None:
     folder = color_folder(tmp_path / "colours", COLORS, {"train": 20, "test": 4})
     (folder / "train" / "red" / "Thumbs.db").write_bytes(b"junk")
@@ -635,7 +639,7 @@ def test_a_folder_of_images(small: Callable[..., Run], tmp_path: Path) -> None:
     assert evaluate(run.path, split="val", show=False)["n"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_with_its_own_validation(small: Callable[..., Run], tmp_path: Path) -> None:
     folder = color_folder(tmp_path / "colours", COLORS, {"train": 8, "val": 3, "test": 2})
     run = small(data=str(folder), limit_train=None, epochs=1, more={"schedule.batch_size": 500})
@@ -677,7 +681,7 @@ def test_full_disk(
 
 
 @pytest.mark.parametrize(("step", "artefact"), [("save_weights", "weights.safetensors"), ("export_onnx", "model.onnx")])
-@pytest.mark.slow
+@pytest.mark.long
 def test_full_disk_later_and_resumed(
     step: str, artefact: str, small: Callable[..., Run], finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -706,6 +710,7 @@ def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_export_that_disagrees_leaves_no_model(
     small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -724,6 +729,7 @@ def test_export_that_disagrees_leaves_no_model(
     assert not (tmp_path / "run" / "model.onnx").exists()
 
 
+@pytest.mark.long
 def test_ctrl_c_in_python(small: Callable[..., Run], finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(self: ClassifierModule, *_: Any) -> None:
         if self.current_epoch == 2:

@@ -32,7 +32,7 @@ def few(tmp_path: Path, tiny: SimpleNamespace) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_few_images_from_a_run(
     few: Path, pretrain: Pretrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +56,7 @@ def test_few_images_from_a_run(
     assert before is not None
 
 
+@pytest.mark.long
 def test_features_of_a_frozen_base_do_not_change(few: Path, pretrain: Pretrain, tmp_path: Path) -> None:
     source, before = pretrain(ModelSettings(name="fastnet", options={"groups": GROUPS}), TEN)
     run = thirtytwo.train(

@@ -35,7 +35,7 @@ def folder(tmp_path: Path, tiny: SimpleNamespace) -> Path:
 
 
 @pytest.mark.parametrize("recipe", CASES)
-@pytest.mark.slow
+@pytest.mark.long
 def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) -> None:
     arguments, settings = CASES[recipe]
     architecture = thirtytwo.config.resolve.read_recipe(recipe).model.options["architecture"]
@@ -55,7 +55,7 @@ def test_recipes_from_a_file_of_timm(recipe: str, folder: Path, tmp_path: Path) 
     assert saved.transfer.pretrained.endswith("w.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_few_shot_from_a_run(folder: Path, pretrain: Any, tmp_path: Path) -> None:
     groups = [{"width": 8}, {"width": 16}]
     source, _ = pretrain(ModelSettings(name="fastnet", options={"groups": groups}), [str(n) for n in range(10)])
@@ -79,6 +79,7 @@ def finished(folder: Path, tmp_path: Path) -> Path:
     return run.path
 
 
+@pytest.mark.long
 def test_further_continues_the_network_of_a_run(folder: Path, finished: Path, tmp_path: Path) -> None:
     run = thirtytwo.train(
         str(folder),
@@ -123,6 +124,7 @@ def test_leakage_from_the_pretrained_run_is_refused(
     assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.long
 def test_leakage_from_the_teacher_is_refused(folder: Path, finished: Path, tmp_path: Path) -> None:
     changes = {
         "data.image_size": 16,
@@ -140,7 +142,7 @@ def test_leakage_from_the_teacher_is_refused(folder: Path, finished: Path, tmp_p
     assert learn().metrics["n"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_separate_validation_split_is_no_leakage(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Its rows have the same numbers as those of training, and are other images."""
     for seed, split in enumerate(("train", "val", "test")):

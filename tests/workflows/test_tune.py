@@ -74,6 +74,7 @@ def test_metrics_of_a_trial_are_those_of_its_last_epoch(four: Any) -> None:
         assert trial.value == history[-1]["val_accuracy"]
 
 
+@pytest.mark.long
 def test_best_recipe_reproduces_its_metric(four: Any, tmp_path: Path) -> None:
     recipe = read_recipe(four.recipe)
     assert recipe.name == "digits-tuned"
@@ -82,6 +83,7 @@ def test_best_recipe_reproduces_its_metric(four: Any, tmp_path: Path) -> None:
     assert RunDir(run.path).read_history()[-1]["val_accuracy"] == four.best.value
 
 
+@pytest.mark.slow
 def test_resumed_tuning_equals_uninterrupted(four: Any, tmp_path: Path) -> None:
     run = tmp_path / "a place, with 100 % odd ?#characters"
     tuned(run, trials=2, pruner="none")
@@ -97,6 +99,7 @@ class Untouchable:
         pytest.fail(f"test was read: {name}")
 
 
+@pytest.mark.slow
 def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare = module.prepare
 
@@ -110,6 +113,7 @@ def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert not list(tmp_path.rglob("predictions-*"))
 
 
+@pytest.mark.long
 def test_failed_trial_is_recorded(tmp_path: Path) -> None:
     space = {
         "train.class_weights": {"choices": ["none", "balanced"]},
@@ -123,6 +127,7 @@ def test_failed_trial_is_recorded(tmp_path: Path) -> None:
     assert [row["reason"] for row in table(found.path)][both[0].number] == both[0].reason
 
 
+@pytest.mark.slow
 def test_no_completed_trial_is_an_error(tmp_path: Path) -> None:
     space = {key: {"choices": [1e37, 1e38]} for key in ("optimizer.lr_head", "optimizer.lr_rest", "optimizer.lr")}
     with pytest.raises(RunError) as caught:
@@ -138,6 +143,7 @@ def test_space_in_the_docs_is_valid() -> None:
     assert len(spaces.parse_space(tomllib.loads(text)).axes) == 4
 
 
+@pytest.mark.long
 def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "STARTUP", 1)
     space = {"optimizer.lr_head": {"choices": [0.67, 1e-9]}, "optimizer.lr_rest": {"choices": [0.053, 1e-9]}}
@@ -150,6 +156,7 @@ def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert found.best.drawn["optimizer.lr_head"] == "0.67"
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_completed_trials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +304,7 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "tuning").exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_recipe_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from thirtytwo.cli.main import run_command
 

@@ -26,12 +26,14 @@ def stored(data_root, name: str, split: str, row: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
 
 
+@pytest.mark.long
 def test_long_tailed_cifar10_has_its_published_size(data_root):
     data = load_dataset("cifar10?imbalance=100", data_root=data_root)
     assert data.test is not None
     assert (len(data.train), len(data.test)) == (12_406, 10_000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "classes", "per_class"), [("cifar10", 10, 5000), ("cifar100", 100, 500)])
 def test_counts_and_first_and_last_images(name, classes, per_class, data_root):
     data = load_dataset(name, data_root=data_root)
@@ -47,6 +49,7 @@ def test_counts_and_first_and_last_images(name, classes, per_class, data_root):
             np.testing.assert_array_equal(images.images[row], stored(data_root, name, split, row))
 
 
+@pytest.mark.slow
 def test_cifar10_is_the_published_one(data_root):
     data = load_dataset("cifar10", data_root=data_root)
     assert data.test is not None
@@ -91,6 +94,7 @@ def test_at_the_second_start_no_image_is_decoded(data_root, monkeypatch):
     assert data.fingerprint == before.fingerprint
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_the_known_duplicates(data_root):
     """CIFAR-100 holds 10 groups of equal images that cross train and test."""
     texts = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]
