@@ -173,8 +173,7 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
 
     from thirtytwo.rundir import RunDir
     from thirtytwo.training.fit import fit
-    from thirtytwo.workflows.finish import write_plan
-    from thirtytwo.workflows.train import prepare
+    from thirtytwo.workflows.prepare import prepare, write_plan
 
     changes = {**changes, **TINY} if options.tiny else changes
     plan = prepare(data, recipe, changes, "auto", Path(options.data_root))

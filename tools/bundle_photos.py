@@ -35,7 +35,8 @@ from thirtytwo.models.zero_shot import NAME, ZeroShot
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import UsageMeter, choose_hardware
-from thirtytwo.workflows.finish import Plan, finish, write_plan
+from thirtytwo.workflows.finish import finish
+from thirtytwo.workflows.prepare import Plan, write_plan
 from thirtytwo.workflows.records import record
 
 ROOT = Path(__file__).parents[1]

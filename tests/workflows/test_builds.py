@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.models.base import MODELS, Network, build_network, check_options, roles_by_kind
-from thirtytwo.workflows.train import find_lr, prepare, train
+from thirtytwo.workflows.prepare import prepare
+from thirtytwo.workflows.train import find_lr, train
 
 
 class Counted(Network):

@@ -37,12 +37,14 @@ from thirtytwo.text import percent
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
 from thirtytwo.workflows.compare import compare
-from thirtytwo.workflows.finish import MEANS_FROM, Plan, Run, score_and_export, write_plan
+from thirtytwo.workflows.finish import Run, score_and_export
 from thirtytwo.workflows.loading import LoadedRun, load_run
 from thirtytwo.workflows.members import Soup, check_compatible, member_record
+from thirtytwo.workflows.prepare import Plan, write_plan
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
+from thirtytwo.workflows.scoring import MEANS_FROM
 
 
 @preserve_torch_state()

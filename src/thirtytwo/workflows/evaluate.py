@@ -22,11 +22,11 @@ from thirtytwo.io import slug
 from thirtytwo.rundir import RunDir, exclusive
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
-from thirtytwo.workflows.finish import Scored, measure_all, score
 from thirtytwo.workflows.loading import OtherImages, load_run, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation, progress_logger
 from thirtytwo.workflows.report import write_pages
+from thirtytwo.workflows.scoring import Scored, measure_all, score
 
 
 @preserve_torch_state()

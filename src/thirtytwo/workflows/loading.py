@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, load_run_data, recorded_hashes, trained_on
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, RecipeError, RunError
+from thirtytwo.errors import DataError, RunError
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.models import Network
-from thirtytwo.models.base import load_network, preserve_modes
+from thirtytwo.models.base import load_network
 from thirtytwo.rundir import Predictions, RunDir
 
 
@@ -80,36 +79,6 @@ def load_run(run: RunDir | Path | str, data_root: Path | None = None) -> LoadedR
         directory.read_json(directory.split),
         data_root,
     )
-
-
-def check_accepts_images(net: Network, recipe: Recipe, full: int) -> None:
-    """Check that the network accepts images of side `full` and of the sizes of the schedule.
-
-    Raises:
-        RecipeError: the images are too small.
-    """
-    for size in sorted({full, *(min(stage.size, full) for stage in recipe.schedule.resolution)}):
-        try:
-            with preserve_modes(net), torch.no_grad():  # tensors of the inference mode could not be trained later
-                net.eval()(torch.zeros((1, 3, size, size)))
-        except (RuntimeError, IndexError):
-            raise RecipeError(
-                f"Images of {size}×{size} pixels are too small for the network {recipe.model.name}.",
-                "Increase data.image_size or schedule.resolution, or use fewer groups in model.options.",
-            ) from None
-
-
-def check_calibration_run(dataset: DataSet, calibrated_by: ModelInfo | None) -> None:
-    """Check that the calibration run, if there is one, has the classes of the data.
-
-    Raises:
-        RecipeError: the classes differ.
-    """
-    if calibrated_by is not None and calibrated_by.classes != dataset.classes:
-        raise RecipeError(
-            f"data.calibrate_from is a run on {calibrated_by.dataset}, with other classes than {dataset.name}.",
-            "Set it to a run of the same recipe on the same data with data.train_on = 'train'.",
-        )
 
 
 def own_images(found: RunData, split: str, run: RunDir) -> ImageSet:

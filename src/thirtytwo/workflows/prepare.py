@@ -1,16 +1,43 @@
-"""Checks of a recipe before training starts."""
+"""Resolve everything that a training run needs before its first step: recipe, data, split, network and hardware."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from thirtytwo.config.recipe import Recipe
+from thirtytwo.augment.augmenter import check_augment
+from thirtytwo.config.recipe import Precision, Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.config.settings import Choice
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.run_data import split_record, unused_of
+from thirtytwo.data.split import Parts, divide
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import RecipeError
+from thirtytwo.evaluation.evaluators import evaluators
+from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.models import Network
+from thirtytwo.models.base import check_options, preserve_modes, with_resolved_options
+from thirtytwo.models.ensemble import NAME as ENSEMBLE
+from thirtytwo.rundir import RunDir
 from thirtytwo.training.distillation import check_teacher
+from thirtytwo.training.fit import InitializedNetwork, initialize_network
+from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.losses import class_weights
 from thirtytwo.training.optimizers import build_optimizer
+from thirtytwo.training.precision import timed_precision
+from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
+from thirtytwo.workflows.provenance import check_unseen
+from thirtytwo.workflows.records import (
+    record,
+)
 
 
 def check_optimizer(recipe: Recipe) -> None:
@@ -45,3 +72,254 @@ def check_training(recipe: Recipe, classes: tuple[str, ...], held_out: bool) -> 
     class_weights(recipe.train.class_weights, np.ones(len(classes), dtype=np.int64), classes)
     if recipe.train.distill.run:
         check_teacher(recipe.train.distill.run, classes)
+
+
+TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
+
+
+def prepare(
+    data: str,
+    recipe_source: str | Path,
+    changes: Mapping[str, Any],
+    device: str,
+    data_root: Path | None,
+    precision: Precision | None = None,
+) -> Plan:
+    """Resolve the recipe, hardware, images and split, and build the network.
+
+    Settings are checked before the data is read. `precision` replaces `auto` where this training continues an earlier
+    one that resolved it.
+    """
+    started = datetime.now(UTC)
+    source = _RecipeSource.read(recipe_source, changes, precision)
+    early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
+    hardware = choose_hardware(early.train, device)
+    calibrated_by = _check_before_data(early, source.where)
+    dataset, parts = _load_divided(data, early, data_root)
+    unused = unused_of(dataset, parts)
+    recipe = source.resolve(len(dataset.classes), len(parts.train))
+    if recipe.train != early.train:
+        hardware = choose_hardware(recipe.train, device)
+    initialized = initialize_network(recipe, dataset.classes)
+    _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
+    origins = check_unseen(data, dataset, parts, recipe, data_root)
+    hardware = _with_choices(hardware, *_groups_of(dataset, early), *origins.choices)
+    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
+    recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
+    if calibrated_by is not None:
+        source_run = f"from {recipe.data.calibrate_from}"
+        hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
+    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
+    split = split_record(parts, recipe, unused, origins.as_dict())
+    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
+
+
+@dataclass(frozen=True)
+class _RecipeSource:
+    """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages."""
+
+    values: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    where: str
+    precision: Precision | None
+
+    @classmethod
+    def read(cls, source: str | Path, changes: Mapping[str, Any], precision: Precision | None) -> _RecipeSource:
+        """Read the tables of a recipe, with those of the run that it starts from, if it asks for them."""
+        values, where = read_recipe_values(source), f"Recipe {str(source)!r}"
+        recipe = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
+        return cls(with_run_settings(values, recipe), changes, where, precision)
+
+    def resolve(self, classes: int, rows: int) -> Recipe:
+        """The recipe for data with this number of classes and of training images."""
+        recipe = resolve_recipe(self.values, self.changes, classes=classes, rows=rows, where=self.where)
+        return _with_precision(resolve_transfer(recipe), self.precision)
+
+
+def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
+    """Check the settings that do not depend on the data; returns the model of the calibration run, if there is one.
+
+    Raises:
+        RecipeError: a setting is wrong.
+        ThirtytwoError: an evaluator of another package cannot be imported.
+    """
+    if recipe.model.name == ENSEMBLE:
+        raise RecipeError(
+            f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
+            "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
+        )
+    check_options(recipe.model)
+    check_optimizer(recipe)
+    check_augment(recipe.augment)
+    evaluators()  # imports those of other packages, which are used only after the training
+    return calibration_run(recipe)
+
+
+def _load_divided(data: str, recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
+    """Load the data and divide it into train, validation and test."""
+    settings = recipe.data
+    dataset = load_dataset(
+        data,
+        data_root=data_root,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        seed=settings.split_seed,
+        group_by=settings.group_by,
+    )
+    return dataset, divide(dataset, recipe)
+
+
+def _check_with_data(
+    recipe: Recipe, dataset: DataSet, parts: Parts, initialized: InitializedNetwork, calibrated_by: ModelInfo | None
+) -> None:
+    """Check that network, calibration run, augmentation and training settings fit the data.
+
+    Raises:
+        RecipeError: one of them does not.
+    """
+    check_accepts_images(initialized.net, recipe, int(parts.train.images.shape[1]))
+    check_calibration_run(dataset, calibrated_by)
+    check_augment(recipe.augment, dataset.classes)
+    check_training(recipe, dataset.classes, parts.val is not None)
+
+
+def _resolve_with_network(
+    recipe: Recipe, hardware: Hardware, initialized: InitializedNetwork, train: ImageSet
+) -> tuple[Recipe, Hardware]:
+    """Resolve what depends on the network and the images; every choice is added to those that are logged."""
+    net, size = initialized.net, int(train.images.shape[1])
+    recipe = recipe.model_copy(update={"model": with_resolved_options(recipe.model, net)})
+    recipe, limited = _limit_batch_size(recipe, len(train))
+    hardware = _with_choices(hardware, *net.choices, *limited)
+    if initialized.start is not None:
+        stages = describe_stages(recipe, net, len(train), size)
+        hardware = _with_choices(hardware, *initialized.start.choices, *stages)
+    hardware = timed_precision(net, recipe, size, len(train.classes), hardware)
+    return _resolve_auto(recipe, hardware, size), hardware
+
+
+def _with_choices(hardware: Hardware, *choices: Choice) -> Hardware:
+    """The hardware with further choices for the log."""
+    return replace(hardware, choices=(*hardware.choices, *choices))
+
+
+def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
+    """How many groups `data.group_by` makes, for the log: a pattern that misses files leaves each of them alone."""
+    found = [images.groups for images in dataset.stored.values() if images.groups is not None]
+    if not found:
+        return ()
+    sizes = np.unique(np.concatenate(found), return_counts=True)[1]
+    alone = int((sizes == 1).sum())
+    reason = f"data.group_by = {recipe.data.group_by!r}; {alone:,} of {int(sizes.sum()):,} images are alone in theirs"
+    return (Choice("groups", f"{len(sizes):,}", reason),)
+
+
+def _with_precision(recipe: Recipe, precision: Precision | None) -> Recipe:
+    """The recipe with `auto` precision replaced by an earlier resolution, if there is one."""
+    if precision is None or recipe.train.precision != "auto":
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
+
+
+def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
+    """The recipe with every `auto` that can change the result replaced by the resolved value; threads stay `auto`."""
+    chosen = {
+        "precision": str(hardware.precision).removeprefix("torch."),
+        "memory_format": "channels_last" if hardware.channels_last else "contiguous",
+        "compile": "on" if hardware.compile else "off",
+    }
+    data = recipe.data.model_copy(update={"image_size": image_size})
+    return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
+
+
+def _limit_batch_size(recipe: Recipe, rows: int) -> tuple[Recipe, tuple[Choice, ...]]:
+    """Limit the batch size to the number of training images; returns the choice for the log if it was larger."""
+    if recipe.schedule.batch_size <= rows:
+        return recipe, ()
+    schedule = recipe.schedule.model_copy(update={"batch_size": rows})
+    choice = Choice("batch size", str(rows), f"there are only {rows} training images")
+    return recipe.model_copy(update={"schedule": schedule}), (choice,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`.
+
+    `initialized` is the network to train; training modifies it, so a plan is trained once.
+    """
+
+    spec: str
+    dataset: DataSet
+    parts: Parts
+    recipe: Recipe
+    hardware: Hardware
+    calibrated_by: ModelInfo | None
+    record: dict[str, Any]
+    split: dict[str, Any]
+    data_root: Path | None
+    initialized: InitializedNetwork | None = None
+
+
+def write_plan(plan: Plan, directory: RunDir) -> RunDir:
+    """Write the recipe, the split and the environment of a run; files of a resumed run stay as they are."""
+    version = plan.record["versions"]["thirtytwo"]
+    if not directory.recipe.is_file():
+        directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
+    if not directory.split.is_file():
+        directory.write_json(directory.split, plan.split)
+    if not directory.environment.is_file():
+        directory.write_json(directory.environment, plan.record)
+    return directory
+
+
+def calibration_run(recipe: Recipe) -> ModelInfo | None:
+    """The model of the run that `data.calibrate_from` names; None where this run holds out validation itself.
+
+    Raises:
+        RecipeError: the run trains on all of train, and names no calibration run, or one without validation.
+    """
+    if recipe.data.train_on != "all":
+        return None
+    if not recipe.data.calibrate_from:
+        raise RecipeError(
+            "data.train_on is 'all', so there is no validation to fit the temperature and the threshold for unknown "
+            "images on.",
+            "Train the same recipe with data.train_on = 'train' first, and set data.calibrate_from to that run.",
+        )
+    run = RunDir.open(recipe.data.calibrate_from)
+    if not run.read_json(run.split)["n_val"]:
+        raise RecipeError(
+            f"data.calibrate_from is {run.path}, which has no validation either.",
+            "Set it to a run of the same recipe with data.train_on = 'train'.",
+        )
+    return read_info(run.onnx)
+
+
+def check_accepts_images(net: Network, recipe: Recipe, full: int) -> None:
+    """Check that the network accepts images of side `full` and of the sizes of the schedule.
+
+    Raises:
+        RecipeError: the images are too small.
+    """
+    for size in sorted({full, *(min(stage.size, full) for stage in recipe.schedule.resolution)}):
+        try:
+            with preserve_modes(net), torch.no_grad():  # tensors of the inference mode could not be trained later
+                net.eval()(torch.zeros((1, 3, size, size)))
+        except (RuntimeError, IndexError):
+            raise RecipeError(
+                f"Images of {size}×{size} pixels are too small for the network {recipe.model.name}.",
+                "Increase data.image_size or schedule.resolution, or use fewer groups in model.options.",
+            ) from None
+
+
+def check_calibration_run(dataset: DataSet, calibrated_by: ModelInfo | None) -> None:
+    """Check that the calibration run, if there is one, has the classes of the data.
+
+    Raises:
+        RecipeError: the classes differ.
+    """
+    if calibrated_by is not None and calibrated_by.classes != dataset.classes:
+        raise RecipeError(
+            f"data.calibrate_from is a run on {calibrated_by.dataset}, with other classes than {dataset.name}.",
+            "Set it to a run of the same recipe on the same data with data.train_on = 'train'.",
+        )

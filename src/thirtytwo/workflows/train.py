@@ -4,43 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from thirtytwo.augment.augmenter import check_augment
-from thirtytwo.config.recipe import Precision, Recipe
-from thirtytwo.config.resolve import DEFAULT_RECIPE, read_recipe_values, resolve_recipe, seed_of
-from thirtytwo.config.settings import Choice
-from thirtytwo.data.load import load_dataset
-from thirtytwo.data.run_data import split_record, unused_of
-from thirtytwo.data.split import Parts, divide
-from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import RecipeError, ThirtytwoError
-from thirtytwo.evaluation.evaluators import evaluators
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.models.base import check_options, with_resolved_options
-from thirtytwo.models.ensemble import NAME as ENSEMBLE
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import DEFAULT_RECIPE, seed_of
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
-from thirtytwo.training.fit import InitializedNetwork, fit, initialize_network
-from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
+from thirtytwo.training.fit import fit
+from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
-from thirtytwo.training.precision import timed_precision
-from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
-from thirtytwo.workflows.finish import (
-    Plan,
-    Run,
-    calibration_run,
-    finish,
-    write_plan,
-)
-from thirtytwo.workflows.loading import check_accepts_images, check_calibration_run
-from thirtytwo.workflows.prepare import check_optimizer, check_training
-from thirtytwo.workflows.provenance import check_unseen
+from thirtytwo.workflows.finish import Run, finish
+from thirtytwo.workflows.prepare import Plan, prepare, write_plan
 from thirtytwo.workflows.records import (
     check_same,
     first_session_record,
@@ -48,12 +25,9 @@ from thirtytwo.workflows.records import (
     log_start,
     matches_data,
     progress_logger,
-    record,
     resume_usage,
     write_session,
 )
-
-TYPICAL_CLASSES, TYPICAL_ROWS = 10, 45_000  # a recipe is checked against these before the data is read
 
 
 @preserve_torch_state()
@@ -180,170 +154,6 @@ def _log_resume_command(
         kept = "the last completed epoch is saved" if trained else "no epoch was completed"
         log(f"interrupted; {kept}. Resume with: {directory.resume_command(data, data_root)}")
         raise
-
-
-def prepare(
-    data: str,
-    recipe_source: str | Path,
-    changes: Mapping[str, Any],
-    device: str,
-    data_root: Path | None,
-    precision: Precision | None = None,
-) -> Plan:
-    """Resolve the recipe, hardware, images and split, and build the network.
-
-    Settings are checked before the data is read. `precision` replaces `auto` where this training continues an earlier
-    one that resolved it.
-    """
-    started = datetime.now(UTC)
-    source = _RecipeSource.read(recipe_source, changes, precision)
-    early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
-    hardware = choose_hardware(early.train, device)
-    calibrated_by = _check_before_data(early, source.where)
-    dataset, parts = _load_divided(data, early, data_root)
-    unused = unused_of(dataset, parts)
-    recipe = source.resolve(len(dataset.classes), len(parts.train))
-    if recipe.train != early.train:
-        hardware = choose_hardware(recipe.train, device)
-    initialized = initialize_network(recipe, dataset.classes)
-    _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
-    origins = check_unseen(data, dataset, parts, recipe, data_root)
-    hardware = _with_choices(hardware, *_groups_of(dataset, early), *origins.choices)
-    dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
-    recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
-    if calibrated_by is not None:
-        source_run = f"from {recipe.data.calibrate_from}"
-        hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
-    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
-    split = split_record(parts, recipe, unused, origins.as_dict())
-    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
-
-
-@dataclass(frozen=True)
-class _RecipeSource:
-    """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages."""
-
-    values: Mapping[str, Any]
-    changes: Mapping[str, Any]
-    where: str
-    precision: Precision | None
-
-    @classmethod
-    def read(cls, source: str | Path, changes: Mapping[str, Any], precision: Precision | None) -> _RecipeSource:
-        """Read the tables of a recipe, with those of the run that it starts from, if it asks for them."""
-        values, where = read_recipe_values(source), f"Recipe {str(source)!r}"
-        recipe = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
-        return cls(with_run_settings(values, recipe), changes, where, precision)
-
-    def resolve(self, classes: int, rows: int) -> Recipe:
-        """The recipe for data with this number of classes and of training images."""
-        recipe = resolve_recipe(self.values, self.changes, classes=classes, rows=rows, where=self.where)
-        return _with_precision(resolve_transfer(recipe), self.precision)
-
-
-def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
-    """Check the settings that do not depend on the data; returns the model of the calibration run, if there is one.
-
-    Raises:
-        RecipeError: a setting is wrong.
-        ThirtytwoError: an evaluator of another package cannot be imported.
-    """
-    if recipe.model.name == ENSEMBLE:
-        raise RecipeError(
-            f"{where} describes an ensemble, which is built from trained runs and cannot be trained.",
-            "Build one with: thirtytwo ensemble RUN RUN... To distill from one, set train.distill.run to it.",
-        )
-    check_options(recipe.model)
-    check_optimizer(recipe)
-    check_augment(recipe.augment)
-    evaluators()  # imports those of other packages, which are used only after the training
-    return calibration_run(recipe)
-
-
-def _load_divided(data: str, recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
-    """Load the data and divide it into train, validation and test."""
-    settings = recipe.data
-    dataset = load_dataset(
-        data,
-        data_root=data_root,
-        image_size=settings.image_size,
-        resize=settings.resize,
-        seed=settings.split_seed,
-        group_by=settings.group_by,
-    )
-    return dataset, divide(dataset, recipe)
-
-
-def _check_with_data(
-    recipe: Recipe, dataset: DataSet, parts: Parts, initialized: InitializedNetwork, calibrated_by: ModelInfo | None
-) -> None:
-    """Check that network, calibration run, augmentation and training settings fit the data.
-
-    Raises:
-        RecipeError: one of them does not.
-    """
-    check_accepts_images(initialized.net, recipe, int(parts.train.images.shape[1]))
-    check_calibration_run(dataset, calibrated_by)
-    check_augment(recipe.augment, dataset.classes)
-    check_training(recipe, dataset.classes, parts.val is not None)
-
-
-def _resolve_with_network(
-    recipe: Recipe, hardware: Hardware, initialized: InitializedNetwork, train: ImageSet
-) -> tuple[Recipe, Hardware]:
-    """Resolve what depends on the network and the images; every choice is added to those that are logged."""
-    net, size = initialized.net, int(train.images.shape[1])
-    recipe = recipe.model_copy(update={"model": with_resolved_options(recipe.model, net)})
-    recipe, limited = _limit_batch_size(recipe, len(train))
-    hardware = _with_choices(hardware, *net.choices, *limited)
-    if initialized.start is not None:
-        stages = describe_stages(recipe, net, len(train), size)
-        hardware = _with_choices(hardware, *initialized.start.choices, *stages)
-    hardware = timed_precision(net, recipe, size, len(train.classes), hardware)
-    return _resolve_auto(recipe, hardware, size), hardware
-
-
-def _with_choices(hardware: Hardware, *choices: Choice) -> Hardware:
-    """The hardware with further choices for the log."""
-    return replace(hardware, choices=(*hardware.choices, *choices))
-
-
-def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
-    """How many groups `data.group_by` makes, for the log: a pattern that misses files leaves each of them alone."""
-    found = [images.groups for images in dataset.stored.values() if images.groups is not None]
-    if not found:
-        return ()
-    sizes = np.unique(np.concatenate(found), return_counts=True)[1]
-    alone = int((sizes == 1).sum())
-    reason = f"data.group_by = {recipe.data.group_by!r}; {alone:,} of {int(sizes.sum()):,} images are alone in theirs"
-    return (Choice("groups", f"{len(sizes):,}", reason),)
-
-
-def _with_precision(recipe: Recipe, precision: Precision | None) -> Recipe:
-    """The recipe with `auto` precision replaced by an earlier resolution, if there is one."""
-    if precision is None or recipe.train.precision != "auto":
-        return recipe
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
-
-
-def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:
-    """The recipe with every `auto` that can change the result replaced by the resolved value; threads stay `auto`."""
-    chosen = {
-        "precision": str(hardware.precision).removeprefix("torch."),
-        "memory_format": "channels_last" if hardware.channels_last else "contiguous",
-        "compile": "on" if hardware.compile else "off",
-    }
-    data = recipe.data.model_copy(update={"image_size": image_size})
-    return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
-
-
-def _limit_batch_size(recipe: Recipe, rows: int) -> tuple[Recipe, tuple[Choice, ...]]:
-    """Limit the batch size to the number of training images; returns the choice for the log if it was larger."""
-    if recipe.schedule.batch_size <= rows:
-        return recipe, ()
-    schedule = recipe.schedule.model_copy(update={"batch_size": rows})
-    choice = Choice("batch size", str(rows), f"there are only {rows} training images")
-    return recipe.model_copy(update={"schedule": schedule}), (choice,)
 
 
 @preserve_torch_state()

@@ -17,9 +17,9 @@ from thirtytwo.errors import DivergedError, ThirtytwoError
 from thirtytwo.report.tuning import METRICS
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import fit
+from thirtytwo.workflows.prepare import prepare
 from thirtytwo.workflows.search_space import Space
 from thirtytwo.workflows.study import TuningRequest
-from thirtytwo.workflows.train import prepare
 
 if TYPE_CHECKING:
     import optuna

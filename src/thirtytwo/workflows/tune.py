@@ -20,11 +20,10 @@ from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
-from thirtytwo.workflows.finish import Plan
+from thirtytwo.workflows.prepare import Plan, prepare
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
 from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
-from thirtytwo.workflows.train import prepare
 from thirtytwo.workflows.trial import Tuner, run_trial
 
 if TYPE_CHECKING:

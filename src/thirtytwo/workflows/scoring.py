@@ -1,0 +1,123 @@
+"""Score images with a network, calibrate it on validation, and run the evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save as save_arrays
+
+from thirtytwo.data.split import limit
+from thirtytwo.data.types import ImageSet
+from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_temperature
+from thirtytwo.evaluation.evaluators import Evaluator, Request
+from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at
+from thirtytwo.evaluation.scoring import Scorer
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.io import write_bytes
+from thirtytwo.rundir import Predictions, RunDir
+
+Means = npt.NDArray[np.float32]
+"""The mean direction of each class's features, `(C, D)`."""
+
+
+def measure_all(
+    chosen: Sequence[Evaluator], request: Request, scored: Scored, prepared: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Measure with each evaluator; returns the entries of `metrics.json`, and the contents of the evaluators' files.
+
+    Args:
+        chosen: the evaluators.
+        request: what is evaluated.
+        scored: the model's outputs for it.
+        prepared: what `Evaluator.check` returned, by key.
+    """
+    metrics: dict[str, Any] = {}
+    files: dict[str, dict[str, Any]] = {}
+    for evaluator in chosen:
+        context = request.scored(scored.single, scored.logits, scored.features, prepared[evaluator.key])
+        found = evaluator.measure(context)
+        if evaluator.store == "metrics":
+            metrics[evaluator.key] = found
+        elif evaluator.store == "file" and found is not None:
+            files[evaluator.key] = found
+    return metrics, files
+
+
+MEANS_FROM = 10_000
+"""Maximum number of training images that class means are computed from."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of labeled images from one view and with test-time augmentation; logits and features of one view."""
+
+    single: Predictions
+    averaged: Predictions | None
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The description of a calibrated model, and further results on validation.
+
+    `temperature_only` is the best temperature without a curvature, `known_scores` are the scores `(N,)` of the
+    validation images; both are None without validation.
+    """
+
+    info: ModelInfo
+    temperature_only: float | None = None
+    known_scores: npt.NDArray[np.float64] | None = None
+
+
+def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift: int | None) -> Scored:
+    """Predict each image from one view, and with test-time augmentation where `tta_shift` is given."""
+    logits, features = scorer.outputs(images.images)
+    single = predictions(images, logits, calibration)
+    averaged = None
+    if tta_shift is not None:
+        averaged = predictions(images, scorer.tta_logits(images.images, tta_shift), calibration)
+    return Scored(single, averaged, logits, features)
+
+
+def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
+    """Calibrated predictions of labeled images from the network's logits `(N, C)`."""
+    return Predictions(
+        classes=images.classes,
+        truth=images.labels,
+        probabilities=calibration.probabilities(logits).astype(np.float32),
+        rows=images.rows,
+        files=images.files,
+    )
+
+
+def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir) -> Means:
+    """Class means of at most `MEANS_FROM` unaugmented training images; written to `class_means.safetensors`."""
+    sample = limit(train, MEANS_FROM, seed)
+    means = class_means(scorer.outputs(sample.images)[1], sample.labels, len(train.classes))
+    write_bytes(run.class_means, save_arrays({"class_means": means}))
+    return means
+
+
+def calibrate(
+    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, calibrated_by: ModelInfo | None, run: RunDir
+) -> Calibrated:
+    """Fit the calibration and the threshold for unknown images on validation, or take them from the calibration run."""
+    info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
+    if val is None:
+        calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in calibrated}))
+    logits, features = scorer.outputs(val.images)
+    found = fit_calibration(logits, val.labels)
+    run.write_predictions("val", predictions(val, logits, found))
+    known = scorer.known_scores(features, means)
+    measured = {
+        "temperature": found.temperature,
+        "curvature": found.curvature,
+        "unknown_threshold": threshold_at(known, FALSE_ALARM_RATE),
+    }
+    return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
