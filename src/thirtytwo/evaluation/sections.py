@@ -6,6 +6,7 @@ Nothing here is escaped or styled: `report.sections` renders a section for the r
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from thirtytwo.evaluation.metrics import Reliability
@@ -38,6 +39,11 @@ class Table:
     words: bool = False
     title: str = ""
     folded: str = ""
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of plain texts."""
+    return Table(tuple(columns), tuple(tuple(map(Cell, row)) for row in rows))
 
 
 @dataclass(frozen=True)
