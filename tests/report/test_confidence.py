@@ -121,10 +121,22 @@ def test_figures_of_calibration_and_corruptions(make_run):
     run, given = make_run()
     add_calibration(run, given)
     kinds = [
-        {"kind": kind, "family": family, "mean": 0.5, "accuracy": [{"value": 0.9 - 0.1 * s} for s in range(5)]}
+        {
+            "kind": kind,
+            "family": family,
+            "mean": 0.5,
+            "accuracy": [{"value": 0.9 - 0.1 * s, "ci95": [0, 1]} for s in range(5)],
+        }
         for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
     ]
-    table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
+    table = {
+        "n": 40,
+        "seed": 0,
+        "strengths": [1, 2, 3, 4, 5],
+        "clean_accuracy": {"value": 0.95},
+        "mean_corruption_accuracy": {"value": 0.5, "ci95": [0.4, 0.6]},
+        "kinds": kinds,
+    }
     record = replace(read_run_record(run), files={"corruptions": table}, history=[])
     names = {path.name for path in write_figures(record)}
     assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names

@@ -242,6 +242,7 @@ class CalibrationEvaluator(Evaluator):
     """Confidence before and after calibration."""
 
     key, title, default = "calibration", "Calibration", True
+    order = 1
 
     def measure(self, context: Context) -> dict[str, Any]:
         """Compute ECE and NLL before and after calibration."""

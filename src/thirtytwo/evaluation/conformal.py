@@ -131,6 +131,7 @@ class ConformalEvaluator(Evaluator):
     """Prediction sets with a requested coverage."""
 
     key, title = "conformal", "Prediction sets"
+    order = 2
     options = (
         Option(
             "coverage",

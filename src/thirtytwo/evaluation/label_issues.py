@@ -68,6 +68,7 @@ class LabelIssuesEvaluator(Evaluator):
     """Labels that may be wrong, found again from the stored predictions for every report."""
 
     key, title, store = "label_issues", "Label issues", "nothing"
+    order = 5
 
     def measure(self, context: Context) -> None:
         """Nothing is stored."""

@@ -307,6 +307,7 @@ class OodEvaluator(Evaluator):
     """Detection of images unlike the training data."""
 
     key, title, default = "unknown", "Out-of-distribution (unknown) images", True
+    order = 3
     options = (
         Option("ood", str, (), "Also measure detection of this out-of-distribution data; may be repeated.", "DATA"),
     )

@@ -55,6 +55,25 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A panel of a figure: its title, and a name and values for each line."""
+
+    title: str
+    lines: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
+class LineFigure:
+    """A figure of shares, 0 to 1, in panels side by side: values of every line at `x`; `reference` is a dotted line."""
+
+    x: tuple[float, ...]
+    x_label: str
+    y_label: str
+    panels: tuple[Panel, ...]
+    reference: float
+
+
+@dataclass(frozen=True)
 class Picked:
     """An evaluated image to show: `position` in the predictions on `split`, two lines below it, and notes."""
 
@@ -74,6 +93,7 @@ class Section:
         charts: charts, left to right.
         notes: complete sentences after the tables.
         images: images to show, the most important first.
+        figure: a figure that is written to the directory of figures, named by the key of the evaluator.
     """
 
     sentences: tuple[str, ...] = ()
@@ -81,3 +101,4 @@ class Section:
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
     images: tuple[Picked, ...] = ()
+    figure: LineFigure | None = None
