@@ -170,6 +170,7 @@ def test_an_unfinished_run_names_the_command_that_continues_it(run: RunDir) -> N
 def test_predicted_and_confidence() -> None:
     predictions = some_predictions()
     assert predictions.predicted.tolist() == [0, 2, 1]
+    assert predictions.correct.tolist() == [True, False, False]
     assert predictions.confidence.tolist() == pytest.approx([0.7, 0.7, 0.5])
 
 

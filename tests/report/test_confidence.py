@@ -222,7 +222,9 @@ def test_augmented_images_are_shown_with_their_targets(make_run):
     rows = augmented_rows(samples, given.classes)
     assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
     assert {image["mixed"] for image in rows[0]["augmented"]} == {""}
-    assert {image["mixed"] for image in rows[1]["augmented"]} == {f"70% {given.classes[2]}, 30% {given.classes[0]}"}
+    assert {image["mixed"] for image in rows[1]["augmented"]} == {
+        f"{percent(0.7, 0)} {given.classes[2]}, {percent(0.3, 0)} {given.classes[0]}"
+    }
     page = render(read_run_record(run), None, samples=samples)
     assert 'href="#augmented"' in page
     assert page.count(', augmented"') == 6

@@ -20,14 +20,9 @@ if TYPE_CHECKING:
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Show the metrics of a metrics.json with their 95 % intervals."""
-    from thirtytwo.evaluation.metrics import METRICS
+    from thirtytwo.evaluation.metrics import measured
 
-    rows = []
-    for metric in METRICS:
-        found = metrics.get(metric.key)
-        if found and found.get("value") is not None:
-            ends = found.get("ci95")
-            rows.append((metric.name, metric.text(found["value"]), " to ".join(map(metric.text, ends)) if ends else ""))
+    rows = [(metric.name, value, ends) for metric, value, ends in measured(metrics)]
     show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
 
 

@@ -332,12 +332,12 @@ def _coverage_table(predictions: Predictions | None) -> Table | None:
     """Coverage and accuracy of predictions with at least each confidence; None without predictions."""
     if predictions is None:
         return None
-    right = predictions.predicted == predictions.truth
+    right = predictions.correct
     rows = []
     for least in CONFIDENCES:
         kept = predictions.confidence >= least
         count = int(kept.sum())
         ends = interval(wilson(int(right[kept].sum()), count)) if count else ""
         accuracy = percent(float(right[kept].mean())) if count else "–"
-        rows.append((Cell(f"≥ {100 * least:.0f}%"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
+        rows.append((Cell(f"≥ {percent(least, 0)}"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
     return Table(("Confidence", "Coverage", "Accuracy"), tuple(rows), title="Accuracy against coverage")

@@ -15,7 +15,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.evaluation.corruption_kinds import CORRUPTIONS, FAMILIES
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.sections import Cell, LineFigure, Panel, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.text import interval, percent
@@ -147,8 +147,7 @@ def _is_correct(
 
 
 def _accuracy(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    count = int(right.sum())
-    return {"value": count / len(right), "ci95": list(wilson(count, len(right)))}
+    return proportion(int(right.sum()), len(right))
 
 
 @register

@@ -1,7 +1,7 @@
 """Evaluators: what is measured beside the metrics, one class each, registered by the key of its result.
 
-Training, `thirtytwo evaluate`, the report and the model card go through `evaluators()`, which finds every module of this
-package: a new evaluator needs no change elsewhere.
+Training, `thirtytwo evaluate`, the report and the model card go through `evaluators()`, which finds them in all
+modules of this package: a new evaluator needs no change elsewhere.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def paired_interval(
 
 def compare_pair(first: Predictions, second: Predictions, resamples: int = RESAMPLES, seed: int = 0) -> PairTest:
     """Compare two runs with predictions from `aligned`."""
-    right, other = first.predicted == first.truth, second.predicted == second.truth
+    right, other = first.correct, second.correct
     only_first, only_second = int((right & ~other).sum()), int((~right & other).sum())
     p_value, p_exact = mcnemar(only_first, only_second)
     return PairTest(

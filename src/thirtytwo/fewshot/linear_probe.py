@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from thirtytwo.errors import DataError, ModelFileError
 from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, log_sum_exp, softmax
-from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.ood import class_mean, class_means, threshold_at
 from thirtytwo.fewshot.graph import write_probe_model
 from thirtytwo.images.decode import Pixels
@@ -109,9 +109,7 @@ class LinearProbe:
     @property
     def accuracy(self) -> dict[str, Any]:
         """Cross-validated accuracy with Wilson's 95 % interval, in the form of `metrics.json`."""
-        right = int((self.held_out.predicted == self.held_out.truth).sum())
-        count = len(self.held_out.truth)
-        return {"value": right / count, "ci95": list(wilson(right, count))}
+        return proportion(int(self.held_out.correct.sum()), len(self.held_out.truth))
 
     def write(self, path: Path) -> Path:
         """Write a model file with the new classes to `path`, atomically.

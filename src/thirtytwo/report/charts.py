@@ -145,8 +145,8 @@ def _reliability_axes() -> list[str]:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _up(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{100 * tick:.0f}%</text>')
-        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{100 * tick:.0f}%</text>')
+        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{percent(tick, 0)}</text>')
+        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{percent(tick, 0)}</text>')
     return [
         *parts,
         f'<line class="ideal" x1="{_across(0)}" y1="{_up(0)}" x2="{_across(1)}" y2="{_up(1)}"/>',
@@ -160,8 +160,8 @@ def _reliability_mark(one: ReliabilityBin, most: int, total: int) -> str:
     """The point, whisker and bar of a bin; `most` is the largest count of a bin."""
     x, tall = _across(one.confidence), max(1.0, _BARS * one.count / most)
     tooltip = (
-        f"confidence {100 * one.low:.0f} to {100 * one.high:.0f}%: {one.count:,} of {total:,} images, "
-        f"mean confidence {100 * one.confidence:.1f}%, accuracy {100 * one.accuracy:.1f}%"
+        f"confidence {100 * one.low:.0f} to {percent(one.high, 0)}: {one.count:,} of {total:,} images, "
+        f"mean confidence {percent(one.confidence, 1)}, accuracy {percent(one.accuracy, 1)}"
     )
     low, high = one.interval
     left, right = _across(one.low), _across(one.high)
