@@ -153,22 +153,9 @@ def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixel
     logits, scores = _cross_validate(features, mirrored, labels, len(classes), _assign_folds(labels, folds, seed))
     temperature = _fit_temperature(logits, labels)
     augmented, augmented_labels = np.concatenate([features, mirrored]), np.concatenate([labels, labels])
-    info = classifier.info.model_copy(
-        update={
-            "classes": classes,
-            "temperature": temperature,
-            "curvature": 0.0,
-            "unknown_score": "class_mean",
-            "unknown_threshold": threshold_at(scores, CALLED_UNKNOWN),
-            "architecture": f"{classifier.info.architecture}, linear probe",
-            "dataset": f"{len(labels)} images, on features of {classifier.info.dataset}",
-            "accuracy": None,
-            "version": package_version("thirtytwo"),
-        }
-    )
     return LinearProbe(
         base=classifier.path,
-        info=info,
+        info=_probe_info(classifier.info, classes, len(labels), temperature, threshold_at(scores, CALLED_UNKNOWN)),
         head=fit_head(augmented, augmented_labels, len(classes)),
         means=class_means(augmented, augmented_labels, len(classes)),
         images=pixels,
@@ -176,6 +163,25 @@ def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixel
             classes, labels, softmax(logits, temperature).astype(np.float32), np.arange(len(labels), dtype=np.int64)
         ),
         folds=folds,
+    )
+
+
+def _probe_info(
+    base: ModelInfo, classes: tuple[str, ...], images: int, temperature: float, threshold: float
+) -> ModelInfo:
+    """The metadata of a linear probe of `images` images; `threshold` is that for unknown."""
+    return base.model_copy(
+        update={
+            "classes": classes,
+            "temperature": temperature,
+            "curvature": 0.0,
+            "unknown_score": "class_mean",
+            "unknown_threshold": threshold,
+            "architecture": f"{base.architecture}, linear probe",
+            "dataset": f"{images} images, on features of {base.dataset}",
+            "accuracy": None,
+            "version": package_version("thirtytwo"),
+        }
     )
 
 
