@@ -201,6 +201,7 @@ def test_the_command_that_continues_a_run_is_quoted(tmp_path: Path, record: str 
 def test_predicted_and_confidence() -> None:
     predictions = some_predictions()
     assert predictions.predicted.tolist() == [0, 2, 1]
+    assert predictions.correct.tolist() == [True, False, False]
     assert predictions.confidence.tolist() == pytest.approx([0.7, 0.7, 0.5])
 
 

@@ -60,6 +60,11 @@ class Predictions:
         """Probability of the most probable class, float32 `(N,)`."""
         return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
 
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether the most probable class is the true one, bool `(N,)`."""
+        return np.asarray(self.predicted == self.truth)
+
     def name_of(self, position: int) -> str:
         """The file of an image, or its row (`row 7`) where it did not come from a file."""
         return self.files[position] if self.files else f"row {int(self.rows[position])}"

@@ -29,7 +29,7 @@ from thirtytwo.app.images import InputImage, as_images, sample_files
 from thirtytwo.app.launch import release_pages
 from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
 from thirtytwo.app.views import compare
-from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, confusion_rows, select
+from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, select
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
 from thirtytwo.rundir import Predictions
 
@@ -202,14 +202,10 @@ def test_filters(criteria: PredictionFilter, expected: list[int]) -> None:
     assert select(predictions(), criteria).tolist() == expected
 
 
-def test_classes_and_confusions() -> None:
+def test_classes() -> None:
     rows = class_rows(predictions())
     assert rows[0] == {"class": "a", "images": 2, "recall": 0.5, "precision": 0.5, "most confused with": "b"}
     assert rows[1] == {"class": "b", "images": 1, "recall": 0.0, "precision": 0.0, "most confused with": "a"}
-    assert confusion_rows(predictions()) == [
-        {"true": "a", "predicted": "b", "count": 1},
-        {"true": "b", "predicted": "a", "count": 1},
-    ]
 
 
 EVIL = '<img src=x onerror="alert(1)">'

@@ -17,7 +17,9 @@ from thirtytwo.evaluation.metrics import (
     compute_metrics,
     confidence_metrics,
     confusion_matrix,
+    measured,
     metric_of,
+    proportion,
     reliability,
     wilson,
 )
@@ -280,3 +282,24 @@ def test_wilson_agrees_with_scipy(count):
     for successes in {0, 1, count // 3, count // 2, count - 1, count}:
         expected = binomtest(successes, count).proportion_ci(method="wilson")
         assert wilson(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_measured_has_every_metric_with_a_value_in_the_order_of_tables():
+    values = {
+        "nll": {"value": 0.5, "ci95": [0.4, 0.6]},
+        "accuracy": {"value": 0.9, "ci95": [0.8, 0.95]},
+        "accuracy_tta": None,
+        "ece": {"value": 0.1},
+        "mistake_severity": {"value": None, "ci95": None},
+        "n": 10,
+    }
+    accuracy, nll, ece = TABLE[0], metric_of("nll"), metric_of("ece")
+    assert list(measured(values)) == [
+        (accuracy, accuracy.text(0.9), accuracy.interval([0.8, 0.95])),
+        (nll, nll.text(0.5), nll.interval([0.4, 0.6])),
+        (ece, ece.text(0.1), ""),
+    ]
+
+
+def test_a_proportion_has_wilsons_interval():
+    assert proportion(3, 4) == {"value": 0.75, "ci95": list(wilson(3, 4))}

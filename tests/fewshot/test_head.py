@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from thirtytwo.errors import ModelFileError
+from thirtytwo.fewshot import graph
 from thirtytwo.fewshot.linear_probe import fit_head
 
 
@@ -42,3 +47,12 @@ def test_classes_are_balanced() -> None:
 def test_constant_features_give_zero_logits() -> None:
     head = fit_head(np.ones((10, 4)), np.arange(10) % 2, 2)
     np.testing.assert_allclose(head.logits(np.ones((1, 4))), 0.0, atol=1e-9)
+
+
+def test_a_failure_without_a_message_names_its_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(graph, "open_session", fail)
+    with pytest.raises(ModelFileError, match="RuntimeError"):
+        graph._check_runs(tmp_path / "probe.onnx", SimpleNamespace(input_size=8), tmp_path / "model.onnx")

@@ -15,6 +15,7 @@ from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import percent
 
 
 def section_of(record, key):
@@ -121,10 +122,22 @@ def test_figures_of_calibration_and_corruptions(make_run):
     run, given = make_run()
     add_calibration(run, given)
     kinds = [
-        {"kind": kind, "family": family, "mean": 0.5, "accuracy": [{"value": 0.9 - 0.1 * s} for s in range(5)]}
+        {
+            "kind": kind,
+            "family": family,
+            "mean": 0.5,
+            "accuracy": [{"value": 0.9 - 0.1 * s, "ci95": [0, 1]} for s in range(5)],
+        }
         for family, kind in (("noise", "gaussian_noise"), ("noise", "shot_noise"), ("blur", "zoom_blur"))
     ]
-    table = {"strengths": [1, 2, 3, 4, 5], "clean_accuracy": {"value": 0.95}, "kinds": kinds}
+    table = {
+        "n": 40,
+        "seed": 0,
+        "strengths": [1, 2, 3, 4, 5],
+        "clean_accuracy": {"value": 0.95},
+        "mean_corruption_accuracy": {"value": 0.5, "ci95": [0.4, 0.6]},
+        "kinds": kinds,
+    }
     record = replace(read_run_record(run), files={"corruptions": table}, history=[])
     names = {path.name for path in write_figures(record)}
     assert {"corruptions.png", "corruptions.svg", "reliability.png", "reliability.svg"} <= names
@@ -211,7 +224,7 @@ def test_augmented_images_are_shown_with_their_targets(make_run):
     assert [row["class"] for row in rows] == [given.classes[4], given.classes[2]]
     assert {image["mixed"] for image in rows[0]["augmented"]} == {""}
     assert {image["mixed"] for image in rows[1]["augmented"]} == {
-        f"70\u00a0% {given.classes[2]}, 30\u00a0% {given.classes[0]}"
+        f"{percent(0.7, 0)} {given.classes[2]}, {percent(0.3, 0)} {given.classes[0]}"
     }
     page = render(read_run_record(run), None, samples=samples)
     assert 'href="#augmented"' in page

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ from thirtytwo.errors import RunError
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.images.render import THUMBNAIL_SIDE, data_uri
 from thirtytwo.report.card import card
-from thirtytwo.report.charts import Line, confusion_chart, line_chart, nice_ticks
+from thirtytwo.report.charts import Line, Row, confusion_chart, interval_chart, line_chart, nice_ticks
 from thirtytwo.report.gallery import most_confident_errors
 from thirtytwo.report.page import render, write_page
 from thirtytwo.report.run_record import read_run_record, typed_commands
@@ -299,6 +300,21 @@ def test_confusion_chart_at_every_size(width):
     chart = confusion_chart(matrix, [f"<{number}>" for number in range(width)])
     assert Page(chart).problems == []
     assert bool(chart) == (width <= 200)
+
+
+def test_charts_show_no_hidden_characters():
+    name = "a\u202eb\x1b"
+    charts = [
+        confusion_chart(np.eye(2, dtype=np.int64) + 1, [name, "c"]),
+        line_chart(name, [Line(name, "train", [(1, 0.5)])]),
+        interval_chart(name, [Row(name, 0.1, 0.0, 0.2, name)]),
+    ]
+    for chart in charts:
+        assert "\u202e" not in chart
+        assert "\x1b" not in chart
+        assert r"a\u202eb\x1b" in chart
+    names = re.search('data-names="(.*?)"', charts[0])
+    assert json.loads(unescape(names[1])) == [r"a\u202eb\x1b", "c"]
 
 
 def test_line_chart_of_one_point_and_of_none():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from thirtytwo import evaluation
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.evaluators import EVALUATORS, Context, Evaluator, Option, Results, evaluators
@@ -110,6 +113,40 @@ def test_evaluators_of_thirtytwo() -> None:
         ("corruptions", False, "file"),
         ("label_issues", False, "nothing"),
     ]
+
+
+MODULE = """
+from thirtytwo.evaluation.evaluators import Evaluator, register
+from thirtytwo.evaluation.sections import Section
+
+@register
+class Found(Evaluator):
+    key, title, order = "found", "Found", 1.5
+
+    def measure(self, context):
+        return {}
+
+    def describe(self, record, split):
+        return Section()
+"""
+
+
+def test_a_module_of_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "found_here.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.setattr(evaluation, "__path__", [*evaluation.__path__, str(tmp_path)])
+    try:
+        assert [one.key for one in evaluators()][:3] == ["calibration", "found", "conformal"]
+    finally:
+        EVALUATORS._entries.pop("found", None)
+        sys.modules.pop("thirtytwo.evaluation.found_here", None)
+
+
+def test_the_function_has_the_defaults_of_the_options() -> None:
+    parameters = inspect.signature(evaluate).parameters
+    options = [option for evaluator in evaluators() for option in evaluator.options]
+    assert {option.name: parameters[option.name].default for option in options} == {
+        option.name: option.default for option in options
+    }
 
 
 @pytest.mark.parametrize(

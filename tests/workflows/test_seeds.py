@@ -12,6 +12,7 @@ import pytest
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import RecipeError, RunError
+from thirtytwo.report.seeds import summary_text
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
 
@@ -75,6 +76,14 @@ def test_every_seed_is_a_run_and_summary_has_mean_std_and_n(training: Training) 
     text = (found.path / "summary.md").read_text()
     assert f"| Accuracy | {percent(np.mean(values))} | {percent(np.std(values, ddof=1))} | 3 |" in text
     assert "| seed5 |" in text
+
+
+def test_names_are_escaped_in_the_summary() -> None:
+    run = {"directory": "a|b*c*", "seed": 0, "accuracy": 0.5, "accuracy_ci95": [0.4, 0.6], "seconds_train": 1.0}
+    content = {"data": "<b>_x_", "asked": {}, "planned": [0], "split": "test", "runs": [run], "figures": {}}
+    text = summary_text(content)
+    assert text.startswith(r"# &lt;b&gt;\_x\_, recipe fast: 1 seed")
+    assert r"| a\|b\*c\* |" in text
 
 
 def test_second_call_without_run_uses_a_new_directory(training: Training) -> None:

@@ -17,7 +17,6 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import as_html, as_markdown, percent
 
 Ints = npt.NDArray[np.int64]
-SPACE = "\u00a0"
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 
 

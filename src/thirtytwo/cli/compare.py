@@ -68,7 +68,7 @@ def show_seeds(summary: Mapping[str, Any]) -> None:
     for run in summary["runs"]:
         low, high = run["accuracy_ci95"]
         rows.append((run["directory"], percent(run["accuracy"]), f"{percent(low)} to {percent(high)}"))
-    show_table(["run", "accuracy", "95 % interval"], rows)
+    show_table(["run", "accuracy", "95\u00a0% interval"], rows)
     show()
     show_table([f"{summary['data']}, test", "mean", "std", "n", "min", "max"], summary_rows(summary))
 
@@ -89,7 +89,7 @@ def show_comparison(found: Comparison) -> None:
     for notice in found.notices:
         log(notice)
     timing_column = ["ms per image"] if found.timed_on is not None else []
-    columns = ["accuracy", "95 % interval", "NLL", "ECE", "parameters", "FLOPs", "training time", *timing_column]
+    columns = ["accuracy", "95\u00a0% interval", "NLL", "ECE", "parameters", "FLOPs", "training time", *timing_column]
     show(f"{found.dataset}, {found.split}, {found.count:,} images")
     show()
     show_table(["", "run", *columns], [_row(run) for run in found.runs])

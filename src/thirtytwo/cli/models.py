@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Show the metrics of a metrics.json with their 95 % intervals."""
-    from thirtytwo.evaluation.metrics import METRICS
+    from thirtytwo.evaluation.metrics import measured
 
-    rows = []
-    for metric in METRICS:
-        found = metrics.get(metric.key)
-        if found and found.get("value") is not None:
-            ends = found.get("ci95")
-            rows.append((metric.name, metric.text(found["value"]), " to ".join(map(metric.text, ends)) if ends else ""))
-    show_table([f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95 % interval"], rows)
+    rows = [(metric.name, value, ends) for metric, value, ends in measured(metrics)]
+    show_table(
+        [f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images", "value", "95\u00a0% interval"], rows
+    )
 
 
 def show_members(run: Path) -> None:
@@ -45,7 +42,7 @@ def show_members(run: Path) -> None:
         for row in (*table["rows"], table["together"])
     ]
     show()
-    show_table(["run", "accuracy", "95 % interval", "parameters", "FLOPs", "training time"], rows)
+    show_table(["run", "accuracy", "95\u00a0% interval", "parameters", "FLOPs", "training time"], rows)
     if table["page"]:
         show(f"Comparison of the members: {run / table['page']}")
 

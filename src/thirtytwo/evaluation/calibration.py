@@ -242,6 +242,7 @@ class CalibrationEvaluator(Evaluator):
     """Confidence before and after calibration."""
 
     key, title, default = "calibration", "Calibration", True
+    order = 1
 
     def measure(self, context: Context) -> dict[str, Any]:
         """Compute ECE and NLL before and after calibration."""
@@ -332,7 +333,7 @@ def _coverage_table(predictions: Predictions | None) -> Table | None:
     """Coverage and accuracy of predictions with at least each confidence; None without predictions."""
     if predictions is None:
         return None
-    right = predictions.predicted == predictions.truth
+    right = predictions.correct
     rows = []
     for least in CONFIDENCES:
         kept = predictions.confidence >= least

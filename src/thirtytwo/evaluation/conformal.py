@@ -20,7 +20,7 @@ import numpy.typing as npt
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import Z95, wilson
+from thirtytwo.evaluation.metrics import Z95, proportion
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import SPACE, interval, percent
@@ -107,7 +107,7 @@ def measure_sets(calibration: Predictions, predictions: Predictions, coverage: f
         "least_probability": threshold,
         "calibrated_on": len(calibration.truth),
         "n": count,
-        "measured": {"value": float(covered.mean()), "ci95": list(wilson(int(covered.sum()), count))},
+        "measured": proportion(int(covered.sum()), count),
         "mean_size": {"value": mean, "ci95": [max(0.0, mean - Z95 * error), mean + Z95 * error]},
         "sizes": {str(size): int(number) for size, number in enumerate(np.bincount(sizes)) if number},
         "least_covered": {
@@ -131,6 +131,7 @@ class ConformalEvaluator(Evaluator):
     """Prediction sets with a requested coverage."""
 
     key, title = "conformal", "Prediction sets"
+    order = 2
     options = (
         Option(
             "coverage",

@@ -15,8 +15,8 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.evaluation.corruption_kinds import CORRUPTIONS, FAMILIES
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import wilson
-from thirtytwo.evaluation.sections import Cell, Section, Table
+from thirtytwo.evaluation.metrics import proportion
+from thirtytwo.evaluation.sections import Cell, LineFigure, Panel, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.text import interval, percent
 
@@ -147,8 +147,7 @@ def _is_correct(
 
 
 def _accuracy(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    count = int(right.sum())
-    return {"value": count / len(right), "ci95": list(wilson(count, len(right)))}
+    return proportion(int(right.sum()), len(right))
 
 
 @register
@@ -156,6 +155,7 @@ class CorruptionsEvaluator(Evaluator):
     """Accuracy on corrupted images; stored in `corruptions.json`."""
 
     key, title, store = "corruptions", "Corruptions", "file"
+    order = 4
     options = (
         Option(
             "corruptions",
@@ -208,4 +208,24 @@ class CorruptionsEvaluator(Evaluator):
                 "Corruptions after Hendrycks and Dietterich 2019, reimplemented; not the files of CIFAR-10-C.",
             ),
             tables=(Table(("Kind", *map(str, record["strengths"]), "Mean"), tuple(rows)),),
+            figure=_figure(record, split),
         )
+
+
+def _figure(record: Mapping[str, Any], split: str) -> LineFigure:
+    """Accuracy against strength for each kind of corruption, one panel per family."""
+    kinds = record["kinds"]
+    families = dict.fromkeys(kind["family"] for kind in kinds)
+    panels = [
+        Panel(
+            family.capitalize(),
+            tuple(
+                (display_name(kind["kind"]), tuple(cell["value"] for cell in kind["accuracy"]))
+                for kind in kinds
+                if kind["family"] == family
+            ),
+        )
+        for family in families
+    ]
+    clean = record["clean_accuracy"]["value"]
+    return LineFigure(tuple(record["strengths"]), "strength", f"accuracy on {split}", tuple(panels), clean)

@@ -1,16 +1,18 @@
 """Evaluators: what is measured beside the metrics, one class each, registered by the key of its result.
 
-Training, `thirtytwo evaluate`, the report and the model card go through `evaluators()`: a new evaluator needs no change
-elsewhere.
+Training, `thirtytwo evaluate`, the report and the model card go through `evaluators()`, which finds them in all
+modules of this package: a new evaluator needs no change elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -124,14 +126,15 @@ class Results:
 class Evaluator(ABC):
     """One kind of evaluation.
 
-    `key` names the result, `title` is its heading. `default`: training measures it. `options` are those of `thirtytwo
-    evaluate`; the first one requests the evaluator, one without options is always measured. `store` is where the
-    result goes: to the entry `key` of `metrics.json`, to the file `<key>.json`, or nowhere, where `read` computes it
-    from predictions.
+    `key` names the result, `title` is its heading, `order` its place in the report. `default`: training measures it.
+    `options` are those of `thirtytwo evaluate`; the first one requests the evaluator, one without options is always
+    measured. `store` is where the result goes: to the entry `key` of `metrics.json`, to the file `<key>.json`, or
+    nowhere, where `read` computes it from predictions.
     """
 
     key: ClassVar[str]
     title: ClassVar[str]
+    order: ClassVar[float] = math.inf
     default: ClassVar[bool] = False
     options: ClassVar[tuple[Option, ...]] = ()
     store: ClassVar[Literal["metrics", "file", "nothing"]] = "metrics"
@@ -165,22 +168,17 @@ class Evaluator(ABC):
 
 
 EVALUATORS: Registry[Evaluator] = Registry("evaluator")
-_BUILT_IN = {
-    "calibration": "calibration",
-    "conformal": "conformal",
-    "unknown": "ood",
-    "corruptions": "corruptions",
-    "label_issues": "label_issues",
-}
-"""Evaluators of thirtytwo in the order of the report, and the modules that register them."""
+_WITHOUT_EVALUATOR = {"thirtytwo.evaluation.scoring"}
+"""Not imported to find evaluators: reports are written without PyTorch."""
 
 
 def evaluators() -> list[Evaluator]:
-    """All evaluators: those of thirtytwo in the order of the report, then others by name."""
-    for module in _BUILT_IN.values():
-        import_module(f"thirtytwo.evaluation.{module}")
-    others = [name for name in EVALUATORS if name not in _BUILT_IN]
-    return [EVALUATORS.get(name) for name in (*_BUILT_IN, *others)]
+    """All evaluators in their `order`, those of equal order by name."""
+    package = import_module("thirtytwo.evaluation")
+    for module in iter_modules(package.__path__, f"{package.__name__}."):
+        if module.name not in _WITHOUT_EVALUATOR:
+            import_module(module.name)
+    return sorted(map(EVALUATORS.get, EVALUATORS), key=lambda one: one.order)
 
 
 def register(evaluator: type[Evaluator]) -> type[Evaluator]:

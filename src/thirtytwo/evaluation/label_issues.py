@@ -58,7 +58,7 @@ def find_label_issues(predictions: Predictions) -> LabelIssues:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
         flagged = cleanlab_filter.find_label_issues(predictions.truth, probabilities, filter_by="both", n_jobs=1)
-    positions = np.flatnonzero(flagged & (predictions.predicted != predictions.truth))
+    positions = np.flatnonzero(flagged & ~predictions.correct)
     positions = positions[np.argsort(quality[positions], kind="stable")]
     return LabelIssues(positions, predictions.predicted[positions], quality[positions])
 
@@ -68,6 +68,7 @@ class LabelIssuesEvaluator(Evaluator):
     """Labels that may be wrong, found again from the stored predictions for every report."""
 
     key, title, store = "label_issues", "Label issues", "nothing"
+    order = 5
 
     def measure(self, context: Context) -> None:
         """Nothing is stored."""

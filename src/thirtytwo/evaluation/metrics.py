@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,15 @@ def metric_of(key: str) -> Metric:
     return next(metric for metric in (*METRICS, LOSS) if metric.key == name)
 
 
+def measured(values: Mapping[str, Any]) -> Iterator[tuple[Metric, str, str]]:
+    """Every metric with a value in `values`, the content of `metrics.json`; and its value and interval formatted."""
+    for metric in METRICS:
+        found = values.get(metric.key)
+        if found and found.get("value") is not None:
+            ends = found.get("ci95")
+            yield metric, metric.text(found["value"]), metric.interval(ends) if ends else ""
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Accuracy against top-1 confidence in `B` equal-width bins of confidence.
@@ -176,7 +185,7 @@ def compute_metrics(
         "dataset": dataset,
         "split": split,
         "n": len(right),
-        "accuracy": _proportion(int(right.sum()), len(right)),
+        "accuracy": proportion(int(right.sum()), len(right)),
         "accuracy_tta": None if tta is None else _tta_accuracy(tta, predictions),
         "top5_accuracy": _top5(predictions),
         **{name: _with_interval(value, resampled[name]) for name, value in values.items()},
@@ -276,7 +285,7 @@ def confusion_matrix(predictions: Predictions) -> Ints:
 def reliability(predictions: Predictions, bins: int = 15) -> Reliability:
     """Compute accuracy against top-1 confidence in `bins` equal-width bins."""
     confidence = predictions.confidence.astype(np.float64)
-    right = (predictions.predicted == predictions.truth).astype(np.float64)
+    right = predictions.correct.astype(np.float64)
     bin_index = _bin_index(confidence, bins)
     counts = np.bincount(bin_index, minlength=bins)
     divisor = np.where(counts > 0, counts, np.nan)
@@ -305,6 +314,11 @@ def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, center - half)
     high = 1.0 if successes == count else min(1.0, center + half)
     return low, high
+
+
+def proportion(successes: int, count: int) -> dict[str, Any]:
+    """A proportion with its Wilson interval, as in `metrics.json`; raises a ValueError as `wilson`."""
+    return {"value": successes / count, "ci95": list(wilson(successes, count))}
 
 
 def _bootstrap(images: _PerImage, width: int, bins: int, resamples: int, seed: int) -> dict[str, Floats]:
@@ -357,14 +371,14 @@ def _top5(predictions: Predictions) -> dict[str, Any] | None:
     true_probabilities = probabilities[np.arange(len(truth)), truth]
     ahead = probabilities > true_probabilities[:, None]
     ahead |= (probabilities == true_probabilities[:, None]) & (np.arange(width) < truth[:, None])
-    return _proportion(int((ahead.sum(axis=1) < TOP).sum()), len(truth))
+    return proportion(int((ahead.sum(axis=1) < TOP).sum()), len(truth))
 
 
 def _tta_accuracy(tta: Predictions, single: Predictions) -> dict[str, Any]:
     check_predictions(tta, "predictions with test-time augmentation")
     if len(tta.truth) != len(single.truth) or (tta.truth != single.truth).any():
         raise DataError("The predictions with test-time augmentation are not of the same images as those without.")
-    return _proportion(int((tta.predicted == tta.truth).sum()), len(tta.truth))
+    return proportion(int(tta.correct.sum()), len(tta.truth))
 
 
 def _superclass_metrics(predictions: Predictions, superclasses: Mapping[str, str] | None) -> dict[str, Any]:
@@ -377,11 +391,11 @@ def _superclass_metrics(predictions: Predictions, superclasses: Mapping[str, str
     names = sorted(set(superclasses.values()))
     group = np.array([names.index(superclasses[name]) for name in predictions.classes])
     same_superclass = group[predictions.predicted] == group[predictions.truth]  # (N,)
-    wrong = predictions.predicted != predictions.truth
+    wrong = ~predictions.correct
     mistakes = int(wrong.sum())
     return {
-        "superclass_accuracy": _proportion(int(same_superclass.sum()), len(same_superclass)),
-        "mistake_severity": _proportion(int((same_superclass & wrong).sum()), mistakes) if mistakes else None,
+        "superclass_accuracy": proportion(int(same_superclass.sum()), len(same_superclass)),
+        "mistake_severity": proportion(int((same_superclass & wrong).sum()), mistakes) if mistakes else None,
     }
 
 
@@ -396,10 +410,6 @@ def confusions(predictions: Predictions) -> list[dict[str, Any]]:
         {"true": names[cell // width], "predicted": names[cell % width], "count": int(matrix.ravel()[cell])}
         for cell in order
     ]
-
-
-def _proportion(successes: int, count: int) -> dict[str, Any]:
-    return {"value": successes / count, "ci95": list(wilson(successes, count))}
 
 
 def _with_interval(value: float, resampled: Floats) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, RunError, require
 from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
-from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.images.decode import Pixels
 from thirtytwo.inference.model_file import ModelInfo
@@ -200,7 +200,7 @@ def ood_record(
         "threshold": threshold,
         "validation": validation,
         "test": {
-            "called_unknown": {"value": alarms / len(test), "ci95": list(wilson(alarms, len(test)))},
+            "called_unknown": proportion(alarms, len(test)),
             "n": len(test),
         },
         "against": against,
@@ -307,6 +307,7 @@ class OodEvaluator(Evaluator):
     """Detection of images unlike the training data."""
 
     key, title, default = "unknown", "Out-of-distribution (unknown) images", True
+    order = 3
     options = (
         Option("ood", str, (), "Also measure detection of this out-of-distribution data; may be repeated.", "DATA"),
     )

@@ -6,6 +6,7 @@ Nothing here is escaped or styled: `report.sections` renders a section for the r
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from thirtytwo.evaluation.metrics import Reliability
@@ -40,12 +41,36 @@ class Table:
     folded: str = ""
 
 
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of plain texts."""
+    return Table(tuple(columns), tuple(tuple(map(Cell, row)) for row in rows))
+
+
 @dataclass(frozen=True)
 class Chart:
     """A reliability diagram and its title."""
 
     title: str
     data: Reliability
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a figure: its title, and a name and values for each line."""
+
+    title: str
+    lines: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
+class LineFigure:
+    """A figure of shares, 0 to 1, in panels side by side: values of every line at `x`; `reference` is a dotted line."""
+
+    x: tuple[float, ...]
+    x_label: str
+    y_label: str
+    panels: tuple[Panel, ...]
+    reference: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,7 @@ class Section:
         charts: charts, left to right.
         notes: complete sentences after the tables.
         images: images to show, the most important first.
+        figure: a figure that is written to the directory of figures, named by the key of the evaluator.
     """
 
     sentences: tuple[str, ...] = ()
@@ -75,3 +101,4 @@ class Section:
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
     images: tuple[Picked, ...] = ()
+    figure: LineFigure | None = None

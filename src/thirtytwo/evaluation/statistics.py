@@ -144,7 +144,7 @@ def paired_interval(
 
 def compare_pair(first: Predictions, second: Predictions, resamples: int = RESAMPLES, seed: int = 0) -> PairTest:
     """Compare two runs with predictions from `aligned`."""
-    right, other = first.predicted == first.truth, second.predicted == second.truth
+    right, other = first.correct, second.correct
     only_first, only_second = int((right & ~other).sum()), int((~right & other).sum())
     p_value, p_exact = mcnemar(only_first, only_second)
     return PairTest(
@@ -257,13 +257,7 @@ def _match_order(first_name: str, first: Predictions, name: str, given: Predicti
             "Only runs on the same classes can be compared.",
         )
     ordered = _sort_by_row(given)
-    if not np.array_equal(ordered.rows, first.rows):
-        shared = len(np.intersect1d(ordered.rows, first.rows))
-        raise DataError(
-            f"{name} was evaluated on other rows than {first_name}: {len(given.rows):,} versus {len(first.rows):,}, "
-            f"{shared:,} in common.",
-            _USE_SAME_SPLIT,
-        )
+    _check_rows(first_name, first, name, ordered)
     columns = np.array([given.classes.index(label) for label in first.classes], dtype=np.int64)
     new_index = np.empty_like(columns)
     new_index[columns] = np.arange(len(columns))
@@ -273,6 +267,22 @@ def _match_order(first_name: str, first: Predictions, name: str, given: Predicti
         truth=new_index[ordered.truth],
         probabilities=np.ascontiguousarray(ordered.probabilities[:, columns]),
     )
+    _check_files(first_name, first, name, ordered)
+    _check_labels(first_name, first, name, ordered)
+    return ordered
+
+
+def _check_rows(first_name: str, first: Predictions, name: str, ordered: Predictions) -> None:
+    if not np.array_equal(ordered.rows, first.rows):
+        shared = len(np.intersect1d(ordered.rows, first.rows))
+        raise DataError(
+            f"{name} was evaluated on other rows than {first_name}: {len(ordered.rows):,} versus {len(first.rows):,}, "
+            f"{shared:,} in common.",
+            _USE_SAME_SPLIT,
+        )
+
+
+def _check_files(first_name: str, first: Predictions, name: str, ordered: Predictions) -> None:
     if ordered.files is not None and first.files is not None and ordered.files != first.files:
         at = next(at for at, pair in enumerate(zip(ordered.files, first.files, strict=True)) if pair[0] != pair[1])
         raise DataError(
@@ -280,6 +290,9 @@ def _match_order(first_name: str, first: Predictions, name: str, given: Predicti
             f"row {int(first.rows[at])} is {ordered.files[at]!r} versus {first.files[at]!r}.",
             _USE_SAME_SPLIT,
         )
+
+
+def _check_labels(first_name: str, first: Predictions, name: str, ordered: Predictions) -> None:
     differ = np.flatnonzero(ordered.truth != first.truth)
     if len(differ):
         at = int(differ[0])
@@ -289,7 +302,6 @@ def _match_order(first_name: str, first: Predictions, name: str, given: Predicti
             f"versus {first.classes[first.truth[at]]!r}.",
             _USE_SAME_SPLIT,
         )
-    return ordered
 
 
 def _describe_extra_classes(name: str, given: Predictions, other: Predictions) -> str:

@@ -23,7 +23,6 @@ from PIL import Image, ImageFilter
 from thirtytwo.explain.overlay import Heat, resized_map
 from thirtytwo.images.decode import Pixels
 
-Floats = npt.NDArray[np.float64]
 Probabilities = Callable[[Pixels], npt.NDArray[np.float32]]
 """Maps pixels uint8 `(M, S, S, 3)` to class probabilities `(M, C)`."""
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from thirtytwo.errors import ModelFileError, require
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
 from thirtytwo.io import METADATA_KEY, atomic_write
+from thirtytwo.text import first_line
 
 FEATURES, HEATMAPS = "features", "heatmaps"
 _WEIGHTED_MAPS = "ndhw,nd->nhw"
@@ -150,7 +151,6 @@ def _check_runs(path: Path, info: ModelInfo, base: Path) -> None:
         session, _ = open_session(path, threads=1)
         session.run(None, {"images": np.zeros((2, info.input_size, info.input_size, 3), dtype=np.uint8)})
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        reason = str(error).splitlines()[0].rstrip(".")
         raise ModelFileError(
-            f"The network of {base} does not support new classes: {reason}.", "Choose another model."
+            f"The network of {base} does not support new classes: {first_line(error)}.", "Choose another model."
         ) from None

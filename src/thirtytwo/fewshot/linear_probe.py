@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from thirtytwo.errors import DataError, ModelFileError
 from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, log_sum_exp, softmax
-from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.ood import class_mean, class_means, threshold_at
 from thirtytwo.fewshot.graph import write_probe_model
 from thirtytwo.images.decode import Pixels
@@ -109,9 +109,7 @@ class LinearProbe:
     @property
     def accuracy(self) -> dict[str, Any]:
         """Cross-validated accuracy with Wilson's 95 % interval, in the form of `metrics.json`."""
-        right = int((self.held_out.predicted == self.held_out.truth).sum())
-        count = len(self.held_out.truth)
-        return {"value": right / count, "ci95": list(wilson(right, count))}
+        return proportion(int(self.held_out.correct.sum()), len(self.held_out.truth))
 
     def write(self, path: Path) -> Path:
         """Write a model file with the new classes to `path`, atomically.
@@ -155,22 +153,9 @@ def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixel
     logits, scores = _cross_validate(features, mirrored, labels, len(classes), _assign_folds(labels, folds, seed))
     temperature = _fit_temperature(logits, labels)
     augmented, augmented_labels = np.concatenate([features, mirrored]), np.concatenate([labels, labels])
-    info = classifier.info.model_copy(
-        update={
-            "classes": classes,
-            "temperature": temperature,
-            "curvature": 0.0,
-            "unknown_score": "class_mean",
-            "unknown_threshold": threshold_at(scores, CALLED_UNKNOWN),
-            "architecture": f"{classifier.info.architecture}, linear probe",
-            "dataset": f"{len(labels)} images, on features of {classifier.info.dataset}",
-            "accuracy": None,
-            "version": package_version("thirtytwo"),
-        }
-    )
     return LinearProbe(
         base=classifier.path,
-        info=info,
+        info=_probe_info(classifier.info, classes, len(labels), temperature, threshold_at(scores, CALLED_UNKNOWN)),
         head=fit_head(augmented, augmented_labels, len(classes)),
         means=class_means(augmented, augmented_labels, len(classes)),
         images=pixels,
@@ -178,6 +163,25 @@ def fit_linear_probe(classifier: Classifier, images: Mapping[str, Sequence[Pixel
             classes, labels, softmax(logits, temperature).astype(np.float32), np.arange(len(labels), dtype=np.int64)
         ),
         folds=folds,
+    )
+
+
+def _probe_info(
+    base: ModelInfo, classes: tuple[str, ...], images: int, temperature: float, threshold: float
+) -> ModelInfo:
+    """The metadata of a linear probe of `images` images; `threshold` is that for unknown."""
+    return base.model_copy(
+        update={
+            "classes": classes,
+            "temperature": temperature,
+            "curvature": 0.0,
+            "unknown_score": "class_mean",
+            "unknown_threshold": threshold,
+            "architecture": f"{base.architecture}, linear probe",
+            "dataset": f"{images} images, on features of {base.dataset}",
+            "accuracy": None,
+            "version": package_version("thirtytwo"),
+        }
     )
 
 

@@ -156,6 +156,11 @@ def data_uri(pixels: Pixels, side: int | None = THUMBNAIL_SIDE, quality: int | N
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=quality)
         data, kind = stream.getvalue(), "jpeg"
+    return as_uri(data, kind)
+
+
+def as_uri(data: bytes, kind: str) -> str:
+    """The data URI of an encoded image; `kind` is its format: `png`, `jpeg` or `webp`."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import METRICS
+from thirtytwo.evaluation.metrics import METRICS, measured
+from thirtytwo.evaluation.sections import Cell, Table, table_of
 from thirtytwo.io import write_text
 from thirtytwo.report.run_record import RunRecord, read_run_record
-from thirtytwo.report.sections import members_table, section_markdown
+from thirtytwo.report.sections import members_table, section_markdown, table_markdown
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, duration, interval, percent, quantity
 
@@ -110,17 +111,14 @@ def _metrics(record: RunRecord) -> str:
     if record.metrics is None:
         return "## Metrics\n\nNone: this run was not evaluated."
     metrics = record.metrics
-    lines = [
-        f"| {metric.name} | {metric.text(found['value'])} | {metric.interval(found['ci95'])} |"
-        for metric in METRICS
-        if (found := metrics.get(metric.key))
-    ]
+    rows = [(metric.name, value, ends) for metric, value, ends in measured(metrics)]
     evaluations = int(metrics.get("test_evaluations") or 0)
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
     weak = ", ".join(f"{as_markdown(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
+    table = table_markdown(table_of(("metric", "value", "95\u00a0% interval"), rows))
     return (
         f"## Metrics\n\nOn {record.split}, n = {metrics['n']:,}. Test evaluations: {evaluations}.\n\n"
-        "| metric | value | 95\u00a0% interval |\n| --- | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
+        f"{table}\n\n"
         "Accuracy is of one view per image; test-time augmentation is a separate metric. "
         "Intervals are Wilson for proportions and bootstrap over images for the rest; "
         "they do not include seed variance.\n\n"
@@ -136,15 +134,15 @@ def _members(record: RunRecord) -> str:
     count = len(table["rows"])
     averaged = f"weights of {table['kept']} of {count}" if table["soup"] else f"probabilities of {count}"
     cost = "one run" if table["soup"] else "all runs together"
-    rows = [
-        f"| {as_markdown(row['run'])} {row['left_out'] and '(left out) '}| {as_markdown(row['made_by'])} | "
-        f"{row['accuracy']} | {row['parameters']} | {row['flops']} | {row['seconds']} |"
+    columns = ("run", "recipe and network", "accuracy", "parameters", "FLOPs per image", "training time")
+    keys = ("made_by", "accuracy", "parameters", "flops", "seconds")
+    rows = tuple(
+        (Cell(row["run"], row["left_out"]), *(Cell(row[key]) for key in keys))
         for row in (*table["rows"], table["together"])
-    ]
+    )
     return (
         f"## Members\n\nAveraged {averaged} runs. Prediction costs as much as {cost}.\n\n"
-        "| run | recipe and network | accuracy | parameters | FLOPs per image | training time |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
+        f"{table_markdown(Table(columns, rows), names=2)}"
     )
 
 

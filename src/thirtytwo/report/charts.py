@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability
 from thirtytwo.report.views import MatrixView, ReliabilityBin, reliability_bins
-from thirtytwo.text import SPACE, percent, shorten
+from thirtytwo.text import SPACE, as_html, as_printable, percent, shorten
 
 MAX_LABELED_CLASSES = 120
 """Maximum number of classes for which a confusion matrix shows names."""
@@ -73,14 +72,14 @@ def line_chart(title: str, lines: Sequence[Line], *, unit: str = "", as_percent:
     ticks = nice_ticks(min(ys), max(ys))
     plane = _Plane(min(xs), max(xs), min(ticks[0], min(ys)), max(ticks[-1], max(ys)))
     keys = [
-        f'<text class="key {line.kind}" x="{number * 78}" y="33">{escape(line.name)}</text>'
+        f'<text class="key {line.kind}" x="{number * 78}" y="33">{as_html(line.name)}</text>'
         for number, line in enumerate(drawn)
         if line.name
     ]
     ends = _separate([plane.place(*line.points[-1])[1] for line in drawn], 13.0)
     parts = [
         _open(plane.width, plane.height, title, "chart"),
-        f'<text class="t" x="0" y="14">{escape(title)}</text>',
+        f'<text class="t" x="0" y="14">{as_html(title)}</text>',
         *keys,
         *_line_axes(plane, ticks, as_percent),
     ]
@@ -148,8 +147,8 @@ def _reliability_axes() -> list[str]:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _up(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{100 * tick:.0f}{SPACE}%</text>')
-        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{100 * tick:.0f}{SPACE}%</text>')
+        parts.append(f'<text class="num end" x="{_LEFT - 6}" y="{y + 4:.1f}">{percent(tick, 0)}</text>')
+        parts.append(f'<text class="num mid" x="{_across(tick):.1f}" y="{below + 16}">{percent(tick, 0)}</text>')
     return [
         *parts,
         f'<line class="ideal" x1="{_across(0)}" y1="{_up(0)}" x2="{_across(1)}" y2="{_up(1)}"/>',
@@ -242,7 +241,7 @@ def confusion_chart(
 
 def _matrix_frame(view: MatrixView, layout: _MatrixLayout, of: str) -> list[str]:
     margin, side = layout.margin, layout.side
-    listed = escape(json.dumps(list(view.names), ensure_ascii=False), quote=True)
+    listed = as_html(json.dumps([as_printable(name) for name in view.names], ensure_ascii=False))
     label = f"Confusion matrix of {of}: arrow keys select a cell, Enter shows its images"
     data = f' tabindex="0" data-of="{of}" data-names="{listed}"'
     return [
@@ -261,7 +260,7 @@ def _matrix_label(layout: _MatrixLayout, label: str, start: int, length: int) ->
         line = margin + layout.cell * start
         parts.append(f'<path class="rule" d="M{margin} {line}h{layout.side}M{line} {margin}v{layout.side}"/>')
     if layout.named:
-        text, style = escape(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
+        text, style = as_html(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
         parts.append(f'<text class="end" {style} x="{margin - 6}" y="{middle + font * 0.35:.1f}">{text}</text>')
         turned = f"translate({middle + font * 0.35:.1f} {margin - 6}) rotate(-90)"
         parts.append(f'<text {style} transform="{turned}">{text}</text>')
@@ -276,7 +275,7 @@ def _matrix_cells(view: MatrixView, layout: _MatrixLayout) -> Iterator[str]:
         count, part, right = int(view.counts[row, column]), float(view.shares[row, column]), row == column
         depth = 0.12 + 0.88 * part if right else 0.08 + 0.92 * (part / most) ** 0.7
         outcome = "correct" if right else f"predicted as {names[column]}"
-        title = escape(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part, 1)})")
+        title = as_html(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part, 1)})")
         x, y = layout.margin + cell * column, layout.margin + cell * row
         yield (
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '
@@ -325,7 +324,7 @@ def _separate(places: Sequence[float], least: float) -> list[float]:
 
 
 def _open(width: float, height: float, title: str, kind: str, more: str = "", role: str = "img") -> str:
-    label = escape(title, quote=True)
+    label = as_html(title)
     return f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" role="{role}" aria-label="{label}"{more}>'
 
 
@@ -354,10 +353,9 @@ def interval_chart(title: str, rows: Sequence[Row], *, unit: str = "%", zero: bo
     def across(share: float) -> float:
         return left + (100 * share - low) / (high - low) * (width - left - right)
 
-    label = escape(title, quote=True)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">',
-        f'<text class="t" x="0" y="14">{escape(title)}</text>',
+        _open(width, height, title, "chart"),
+        f'<text class="t" x="0" y="14">{as_html(title)}</text>',
     ]
     for tick in ticks:
         x = across(tick / 100)
@@ -371,7 +369,7 @@ def interval_chart(title: str, rows: Sequence[Row], *, unit: str = "%", zero: bo
         y = top + step * (number + 0.5)
         name = row.label if len(row.label) <= 26 else row.label[:25] + "…"
         parts.append(
-            f'<g><title>{escape(row.tooltip)}</title><text class="name" x="0" y="{y + 4:.1f}">{escape(name)}</text>'
+            f'<g><title>{as_html(row.tooltip)}</title><text class="name" x="0" y="{y + 4:.1f}">{as_html(name)}</text>'
             f'<line class="whisker" x1="{across(row.low):.1f}" x2="{across(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         parts.extend(f'<circle class="run" cx="{across(point):.1f}" cy="{y:.1f}" r="2.6"/>' for point in row.points)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from thirtytwo.errors import require
 from thirtytwo.evaluation.sections import Table
 from thirtytwo.images.render import data_uri, is_pixelated
 from thirtytwo.report.charts import Row, interval_chart
@@ -28,6 +27,7 @@ from thirtytwo.report.comparison_tables import (
     verdict,
 )
 from thirtytwo.report.sections import table_markdown
+from thirtytwo.report.templating import render_template
 from thirtytwo.text import as_markdown, interval, percent
 from thirtytwo.text import p_value as format_p
 
@@ -39,15 +39,7 @@ MAX_CHARTED_PAIRS = 15
 
 def render_comparison(found: Comparison) -> str:
     """Render the comparison as HTML. The template escapes all names; charts escape their own."""
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thirtytwo", "report/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return str(environment.get_template("comparison.html.j2").render(_context(found)))
+    return render_template("comparison.html.j2", _context(found))
 
 
 def _context(found: Comparison) -> dict[str, Any]:

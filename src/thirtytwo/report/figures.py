@@ -13,8 +13,8 @@ import numpy as np
 
 from thirtytwo.errors import require
 from thirtytwo.evaluation.calibration import stored_reliability
-from thirtytwo.evaluation.corruptions import display_name
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability
+from thirtytwo.evaluation.sections import LineFigure
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
@@ -75,9 +75,13 @@ def write_figures(record: RunRecord) -> list[Path]:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
     if record.metrics is not None:
         kinds.append(("f1", draw_f1))
-    if "corruptions" in record.files:
-        kinds.append(("corruptions", draw_corruptions))
-    return save_figures(record.run.figures, [(name, partial(draw, record)) for name, draw in kinds])
+    drawings = [(name, partial(draw, record)) for name, draw in kinds]
+    drawings += [
+        (evaluator.key, partial(draw_lines, section.figure))
+        for evaluator, section in record.sections
+        if section.figure is not None
+    ]
+    return save_figures(record.run.figures, drawings)
 
 
 def draw_curves(record: RunRecord) -> Any:
@@ -150,25 +154,20 @@ def draw_reliability(record: RunRecord) -> Any:
     return figure
 
 
-def draw_corruptions(record: RunRecord) -> Any:
-    """Plot accuracy against severity for each kind of corruption, one panel per family; dotted: no corruption."""
-    table = record.files["corruptions"]
-    strengths, clean = table["strengths"], table["clean_accuracy"]["value"]
-    families = list(dict.fromkeys(kind["family"] for kind in table["kinds"]))
-    figure = empty_figure(2.6 * len(families) + 0.6, 3.4)
-    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
-    for family, axes in zip(families, panels, strict=True):
-        axes.axhline(clean, linestyle=":", color=MUTED)
-        kinds = [kind for kind in table["kinds"] if kind["family"] == family]
-        for kind, color, marker in zip(kinds, cycle(SERIES), cycle(MARKERS), strict=False):
-            values = [cell["value"] for cell in kind["accuracy"]]
-            axes.plot(strengths, values, marker=marker, color=color, markersize=4, label=display_name(kind["kind"]))
-        axes.set_title(family.capitalize())
-        axes.set_xticks(strengths)
-        axes.set_xlabel("severity")
+def draw_lines(figure_of: LineFigure) -> Any:
+    """Plot the lines of every panel; dotted: the reference."""
+    figure = empty_figure(2.6 * len(figure_of.panels) + 0.6, 3.4)
+    panels = figure.subplots(1, len(figure_of.panels), sharey=True, squeeze=False)[0]
+    for panel, axes in zip(figure_of.panels, panels, strict=True):
+        axes.axhline(figure_of.reference, linestyle=":", color=MUTED)
+        for (name, values), color, marker in zip(panel.lines, cycle(SERIES), cycle(MARKERS), strict=False):
+            axes.plot(figure_of.x, values, marker=marker, color=color, markersize=4, label=name)
+        axes.set_title(panel.title)
+        axes.set_xticks(figure_of.x)
+        axes.set_xlabel(figure_of.x_label)
         axes.legend(fontsize=8, handlelength=1.6)
     panels[0].set_ylim(0, 1)
-    panels[0].set_ylabel(f"accuracy on {record.split}")
+    panels[0].set_ylabel(figure_of.y_label)
     return figure
 
 

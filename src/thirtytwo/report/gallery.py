@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from PIL import Image, features
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
-from thirtytwo.images.render import PIXELATED_SIDE, data_uri, is_pixelated
+from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent
 
@@ -81,7 +80,7 @@ def sprite(images: npt.NDArray[np.uint8], quality: Quality) -> str:
         image.save(buffer, kind := "WEBP", lossless=True, quality=50, method=2)
     else:
         image.save(buffer, kind := "PNG")
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return as_uri(buffer.getvalue(), kind.lower())
 
 
 def _resize(images: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -130,7 +129,7 @@ def make_album(
     are spaced evenly from the least to the most confident of their class.
     """
     predicted, classes = predictions.predicted, len(predictions.classes)
-    wrong = _by_rank_in_cell(predictions, np.flatnonzero(predicted != predictions.truth))
+    wrong = _by_rank_in_cell(predictions, np.flatnonzero(~predictions.correct))
     typical = np.linspace(0, len(predicted) - 1, min(SAMPLE, len(predicted))).astype(np.int64)
     places, problem = locate(predictions, images, np.arange(len(predicted)))
     quality, room = QUALITIES[0], MAX_NAMES
@@ -165,7 +164,7 @@ def _by_rank_in_cell(predictions: Predictions, wrong: Ints) -> Ints:
 
 def _sample_correct(predictions: Predictions, most: int) -> Ints:
     """`most` correct predictions of each class, evenly from the least to the most confident."""
-    right = np.flatnonzero(predictions.predicted == predictions.truth)
+    right = np.flatnonzero(predictions.correct)
     right = right[np.argsort(predictions.confidence[right], kind="stable")]
     chosen = [np.zeros(0, dtype=np.int64)]
     for index in range(len(predictions.classes)):
@@ -232,7 +231,7 @@ def most_confident_errors(
     predictions: Predictions, images: ImageSet | None, most: int = 24
 ) -> tuple[list[Misclassified], str]:
     """The misclassified images with the highest confidence, and why images are missing (empty if they are not)."""
-    wrong = np.flatnonzero(predictions.predicted != predictions.truth)
+    wrong = np.flatnonzero(~predictions.correct)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
     places, problem = locate(predictions, images, worst)
     errors = []
@@ -318,4 +317,4 @@ def _mixed(target: npt.NDArray[np.float32], classes: tuple[str, ...]) -> str:
     if float(target.max()) >= 1.0:
         return ""
     most = (-target).argsort(kind="stable")[:MAX_MIXED_CLASSES]
-    return ", ".join(f"{percent(target[place], 0)} {classes[place]}" for place in most if target[place] > 0)
+    return ", ".join(f"{percent(float(target[place]), 0)} {classes[place]}" for place in most if target[place] > 0)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import require
-from thirtytwo.evaluation.metrics import METRICS, confusion_matrix, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix, measured, wilson
 from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
 from thirtytwo.report.sections import members_table, section_context
+from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import duration, interval, percent, quantity
@@ -68,15 +68,6 @@ def render(
 
     With `passed_on` the report is meant to be read without the run directory, and names no path of this machine.
     """
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thirtytwo", "report/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
     context = _context(record, images) | {
         "passed_on": passed_on,
         "command": record.command_with(record.run.recipe.name if passed_on else str(record.run.recipe)),
@@ -86,7 +77,7 @@ def render(
             for evaluator, section in record.sections
         ],
     }
-    return str(environment.get_template("report.html.j2").render(context))
+    return render_template("report.html.j2", context)
 
 
 def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
@@ -132,7 +123,7 @@ def _of_predictions(record: RunRecord, predictions: Predictions, images: ImageSe
         "confusion": confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
         "group_confusion": _group_confusion(predictions, record.superclasses),
         "album": _album(make_album(predictions, images, record.superclasses)),
-        "wrong": int((predictions.predicted != predictions.truth).sum()),
+        "wrong": int((~predictions.correct).sum()),
         "mistakes": errors,
         "mistakes_problem": problem,
     }
@@ -224,14 +215,10 @@ def _notices(record: RunRecord) -> list[str]:
 def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     if metrics is None:
         return []
-    rows = []
-    for metric in METRICS:
-        found = metrics.get(metric.key)
-        if found is None:
-            continue
-        value, ends = metric.text(found["value"]), metric.interval(found["ci95"])
-        rows.append({"name": metric.name, "value": value, "interval": ends, "meaning": metric.meaning})
-    return rows
+    return [
+        {"name": metric.name, "value": value, "interval": ends, "meaning": metric.meaning}
+        for metric, value, ends in measured(metrics)
+    ]
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> list[str]:

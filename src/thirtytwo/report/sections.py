@@ -79,9 +79,9 @@ def section_markdown(title: str, section: Section) -> str:
     return "\n\n".join([f"## {_escaped(title)}", *(text for text in texts if text)])
 
 
-def table_markdown(table: Table) -> str:
-    """A Markdown table; numbers are right-aligned."""
-    ruler = ["---", *("---" if table.words else "---:" for _ in table.columns[1:])]
+def table_markdown(table: Table, names: int = 1) -> str:
+    """A Markdown table; numbers are right-aligned, but not the first `names` columns."""
+    ruler = ["---" if table.words or number < names else "---:" for number in range(len(table.columns))]
     lines = [
         [_escaped(column) for column in table.columns],
         ruler,

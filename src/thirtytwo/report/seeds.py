@@ -11,10 +11,12 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.metrics import METRICS, metric_of
+from thirtytwo.evaluation.sections import table_of
 from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
+from thirtytwo.report.sections import table_markdown
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
-from thirtytwo.text import duration, interval, percent
+from thirtytwo.text import as_markdown, duration, interval, percent
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"
@@ -118,24 +120,25 @@ def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[st
 def summary_text(content: Mapping[str, Any]) -> str:
     """`summary.json` as a Markdown page."""
     runs, planned = content["runs"], content["planned"]
-    lines = [
-        f"# {content['data']}, recipe {content['asked'].get('recipe') or DEFAULT_RECIPE}: {_seeds(len(runs))}",
-        "",
+    title = f"{content['data']}, recipe {content['asked'].get('recipe') or DEFAULT_RECIPE}"
+    parts = [
+        f"# {as_markdown(title)}: {_seeds(len(runs))}",
         f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}",
     ]
     missing = [seed for seed in planned if seed not in {run["seed"] for run in runs}]
     if missing:
-        lines += ["", f"Not finished yet: seed {', '.join(map(str, missing))}."]
+        parts.append(f"Not finished yet: seed {', '.join(map(str, missing))}.")
     if runs:
-        lines += ["", "| metric | mean | std | n | min | max |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-        lines += [f"| {' | '.join(row)} |" for row in summary_rows(content)]
-        lines += ["", "| run | accuracy | 95\u00a0% interval | training time |", "| --- | ---: | ---: | ---: |"]
-        lines += [
-            f"| {run['directory']} | {percent(run['accuracy'])} | {interval(run['accuracy_ci95'])} | "
-            f"{duration(run[SECONDS])} |"
+        metrics = table_of(("metric", "mean", "std", "n", "min", "max"), summary_rows(content))
+        rows = [
+            (run["directory"], percent(run["accuracy"]), interval(run["accuracy_ci95"]), duration(run[SECONDS]))
             for run in runs
         ]
-    return "\n".join(lines) + "\n"
+        parts += [
+            table_markdown(metrics),
+            table_markdown(table_of(("run", "accuracy", "95\u00a0% interval", "training time"), rows)),
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -22,6 +22,7 @@ from thirtytwo.inference.timing import Timing, time_models, where_timed
 from thirtytwo.io import free_path, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
+from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
 from thirtytwo.rundir import Predictions, RunDir, default_path
@@ -153,10 +154,7 @@ def _metrics(record: RunRecord) -> dict[str, Any]:
     metrics, predictions = record.metrics, record.predictions
     if metrics is None or predictions is None:
         raise RunError(f"{record.run.path} has no metrics.", "Evaluate it with: thirtytwo evaluate RUN")
-    right, recorded = (
-        int((predictions.predicted == predictions.truth).sum()),
-        metrics["accuracy"]["value"] * metrics["n"],
-    )
+    right, recorded = int(predictions.correct.sum()), metrics["accuracy"]["value"] * metrics["n"]
     if metrics["n"] != len(predictions.truth) or abs(recorded - right) > 0.5:
         raise RunError(
             f"{record.run.metrics} and {record.run.predictions(record.split).name} do not match: "
@@ -261,20 +259,7 @@ def _load_images(runs: Sequence[ComparedRun], split: str, data_root: Path | None
         except (ThirtytwoError, KeyError):
             continue
         part = parts.test if split == "test" else parts.val
-        places = None if part is None else _indices(predictions, part)
+        places, _ = locate(predictions, part, np.arange(len(predictions.rows)))
         if part is not None and places is not None:
             return part.take(places), []
     return None, [NO_IMAGES]
-
-
-def _indices(predictions: Predictions, images: ImageSet) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    """The index into `images` of each prediction; None where one is missing or has another label."""
-    place_of = {row: place for place, row in enumerate(images.rows.tolist())}
-    places = [place_of.get(row, -1) for row in predictions.rows.tolist()]
-    if -1 in places:
-        return None
-    found = np.asarray(places, dtype=np.int64)
-    labels = [images.classes[label] for label in images.labels[found].tolist()]
-    if labels != [predictions.classes[truth] for truth in predictions.truth.tolist()]:
-        return None
-    return found

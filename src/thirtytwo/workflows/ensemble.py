@@ -176,7 +176,7 @@ def _warn_if_member_is_better(directory: RunDir, paths: Sequence[Path], log: Cal
 
     def accuracy(run: RunDir) -> float:
         predictions = run.read_predictions("val")
-        return float((predictions.predicted == predictions.truth).mean())
+        return float(predictions.correct.mean())
 
     scored = [run for run in map(RunDir, paths) if run.predictions("val").is_file()]
     if not scored or not directory.predictions("val").is_file():

@@ -21,7 +21,7 @@ from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.evaluation.metrics import confusion_matrix, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
 from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
@@ -68,7 +68,7 @@ def select(predictions: Predictions, criteria: PredictionFilter) -> Ints:
     index = {name: number for number, name in enumerate(predictions.classes)}
     chosen = np.ones(len(predictions.truth), dtype=bool)
     if criteria.outcome != ALL:
-        chosen &= (predictions.predicted == predictions.truth) == (criteria.outcome == RIGHT)
+        chosen &= predictions.correct == (criteria.outcome == RIGHT)
     if criteria.true is not None:
         chosen &= predictions.truth == index[criteria.true]
     if criteria.predicted is not None:
@@ -97,19 +97,6 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def confusion_rows(predictions: Predictions, limit: int = _MAX_CONFUSIONS) -> list[dict[str, Any]]:
-    """The most frequent confusions, as pairs of true and predicted class."""
-    counts = confusion_matrix(predictions)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
-    pairs = [divmod(int(index), len(predictions.classes)) for index in order]
-    return [
-        {"true": predictions.classes[row], "predicted": predictions.classes[column], "count": int(counts[row, column])}
-        for row, column in pairs
-        if counts[row, column]
-    ]
 
 
 def available_runs() -> list[Path]:
@@ -160,7 +147,7 @@ def _choose_split(run: RunDir) -> str:
 
 
 def _show_accuracy(predictions: Predictions, split: str) -> None:
-    correct, count = int((predictions.predicted == predictions.truth).sum()), len(predictions.truth)
+    correct, count = int(predictions.correct.sum()), len(predictions.truth)
     st.metric(
         f"accuracy on {count:,} images ({as_markdown(split)})",
         percent(correct / count, 1),
@@ -188,7 +175,7 @@ def _show_confusions(predictions: Predictions) -> None:
     if len(predictions.classes) <= _MATRIX:
         st.html(matrix(confusion_matrix(predictions), predictions.classes))
     st.caption("Most frequent confusions; select both classes under Images to see the images.")
-    st.dataframe(confusion_rows(predictions), hide_index=True, alt="Most frequent confusions")
+    st.dataframe(confusions(predictions)[:_MAX_CONFUSIONS], hide_index=True, alt="Most frequent confusions")
 
 
 def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:

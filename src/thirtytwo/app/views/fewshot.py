@@ -183,7 +183,7 @@ def _set_new_images(key: str) -> None:
 def _show_misclassified(probe: LinearProbe, images: Sequence[InputImage]) -> None:
     """Show misclassified images, most confident first."""
     predictions = probe.held_out
-    wrong = np.flatnonzero(predictions.predicted != predictions.truth)
+    wrong = np.flatnonzero(~predictions.correct)
     if not len(wrong):
         return
     wrong = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]

@@ -21,7 +21,7 @@ from thirtytwo.app.library import (
 )
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.evaluation.metrics import METRICS
+from thirtytwo.evaluation.metrics import measured
 from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
@@ -159,13 +159,9 @@ def _show_metrics(run: RunDir) -> None:
     """Show the metrics of a run with their intervals, and its figures."""
     metrics = run.read_json(run.metrics)
     rows = [
-        {
-            "metric": metric.name,
-            "value": metric.text(found["value"]),
-            "95\u00a0% interval": metric.interval(found["ci95"]),
-        }
-        for metric in METRICS
-        if metric.key in _METRICS and (found := metrics.get(metric.key)) and found.get("value") is not None
+        {"metric": metric.name, "value": value, "95\u00a0% interval": ends}
+        for metric, value, ends in measured(metrics)
+        if metric.key in _METRICS
     ]
     st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
     st.dataframe(rows, hide_index=True, alt="Metrics with 95\u00a0% intervals")
