@@ -72,7 +72,7 @@ def test_selecting_a_cell(opened):
     for image, row in zip(seen, rows, strict=True):
         assert image["alt"] == f"{CLASSES[truth]}, predicted as {CLASSES[predicted]}"
         sure = float(given.confidence[given.rows == row][0])
-        assert f"{100 * sure:.1f}%" in image["caption"]
+        assert f"{100 * sure:.1f}\u00a0%" in image["caption"]
         assert image["caption"].endswith(f"row {row}")
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()

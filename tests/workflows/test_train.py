@@ -40,7 +40,7 @@ from thirtytwo.errors import (
     UnknownNameError,
 )
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.rundir import RunDir
+from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run
@@ -478,9 +478,8 @@ def test_directory_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_directory_of_its_own(small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = importlib.import_module("thirtytwo.workflows.records")
     monkeypatch.chdir(tmp_path)
-    path = parts.default_path("data/my pets", "recipes/own.toml", 3)
+    path = default_path("data/my pets", "own", "seed3")
     assert path == Path("runs/my-pets-own-seed3")
     with RunDir.create_locked(None, path) as run:
         assert run.path == path
