@@ -201,7 +201,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
         assert wanted in " ".join(reached), (wanted, sorted(reached))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_opens_the_app_on_what_it_trained(demonstrated: Any, browser: Any, tmp_path: Path) -> None:
     images = sorted((tmp_path / "runs" / "demo" / "images").iterdir())
     page = browser.new_page()
@@ -232,7 +232,7 @@ def listener() -> Iterator[tuple[int, list[bytes]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_text_of_a_model_file_is_not_interpreted(
     browser: Any,
     launch_app: Callable[..., Any],

@@ -21,7 +21,7 @@ def names(store: UploadStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_uploads_share_one_file_until_the_last_is_released() -> None:
     store = UploadStore()
     one, other, third = store.add(b"a"), store.add(b"a"), store.add(b"b")

@@ -163,7 +163,7 @@ def test_seeds_print_the_directory_of_all_last(
     assert "--seed 9" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compare_takes_the_directory_of_seeds(
     finished_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

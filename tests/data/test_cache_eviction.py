@@ -53,7 +53,7 @@ def age(number: int, seconds: float) -> None:
     os.utime(record, (then, then))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_beyond_the_bound_the_least_recently_used_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THIRTYTWO_CACHE_GB", "0.0015")  # two entries of 615 kB
     for number in (1, 2):
@@ -169,7 +169,7 @@ def _write(file: Path, at: int, times: bool) -> None:
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("at", [200, 3_000_000, 6_144_000])
 @pytest.mark.parametrize("times", [True, False])
 def test_damage_is_noticed_and_the_entry_made_anew(
@@ -201,7 +201,7 @@ def test_opening_does_not_read_everything(place: Path, monkeypatch: pytest.Monke
     assert sum(read) < 2000 * 3072 / 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_copied_cache_is_compared_once_and_used(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(1, count=2000)
     gc.collect()

@@ -141,7 +141,7 @@ def test_one_image_less_leaves_the_rest_of_test(changed: tuple[Path, RunDir]) ->
     assert files_of(run, "test") == test
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_images_keep_their_rows_and_the_report_its_images(changed: tuple[Path, RunDir]) -> None:
     folder, run = changed
     before = run.read_predictions("test")
@@ -263,7 +263,7 @@ def test_trained_images_are_left_out_of_other_data(
         evaluate(run.path, data=str(other), device="cpu", show=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scores_of_other_images_are_not_kept(changed: tuple[Path, RunDir]) -> None:
     folder, run = changed
     before = evaluate(run.path, tta=True, coverage=0.5, device="cpu", show=False)

@@ -129,7 +129,7 @@ def test_a_run_against_its_own_copy():
     assert (found.difference, found.ci95, found.p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_holm_known_answer():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -245,7 +245,7 @@ def test_parity_with_a_broken_file(
         check_parity(net, info, tmp_path / "model.onnx", tiny.images(3).images)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_class_means_there_is_no_known_score(
     exported: tuple[Network, ModelInfo, Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

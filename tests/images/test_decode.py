@@ -122,7 +122,7 @@ def test_converting_in_bands_changes_nothing(mode, monkeypatch):
         np.testing.assert_array_equal(decode(data), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' account of memory")
 @pytest.mark.parametrize(("mode", "most"), [("RGBA", 650), ("P", 450), ("I;16", 650), ("CMYK", 650)])
 def test_the_largest_images_need_little_more_memory_than_their_size(mode, most, tmp_path):

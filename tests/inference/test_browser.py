@@ -59,7 +59,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.browser
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_predicts_like_predict(address: str, chromium: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 

@@ -37,7 +37,7 @@ def test_every_network_is_listed() -> None:
     assert TABLE["sizes"] == list(script.SIZES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHECKED)
 def test_table_is_current(name: str) -> None:
     (row,) = (row for row in TABLE["networks"] if row["options"].get("architecture", row["name"]) == name)

@@ -77,7 +77,7 @@ def two(finished_run: Maker, tmp_path: Path) -> list[Path]:
     return [weak, finished_run(tmp_path / "good", seed=2, skill=3.0, settings={"augment": {"cutout": 8}})]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_runs(two: list[Path], tmp_path: Path) -> None:
     found = compare(two, out=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -360,7 +360,7 @@ def test_runs_that_do_not_match_are_refused(two: list[Path], finished_run: Maker
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_existing_files_are_not_overwritten(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -381,7 +381,7 @@ def test_runs_of_the_same_name_are_distinguished(finished_run: Maker, tmp_path: 
     assert {run.name for run in compare(runs, out=tmp_path / "out").runs} == {"one/seed0", "two/seed0"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_runs_get_letters_and_their_page_stays_small(finished_run: Maker, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path / f"run{seed}", seed=seed, skill=1.0, truth=[0, 1, 2] * 20) for seed in range(28)]
     found = compare(runs, out=tmp_path / "out")
@@ -392,7 +392,7 @@ def test_many_runs_get_letters_and_their_page_stays_small(finished_run: Maker, t
     Page(found.page)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_writing_twice_gives_the_same(two: list[Path], tmp_path: Path) -> None:
     for name in ("first", "second"):
         compare(two, out=tmp_path / name)
@@ -400,7 +400,7 @@ def test_writing_twice_gives_the_same(two: list[Path], tmp_path: Path) -> None:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_comparing_needs_no_pytorch(two: list[Path], tmp_path: Path) -> None:
     code = "import sys, thirtytwo; thirtytwo.compare(sys.argv[2:], out=sys.argv[1]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(tmp_path / "out"), *map(str, two)]

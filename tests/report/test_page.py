@@ -180,7 +180,7 @@ def test_a_hundred_classes_in_twenty_superclasses(make_run, images_of):
     assert len(cells) == len(pairs) + len(groups_of_pairs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("without", "present", "absent"),
     [
@@ -235,7 +235,7 @@ def test_training_on_all_of_train_is_noted(make_run):
     assert "calibration run" in written(run).text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_writing_twice_gives_the_same(make_run, images_of):
     run, given = make_run()
     images = images_of(given)

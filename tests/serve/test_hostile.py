@@ -147,7 +147,7 @@ def test_hostile_files_are_rejected_by_name(client: httpx.Client, case: str, mak
     assert among.json()[1] == {"file": name, "error": document["errors"][0]["error"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 def test_peak_memory_is_bounded(launch: Callable[..., Any]) -> None:
     running = launch("--max-megapixels", "10")

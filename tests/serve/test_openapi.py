@@ -64,7 +64,7 @@ def test_page_has_a_policy_and_local_files_only(client: TestClient) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.slow
+@pytest.mark.long
 def test_page_in_a_browser(launch: Callable[..., Any], make: Any, chromium: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 

@@ -88,7 +88,7 @@ class Client(threading.Thread):
                 self.closed = answer.headers.get("connection") == "close"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("moment", [0.0, 0.02])
 def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, make: SimpleNamespace, moment: float) -> None:
     running = launch("--max-batch", "4")
@@ -159,7 +159,7 @@ def test_disconnected_clients_are_not_bugs(launch: Launch) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_requests(launch: Launch, make: SimpleNamespace) -> None:
     running = launch()
     data = make.noise(100, 100)

@@ -24,7 +24,7 @@ def test_suggest_lr_by_hand() -> None:
     assert suggest_lr(rates[:5], losses[:5]) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

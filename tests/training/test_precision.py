@@ -55,7 +55,7 @@ def open_recipe(tiny: SimpleNamespace, network: str, **changes: Any) -> Recipe:
     return tiny.recipe(train__precision="auto", **NETWORKS[network], **changes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("network", NETWORKS)
 def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network, schedule__batch_size=24, train__label_smoothing=0.1)
@@ -76,7 +76,7 @@ def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNa
     assert [choice for choice in found.choices if choice.what != "precision"] == others
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("network", NETWORKS)
 def test_timing_restores_all_state(network: str, tiny: SimpleNamespace, machine: Hardware) -> None:
     recipe = open_recipe(tiny, network)

@@ -317,7 +317,7 @@ def frozen_part(net: Network, recipe: Recipe) -> dict[str, Tensor]:
     return {name: value for name, value in base_of(net).items() if frozen(name)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(
     "changes",

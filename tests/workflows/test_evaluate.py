@@ -65,7 +65,7 @@ def test_other_splits_have_their_own_file(run):
     assert run.read_json(run.path / "corruptions-val.json")["split"] == "val"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_prints_them(run, capsys):
     words = ["evaluate", str(run.path), "--corruptions", "--corruption-images", "10", "--coverage", "0.8"]
     assert run_command([*words, "--device", "cpu"]) == 0

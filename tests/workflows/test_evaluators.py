@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> 
     return train(str(tiny.folder(place / "data", 90)), run=place / "run", epochs=1, **settings).path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("registered")
 def test_a_sixth_evaluator_appears_everywhere(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -109,7 +109,7 @@ def run(trained: SimpleNamespace, tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_requested_data_is_added(run: RunDir, trained: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     before = run.read_json(run.metrics)["unknown"]
     words = ["evaluate", str(run.path), "--ood", str(trained.others), "--ood", str(trained.data), "--device", "cpu"]

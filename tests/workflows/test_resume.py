@@ -458,14 +458,14 @@ assert "allocator" in [choice.what for choice in choices]
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_allocator_is_changed_by_the_command_line_only() -> None:
     done = subprocess.run([sys.executable, "-c", ALLOCATOR], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

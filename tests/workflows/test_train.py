@@ -276,7 +276,7 @@ def test_environment_is_complete(finished: Run) -> None:
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_recipe_file_repeats_the_run(finished: Run, tmp_path: Path, no_report: None) -> None:
     repeated = train("digits", recipe=finished.path / "recipe.toml", run=tmp_path / "run", show=False)
     assert repeated.metrics == finished.metrics
@@ -284,7 +284,7 @@ def test_recipe_file_repeats_the_run(finished: Run, tmp_path: Path, no_report: N
     assert read_recipe(repeated.path) == read_recipe(finished.path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_seed_is_another_run(finished: Run, small: Callable[..., Run]) -> None:
     other = small(seed=1, epochs=1)
     assert not same_weights(other.path, finished.path)
@@ -530,7 +530,7 @@ def test_resuming_a_missing_run(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in caught.value.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resuming_a_run_that_has_only_its_recipe(again: RunDir, finished: Run, no_report: None) -> None:
     for path in again.path.iterdir():
         if path.name != "recipe.toml":
@@ -709,7 +709,7 @@ def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model.onnx").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_export_that_disagrees_leaves_no_model(
     small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

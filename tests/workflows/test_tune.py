@@ -83,7 +83,7 @@ def test_best_recipe_reproduces_its_metric(four: Any, tmp_path: Path) -> None:
     assert RunDir(run.path).read_history()[-1]["val_accuracy"] == four.best.value
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resumed_tuning_equals_uninterrupted(four: Any, tmp_path: Path) -> None:
     run = tmp_path / "a place, with 100 % odd ?#characters"
     tuned(run, trials=2, pruner="none")
@@ -156,7 +156,7 @@ def test_hopeless_learning_rate_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert found.best.drawn["optimizer.lr_head"] == "0.67"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_keeps_completed_trials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
