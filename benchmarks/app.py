@@ -85,7 +85,7 @@ def main() -> int:
 
 def measure(browser: Any, arguments: list[str], *, whole: bool) -> dict[str, float]:
     """One start: seconds to the server's and the page's readiness, and memory in MB then and after use."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     command = [sys.executable, "-m", "thirtytwo", "app", "--port", "0", "--no-browser", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -96,12 +96,12 @@ def measure(browser: Any, arguments: list[str], *, whole: bool) -> dict[str, flo
             with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(f"{found[0]}/_stcore/health"):
                 break
             time.sleep(0.02)
-        results = {"ready": time.perf_counter() - begun}
+        results = {"ready": time.perf_counter() - started}
         page = browser.new_page()
         page.set_default_timeout(60_000)
         page.goto(found[0])
         page.wait_for_selector("input[type=file]", state="attached")
-        results["page"] = time.perf_counter() - begun
+        results["page"] = time.perf_counter() - started
         results["memory"] = psutil.Process(process.pid).memory_info().rss / 1e6
         if whole:
             results["used"] = use(page, found[0], process.pid)

@@ -1,4 +1,4 @@
-"""The bundled models on photographs: accuracy, and how well unknown ones are told from known ones.
+"""The bundled models on photographs: accuracy, and detection of unknown ones.
 
     python benchmarks/bundled.py [--photos DIR]
 
