@@ -109,11 +109,11 @@ def export_weights(folder: Path) -> int:
     from safetensors.torch import save_file
 
     from thirtytwo.errors import RunError
-    from thirtytwo.models.packaged import PACKAGED, packaged_weights
+    from thirtytwo.models.packaged import WEIGHTS, packaged_weights
 
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
-    for architecture in PACKAGED:
+    for architecture in WEIGHTS:
         file = folder / f"{architecture.rpartition('_')[2]}.safetensors"
         try:
             save_file({name: value.contiguous() for name, value in packaged_weights(architecture).items()}, file)

@@ -25,11 +25,13 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.io import write_text
 from thirtytwo.machine import package_version
 from thirtytwo.models import MODELS, Network
-from thirtytwo.models.packaged import PACKAGED, packaged_weights
+from thirtytwo.models.packaged import WEIGHTS, WeightPackage, packaged_weights
 from thirtytwo.text import percent
 
 NAME, ARCHITECTURE, SIZE = "imagenet", "tf_efficientnet_lite0", 224
-PACKAGE = PACKAGED[ARCHITECTURE]
+PACKAGE = WEIGHTS.get(ARCHITECTURE)
+assert isinstance(PACKAGE, WeightPackage)
+assert PACKAGE.top1 is not None
 CARD = """\
 ---
 library_name: thirtytwo

@@ -29,6 +29,7 @@ from result_tables import (
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe, recipe_names
+from thirtytwo.text import percent
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -143,6 +144,22 @@ def serve_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def weights() -> str:
+    """ImageNet weights that need no model hub."""
+    from thirtytwo.models.packaged import WEIGHTS, WeightPackage
+
+    lines = [
+        "| architecture | package | installed by | license | ImageNet top-1, as its authors state |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in WEIGHTS:
+        row = WEIGHTS.get(name)
+        if isinstance(row, WeightPackage) and row.extra and row.top1:
+            cells = [f"`{name}`", f"`{row.package}`", f"the extra `{row.extra}`", row.license, percent(row.top1, 1)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def augmentations() -> str:
     """The policies for `augment.policy`."""
     from thirtytwo.augment import AUGMENTATIONS
@@ -176,6 +193,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "serve-settings": serve_settings,
     "stems": stems,
     "ood": evaluation_tables.ood,
+    "weights": weights,
 }
 
 

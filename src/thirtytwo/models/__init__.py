@@ -1,6 +1,6 @@
 """Networks, one module per family; importing this package imports all of them, which registers them in `MODELS`.
 
-Public: `MODELS` and `base`, as in docs/extending.md. The other modules may change without notice.
+Public: `MODELS`, `base` and `packaged`, as in docs/extending.md. The other modules may change without notice.
 """
 
 from importlib import import_module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
@@ -17,14 +17,14 @@ from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
 from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
-from thirtytwo.models.packaged import PACKAGED, packaged_weights
+from thirtytwo.models.packaged import WEIGHTS, ImageNetWeights, find_weights, packaged_weights
 from thirtytwo.models.timm import TimmNet
 from thirtytwo.process import hub_offline, quiet_loggers
 from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"
 IMAGENET = "imagenet"
-"""Use the weights packaged for this architecture, else timm's from the hub."""
+"""Use the weights registered for this architecture in `WEIGHTS`, else timm's from the hub."""
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 MAX_LISTED = 4
 MAX_LINE_LENGTH = 150
@@ -59,6 +59,8 @@ class WeightSource:
     weights: Mapping[str, Tensor]
     statistics: Statistics | None = None
     classes: tuple[str, ...] | None = None
+    why: str = ""
+    """Why these weights were chosen, for the log."""
 
 
 def source_kind(pretrained: str) -> Kind:
@@ -137,10 +139,10 @@ def start_from(net: Network, pretrained: str, model: ModelSettings, classes: tup
 
 
 def _choice(source: WeightSource, classes: tuple[str, ...], fresh: tuple[str, ...]) -> Choice:
-    if not fresh:
-        return Choice("pretrained weights", f"{source.origin}, all", "same classes")
     known = "those of the weights" if source.classes is None else f"{len(source.classes)} others"
-    return Choice("pretrained weights", f"{source.origin}, all but the head", f"{len(classes)} classes, not {known}")
+    why = f"{len(classes)} classes, not {known}" if fresh else "same classes"
+    value = f"{source.origin}, {'all but the head' if fresh else 'all'}"
+    return Choice("pretrained weights", value, f"{source.why}; {why}" if source.why else why)
 
 
 def _from_own_weights(origin: str, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> WeightSource:
@@ -173,20 +175,41 @@ def _as_list(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def _from_registered(registered: ImageNetWeights, net: TimmNet) -> WeightSource:
+    """Registered ImageNet weights; a .safetensors file is resized by timm where the network has another input size."""
+    file = registered.locate()
+    if file.suffix == ".safetensors":
+        source = _from_file(file, net)
+    else:
+        config = timm.models.get_pretrained_cfg(net.architecture, allow_unregistered=True)
+        heads = tuple(f"{name}." for name in _as_list((config and config.classifier) or ()))
+        found = {
+            name: value for name, value in packaged_weights(net.architecture).items() if not name.startswith(heads)
+        }
+        source = WeightSource("", {f"body.{name}": value for name, value in found.items()}, net.statistics)
+    statistics = (registered.mean, registered.std) if registered.mean and registered.std else source.statistics
+    return replace(
+        source,
+        origin=registered.origin,
+        statistics=statistics,
+        why="registered for this architecture, so no hub is needed",
+    )
+
+
 def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSource:
     assert isinstance(net, TimmNet)
     name = weights_name(pretrained, model)
-    if pretrained == IMAGENET and (known := PACKAGED.get(name.partition(".")[0])) is not None:
-        weights = packaged_weights(net.architecture)
-        body = {f"body.{key}": value for key, value in weights.items() if not key.startswith("classifier.")}
-        return WeightSource(f"the package {known.package}", body, (known.mean, known.std))
+    if pretrained == IMAGENET and (registered := find_weights(name)) is not None:
+        return _from_registered(registered, net)
     config = timm.models.get_pretrained_cfg(name)
     count = config.num_classes if config is not None else 0
+    why = f"no package with ImageNet weights of {net.architecture} is known" if pretrained == IMAGENET else ""
     mismatch = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
     for offline in (True, False):
         try:
             with _describe_hub_errors(), hub_offline() if offline else nullcontext():
-                return WeightSource(f"timm's {name}", _timm_weights(net, name, {"num_classes": count}), net.statistics)
+                found = _timm_weights(net, name, {"num_classes": count})
+                return WeightSource(f"timm's {name}", found, net.statistics, why=why)
         except _unreachable():
             continue
         except mismatch as error:
@@ -195,12 +218,15 @@ def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSou
     raise OfflineError(
         f"The weights {name} are not on this machine, and the Hugging Face hub cannot be reached.",
         f"Connect to the internet; or download model.safetensors of {hub_id} from the hub on another machine, copy it "
-        f"to {name}.safetensors, and use that file: --pretrained {name}.safetensors",
+        f"to {name}.safetensors, and use that file: --pretrained {name}.safetensors; or choose an architecture whose "
+        f"weights need no hub, with --pretrained imagenet: {', '.join(WEIGHTS)}",
     )
 
 
 def weights_name(pretrained: str, model: ModelSettings) -> str:
     """Full name of timm's weights for this network, with the tag in `pretrained` if there is one.
+
+    With `imagenet`, it is the architecture where its weights are registered in `WEIGHTS`.
 
     Raises:
         UnknownNameError: timm has no such weights.
@@ -214,6 +240,8 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
             "model.options.architecture.",
         )
     architecture = str(model.options.get("architecture", ""))
+    if pretrained == IMAGENET and find_weights(architecture) is not None:
+        return architecture
     plain = architecture.partition(".")[0]
     tags = [name.partition(".")[2] for name in timm.list_models(f"{plain}.*", pretrained=True)]
     if not tags:
