@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -141,7 +143,7 @@ def run_stage(options: argparse.Namespace) -> int:
     if data:
         run_photos(options, data)
     else:
-        {"check": run_check, "fast": run_fast, "sweep": run_sweep}[name](options)
+        {"check": run_check, "fast": run_fast, "layouts": run_layouts, "sweep": run_sweep}[name](options)
     return 0
 
 
@@ -219,12 +221,14 @@ def run_check(options: argparse.Namespace) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     results: dict[str, Any] = {}
-    base = {"data.limit_train": 5000, "schedule.epochs": 2, "schedule.batch_size": 500}
-    precisions = ["bfloat16", "float16"] if torch.cuda.is_available() else ["bfloat16"]
+    base: dict[str, Any] = {"data.limit_train": 5000, "schedule.epochs": 2, "schedule.batch_size": 500}
+    precisions = ["bfloat16", "float16"] if torch.cuda.is_available() else ["float32"]
     for precision in precisions:
         done = trained("cifar10", "fast", {**base, "train.precision": precision}, options)
         results[precision] = {"seconds": done["seconds"], **accuracies(done, "val")}
         write(options, results)
+    results["synchronizations"] = synchronizations(base, options)
+    write(options, results)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=kinds, acc_events=True) as trace:
         done = trained("cifar10", "fast", base, options)
@@ -235,6 +239,61 @@ def run_check(options: argparse.Namespace) -> None:
     largest = sorted(trace.key_averages(), key=lambda event: -event.self_cpu_time_total)[:25]
     results["largest_cpu_ms"] = {event.key: round(event.self_cpu_time_total / 1e3, 1) for event in largest}
     write(options, results)
+
+
+def synchronizations(changes: dict[str, Any], options: argparse.Namespace) -> dict[str, int]:
+    """Places in the code where a training waits for the device, with how often; empty without CUDA."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        trained("cifar10", "fast", changes, options)
+        torch.cuda.set_sync_debug_mode("default")
+    places = Counter(f"{warning.filename.rpartition('/site-packages/')[2]}:{warning.lineno}" for warning in caught)
+    return dict(places.most_common(30))
+
+
+def run_layouts(options: argparse.Namespace) -> None:
+    """Images a second of a training step of `photos` in each precision and memory layout."""
+    import torch
+
+    speeds: dict[str, float] = {}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        for precision in (torch.bfloat16, torch.float16, torch.float32) if has_gpu() else (torch.float32,):
+            name = f"{layout} {precision}".replace("torch.", "")
+            speeds[name] = round(images_per_second(layout, precision, options))
+            print(name, speeds[name], flush=True)
+            write(options, speeds)
+
+
+def images_per_second(layout: Any, precision: Any, options: argparse.Namespace) -> float:
+    import torch
+
+    from thirtytwo.models import MODELS
+
+    device = torch.device("cuda" if has_gpu() else "cpu")
+    size, batch, repeats = (64, 4, 1) if options.tiny else (options.size, 256, 12)
+    network = {"architecture": options.architecture, "input_size": size, "small_images": "upsample"}
+    net = MODELS.get("timm")(100, network).to(device).to(memory_format=layout).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    images = torch.randn((batch, 3, 32, 32), device=device).contiguous(memory_format=layout)
+    labels = torch.randint(0, 100, (batch,), device=device)
+    clock = 0.0
+    for number in range(-2, repeats):
+        if number in (-2, 0) and device.type == "cuda":
+            torch.cuda.synchronize()
+        clock = time.perf_counter() if number == 0 else clock
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return batch * repeats / (time.perf_counter() - clock)
 
 
 def run_fast(options: argparse.Namespace) -> None:
@@ -312,7 +371,7 @@ def run_tests(options: argparse.Namespace) -> int:
         "--dist",
         "worksteal",
     ]
-    words += ["tests/fit", "tests/augment", "tests/models"] if not options.tiny else ["tests/fit/test_losses.py"]
+    words += ["tests/training", "tests/augment", "tests/models"] if not options.tiny else ["tests/training/test_losses.py"]
     return subprocess.run(words, cwd=HERE.parent, check=False).returncode
 
 
