@@ -1,6 +1,10 @@
-"""Measurements on one GPU in minutes: `fast` with several seeds, `photos` on CIFAR, shorter recipes, the tests.
+"""Measurements on one GPU in minutes: `fast` with several seeds, `photos` and the classic steps on CIFAR, the tests.
 
-    python benchmarks/gpu.py --data-root DIR --out FOLDER [--stages check,fast,photos,sweep,tests] [--seconds 500]
+    python benchmarks/gpu.py --data-root DIR --out FOLDER [--stages check,fast,sweep] [--seconds 500]
+    python benchmarks/gpu.py --export-weights FOLDER
+
+For a machine where the packages with ImageNet weights cannot be installed, `--export-weights` on another one writes
+`lite0.safetensors` and so on to FOLDER, for `--weights-lite0` and `--weights`.
 
 Each stage runs in its own process, logs to `FOLDER/<stage>.log` and rewrites `FOLDER/<stage>.json` after each result,
 so that a stage that is cut off keeps its results. The stages run one after the other until the time is used up: in
@@ -49,6 +53,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     },
     "9 epochs, 20-24": {"schedule.epochs": 9, LATE: [{"size": 20, "until": 0.5}, {"size": 24, "until": 1.0}]},
 }
+CLASSIC = ("classic-frozen", "classic-finetuned", "classic-96")
 SHORT = SWEEP["8 epochs, 20-24-28"]
 GROUPS = [
     {"width": 64, "body": [1, 1], "residual": True},
@@ -78,13 +83,18 @@ def main() -> int:
     parser.add_argument("--stages", default="check,fast,photos-cifar100,photos-cifar10,sweep,tests")
     parser.add_argument("--seconds", type=float, default=500, help="time limit of the stages that run in parallel")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of --architecture, a .safetensors file")
+    parser.add_argument("--weights-lite0", type=Path, help="those of tf_efficientnet_lite0, for the classic stages")
+    parser.add_argument("--export-weights", type=Path, metavar="FOLDER", help="write the packaged weights, and stop")
     parser.add_argument("--architecture", default="tf_efficientnet_lite2")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=16, help="of photos on CIFAR-100; CIFAR-10 takes two thirds")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of photos' recipe")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="a trial run: a few hundred images, one epoch, any device")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.export_weights:
+        return export_weights(options.export_weights)
     if options.data_root is None:
         print("skipped: set THIRTYTWO_DATA or give --data-root")
         return 0
@@ -95,6 +105,27 @@ def main() -> int:
     if options.stage:
         return run_stage(options)
     return orchestrate(options)
+
+
+def export_weights(folder: Path) -> int:
+    """Write the weights of each installed package to `folder`, with timm's names; return 1 if there are none."""
+    from safetensors.torch import save_file
+
+    from thirtytwo.errors import RunError
+    from thirtytwo.models.packaged import PACKAGED, packaged_weights
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for architecture in PACKAGED:
+        file = folder / f"{architecture.rpartition('_')[2]}.safetensors"
+        try:
+            save_file({name: value.contiguous() for name, value in packaged_weights(architecture).items()}, file)
+        except RunError as error:
+            print(f"skipped {architecture}: {error}")
+        else:
+            written += 1
+            print(file)
+    return 0 if written else 1
 
 
 def has_gpu() -> bool:
@@ -118,8 +149,10 @@ def start(stage: str, options: argparse.Namespace, deadline: float) -> subproces
     words = [sys.executable, __file__, "--stage", stage, "--data-root", str(options.data_root)]
     for name in ("out", "architecture", "size", "epochs", "seeds"):
         words += [f"--{name}", str(getattr(options, name))]
-    words += ["--weights", str(options.weights)] if options.weights else []
+    for flag, file in (("--weights", options.weights), ("--weights-lite0", options.weights_lite0)):
+        words += [flag, str(file)] if file else []
     words += ["--tiny"] if options.tiny else []
+    words += [word for change in options.set for word in ("--set", change)]
     words += ["--seconds", f"{deadline - time.monotonic():.0f}"]
     with (options.out / f"{stage}.log").open("wb") as log:
         return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
@@ -141,7 +174,7 @@ def run_stage(options: argparse.Namespace) -> int:
         return run_tests(options)
     name, _, data = stage.partition("-")
     if data:
-        run_photos(options, data)
+        {"photos": run_photos, "classic": run_classic}[name](options, data)
     else:
         {"check": run_check, "fast": run_fast, "layouts": run_layouts, "sweep": run_sweep}[name](options)
     return 0
@@ -326,6 +359,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.evaluation.scoring import Scorer
 
     epochs = options.epochs if data == "cifar100" else round(options.epochs * 2 / 3)
@@ -337,7 +371,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     }
     if options.weights:
         changes["transfer.pretrained"] = str(options.weights)
-    done = trained(data, "transfer-lite2", changes, options)
+    done = trained(data, "transfer-lite2", changes | parse_overrides(options.set), options)
     plan, fitted = done["plan"], done["fitted"]
     half = {name: (t.half() if t.ndim == 4 else t.float()).cpu() for name, t in fitted.net.state_dict().items()}
     save_file({k: v.contiguous() for k, v in half.items()}, options.out / f"photos-{data}.safetensors")
@@ -353,6 +387,35 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     result |= {f"{name}_accuracy": float((logits[name].argmax(1) == truth[name]).mean()) for name in logits}
     print({name: result[name] for name in ("seconds", "val_accuracy", "test_accuracy")}, flush=True)
     write(options, result)
+
+
+def run_classic(options: argparse.Namespace, data: str) -> None:
+    """The steps of the classic transfer-learning notebook, one seed each: single-view accuracy."""
+    from thirtytwo.evaluation.metrics import proportion
+    from thirtytwo.evaluation.scoring import Scorer
+
+    changes = {"transfer.pretrained": str(options.weights_lite0)} if options.weights_lite0 else {}
+    runs: list[dict[str, Any]] = []
+    for name in CLASSIC:
+        done = trained(data, name, changes, options)
+        plan, fitted = done["plan"], done["fitted"]
+        scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device)
+        run: dict[str, Any] = {
+            "name": name,
+            "seed": plan.recipe.seed,
+            "epochs": fitted.epochs,
+            "trained_on": len(plan.parts.train),
+        }
+        run |= {"seconds": round(done["seconds"], 2), "whole": round(done["whole"], 2)}
+        for split, images in (("val", plan.parts.val), ("test", plan.parts.test)):
+            right = scorer.logits(images.images).argmax(1) == images.labels
+            run |= {split: proportion(int(right.sum()), len(right)) | {"n": len(right)}}
+        print(run, flush=True)
+        recipe = plan.recipe.model_dump(mode="json")
+        recipe["transfer"]["pretrained"] = Path(recipe["transfer"]["pretrained"]).name
+        precision = str(plan.hardware.precision).removeprefix("torch.")
+        runs.append(run | {"precision": precision, "recipe": recipe, "history": done["history"]})
+        write(options, {"data": data, "runs": runs})
 
 
 def run_tests(options: argparse.Namespace) -> int:
@@ -371,7 +434,9 @@ def run_tests(options: argparse.Namespace) -> int:
         "--dist",
         "worksteal",
     ]
-    words += ["tests/training", "tests/augment", "tests/models"] if not options.tiny else ["tests/training/test_losses.py"]
+    words += (
+        ["tests/training", "tests/augment", "tests/models"] if not options.tiny else ["tests/training/test_losses.py"]
+    )
     return subprocess.run(words, cwd=HERE.parent, check=False).returncode
 
 

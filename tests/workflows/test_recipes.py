@@ -14,6 +14,9 @@ from thirtytwo.config.resolve import recipe_names
 FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
 """Tested with small weights in `test_transfer_recipes.py`."""
 NARROW: dict[str, dict[str, Any]] = {
+    "classic-96": {},
+    "classic-finetuned": {},
+    "classic-frozen": {},
     "digits": {},
     "distilled": {"model.options.groups": [{"width": 8}, {"width": 16}]},
     "fast": {
