@@ -26,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,6 +88,7 @@ def main() -> int:
     parser.add_argument("--architecture", default="tf_efficientnet_lite2")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=16, help="of photos on CIFAR-100; CIFAR-10 takes two thirds")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of photos' recipe")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="a trial run: a few hundred images, one epoch, any device")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
@@ -149,6 +152,7 @@ def start(stage: str, options: argparse.Namespace, deadline: float) -> subproces
     for flag, file in (("--weights", options.weights), ("--weights-lite0", options.weights_lite0)):
         words += [flag, str(file)] if file else []
     words += ["--tiny"] if options.tiny else []
+    words += [word for change in options.set for word in ("--set", change)]
     words += ["--seconds", f"{deadline - time.monotonic():.0f}"]
     with (options.out / f"{stage}.log").open("wb") as log:
         return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
@@ -172,7 +176,7 @@ def run_stage(options: argparse.Namespace) -> int:
     if data:
         {"photos": run_photos, "classic": run_classic}[name](options, data)
     else:
-        {"check": run_check, "fast": run_fast, "sweep": run_sweep}[name](options)
+        {"check": run_check, "fast": run_fast, "layouts": run_layouts, "sweep": run_sweep}[name](options)
     return 0
 
 
@@ -250,12 +254,14 @@ def run_check(options: argparse.Namespace) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     results: dict[str, Any] = {}
-    base = {"data.limit_train": 5000, "schedule.epochs": 2, "schedule.batch_size": 500}
-    precisions = ["bfloat16", "float16"] if torch.cuda.is_available() else ["bfloat16"]
+    base: dict[str, Any] = {"data.limit_train": 5000, "schedule.epochs": 2, "schedule.batch_size": 500}
+    precisions = ["bfloat16", "float16"] if torch.cuda.is_available() else ["float32"]
     for precision in precisions:
         done = trained("cifar10", "fast", {**base, "train.precision": precision}, options)
         results[precision] = {"seconds": done["seconds"], **accuracies(done, "val")}
         write(options, results)
+    results["synchronizations"] = synchronizations(base, options)
+    write(options, results)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=kinds, acc_events=True) as trace:
         done = trained("cifar10", "fast", base, options)
@@ -266,6 +272,61 @@ def run_check(options: argparse.Namespace) -> None:
     largest = sorted(trace.key_averages(), key=lambda event: -event.self_cpu_time_total)[:25]
     results["largest_cpu_ms"] = {event.key: round(event.self_cpu_time_total / 1e3, 1) for event in largest}
     write(options, results)
+
+
+def synchronizations(changes: dict[str, Any], options: argparse.Namespace) -> dict[str, int]:
+    """Places in the code where a training waits for the device, with how often; empty without CUDA."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        trained("cifar10", "fast", changes, options)
+        torch.cuda.set_sync_debug_mode("default")
+    places = Counter(f"{warning.filename.rpartition('/site-packages/')[2]}:{warning.lineno}" for warning in caught)
+    return dict(places.most_common(30))
+
+
+def run_layouts(options: argparse.Namespace) -> None:
+    """Images a second of a training step of `photos` in each precision and memory layout."""
+    import torch
+
+    speeds: dict[str, float] = {}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        for precision in (torch.bfloat16, torch.float16, torch.float32) if has_gpu() else (torch.float32,):
+            name = f"{layout} {precision}".replace("torch.", "")
+            speeds[name] = round(images_per_second(layout, precision, options))
+            print(name, speeds[name], flush=True)
+            write(options, speeds)
+
+
+def images_per_second(layout: Any, precision: Any, options: argparse.Namespace) -> float:
+    import torch
+
+    from thirtytwo.models import MODELS
+
+    device = torch.device("cuda" if has_gpu() else "cpu")
+    size, batch, repeats = (64, 4, 1) if options.tiny else (options.size, 256, 12)
+    network = {"architecture": options.architecture, "input_size": size, "small_images": "upsample"}
+    net = MODELS.get("timm")(100, network).to(device).to(memory_format=layout).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    images = torch.randn((batch, 3, 32, 32), device=device).contiguous(memory_format=layout)
+    labels = torch.randint(0, 100, (batch,), device=device)
+    clock = 0.0
+    for number in range(-2, repeats):
+        if number in (-2, 0) and device.type == "cuda":
+            torch.cuda.synchronize()
+        clock = time.perf_counter() if number == 0 else clock
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return batch * repeats / (time.perf_counter() - clock)
 
 
 def run_fast(options: argparse.Namespace) -> None:
@@ -298,6 +359,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.evaluation.scoring import Scorer
 
     epochs = options.epochs if data == "cifar100" else round(options.epochs * 2 / 3)
@@ -309,7 +371,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     }
     if options.weights:
         changes["transfer.pretrained"] = str(options.weights)
-    done = trained(data, "transfer-lite2", changes, options)
+    done = trained(data, "transfer-lite2", changes | parse_overrides(options.set), options)
     plan, fitted = done["plan"], done["fitted"]
     half = {name: (t.half() if t.ndim == 4 else t.float()).cpu() for name, t in fitted.net.state_dict().items()}
     save_file({k: v.contiguous() for k, v in half.items()}, options.out / f"photos-{data}.safetensors")

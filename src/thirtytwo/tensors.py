@@ -37,9 +37,17 @@ def normalize(
 
     `mean` and `std` have one value per channel, on a scale from 0 to 1.
     """
-    scale = torch.tensor([1 / (255 * value) for value in std], device=images.device)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    scale = send(torch.tensor([1 / (255 * value) for value in std]), images.device)
+    offset = send(torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]), images.device)
     return (images.float() * scale + offset).to(dtype).permute(0, 3, 1, 2)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy `values` from the CPU to `device` without waiting for the work that the device has queued.
+
+    The copy is queued like any other operation; on the CPU this returns `values` itself.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from thirtytwo.augment.geometry import affine_matrices, cutout, flip_mask, mirro
 from thirtytwo.augment.operations import AUGMENTATIONS, Terms
 from thirtytwo.config.recipe import AugmentSettings, ImageSettings
 from thirtytwo.errors import RecipeError, did_you_mean
-from thirtytwo.tensors import beta, normalize
+from thirtytwo.tensors import beta, normalize, send
 
 ERASE_AREA = (0.02, 0.33)
 """Smallest and largest share of the image that random erasing covers."""
@@ -90,7 +90,7 @@ class Augmenter:
         for number, (name, table) in enumerate(self._tables):
             indices = (tables == number).nonzero().flatten()
             if len(indices):
-                indices = indices.to(pixels.device)
+                indices = send(indices, pixels.device)
                 out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, name, table)
         return out
 
@@ -108,7 +108,7 @@ class Augmenter:
 
     def _transform_pixels(self, images: Tensor, table: ImageSettings, generator: torch.Generator) -> Tensor:
         """Apply affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
-        fill = torch.tensor(self._mean, device=images.device) * 255
+        fill = send(torch.tensor(self._mean) * 255, images.device)
         images = _apply_affine(images, table, fill, generator)
         images = _adjust_color(images, table, generator)
         terms = Terms(generator, fill, table.magnitude, table.num_ops)
@@ -139,15 +139,15 @@ def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     noise = torch.randint(0, 256, (len(indices), channels, height, width), generator=generator, dtype=torch.uint8)
     box = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)  # (n, 1, H, W)
     out = images.clone()
-    indices = indices.to(images.device)
-    out[indices] = torch.where(box.to(images.device), noise.to(images.device), images[indices])
+    indices, box, noise = (send(part, images.device) for part in (indices, box, noise))
+    out[indices] = torch.where(box, noise, images[indices])
     return out
 
 
 def _apply_affine(images: Tensor, table: ImageSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
     if not (table.rotate or table.zoom or table.shear):
         return images
-    degrees, zoom, shear = _random_signed(3, len(images), generator).to(images.device)
+    degrees, zoom, shear = send(_random_signed(3, len(images), generator), images.device)
     matrices = affine_matrices(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
     return warp(images, matrices, fill, table.fill)
 
@@ -160,10 +160,10 @@ def _adjust_color(images: Tensor, table: ImageSettings, generator: torch.Generat
     ):
         if limit:
             factor = 1 + limit * _random_signed(1, len(images), generator)[0]
-            images = change(images, factor.clamp(min=0).to(images.device))
+            images = change(images, send(factor.clamp(min=0), images.device))
     if table.hue:
         turn = table.hue * _random_signed(1, len(images), generator)[0]
-        images = color.shift_hue(images, turn.to(images.device))
+        images = color.shift_hue(images, send(turn, images.device))
     return images
 
 
@@ -200,18 +200,19 @@ def mix(
     chosen = torch.rand(count, generator=generator) < settings.mix_share
     cut = torch.rand(count, generator=generator) < _cutmix_probability(settings)
     own = torch.ones(count)
-    others = images[partner.to(device)]
+    partner = send(partner, device)
+    others = images[partner]
     if settings.mixup:
         own = torch.where(chosen & ~cut, beta(count, settings.mixup, generator), own)
-        images = torch.lerp(others, images, own.to(device).view(-1, 1, 1, 1))
+        images = torch.lerp(others, images, send(own, device).view(-1, 1, 1, 1))
     if settings.cutmix:
         box = _boxes(beta(count, settings.cutmix, generator), height, width, generator)  # (B, H, W)
         box &= (chosen & cut).view(-1, 1, 1)
         own = torch.where(chosen & cut, 1 - box.float().mean(dim=(1, 2)), own)
-        images = torch.where(box.to(device).unsqueeze(1), others, images)
-    share = own.to(device).unsqueeze(1)
+        images = torch.where(send(box, device).unsqueeze(1), others, images)
+    share = send(own, device).unsqueeze(1)
     target = F.one_hot(labels, classes).float()
-    return images, share * target + (1 - share) * target[partner.to(device)]
+    return images, share * target + (1 - share) * target[partner]
 
 
 def _cutmix_probability(settings: AugmentSettings) -> float:

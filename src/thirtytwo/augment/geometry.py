@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thirtytwo.tensors import send
+
 Border = Literal["reflect", "edge", "mean"]
 _PADDING: dict[Border, str] = {"reflect": "reflection", "edge": "border", "mean": "zeros"}
 
@@ -26,7 +28,7 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean"
     device = images.device
     ys = torch.arange(height, device=device) - (height - 1) / 2
     xs = torch.arange(width, device=device) - (width - 1) / 2
-    half = torch.tensor([width / 2, height / 2], device=device)
+    half = send(torch.tensor([width / 2, height / 2]), device)
     positions = torch.stack(
         [xs.expand(height, width), ys[:, None].expand(height, width), torch.ones(height, width, device=device)], dim=-1
     )
@@ -91,7 +93,7 @@ def flip_mask(first: Tensor, epoch: int, mode: str, generator: torch.Generator) 
         return torch.zeros_like(first)
     if mode == "alternating":
         return first if epoch % 2 == 0 else ~first
-    return torch.rand(len(first), generator=generator).to(first.device) < 0.5
+    return send(torch.rand(len(first), generator=generator) < 0.5, first.device)
 
 
 def mirrored(images: Tensor, mask: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ def shifted(padded_images: Tensor, size: int, shift: int, generator: torch.Gener
         return padded_images
     count = len(padded_images)
     device = padded_images.device
-    corners = torch.randint(0, 2 * shift + 1, (2, count), generator=generator).to(device)
+    corners = send(torch.randint(0, 2 * shift + 1, (2, count), generator=generator), device)
     if device.type != "cpu":
         return gather_windows(padded_images, size, corners)
     out = torch.empty((count, 3, size, size), dtype=padded_images.dtype, device=device)
@@ -152,7 +154,7 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     if side == 0:
         return images
     count, _, height, width = images.shape
-    centers = torch.rand((2, count), generator=generator).to(images.device)
+    centers = send(torch.rand((2, count), generator=generator), images.device)
     ys = torch.arange(height, device=images.device) + 0.5
     xs = torch.arange(width, device=images.device) + 0.5
     inside_y = (ys[None] - centers[0, :, None] * height).abs() <= side / 2  # (N, H)

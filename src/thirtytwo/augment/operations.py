@@ -11,6 +11,7 @@ from torch import Tensor
 from thirtytwo.augment import color
 from thirtytwo.augment.geometry import affine_matrices, shear_matrices, translation_matrices, warp
 from thirtytwo.registry import Registry
+from thirtytwo.tensors import send
 
 MAX_MAGNITUDE = 30
 """Largest `magnitude`, which is a strength of 1."""
@@ -119,9 +120,7 @@ def apply_operations(images: Tensor, chosen: Tensor, strength: Tensor, space: Sp
         indices = (chosen == index).nonzero().flatten()
         if name == "identity" or not len(indices):
             continue
-        amount = span.amount(strength[indices], sign[indices], height if name.endswith("_y") else width).to(
-            images.device
-        )
-        indices = indices.to(images.device)
+        amount = span.amount(strength[indices], sign[indices], height if name.endswith("_y") else width)
+        amount, indices = send(amount, images.device), send(indices, images.device)
         out[indices] = OPERATIONS[name](images[indices], amount, terms.fill)
     return out

@@ -15,7 +15,7 @@ from thirtytwo.augment.operations import (
     Terms,
     apply_operations,
 )
-from thirtytwo.tensors import dirichlet
+from thirtytwo.tensors import dirichlet, send
 
 POLICY_SPACE: Space = {**AUTOAUGMENT_SPACE, "invert": Range()}
 LEVELS = 9
@@ -135,8 +135,8 @@ def augmix(images: Tensor, terms: Terms) -> Tensor:
         strength = MIN_STRENGTH + torch.rand(WIDTH * count, generator=generator) * (strongest - MIN_STRENGTH)
         chains = apply_operations(chains, chosen, strength, AUGMIX_SPACE, terms)
     own = dirichlet(count, 2, generator)[:, :1]  # Beta(1, 1)
-    weights = ((1 - own) * dirichlet(count, WIDTH, generator)).T.to(images.device)  # (WIDTH, B)
-    blend = images.float() * own.to(images.device).view(-1, 1, 1, 1)
+    weights = send(((1 - own) * dirichlet(count, WIDTH, generator)).T, images.device)  # (WIDTH, B)
+    blend = images.float() * send(own, images.device).view(-1, 1, 1, 1)
     for chain, weight in zip(chains.chunk(WIDTH), weights, strict=True):
         blend += chain * weight.view(-1, 1, 1, 1)
     return to_uint8(blend)

@@ -16,7 +16,7 @@ from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
 from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import channel_statistics, generator_for, to_device
+from thirtytwo.tensors import channel_statistics, generator_for, send, to_device
 
 
 class Batches:
@@ -102,7 +102,7 @@ class TrainingBatches(Batches):
         number = epoch * len(self) + step
         draw = partial(generator_for, self.seed, number)
         tables = None if self._tables is None else self._tables[positions]
-        positions = positions.to(self._labels.device)
+        positions = send(positions, self._labels.device)
         images = self._augment(self._pixels[positions], self._flip_first[positions], tables, epoch, draw)
         images = resized(images, self.size_at(number / self.steps))
         labels = self._labels[positions]

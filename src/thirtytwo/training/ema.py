@@ -61,11 +61,13 @@ class EMA(lightning.Callback):
     def update(self) -> None:
         """Move the average towards the network's weights; integers are copied."""
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        floats: list[tuple[Tensor, Tensor]] = []
+        others: list[tuple[Tensor, Tensor]] = []
         for name, value in self._net.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+            (floats if value.is_floating_point() else others).append((self.average[name], value))
+        torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
+        for mean, value in others:
+            mean.copy_(value)
         self._updates += 1
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

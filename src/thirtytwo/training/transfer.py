@@ -20,6 +20,7 @@ from thirtytwo.errors import RecipeError, did_you_mean
 from thirtytwo.models import Network
 from thirtytwo.models.base import preserve_modes
 from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
+from thirtytwo.tensors import send
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.schedules import lr_factor
@@ -217,7 +218,7 @@ class TransferBatches(TrainingBatches):
         if not self._cached_views:
             self._cached_views = [self._view(number) for number in range(self._views)]
         features, labels = self._cached_views[epoch % self._views]
-        positions = positions.to(features.device)
+        positions = send(positions, features.device)
         return features[positions], labels[positions]
 
     @torch.no_grad()
