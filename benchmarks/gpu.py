@@ -37,6 +37,12 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 TARGET = 0.94  # accuracy with test-time augmentation that the published 2.59 s on an A100 reach
 TINY: dict[str, Any] = {"data.limit_train": 220, "schedule.epochs": 1, "schedule.batch_size": 50}
+TINY_NETWORKS: dict[str, dict[str, Any]] = {
+    "fast": {"model.options.groups": [{"width": 8}, {"width": 16}]},
+    "transfer-lite2": {"model.options.input_size": 64},
+    "classic-96": {"model.options.input_size": 64},
+}
+"""Smaller networks of a trial run, by recipe."""
 
 LATE = "schedule.resolution"
 SWEEP: dict[str, dict[str, Any]] = {
@@ -210,7 +216,7 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
     from thirtytwo.training.fit import fit
     from thirtytwo.workflows.prepare import prepare, write_plan
 
-    changes = {**changes, **TINY} if options.tiny else changes
+    changes = {**changes, **TINY, **TINY_NETWORKS.get(str(recipe), {})} if options.tiny else changes
     plan = prepare(data, recipe, changes, "auto", Path(options.data_root))
     if options.tiny:
         plan = replace(plan, parts=replace(plan.parts, test=plan.parts.test.take(np.arange(100))))

@@ -14,7 +14,7 @@ from thirtytwo.config.resolve import recipe_names
 FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
 """Tested with small weights in `test_transfer_recipes.py`."""
 NARROW: dict[str, dict[str, Any]] = {
-    "classic-96": {},
+    "classic-96": {"model.options.input_size": 32},
     "classic-finetuned": {},
     "classic-frozen": {},
     "digits": {},
