@@ -1,6 +1,6 @@
 """Accuracy of models taught from a few photographs: draws from TrashNet, evaluated on all of its other images.
 
-    python benchmarks/fewshot.py [--data-root DIR] [--draws 20] [--untimed]
+    python benchmarks/fewshot.py [--data-root DIR] [--draws 20] [--untimed] [--features FILE]
 
 Features of all images are computed once; each draw then does what `thirtytwo teach` does with them. Also measured: how
 often the promised 95 % interval holds the accuracy, detection of photographs of none of the classes, and the seconds of
@@ -65,6 +65,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Accuracy of models taught from a few photographs.")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument(
+        "--features", type=Path, help="file to keep the features in, and to read them from if it exists"
+    )
     parser.add_argument("--untimed", action="store_true", help="omit the seconds, on a machine that is busy")
     options = parser.parse_args()
     if options.data_root is None or not (Path(options.data_root) / "trashnet").is_dir():
@@ -75,7 +78,7 @@ def main() -> int:
     base, reason = choose_base(None, found.sides())
     classifier = Classifier(base)
     files = {name: sorted(paths) for name, paths in found.files.items()}  # `development_half` depends on the order
-    known = features_of(classifier, files)
+    known = cached_features(classifier, files, options.features)
     unknown = unknown_features(classifier, root / "photos" / "none-of-cifar10")
     record = {
         "what": "linear probes of `thirtytwo teach` for the classes of TrashNet, on the features of a bundled model",
@@ -95,6 +98,17 @@ def main() -> int:
     write_json(RESULTS, record)
     print(json.dumps(record, indent=1))
     return 0
+
+
+def cached_features(classifier: Classifier, files: Mapping[str, Sequence[Path]], cache: Path | None) -> Features:
+    """`features_of`, read from the file `cache` if it exists and else written there."""
+    if cache is not None and cache.is_file():
+        with np.load(cache) as kept:
+            return Features(**{key: kept[key] for key in kept.files})
+    found = features_of(classifier, files)
+    if cache is not None:
+        np.savez(cache, **vars(found))
+    return found
 
 
 def features_of(classifier: Classifier, files: Mapping[str, Sequence[Path]]) -> Features:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +46,7 @@ def assign_folds(labels: Labels, folds: int, seed: int) -> Labels:
 def cross_validate(
     plain: Floats, averaged: Floats, labels: Labels, classes: int, *, seed: int = 0, most_folds: int = FOLDS
 ) -> CrossValidation:
-    """Choose the penalty with the smallest cross-validated log loss, and return the predictions with it.
+    """Choose the penalty by its cross-validated log loss, and return the predictions with it.
 
     The views of an image are one sample, so they are never in two folds.
 
@@ -70,21 +69,31 @@ def cross_validate(
         heads = fit_heads(averaged[fitted], labels[fitted], classes, penalties)
         logits[:, held] = [head.logits(plain[held]) for head in heads]
         scores[held] = class_mean(plain[held], class_means(averaged[fitted], labels[fitted], classes))
-    best, temperature = _best(logits, labels)
+    best, temperature = _choose(logits, labels, penalties.index(DEFAULT_PENALTY))
     return CrossValidation(logits[best], scores, temperature, penalties[best], chosen, folds)
 
 
-def _best(logits: Sequence[Floats] | Floats, labels: Labels) -> tuple[int, float]:
-    """Position of the logits `(N, C)` with the smallest log loss at their own temperature, and that temperature."""
+def _choose(logits: Floats, labels: Labels, default: int) -> tuple[int, float]:
+    """Position of the chosen logits `(N, C)` of `(P, N, C)`, and their temperature.
+
+    These are the ones with the smallest log loss, each at its own temperature, if that is smaller than the loss of
+    `default` by more than the standard error of the difference; else those of `default`: with few images the smallest
+    loss is often chance.
+    """
     fits = [_fit_temperature(one, labels) for one in logits]
-    best = min(range(len(fits)), key=lambda position: fits[position][1])
-    return best, fits[best][0]
+    best = min(range(len(fits)), key=lambda position: fits[position][1].mean())
+    gain = fits[default][1] - fits[best][1]  # (N,)
+    chosen = best if gain.mean() > gain.std() / np.sqrt(len(gain)) else default
+    return chosen, fits[chosen][0]
 
 
-def _fit_temperature(logits: Floats, labels: Labels) -> tuple[float, float]:
-    """Temperature and log loss; as `evaluation.calibration.fit_temperature`, but on a grid, without SciPy."""
+def _fit_temperature(logits: Floats, labels: Labels) -> tuple[float, Floats]:
+    """Temperature and log losses `(N,)`; as `evaluation.calibration.fit_temperature`, but on a grid, without SciPy."""
     weight = 1.0 / (len(labels) + 1.0)
     target = (1.0 - weight) * logits[np.arange(len(labels)), labels] + weight * logits.mean(axis=1)  # (N,)
-    losses = [float((log_sum_exp(logits / one) - target / one).mean()) for one in _TEMPERATURES]
-    position = int(np.argmin(losses))
-    return float(_TEMPERATURES[position]), losses[position]
+
+    def losses(temperature: float) -> Floats:
+        return np.asarray(log_sum_exp(logits / temperature) - target / temperature)
+
+    best = float(min(_TEMPERATURES, key=lambda temperature: float(losses(temperature).mean())))
+    return best, losses(best)

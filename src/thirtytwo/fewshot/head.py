@@ -12,8 +12,8 @@ from thirtytwo.evaluation.calibration import softmax
 
 PENALTIES = (0.03, 0.01, 0.003, 0.001, 0.0003)
 """L2 penalties to choose from, for features of mean squared norm 1, strongest first."""
-DEFAULT_PENALTY = 0.003
-"""Penalty where there are too few images to choose one."""
+DEFAULT_PENALTY = 0.001
+"""Penalty where there are too few images to choose one, or none is clearly better."""
 _STEPS = 200
 
 Floats = npt.NDArray[np.float64]

@@ -121,7 +121,7 @@ def _missing_input(groups: Sequence[tuple[str, list[InputImage]]]) -> str:
     repeated = {name for name in names if name and names.count(name) > 1}
     steps += [f"use the name {name!r} for one class only" for name in sorted(repeated)]
     steps += [
-        f"add at least {LEAST - len(images)} more image{'s' if LEAST - len(images) > 1 else ''} of {name or f'class {position}'}"
+        f"add images of {name or f'class {position}'}"
         for position, (name, images) in enumerate(groups, start=1)
         if len(images) < LEAST
     ]
