@@ -59,7 +59,7 @@ def test_folds_are_stratified() -> None:
         assert counts.max() - counts.min() <= 1
 
 
-@pytest.mark.parametrize(("each", "chosen"), [(2, False), (3, False), (4, True), (8, True)])
+@pytest.mark.parametrize(("each", "chosen"), [(2, False), (7, False), (8, True), (10, True)])
 def test_the_penalty_is_chosen_from_enough_images(each: int, chosen: bool) -> None:
     features, labels = clusters(each, 0.1)
     found = cross_validate(features, features, labels, 3)

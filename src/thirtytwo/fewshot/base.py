@@ -11,9 +11,9 @@ from thirtytwo.inference.classifier import bundled_models, default_model, find_m
 
 PHOTO_BASE, SMALL_BASE = "imagenet", "cifar100"
 PHOTO_SIDE = 64
-"""Median shorter side, in pixels, from which images are treated as photographs; chosen by `benchmarks/fewshot.py`."""
+"""Median shorter side, in pixels, from which images are treated as photographs. A guess: not measured."""
 RESIZE: ResizeRule = "squash"
-"""How images are resized: the whole image counts; measured better than `crop` by `benchmarks/fewshot.py`."""
+"""How images are resized: the whole image counts. Chosen on the development half of `benchmarks/fewshot.py`."""
 
 
 def choose_base(name: str | Path | None, sides: Iterable[int]) -> tuple[Path, str]:

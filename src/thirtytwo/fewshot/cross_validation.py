@@ -12,7 +12,7 @@ from thirtytwo.fewshot.head import DEFAULT_PENALTY, PENALTIES, Floats, Labels, f
 
 FOLDS = 10
 """Maximum number of folds; fewer if every class has fewer images."""
-LEAST_TO_CHOOSE = 4
+LEAST_TO_CHOOSE = 8
 """Number of images in every class from which the penalty is chosen; with fewer it is `DEFAULT_PENALTY`."""
 _TEMPERATURES = np.geomspace(*TEMPERATURE_BOUNDS, 400)
 

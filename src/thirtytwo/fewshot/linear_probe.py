@@ -37,7 +37,7 @@ CALLED_UNKNOWN = 0.05
 """Share of held-out images that the threshold marks unknown."""
 INDEPENDENT = 0.6
 """Held-out predictions share training images, so N of them say as much about the accuracy on new images as this share
-of N independent ones; the coverage of the intervals is measured by `benchmarks/fewshot.py`."""
+of N independent ones; chosen on the development half of `benchmarks/fewshot.py`, which measures the coverage."""
 _BATCH = 32
 
 
