@@ -100,15 +100,21 @@ def main() -> int:
     return 0
 
 
-def measure(model: str, data: str, kinds: dict[str, str], stamps: Path) -> dict[str, Any]:
-    """Accuracy of one model by rule."""
-    classifier = Classifier(find_model(model))
-    classes = list(classifier.info.classes)
+def labeled(stamps: Path, kinds: dict[str, str]) -> list[tuple[str, Path]]:
+    """Class and file of each stamp that is listed in `kinds`."""
     files = {name: listed.format(**PLACES).split() for name, listed in kinds.items()}
     named = [(name, stamps / f"{file}.png") for name, listed in files.items() for file in listed]
     missing = [str(path) for _, path in named if not path.is_file()]
     if missing:
         raise SystemExit(f"no such stamps: {', '.join(missing)}")
+    return named
+
+
+def measure(model: str, data: str, kinds: dict[str, str], stamps: Path) -> dict[str, Any]:
+    """Accuracy of one model by rule."""
+    classifier = Classifier(find_model(model))
+    classes = list(classifier.info.classes)
+    named = labeled(stamps, kinds)
     truth = np.array([classes.index(name) for name, _ in named])
     size = classifier.info.input_size
     rules: dict[str, Any] = {}

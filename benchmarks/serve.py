@@ -41,7 +41,7 @@ from thirtytwo.machine import cpu_count
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from predict import BATCH_SIZES, alone, hardware
+from predict import BATCH_SIZES, exclusive, hardware
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 TARGET = 0.7
@@ -107,10 +107,11 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
     }
     few = pixels[:1024]
     settings, batch_size = max(
-        product(sessions, BATCH_SIZES), key=lambda pair: _rate(len(few), lambda: alone(sessions[pair[0]], few, pair[1]))
+        product(sessions, BATCH_SIZES),
+        key=lambda pair: _rate(len(few), lambda: exclusive(sessions[pair[0]], few, pair[1])),
     )
     chosen = sessions[settings]
-    expected = best_of(alone(chosen, pixels, batch_size))
+    expected = best_of(exclusive(chosen, pixels, batch_size))
     requests = {
         name: [body(files[at : at + size]) for at in range(0, len(files), size)]
         for name, size in PICTURES_A_REQUEST.items()
@@ -124,7 +125,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
             order = list(rates) if number % 2 == 0 else list(reversed(rates))
             for side in order:
                 if side == "onnxruntime":
-                    rates[side].append(_rate(len(pixels), lambda: alone(chosen, pixels, batch_size)))
+                    rates[side].append(_rate(len(pixels), lambda: exclusive(chosen, pixels, batch_size)))
                     continue
                 outcome = load(server, requests[side], clients=clients[side])
                 outcome.check(expected, PICTURES_A_REQUEST[side])
@@ -148,7 +149,7 @@ def measure_throughput(model: Path, pixels: npt.NDArray[np.uint8], files: list[b
 
 def measure_load(model: Path, pixels: npt.NDArray[np.uint8], files: list[bytes], seconds: float) -> dict[str, Any]:
     """Clients that send one image after the other for a given time."""
-    expected = best_of(alone(open_session(model)[0], pixels, 32))
+    expected = best_of(exclusive(open_session(model)[0], pixels, 32))
     with service(model) as server:
         outcome = load(server, [body([file]) for file in files], clients=CLIENTS, seconds=seconds)
     wrong = outcome.check(expected, 1, strict=False)

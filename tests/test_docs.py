@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -212,15 +213,28 @@ def test_links_resolve(page: Path) -> None:
         assert not heading or heading in headings(target), found["target"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_generated_parts_are_current(page: Path) -> None:
+def write_docs() -> ModuleType:
+    """The tool that regenerates the documentation."""
     spec = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_parts_are_current(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert tool.current(text) == text, "regenerate them with: make docs"
+    assert write_docs().current(text) == text, "regenerate them with: make docs"
+
+
+def test_cards_of_bundled_models_state_their_metrics_on_photographs() -> None:
+    tool = write_docs()
+    for card in tool.cards():
+        text = card.read_text(encoding="utf-8")
+        assert tool.with_photographs(text, card.stem) == text, f"{card.name}: regenerate it with: make docs"
+        assert ("## Photographs" in text) == card.stem.startswith("cifar")
 
 
 def test_every_artefact_and_score_is_documented() -> None:

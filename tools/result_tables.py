@@ -20,6 +20,13 @@ RECOGNIZES = {
     "imagenet": "ImageNet's 1,000 classes",
 }
 """What the bundled models recognize."""
+PHOTOGRAPHS = re.compile(r"\n## Photographs\n.*?(?=\n## This file\n)", re.DOTALL)
+THRESHOLDS = (
+    " The OOD score is relative to a threshold for blurred images, as small ones are when enlarged, and one for sharp "
+    "images, interpolated between. Each is set for false alarms of 5 %: the first on validation images, the second on "
+    "Tux Paint's cut-out photographs of the classes, about 50."
+)
+"""How the thresholds for unknown images were set in models that know photographs."""
 ALIKE = 0.02
 COLORS = {"colour": "color"}
 """Displayed names of augmentations in older results."""
@@ -43,6 +50,40 @@ def bundled() -> str:
         cells = [f"[`{name}`]({CARDS}/{path.name})", RECOGNIZES[name], accuracy, photo, f"{size:.1f} MB", report]
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return "\n".join(lines) + "\n"
+
+
+def with_photographs(card: str, name: str) -> str:
+    """The card of a bundled model with a current section of its metrics on photographs, if they were measured."""
+    card = PHOTOGRAPHS.sub("", card)
+    found = _read(RESULTS / "bundled.json")["models"].get(name)
+    if found is None:
+        return card
+    return card.replace("\n## This file\n", f"\n{_photographs(found, name)}\n## This file\n")
+
+
+def _photographs(found: dict[str, Any], name: str) -> str:
+    unknown = found["unknown"]
+    proportions = {
+        f"Accuracy on {found['n']} photographs of {found['classes']} of the classes": found["accuracy"],
+        "Of these, marked unknown (false alarm rate)": unknown["known_called_unknown"],
+        f"Of {unknown['n']} photographs of none of the classes, marked unknown": unknown["called_unknown"],
+    }
+    rows = [
+        f"| {what} | {percent(one['value'], 1)} | {interval(one['ci95'], digits=1)} |"
+        for what, one in proportions.items()
+    ]
+    chosen = "" if name.endswith("-tiny") else THRESHOLDS
+    return f"""\
+## Photographs
+
+Measured on photographs of about 300×200 pixels (Caltech-101); no threshold was set by them.{chosen}
+
+| metric | value | 95% interval |
+| --- | ---: | ---: |
+{chr(10).join(rows)}
+| AUROC of known against unknown photographs | {unknown["auroc"]:.3f} | |
+| False positives at 95 % | {percent(unknown["fpr95"], 1)} | |
+"""
 
 
 def transfer_gains() -> str:
@@ -176,6 +217,26 @@ def augmentation_costs() -> str:
 Batches of {result["batch_size"]} images of 32×32 pixels, medians of {result["repeats"]} batches and
 {result["n"]} steps. The first row is the cost of building a batch without augmentation ({_where(result)})."""
     return "\n".join([*lines, text]) + "\n"
+
+
+def photograph_explanations() -> str:
+    """Agreement of the bundled models' heatmaps with Grad-CAM on photographs."""
+    models = _read(RESULTS / "explain_photos.json")["models"]
+    rows = [
+        f"| `{name}` | {found['n']} | {found['cells_a_side']}×{found['cells_a_side']} | "
+        f"{found['median_rank_correlation']:.2f} | {percent(found['same_maximum'], 0)} | "
+        f"{percent(found['mean_overlap_of_hottest'], 0)} |"
+        for name, found in models.items()
+    ]
+    chance = percent(next(iter(models.values()))["overlap_by_chance"], 0)
+    return f"""\
+| bundled model | photographs | cells | rank correlation | same maximum | overlap of the hottest quarter |
+| --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+Heatmaps in the file compared with Grad-CAM, for the most probable class; overlap is intersection over union, {chance}
+by chance. `cifar10` and `cifar100` mix the maps of two networks by their shares in the probability.
+"""
 
 
 def explanations() -> str:

@@ -21,10 +21,12 @@ from result_tables import (
     bundled,
     explanations,
     installs,
+    photograph_explanations,
     remedies,
     service,
     speeds,
     transfer_gains,
+    with_photographs,
 )
 
 from thirtytwo.config.recipe import Recipe
@@ -178,6 +180,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "bundled": bundled,
     "changes-of-fast": changes_of_fast,
     "explanations": explanations,
+    "explanations-photographs": photograph_explanations,
     "confidence": evaluation_tables.confidence,
     "installs": installs,
     "service": service,
@@ -266,7 +269,15 @@ def main() -> None:
         if current(text) != text:
             path.write_text(current(text), encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
+    for card in cards():
+        text = card.read_text(encoding="utf-8")
+        card.write_text(with_photographs(text, card.stem), encoding="utf-8")
     OPENAPI.write_text(openapi_document(), encoding="utf-8")
+
+
+def cards() -> list[Path]:
+    """The cards of the bundled models."""
+    return sorted((ROOT / "src" / "thirtytwo" / "inference" / "bundled").glob("*.md"))
 
 
 def openapi_document() -> str:

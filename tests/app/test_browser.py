@@ -126,7 +126,7 @@ def test_add_two_classes_and_use_the_model(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = visit("teach")
-    page.wait_for_selector("text=Next: name class 1; name class 2; add at least 5 more images of class 1")
+    page.wait_for_selector("text=Next: name class 1; name class 2; add images of class 1")
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         page.get_by_label(f"Name of class {number}").fill(name)
         page.keyboard.press("Tab")

@@ -8,7 +8,7 @@ import pytest
 
 from thirtytwo.errors import ModelFileError
 from thirtytwo.fewshot import graph
-from thirtytwo.fewshot.linear_probe import fit_head
+from thirtytwo.fewshot.head import fit_head
 
 
 def blobs(counts: list[int], width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

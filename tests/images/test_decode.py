@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import RESIZE_RULES, decode, load_image, read_header, read_size, resize
+from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, decode, load_image, read_header, read_size, resize
 from thirtytwo.inference.model_file import ModelInfo
 
 SHAPE = (6, 9, 3)
@@ -370,3 +370,17 @@ def test_only_a_jpeg_that_is_decoded_row_by_row_costs_less_for_a_smaller_scale()
     assert cost(large("RGB", "JPEG", 2000, progressive=True, subsampling=0)) > whole / 3
     assert cost(several_scans(plain)) > 2 * cost(plain), "decoders keep the coefficients of all pixels here too"
     assert read_header(plain).memory() >= 7 * 2000 * 2000, "without a size it is decoded whole"
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("shape", [(120, 160), (61, 33), (24, 24)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_resized_as_its_pixels_are(rule: ResizeRule, shape: tuple[int, int], orientation: int) -> None:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", exif=exif)
+    loaded = load_image(stream.getvalue(), 24, rule)
+    pixels = decode(stream.getvalue())
+    np.testing.assert_array_equal(loaded.pixels, resize(pixels, 24, rule))
+    assert (loaded.height, loaded.width) == pixels.shape[:2]

@@ -67,7 +67,7 @@ def test_blurred_images_use_only_the_fine_tuned_network(net: ZeroShot) -> None:
         features = net.pool(net.forward_features(images))
         assert torch.equal(features[:, -1], torch.zeros(4))
         torch.testing.assert_close(net(images).exp(), expected)
-        torch.testing.assert_close(net.known_score(features).exp(), expected.amax(dim=1))
+        torch.testing.assert_close(net.known_score(features).sigmoid(), expected.amax(dim=1))
 
 
 def test_sharp_images_use_the_general_network_by_half(net: ZeroShot) -> None:
@@ -81,7 +81,18 @@ def test_sharp_images_use_the_general_network_by_half(net: ZeroShot) -> None:
         torch.testing.assert_close(named, expected)
         rest = 1 - expected.sum(dim=1, keepdim=True)
         torch.testing.assert_close(net(images).exp(), 0.5 * own + 0.5 * (expected + rest * own))
-        torch.testing.assert_close(net.known_score(features).exp(), named.amax(dim=1).clamp(min=1e-6))
+        odds = [branch.amax(dim=1).clamp(1e-6, 1 - 1e-6).logit() for branch in (own, named)]
+        torch.testing.assert_close(net.known_score(features), odds[0] + odds[1])
+
+
+def test_one_threshold_fits_blurred_and_sharp_images(net: ZeroShot) -> None:
+    centered = MODELS.get("zero_shot")(3, options(known_blurred=0.7, known_sharp=-1.2))
+    assert isinstance(centered, ZeroShot)
+    centered.load_state_dict(net.state_dict())
+    with torch.inference_mode():
+        for images, threshold in ((blurred(), 0.7), (sharp(), -1.2)):
+            features = net.pool(net.forward_features(images))
+            torch.testing.assert_close(centered.known_score(features), net.known_score(features) - threshold)
 
 
 def test_probabilities_sum_to_one(net: ZeroShot) -> None:

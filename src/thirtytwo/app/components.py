@@ -130,8 +130,11 @@ def title(text: str, description: str) -> None:
     st.markdown(description)
 
 
-def choose_model(label: str = "Model", *, key: str = "model") -> Entry:
-    """Show a selection of the available models; without any, show how to get one and stop the page."""
+def choose_model(label: str = "Model", *, key: str = "model", remember: bool = True) -> Entry:
+    """Show a selection of the available models; without any, show how to get one and stop the page.
+
+    The choice becomes the default of other pages unless `remember` is false.
+    """
     found = entries()
     if not found:
         require_model()
@@ -140,7 +143,8 @@ def choose_model(label: str = "Model", *, key: str = "model") -> Entry:
         st.session_state.pop(key, None)
     name = st.selectbox(label, names, index=index_of_selected(found), key=key)
     entry = found[names.index(name)]
-    select_model(entry)
+    if remember:
+        select_model(entry)
     st.caption(describe(info_of(entry)))
     return entry
 

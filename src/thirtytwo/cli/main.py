@@ -107,6 +107,31 @@ def explain(
 
 
 @app.command()
+def teach(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with one subfolder of images per class.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Model file to write.")] = Path("model.onnx"),
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|RUN|FILE",
+            help="Model whose features are used.",
+            show_default="imagenet for photographs, cifar100 for small images",
+        ),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Views of each image.", show_default="by their number"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the cross-validation folds.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
+) -> None:
+    """Make a model for new classes from a few images of each, without PyTorch. The last output line is its path."""
+    from thirtytwo.cli.teach import teach
+
+    teach(folder, out=out, base=base, views=views, seed=seed, force=force)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, or directories of several seeds.")

@@ -297,12 +297,12 @@ def reliability(predictions: Predictions, bins: int = 15) -> Reliability:
     )
 
 
-def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927).
 
     Args:
-        successes: number of successes, at most `count`.
-        count: number of trials, at least 1.
+        successes: number of successes, at most `count`; both may be fractions, as effective numbers are.
+        count: number of trials, above 0.
         z: quantile of the standard normal distribution; by default that of a 95 % interval.
     """
     if not 0 <= successes <= count or count == 0:

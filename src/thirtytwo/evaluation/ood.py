@@ -139,7 +139,7 @@ SCORES = {
     },
     "network": {
         "score": "network",
-        "what": "logarithm of the largest class probability, computed by the network",
+        "what": "log odds of the most probable class, computed by the network",
         "source": "largest softmax probability, after Hendrycks and Gimpel 2017, arXiv 1610.02136",
     },
 }

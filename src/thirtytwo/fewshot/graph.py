@@ -33,7 +33,7 @@ def write_probe_model(
         base: the model file whose network is used.
         path: the file to write.
         info: metadata of the new file.
-        weights: those of the new last layer, `(D, C)`.
+        weights: those of the new last layer, for features of length 1, `(D, C)`.
         bias: its bias, `(C,)`.
         means: class means of the features, float32 `(C, D)`.
 
@@ -84,12 +84,12 @@ def _probe_constants(
 
 
 def _probe_nodes(helper: Any) -> list[Any]:
-    """Logits, calibrated probabilities and the OOD score from the features."""
+    """Logits, calibrated probabilities and the OOD score from the features, which are scaled to length 1."""
     return [
-        helper.make_node("Gemm", [FEATURES, "probe.weights", "probe.bias"], ["logits"], transB=1),
+        helper.make_node("LpNormalization", [FEATURES], ["probe.directions"], axis=1, p=2),
+        helper.make_node("Gemm", ["probe.directions", "probe.weights", "probe.bias"], ["logits"], transB=1),
         helper.make_node("Div", ["logits", "probe.temperature"], ["probe.sharpened"]),
         helper.make_node("Softmax", ["probe.sharpened"], ["probabilities"], axis=1),
-        helper.make_node("LpNormalization", [FEATURES], ["probe.directions"], axis=1, p=2),
         helper.make_node("MatMul", ["probe.directions", "probe.means"], ["probe.similarity"]),
         helper.make_node("ReduceMax", ["probe.similarity", "probe.axis"], [KNOWN_SCORE], keepdims=0),
     ]

@@ -131,9 +131,8 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
     if height == width == size:
         return image
     if rule == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return _resample(image[top : top + side, left : left + side], size, size)
+        left, top, right, bottom = _center(width, height)
+        return _resample(image[top:bottom, left:right], size, size)
     if rule == "squash":
         return _resample(image, size, size)
     if rule == "pad":
@@ -166,9 +165,7 @@ def load_image(
     if isinstance(source, Image.Image):
         pixels, (width, height) = _upright_pixels(_loaded(source, name or "The image"), name or "The image")
     else:
-        pixels, (width, height) = _with_stream(
-            lambda stream, label: _decode(stream, label, DRAFT_FACTOR * size), source, name
-        )
+        pixels, (width, height) = _with_stream(lambda stream, label: _square(stream, label, size, rule), source, name)
     return Loaded(resize(pixels, size, rule), width, height)
 
 
@@ -191,9 +188,40 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         ) from None
 
 
-def _decode(stream: IO[bytes], name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels, scaled down to a shorter side of no less than `enough`, and the original width and height."""
-    return _upright_pixels(_open(stream, name), name, enough)
+def _decode(stream: IO[bytes], name: str) -> tuple[Pixels, tuple[int, int]]:
+    """Upright pixels, and the original width and height."""
+    return _upright_pixels(_open(stream, name), name)
+
+
+def _square(stream: IO[bytes], name: str, size: int, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
+    """Upright pixels, resized already if nothing else is left to do, and the original width and height."""
+    image = _open(stream, name)
+    shape = image.size
+    plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _orientation(image) == 1
+    if not plain or rule not in ("crop", "squash"):
+        return _upright_pixels(image, name, DRAFT_FACTOR * size)
+    _load(image, name, DRAFT_FACTOR * size)
+    if rule == "crop":
+        image = image.crop(_center(*image.size))
+    # resized by Pillow itself: two copies of the full image less than through an array
+    return _resampled(image, size, size), shape
+
+
+def _center(width: int, height: int) -> tuple[int, int, int, int]:
+    """The central square: left, top, right, bottom."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _load(image: Image.Image, name: str, enough: int | None) -> None:
+    """Decode an opened image, a JPEG at a scale that leaves a shorter side of no less than `enough` pixels."""
+    try:
+        if enough:
+            image.draft(None, (enough, enough))  # only has an effect for JPEG
+        image.load()
+    except Exception as error:  # Pillow's parsers raise arbitrary exceptions for damaged files
+        raise _damaged(name, error) from None
 
 
 def _loaded(image: Image.Image, name: str) -> Image.Image:
@@ -202,21 +230,20 @@ def _loaded(image: Image.Image, name: str) -> Image.Image:
     try:
         with _loading:
             image.load()
-    except Exception as error:  # as in `_upright_pixels`
+    except Exception as error:  # as in `_load`
         raise _damaged(name, error) from None
     return image
 
 
 def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
+    """Upright pixels, of a JPEG with a shorter side of no less than `enough`, and the original width and height."""
     width, height = image.size
+    _load(image, name, enough)
     try:
-        if enough:
-            image.draft(None, (enough, enough))  # only has an effect for JPEG
-        image.load()
         pixels = _rgb(image, name)
     except ImageError:
         raise
-    except Exception as error:  # Pillow's parsers raise arbitrary exceptions for damaged files
+    except Exception as error:  # as in `_load`
         raise _damaged(name, error) from None
     orientation = _orientation(image)
     del image  # applying the orientation makes a copy; this avoids holding three copies of a large image
@@ -406,5 +433,11 @@ def _resample(image: Pixels, width: int, height: int) -> Pixels:
     """Resample bicubically with antialiasing; much larger images are first averaged to three times the size."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
-    source = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(source.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return _resampled(Image.fromarray(np.ascontiguousarray(image)), width, height)
+
+
+def _resampled(image: Image.Image, width: int, height: int) -> Pixels:
+    """`_resample` of an RGB image of Pillow's."""
+    if image.size == (width, height):
+        return np.asarray(image)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))

@@ -53,6 +53,10 @@ class ZeroShotSettings(Settings):
     """Value of `ZeroShot.detail_beyond` from which the general network has its full share."""
     share: float = Field(0.5, gt=0, lt=1)
     """Full share of the general network in the probabilities."""
+    known_blurred: float = 0.0
+    """Subtracted from the OOD score of blurred images: its threshold, so that one of 0 fits all images."""
+    known_sharp: float = 0.0
+    """Subtracted from the OOD score of sharp images: its threshold, on other images than that of blurred ones."""
 
     @model_validator(mode="after")
     def _fits(self) -> ZeroShotSettings:
@@ -67,8 +71,9 @@ class ZeroShot(Network):
     """Mixes the probabilities of two networks with a share for each image.
 
     Features are those of both networks, then the share of the general one. Logits are the logarithm of the mixed
-    probabilities. `known_score` is the logarithm of the largest class probability: for sharp images, the probability of
-    the mapped ImageNet classes, for blurred ones that of the fine-tuned network.
+    probabilities. `known_score` is the log odds of the fine-tuned network's most probable class, for sharp images plus
+    those of the most probable mapped class, less the threshold for images of that sharpness: odds of blurred and of
+    sharp images have different distributions.
     """
 
     head_modules = ("finetuned", "general")
@@ -138,8 +143,9 @@ class ZeroShot(Network):
 
     def known_score(self, features: Tensor) -> Tensor:
         own, named, share = self.branch_probabilities(features)
-        weight = share / self.settings.share
-        return ((1 - weight) * own + weight * named).amax(dim=1).clamp(min=MIN_PROBABILITY).log()
+        weight = (share / self.settings.share).squeeze(1)
+        threshold = self.settings.known_blurred * (1 - weight) + self.settings.known_sharp * weight
+        return _log_odds(own.amax(dim=1)) + weight * _log_odds(named.amax(dim=1)) - threshold
 
     def class_weights(self) -> Tensor:
         return self.finetuned.class_weights()
@@ -159,6 +165,10 @@ class ZeroShot(Network):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return roles_by_kind(self, nn.Identity())
+
+
+def _log_odds(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()
 
 
 def _enlarging_matrix(small: int, large: int) -> Tensor:

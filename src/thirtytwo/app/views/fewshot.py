@@ -12,15 +12,16 @@ import streamlit as st
 from thirtytwo.app.components import choose_model, image_grid, matrix, show_error, title
 from thirtytwo.app.display import classify, view
 from thirtytwo.app.images import InputImage, as_images, upload_field
-from thirtytwo.app.library import Entry, load_classifier, save_probe
+from thirtytwo.app.library import Entry, entries, load_classifier, save_probe
 from thirtytwo.app.views.classify import cards
-from thirtytwo.errors import ImageError, ThirtytwoError
+from thirtytwo.errors import ImageError, ModelFileError, ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix
-from thirtytwo.fewshot import LEAST, LinearProbe, fit_linear_probe
-from thirtytwo.images.decode import Pixels, ResizeRule, load_image
-from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.fewshot import LEAST, RESIZE, LinearProbe, choose_base, fit_linear_probe
+from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
+from thirtytwo.rundir import Predictions
+from thirtytwo.text import as_markdown, capitalized, interval, percent
 
-_CLASS_IMAGES, _CLASS_IDS, _PROBE = "groups", "group-numbers", "probe"
+_CLASS_IMAGES, _CLASS_IDS, _PROBE, _BASE_DEFAULT = "groups", "group-numbers", "probe", "base-default"
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
 _MAX_ERRORS = 12
 
@@ -29,10 +30,10 @@ def show() -> None:
     """Show the page."""
     title(
         "Add classes from a few images",
-        f"Name two or more classes and add {LEAST} to 50 images of each. The app trains a linear probe for these "
-        "classes on the features of an existing model, which takes seconds. No data leaves this computer.",
+        "Name two or more classes and add images of each, better 20 to 50 than 5. The app trains a linear probe for "
+        "these classes on the features of an existing model, which takes seconds. No data leaves this computer.",
     )
-    entry = choose_model("Base model", key="base")
+    entry = _choose_base()
     ids: list[int] = st.session_state.setdefault(_CLASS_IDS, [1, 2])
     groups = [_class_input(number, position, len(ids)) for position, number in enumerate(ids, start=1)]
     st.button("Add a class", icon=":material/add:", on_click=_add_class)
@@ -44,6 +45,36 @@ def show() -> None:
     result = st.session_state.get(_PROBE)
     if result is not None and result[1].path.is_file():
         _show_results(*result)
+
+
+def _choose_base() -> Entry:
+    """Show a selection of the base model; by default the one that suits the size of the images added so far."""
+    found = entries()
+    try:
+        wanted, reason = choose_base(None, _sides())
+    except ModelFileError:  # there is no model; the selection says how to get one
+        wanted, reason = Path(), ""
+    default = next((one.name for one in found if one.path.resolve() == wanted.resolve()), None)
+    if st.session_state.get(_BASE_DEFAULT) != default:  # choose again when other images suggest another base
+        st.session_state[_BASE_DEFAULT] = default
+        if default is not None:
+            st.session_state["base"] = default
+    entry = choose_model("Base model", key="base", remember=False)
+    if entry.name == default:
+        st.caption(as_markdown(f"{capitalized(reason)}."))
+    return entry
+
+
+def _sides() -> list[int]:
+    """Shorter side, in pixels, of each image added so far; unreadable ones are left out."""
+    sides = []
+    for images in st.session_state.get(_CLASS_IMAGES, {}).values():
+        for image in images:
+            try:
+                sides.append(min(read_size(image.data)))
+            except ImageError:  # reported on training
+                continue
+    return sides
 
 
 def _class_input(number: int, position: int, count: int) -> tuple[str, list[InputImage]]:
@@ -90,7 +121,7 @@ def _missing_input(groups: Sequence[tuple[str, list[InputImage]]]) -> str:
     repeated = {name for name in names if name and names.count(name) > 1}
     steps += [f"use the name {name!r} for one class only" for name in sorted(repeated)]
     steps += [
-        f"add at least {LEAST - len(images)} more images of {name or f'class {position}'}"
+        f"add images of {name or f'class {position}'}"
         for position, (name, images) in enumerate(groups, start=1)
         if len(images) < LEAST
     ]
@@ -102,8 +133,8 @@ def _train_probe(entry: Entry, groups: Sequence[tuple[str, list[InputImage]]]) -
     classifier = load_classifier(entry)
     with st.spinner("Computing features and training …"):
         try:
-            pixels, sources = _decode(groups, classifier.info.input_size, classifier.info.resize)
-            probe = fit_linear_probe(classifier, pixels)
+            pixels, sources = _decode(groups, classifier.info.input_size, RESIZE)
+            probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
             with tempfile.TemporaryDirectory() as folder:
                 data = probe.write(Path(folder) / "model.onnx").read_bytes()
         except ThirtytwoError as error:
@@ -133,12 +164,10 @@ def _show_results(probe: LinearProbe, entry: Entry, images: Sequence[InputImage]
     """Show accuracy, confusions and misclassified images; offer a download and a field to try the model."""
     st.header("Results", anchor=False)
     _show_accuracy(probe)
-    st.caption(
-        "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
-        "images of the same scene make the estimate optimistic."
-    )
-    st.html(matrix(confusion_matrix(probe.held_out), probe.info.classes))
-    _show_misclassified(probe, images)
+    st.caption(as_markdown(" ".join(probe.notes)))
+    if probe.held_out is not None:
+        st.html(matrix(confusion_matrix(probe.held_out), probe.info.classes))
+        _show_misclassified(probe.held_out, images)
     _show_download(entry)
     st.subheader("Classify new images", anchor=False)
     upload_field("New images", "try-files", _set_new_images)
@@ -149,12 +178,19 @@ def _show_results(probe: LinearProbe, entry: Entry, images: Sequence[InputImage]
 
 def _show_accuracy(probe: LinearProbe) -> None:
     accuracy = probe.accuracy
+    if accuracy is None:
+        st.info(f"The accuracy {probe.expectation}.", icon=":material/info:")
+        return
     st.metric(
-        f"accuracy in {probe.folds}-fold cross-validation, {len(probe.held_out.truth)} images",
+        f"expected accuracy on new images, from {probe.folds}-fold cross-validation, {len(probe.labels)} images",
         percent(accuracy["value"], 1),
         f"95\u00a0% interval {interval(accuracy['ci95'], digits=0)}",
         delta_color="off",
         delta_arrow="off",
+    )
+    st.caption(
+        "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
+        "images of the same scene make the estimate optimistic."
     )
 
 
@@ -180,15 +216,14 @@ def _set_new_images(key: str) -> None:
     st.session_state["try-images"] = as_images(st.session_state[key])
 
 
-def _show_misclassified(probe: LinearProbe, images: Sequence[InputImage]) -> None:
+def _show_misclassified(predictions: Predictions, images: Sequence[InputImage]) -> None:
     """Show misclassified images, most confident first."""
-    predictions = probe.held_out
     wrong = np.flatnonzero(~predictions.correct)
     if not len(wrong):
         return
     wrong = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
     with st.expander(f"{len(wrong)} misclassified images", expanded=len(wrong) <= _MAX_EXPANDED):
-        names = probe.info.classes
+        names = predictions.classes
         tiles = (
             (
                 view(images[index].data),

@@ -17,7 +17,7 @@ from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import FORMATS
-from thirtytwo.images.discover import is_junk, list_images, natural_key, split_by_suffix
+from thirtytwo.images.discover import is_junk, list_images, natural_key, output_kind, split_by_suffix
 
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
@@ -52,6 +52,30 @@ def read_folder(root: Path, request: Request) -> DataSet:
         all_in_all=True,
     )
     return build_dataset(undecoded, request)
+
+
+def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """Training images of each class of a folder, by class in natural order, and notes on what was skipped.
+
+    The layout is that of `read_folder`; of split folders, only `train` is used. A class folder without images has an
+    empty list.
+
+    Raises:
+        DataError: no images, or split folders without `train`.
+    """
+    skipped: list[str] = []
+    splits = _split_folders(root, skipped, whole=False)
+    skipped += [
+        f"skipped {_relative(root, path)}: not in the train folder" for name, path in splits.items() if name != "train"
+    ]
+    folder = splits["train"]
+    labelled = _labelled(root, folder, skipped)
+    found: dict[str, list[Path]] = {
+        entry.name: [] for entry in _entries(folder) if entry.is_dir() and output_kind(entry) is None
+    }
+    for name, path in labelled:
+        found.setdefault(name, []).append(path)
+    return found, skipped
 
 
 def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:

@@ -1,0 +1,159 @@
+"""Bundled models on photographs: `predict` on a folder, the service, and one JPEG, compared with a plain script.
+
+    python benchmarks/photo_speed.py [--photos DIR] [--images 2000] [--repeats 3]
+
+DIR (`photos` under THIRTYTWO_DATA by default) holds photographs, which are resized to JPEGs of 1024×768 pixels in a
+temporary folder. The plain script is `plain` below: `Image.open`, `convert("RGB")`, central crop where the model crops,
+bicubic `resize`, batches of 32, a session with ONNX Runtime's defaults; one file after the other. It decodes at full
+scale; so does thirtytwo, whose smaller scale applies to larger photographs only. Rounds alternate the order. One JPEG
+is measured as `thirtytwo predict photo.jpg` in a new process. Written to `benchmarks/results/photo_speed.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from PIL import Image
+
+from thirtytwo.images.discover import find_images
+from thirtytwo.inference.classifier import Classifier, Prediction, bundled_models
+from thirtytwo.inference.model_file import INPUT, MOST_THREADS, ModelInfo
+from thirtytwo.io import write_json
+from thirtytwo.machine import cpu_count, package_version
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from predict import hardware, measure_one_picture
+
+from serve import body, load, service
+
+RESULTS = Path(__file__).parent / "results" / "photo_speed.json"
+MODELS = ("cifar10", "cifar100", "imagenet")
+SHAPE = (1024, 768)
+BATCH = 32
+PER_REQUEST, CLIENTS = 8, 8
+TARGET_RATIO, MOST_SECONDS, MOST_MB = 1.0, 1.0, 300
+ALIKE = 0.02
+"""Largest difference in confidence: both sides resize bicubically, thirtytwo after a first reduction by area."""
+
+
+def main() -> int:
+    root = os.environ.get("THIRTYTWO_DATA")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, default=Path(root) / "photos" if root else None)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.photos is None or not options.photos.is_dir():
+        print("skipped: name a folder of photographs with --photos, or set THIRTYTWO_DATA")
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        files = write_photos(options.photos, Path(place) / "photos", options.images)
+        models = {}
+        for name in options.models:
+            models[name] = measure(bundled_models()[name], files, options.repeats, Path(place))
+            print(name, models[name], flush=True)
+    result = {
+        "what": __doc__.splitlines()[0],
+        "images": options.images,
+        "pixels": list(SHAPE),
+        "n": options.repeats,
+        "threads": cpu_count(MOST_THREADS),
+        "plain": "Pillow at full scale, then ONNX Runtime with its defaults, batches of 32",
+        "service": {"images_per_request": PER_REQUEST, "clients": CLIENTS},
+        "targets": {"ratio": TARGET_RATIO, "seconds": MOST_SECONDS, "peak_mb": MOST_MB},
+        "models": models,
+        "hardware": hardware(),
+        "onnxruntime": package_version("onnxruntime"),
+        "pillow": package_version("pillow"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(options.out, result)
+    return 0
+
+
+def write_photos(source: Path, folder: Path, count: int) -> list[Path]:
+    """Write `count` JPEGs of 1024×768 pixels made from the photographs, each of them several times."""
+    folder.mkdir()
+    originals = find_images([str(source)])[0]
+    files = []
+    for index, original in enumerate(islice(cycle(originals), count)):
+        files.append(folder / f"{index:05}.jpg")
+        with Image.open(original) as image:
+            image.convert("RGB").resize(SHAPE, Image.Resampling.BICUBIC).save(files[-1], "JPEG", quality=90)
+    return files
+
+
+def measure(model: Path, files: list[Path], repeats: int, folder: Path) -> dict[str, Any]:
+    """Images per second of the plain script, of `predict` and of the service; and the cost of one JPEG."""
+    classifier = Classifier(model)
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    contents = [file.read_bytes() for file in files]
+    requests = [body(contents[at : at + PER_REQUEST]) for at in range(0, len(contents), PER_REQUEST)]
+    expected = [result.confidence for result in classifier.predict(files) if isinstance(result, Prediction)]
+    difference = np.abs(plain(session, classifier.info, files).max(axis=1) - expected)
+    rates: dict[str, list[float]] = {"plain": [], "predict": [], "service": []}
+    with service(model) as server:
+        load(server, requests[:CLIENTS], clients=CLIENTS)  # warm
+        sides: dict[str, Callable[[], Any]] = {
+            "plain": lambda: plain(session, classifier.info, files),
+            "predict": lambda: classifier.predict(files),
+            "service": lambda: load(server, requests, clients=CLIENTS).check(expected, PER_REQUEST),
+        }
+        for number in range(repeats):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                start = time.perf_counter()
+                sides[side]()
+                rates[side].append(round(len(files) / (time.perf_counter() - start), 1))
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    one = measure_one_picture(model, folder / "photo.jpg", max(3, repeats))
+    ratios = {side: round(medians[side] / medians["plain"], 4) for side in ("predict", "service")}
+    return {
+        "input_size": classifier.info.input_size,
+        "images_per_second": rates,
+        "median_images_per_second": medians,
+        "ratio": ratios,
+        "alike": round(float((difference < ALIKE).mean()), 4),
+        "one_jpeg": one,
+        "met": {
+            **{side: ratio >= TARGET_RATIO for side, ratio in ratios.items()},
+            "seconds": all(cost["median_seconds"] <= MOST_SECONDS for cost in one.values()),
+            "peak_mb": all((cost["peak_mb"] or 0) <= MOST_MB for cost in one.values()),
+        },
+    }
+
+
+def plain(session: Any, info: ModelInfo, files: list[Path]) -> npt.NDArray[np.float32]:
+    """Probabilities `(N, C)` from the shortest script that somebody would write."""
+    found = []
+    for start in range(0, len(files), BATCH):
+        images = []
+        for file in files[start : start + BATCH]:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+            if info.resize == "crop":
+                side = min(image.size)
+                left, top = (image.width - side) // 2, (image.height - side) // 2
+                image = image.crop((left, top, left + side, top + side))
+            images.append(np.asarray(image.resize((info.input_size, info.input_size), Image.Resampling.BICUBIC)))
+        found.append(session.run(["probabilities"], {INPUT: np.stack(images)})[0])
+    return np.concatenate(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

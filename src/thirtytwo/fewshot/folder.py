@@ -1,0 +1,84 @@
+"""Read the images of a folder with one subfolder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from thirtytwo.data.sources.folder import class_images
+from thirtytwo.errors import DataError, ImageError
+from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
+from thirtytwo.machine import cpu_count
+from thirtytwo.text import listing
+
+_SIDES_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFiles:
+    """The image files of each class by its name, in natural order, and notes on files that were skipped."""
+
+    files: Mapping[str, Sequence[Path]]
+    skipped: tuple[str, ...]
+
+    def sides(self) -> list[int]:
+        """Shorter sides, in pixels, of a sample of the images; unreadable ones are left out."""
+        every = [path for found in self.files.values() for path in found]
+        sides = []
+        for path in every[:: max(1, len(every) // _SIDES_SAMPLE)]:
+            try:
+                sides.append(min(read_size(path)))
+            except ImageError:  # reported on decoding
+                continue
+        return sides
+
+
+def find_class_files(folder: Path) -> ClassFiles:
+    """Find the images of each class; the layout is that of `thirtytwo train FOLDER`.
+
+    Raises:
+        DataError: not a folder, no images in class folders, or a class folder without images.
+    """
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {found}.", "Give a folder with one subfolder of images for each class.")
+    files, skipped = class_images(folder)
+    empty = [name for name, found in files.items() if not found]
+    if empty:
+        raise DataError(
+            f"{folder} has class folders without images: {listing(empty, 5)}.", "Add images, or remove these folders."
+        )
+    return ClassFiles(files, tuple(skipped))
+
+
+def load_classes(
+    files: Mapping[str, Sequence[Path]], size: int, rule: ResizeRule
+) -> tuple[dict[str, list[Pixels]], list[str]]:
+    """Decode and resize the images of each class, uint8 `(size, size, 3)`; and why others could not be read.
+
+    Raises:
+        DataError: no image of a class can be read.
+    """
+    pixels: dict[str, list[Pixels]] = {}
+    problems: list[str] = []
+
+    def load(path: Path) -> Pixels | ImageError:
+        try:
+            return load_image(path, size, rule).pixels
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(cpu_count(8)) as pool:
+        for name, paths in files.items():
+            loaded = list(pool.map(load, paths))
+            failed = [one.message for one in loaded if isinstance(one, ImageError)]
+            pixels[name] = [one for one in loaded if not isinstance(one, ImageError)]
+            if not pixels[name]:
+                raise DataError(
+                    f"None of the {len(failed)} images of class {name!r} can be read: {failed[0]}",
+                    "Add readable images, or remove the class.",
+                )
+            problems += failed
+    return pixels, problems
