@@ -391,6 +391,7 @@ def run_photos(options: argparse.Namespace, data: str) -> None:
     )
     truth = {"val": plan.parts.val.labels, "test": plan.parts.test.labels}
     result |= {f"{name}_accuracy": float((logits[name].argmax(1) == truth[name]).mean()) for name in logits}
+    result |= {"n_test": len(truth["test"])}
     print({name: result[name] for name in ("seconds", "val_accuracy", "test_accuracy")}, flush=True)
     write(options, result)
 

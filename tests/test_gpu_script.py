@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+PHOTOS = {"recipe", "mean", "std", "seconds", "history", "val_rows", "val_accuracy", "test_accuracy", "n_test"}
 STAGES: dict[str, set[str]] = {
     "check": {"float32", "synchronizations", "waits", "largest_cpu_ms"},
     "fast": {"runs", "target", "reached"},
     "layouts": {"channels_last float32", "contiguous_format float32"},
     "sweep": {"recipes", "runs"},
-    "photos-cifar10": {"recipe", "mean", "std", "seconds", "history", "val_rows", "val_accuracy", "test_accuracy"},
-    "photos-cifar100": {"recipe", "mean", "std", "seconds", "history", "val_rows", "val_accuracy", "test_accuracy"},
+    "photos-cifar10": PHOTOS,
+    "photos-cifar100": PHOTOS,
     "classic-cifar10": {"data", "runs"},
     "classic-cifar100": {"data", "runs"},
 }

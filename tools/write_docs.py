@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import classic_table
 import evaluation_tables
 import measured_accuracies
 from result_tables import (
@@ -179,6 +180,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "augmentations": augmentations,
     "bundled": bundled,
     "changes-of-fast": changes_of_fast,
+    "classic": classic_table.classic,
+    "classic-costs": classic_table.classic_costs,
     "explanations": explanations,
     "explanations-photographs": photograph_explanations,
     "confidence": evaluation_tables.confidence,
