@@ -23,6 +23,8 @@ STEPS = {
     "fast": "5. from scratch: a network for small images",
 }
 """What each recipe adds."""
+SIZES = {"classic-frozen": 32, "classic-finetuned": 32, "classic-96": 96, "fast": 32}
+"""Pixels that each recipe works at, of those that are measured on a CPU as well."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,19 @@ def _results(data: str) -> dict[str, Result]:
         one = photos["results"]
         n = one.get("n_test", N_TEST)
         found["transfer-lite2"] = _of_gpu(photos, one, one["test_accuracy"], n, len(one["history"]) - 1)
-    if scratch := _read(f"accuracy-{data}-fast-cpu"):
-        run = scratch["runs"][0]
-        accuracy, hardware = run["accuracy"], run["hardware"]
-        place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
-        seconds = run["seconds_train"]
-        ends = (accuracy["ci95"][0], accuracy["ci95"][1])
-        found["fast"] = Result(accuracy["value"], ends, 32, run["epochs"], seconds, place, run["date"])
+    for recipe, size in SIZES.items():
+        on_cpu = _read(f"accuracy-{data}-{recipe}-cpu")
+        if on_cpu and recipe not in found:
+            found[recipe] = _of_cpu(on_cpu["runs"][0], size)
     return found
+
+
+def _of_cpu(run: dict[str, Any], size: int) -> Result:
+    """A result of `benchmarks/accuracy.py`."""
+    accuracy, hardware = run["accuracy"], run["hardware"]
+    place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
+    ends = (accuracy["ci95"][0], accuracy["ci95"][1])
+    return Result(accuracy["value"], ends, size, run["epochs"], run["seconds_train"], place, run["date"])
 
 
 def _of_gpu(whole: dict[str, Any], run: dict[str, Any], accuracy: float, n: int, epochs: int) -> Result:
