@@ -2,7 +2,7 @@
 
 The hash does not depend on the requested size or the version of a decoder, and stays the same when a file is renamed,
 moved or its metadata is edited. Lossless formats are hashed by their decoded pixels, so that a PNG and a BMP with the
-same pixels are equal. JPEG, WebP and AVIF, whose decoded pixels may differ slightly between decoder versions, are
+same pixels are equal. JPEG, WebP, AVIF and HEIC, whose decoded pixels may differ slightly between decoder versions, are
 hashed by their compressed data, JPEG without its metadata. Images that were re-encoded, cropped or resized have other
 hashes.
 """
@@ -24,7 +24,7 @@ Hashes: TypeAlias = npt.NDArray[np.uint64]
 """One 64-bit hash per image, uint64 `(N,)`."""
 
 _JPEG = b"\xff\xd8\xff"
-_LOSSY = re.compile(rb"\xff\xd8\xff|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
+_LOSSY = re.compile(rb"\xff\xd8\xff|RIFF....WEBP|....ftyp", re.DOTALL)
 _HEAD = 12
 _ADOBE, _COMMENT, _SCAN = 0xEE, 0xFE, 0xDA
 
@@ -69,6 +69,8 @@ def _encoded(source: str | Path | bytes, most: int = -1) -> bytes:
     if isinstance(source, bytes):
         return source if most < 0 else source[:most]
     try:
+        if not Path(source).is_file():  # opening a named pipe would wait for a writer
+            return b""
         with Path(source).open("rb") as stream:
             return stream.read(most)
     except OSError:

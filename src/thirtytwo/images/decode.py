@@ -2,16 +2,25 @@
 
 Every image becomes RGB: EXIF orientation is applied, palettes are expanded, grayscale is repeated, CMYK is converted,
 transparency is composited over white, 16 bits per channel are scaled to 8, and of animations the first frame is used.
+More than 8 bits per channel are scaled by the bits that the file declares or, where its values need fewer, uses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import io
+import logging
+import os
 import re
+import stat
+import struct
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, TypeAlias, TypeVar, get_args
 
@@ -27,6 +36,12 @@ ResizeRule: TypeAlias = Literal["crop", "pad", "squash"]
 
 RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 MAX_PIXELS = 50_000_000
+"""Largest number of pixels to decode, unless the variable `THIRTYTWO_MAX_PIXELS` sets another."""
+MAX_PIXELS_VARIABLE = "THIRTYTWO_MAX_PIXELS"
+MAX_REDUCED = 16
+"""A JPEG that is decoded at a smaller scale may have this many times more pixels."""
+HEAD_BYTES = 256
+"""Number of first bytes by which a format is recognized."""
 MIN_SIDE = 2
 DRAFT_FACTOR = 8
 BAND_PIXELS = 2**21
@@ -36,27 +51,51 @@ FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), name, plugin)
     for pattern, name, plugin in (
-        (rb"\xff\xd8\xff", "JPEG", "JpegImagePlugin"),
-        (rb"\x89PNG\r\n\x1a\n", "PNG", "PngImagePlugin"),
-        (rb"RIFF....WEBP", "WEBP", "WebPImagePlugin"),
-        (rb"GIF8[79]a", "GIF", "GifImagePlugin"),
-        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF", "TiffImagePlugin"),
-        (rb"....ftypavi[fs]", "AVIF", "AvifImagePlugin"),
-        (rb"P[1-6]\s", "PPM", "PpmImagePlugin"),
-        (rb"BM", "BMP", "BmpImagePlugin"),
+        (rb"\xff\xd8\xff", "JPEG", "PIL.JpegImagePlugin"),
+        (rb"\x89PNG\r\n\x1a\n", "PNG", "PIL.PngImagePlugin"),
+        (rb"RIFF....WEBP", "WEBP", "PIL.WebPImagePlugin"),
+        (rb"GIF8[79]a", "GIF", "PIL.GifImagePlugin"),
+        (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF", "PIL.TiffImagePlugin"),
+        (rb"P[1-6]\s", "PPM", "PIL.PpmImagePlugin"),
+        (rb"BM", "BMP", "PIL.BmpImagePlugin"),
     )
 )
+# Formats in the ISO base media container, by the brands that the file lists (ISO/IEC 23008-12, AVIF specification).
+HEIF = "HEIF"
+_BRANDED: tuple[tuple[frozenset[bytes], str, str], ...] = (
+    (frozenset({b"avif", b"avis"}), "AVIF", "PIL.AvifImagePlugin"),
+    (
+        frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}),
+        HEIF,
+        "pillow_heif.HeifImagePlugin",
+    ),
+)
+HEIF_LIBRARY = "pillow_heif"
+HEIF_INSTALL = "Install the library that reads it: pip install pillow-heif. Or save it as JPEG or PNG."
+_UNSUPPORTED = re.compile(
+    r"unknown pixel mode|unknown data organization|not supported|unsupported|cannot (handle|read this)|not available",
+    re.I,
+)
+# Chunks of a PNG with text or a color profile; Pillow refuses the whole file where one unpacks to more than this.
+_PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_PNG_TEXT_BYTES = 2**20
+_PNG_TEXT_TOTAL = 32 * 2**20
+_SPECIAL_FILES = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 # Bytes per pixel, measured as peak memory of a process: Pillow's image by mode, the decoder's buffers by format.
 _CORE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _CORE_DEFAULT = 4
-_EXTRA = {"WEBP": 13.0, "AVIF": 11.0, "GIF": 4.0, "BMP": 2.0, "PPM": 4.0}
+_EXTRA = {"WEBP": 13.0, "AVIF": 11.0, HEIF: 11.0, "GIF": 4.0, "BMP": 2.0, "PPM": 4.0}
 _RGB, _RESIZING, _BAND_BYTES = 3, 4, 20
 _ANY_JPEG = 8.0
-_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 _loading = threading.Lock()
 """Held while a caller's Pillow image is loaded: it may be decoded in several threads at once."""
+_DEPTHS = (255, 4095)
+"""Values of white that an image of more than 8 bits is assumed to have where none of its values is larger."""
+_reported_depths: set[int] = set()
+
+logger = logging.getLogger(__name__)
 
 
 def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
@@ -104,7 +143,7 @@ def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int,
     Raises:
         ImageError: as `decode`, for problems visible in the header.
     """
-    return _with_stream(lambda stream, label: _open(stream, label).size, source, name)
+    return _with_stream(lambda stream, label: _open(stream, label, 1).size, source, name)
 
 
 def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
@@ -176,6 +215,7 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
     path = Path(source)
     name = name or str(path)
     try:
+        _check_regular(path, name)
         with path.open("rb") as stream:
             return work(stream, name)
     except FileNotFoundError:
@@ -188,6 +228,18 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         ) from None
 
 
+def _check_regular(path: Path, name: str) -> None:
+    """Check that a path is a file or folder: opening a named pipe would wait for a writer.
+
+    Raises:
+        ImageError: it is something else.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = next((words for test, words in _SPECIAL_FILES if test(mode)), "a device")
+        raise ImageError(f"{name} is {kind}, not an image file.", "Give a file.")
+
+
 def _decode(stream: IO[bytes], name: str) -> tuple[Pixels, tuple[int, int]]:
     """Upright pixels, and the original width and height."""
     return _upright_pixels(_open(stream, name), name)
@@ -195,7 +247,7 @@ def _decode(stream: IO[bytes], name: str) -> tuple[Pixels, tuple[int, int]]:
 
 def _square(stream: IO[bytes], name: str, size: int, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
     """Upright pixels, resized already if nothing else is left to do, and the original width and height."""
-    image = _open(stream, name)
+    image = _open(stream, name, DRAFT_FACTOR * size)
     shape = image.size
     plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _orientation(image) == 1
     if not plain or rule not in ("crop", "squash"):
@@ -251,18 +303,49 @@ def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) ->
     return np.ascontiguousarray(_apply_orientation(pixels, orientation)), size
 
 
-def _open(stream: IO[bytes], name: str) -> Image.Image:
-    """Open an image and validate its header; nothing is decoded."""
+def _open(stream: IO[bytes], name: str, enough: int | None = None) -> Image.Image:
+    """Open an image and validate its header; nothing is decoded.
+
+    `enough` is the shorter side that is needed, so that a larger JPEG can be decoded at a smaller scale.
+    """
     image = _identify(stream, name)
-    _check_size(image, name)
+    _check_size(image, name, enough is not None and _is_reducible(image, stream, enough))
     return image
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def max_pixels() -> int:
+    """Largest number of pixels to decode: `THIRTYTWO_MAX_PIXELS`, else `MAX_PIXELS`.
+
+    Raises:
+        ImageError: the variable is not a positive integer.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "").replace("_", "").replace(",", "")
+    if not text:
+        return MAX_PIXELS
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ImageError(f"{MAX_PIXELS_VARIABLE} is {text!r}; expected a number of pixels, such as {2 * MAX_PIXELS}.")
+    return int(text)
+
+
+def _is_reducible(image: Image.Image, stream: IO[bytes], enough: int) -> bool:
+    """Whether an image above the limit is a JPEG whose decoder needs no more memory than for one below the limit."""
+    (width, height), limit = image.size, max_pixels()
+    if width * height <= limit or image.format not in ("JPEG", "MPO") or width * height > MAX_REDUCED * limit:
+        return False
+    at = stream.tell()
+    stream.seek(0)
+    coefficients = _jpeg_coefficients(stream.read())
+    stream.seek(at)
+    return not coefficients and width * height <= limit * _draft_scale(width, height, enough) ** 2
+
+
+def _check_size(image: Image.Image, name: str, reducible: bool = False) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    limit = max_pixels()
+    if width * height > limit and not reducible:
         raise ImageError(
-            f"{name} has {width}×{height} pixels, more than the limit of {MAX_PIXELS:,}.", "Downscale the image first."
+            f"{name} has {width}×{height} pixels, more than the limit of {limit:,}.",
+            f"Downscale the image first, or raise the limit: {MAX_PIXELS_VARIABLE}={width * height}",
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(
@@ -272,7 +355,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _header(stream: IO[bytes], name: str) -> Header:
-    image = _open(stream, name)
+    image = _open(stream, name, 1)
     kind = image.format or ""
     width, height = image.size
     if kind in ("JPEG", "MPO"):
@@ -328,41 +411,121 @@ def _draft_scale(width: int, height: int, enough: int) -> int:
     return next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(width // enough, height // enough) >= scale)
 
 
+def format_of(head: bytes) -> str | None:
+    """Format of an image by its first `HEAD_BYTES`, as Pillow calls it; None for anything else."""
+    found = _format_and_plugin(head)
+    return found and found[0]
+
+
+def heif_is_readable() -> bool:
+    """Whether the library for HEIC images is installed, which is not among the dependencies."""
+    return importlib.util.find_spec(HEIF_LIBRARY) is not None
+
+
+def _format_and_plugin(head: bytes) -> tuple[str, str] | None:
+    """Format of an image by its first bytes, and the module that reads it; None for anything else."""
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, end, 4))}
+        return next(((kind, plugin) for names, kind, plugin in _BRANDED if names & brands), None)
+    return next(((kind, plugin) for magic, kind, plugin in _MAGIC if magic.match(head)), None)
+
+
 def _identify(stream: IO[bytes], name: str) -> Image.Image:
     """Open an image with the Pillow plugin that matches its first bytes."""
-    head = stream.read(16)
+    head = stream.read(HEAD_BYTES)
     if not head:
         raise ImageError(f"{name} is empty (0 bytes).", "Delete it or copy it again.")
     stream.seek(0)
-    for magic, kind, plugin in _MAGIC:
-        if magic.match(head):
-            try:
-                importlib.import_module(f"PIL.{plugin}")
-            except ImportError:
-                break
-            if kind not in Image.OPEN:
-                break
-            try:
-                # Not Image.open, whose own pixel limit warns or raises without naming the size.
-                return Image.OPEN[kind][0](stream, "")
-            except Exception as error:  # as above
-                raise _damaged(name, error) from None
-    if _HEIC.match(head):
-        raise ImageError(f"{name} is a HEIC image, which is not supported.", "Save it as JPEG or PNG.")
-    raise ImageError(f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}.")
+    kind, plugin = _format_and_plugin(head) or ("", "")
+    if not kind:
+        raise ImageError(f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}.")
+    with contextlib.suppress(ImportError):
+        importlib.import_module(plugin)
+    if kind not in Image.OPEN:
+        fix = HEIF_INSTALL if kind == HEIF else f"Save it as JPEG or PNG, or install a Pillow that reads {kind}."
+        raise ImageError(f"{name} is a {'HEIC' if kind == HEIF else kind} image, which cannot be read here.", fix)
+    try:
+        # Not Image.open, whose own pixel limit warns or raises without naming the size.
+        return Image.OPEN[kind][0](_without_long_text(stream) if kind == "PNG" else stream, "")
+    except Exception as error:  # as above
+        raise _damaged(name, error, stream, kind) from None
 
 
-def _damaged(name: str, error: Exception) -> ImageError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"{name} is damaged or truncated: {reason.rstrip('.')}.", "Delete it or copy it again.")
+def _without_long_text(stream: IO[bytes]) -> IO[bytes]:
+    """A PNG without its texts and color profiles that Pillow would refuse for their size; pixels do not need them.
+
+    Limits on the unpacked size protect from decompression bombs, so such chunks are left out rather than unpacked.
+    """
+    left_out: list[tuple[int, int]] = []
+    at, total = 8, 0
+    while len(start := _read_at(stream, at, 8)) == 8:
+        length, end = struct.unpack(">I", start[:4])[0], at + 12 + struct.unpack(">I", start[:4])[0]
+        if start[4:] in _PNG_TEXT:
+            size = _unpacked_size(start[4:], _read_at(stream, at + 8, length))
+            total += min(size, _PNG_TEXT_BYTES)
+            if size > _PNG_TEXT_BYTES or total > _PNG_TEXT_TOTAL:
+                left_out.append((at, end))
+        at = end
+    stream.seek(0)
+    if not left_out:
+        return stream
+    pieces, place = [], 0
+    for begin, end in left_out:
+        pieces.append(stream.read(begin - place))
+        stream.seek(end)
+        place = end
+    return io.BytesIO(b"".join([*pieces, stream.read()]))
+
+
+def _read_at(stream: IO[bytes], at: int, count: int) -> bytes:
+    stream.seek(at)
+    return stream.read(count)
+
+
+def _unpacked_size(kind: bytes, body: bytes) -> int:
+    """Size of a PNG chunk of text or a profile in bytes, unpacked only as far as the limit."""
+    keyword, _, rest = body.partition(b"\0")
+    if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] != b"\1"):
+        return len(body)
+    packed = rest[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else rest[1:]
+    try:
+        return len(zlib.decompressobj().decompress(packed, _PNG_TEXT_BYTES + 1)) + len(keyword)
+    except zlib.error:
+        return len(body)
+
+
+def _damaged(name: str, error: Exception, stream: IO[bytes] | None = None, kind: str = "") -> ImageError:
+    """The error for an image that cannot be decoded: of an unsupported kind, else damaged."""
+    reason = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    channels = _tiff_channels(stream) if stream is not None and kind == "TIFF" else 0
+    if channels > 4 or _UNSUPPORTED.search(reason):
+        found = f"has {channels} channels" if channels > 4 else f"is of an unsupported kind ({reason})"
+        return ImageError(f"{name} {found}.", "Save it as an RGB or grayscale image with 8 bits per channel.")
+    return ImageError(f"{name} is damaged or truncated: {reason}.", "Delete it or copy it again.")
+
+
+def _tiff_channels(stream: IO[bytes]) -> int:
+    """Number of channels that a TIFF file declares; 0 where it cannot be read."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        stream.seek(0)
+        head = stream.read(16)
+        directory = ImageFileDirectory_v2(head if head[2:3] == b"+" or head[3:4] == b"+" else head[:8])
+        stream.seek(directory.next)
+        directory.load(stream)
+        return int(directory.get(277, 1))
+    except Exception:  # as in `_load`
+        return 0
 
 
 def _rgb(image: Image.Image, name: str) -> Pixels:
     """Convert a decoded image to RGB in bands of rows, so that a large image is in memory little more than once."""
     deep = image.mode.startswith("I") or image.mode == "F"
+    convert: Callable[[Image.Image], Pixels] = _from_shallow
     if deep:
-        _check_range(image, name)
-    convert = _from_deep if deep else _from_shallow
+        convert = partial(_from_deep, white=_white_level(image, name))
     width, height = image.size
     rows = max(1, BAND_PIXELS // width)
     if rows >= height:
@@ -382,33 +545,67 @@ def _from_shallow(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _from_deep(image: Image.Image) -> Pixels:
-    """Convert a single channel of more than 8 bits to RGB."""
+def _from_deep(image: Image.Image, white: float) -> Pixels:
+    """Convert a single channel of more than 8 bits, whose white is `white`, to RGB."""
     values = np.asarray(image).astype(np.float64)
-    gray = np.rint(values * (255.0 / _white_level(image))).astype(np.uint8)
+    gray = np.rint(values * (255.0 / white)).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _white_level(image: Image.Image) -> float:
-    """Value of white in an image of more than 8 bits: 65535, or 1 for floating-point values."""
-    return 1.0 if image.mode == "F" else 65535.0
+def _white_level(image: Image.Image, name: str) -> float:
+    """Value of white in an image of more than 8 bits; 1 for floating-point values.
 
+    For integers, it is that of the bits that the file declares, or 255 or 4095 where no value is larger: files of 8 and
+    12 bits are often stored in 16 or 32.
 
-def _check_range(image: Image.Image, name: str) -> None:
-    (width, height), top = image.size, _white_level(image)
-    rows = max(1, BAND_PIXELS // width)
-    low, high = np.inf, -np.inf
-    for at in range(0, height, rows):
-        values = np.asarray(image.crop((0, at, width, min(at + rows, height))))
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        if np.isnan(values.min()):
-            low = high = np.nan
-            break
+    Raises:
+        ImageError: values outside of the range, or not numbers.
+    """
+    low, high = _range(image)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if np.isnan(low):
+        raise ImageError(f"{name} contains values that are not numbers (NaN).", "Replace them, for example by 0.")
     if not (low >= 0 and high <= top):
         raise ImageError(
             f"{name} contains values from {low:g} to {high:g}; expected 0 to {top:g}.",
             "Save it with 8 or 16 bits per channel.",
         )
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))
+    declared = int(bits[0] if isinstance(bits, tuple) else bits)
+    if image.mode == "F":
+        return top
+    if 8 < declared < 16 and high < 2**declared:
+        return float(2**declared - 1)
+    white = next((depth for depth in _DEPTHS if 0 < high <= depth), None)
+    if white is None:
+        return top
+    _report_depth(name, int(high), white)
+    return float(white)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The smallest and the largest value of a single-channel image; both NaN where a value is."""
+    (width, height), rows = image.size, max(1, BAND_PIXELS // image.width)
+    low, high = np.inf, -np.inf
+    for at in range(0, height, rows):
+        values = np.asarray(image.crop((0, at, width, min(at + rows, height))))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if np.isnan(values.min()):
+            return np.nan, np.nan
+    return low, high
+
+
+def _report_depth(name: str, high: int, white: int) -> None:
+    """Log, once for each value of white, that an image uses fewer bits than its format has."""
+    with _loading:
+        if white in _reported_depths:
+            return
+        _reported_depths.add(white)
+    bits = (white + 1).bit_length() - 1
+    logger.warning(
+        "%s has values up to %d in more than 8 bits, so it is read as %d bits (white is %d); so are others like it.",
+        name, high, bits, white,
+    )  # fmt: skip
 
 
 def _orientation(image: Image.Image) -> int:
