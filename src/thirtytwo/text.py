@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -98,6 +99,11 @@ def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, se
     all_names = list(names)
     more = f"{separator.rstrip(', ')} and {len(all_names) - limit} more" if len(all_names) > limit else ""
     return separator.join((repr(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
+
+
+def escape_bytes(name: str) -> str:
+    r"""A file name as text that can be encoded: bytes that are not UTF-8 become escape sequences such as `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def first_line(error: BaseException, most: int = 200) -> str:

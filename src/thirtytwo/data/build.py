@@ -85,6 +85,7 @@ class UndecodedDataSet:
         content: returns a key of the encoded content for the cache, or None where it has none.
         superclasses: superclass of each class, where the data has them.
         skipped: notes for the log: what was skipped and why, and what else is special, each as a phrase.
+        warnings: those of `skipped` that the data's owner should know about.
         all_in_all: whether a split that lacks a class is an error instead of a note in `skipped`.
     """
 
@@ -95,6 +96,7 @@ class UndecodedDataSet:
     content: Callable[[], str | None]
     superclasses: Mapping[str, str] | None = None
     skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     all_in_all: bool = False
 
 
@@ -138,6 +140,7 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
         fingerprint=entry.fingerprint,
         superclasses=undecoded.superclasses,
         skipped=undecoded.skipped,
+        warnings=undecoded.warnings,
         sizes=entry.sizes,
     )
     return found if request.whole or found.test is not None else split_off_test(found, request.seed)
@@ -217,8 +220,10 @@ def _with_all_classes(undecoded: UndecodedDataSet) -> UndecodedDataSet:
     }
     present = np.flatnonzero(sum(counts.values()))
     if len(present) < 2:
+        reasons = f" ({'; '.join(undecoded.warnings[:3])})" if undecoded.warnings else ""
         raise DataError(
-            f"{undecoded.where} has images of only one class, {undecoded.classes[present[0]]!r}; expected at least 2.",
+            f"{undecoded.where} has images of only one class, {undecoded.classes[present[0]]!r}{reasons}; expected at "
+            "least 2.",
             "Put the images of each class into a folder of its own.",
         )
     remarks = _check_missing_classes(undecoded, counts, present)

@@ -28,9 +28,9 @@ import numpy as np
 import platformdirs
 
 from thirtytwo.data import cache_eviction
-from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
+from thirtytwo.io import expand_home
 from thirtytwo.machine import cpu_count
 
 ENTRIES = "pictures"  # codespell:ignore pictures
@@ -64,7 +64,7 @@ class Entry:
 def cache_dir() -> Path:
     """The cache directory: `THIRTYTWO_CACHE`, else the platform's user cache directory."""
     if chosen := os.environ.get("THIRTYTWO_CACHE"):
-        return Path(chosen).expanduser()
+        return expand_home(chosen)
     return platformdirs.user_cache_path("thirtytwo", appauthor=False)
 
 
@@ -89,29 +89,28 @@ def content_key(root: Path, files: Sequence[Path]) -> str:
     """Hash of the content of `files` and of their paths below `root`.
 
     All files are read once; the key is remembered as long as path, size, times and inode of all files stay the same,
-    unless a file was modified within the last seconds, when another change might not alter its times.
-
-    Raises:
-        DataError: a file cannot be read.
+    unless a file was modified within the last seconds, when another change might not alter its times. Files that cannot
+    be read count with their path: decoding reports all of them.
     """
-    states = []
+    states: list[list[str | int]] = []
     newest = 0.0
-    try:
-        for file in files:
+    for file in files:
+        try:
             state = file.stat()
-            times = (state.st_mtime_ns, state.st_ctime_ns)
-            newest = max(newest, *times)
-            states.append([_relative(root, file), state.st_size, *times, state.st_ino])
-        remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
-        key = _read_key(remembered)
-        if key is None:
-            with ThreadPoolExecutor(cpu_count(4)) as pool:
-                hashes = list(pool.map(_hash, files))
-            key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
-            if time.time() - newest / 1e9 > _RECENT_SECONDS:
-                _write_key(remembered, key)
-    except OSError as error:
-        raise DataError(f"{error.filename or root} cannot be read: {error.strerror}.", "Check the file.") from None
+        except OSError:
+            states.append([_relative(root, file)])
+            continue
+        times = (state.st_mtime_ns, state.st_ctime_ns)
+        newest = max(newest, *times)
+        states.append([_relative(root, file), state.st_size, *times, state.st_ino])
+    remembered = contents_dir() / digest([FORMAT, str(root.resolve()), states])
+    key = _read_key(remembered)
+    if key is None:
+        with ThreadPoolExecutor(cpu_count(4)) as pool:
+            hashes = list(pool.map(_hash, files))
+        key = digest([[_relative(root, file), found] for file, found in zip(files, hashes, strict=True)])
+        if time.time() - newest / 1e9 > _RECENT_SECONDS and None not in hashes:
+            _write_key(remembered, key)
     return key
 
 
@@ -257,9 +256,13 @@ def _checksum(images: Pixels) -> int:
     return zlib.crc32(np.ascontiguousarray(images).data)
 
 
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash(file: Path) -> str | None:
+    """Hash of the content of a file; None where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError:
+        return None
 
 
 def _relative(root: Path, file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def examine(dataset: DataSet) -> list[Finding]:
         *_sizes(dataset),
         *_duplicates(dataset),
         *_uniform_images(dataset),
-        *(Finding("note", f"{capitalized(left)}.") for left in dataset.skipped),
+        *_similar_names(dataset),
+        *_skipped(dataset),
     ]
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
 
@@ -122,6 +124,25 @@ def _missing(dataset: DataSet) -> Iterator[Finding]:
             yield Finding(
                 "error" if name == "train" else "warning", f"{name} has no images of {listing(missing)}.", "Add some."
             )
+
+
+def _similar_names(dataset: DataSet) -> Iterator[Finding]:
+    """Classes whose names differ only in case, in spaces around them, or in how letters are encoded."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in dataset.classes:
+        groups[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield Finding(
+                "warning",
+                f"The classes {' and '.join(map(repr, names))} have almost the same name.",
+                "If they are the same class, put their images into one folder.",
+            )
+
+
+def _skipped(dataset: DataSet) -> Iterator[Finding]:
+    for left in dataset.skipped:
+        yield Finding("warning" if left in dataset.warnings else "note", f"{capitalized(left)}.")
 
 
 def _sizes(dataset: DataSet) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.discover import is_folder
 from thirtytwo.io import expand_home
 
 HUB_PREFIX = "hf:"
@@ -92,7 +93,7 @@ def absolute(spec: str) -> str | None:
     found = parse(spec)
     if found.kind != "folder":
         return None
-    place = str(Path(found.name).expanduser().resolve())
+    place = str(expand_home(found.name).resolve())
     options = f"?{urlencode(found.options)}" if found.options else ""
     return place + options
 
@@ -106,7 +107,7 @@ def parse(spec: str) -> Spec:
         UnknownNameError: neither a known name nor a folder.
         DataError: a file, or options that are not `key=value`.
     """
-    if spec and Path(spec).expanduser().is_dir() and spec not in DATASETS:
+    if spec and is_folder(expand_home(spec)) and spec not in DATASETS:
         return Spec("folder", spec, {})
     name, _, query = spec.partition("?")
     try:
@@ -120,10 +121,10 @@ def parse(spec: str) -> Spec:
         return Spec("hub", hub_id, options)
     if name in DATASETS:
         return Spec("name", name, options)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = expand_home(name)
+    if name and is_folder(path):
         return Spec("folder", name, options)
-    if name and path.exists():
+    if name and os.path.exists(path):  # noqa: PTH110, False without permission
         raise DataError(f"{name} is a file; expected a folder or a known name.", f"Did you mean {str(path.parent)!r}?")
     raise _unknown(name, path)
 
@@ -132,7 +133,7 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
     if spec.kind == "name":
         return DATASETS.get(spec.name)
     if spec.kind == "folder":
-        return lambda request: read_local(Path(spec.name).expanduser(), request)
+        return lambda request: read_local(expand_home(spec.name), request)
     if spec.name in cifar.KNOWN:
         return lambda request: read_known(cifar.KNOWN[spec.name], request)
     return lambda request: read_hub(spec.name, request)
@@ -148,8 +149,14 @@ def _unknown(name: str, path: Path) -> UnknownNameError:
             f"{fix} Otherwise use the path of a folder, or hf:owner/name.",
         )
     parent = path.parent
-    while not parent.is_dir():
+    while not is_folder(parent):
         path, parent = parent, parent.parent
+    try:
+        os.stat(path)  # noqa: PTH116
+    except PermissionError:
+        return UnknownNameError(f"{parent} cannot be read: permission denied.", "Check its permissions.")
+    except OSError:
+        pass
     hints = []
     if close := _close(path.name, _folders(parent), parent):
         hints.append(f"Did you mean {close}?")
@@ -169,7 +176,10 @@ def _close(name: str, known: Iterable[str], parent: Path = Path()) -> str:
 
 
 def _folders(parent: Path) -> list[str]:
-    return [entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    try:
+        return [entry.name for entry in parent.iterdir() if is_folder(entry) and not entry.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def ratio_of(options: Mapping[str, str]) -> float | None:

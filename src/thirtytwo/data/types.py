@@ -104,6 +104,7 @@ class DataSet:
         fingerprint: hash of the content: equal for equal pixels, labels and class names, whatever their source.
         superclasses: superclass of each class, where the data has them.
         skipped: notes for the log: what was skipped while loading and why, and what else is special, each as a phrase.
+        warnings: those of `skipped` that the data's owner should know about.
         sizes: number of images by original (width, height).
         thinned: hashes of training images left out by an imbalance.
     """
@@ -115,6 +116,7 @@ class DataSet:
     fingerprint: str
     superclasses: Mapping[str, str] | None = None
     skipped: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
     sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     thinned: Hashes = field(default_factory=_none)
 

@@ -6,17 +6,38 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.decode import FORMATS, HEAD_BYTES, HEIF, HEIF_INSTALL, format_of, heif_is_readable
+from thirtytwo.io import expand_home
+from thirtytwo.text import escape_bytes
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin"})
+"""Files with these suffixes are images, or images that are damaged; of other files, the content decides."""
+_NO_IMAGES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw"}
+    | {".rw2", ".sr2", ".srf", ".srw", ".x3f"}  # raw photographs, many of which are TIFF files
+    | {".crdownload", ".download", ".part", ".partial", ".tmp"}  # unfinished downloads
+)
+JUNK_NAMES = frozenset(
+    {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin", "recycler", "system volume information"}
+    | {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}  # of network storage
+)
+_SYSTEM_FOLDERS = frozenset(
+    {".appledouble", ".cache", ".dvc", ".git", ".idea", ".ipynb_checkpoints", ".svn", ".thumbnails", ".vscode"}
+)
+"""Hidden folders that programs create; others may have been meant as classes."""
+
+UNREADABLE = "cannot be read"
+HEIC = f"HEIC image, which cannot be read here. {HEIF_INSTALL}"
+_BMP = re.compile(rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
 
 RUN = "run directory"
 _MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -44,25 +65,41 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
     skipped: list[tuple[Path, str]] = []
     texts = [str(path) for path in paths]
     for text in texts:
-        path = Path(text).expanduser()
-        if path.is_dir():
+        path = expand_home(text)
+        if is_folder(path):
             inside, junk = list_images(path)
             found.update(dict.fromkeys(inside))
-            skipped += junk if inside else [*junk, (path, "folder without images")]
-        elif path.exists() or not glob.has_magic(text):
+            skipped += junk if inside or junk else [(path, "folder without images")]
+        elif os.path.lexists(path) or not glob.has_magic(text):
             found[path] = None
         else:
             matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207, patterns may be absolute
             if not matches:
                 raise DataError(f"No file matches {text!r}.", "Check the pattern.")
             for match in map(Path, matches):
-                inside, junk = list_images(match) if match.is_dir() else split_by_suffix([match])
+                inside, junk = _list_match(match, path)
                 found.update(dict.fromkeys(inside))
                 skipped += junk
     if not found:
-        rest = f"; {len(skipped)} other files or folders were skipped" if skipped else ""
-        raise DataError(f"No image in {', '.join(texts) or 'an empty list'}{rest}.", f"Expected {FORMATS} files.")
+        raise _nothing_found(", ".join(texts) or "an empty list", skipped)
     return list(found), skipped
+
+
+def _list_match(match: Path, pattern: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Image files in or at a match of a glob, and the skipped files with the reason for each."""
+    if any(is_junk(part) and part not in pattern.parts for part in match.parts[:-1]):
+        return [], [(match, "in a hidden or system folder")]
+    return list_images(match) if is_folder(match) else split_by_content([match])
+
+
+def _nothing_found(where: str, skipped: Sequence[tuple[Path, str]]) -> DataError:
+    """The error for no image at all; names what would help most."""
+    if found := [path for path, reason in skipped if reason == HEIC]:
+        return DataError(f"{where} has only HEIC images ({len(found)}), which cannot be read here.", HEIF_INSTALL)
+    if serious := [f"{path} {reason}" for path, reason in skipped if needs_attention(reason)]:
+        return DataError(f"No image in {where}: {serious[0]}.", "Check its permissions.")
+    rest = f"; {len(skipped)} other files or folders were skipped" if skipped else ""
+    return DataError(f"No image in {where}{rest}.", f"Expected {FORMATS} files.")
 
 
 def list_images(folder: Path, *, named: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -79,24 +116,55 @@ def list_images(folder: Path, *, named: bool = True) -> tuple[list[Path], list[t
     if not named and (kind := output_kind(folder)):
         outputs.append((folder, f"{kind} written by thirtytwo"))
     else:
-        above = set() if named else {""}
-        found = sorted(_walk(folder, above, outputs), key=lambda path: natural_key(path.as_posix()))
-    images, skipped = split_by_suffix(found)
+        places = (Path(os.path.realpath(folder)), Path(os.path.abspath(folder)))  # noqa: PTH100, resolve() follows links
+        above = frozenset(os.path.realpath(parent) for place in places for parent in place.parents)
+        files = _walk(folder, above, outputs, named=named)
+        found = sorted(files, key=lambda path: natural_key(path.as_posix()))
+    images, skipped = split_by_content(found)
     return images, skipped + outputs
 
 
-def split_by_suffix(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Separate image files, by their suffix, from all others, which come with the reason why they are skipped."""
+def split_by_content(files: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Separate image files from all others, which come with the reason why they are skipped.
+
+    Files with the suffix of an image are images, so that damaged ones are reported; of other files the content decides.
+    """
     images: list[Path] = []
     skipped: list[tuple[Path, str]] = []
     for file in files:
-        if is_junk(file.name):
-            skipped.append((file, "hidden or system file"))
-        elif file.suffix.lower() not in IMAGE_SUFFIXES:
-            skipped.append((file, f"not a supported image format ({file.suffix or 'no suffix'})"))
+        if reason := _reason_to_skip(file):
+            skipped.append((file, reason))
         else:
             images.append(file)
     return images, skipped
+
+
+def needs_attention(reason: str) -> bool:
+    """Whether a file or folder was skipped for a reason that its owner should know about."""
+    return reason.startswith(UNREADABLE) or reason == HEIC
+
+
+def _reason_to_skip(file: Path) -> str | None:
+    """Why a file is not read as an image; None where it is."""
+    if is_junk(file.name):
+        return "hidden or system file"
+    suffix = file.suffix.lower()
+    unsupported = f"not a supported image format ({escape_bytes(file.suffix) or 'no suffix'})"
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return "not a file but a named pipe, socket or device"
+        if suffix in IMAGE_SUFFIXES:
+            return None
+        if suffix in _NO_IMAGES:
+            return unsupported
+        with file.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:  # a broken link, or no permission: reported for each image when it is decoded
+        return None if suffix in IMAGE_SUFFIXES else unsupported
+    kind = format_of(head)
+    if kind is None or kind == "PPM" or (kind == "BMP" and not _BMP.match(head)):  # texts may start like these
+        return unsupported
+    return HEIC if kind == HEIF and not heif_is_readable() else None
 
 
 def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
@@ -115,17 +183,46 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK_NAMES
 
 
-def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Iterator[Path]:
-    """All files below `folder`; follows links except to a parent folder, and collects thirtytwo's `outputs`."""
+def hidden_classes(folder: Path) -> list[tuple[Path, int]]:
+    """Hidden folders in `folder` that contain images and that no known program creates, with the number of images."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        name = path.name.casefold()
+        if name.startswith(".") and name not in _SYSTEM_FOLDERS and not name.startswith(".trash") and is_folder(path):
+            with suppress(OSError):
+                if count := sum(inside.suffix.lower() in IMAGE_SUFFIXES for inside in path.iterdir()):
+                    found.append((path, count))
+    return found
+
+
+def is_folder(path: Path | os.DirEntry[str]) -> bool:
+    """Whether a path is a folder; False where that cannot be determined, as for links to themselves."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _walk(folder: Path, above: frozenset[str], outputs: list[tuple[Path, str]], *, named: bool) -> Iterator[Path]:
+    """All files below `folder`; follows links except to a folder above, and collects what was skipped in `outputs`.
+
+    `above` are the real paths of the folders above `folder`.
+    """
     real = os.path.realpath(folder)
     if real in above:
+        outputs.append((folder, "link to a folder above it"))
         return
-    overlays = overlays_in(folder) if above else frozenset()
+    overlays = frozenset() if named else overlays_in(folder)
     if overlays:
         outputs.append((folder, f"written by thirtytwo explain ({len(overlays)} images)"))
-    for entry in os.scandir(folder):
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        outputs.append((folder, f"{UNREADABLE}: {error.strerror}"))
+        return
+    for entry in entries:
         path = Path(entry.path)
-        if not entry.is_dir():
+        if not is_folder(entry):
             if entry.name not in overlays:
                 yield path
         elif is_junk(entry.name):
@@ -133,12 +230,12 @@ def _walk(folder: Path, above: set[str], outputs: list[tuple[Path, str]]) -> Ite
         elif kind := output_kind(path):
             outputs.append((path, f"{kind} written by thirtytwo"))
         else:
-            yield from _walk(path, above | {real}, outputs)
+            yield from _walk(path, above | {real}, outputs, named=False)
 
 
 def output_kind(folder: Path) -> str | None:
     """Kind of output that a folder is, or None where thirtytwo did not write it; nothing in an output is data."""
-    return next((kind for names, kind in _MARKERS if all((folder / name).is_file() for name in names)), None)
+    return next((kind for names, kind in _MARKERS if all(os.path.isfile(folder / name) for name in names)), None)  # noqa: PTH113, False without permission
 
 
 def overlays_in(folder: Path) -> frozenset[str]:

@@ -16,8 +16,19 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS
-from thirtytwo.images.discover import is_junk, list_images, natural_key, output_kind, split_by_suffix
+from thirtytwo.images.decode import FORMATS, HEIF_INSTALL
+from thirtytwo.images.discover import (
+    HEIC,
+    hidden_classes,
+    is_folder,
+    is_junk,
+    list_images,
+    natural_key,
+    needs_attention,
+    output_kind,
+    split_by_content,
+)
+from thirtytwo.text import escape_bytes
 
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
@@ -36,19 +47,21 @@ def read_folder(root: Path, request: Request) -> DataSet:
     """
     refuse_options(request, str(root), ())
     skipped: list[str] = []
+    warnings: list[str] = []
     folders = _split_folders(root, skipped, request.whole)
-    found = {name: _labelled(root, folder, skipped) for name, folder in folders.items()}
+    found = {name: _labelled(root, folder, skipped, warnings) for name, folder in folders.items()}
     classes = tuple(sorted({label for images in found.values() for label, _ in images}, key=natural_key))
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
     files = [path for images in found.values() for _, path in images]
     undecoded = UndecodedDataSet(
-        name=root.resolve().name,
-        where=str(root),
+        name=escape_bytes(root.resolve().name),
+        where=escape_bytes(str(root)),
         classes=classes,
         parts=_grouped(root, {name: _part(root, images, classes) for name, images in found.items()}, request),
         content=lambda: cache.content_key(root, files),
-        skipped=tuple(skipped),
+        skipped=(*warnings, *skipped),
+        warnings=tuple(warnings),
         all_in_all=True,
     )
     return build_dataset(undecoded, request)
@@ -64,18 +77,19 @@ def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         DataError: no images, or split folders without `train`.
     """
     skipped: list[str] = []
+    warnings: list[str] = []
     splits = _split_folders(root, skipped, whole=False)
     skipped += [
         f"skipped {_relative(root, path)}: not in the train folder" for name, path in splits.items() if name != "train"
     ]
     folder = splits["train"]
-    labelled = _labelled(root, folder, skipped)
+    labelled = _labelled(root, folder, skipped, warnings)
     found: dict[str, list[Path]] = {
-        entry.name: [] for entry in _entries(folder) if entry.is_dir() and output_kind(entry) is None
+        escape_bytes(entry.name): [] for entry in _entries(folder) if is_folder(entry) and output_kind(entry) is None
     }
     for name, path in labelled:
         found.setdefault(name, []).append(path)
-    return found, skipped
+    return found, [*warnings, *skipped]
 
 
 def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:
@@ -83,7 +97,7 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
     splits: dict[Split, Path] = {}
     entries = _entries(root)
     for entry in entries:
-        name = split_of(entry.name) if entry.is_dir() else None
+        name = split_of(entry.name) if is_folder(entry) else None
         if name in splits:
             raise DataError(f"{root} has two folders for {name}: {splits[name].name} and {entry.name}.", "Keep one.")
         if name is not None:
@@ -95,28 +109,53 @@ def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, P
             f"{root} has {' and '.join(sorted(folder.name for folder in splits.values()))}, but no train folder.",
             "Add train/ with one folder per class; rename class folders with the name of a split.",
         )
-    skipped += [f"skipped {entry.name}: not in a split folder" for entry in entries if entry not in splits.values()]
+    others = [entry for entry in entries if entry not in splits.values()]
+    skipped += [f"skipped {_relative(root, entry)}: not in a split folder" for entry in others]
     return splits
 
 
-def _labelled(root: Path, folder: Path, skipped: list[str]) -> list[tuple[str, Path]]:
-    """Class name and path of each image of a split, by class in natural order."""
+def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str]) -> list[tuple[str, Path]]:
+    """Class name and path of each image of a split, by class in natural order.
+
+    Appends to `skipped` what was skipped, and to `warnings` what its owner should know about.
+    """
     entries = _entries(folder)
-    loose, passed_over = split_by_suffix(entry for entry in entries if not entry.is_dir())
+    loose, passed_over = split_by_content(entry for entry in entries if not is_folder(entry))
     passed_over += [(path, "image outside of the class folders") for path in loose]
     images: list[tuple[str, Path]] = []
     for entry in entries:
-        if entry.is_dir():
+        if is_folder(entry):
             inside, junk = list_images(entry, named=False)
-            is_output = any(path == entry for path, _ in junk)
-            passed_over += junk if inside or is_output else [*junk, (entry, "folder without images")]
-            images += [(entry.name, path) for path in inside]
+            is_named = any(path == entry for path, _ in junk)
+            passed_over += junk if inside or is_named else [*junk, (entry, "folder without images")]
+            images += [(escape_bytes(entry.name), path) for path in inside]
+    notes, serious = _notes(root, passed_over)
+    serious += [
+        f"skipped {_relative(root, path)}: hidden folder with {count} images; rename it to use it as a class"
+        for path, count in hidden_classes(folder)
+    ]
     if not images:
+        where, reasons = escape_bytes(str(folder)), f": {'; '.join(serious[:3])}" if serious else ""
         if loose:
-            raise DataError(f"{folder} contains {len(loose)} images, but none in a class folder.", _LAYOUT)
-        raise DataError(f"{folder} contains no images.", f"{_LAYOUT} Supported formats: {FORMATS}.")
-    skipped += [f"skipped {_relative(root, path)}: {reason}" for path, reason in passed_over]
+            raise DataError(f"{where} contains {len(loose)} images, but none in a class folder{reasons}.", _LAYOUT)
+        if any(reason == HEIC for _, reason in passed_over):
+            raise DataError(f"{where} contains no images that can be read here{reasons}.", HEIF_INSTALL)
+        raise DataError(f"{where} contains no images{reasons}.", f"{_LAYOUT} Supported formats: {FORMATS}.")
+    skipped += notes
+    warnings += serious
     return images
+
+
+def _notes(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], list[str]]:
+    """Notes on skipped files and folders; those that their owner should know about come apart."""
+    heic = [path for path, reason in passed_over if reason == HEIC]
+    others = [(path, reason) for path, reason in passed_over if reason != HEIC]
+    every = [(f"skipped {_relative(root, path)}: {reason}", needs_attention(reason)) for path, reason in others]
+    notes, serious = ([text for text, needs in every if needs is wanted] for wanted in (False, True))
+    if heic:
+        first = _relative(root, heic[0])
+        serious.append(f"skipped {len(heic)} HEIC images, such as {first}; to read them: pip install pillow-heif")
+    return notes, serious
 
 
 def _part(root: Path, images: list[tuple[str, Path]], classes: tuple[str, ...]) -> UndecodedPart:
@@ -181,7 +220,7 @@ def _hint_one_deeper(folder: Path) -> None:
     Raises:
         DataError: `folder`, the only class, contains several folders and is probably the data set itself.
     """
-    if folder.is_dir() and len([entry for entry in _entries(folder) if entry.is_dir()]) > 1:
+    if is_folder(folder) and len([entry for entry in _entries(folder) if is_folder(entry)]) > 1:
         raise DataError(
             f"{folder.parent} has images of only one class, {folder.name!r}, which contains folders.",
             f"Did you mean {str(folder)!r}?",
@@ -189,13 +228,20 @@ def _hint_one_deeper(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Direct content of a folder in natural order, without hidden and system folders."""
-    inside = (entry for entry in folder.iterdir() if not (entry.is_dir() and is_junk(entry.name)))
+    """Direct content of a folder in natural order, without hidden and system folders.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        inside = [entry for entry in folder.iterdir() if not (is_junk(entry.name) and is_folder(entry))]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from None
     return sorted(inside, key=lambda entry: natural_key(entry.name))
 
 
 def _relative(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return escape_bytes(path.relative_to(root).as_posix())
 
 
 def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:

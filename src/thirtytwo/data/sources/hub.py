@@ -74,14 +74,17 @@ def under_root(request: Request, *names: str) -> Path | None:
     """The first existing folder of these names in the data root, or None.
 
     Raises:
-        DataError: the data root is not a folder.
+        DataError: the data root is not a folder, or cannot be read.
     """
     root = request.data_root
     if root is None:
         return None
     if not root.is_dir():
         raise DataError(f"The data root {root} is not a folder.", "Correct --data-root or THIRTYTWO_DATA.")
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    try:
+        return next((root / name for name in names if (root / name).is_dir()), None)
+    except OSError as error:
+        raise DataError(f"The data root {root} cannot be read: {error.strerror}.", "Check its permissions.") from None
 
 
 def _read(

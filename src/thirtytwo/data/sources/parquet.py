@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def find_parquet(root: Path) -> list[Path]:
     found = (
         file
         for file in root.rglob("*.parquet")
-        if not any(map(is_junk, file.relative_to(root).parts))
+        if os.path.isfile(file)  # noqa: PTH113, False without permission
+        and not any(map(is_junk, file.relative_to(root).parts))
         and not any(output_kind(folder) for folder in file.parents if folder != root and folder.is_relative_to(root))
     )
     return sorted(found, key=lambda file: natural_key(file.as_posix()))
