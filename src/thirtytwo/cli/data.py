@@ -52,6 +52,7 @@ def show_augmented(
         resize=provisional.data.resize,
         seed=provisional.data.split_seed,
         group_by=provisional.data.group_by,
+        skip_unreadable=provisional.data.skip_unreadable,
     )
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
     samples = augment_samples(recipe, data.train)

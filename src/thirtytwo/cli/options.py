@@ -36,6 +36,9 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
 ]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read instead of stopping.")
+]
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]
 
 

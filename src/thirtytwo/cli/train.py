@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.cli.options import Data, DataRoot, Device, LimitTrain, NewRun
+from thirtytwo.cli.options import Data, DataRoot, Device, LimitTrain, NewRun, SkipUnreadable
 from thirtytwo.errors import ThirtytwoError, require
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: LimitTrain = None,
+    skip_unreadable: SkipUnreadable = False,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +74,7 @@ def train(
     overrides = parse_overrides(settings or [])
     overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}
     overrides |= {} if group_by is None else {"data.group_by": group_by}
+    overrides |= {"data.skip_unreadable": True} if skip_unreadable else {}
     shared: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,
@@ -163,6 +165,7 @@ def tune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images in each trial.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Add trials to the study in --run.")] = False,
     limit_train: LimitTrain = None,
+    skip_unreadable: SkipUnreadable = False,
     pruner: Annotated[
         Literal["median", "hyperband", "none"] | None,
         typer.Option(help="Method to stop unpromising trials early.", show_default="median"),
@@ -185,7 +188,7 @@ def tune(
         trials=trials,
         metric=metric,
         space=space,
-        overrides=parse_overrides(settings or []),
+        overrides=parse_overrides(settings or []) | ({"data.skip_unreadable": True} if skip_unreadable else {}),
         run=run,
         seed=seed,
         epochs=epochs,

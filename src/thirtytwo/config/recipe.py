@@ -33,6 +33,8 @@ class DataSettings(Settings):
     aspect ratio."""
     limit_train: int = Field(0, ge=0)
     """Number of training images to use (a stratified sample, without the validation images); 0: all."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, and note them in the run and its report, instead of stopping."""
 
 
 class ImageSettings(Settings):

@@ -26,6 +26,7 @@ from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_me
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
 from thirtytwo.io import expand_home
+from thirtytwo.text import listing
 
 HUB_PREFIX = "hf:"
 DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
@@ -52,6 +53,7 @@ def load_dataset(
     unreadable: list[ImageError] | None = None,
     group_by: str = "",
     whole: bool = False,
+    skip_unreadable: bool = False,
 ) -> DataSet:
     """Load and decode a data set.
 
@@ -69,6 +71,7 @@ def load_dataset(
             group, else the whole match), or the name of a table column.
         whole: load the data as stored, for inspection or evaluation: no test set is split off, no imbalance is applied,
             and a single class, or a test split alone, is allowed.
+        skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
 
     Returns:
         The data set, with images uint8 `(N, H, W, 3)` in each split.
@@ -83,9 +86,28 @@ def load_dataset(
     root = expand_home(chosen) if chosen else None
     ratio = ratio_of(found.options)
     options = {key: value for key, value in found.options.items() if key != IMBALANCE}
-    request = Request(root, image_size, resize, seed, cache, options, unreadable, group_by, whole)
+    left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
+    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole)
     data = _reader(found)(request)
+    if left_out and unreadable is None:
+        data = _with_left_out(data, left_out, whole=whole)
     return data if ratio is None else long_tailed(data, ratio, seed, only_named=whole)
+
+
+def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> DataSet:
+    """The data with a note on the images that were left out because they cannot be read.
+
+    Raises:
+        DataError: a class has no training images left.
+    """
+    reasons = listing((cause.message.rstrip(".") for cause in causes), quoted=False, separator="; ")
+    lost = [data.classes[index] for index in np.flatnonzero(data.train.counts == 0)]
+    if lost and not whole:
+        raise DataError(
+            f"{data.name}: no training image of {listing(lost)} can be read: {reasons}.", "Copy the data again."
+        )
+    note = f"skipped {len(causes):,} images that cannot be read: {reasons}"
+    return replace(data, skipped=(note, *data.skipped), warnings=(note, *data.warnings))
 
 
 def absolute(spec: str) -> str | None:

@@ -157,6 +157,7 @@ def load_as_stored(
         resize=settings.resize,
         seed=settings.split_seed,
         whole=True,
+        skip_unreadable=settings.skip_unreadable,
     )
 
 

@@ -70,7 +70,7 @@ def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
     if count < present:
         raise DataError(
             f"{count} images cannot cover {present} classes.",
-            f"Use at least {present}, preferably ten times as many.",
+            f"Set --limit-train (data.limit_train) to at least {present}, preferably ten times as many.",
         )
     return images.take(sample(images, _shares(images.counts, count), seed))
 
@@ -249,7 +249,20 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
         train, val = concatenate(train, val), val.take(np.zeros(0, dtype=np.int64))
     if settings.limit_train:
         train = limit(train, settings.limit_train, settings.split_seed)
+    notes += [] if len(val) else _without_validation(recipe)
     return Parts(train, val if len(val) else None, dataset.test, tuple(notes))
+
+
+def _without_validation(recipe: Recipe) -> list[str]:
+    """Notes on settings that have no effect where no images are held out for validation."""
+    unused = [f"train.patience = {recipe.train.patience}"] if recipe.train.patience else []
+    unused += ["train.keep = 'best'"] if recipe.train.keep == "best" else []
+    cause = (
+        "data.train_on = 'all'"
+        if recipe.data.train_on == "all"
+        else f"data.val_fraction = {recipe.data.val_fraction:g}"
+    )
+    return [f"{setting} has no effect: no images are held out for validation ({cause})" for setting in unused]
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:

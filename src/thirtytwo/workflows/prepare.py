@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,6 +166,7 @@ def _load_divided(data: str, recipe: Recipe, data_root: Path | None) -> tuple[Da
         resize=settings.resize,
         seed=settings.split_seed,
         group_by=settings.group_by,
+        skip_unreadable=settings.skip_unreadable,
     )
     return dataset, divide(dataset, recipe)
 
@@ -177,7 +179,10 @@ def _check_with_data(
     Raises:
         RecipeError: one of them does not.
     """
-    check_accepts_images(initialized.net, recipe, int(parts.train.images.shape[1]))
+    size = int(parts.train.images.shape[1])
+    check_accepts_images(initialized.net, recipe, size)
+    if initialized.start is None or recipe.transfer.batchnorm == "trained":
+        check_batch_size(initialized.net, recipe, min(recipe.schedule.batch_size, len(parts.train)), size)
     check_calibration_run(dataset, calibrated_by)
     check_augment(recipe.augment, dataset.classes)
     check_training(recipe, dataset.classes, parts.val is not None)
@@ -310,6 +315,26 @@ def check_accepts_images(net: Network, recipe: Recipe, full: int) -> None:
                 f"Images of {size}×{size} pixels are too small for the network {recipe.model.name}.",
                 "Increase data.image_size or schedule.resolution, or use fewer groups in model.options.",
             ) from None
+
+
+def check_batch_size(net: Network, recipe: Recipe, batch_size: int, full: int) -> None:
+    """Check that the network can be trained on batches of one image, if they are that small.
+
+    Raises:
+        RecipeError: BatchNorm would have to normalize a single value.
+    """
+    if batch_size > 1:
+        return
+    size = min([full, *(stage.size for stage in recipe.schedule.resolution)])
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            deepcopy(net).train()(torch.zeros((1, 3, size, size)))
+    except ValueError:
+        raise RecipeError(
+            f"schedule.batch_size is {batch_size}, but BatchNorm in the network {recipe.model.name} normalizes over "
+            "the images of a batch and needs at least 2.",
+            "Increase schedule.batch_size, and use schedule.accumulate for larger effective batches.",
+        ) from None
 
 
 def check_calibration_run(dataset: DataSet, calibrated_by: ModelInfo | None) -> None:

@@ -133,6 +133,7 @@ def _fix(run: RunDir, spec: str, dataset: DataSet, recipe: Recipe, theirs: Hashe
                 resize=recipe.data.resize,
                 seed=changed.data.split_seed,
                 group_by=changed.data.group_by,
+                skip_unreadable=recipe.data.skip_unreadable,
             )
             if not _overlap(divide(again, changed), theirs):
                 return "Split the data as it did: " + _settings(differ)
