@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -40,10 +41,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         if _is_about(error, path, temporary):
-            raise OutputError(
-                f"{path} could not be written: {reason}.",
-                "Free disk space or choose another location, then run the command again.",
-            ) from error
+            full = "Free disk space or choose another location, then run the command again."
+            fix = "Choose a shorter name." if error.errno == errno.ENAMETOOLONG else full
+            raise OutputError(f"{path} could not be written: {reason}.", fix) from error
         if error.filename is None:
             raise
         raise InputError(
@@ -56,8 +56,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def _create_beside(path: Path) -> Path:
     """Create an empty temporary file beside `path`, with permissions according to the umask."""
+    room = NAME_BYTES - len(f"..{'0' * 8}{path.suffix}".encode(errors="surrogateescape"))
+    name = short_name(path.name, room)
     while True:
-        temporary = path.with_name(f".{path.name}.{token_hex(4)}{path.suffix}")
+        temporary = path.with_name(f".{name}.{token_hex(4)}{path.suffix}")
         with suppress(FileExistsError):
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             return temporary
@@ -98,6 +100,21 @@ def numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
+NAME_BYTES = 255
+"""Largest size of a file name on common file systems, in bytes."""
+
+
+def short_name(name: str, most: int = NAME_BYTES) -> str:
+    """The file name, or where it is longer than `most` bytes, its start, a hash of it, and its suffix."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= most:
+        return name
+    suffix = os.fsencode(Path(name).suffix)
+    end = b"-" + hashlib.blake2b(encoded, digest_size=4).hexdigest().encode() + (suffix if len(suffix) <= 16 else b"")
+    start = encoded[: max(0, most - len(end))]
+    return start.decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
+
+
 def free_path(path: Path) -> Path:
     """The first of `numbered(path)` that does not exist."""
     return next(candidate for candidate in numbered(path) if not candidate.exists())
@@ -107,7 +124,7 @@ def free_name(name: str, taken: Container[str]) -> str:
     """The file name, or the first of `photo-2.png`, `photo-3.png`, … that is not among the casefolded names `taken`."""
     path = Path(name)
     names = chain([name], (f"{path.stem}-{number}{path.suffix}" for number in count(2)))
-    return next(one for one in names if one.casefold() not in taken)
+    return next(one for one in map(short_name, names) if one.casefold() not in taken)
 
 
 def slug(text: str) -> str:
@@ -115,7 +132,7 @@ def slug(text: str) -> str:
     last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
     if last in (".", ".."):  # a hidden or misleading name
         last = Path(text).resolve().name or "data"
-    return "".join(char if char.isalnum() or char in "-_." else "-" for char in last)
+    return short_name("".join(char if char.isalnum() or char in "-_." else "-" for char in last), 200)
 
 
 def write_text(path: Path, text: str) -> None:

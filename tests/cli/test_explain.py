@@ -198,3 +198,24 @@ def test_a_model_file_needs_no_pytorch(colour_model: Path, image_folder: Path, t
     exit_code, modules = json.loads(done.stdout.splitlines()[-1])
     assert exit_code == 0, done.stderr
     assert not set(modules) & {"torch", "captum", "matplotlib", "sklearn", "scipy", "pandas", "onnx"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["/".join(["d" * 100] * 3) + "/a.png", "/".join(["d" * 100] * 3) + "/b.png", "c.png"],
+        ["猫" * 80 + ".png", "猫" * 80 + "猫.png", "c.png"],
+        ["x" * 251 + ".png", "c.png"],
+    ],
+    ids=["deep", "244 bytes of CJK", "255 bytes"],
+)
+def test_names_that_become_too_long_are_shortened(names: list[str], explain: Explain, tmp_path: Path) -> None:
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number, 5, 5)).save(tmp_path / "in" / name)
+    code, _, err = explain(tmp_path / "in", "--out", tmp_path / "out", "--no-score")
+    assert code == 0, err
+    records = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    overlays = {record["overlay"] for record in records}
+    assert len(overlays) == len(names)
+    assert all((tmp_path / "out" / overlay).is_file() and overlay.endswith(".png") for overlay in overlays)

@@ -228,3 +228,14 @@ def test_what_is_not_a_file_is_refused_instead_of_waited_for(kind, tmp_path, mon
 )
 def test_format_of(data, expected):
     assert format_of(data[: module.HEAD_BYTES]) == expected
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_libtiff_does_not_write_to_stderr(compression, capfd, tmp_path):
+    data = bytearray(saved(NOISE, "TIFF", compression=compression))
+    data[200:260] = b"\xff" * 60
+    (tmp_path / "x.tif").write_bytes(data)
+    for read in (decode, lambda file: load_image(Image.open(file), 8)):
+        with pytest.raises(ImageError):
+            read(tmp_path / "x.tif")
+    assert capfd.readouterr().err == ""

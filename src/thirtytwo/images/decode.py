@@ -8,6 +8,7 @@ More than 8 bits per channel are scaled by the bits that the file declares or, w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import io
@@ -18,17 +19,19 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, TypeVar, get_args
+from typing import IO, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
+from thirtytwo.process import changed
 
 T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -271,7 +274,8 @@ def _load(image: Image.Image, name: str, enough: int | None) -> None:
     try:
         if enough:
             image.draft(None, (enough, enough))  # only has an effect for JPEG
-        image.load()
+        with _quiet(image):
+            image.load()
     except Exception as error:  # Pillow's parsers raise arbitrary exceptions for damaged files
         raise _damaged(name, error) from None
 
@@ -280,11 +284,33 @@ def _loaded(image: Image.Image, name: str) -> Image.Image:
     """Check and load a caller's image, which may still be a file that is not read."""
     _check_size(image, name)
     try:
-        with _loading:
+        with _loading, _quiet(image):
             image.load()
     except Exception as error:  # as in `_load`
         raise _damaged(name, error) from None
     return image
+
+
+@contextmanager
+def _quiet(image: Image.Image) -> Iterator[None]:
+    """Keep libtiff from writing to stderr while it decodes an image; errors still arrive as exceptions."""
+    handler = _libtiff_error_handler() if image.format == "TIFF" else None
+    if handler is None:
+        yield
+        return
+    with changed("libtiff", partial(handler, None), handler):  # setting a handler returns the one before
+        yield
+
+
+@cache
+def _libtiff_error_handler() -> Callable[[Any], Any] | None:
+    """The function TIFFSetErrorHandler of the libtiff that Pillow uses; None where it is not exported."""
+    try:
+        handler = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):
+        return None
+    handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return cast("Callable[[Any], Any]", handler)
 
 
 def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:

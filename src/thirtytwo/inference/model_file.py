@@ -12,7 +12,7 @@ from thirtytwo.errors import ModelFileError
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.io import METADATA_KEY
 from thirtytwo.machine import cpu_count
-from thirtytwo.text import first_line
+from thirtytwo.text import escape_bytes, first_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -98,7 +98,7 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(_readable(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         size = path.stat().st_size
         found = "it is empty" if size == 0 else f"ONNX Runtime reports: {first_line(error)}"
@@ -106,6 +106,12 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
             f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
             "The file is damaged or has another format; copy it again or train again.",
         ) from None
+
+
+def _readable(path: Path) -> str | bytes:
+    """What ONNX Runtime opens: the path, or the content of a file whose path is not UTF-8."""
+    text = os.fspath(path)
+    return text if escape_bytes(text) == text else path.read_bytes()
 
 
 def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
