@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OutputError: the file could not be written (disk full, no permission, no such folder).
         InputError: the block failed to read another file; names that file.
     """
-    temporary = None
+    temporary, path = None, expand_home(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _create_beside(path)
@@ -84,6 +84,7 @@ def check_writable(path: Path, *, force: bool) -> None:
     Raises:
         OutputError: `path` is a folder, or a file while `force` is not set.
     """
+    path = expand_home(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder, and --out needs a file.", "Give a file name inside it.")
     if path.is_file() and not force:

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ import pytest
 import thirtytwo
 from thirtytwo.cli.console import show_error, table_text
 from thirtytwo.cli.main import expand_paths, run_command
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.io import write_text
 
 NO_EXTRA = """
 import importlib.abc, sys
@@ -50,6 +53,25 @@ def test_home_is_expanded_in_values(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     given = ["train", "--run=~/x", "--data-root=~", "--set=name=~/x", "--run", "a=~/x", "--resume"]
     run, root = f"--run={tmp_path}/x", f"--data-root={tmp_path}"
     assert expand_paths(given) == ["train", run, root, *given[3:]]
+    assert expand_paths(["--run", "~/x", "~", "~x", "./~"]) == ["--run", f"{tmp_path}/x", str(tmp_path), "~x", "./~"]
+
+
+@pytest.mark.long
+def test_home_is_expanded_in_the_python_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_run: Callable[..., Path]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "other"):
+        finished_run(tmp_path / "home" / name, seed=len(name))
+    recipe = (tmp_path / "home" / "run" / "recipe.toml").rename(tmp_path / "home" / "mine.toml")
+    recipe.with_name("run").joinpath("recipe.toml").write_bytes(recipe.read_bytes())
+    assert read_recipe("~/mine.toml").name == "fast"
+    thirtytwo.write_report("~/run", images=False, out="~/report.html")
+    thirtytwo.compare(["~/run", "~/other"], out="~/compared")
+    write_text(Path("~/deep/text.txt"), "x")
+    assert {path.name for path in (tmp_path / "home").iterdir()} >= {"report.html", "compared", "deep"}
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

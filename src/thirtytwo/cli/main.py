@@ -336,13 +336,17 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def expand_paths(arguments: Sequence[str]) -> list[str]:
-    """Expand `~` in values such as `--run=~/x`, which most shells leave unchanged."""
-    return [
-        option + sign + os.path.expanduser(value)  # noqa: PTH111 (most values are not paths)
-        if option.startswith("--") and value.startswith("~")
-        else option + sign + value
-        for option, sign, value in (argument.partition("=") for argument in arguments)
-    ]
+    """Expand `~` in values such as `--run=~/x`, which most shells leave unchanged, and in quoted paths."""
+    return [_expand_path(argument) for argument in arguments]
+
+
+def _expand_path(argument: str) -> str:
+    option, sign, value = argument.partition("=")
+    if argument == "~" or argument.startswith("~/"):
+        return os.path.expanduser(argument)  # noqa: PTH111 (most values are not paths)
+    if option.startswith("--") and value.startswith("~"):
+        return option + sign + os.path.expanduser(value)  # noqa: PTH111
+    return argument
 
 
 def _usage_message(error: typer.TyperException) -> tuple[str, str]:

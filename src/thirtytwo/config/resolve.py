@@ -12,6 +12,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
+from thirtytwo.io import expand_home
 
 DEFAULT_RECIPE = "fast"
 """The recipe of a training that names none."""
@@ -162,7 +163,7 @@ def _inline_key(key: str) -> str:
 
 def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     name = str(name_or_file)
-    path = Path(name)
+    path = expand_home(name)
     if name in recipe_names():  # before files, so that a file `fast` in this folder does not hide the recipe
         return resources.files("thirtytwo.config.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name
     if path.is_dir() and (path / "recipe.toml").is_file():

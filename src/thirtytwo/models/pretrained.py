@@ -16,6 +16,7 @@ from torch import Tensor
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
+from thirtytwo.io import expand_home
 from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
 from thirtytwo.models.packaged import WEIGHTS, ImageNetWeights, find_weights, packaged_weights
 from thirtytwo.models.timm import TimmNet
@@ -70,7 +71,7 @@ def source_kind(pretrained: str) -> Kind:
         RecipeError: the file is not a .safetensors file, or does not exist.
         RunError: the path does not exist, or the folder is not a run directory.
     """
-    path = Path(pretrained)
+    path = expand_home(pretrained)
     if path.is_dir():
         RunDir.open(path)
         return "run"
@@ -127,7 +128,7 @@ def start_from(net: Network, pretrained: str, model: ModelSettings, classes: tup
     if kind == "run":
         source = _from_run(RunDir.open(pretrained))
     elif kind == "file":
-        source = _from_file(Path(pretrained), net)
+        source = _from_file(expand_home(pretrained), net)
     else:
         source = _from_timm(pretrained, net, model)
     selected = _select_weights(net, source, classes, model)

@@ -19,7 +19,7 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, r
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
-from thirtytwo.io import free_path, write_json, write_text
+from thirtytwo.io import expand_home, free_path, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
@@ -64,7 +64,7 @@ def compare(
     """
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
-    place = Path(out) if out is not None else free_path(DEFAULT_OUT)
+    place = expand_home(out) if out is not None else free_path(DEFAULT_OUT)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise OutputError(f"{place} exists and is not empty.", "Choose another directory with --out.")
     named = [runs] if isinstance(runs, (str, Path)) else runs

@@ -14,7 +14,7 @@ from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.io import atomic_write, check_writable
+from thirtytwo.io import atomic_write, check_writable, expand_home
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.text import percent
@@ -86,7 +86,7 @@ def export_model(
     form = EXPORTS.get(kind)
     source = find_model(model)
     info = read_info(source)
-    target = Path(out) if out is not None else _default_target(source, form.ending)
+    target = expand_home(out) if out is not None else _default_target(source, form.ending)
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target} is the model to export itself.", "Choose another name with --out.")
     check_writable(target, force=force)

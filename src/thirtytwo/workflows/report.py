@@ -9,7 +9,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.io import check_writable, write_text
+from thirtytwo.io import check_writable, expand_home, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
 from thirtytwo.report.page import render, write_page
@@ -44,7 +44,7 @@ def write_report(
         OutputError: `out` exists, or cannot be written.
     """
     directory = RunDir.open(Path(run))
-    target = None if out is None else Path(out)
+    target = None if out is None else expand_home(out)
     if target is not None:
         check_writable(target, force=force)
     with directory.writing() if target is None else lock_run_of(target):
