@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from thirtytwo.errors import InputError, OutputError
-from thirtytwo.io import atomic_write, free_name, free_path, slug, write_bytes, write_json, write_text
+from thirtytwo.io import atomic_write, free_name, free_path, short_name, slug, write_bytes, write_json, write_text
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -149,3 +149,33 @@ def test_numbered_directories_and_names(tmp_path: Path) -> None:
 def test_slugs_are_file_names(name: str, expected: str) -> None:
     assert slug(name) == expected
     assert slug("..") not in ("", ".", "..")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (".", "cats"),
+        ("./", "cats"),
+        ("../cats", "cats"),
+        (".?imbalance=10", "cats-imbalance-10"),
+        (".hidden", "hidden"),
+    ],
+)
+def test_slugs_of_folders_are_their_names_and_not_hidden(text, expected, tmp_path, monkeypatch):
+    (tmp_path / "cats").mkdir()
+    monkeypatch.chdir(tmp_path / "cats")
+    assert slug(text) == expected
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "猫" * 100 + ".png", "y" * 300, "short.png"])
+def test_long_names_are_shortened_and_stay_apart(name):
+    found = short_name(name)
+    assert len(os.fsencode(found)) <= 255
+    assert found.endswith(Path(name).suffix)
+    assert (found == name) == (name == "short.png")
+    assert short_name(f"a{name}") != found
+
+
+def test_a_name_that_leaves_no_room_for_a_temporary_one_is_written(tmp_path):
+    write_text(tmp_path / ("x" * 251 + ".txt"), "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x" * 251 + ".txt"]

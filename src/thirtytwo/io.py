@@ -105,6 +105,10 @@ NAME_BYTES = 255
 """Largest size of a file name on common file systems, in bytes."""
 
 
+_SLUG_BYTES = 200
+"""Largest size of a slug, which leaves room for what is added to it."""
+
+
 def short_name(name: str, most: int = NAME_BYTES) -> str:
     """The file name, or where it is longer than `most` bytes, its start, a hash of it, and its suffix."""
     encoded = os.fsencode(name)
@@ -129,11 +133,13 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """The last part of a name or path, as a valid file name."""
-    last = text.rstrip("/").rsplit("/", 1)[-1] or "data"
+    """The last part of a name or path, as a file name that is valid and not hidden."""
+    place, sign, options = text.partition("?")
+    last = place.rstrip("/").rsplit("/", 1)[-1] or "data"
     if last in (".", ".."):  # a hidden or misleading name
-        last = Path(text).resolve().name or "data"
-    return short_name("".join(char if char.isalnum() or char in "-_." else "-" for char in last), 200)
+        last = Path(place).resolve().name or "data"
+    named = "".join(char if char.isalnum() or char in "-_." else "-" for char in last + sign + options)
+    return short_name(named.lstrip(".") or "data", _SLUG_BYTES)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -82,6 +82,8 @@ def _captions(samples: Samples, classes: tuple[str, ...]) -> list[list[list[str]
 
 def _as_file_name(name: str) -> str:
     """A data set's name as part of a file name: `hf:owner/name` becomes `hf-owner-name`."""
+    if not name.strip("./"):
+        name = Path(name).resolve().name
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.") or "data"
 
 
