@@ -156,6 +156,15 @@ def test_heic_is_counted_and_named_with_the_install_line(tmp_path, monkeypatch):
     assert any("HEIC" in reason for _, reason in find_images([root])[1])
 
 
+def test_a_class_of_only_heic_is_named_when_teaching(tmp_path, monkeypatch):
+    monkeypatch.setattr(discover, "heif_is_readable", lambda: False)
+    root = folders(tmp_path / "set", "b", "c")
+    (root / "a").mkdir()
+    (root / "a" / "0.heic").write_bytes(HEIC_HEAD)
+    with pytest.raises(DataError, match=r"'a' .*1 HEIC.*pip install pillow-heif"):
+        find_class_files(root)
+
+
 def test_only_heic_is_an_error_with_the_install_line(tmp_path, monkeypatch):
     monkeypatch.setattr(discover, "heif_is_readable", lambda: False)
     for name in ("a", "b"):
@@ -223,6 +232,8 @@ def test_folders_without_permission_are_left_out_and_named(place, mode, unprivil
     named = [finding for finding in findings if place in finding.what]
     assert [finding.severity for finding in named] == ["warning"]
     assert "ermission" in named[0].what
+    if place != "a/private":
+        assert find_class_files(root).files.keys() == {"a", "b"}
     images, skipped = find_images([root])
     assert len(images) == 8
     assert [path for path, reason in skipped if "ermission" in reason] == [root / place]

@@ -47,8 +47,10 @@ def find_class_files(folder: Path) -> ClassFiles:
     files, skipped = class_images(folder)
     empty = [name for name, found in files.items() if not found]
     if empty:
+        reasons = "".join(f" ({note})" for note in skipped if "HEIC" in note)
         raise DataError(
-            f"{folder} has class folders without images: {listing(empty, 5)}.", "Add images, or remove these folders."
+            f"{folder} has class folders without images: {listing(empty, 5)}{reasons}.",
+            "Add images, or remove these folders.",
         )
     return ClassFiles(files, tuple(skipped))
 

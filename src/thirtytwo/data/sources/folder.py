@@ -25,11 +25,11 @@ from thirtytwo.images.discover import (
     list_images,
     natural_key,
     needs_attention,
-    output_kind,
     split_by_content,
 )
 from thirtytwo.text import escape_bytes
 
+_EMPTY = "folder without images"
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
 )
@@ -85,11 +85,19 @@ def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     folder = splits["train"]
     labelled = _labelled(root, folder, skipped, warnings)
     found: dict[str, list[Path]] = {
-        escape_bytes(entry.name): [] for entry in _entries(folder) if is_folder(entry) and output_kind(entry) is None
+        escape_bytes(entry.name): []
+        for entry in _entries(folder)
+        if is_folder(entry) and not _is_left_out(_relative(root, entry), [*skipped, *warnings])
     }
     for name, path in labelled:
         found.setdefault(name, []).append(path)
     return found, [*warnings, *skipped]
+
+
+def _is_left_out(name: str, notes: list[str]) -> bool:
+    """Whether a folder was skipped for another reason than that it has no images."""
+    start = f"skipped {name}: "
+    return any(note.startswith(start) and not note.endswith(_EMPTY) for note in notes)
 
 
 def _split_folders(root: Path, skipped: list[str], whole: bool) -> dict[Split, Path]:
@@ -127,7 +135,7 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
         if is_folder(entry):
             inside, junk = list_images(entry, named=False)
             is_named = any(path == entry for path, _ in junk)
-            passed_over += junk if inside or is_named else [*junk, (entry, "folder without images")]
+            passed_over += junk if inside or is_named else [*junk, (entry, _EMPTY)]
             images += [(escape_bytes(entry.name), path) for path in inside]
     notes, serious = _notes(root, passed_over)
     serious += [
