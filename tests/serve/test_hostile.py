@@ -100,6 +100,8 @@ ACCEPTED: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
     "palette with transparency": ("a.png", lambda: saved(RED.convert("P"), transparency=0), {"width": 40}),
     "all there but many": ("a.png", lambda: saved(Image.new("1", (3000, 2000))), {"width": 3000}),
     "data after the pixels": ("a.png", lambda: png(8, 8, chunk(b"IDAT", zeros(20 << 20))), {"width": 8}),
+    "bomb in its text": ("a.png", bomb_in_text, {"width": 8, "height": 8}),
+    "bomb in its colour profile": ("a.png", bomb_in_profile, {"width": 8, "height": 8}),
 }
 REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("a.png", lambda: b"", "a.png"),
@@ -110,8 +112,6 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "PDF with an image in it": ("a.jpg", lambda: b"%PDF-1.7\n" + saved(RED, "JPEG"), "a.jpg"),
     "50,000×50,000 by its header": ("a.png", lambda: png(50_000, 50_000), "50000×50000"),
     "30,000×30,000 and packed": ("a.png", bomb_in_pixels, "30000×30000"),
-    "bomb in its text": ("a.png", bomb_in_text, "a.png"),
-    "bomb in its colour profile": ("a.png", bomb_in_profile, "a.png"),
     "one pixel": ("a.png", lambda: saved(Image.new("RGB", (1, 1))), "1×1"),
     "no pixel": ("a.png", lambda: png(0, 0), "a.png"),
     "SVG": ("a.svg", lambda: SVG, "a.svg"),

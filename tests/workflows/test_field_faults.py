@@ -19,7 +19,7 @@ from thirtytwo.errors import DataError, RecipeError
 from thirtytwo.models import MODELS
 from thirtytwo.workflows.prepare import check_batch_size
 
-LATIN = os.fsdecode(b"caf\xe9")
+LATIN = os.fsdecode(b"K\xe4fer")
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ def test_names_that_are_not_utf8_work_from_training_to_explaining(options, tmp_p
     ):
         assert run_command(words) == 0, (words, capfd.readouterr().err[-2000:])
     printed = capfd.readouterr()
-    assert "caf\\xe9" in printed.out
+    assert "K\\xe4fer" in printed.out
     assert len(json.loads(Path("found.json").read_text())) == 24
     assert len(json.loads(Path("out/explanations.json").read_text())) == 24
-    assert thirtytwo.load("run").classes == ("a", "caf\\xe9")
+    assert thirtytwo.load("run").classes == ("a", "K\\xe4fer")
 
 
 @pytest.mark.parametrize(
