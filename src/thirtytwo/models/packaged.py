@@ -63,6 +63,12 @@ def packaged_weights(architecture: str) -> dict[str, Tensor]:
     return dict(zip(wanted, weights.values(), strict=True))
 
 
+def missing_package(architecture: str) -> str | None:
+    """Name of the package with the weights of `architecture` if one is known and it is not installed, else None."""
+    package = PACKAGED.get(architecture.partition(".")[0])
+    return None if package is None or find_spec(package.module) is not None else package.package
+
+
 def _weights_file(package: WeightPackage) -> Path:
     spec = find_spec(package.module)
     files = (

@@ -121,6 +121,11 @@ class TimmNet(Network):
             layers = list(group_parameters(self.body, matcher(coarse=False)).values())
         return [[f"body.{name}" for name in names] for names in layers]
 
+    def reset_head(self) -> None:
+        """Set the last layer to zero: on pretrained features, timm's random one starts with a loss of many times ln C."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
         return logits
