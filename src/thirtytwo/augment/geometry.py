@@ -81,8 +81,8 @@ def crop_matrices(
 ) -> Tensor:
     """Matrices `(N, 2, 3)` that map outputs of side `size` to random crops of square images of side `full`.
 
-    The distribution is that of torchvision's `RandomResizedCrop`: a share of the area, uniform in `area`, and a ratio of
-    width to height, log-uniform in `ratio`. Where no try lies inside the image, the last one is clipped to it.
+    The distribution is that of torchvision's `RandomResizedCrop`: a share of the area, uniform in `area`, and a ratio
+    of width to height, log-uniform in `ratio`. Where no try lies inside the image, the last one is clipped to it.
     """
     drawn = torch.rand((2, CROP_TRIES, count), generator=generator)
     share = area[0] + drawn[0] * (area[1] - area[0])

@@ -22,7 +22,11 @@ def train(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Training recipe: see thirtytwo recipes.", show_default="fast"),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Training recipe: see thirtytwo recipes.",
+            show_default="fast for small images, photos for photographs",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -134,7 +138,7 @@ def tune(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default="fast"),
+        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default="as for train"),
     ] = None,
     trials: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of trials to run, or to add with --resume.")

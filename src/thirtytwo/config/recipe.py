@@ -54,8 +54,8 @@ class ImageSettings(Settings):
     shear: float = Field(0.0, ge=0, le=60)
     """Maximum shear in degrees, in either direction."""
     crop: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Random resized crop: smallest and largest share of the image's area that a crop covers, such as [0.35, 1.0], as in
-    torchvision's RandomResizedCrop; empty: off."""
+    """Random resized crop: smallest and largest share of the image's area that a crop covers, such as [0.35, 1.0], as
+    in torchvision's RandomResizedCrop; empty: off."""
     crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.3333)
     """Smallest and largest ratio of a crop's width to its height."""
     fill: Literal["reflect", "edge", "mean"] = "reflect"
@@ -295,8 +295,8 @@ class TrainSettings(Settings):
     cross-entropy (arXiv 1708.02002)."""
     class_weights: Literal["auto", "none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     """Weight of each class in the loss: `none` weighs all images equally, `balanced` inversely to the class's frequency
-    (mean weight 1); `auto` is `balanced` where the largest class has at least three times as many training images as the
-    smallest, else `none`; a table gives weights by class name, 1 for classes it does not name."""
+    (mean weight 1); `auto` is `balanced` where the largest class has at least three times as many training images as
+    the smallest, else `none`; a table gives weights by class name, 1 for classes it does not name."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Images of an epoch: `shuffle` uses each once; `balanced` samples as many, with replacement and every class
     equally likely."""

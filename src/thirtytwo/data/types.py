@@ -34,7 +34,7 @@ class ImageSet:
         hashes: content hash of each image before resizing, uint64 `(N,)` (`images.content`); computed from `images`
             where the source gives none.
         groups: uint64 `(N,)`, equal for images that must stay in one split; None without groups.
-        large: the same images with more pixels, uint8 `(N, L, L, 3)`, for random crops in training; None: there are none.
+        large: larger copies of the images, uint8 `(N, L, L, 3)`, for random crops in training; None: there are none.
     """
 
     images: npt.NDArray[np.uint8]

@@ -160,7 +160,7 @@ class Loaded:
 
 
 def resized(image: Pixels, original: tuple[int, int], size: int, rule: ResizeRule, large: int = 0) -> Loaded:
-    """Resize a decoded image, whose original had this width and height; `large` is the side of a larger copy, 0: none."""
+    """Resize a decoded image of this original width and height; `large` is the side of a larger copy, 0: none."""
     copy = resize(image, large, rule) if large else None
     return Loaded(resize(image, size, rule), *original, copy)
 
@@ -175,8 +175,8 @@ def load_image(
     """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
     A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
-    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale. A copy of side
-    `large`, if not 0, is made from the same decoded pixels.
+    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale. A copy of
+    side `large`, if not 0, is made from the same decoded pixels.
     """
     if isinstance(source, Image.Image):
         pixels, original = _upright_pixels(_loaded(source, name or "The image"), name or "The image")

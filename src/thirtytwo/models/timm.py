@@ -122,7 +122,7 @@ class TimmNet(Network):
         return [[f"body.{name}" for name in names] for names in layers]
 
     def reset_head(self) -> None:
-        """Set the last layer to zero: on pretrained features, timm's random one starts with a loss of many times ln C."""
+        """Set the last layer to zero; with timm's random one, pretrained features have a loss of several times ln C."""
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

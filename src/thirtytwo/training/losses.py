@@ -84,8 +84,8 @@ def class_weights(
     """Class weights float32 `(C,)` for the loss; None if all are equal.
 
     Args:
-        wanted: `none`, `balanced`, `auto` (see `resolve_class_weights`) or weights by class name (1 for classes not named). `balanced` is N / (C · count), as
-            in scikit-learn, which is 1 on average over the images.
+        wanted: `none`, `balanced`, `auto` (see `resolve_class_weights`) or weights by class name (1 for classes not
+            named). `balanced` is N / (C · count), as in scikit-learn, which is 1 on average over the images.
         counts: int64 `(C,)`, number of training images of each class.
         classes: class names.
 

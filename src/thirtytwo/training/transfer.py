@@ -151,14 +151,9 @@ def cached_view_count(recipe: Recipe, rows: int, width: int) -> int:
 
 def is_augmented(settings: AugmentSettings) -> bool:
     """Whether the settings change any image."""
-    without_effect = {
-        "fill": "reflect",
-        "mix_share": 1.0,
-        "magnitude": None,
-        "num_ops": None,
-        "crop_ratio": (0.75, 1.3333),
-    }
-    return settings.model_copy(update=without_effect) != AugmentSettings(flip="none")
+    plain = AugmentSettings(flip="none")
+    without_effect = {key: getattr(plain, key) for key in ("fill", "mix_share", "magnitude", "num_ops", "crop_ratio")}
+    return bool(settings.model_copy(update=without_effect) != plain)
 
 
 def feature_width(net: Network, size: int) -> int:

@@ -57,9 +57,7 @@ def _choice_by_data(data: str, data_root: Path | None) -> Choice:
     found = survey(data, data_root=data_root)
     small = found.side <= SMALL_SIDE
     kind = "small images" if small else "photographs"
-    reason = (
-        f"{found.images:,} {kind} of {found.classes:,} classes, with a median shorter side of {found.side:,} pixels"
-    )
+    reason = f"{found.images:,} {kind} of {found.classes:,} classes with a median shorter side of {found.side:,} pixels"
     return Choice(WHAT, SMALL if small else PHOTOS, reason)
 
 
