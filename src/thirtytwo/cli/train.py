@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.tune import Tuned
 
 MAX_ROWS = 15
+BY_DATA = "by the data: fast for small images, photos for photographs"
 
 
 def train(
@@ -25,7 +26,7 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             help="Training recipe: see thirtytwo recipes.",
-            show_default="fast for small images, photos for photographs",
+            show_default=BY_DATA,
         ),
     ] = None,
     settings: Annotated[
@@ -138,7 +139,7 @@ def tune(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default="as for train"),
+        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default=BY_DATA),
     ] = None,
     trials: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of trials to run, or to add with --resume.")

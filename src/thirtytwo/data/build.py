@@ -348,7 +348,7 @@ def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> tuple[cach
 
 def _wants_large(request: Request, entry: cache.Entry) -> bool:
     """Whether larger copies are wanted, and are larger than the images."""
-    return request.large > next(iter(entry.images.values())).shape[1]
+    return bool(request.large > next(iter(entry.images.values())).shape[1])
 
 
 def _key(undecoded: UndecodedDataSet, request: Request, content: str, size: int | str, splits: Iterable[Split]) -> str:
@@ -427,7 +427,7 @@ def _decode_part(
                 causes[row] = cause
                 continue
             images[position] = loaded.pixels
-            if copies is not None:
+            if copies is not None and loaded.large is not None:
                 copies[position] = loaded.large
             hashes[position] = content
             found.append((loaded.width, loaded.height))

@@ -74,7 +74,8 @@ def tune(
 
     Args:
         data: the data, as in `train`.
-        recipe: name of a recipe, or path of a recipe file; chosen by the data by default, as in `train`, and the earlier one with `resume`.
+        recipe: name of a recipe, or path of a recipe file; chosen by the data by default, and the earlier one with
+            `resume`.
         trials: number of trials to train, at least 1; with `resume` in addition to the earlier ones.
         metric: validation metric to optimize; `val_accuracy` by default.
         space: path of a TOML file, or a mapping from dotted recipe keys to a range or choices; by default learning
