@@ -193,6 +193,9 @@ def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple
         factors = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
         value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {factors}"
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
+    else:
+        reason = f"transfer.head_until = 1, for {rows:,} training images"
+        choices.append(Choice("trained base", "none: training ends with the head", reason))
     return tuple(choices)
 
 

@@ -26,6 +26,7 @@ from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.models import Network
 from thirtytwo.models.base import check_options, preserve_modes, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
+from thirtytwo.models.timm import fit_to_images
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.distillation import check_teacher
 from thirtytwo.training.fit import InitializedNetwork, initialize_network
@@ -134,7 +135,10 @@ class _RecipeSource:
     def resolve(self, classes: int, rows: int) -> Recipe:
         """The recipe for data with this number of classes and of training images."""
         recipe = resolve_recipe(self.values, self.changes, classes=classes, rows=rows, where=self.where)
-        return _with_precision(resolve_transfer(recipe), self.precision)
+        recipe = resolve_transfer(recipe)
+        if recipe.data.image_size != "auto":
+            recipe = recipe.model_copy(update={"model": fit_to_images(recipe.model, recipe.data.image_size)})
+        return _with_precision(recipe, self.precision)
 
 
 def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
@@ -245,7 +249,10 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
         "memory_format": "channels_last" if hardware.channels_last else "contiguous",
         "compile": "on" if hardware.compile else "off",
     }
-    data = recipe.data.model_copy(update={"image_size": image_size})
+    sizes: dict[str, int] = {"image_size": image_size}
+    if recipe.augment.crops:
+        sizes["decode_size"] = _decode_size(recipe) or image_size
+    data = recipe.data.model_copy(update=sizes)
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
 
 
