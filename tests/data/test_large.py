@@ -36,7 +36,8 @@ def test_larger_copies_are_decoded_once(make: SimpleNamespace, tmp_path: Path, m
     again = load_dataset(str(root), image_size=8, large=12)
     assert isinstance(again.train.large.array if again.train.large else None, np.memmap)
     assert first.fingerprint == again.fingerprint == load_dataset(str(root), image_size=8).fingerprint
-    assert again.test is not None and again.test.large is None
+    assert again.test is not None
+    assert again.test.large is None
 
 
 @pytest.mark.parametrize("large", [0, 8, 16])

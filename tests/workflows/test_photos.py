@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 import thirtytwo
+from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.models.packaged import PACKAGED
@@ -134,7 +134,8 @@ def test_awkward_data_can_be_trained(name: str, tmp_path: Path) -> None:
     plan = prepare(str(root), "photos", QUICK | settings, "cpu", None)
     assert plan.recipe.data.image_size == settings.get("data.image_size", 72)
     large = plan.parts.train.large
-    assert large is not None and large.side == plan.recipe.data.decode_size > plan.recipe.data.image_size
+    assert large is not None
+    assert large.side == plan.recipe.data.decode_size > plan.recipe.data.image_size
 
 
 ERRORS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
@@ -157,7 +158,7 @@ def test_one_sentence_for_data_that_cannot_be_trained(name: str, tmp_path: Path)
     assert caught.value.fix
 
 
-def test_photographs_from_a_run_of_small_images(pretrain: Any, tiny: SimpleNamespace, tmp_path: Path) -> None:
-    run = pretrain(tmp_path / "before")
+def test_photographs_from_a_run_of_small_images(pretrain: Any, tmp_path: Path) -> None:
+    run, _ = pretrain(ModelSettings(name="fastnet", options={"groups": [{"width": 8}]}), ("a", "b"))
     root = photographs(tmp_path / "d", {"a": 3, "b": 3})
     assert choose_recipe(str(root), {"transfer.pretrained": str(run)}).value == "fast"
