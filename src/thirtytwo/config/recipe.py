@@ -56,7 +56,7 @@ class ImageSettings(Settings):
     crop: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Random resized crop: smallest and largest share of the image's area that a crop covers, such as [0.35, 1.0], as
     in torchvision's RandomResizedCrop; empty: off."""
-    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.3333)
+    crop_ratio: tuple[Annotated[float, Field(gt=0)], ...] = (0.75, 1.3333)
     """Smallest and largest ratio of a crop's width to its height."""
     fill: Literal["reflect", "edge", "mean"] = "reflect"
     """How translation, rotation, zoom and shear fill the uncovered border: with the mirrored image, its edge pixels, or
@@ -85,7 +85,7 @@ class ImageSettings(Settings):
     def _check_crop(self) -> ImageSettings:
         if self.crop and (len(self.crop) != 2 or self.crop[0] > self.crop[1]):
             raise ValueError("crop must be a smallest and a largest share of the area, such as [0.35, 1.0], or []")
-        if self.crop_ratio[0] > self.crop_ratio[1]:
+        if len(self.crop_ratio) != 2 or self.crop_ratio[0] > self.crop_ratio[1]:
             raise ValueError("crop_ratio must be a smallest and a largest ratio, such as [0.75, 1.33]")
         return self
 
