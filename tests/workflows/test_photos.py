@@ -98,7 +98,7 @@ def test_photographs_are_trained_from_start_to_report(tmp_path: Path) -> None:
     classifier = thirtytwo.load(run.path)
     assert classifier.info.input_size == 72
     file = next((root / "red").iterdir())
-    assert len(classifier.predict(file, top=3).predictions) == 3
+    assert len(classifier.predict(file, top=3)[0].predictions) == 3
 
 
 @pytest.mark.long
