@@ -5,10 +5,10 @@
 FOLDER has one folder of photographs per class; by default `trashnet` under THIRTYTWO_DATA. Trains with the command
 `thirtytwo train` and no recipe: on all of it with each seed (`full`), on 300 images (`limit`), and on 120 photographs
 of each of two classes (`two`). Accuracy is that of one view on the test images that are split off; seconds are those
-from start to report and memory the peak of the process, both from `environment.json`. `throughput` compares training steps
-with a plain PyTorch script that reads JPEG files with a DataLoader and torchvision's transforms: same network, batch,
-optimizer and augmentation, in alternation. Writes `benchmarks/results/photographs.json` after each run, and continues
-there after an interruption.
+from start to report and memory the peak of the process, both from `environment.json`. `throughput` compares training
+steps with a plain PyTorch script that reads JPEG files with a DataLoader and torchvision's transforms: same network,
+batch, optimizer and augmentation, in alternation. Writes `benchmarks/results/photographs.json` after each run, and
+continues there after an interruption.
 """
 
 from __future__ import annotations
