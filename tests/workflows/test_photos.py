@@ -102,6 +102,16 @@ def test_photographs_are_trained_from_start_to_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_early_stopping_waits_for_the_second_stage(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "d", {"red": 8, "green": 8})
+    settings = QUICK | {"schedule.epochs": 4, "transfer.head_until": 0.75, "transfer.views": 1}
+    settings |= {"train.patience": 1, "train.monitor": "val_accuracy", "transfer.rate": 1e-6}
+    run = thirtytwo.train(str(root), recipe="photos", run=tmp_path / "run", overrides=settings, show=False)
+    directory = RunDir(run.path)
+    assert directory.read_json(directory.environment)["epochs"] == 4
+
+
+@pytest.mark.long
 def test_very_few_photographs_train_the_head_only(tmp_path: Path) -> None:
     root = photographs(tmp_path / "d", {"red": 7, "green": 7})
     run = thirtytwo.train(

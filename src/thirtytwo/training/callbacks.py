@@ -237,9 +237,9 @@ class ResumableEarlyStopping(EarlyStopping):
         super().__init__(monitor, **rest)
         self._start = start
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.current_epoch >= self._start:
-            super().on_validation_end(trainer, pl_module)
+    def _run_early_stopping_check(self, trainer: lightning.Trainer) -> None:
+        if trainer.current_epoch >= self._start:  # both hooks of Lightning's callback end here
+            super()._run_early_stopping_check(trainer)
 
     @property
     def state_key(self) -> str:
