@@ -130,7 +130,7 @@ AWKWARD: dict[str, tuple[dict[str, int], dict[str, Any], dict[str, Any]]] = {
     "three images a class": ({"a": 3, "b": 3, "c": 3}, {}, {}),
     "another architecture": ({"a": 8, "b": 8}, {}, {"model.options.architecture": "tf_efficientnet_lite1"}),
     "larger input": ({"a": 8, "b": 8}, {}, {"data.image_size": 224}),
-    "many classes": ({f"c{number:03}": 5 for number in range(100)}, {}, {"data.image_size": 66}),
+    "many classes": ({f"c{number:03}": 12 for number in range(60)}, {}, {"data.image_size": 66}),
 }
 
 
