@@ -24,11 +24,10 @@ from typing import Any
 import torch
 
 from thirtytwo.data.load import load_dataset
-from thirtytwo.evaluation.scoring import SCORE_BATCH
 from thirtytwo.io import write_json
 from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import normalize
+from thirtytwo.tensors import normalize, scored_batch_size
 from thirtytwo.training.hardware import choose_hardware, describe_machine
 from thirtytwo.workflows.loading import load_run
 
@@ -95,8 +94,9 @@ def forward_seconds(run: RunDir, spec: str, root: Path) -> float:
     net = net.to(memory_format=hardware.memory_format)
     total = 0.0
     with torch.inference_mode():
-        for start in range(0, len(pixels), SCORE_BATCH):
-            batch = normalize(pixels[start : start + SCORE_BATCH], info.mean, info.std)
+        size = scored_batch_size(pixels.shape[1])
+        for start in range(0, len(pixels), size):
+            batch = normalize(pixels[start : start + size], info.mean, info.std)
             batch = batch.contiguous(memory_format=hardware.memory_format)
             started = time.perf_counter()
             net(batch)

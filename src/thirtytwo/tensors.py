@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +53,27 @@ def send(values: Tensor, device: torch.device) -> Tensor:
 
 
 def to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`; memory maps are copied."""
-    pixels, labels = (np.require(part, requirements=["C", "W"]) for part in (images.images, images.labels))
-    return torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
+    """Images uint8 `(N, H, W, 3)` and labels int64 `(N,)` as tensors on `device`.
+
+    On a CPU, the tensor of images shares the memory of the array, or its memory map, so it must not be written to.
+    """
+    return as_tensor(images.images).to(device), as_tensor(images.labels).to(device)
+
+
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor that shares the memory of `array`, which may be read-only; must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.require(array, requirements=["C"]))
+
+
+SCORED_IMAGES, SCORED_PIXELS = 500, 80 * 128**2
+"""Images of a batch without gradients at most, and the pixels that limit their number for larger images."""
+
+
+def scored_batch_size(side: int) -> int:
+    """Number of images of `side` pixels in a batch without gradients, so that its memory is bounded."""
+    return max(1, min(SCORED_IMAGES, SCORED_PIXELS // side**2))
 
 
 def generator_for(seed: int, epoch: int, purpose: str) -> torch.Generator:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.cli.main import app, run_command
-from thirtytwo.config.resolve import DEFAULT_RECIPE
+from thirtytwo.cli.train import BY_DATA
 from thirtytwo.serve.settings import ServeSettings
 
 NO_OPTION = {"api_key", "models"}
@@ -51,4 +51,4 @@ def test_value_outside_the_bounds_is_an_error(command: str, capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", ["train", "tune"])
 def test_help_names_the_default_recipe(command: str) -> None:
-    assert options_of(command)["recipe"].show_default == DEFAULT_RECIPE
+    assert options_of(command)["recipe"].show_default == BY_DATA

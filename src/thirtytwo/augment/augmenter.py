@@ -10,7 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.augment import color
-from thirtytwo.augment.geometry import affine_matrices, cutout, flip_mask, mirrored, padded, shifted, warp
+from thirtytwo.augment.geometry import (
+    affine_matrices,
+    composed,
+    crop_matrices,
+    cutout,
+    flip_mask,
+    mirrored,
+    padded,
+    scaling_matrices,
+    shifted,
+    warp,
+)
 from thirtytwo.augment.operations import AUGMENTATIONS, Terms
 from thirtytwo.config.recipe import AugmentSettings, ImageSettings
 from thirtytwo.errors import RecipeError, did_you_mean
@@ -71,34 +82,38 @@ class Augmenter:
             tables[labels.cpu() == class_index] = number
         return tables
 
-    def __call__(self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw) -> Tensor:
+    def __call__(
+        self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw, size: int | None = None
+    ) -> Tensor:
         """Augment and normalize a batch.
 
         Args:
-            pixels: uint8 `(B, H, W, 3)`.
+            pixels: uint8 `(B, L, L, 3)`.
             first: bool `(B,)`, as for `flip_mask`.
             tables: int64 `(B,)` from `lookup_tables`, or None.
             epoch: number of the epoch, from 0.
             draw: gives the generator of each purpose.
+            size: side S of the result in pixels, where it is not that of `pixels`.
 
         Returns:
-            Normalized float `(B, 3, H, W)`.
+            Normalized float `(B, 3, S, S)`.
         """
+        size = size or int(pixels.shape[1])
         if tables is None:
-            return self._augment_with(pixels, first, epoch, draw, *self._tables[0])
-        out = torch.empty_like(normalize(pixels, self._mean, self._std))
+            return self._augment_with(pixels, first, epoch, draw, size, *self._tables[0])
+        out = torch.empty((len(pixels), 3, size, size), device=pixels.device, memory_format=torch.channels_last)
         for number, (name, table) in enumerate(self._tables):
             indices = (tables == number).nonzero().flatten()
             if len(indices):
                 indices = send(indices, pixels.device)
-                out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, name, table)
+                out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, size, name, table)
         return out
 
     def _augment_with(
-        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, name: str | None, table: ImageSettings
+        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, size: int, name: str | None, table: ImageSettings
     ) -> Tensor:
         suffix = "" if name is None else f" {name}"
-        changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), table, draw("pixels" + suffix))
+        changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), size, table, draw("pixels" + suffix))
         images = normalize(changed.permute(0, 2, 3, 1), self._mean, self._std)
         generator = draw("augment" + suffix)
         images = mirrored(images, flip_mask(first, epoch, table.flip, generator))
@@ -106,10 +121,10 @@ class Augmenter:
         images = shifted(wide, images.shape[-1], table.translate, generator)
         return cutout(images, table.cutout, generator)
 
-    def _transform_pixels(self, images: Tensor, table: ImageSettings, generator: torch.Generator) -> Tensor:
-        """Apply affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
+    def _transform_pixels(self, images: Tensor, size: int, table: ImageSettings, generator: torch.Generator) -> Tensor:
+        """Apply crops and affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""
         fill = send(torch.tensor(self._mean) * 255, images.device)
-        images = _apply_affine(images, table, fill, generator)
+        images = _apply_affine(images, size, table, fill, generator)
         images = _adjust_color(images, table, generator)
         terms = Terms(generator, fill, table.magnitude, table.num_ops)
         for name in table.policies:
@@ -144,12 +159,20 @@ def erased(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     return out
 
 
-def _apply_affine(images: Tensor, table: ImageSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
-    if not (table.rotate or table.zoom or table.shear):
-        return images
-    degrees, zoom, shear = send(_random_signed(3, len(images), generator), images.device)
-    matrices = affine_matrices(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
-    return warp(images, matrices, fill, table.fill)
+def _apply_affine(images: Tensor, size: int, table: ImageSettings, fill: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop, rotate, zoom and shear uint8 `(B, 3, L, L)` to `(B, 3, size, size)` in one resampling."""
+    count, full = len(images), images.shape[-1]
+    matrices = None
+    if table.rotate or table.zoom or table.shear:
+        degrees, zoom, shear = _random_signed(3, count, generator)
+        matrices = affine_matrices(degrees * table.rotate, 1 + zoom * table.zoom, shear * table.shear)
+    if table.crop or full != size:
+        if table.crop:
+            cropped = crop_matrices(count, full, size, table.crop, table.crop_ratio, generator)
+        else:
+            cropped = scaling_matrices(count, full / size)
+        matrices = cropped if matrices is None else composed(cropped, matrices)
+    return images if matrices is None else warp(images, send(matrices, images.device), fill, table.fill, size)
 
 
 def _adjust_color(images: Tensor, table: ImageSettings, generator: torch.Generator) -> Tensor:

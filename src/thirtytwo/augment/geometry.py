@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ Border = Literal["reflect", "edge", "mean"]
 _PADDING: dict[Border, str] = {"reflect": "reflection", "edge": "border", "mean": "zeros"}
 
 
-def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean") -> Tensor:
+def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean", size: int | None = None) -> Tensor:
     """Resample each image by its own affine matrix, bilinearly.
 
     Args:
@@ -23,12 +24,14 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean"
         matrices: float `(N, 2, 3)`; map output to input coordinates, `(x, y)` in pixels from the image's center.
         fill: float `(3,)`, 0 to 255; the color beyond the border if `border` is `mean`.
         border: how pixels beyond the border are filled.
+        size: side of the square output in pixels; that of the input by default.
     """
-    count, _, height, width = images.shape
+    count, _, full_height, full_width = images.shape
+    height, width = (full_height, full_width) if size is None else (size, size)
     device = images.device
     ys = torch.arange(height, device=device) - (height - 1) / 2
     xs = torch.arange(width, device=device) - (width - 1) / 2
-    half = send(torch.tensor([width / 2, height / 2]), device)
+    half = send(torch.tensor([full_width / 2, full_height / 2]), device)
     positions = torch.stack(
         [xs.expand(height, width), ys[:, None].expand(height, width), torch.ones(height, width, device=device)], dim=-1
     )
@@ -63,6 +66,45 @@ def affine_matrices(degrees: Tensor, scale: Tensor | None = None, shear: Tensor 
     first = torch.stack([cos + slant * sin, slant * cos - sin, none], dim=1)
     second = torch.stack([sin, cos, none], dim=1)
     return torch.stack([first, second], dim=1)
+
+
+def composed(outer: Tensor, inner: Tensor) -> Tensor:
+    """Matrices `(N, 2, 3)` that apply `inner` to output coordinates and `outer` to its result."""
+    linear = outer[:, :, :2] @ inner
+    return torch.cat([linear[:, :, :2], linear[:, :, 2:] + outer[:, :, 2:]], dim=2)
+
+
+CROP_TRIES = 10
+"""Number of random crops of which the first that lies inside the image is used, as in torchvision."""
+
+
+def crop_matrices(
+    count: int, full: int, size: int, area: Sequence[float], ratio: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Matrices `(N, 2, 3)` that map outputs of side `size` to random crops of square images of side `full`.
+
+    The distribution is that of torchvision's `RandomResizedCrop`: a share of the area, uniform in `area`, and a ratio
+    of width to height, log-uniform in `ratio`. Where no try lies inside the image, the last one is clipped to it.
+    """
+    drawn = torch.rand((2, CROP_TRIES, count), generator=generator)
+    share = area[0] + drawn[0] * (area[1] - area[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + drawn[1] * (high - low))
+    extents = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()])  # (2, tries, N), of the image's side
+    inside = (extents <= 1).all(dim=0)
+    inside[-1] = True
+    chosen = inside.int().argmax(dim=0)
+    extent = extents[:, chosen, torch.arange(count)].clamp(max=1) * full  # (2, N), in pixels
+    offset = (torch.rand((2, count), generator=generator) - 0.5) * (full - extent)
+    matrices = torch.zeros((count, 2, 3))
+    matrices[:, 0, 0], matrices[:, 1, 1] = extent / size
+    matrices[:, :, 2] = offset.T
+    return matrices
+
+
+def scaling_matrices(count: int, factor: float) -> Tensor:
+    """Matrices `(N, 2, 3)` that show the whole image at `1 / factor` of its size."""
+    return torch.eye(2, 3).repeat(count, 1, 1) * factor
 
 
 def translation_matrices(pixels: Tensor, axis: Literal[0, 1]) -> Tensor:

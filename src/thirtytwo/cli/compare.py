@@ -29,9 +29,9 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe:
             f"--seeds and {other} cannot be used together.", "List every seed with --seeds, or leave it out."
         )
     if repeat is not None:
-        from thirtytwo.config.resolve import DEFAULT_RECIPE, seed_of
+        from thirtytwo.config.resolve import seed_of
 
-        start = seed if seed is not None else seed_of(recipe or DEFAULT_RECIPE, {})
+        start = seed if seed is not None else 0 if recipe is None else seed_of(recipe, {})
         return list(range(start, start + repeat))
     if seeds is None:
         return None

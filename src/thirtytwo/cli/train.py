@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.tune import Tuned
 
 MAX_ROWS = 15
+BY_DATA = "by the data: fast for small images, photos for photographs"
 
 
 def train(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Training recipe: see thirtytwo recipes.", show_default="fast"),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Training recipe: see thirtytwo recipes.",
+            show_default=BY_DATA,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -136,7 +141,7 @@ def tune(
     data: Data,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default="fast"),
+        typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default=BY_DATA),
     ] = None,
     trials: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of trials to run, or to add with --resume.")

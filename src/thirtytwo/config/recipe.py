@@ -28,6 +28,9 @@ class DataSettings(Settings):
     which the temperature and the OOD threshold are taken."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | Literal["auto"] = "auto"
     """Side of the square input images, in pixels; `auto`: the size of the data set's images, at most 32."""
+    decode_size: Annotated[int, Field(ge=8, le=2048)] | Literal["auto"] = "auto"
+    """Side of the larger copies of the training images that `augment.crop` crops from, in pixels; `auto`: 1.2 times the
+    image size. Without `augment.crop` there are no such copies."""
     resize: Literal["crop", "pad", "squash"] = "crop"
     """How other shapes become square: `crop` takes the central square, `pad` adds black borders, `squash` changes the
     aspect ratio."""
@@ -52,6 +55,11 @@ class ImageSettings(Settings):
     """Maximum relative change of scale: 0.2 samples factors from 0.8 to 1.2."""
     shear: float = Field(0.0, ge=0, le=60)
     """Maximum shear in degrees, in either direction."""
+    crop: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Random resized crop: smallest and largest share of the image's area that a crop covers, such as [0.35, 1.0], as
+    in torchvision's RandomResizedCrop; empty: off."""
+    crop_ratio: tuple[Annotated[float, Field(gt=0)], ...] = (0.75, 1.3333)
+    """Smallest and largest ratio of a crop's width to its height."""
     fill: Literal["reflect", "edge", "mean"] = "reflect"
     """How translation, rotation, zoom and shear fill the uncovered border: with the mirrored image, its edge pixels, or
     the mean color."""
@@ -74,6 +82,14 @@ class ImageSettings(Settings):
     erase: float = Field(0.0, ge=0, le=1)
     """Probability that a rectangle of 2 to 33 % of the image is replaced by noise (random erasing, arXiv
     1708.04896)."""
+
+    @model_validator(mode="after")
+    def _check_crop(self) -> ImageSettings:
+        if self.crop and (len(self.crop) != 2 or self.crop[0] > self.crop[1]):
+            raise ValueError("crop must be a smallest and a largest share of the area, such as [0.35, 1.0], or []")
+        if len(self.crop_ratio) != 2 or self.crop_ratio[0] > self.crop_ratio[1]:
+            raise ValueError("crop_ratio must be a smallest and a largest ratio, such as [0.75, 1.33]")
+        return self
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -120,6 +136,11 @@ class AugmentSettings(ImageSettings):
                     named = " and ".join(policies) or "none"
                     raise ValueError(f"{place!r} is set, but the policy {named!r} does not use it")
         return self
+
+    @property
+    def crops(self) -> bool:
+        """Whether images of any class are cropped at random."""
+        return bool(self.crop) or any(own.crop for own in self.classes.values())
 
     def of_class(self, name: str | None) -> ImageSettings:
         """Settings for one class; None: for classes without a table of their own."""
@@ -274,9 +295,10 @@ class TrainSettings(Settings):
     focal: float = Field(0.0, ge=0)
     """Exponent γ of the focal loss, which gives less weight to images that are already classified well; 0:
     cross-entropy (arXiv 1708.02002)."""
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    class_weights: Literal["auto", "none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     """Weight of each class in the loss: `none` weighs all images equally, `balanced` inversely to the class's frequency
-    (mean weight 1); a table gives weights by class name, 1 for classes it does not name."""
+    (mean weight 1); `auto` is `balanced` where the largest class has at least three times as many training images as
+    the smallest, else `none`; a table gives weights by class name, 1 for classes it does not name."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Images of an epoch: `shuffle` uses each once; `balanced` samples as many, with replacement and every class
     equally likely."""

@@ -14,9 +14,6 @@ from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 from thirtytwo.io import expand_home
 
-DEFAULT_RECIPE = "fast"
-"""The recipe of a training that names none."""
-
 
 def recipe_names() -> list[str]:
     """Names of the bundled recipes, sorted."""

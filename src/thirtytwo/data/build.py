@@ -18,6 +18,7 @@ import numpy.typing as npt
 import PIL
 
 from thirtytwo.data import cache
+from thirtytwo.data.arrays import Rows, blank
 from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
@@ -125,14 +126,14 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
     if not request.whole and "test" not in undecoded.parts:
         _check_divisible(undecoded)
     try:
-        entry = _load_or_decode(undecoded, request)
+        entry, large = _load_or_decode(undecoded, request)
     except UnreadableImagesError as error:
         if request.unreadable is None:
             raise
         request.unreadable.extend(error.causes.values())
         undecoded = _without(undecoded, error.causes)
-        entry = _load_or_decode(undecoded, request)
-    sets = {name: _image_set(undecoded, name, entry) for name in undecoded.parts}
+        entry, large = _load_or_decode(undecoded, request)
+    sets = {name: _image_set(undecoded, name, entry, large) for name in undecoded.parts}
     found = DataSet(
         name=undecoded.name,
         train=sets.get("train") or _empty_like(undecoded.classes, next(iter(sets.values()))),
@@ -166,8 +167,9 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
     )
 
 
-def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry) -> ImageSet:
+def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry, large: cache.Entry | None) -> ImageSet:
     part = undecoded.parts[name]
+    copies = None if large is None else large.images.get(name)
     groups = None if part.groups is None else group_ids(part.groups)
     return ImageSet(
         entry.images[name],
@@ -177,6 +179,7 @@ def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry) -> 
         part.files,
         hashes=entry.hashes[name],
         groups=groups,
+        large=None if copies is None else Rows.all_of(copies),
     )
 
 
@@ -320,31 +323,58 @@ def _without(undecoded: UndecodedDataSet, rows: Iterable[tuple[Split, int]]) -> 
     return replace(undecoded, parts={name: part for name, part in parts.items() if len(part.labels)})
 
 
-def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
+LARGE_SPLITS = ("train", "val")
+"""Splits that may be trained on, so that larger copies of their images are decoded where training crops them."""
+
+
+def _load_or_decode(undecoded: UndecodedDataSet, request: Request) -> tuple[cache.Entry, cache.Entry | None]:
+    """The decoded images, and the larger copies of training images if there are any; both from one decoding."""
     content = undecoded.content() if request.cache else None
     if content is None:
         return _decode_all(undecoded, request)
-    key = cache.digest(
+    decoded: list[tuple[cache.Entry, cache.Entry | None]] = []
+
+    def decode(which: int) -> cache.Entry:
+        if not decoded:
+            decoded.append(_decode_all(undecoded, request))
+        found = decoded[0][which]
+        assert found is not None
+        return found
+
+    def load(which: int, size: int | str) -> cache.Entry:
+        splits = [name for name in undecoded.parts if not which or name in LARGE_SPLITS]
+        key = _key(undecoded, request, content, size, splits)
+        if which:
+            key = cache.digest([key, "larger copies", request.image_size])
+        return cache.cached(key, lambda: decode(which), undecoded.where)
+
+    entry = load(0, request.image_size)
+    return entry, load(1, request.large) if _wants_large(request, entry) else None
+
+
+def _wants_large(request: Request, entry: cache.Entry) -> bool:
+    """Whether larger copies are wanted, and are larger than the images."""
+    return bool(request.large > next(iter(entry.images.values())).shape[1])
+
+
+def _key(undecoded: UndecodedDataSet, request: Request, content: str, size: int | str, splits: Iterable[Split]) -> str:
+    parts = {name: undecoded.parts[name] for name in splits}
+    return cache.digest(
         {
             "format": cache.FORMAT,
             "decoder": PIL.__version__,
             "content": content,
-            "size": request.image_size,
+            "size": size,
             "resize": request.resize,
             "classes": undecoded.classes,
-            "splits": {
-                name: fingerprint((), [(name, _NO_PIXELS, part.rows)]) for name, part in undecoded.parts.items()
-            },
-            "labels": {
-                name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in undecoded.parts.items()
-            },
+            "splits": {name: fingerprint((), [(name, _NO_PIXELS, part.rows)]) for name, part in parts.items()},
+            "labels": {name: fingerprint((), [(name, _NO_PIXELS, part.labels)]) for name, part in parts.items()},
         }
     )
-    return cache.cached(key, lambda: _decode_all(undecoded, request), undecoded.where)
 
 
-def _decode_all(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
-    """Decode all images and resize them to one size.
+def _decode_all(undecoded: UndecodedDataSet, request: Request) -> tuple[cache.Entry, cache.Entry | None]:
+    """Decode all images and resize them to one size, and those of `LARGE_SPLITS` also to the larger size, if any.
 
     Raises:
         UnreadableImagesError: some cannot be read.
@@ -353,24 +383,44 @@ def _decode_all(undecoded: UndecodedDataSet, request: Request) -> cache.Entry:
     logger.info("Decoding %s images of %s.", f"{total:,}", undecoded.where)
     side = _auto_size(undecoded) if request.image_size == "auto" else request.image_size
     images: dict[str, Pixels] = {}
+    copies: dict[str, Pixels] = {}
     hashes: dict[str, Hashes] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     causes: dict[tuple[Split, int], ImageError] = {}
     for name in SPLITS:
         if name in undecoded.parts:
-            images[name], hashes[name], unread = _decode_part(undecoded.parts[name], side, request, sizes)
-            causes |= {(name, row): cause for row, cause in unread.items()}
+            large = request.large if name in LARGE_SPLITS and request.large > side else 0
+            done = _decode_part(undecoded.parts[name], side, large, request, sizes)
+            images[name], hashes[name] = done.images, done.hashes
+            if done.copies is not None:
+                copies[name] = done.copies
+            causes |= {(name, row): cause for row, cause in done.causes.items()}
     if causes:
         raise UnreadableImagesError(undecoded.where, total, causes)
     found = [(name, images[name], undecoded.parts[name].labels) for name in SPLITS if name in images]
-    return cache.Entry(images, hashes, dict(sizes.most_common()), fingerprint(undecoded.classes, found))
+    seen = dict(sizes.most_common())
+    entry = cache.Entry(images, hashes, seen, fingerprint(undecoded.classes, found))
+    if not copies:
+        return entry, None
+    return entry, cache.Entry(copies, {name: hashes[name] for name in copies}, seen, entry.fingerprint)
+
+
+@dataclass(frozen=True, eq=False)
+class _DecodedPart:
+    """A decoded split: images uint8 `(N, S, S, 3)`, larger copies if any, hashes uint64 `(N,)`, and errors by row."""
+
+    images: Pixels
+    copies: Pixels | None
+    hashes: Hashes
+    causes: dict[int, ImageError]
 
 
 def _decode_part(
-    part: UndecodedPart, side: int, request: Request, sizes: Counter[tuple[int, int]]
-) -> tuple[Pixels, Hashes, dict[int, ImageError]]:
-    """Decode a split: images uint8 `(N, side, side, 3)`, content hashes uint64 `(N,)`, and errors by row."""
-    images = np.zeros((len(part.rows), side, side, 3), dtype=np.uint8)
+    part: UndecodedPart, side: int, large: int, request: Request, sizes: Counter[tuple[int, int]]
+) -> _DecodedPart:
+    """Decode a split; `large` is the side of the larger copies, 0: none."""
+    images = blank((len(part.rows), side, side, 3))
+    copies = blank((len(part.rows), large, large, 3)) if large else None
     hashes = np.zeros(len(part.rows), dtype=np.uint64)
     causes: dict[int, ImageError] = {}
 
@@ -378,11 +428,13 @@ def _decode_part(
         for position, source in items:
             row = int(part.rows[position])
             try:
-                loaded, content = load_hashed(source, side, request.resize, part.name_of(row))
+                loaded, content = load_hashed(source, side, request.resize, part.name_of(row), large)
             except ImageError as cause:
                 causes[row] = cause
                 continue
             images[position] = loaded.pixels
+            if copies is not None and loaded.large is not None:
+                copies[position] = loaded.large
             hashes[position] = content
             found.append((loaded.width, loaded.height))
 
@@ -393,11 +445,41 @@ def _decode_part(
         while items := list(islice(waiting, _CHUNK * workers)):
             list(pool.map(work, [items[start::workers] for start in range(workers)]))
     sizes.update(found)
-    return images, hashes, dict(sorted(causes.items()))
+    return _DecodedPart(images, copies, hashes, dict(sorted(causes.items())))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a data set before its images are decoded.
+
+    `side` is the median of their shorter sides in pixels, `images` and `classes` are their numbers in all splits.
+    """
+
+    side: int
+    images: int
+    classes: int
+
+
+def survey_of(undecoded: UndecodedDataSet) -> Survey:
+    """Survey a data set by the headers of a sample of its images.
+
+    Raises:
+        DataError: it has no images, or none that can be read.
+    """
+    side = _median_side(_without_empty_splits(undecoded))
+    if side is None:
+        raise DataError(f"{undecoded.where}: no image can be read.", f"Expected {FORMATS} files.")
+    return Survey(side, sum(len(part.rows) for part in undecoded.parts.values()), len(undecoded.classes))
 
 
 def _auto_size(undecoded: UndecodedDataSet) -> int:
     """Median of the shorter sides of a sample of training images, at most `AUTO_SIZE`."""
+    side = _median_side(undecoded)
+    return AUTO_SIZE if side is None else max(_SMALLEST_SIDE, min(AUTO_SIZE, side))
+
+
+def _median_side(undecoded: UndecodedDataSet) -> int | None:
+    """Median of the shorter sides of a sample of training images; None where none of them can be read."""
     part = undecoded.parts["train"] if "train" in undecoded.parts else next(iter(undecoded.parts.values()))
     step = max(1, len(part.rows) // _SIZE_SAMPLE) if part.random_access else 1
     sides = []
@@ -406,4 +488,4 @@ def _auto_size(undecoded: UndecodedDataSet) -> int:
             sides.append(min(read_size(source)))
         except ImageError:  # reported on decoding
             continue
-    return max(_SMALLEST_SIDE, min(AUTO_SIZE, int(statistics.median(sides)))) if sides else AUTO_SIZE
+    return int(statistics.median(sides)) if sides else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -15,11 +16,11 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import fingerprint
+from thirtytwo.data.build import Survey, build_dataset, fingerprint, survey_of
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
-from thirtytwo.data.sources.folder import read_local
-from thirtytwo.data.sources.hub import read_hub, read_known
+from thirtytwo.data.sources.folder import open_local, read_local
+from thirtytwo.data.sources.hub import open_hub, read_known
 from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
@@ -53,6 +54,7 @@ def load_dataset(
     unreadable: list[ImageError] | None = None,
     group_by: str = "",
     whole: bool = False,
+    large: int = 0,
     skip_unreadable: bool = False,
 ) -> DataSet:
     """Load and decode a data set.
@@ -71,6 +73,7 @@ def load_dataset(
             group, else the whole match), or the name of a table column.
         whole: load the data as stored, for inspection or evaluation: no test set is split off, no imbalance is applied,
             and a single class, or a test split alone, is allowed.
+        large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
 
     Returns:
@@ -82,12 +85,10 @@ def load_dataset(
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     found = parse(spec)
-    chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
-    root = expand_home(chosen) if chosen else None
+    root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
-    options = {key: value for key, value in found.options.items() if key != IMBALANCE}
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
-    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole)
+    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large)
     data = _reader(found)(request)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)
@@ -108,6 +109,34 @@ def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> D
         )
     note = f"skipped {len(causes):,} images that cannot be read: {reasons}"
     return replace(data, skipped=(note, *data.skipped), warnings=(note, *data.warnings))
+
+
+def _root(data_root: Path | None) -> Path | None:
+    """The data root, which is by default that of the environment."""
+    chosen = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+    return expand_home(chosen) if chosen else None
+
+
+def _own_options(spec: Spec) -> dict[str, str]:
+    return {key: value for key, value in spec.options.items() if key != IMBALANCE}
+
+
+def survey(spec: str, *, data_root: Path | None = None) -> Survey:
+    """Count images and classes of a data set, and measure its images by their headers; folders are not decoded.
+
+    Raises:
+        UnknownNameError, DataError, OfflineError: as `load_dataset`.
+    """
+    found = parse(spec)
+    request = Request(_root(data_root), options=_own_options(found))
+    if found.kind == "folder":
+        return survey_of(open_local(expand_home(found.name), request))
+    if found.kind == "hub" and found.name not in cifar.KNOWN:
+        return survey_of(open_hub(found.name, request))
+    data = _reader(found)(request)
+    sides = [min(size) for size, count in data.sizes.items() for _ in range(count)]
+    side = int(statistics.median(sides)) if sides else int(data.train.images.shape[1])
+    return Survey(side, sum(len(part) for part in data.stored.values()), len(data.classes))
 
 
 def absolute(spec: str) -> str | None:
@@ -158,7 +187,7 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
         return lambda request: read_local(expand_home(spec.name), request)
     if spec.name in cifar.KNOWN:
         return lambda request: read_known(cifar.KNOWN[spec.name], request)
-    return lambda request: read_hub(spec.name, request)
+    return lambda request: build_dataset(open_hub(spec.name, request), request)
 
 
 def _unknown(name: str, path: Path) -> UnknownNameError:

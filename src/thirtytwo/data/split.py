@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.arrays import joined
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, hash_bytes
@@ -274,12 +275,13 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
         groups = np.concatenate([first.groups, second.groups])
     return replace(
         first,
-        images=np.concatenate([first.images, second.images]),
+        images=joined(first.images, second.images),
         labels=np.concatenate([first.labels, second.labels]),
         rows=np.concatenate([first.rows, second.rows]),
         files=files,
         hashes=np.concatenate([first.hashes, second.hashes]),
         groups=groups,
+        large=None if first.large is None or second.large is None else first.large.joined(second.large),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.data.arrays import Rows, taken
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.decode import ResizeRule
@@ -33,6 +34,7 @@ class ImageSet:
         hashes: content hash of each image before resizing, uint64 `(N,)` (`images.content`); computed from `images`
             where the source gives none.
         groups: uint64 `(N,)`, equal for images that must stay in one split; None without groups.
+        large: larger copies of the images, uint8 `(N, L, L, 3)`, for random crops in training; None: there are none.
     """
 
     images: npt.NDArray[np.uint8]
@@ -42,6 +44,7 @@ class ImageSet:
     files: tuple[str, ...] | None = None
     hashes: Hashes = field(default_factory=_none)
     groups: Hashes | None = None
+    large: Rows | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -56,6 +59,7 @@ class ImageSet:
             or len(self.hashes) != count
             or (self.files is not None and len(self.files) != count)
             or (self.groups is not None and len(self.groups) != count)
+            or (self.large is not None and len(self.large) != count)
         ):
             raise DataError(
                 f"Images, labels and rows must have the same length; found {len(self.images)}, {count} and "
@@ -83,12 +87,13 @@ class ImageSet:
         """Copy the images at `positions` (int64), in that order."""
         return replace(
             self,
-            images=self.images[positions],
+            images=taken(self.images, positions),
             labels=self.labels[positions],
             rows=self.rows[positions],
             files=None if self.files is None else tuple(self.files[position] for position in positions),
             hashes=self.hashes[positions],
             groups=None if self.groups is None else self.groups[positions],
+            large=None if self.large is None else self.large.take(positions),
         )
 
 
@@ -141,6 +146,7 @@ class Request:
         unreadable: list to which errors of unreadable images are appended, which are then left out; None: they raise a
             DataError.
         group_by: regular expression on file paths, or the name of a table column; a group stays in one split.
+        large: side of the larger copies of training images (`ImageSet.large`); 0: none.
         whole: load the data as stored: no test set is split off, and a single class, or a test split alone, is allowed.
     """
 
@@ -153,6 +159,7 @@ class Request:
     unreadable: list[ImageError] | None = None
     group_by: str = ""
     whole: bool = False
+    large: int = 0
 
 
 IMBALANCE = "imbalance"

@@ -128,6 +128,8 @@ Scores = npt.NDArray[np.float64]
 
 GENERATED = 1000
 """Number of generated images of noise, and of plain colors."""
+FEWEST, FULL_SIDE = 200, 64
+"""Smallest number of images of a default set, and the side in pixels up to which there are more."""
 MAX_IMAGES = 2000
 """Maximum number of images of a requested data set."""
 SEED = 0
@@ -244,12 +246,19 @@ def _default_sets(info: ModelInfo) -> Iterator[OodSet | Skipped]:
     size = info.input_size
     digits = load_dataset("digits", image_size=size, resize=info.resize)
     packaged = "scikit-learn, load_digits"
-    yield skipped_for(digits, info) or OodSet("digits", "handwritten digits", packaged, _sample(digits, None))
+    count = _generated_count(size)
+    most = None if size <= FULL_SIDE else count
+    yield skipped_for(digits, info) or OodSet("digits", "handwritten digits", packaged, _sample(digits, most))
     random = np.random.default_rng(SEED)
     generated = f"generated with seed {SEED}"
-    noise = random.integers(0, 256, (GENERATED, size, size, 3), dtype=np.uint8)
+    noise = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     yield OodSet("noise", "noise, uniform in each value", generated, noise)
-    yield OodSet("colours", "plain colors, one in each image", generated, plain_colors(GENERATED, size, random))
+    yield OodSet("colours", "plain colors, one in each image", generated, plain_colors(count, size, random))
+
+
+def _generated_count(size: int) -> int:
+    """Number of images of a default set: fewer where they are large, so that scoring them takes seconds."""
+    return max(FEWEST, min(GENERATED, GENERATED * FULL_SIDE**2 // size**2))
 
 
 def _from_data(spec: str, info: ModelInfo, data_root: Path | None, most: int) -> OodSet | Skipped:

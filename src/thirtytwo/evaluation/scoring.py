@@ -14,9 +14,7 @@ from thirtytwo.augment.geometry import padded
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.models import Network
 from thirtytwo.models.base import features_of, preserve_modes
-from thirtytwo.tensors import normalize
-
-SCORE_BATCH = 500
+from thirtytwo.tensors import normalize, scored_batch_size
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,9 @@ class Scorer:
         autocast = torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
         with preserve_modes(self.net), torch.inference_mode(), autocast:
             self.net.eval()
-            for start in range(0, len(images), SCORE_BATCH):
-                pixels = torch.from_numpy(np.array(images[start : start + SCORE_BATCH])).to(self.device)
+            size = scored_batch_size(images.shape[1]) if len(images) else 1
+            for start in range(0, len(images), size):
+                pixels = torch.from_numpy(np.array(images[start : start + size])).to(self.device)
                 batch = normalize(pixels, self.mean, self.std).contiguous(memory_format=self.memory_format)
                 outputs.append(forward(batch).float().cpu().numpy())
                 if tick:

@@ -18,7 +18,7 @@ from thirtytwo.models import Network
 
 TIE = 1e-5
 """Two largest probabilities closer than this count as a tie: either class may be the top class."""
-BATCH = 128
+BATCH = 32
 TINY = float(np.finfo(np.float32).tiny)
 
 Outputs = dict[str, npt.NDArray[np.float32]]

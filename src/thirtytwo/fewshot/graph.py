@@ -80,6 +80,7 @@ def _probe_constants(
         "probe.temperature": np.float32(info.temperature),
         "probe.means": means.T.astype(np.float32),  # (D, C)
         "probe.axis": np.array([1], dtype=np.int64),
+        "probe.first": np.array([0], dtype=np.int64),
     }
 
 
@@ -96,11 +97,16 @@ def _probe_nodes(helper: Any) -> list[Any]:
 
 
 def _heatmap_nodes(helper: Any, maps: str) -> list[Any]:
-    """Heatmaps of the most probable class: `maps` weighted by its weights."""
+    """Heatmaps of the most probable class: `maps` weighted by its weights.
+
+    The first features are the means of `maps`; where there are more, the others have no part in the heatmaps.
+    """
     return [
         helper.make_node("ArgMax", ["logits"], ["probe.top"], axis=1, keepdims=0),
         helper.make_node("Gather", ["probe.weights", "probe.top"], ["probe.row"], axis=0),
-        helper.make_node("Einsum", [maps, "probe.row"], [HEATMAPS], equation=_WEIGHTED_MAPS),
+        helper.make_node("Shape", [maps], ["probe.channels"], start=1, end=2),
+        helper.make_node("Slice", ["probe.row", "probe.first", "probe.channels", "probe.axis"], ["probe.map_weights"]),
+        helper.make_node("Einsum", [maps, "probe.map_weights"], [HEATMAPS], equation=_WEIGHTED_MAPS),
     ]
 
 

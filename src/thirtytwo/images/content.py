@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, decode, load_image, resize
+from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, decode, load_image, resized
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 """One 64-bit hash per image, uint64 `(N,)`."""
@@ -30,15 +30,15 @@ _ADOBE, _COMMENT, _SCAN = 0xEE, 0xFE, 0xDA
 
 
 def load_hashed(
-    source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None
+    source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None, large: int = 0
 ) -> tuple[Loaded, int]:
     """Load an image as `decode.load_image` does, and return it with its content hash; raises as `load_image` does."""
     data = _encoded(source) if _LOSSY.match(_encoded(source, _HEAD)) else None
     if data is not None:
-        return load_image(source, size, rule, name), hash_bytes(_without_metadata(data))
+        return load_image(source, size, rule, name, large), hash_bytes(_without_metadata(data))
     pixels = decode(source, name)
     height, width = pixels.shape[:2]
-    return Loaded(resize(pixels, size, rule), width, height), hash_pixels(pixels)
+    return resized(pixels, (width, height), size, rule, large), hash_pixels(pixels)
 
 
 def hash_pixels(pixels: Pixels) -> int:

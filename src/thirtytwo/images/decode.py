@@ -189,26 +189,47 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A square image, uint8 `(size, size, 3)`, and the width and height of the upright original in pixels."""
+    """A square image, uint8 `(size, size, 3)`, and the width and height of the upright original in pixels.
+
+    `large` is a larger copy for random crops, if one was requested.
+    """
 
     pixels: Pixels
     width: int
     height: int
+    large: Pixels | None = None
+
+
+def resized(image: Pixels, original: tuple[int, int], size: int, rule: ResizeRule, large: int = 0) -> Loaded:
+    """Resize a decoded image of this original width and height; `large` is the side of a larger copy, 0: none."""
+    copy = resize(image, large, rule) if large else None
+    return Loaded(resize(image, size, rule), *original, copy)
 
 
 def load_image(
-    source: str | Path | bytes | Image.Image, size: int, rule: ResizeRule = "crop", name: str | None = None
+    source: str | Path | bytes | Image.Image,
+    size: int,
+    rule: ResizeRule = "crop",
+    name: str | None = None,
+    large: int = 0,
 ) -> Loaded:
     """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
     A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
-    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale.
+    `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale. A copy of
+    side `large`, if not 0, is made from the same decoded pixels.
     """
     if isinstance(source, Image.Image):
-        pixels, (width, height) = _upright_pixels(_loaded(source, name or "The image"), name or "The image")
+        pixels, original = _upright_pixels(_loaded(source, name or "The image"), name or "The image")
     else:
-        pixels, (width, height) = _with_stream(lambda stream, label: _square(stream, label, size, rule), source, name)
-    return Loaded(resize(pixels, size, rule), width, height)
+
+        def decoded(stream: IO[bytes], label: str) -> tuple[Pixels, tuple[int, int]]:
+            if large:
+                return _upright_pixels(_open(stream, label), label, DRAFT_FACTOR * size)
+            return _square(stream, label, size, rule)
+
+        pixels, original = _with_stream(decoded, source, name)
+    return resized(pixels, original, size, rule, large)
 
 
 def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:

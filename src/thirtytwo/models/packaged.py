@@ -173,6 +173,17 @@ def packaged_weights(architecture: str) -> dict[str, Tensor]:
     return dict(zip(wanted, weights.values(), strict=True))
 
 
+def check_installed(architecture: str) -> None:
+    """Check that the registered weights of an architecture, if there are any, are on this machine.
+
+    Raises:
+        RunError: they are not; the message says how to get them.
+    """
+    found = find_weights(architecture)
+    if found is not None:
+        found.locate()
+
+
 def _read_pth(file: Path) -> dict[str, Tensor]:
     """Tensors of a pickle file by name; nothing but tensors is read, so that no code can run."""
     try:

@@ -133,6 +133,8 @@ def start_from(net: Network, pretrained: str, model: ModelSettings, classes: tup
         source = _from_timm(pretrained, net, model)
     selected = _select_weights(net, source, classes, model)
     net.load_state_dict(selected, strict=False)
+    if kind == "timm" and isinstance(net, TimmNet):
+        net.reset_head()
     if kind == "run":
         _check_features(net, source, RunDir.open(pretrained), model)
     fresh = tuple(name for name, _ in net.named_parameters() if name not in selected)

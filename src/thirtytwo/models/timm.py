@@ -13,6 +13,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
 from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind, takes_options
@@ -120,6 +121,11 @@ class TimmNet(Network):
         else:
             layers = list(group_parameters(self.body, matcher(coarse=False)).values())
         return [[f"body.{name}" for name in names] for names in layers]
+
+    def reset_head(self) -> None:
+        """Set the last layer to zero; with timm's random one, pretrained features have a loss of several times ln C."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features)
@@ -257,6 +263,21 @@ def _choose_size(family: str, mode: Mode, settings: TimmSettings) -> tuple[int, 
             f"leaves {MIN_POSITIONS}×{MIN_POSITIONS} positions after a reduction by {TYPICAL_REDUCTION}",
         )
     return (DEFAULT_SIZE, "the layers are built for one size") if built_for_one else (0, "")
+
+
+def fit_to_images(model: ModelSettings, size: int) -> ModelSettings:
+    """The recipe's `[model]` for images of `size` pixels that are not enlarged inside the network.
+
+    Architectures that are built for one size, such as vision transformers, get this one, unless another is set.
+    """
+    options = model.options
+    if model.name != "timm" or options.get("small_images") != "none" or options.get("input_size"):
+        return model
+    settings = parse_settings(TimmSettings, options, WHERE)
+    family = _family(settings.architecture, WHERE)
+    if not (family in SMALL_STEMS and SMALL_STEMS[family].fixed_size):
+        return model
+    return model.model_copy(update={"options": {**options, "input_size": size}})
 
 
 def _choices(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Choice, ...]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.evaluation.metrics import METRICS, metric_of
 from thirtytwo.evaluation.sections import table_of
@@ -120,7 +119,7 @@ def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[st
 def summary_text(content: Mapping[str, Any]) -> str:
     """`summary.json` as a Markdown page."""
     runs, planned = content["runs"], content["planned"]
-    title = f"{content['data']}, recipe {content['asked'].get('recipe') or DEFAULT_RECIPE}"
+    title = f"{content['data']}, recipe {content['asked'].get('recipe') or 'chosen by the data'}"
     parts = [
         f"# {as_markdown(title)}: {_seeds(len(runs))}",
         f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}",

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
 from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.arrays import Rows
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import channel_statistics, generator_for, send, to_device
+from thirtytwo.tensors import as_tensor, channel_statistics, generator_for, send, to_device
 
 
 class Batches:
@@ -60,7 +61,8 @@ class Batches:
 class TrainingBatches(Batches):
     """Training images on the device, augmented batch by batch.
 
-    `pixels` uint8 `(N, H, W, 3)`, `labels` int64 `(N,)`; `classes` are the class names, needed for MixUp, CutMix and
+    `pixels` uint8 `(N, S, S, 3)`, `labels` int64 `(N,)`; `large` are the same images with more pixels, which are read
+    batch by batch where `augment.crop` crops them; `classes` are the class names, needed for MixUp, CutMix and
     `augment.classes`. Yields normalized float `(B, 3, h, w)` and labels int64 `(B,)`; with MixUp or CutMix, targets
     float32 `(B, C)` whose rows sum to 1 instead of labels.
     """
@@ -74,10 +76,12 @@ class TrainingBatches(Batches):
         recipe: Recipe,
         memory_format: torch.memory_format,
         classes: Sequence[str] = (),
+        large: Rows | None = None,
     ) -> None:
         super().__init__(len(labels), recipe.schedule.batch_size, recipe.seed, self.batch)
         self.steps = len(self) * recipe.schedule.epochs
         self._pixels, self._labels = pixels, labels
+        self._large = large if recipe.augment.crops else None
         self._recipe = recipe
         self._memory_format = memory_format
         self._classes = len(classes)
@@ -102,8 +106,11 @@ class TrainingBatches(Batches):
         number = epoch * len(self) + step
         draw = partial(generator_for, self.seed, number)
         tables = None if self._tables is None else self._tables[positions]
+        read = None if self._large is None else as_tensor(self._large.read(positions.numpy()))
         positions = send(positions, self._labels.device)
-        images = self._augment(self._pixels[positions], self._flip_first[positions], tables, epoch, draw)
+        pixels = self._pixels[positions] if read is None else send(read, self._labels.device)
+        size = int(self._pixels.shape[1])
+        images = self._augment(pixels, self._flip_first[positions], tables, epoch, draw, size)
         images = resized(images, self.size_at(number / self.steps))
         labels = self._labels[positions]
         if self._mixes:
@@ -147,7 +154,8 @@ def augment_samples(recipe: Recipe, images: ImageSet, rows: int = 12, passes: in
     chosen = images.take(np.array([rng.choice(found) for found in members if len(found)][:rows], dtype=np.int64))
     mean, std = channel_statistics(images.images)
     pixels, labels = to_device(chosen, torch.device("cpu"))
-    batches = TrainingBatches(pixels, labels, mean, std, recipe, torch.contiguous_format, images.classes)
+    layout = torch.contiguous_format
+    batches = TrainingBatches(pixels, labels, mean, std, recipe, layout, images.classes, chosen.large)
     augmented, targets = [], []
     for number in range(passes):
         batch, target = batches.batch(torch.arange(len(labels)), recipe.schedule.epochs + number, 0)

@@ -227,7 +227,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Early stopping that stays in effect when a stopped run is resumed."""
+    """Early stopping that stays in effect when a stopped run is resumed.
+
+    Of transfer learning, validations before the base is trained, from epoch `start`, do not count: there the head may
+    stop improving long before the second stage.
+    """
+
+    def __init__(self, monitor: str, *, start: int = 0, **rest: Any) -> None:
+        super().__init__(monitor, **rest)
+        self._start = start
+
+    def _run_early_stopping_check(self, trainer: lightning.Trainer) -> None:
+        if trainer.current_epoch >= self._start:  # both hooks of Lightning's callback end here
+            super()._run_early_stopping_check(trainer)
 
     @property
     def state_key(self) -> str:

@@ -22,7 +22,7 @@ from thirtytwo.models.base import build_network, with_resolved_options
 from thirtytwo.models.pretrained import Initialization, start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, generator_for, normalize, to_device
+from thirtytwo.tensors import channel_statistics, generator_for, normalize, scored_batch_size, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
@@ -37,10 +37,10 @@ from thirtytwo.training.transfer import (
     build_embedder,
     cached_view_count,
     feature_width,
+    head_epochs,
 )
 
 PREPARE_IMAGES = 5000
-VALIDATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,14 @@ class ValidationBatches:
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
+        self._size = scored_batch_size(int(pixels.shape[1]))
 
     def __len__(self) -> int:
-        return -(-len(self._labels) // VALIDATION_BATCH)
+        return -(-len(self._labels) // self._size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self._labels), VALIDATION_BATCH):
-            part = slice(start, start + VALIDATION_BATCH)
+        for start in range(0, len(self._labels), self._size):
+            part = slice(start, start + self._size)
             images = normalize(self._pixels[part], self._mean, self._std)
             yield images.contiguous(memory_format=torch.channels_last), self._labels[part]
 
@@ -165,7 +166,7 @@ def build_training(
     if settings.distill.run:
         teacher = read_teacher(settings.distill.run, train.classes, mean, std, device, hardware.precision)
     options: dict[str, Any] = {"pixels": pixels, "labels": labels, "mean": mean, "std": std, "recipe": recipe}
-    options |= {"memory_format": hardware.memory_format, "classes": train.classes}
+    options |= {"memory_format": hardware.memory_format, "classes": train.classes, "large": train.large}
     if pretrained:
         options["views"] = cached_view_count(recipe, len(train), feature_width(net, int(pixels.shape[1])))
         options["embed"] = build_embedder(net, device, hardware.precision)
@@ -259,7 +260,10 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
     callbacks: list[lightning.Callback] = []
     mode = "min" if recipe.train.monitor == "val_loss" else "max"
     if validated and recipe.train.patience:
-        callbacks.append(ResumableEarlyStopping(recipe.train.monitor, mode=mode, patience=recipe.train.patience))
+        head = head_epochs(recipe) if recipe.transfer.pretrained else 0
+        start = head if head < recipe.schedule.epochs else 0
+        options: dict[str, Any] = {"mode": mode, "patience": recipe.train.patience, "start": start}
+        callbacks.append(ResumableEarlyStopping(recipe.train.monitor, **options))
     if validated and recipe.train.keep == "best":
         callbacks.append(
             ModelCheckpoint(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import TrainSettings
+from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, did_you_mean
 
 
@@ -56,21 +57,43 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
 
 
+IMBALANCED = 3.0
+"""Ratio of the largest class to the smallest from which `class_weights = "auto"` balances the loss."""
+
+
+def resolve_class_weights(
+    wanted: Literal["auto", "none", "balanced"] | Mapping[str, float], counts: npt.NDArray[np.int64]
+) -> Choice | None:
+    """The choice of `none` or `balanced` where class weights are `auto`; None otherwise.
+
+    `counts` int64 `(C,)` are the numbers of training images of each class.
+    """
+    if wanted != "auto":
+        return None
+    smallest, largest = int(counts.min()), int(counts.max())
+    balanced = largest >= IMBALANCED * smallest
+    reason = f"the classes have {smallest:,} to {largest:,} training images"
+    return Choice("class weights", "balanced" if balanced else "none", reason)
+
+
 def class_weights(
-    wanted: Literal["none", "balanced"] | Mapping[str, float], counts: npt.NDArray[np.int64], classes: tuple[str, ...]
+    wanted: Literal["auto", "none", "balanced"] | Mapping[str, float],
+    counts: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
 ) -> Tensor | None:
     """Class weights float32 `(C,)` for the loss; None if all are equal.
 
     Args:
-        wanted: `none`, `balanced` or weights by class name (1 for classes not named). `balanced` is N / (C · count), as
-            in scikit-learn, which is 1 on average over the images.
+        wanted: `none`, `balanced`, `auto` (see `resolve_class_weights`) or weights by class name (1 for classes not
+            named). `balanced` is N / (C · count), as in scikit-learn, which is 1 on average over the images.
         counts: int64 `(C,)`, number of training images of each class.
         classes: class names.
 
     Raises:
         RecipeError: `wanted` names a class that the data do not have.
     """
-    if wanted == "none":
+    choice = resolve_class_weights(wanted, counts)
+    if (choice.value if choice else wanted) == "none":
         return None
     if isinstance(wanted, str):
         return torch.from_numpy(counts.sum() / (len(classes) * np.maximum(counts, 1))).float()

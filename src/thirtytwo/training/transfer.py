@@ -152,8 +152,9 @@ def cached_view_count(recipe: Recipe, rows: int, width: int) -> int:
 
 def is_augmented(settings: AugmentSettings) -> bool:
     """Whether the settings change any image."""
-    without_effect = {"fill": "reflect", "mix_share": 1.0, "magnitude": None, "num_ops": None}
-    return settings.model_copy(update=without_effect) != AugmentSettings(flip="none")
+    plain = AugmentSettings(flip="none")
+    without_effect = {key: getattr(plain, key) for key in ("fill", "mix_share", "magnitude", "num_ops", "crop_ratio")}
+    return bool(settings.model_copy(update=without_effect) != plain)
 
 
 def feature_width(net: Network, size: int) -> int:
@@ -193,6 +194,9 @@ def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple
         factors = f"learning rates × {settings.rate:g}, × {settings.layer_decay:g} per layer"
         value = f"{len(layers)} of {len(net.layers())} layers and the head for {epochs - head} epochs, {factors}"
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
+    else:
+        reason = f"transfer.head_until = 1, for {rows:,} training images"
+        choices.append(Choice("trained base", "none: training ends with the head", reason))
     return tuple(choices)
 
 

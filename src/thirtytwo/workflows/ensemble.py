@@ -19,7 +19,7 @@ from thirtytwo.data.run_data import RunData, split_record, unused_of
 from thirtytwo.data.split import Parts, limit
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError, ThirtytwoError
-from thirtytwo.evaluation.scoring import SCORE_BATCH, Scorer
+from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.models import Network
 from thirtytwo.models.ensemble import (
     NAME,
@@ -32,7 +32,7 @@ from thirtytwo.models.ensemble import (
 from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
 from thirtytwo.rundir import RunDir, default_path
-from thirtytwo.tensors import normalize, preserve_torch_state
+from thirtytwo.tensors import normalize, preserve_torch_state, scored_batch_size
 from thirtytwo.text import percent
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, choose_hardware
@@ -297,8 +297,9 @@ class SoupBuilder:
 
     def _batches(self) -> Iterator[Tensor]:
         info = self._members[0].info
-        for start in range(0, len(self._train), SCORE_BATCH):
-            pixels = torch.from_numpy(self._train.images[start : start + SCORE_BATCH].copy())
+        size = scored_batch_size(self._train.images.shape[1])
+        for start in range(0, len(self._train), size):
+            pixels = torch.from_numpy(self._train.images[start : start + size].copy())
             yield normalize(pixels.to(self._hardware.device), info.mean, info.std)
 
 

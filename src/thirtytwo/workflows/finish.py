@@ -34,7 +34,8 @@ from thirtytwo.workflows.records import count_test_evaluation, final_record
 from thirtytwo.workflows.report import write_pages
 from thirtytwo.workflows.scoring import Calibrated, Means, calibrate, compute_class_means, measure_all, score
 
-PARITY_IMAGES = 512
+PARITY_IMAGES, PARITY_SIDE = 512, 64
+"""Number of images whose outputs are compared after the export; fewer where they are larger than this side."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ def _export(net: Network, info: ModelInfo, means: Means, test: ImageSet, directo
         ExportError: the outputs differ; the file is deleted then.
     """
     export_onnx(net, info, directory.onnx, means)
+    count = min(PARITY_IMAGES, max(1, PARITY_IMAGES * PARITY_SIDE**2 // info.input_size**2))
     try:
-        return parity_record(check_parity(net, info, directory.onnx, test.images[:PARITY_IMAGES], means))
+        return parity_record(check_parity(net, info, directory.onnx, test.images[:count], means))
     except ExportError:
         directory.onnx.unlink()  # a wrong model must not be left behind
         raise

@@ -27,11 +27,12 @@ from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.models import Network
 from thirtytwo.models.base import check_options, preserve_modes, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
+from thirtytwo.models.timm import fit_to_images
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.distillation import check_teacher
 from thirtytwo.training.fit import InitializedNetwork, initialize_network
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.losses import class_weights
+from thirtytwo.training.losses import class_weights, resolve_class_weights
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.precision import timed_precision
 from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
@@ -85,11 +86,12 @@ def prepare(
     device: str,
     data_root: Path | None,
     precision: Precision | None = None,
+    chosen: Choice | None = None,
 ) -> Plan:
     """Resolve the recipe, hardware, images and split, and build the network.
 
     Settings are checked before the data is read. `precision` replaces `auto` where this training continues an earlier
-    one that resolved it.
+    one that resolved it. `chosen` is the choice of the recipe, where it was made by the data.
     """
     started = datetime.now(UTC)
     source = _RecipeSource.read(recipe_source, changes, precision)
@@ -104,7 +106,7 @@ def prepare(
     initialized = initialize_network(recipe, dataset.classes)
     _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
     origins = check_unseen(data, dataset, parts, recipe, data_root)
-    hardware = _with_choices(hardware, *_groups_of(dataset, early), *origins.choices)
+    hardware = _with_choices(hardware, *([chosen] if chosen else []), *_groups_of(dataset, early), *origins.choices)
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
     if calibrated_by is not None:
@@ -134,7 +136,10 @@ class _RecipeSource:
     def resolve(self, classes: int, rows: int) -> Recipe:
         """The recipe for data with this number of classes and of training images."""
         recipe = resolve_recipe(self.values, self.changes, classes=classes, rows=rows, where=self.where)
-        return _with_precision(resolve_transfer(recipe), self.precision)
+        recipe = resolve_transfer(recipe)
+        if recipe.data.image_size != "auto":
+            recipe = recipe.model_copy(update={"model": fit_to_images(recipe.model, recipe.data.image_size)})
+        return _with_precision(recipe, self.precision)
 
 
 def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
@@ -166,9 +171,24 @@ def _load_divided(data: str, recipe: Recipe, data_root: Path | None) -> tuple[Da
         resize=settings.resize,
         seed=settings.split_seed,
         group_by=settings.group_by,
+        large=_decode_size(recipe),
         skip_unreadable=settings.skip_unreadable,
     )
     return dataset, divide(dataset, recipe)
+
+
+CROP_MARGIN = 1.2
+"""Side of the larger copies of training images, as a multiple of the image size."""
+
+
+def _decode_size(recipe: Recipe) -> int:
+    """Side of the larger copies of training images for random crops; 0: none, where nothing is cropped."""
+    settings = recipe.data
+    if not recipe.augment.crops:
+        return 0
+    if settings.decode_size != "auto":
+        return settings.decode_size
+    return round(CROP_MARGIN * settings.image_size) if settings.image_size != "auto" else 0
 
 
 def _check_with_data(
@@ -195,7 +215,8 @@ def _resolve_with_network(
     net, size = initialized.net, int(train.images.shape[1])
     recipe = recipe.model_copy(update={"model": with_resolved_options(recipe.model, net)})
     recipe, limited = _limit_batch_size(recipe, len(train))
-    hardware = _with_choices(hardware, *net.choices, *limited)
+    recipe, weighted = _choose_class_weights(recipe, train)
+    hardware = _with_choices(hardware, *net.choices, *limited, *weighted)
     if initialized.start is not None:
         stages = describe_stages(recipe, net, len(train), size)
         hardware = _with_choices(hardware, *initialized.start.choices, *stages)
@@ -233,8 +254,20 @@ def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe
         "memory_format": "channels_last" if hardware.channels_last else "contiguous",
         "compile": "on" if hardware.compile else "off",
     }
-    data = recipe.data.model_copy(update={"image_size": image_size})
+    sizes: dict[str, int] = {"image_size": image_size}
+    if recipe.augment.crops:
+        sizes["decode_size"] = _decode_size(recipe) or image_size
+    data = recipe.data.model_copy(update=sizes)
     return recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update=chosen)})
+
+
+def _choose_class_weights(recipe: Recipe, train: ImageSet) -> tuple[Recipe, tuple[Choice, ...]]:
+    """Replace `auto` class weights by the resolved value; returns the choice for the log if there was one."""
+    choice = resolve_class_weights(recipe.train.class_weights, train.counts)
+    if choice is None:
+        return recipe, ()
+    settings = recipe.train.model_copy(update={"class_weights": choice.value})
+    return recipe.model_copy(update={"train": settings}), (choice,)
 
 
 def _limit_batch_size(recipe: Recipe, rows: int) -> tuple[Recipe, tuple[Choice, ...]]:

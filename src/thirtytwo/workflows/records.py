@@ -117,6 +117,8 @@ def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
     before = run.read_json(run.environment)
     first = {choice["what"]: choice for choice in before.get("choices") or ()}
     choices = [first.get("precision", choice) if choice["what"] == "precision" else choice for choice in now["choices"]]
+    if "recipe" in first:  # chosen by the data when the run was started
+        choices.append(first["recipe"])
     return {key: before[key] for key in ("command", "started") if key in before} | {"choices": choices}
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.config.resolve import DEFAULT_RECIPE
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.report.seeds import read_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, default_path, holds_seeds
+from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.train import train, with_settings
@@ -57,7 +57,7 @@ def train_seeds(
         data: the data, as in `train`.
         seeds: the seeds to train, each at least 0. With `resume` they are added to the earlier ones, and may be
             omitted.
-        recipe: name of a recipe, or path of a recipe file; `fast` by default.
+        recipe: name of a recipe, or path of a recipe file; chosen by the data by default, as in `train`.
         overrides: values that replace those of the recipe, by dotted key; `seed` is not allowed.
         run: the directory to create, or to continue with `resume`; a new one under `runs/` by default.
         epochs: number of epochs, at least 1; the recipe's by default.
@@ -81,7 +81,8 @@ def train_seeds(
     planned = _check_seeds(seeds) if seeds is not None else []
     if not resume and not planned:
         raise RecipeError("No seeds were given.", "Give some, such as 0, 1 and 2.")
-    with _open_directory(run, request, resume) as parent:
+    root = None if data_root is None else Path(data_root)
+    with _open_directory(run, request, resume, root) as parent:
         if resume:
             request, planned = _resume_request(parent, request, planned)
         runs = _train_each(parent, request, planned, device, data_root, show, progress_logger(show))
@@ -89,14 +90,15 @@ def train_seeds(
 
 
 @contextmanager
-def _open_directory(run: Path | str | None, request: _Request, resume: bool) -> Iterator[Path]:
+def _open_directory(run: Path | str | None, request: _Request, resume: bool, data_root: Path | None) -> Iterator[Path]:
     """Create or open the directory of the seeds, locked against other processes.
 
     Raises:
         RunError: it is not empty, is not given with `resume`, or another process writes to it.
     """
     if not resume:
-        with RunDir.create_locked(run, _default_path(request)) as new:
+        path = Path(run) if run is not None else _default_path(request, data_root)
+        with RunDir.create_locked(run, path) as new:
             yield new.path
         return
     if run is None:
@@ -197,5 +199,6 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
     return list(seeds)
 
 
-def _default_path(request: _Request) -> Path:
-    return default_path(request.data, Path(request.recipe or DEFAULT_RECIPE).stem, "seeds")
+def _default_path(request: _Request, data_root: Path | None) -> Path:
+    recipe = request.recipe or choose_recipe(request.data, request.overrides, data_root).value
+    return default_path(request.data, Path(recipe).stem, "seeds")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.config.resolve import DEFAULT_RECIPE, seed_of
+from thirtytwo.config.resolve import seed_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
+from thirtytwo.workflows.choose import SMALL, choose_recipe
 from thirtytwo.workflows.finish import Run, finish
 from thirtytwo.workflows.prepare import Plan, prepare, write_plan
 from thirtytwo.workflows.records import (
@@ -52,7 +53,8 @@ def train(
     Args:
         data: a known data set (`cifar10`, `cifar100`, `digits`), `hf:owner/name`, or the path of a folder of
             images or of parquet files.
-        recipe: name of a recipe, or path of a recipe file; `fast` by default, and the run's own with `resume`.
+        recipe: name of a recipe, or path of a recipe file; by default `fast` for small images and `photos` for
+            photographs, and the run's own with `resume`.
         overrides: values that replace those of the recipe, by dotted key, such as `{"optimizer.lr": 0.1}`.
         run: the run directory to create, or to continue with `resume`; a new one under `runs/` by default.
         seed: seed of every random choice in training, at least 0; the recipe's by default.
@@ -79,8 +81,12 @@ def train(
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes = with_settings(overrides, settings)
-    path = Path(run) if run is not None else _default_path(data, recipe or DEFAULT_RECIPE, changes)
     root = Path(data_root) if data_root is not None else None
+    chosen = None
+    if recipe is None and not resume:
+        chosen = choose_recipe(data, changes, root)
+        recipe = chosen.value
+    path = Path(run) if run is not None else _default_path(data, recipe or SMALL, changes)
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         existing = RunDir.open(path) if resume else None
@@ -93,8 +99,8 @@ def train(
             precision = existing.read_recipe().train.precision
         elif run is not None:
             RunDir.refuse_used(path)
-        source = recipe or (existing.recipe if existing else DEFAULT_RECIPE)
-        plan = prepare(data, source, changes, device, root, precision)
+        source = recipe or (existing.recipe if existing else SMALL)
+        plan = prepare(data, source, changes, device, root, precision, chosen)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if is_finished(existing):
@@ -177,6 +183,7 @@ def find_lr(
     """
     changes = with_settings(overrides, {"seed": seed, "data.limit_train": limit_train})
     root = Path(data_root) if data_root is not None else None
-    plan = prepare(data, recipe or DEFAULT_RECIPE, changes, device, root)
+    chosen = choose_recipe(data, changes, root) if recipe is None else None
+    plan = prepare(data, recipe or (chosen.value if chosen else SMALL), changes, device, root, chosen=chosen)
     options: dict[str, Any] = {"log": progress_logger(show), "initialized": plan.initialized}
     return run_lr_finder(plan.recipe, plan.parts.train, plan.hardware, **options), plan.recipe

@@ -14,12 +14,13 @@ import tomlkit
 
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
-from thirtytwo.config.resolve import DEFAULT_RECIPE, read_recipe, read_recipe_values
+from thirtytwo.config.resolve import read_recipe, read_recipe_values
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
+from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import Plan, prepare
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
@@ -73,7 +74,8 @@ def tune(
 
     Args:
         data: the data, as in `train`.
-        recipe: name of a recipe, or path of a recipe file; `fast` by default, and the earlier one with `resume`.
+        recipe: name of a recipe, or path of a recipe file; chosen by the data by default, and the earlier one with
+            `resume`.
         trials: number of trials to train, at least 1; with `resume` in addition to the earlier ones.
         metric: validation metric to optimize; `val_accuracy` by default.
         space: path of a TOML file, or a mapping from dotted recipe keys to a range or choices; by default learning
@@ -98,17 +100,19 @@ def tune(
     """
     _check_arguments(trials, metric, pruner)
     named = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train}
-    source = recipe if recipe is not None or resume else DEFAULT_RECIPE
+    root = Path(data_root) if data_root is not None else None
+    changes = dict(overrides or {}) | {key: value for key, value in named.items() if value is not None}
+    source = recipe if recipe is not None or resume else choose_recipe(data, changes, root).value
     call = _Call(
         data,
         source,
         read_recipe_values(source) if source is not None else None,
-        dict(overrides or {}) | {key: value for key, value in named.items() if value is not None},
+        changes,
         _read_space(space),
         metric,
         pruner,
         device,
-        Path(data_root) if data_root is not None else None,
+        root,
         show,
     )
     with ExitStack() as stack:

@@ -81,7 +81,7 @@ def _add_path() -> None:
 
 
 def _model_at(text: str) -> Entry:
-    path = find_model(Path(text).expanduser() if "/" in text or text.startswith("~") else text)
+    path = find_model(text)
     read_info(path)
     return add_model(model_name(path), path, f"from {path}")
 

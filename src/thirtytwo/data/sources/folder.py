@@ -11,7 +11,7 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
-from thirtytwo.data.sources.parquet import find_parquet, read_parquet
+from thirtytwo.data.sources.parquet import find_parquet, open_parquet
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
@@ -35,15 +35,15 @@ _LAYOUT = (
 )
 
 
-def read_folder(root: Path, request: Request) -> DataSet:
-    """Load a data set from a folder of images.
+def open_folder(root: Path, request: Request) -> UndecodedDataSet:
+    """List a data set in a folder of images.
 
     Split folders `train`, `val` and `test` (also `training`, `valid`, `validation`, `testing`) contain one folder per
     class; without split folders, the folders in `root` are the classes. Images in deeper folders belong to the class
     folder. `files` are relative to `root`.
 
     Raises:
-        DataError: no images, only one class, a class that a split lacks, two folders for one split, unreadable images.
+        DataError: no images, only one class of folders with folders inside, or two folders for one split.
     """
     refuse_options(request, str(root), ())
     skipped: list[str] = []
@@ -54,7 +54,7 @@ def read_folder(root: Path, request: Request) -> DataSet:
     if len(classes) == 1 and not request.whole:
         _hint_one_deeper(root / classes[0])
     files = [path for images in found.values() for _, path in images]
-    undecoded = UndecodedDataSet(
+    return UndecodedDataSet(
         name=escape_bytes(root.resolve().name),
         where=escape_bytes(str(root)),
         classes=classes,
@@ -64,7 +64,6 @@ def read_folder(root: Path, request: Request) -> DataSet:
         warnings=tuple(warnings),
         all_in_all=True,
     )
-    return build_dataset(undecoded, request)
 
 
 def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
@@ -252,8 +251,13 @@ def _relative(root: Path, path: Path) -> str:
     return escape_bytes(path.relative_to(root).as_posix())
 
 
-def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
-    """Load a local data set: from parquet files if there are any and no image files, else from image files."""
+def open_local(root: Path, request: Request, known: KnownDataSet | None = None) -> UndecodedDataSet:
+    """Open a local data set: parquet files if there are any and no image files, else image files."""
     if find_parquet(root) and not list_images(root)[0]:
-        return read_parquet(root, request, known)
-    return read_folder(root, request)
+        return open_parquet(root, request, known)
+    return open_folder(root, request)
+
+
+def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
+    """Load a local data set; see `open_local`, and `build_dataset` for the errors."""
+    return build_dataset(open_local(root, request, known), request)

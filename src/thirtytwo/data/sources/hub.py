@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.sources.folder import read_local
-from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, read_tables
+from thirtytwo.data.build import UndecodedDataSet, build_dataset
+from thirtytwo.data.sources.folder import open_local, read_local
+from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
@@ -52,11 +53,11 @@ def read_known(known: KnownDataSet, request: Request) -> DataSet:
         splits = _fetch(known.hub_id, request, offline=True)
     except ThirtytwoError:
         splits = _fetch(known.hub_id, request, offline=not _reachable(), known=known)
-    return _read(known.name, known.name, splits, request, known)
+    return build_dataset(_open(known.name, known.name, splits, request, known), request)
 
 
-def read_hub(hub_id: str, request: Request) -> DataSet:
-    """Load any image data set of the hub that has a label column.
+def open_hub(hub_id: str, request: Request) -> UndecodedDataSet:
+    """Open any image data set of the hub that has a label column.
 
     Raises:
         UnknownNameError: the hub has no such data set, or it is private.
@@ -66,8 +67,8 @@ def read_hub(hub_id: str, request: Request) -> DataSet:
     refuse_options(request, f"hf:{hub_id}", OPTIONS)
     place = under_root(request, hub_id)
     if place is not None:
-        return read_local(place, request)
-    return _read(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not _reachable()), request)
+        return open_local(place, request)
+    return _open(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not _reachable()), request)
 
 
 def under_root(request: Request, *names: str) -> Path | None:
@@ -87,9 +88,9 @@ def under_root(request: Request, *names: str) -> Path | None:
         raise DataError(f"The data root {root} cannot be read: {error.strerror}.", "Check its permissions.") from None
 
 
-def _read(
+def _open(
     where: str, name: str, splits: dict[str, Any], request: Request, known: KnownDataSet | None = None
-) -> DataSet:
+) -> UndecodedDataSet:
     chosen: dict[Split, Any] = {}
     others = []
     for found in splits:
@@ -101,7 +102,7 @@ def _read(
     if not chosen and len(splits) == 1:
         chosen, others = {"train": next(iter(splits.values()))}, []
     files = [Path(file["filename"]) for split in chosen.values() for file in split.cache_files]
-    return read_tables(
+    return open_tables(
         where=where,
         name=name,
         tables={split: HubTable(found) for split, found in chosen.items()},

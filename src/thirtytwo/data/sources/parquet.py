@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.sources.tables import KnownDataSet, read_tables
+from thirtytwo.data.build import UndecodedDataSet
+from thirtytwo.data.sources.tables import KnownDataSet, open_tables
 from thirtytwo.data.split import Split, split_of
-from thirtytwo.data.types import DataSet, Request
+from thirtytwo.data.types import Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import is_junk, natural_key, output_kind
 from thirtytwo.text import listing
@@ -65,13 +66,13 @@ def find_parquet(root: Path) -> list[Path]:
     return sorted(found, key=lambda file: natural_key(file.as_posix()))
 
 
-def read_parquet(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:
-    """Load a data set from a folder of files such as `data/train-00000-of-00003.parquet` or `train/0.parquet`.
+def open_parquet(root: Path, request: Request, known: KnownDataSet | None = None) -> UndecodedDataSet:
+    """Open a data set in a folder of files such as `data/train-00000-of-00003.parquet` or `train/0.parquet`.
 
     Files whose names contain no split are one set, from which a test set is split off.
 
     Raises:
-        DataError: no such files, damaged files, several configurations, or as `tables.read_tables`.
+        DataError: no such files, damaged files, several configurations, or as `tables.open_tables`.
     """
     files = find_parquet(root)
     if not files:
@@ -89,7 +90,7 @@ def read_parquet(root: Path, request: Request, known: KnownDataSet | None = None
         f"skipped {file.relative_to(root).as_posix()}: its name contains no split" for file in nameless if named
     )
     used = named or {"train": nameless}
-    return read_tables(
+    return open_tables(
         where=str(root),
         name=known.name if known else root.resolve().name,
         tables={split: ParquetTable(found) for split, found in used.items()},

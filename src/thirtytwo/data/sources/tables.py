@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, build_dataset
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.data.split import Positions, Split
-from thirtytwo.data.types import DataSet, Request, refuse_options
+from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import natural_key
 from thirtytwo.text import listing
@@ -60,7 +60,7 @@ class KnownDataSet:
         return next(iter(self.classes))
 
 
-def read_tables(
+def open_tables(
     where: str,
     name: str,
     tables: Mapping[Split, Table],
@@ -68,11 +68,11 @@ def read_tables(
     content: Callable[[], str | None],
     known: KnownDataSet | None = None,
     skipped: tuple[str, ...] = (),
-) -> DataSet:
-    """Load a data set from one table per split.
+) -> UndecodedDataSet:
+    """Open a data set with one table per split.
 
     Raises:
-        DataError: no train split, an ambiguous or missing column, invalid labels, unreadable images.
+        DataError: no train split, an ambiguous or missing column, or invalid labels.
     """
     refuse_options(request, where, OPTIONS)
     if "train" not in tables and not (request.whole and tables):
@@ -84,7 +84,7 @@ def read_tables(
     classes, labels = _indices(where, columns.label, values, columns.classes)
     unlabelled = _check_labelled(where, columns.label, labels)
     options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
-    undecoded = UndecodedDataSet(
+    return UndecodedDataSet(
         name=name + options.replace("?", "&").replace("&", "?", 1),
         where=where,
         classes=classes,
@@ -97,7 +97,6 @@ def read_tables(
         superclasses=known.superclasses.get(columns.label) if known else None,
         skipped=(*skipped, *(f"skipped split {split!r}: no row has a label" for split in unlabelled)),
     )
-    return build_dataset(undecoded, request)
 
 
 @dataclass(frozen=True)

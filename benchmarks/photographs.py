@@ -1,0 +1,241 @@
+"""Training on photographs with the recipe that the data chooses: accuracy, seconds, memory, and throughput.
+
+    python benchmarks/photographs.py [FOLDER] [--seeds 0,1,2] [--parts full,limit,two,throughput]
+
+FOLDER has one folder of photographs per class; by default `trashnet` under THIRTYTWO_DATA. Trains with the command
+`thirtytwo train` and no recipe: on all of it with each seed (`full`), on 300 images (`limit`), and on 120 photographs
+of each of two classes (`two`). Accuracy is that of one view on the test images that are split off; seconds are those
+from start to report and memory the peak of the process, both from `environment.json`. `throughput` compares training
+steps with a plain PyTorch script that reads JPEG files with a DataLoader and torchvision's transforms: same network,
+batch, optimizer and augmentation, in alternation. Writes `benchmarks/results/photographs.json` after each run, and
+continues there after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.data.load import load_dataset
+from thirtytwo.io import write_json
+from thirtytwo.machine import cpu_count
+from thirtytwo.models.packaged import packaged_weights
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import build_training
+from thirtytwo.training.hardware import choose_hardware, describe_machine
+from thirtytwo.training.transfer import resolve_transfer
+from thirtytwo.workflows.prepare import CROP_MARGIN
+
+RESULTS = Path(__file__).parent / "results" / "photographs.json"
+LIMIT = 300
+TWO, PER_CLASS = 2, 120
+STEPS, WARM_UP, REPEATS = 20, 3, 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Training on photographs: accuracy, seconds, memory, throughput.")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
+    parser.add_argument("--parts", default="full,limit,two,throughput", help="separated by commas")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.folder is None:
+        options.folder = Path(os.environ.get("THIRTYTWO_DATA", "")) / "trashnet"
+    if not options.folder.is_dir():
+        print("skipped: name a folder of photographs, or set THIRTYTWO_DATA to a folder with trashnet")
+        return 0
+    content: dict[str, Any] = {}
+    if options.out.is_file():
+        content = json.loads(options.out.read_text(encoding="utf-8"))
+    content |= {
+        "what": __doc__.splitlines()[0],
+        "data": options.folder.resolve().name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": describe_machine(torch.device("cpu")),
+    }
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    for part in options.parts.split(","):
+        if part == "throughput":
+            content[part] = throughput(options.folder)
+            write_json(options.out, content)
+            continue
+        runs = content.setdefault(part, {}).setdefault("runs", [])
+        for seed in seeds:
+            if all(run["seed"] != seed for run in runs):
+                runs.append(train_once(options.folder, part, seed))
+                content[part] |= summary(runs)
+                write_json(options.out, content)
+    return 0
+
+
+def train_once(folder: Path, part: str, seed: int) -> dict[str, Any]:
+    """Train in a process of its own, as a user does, and read the figures from the run directory."""
+    with tempfile.TemporaryDirectory() as place:
+        data = two_classes(folder, Path(place) / "two") if part == "two" else folder
+        path = Path(place) / "run"
+        command = [sys.executable, "-m", "thirtytwo", "train", str(data), "--run", str(path), "--seed", str(seed)]
+        command += ["--limit-train", str(LIMIT)] if part == "limit" else []
+        environment = os.environ | {"THIRTYTWO_CACHE": str(Path(place) / "cache")}  # decoding counts
+        started = time.perf_counter()
+        subprocess.run(command, check=True, env=environment)
+        wall = time.perf_counter() - started
+        run = RunDir(path)
+        metrics, about = run.read_json(run.metrics), run.read_json(run.environment)
+    return {
+        "seed": seed,
+        "n_train": about["data"]["train"],
+        "n_test": metrics["n"],
+        "recipe": next(choice["value"] for choice in about["choices"] if choice["what"] == "recipe"),
+        "accuracy": metrics["accuracy"],
+        "accuracy_tta": metrics["accuracy_tta"],
+        "macro_recall": metrics["macro_recall"],
+        "ece": metrics["ece"],
+        "epochs": about["epochs"],
+        "seconds": about["seconds"] | {"wall": round(wall, 1)},
+        "peak_memory_mb": about["peak_memory_mb"],
+    }
+
+
+def two_classes(folder: Path, into: Path) -> Path:
+    """The first photographs of the first two classes, copied."""
+    for name in sorted(entry.name for entry in folder.iterdir() if entry.is_dir())[:TWO]:
+        (into / name).mkdir(parents=True)
+        for file in sorted((folder / name).iterdir())[:PER_CLASS]:
+            shutil.copy(file, into / name / file.name)
+    return into
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and range over seeds."""
+    accuracies = [run["accuracy"]["value"] for run in runs]
+    return {
+        "n": len(runs),
+        "accuracy": {"mean": statistics.mean(accuracies), "range": [min(accuracies), max(accuracies)]},
+        "seconds": {
+            key: round(statistics.mean(run["seconds"][key] for run in runs), 1) for key in ("train", "total", "wall")
+        },
+        "peak_memory_mb": max(run["peak_memory_mb"] for run in runs),
+    }
+
+
+class Photographs(Dataset[tuple[torch.Tensor, int]]):
+    """JPEG files with torchvision's transforms: what a plain script does."""
+
+    def __init__(self, files: list[tuple[Path, int]], transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self._files, self._transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        file, label = self._files[index]
+        with Image.open(file) as image:
+            return self._transform(image.convert("RGB")), label
+
+
+def throughput(folder: Path) -> dict[str, Any]:
+    """Images a second of both, in alternation; the median over `REPEATS` rounds of `STEPS` steps."""
+    own, plain, batch = own_steps(folder), plain_steps(folder), 32
+    rounds: dict[str, list[float]] = {"thirtytwo": [], "plain": []}
+    for _ in range(REPEATS):
+        for name, steps in (("thirtytwo", own), ("plain", plain)):
+            for _ in range(WARM_UP):
+                next(steps)
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                next(steps)
+            rounds[name].append(batch * STEPS / (time.perf_counter() - start))
+    medians = {name: round(statistics.median(values), 2) for name, values in rounds.items()}
+    return {
+        "images_per_second": medians,
+        "rounds": {name: [round(value, 2) for value in values] for name, values in rounds.items()},
+        "ratio": round(medians["thirtytwo"] / medians["plain"], 3),
+        "batch_size": batch,
+        "steps": STEPS,
+        "workers": cpu_count(),
+    }
+
+
+def own_steps(folder: Path) -> Iterator[None]:
+    """Training steps of the recipe's second stage, without Lightning's loop."""
+    values = read_recipe_values("photos")
+    size = int(values["data"]["image_size"])
+    data = load_dataset(str(folder), image_size=size, large=round(CROP_MARGIN * size))
+    overrides = {"schedule.batch_size": 32, "transfer.head_until": 0.0, "train.ema": 0.0}
+    recipe = resolve_transfer(resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train)))
+    loop, batches, _, _ = build_training(recipe, data.train, choose_hardware(recipe.train, "cpu"))
+    loop.set_trainable(0)
+    optimizer = loop.configure_optimizers()["optimizer"]
+    while True:
+        for index, batch in enumerate(batches):
+            loop.reset_step_metrics()
+            optimizer.zero_grad()
+            loop.training_step(batch, index)["loss"].backward()
+            optimizer.step()
+            yield
+        batches.epoch += 1
+
+
+def plain_steps(folder: Path) -> Iterator[None]:
+    """The same steps as a plain script: DataLoader with workers, torchvision's transforms, timm's network."""
+    settings = read_recipe_values("photos")
+    augment, size = settings["augment"], int(settings["data"]["image_size"])
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=tuple(augment["crop"])),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(augment["brightness"], augment["contrast"], augment["saturation"]),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    files = [(file, label) for label, name in enumerate(names) for file in sorted((folder / name).iterdir())]
+    loader = DataLoader(
+        Photographs(files, transform),
+        32,
+        shuffle=True,
+        drop_last=True,
+        num_workers=cpu_count(),
+        persistent_workers=True,
+    )
+    architecture = settings["model"]["options"]["architecture"]
+    net = timm.create_model(architecture, num_classes=len(names))
+    weights = {key: value for key, value in packaged_weights(architecture).items() if "classifier" not in key}
+    net.load_state_dict(weights, strict=False)
+    net = net.to(memory_format=torch.channels_last).train()
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    while True:
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss(net(images.contiguous(memory_format=torch.channels_last)), labels).backward()
+            optimizer.step()
+            yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The recipe of a training that names none: chosen by the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.config.resolve import read_recipe
+from thirtytwo.config.settings import Choice
+from thirtytwo.data.load import survey
+from thirtytwo.errors import RunError
+from thirtytwo.models.packaged import check_installed
+from thirtytwo.models.pretrained import source_kind
+
+SMALL, PHOTOS = "fast", "photos"
+"""Recipes for small images, and for photographs."""
+SMALL_SIDE = 64
+"""Largest median shorter side, in pixels, of images that count as small."""
+WHAT = "recipe"
+
+
+def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None = None) -> Choice:
+    """Choose the recipe for `data`: `fast` for small images, `photos` for photographs; `value` is its name.
+
+    Settings that fit only one of them decide first.
+
+    Args:
+        data: the data, as in `train`.
+        changes: settings that replace those of the recipe, by dotted key.
+        data_root: folder in which known data sets are searched first.
+
+    Raises:
+        RunError: the data are photographs, and the package with the weights that `photos` starts from is missing.
+        ThirtytwoError: the data cannot be read.
+    """
+    found = _choice_by_settings(changes) or _choice_by_data(data, data_root)
+    if found.value == PHOTOS:
+        _check_weights(data, changes, found.reason)
+    return found
+
+
+def _choice_by_settings(changes: Mapping[str, Any]) -> Choice | None:
+    name, size, source = (changes.get(key) for key in ("model.name", "data.image_size", "transfer.pretrained"))
+    if name is not None:
+        return Choice(WHAT, PHOTOS if name == "timm" and source else SMALL, f"model.name is set to {name!r}")
+    if isinstance(source, str) and source and source_kind(source) == "run":
+        network = read_recipe(source).model.name
+        chosen = PHOTOS if network == "timm" else SMALL
+        return Choice(WHAT, chosen, f"it starts from {source}, whose network is {network!r}")
+    if isinstance(size, int) and size <= SMALL_SIDE:
+        return Choice(WHAT, SMALL, f"data.image_size is set to {size} pixels")
+    return None
+
+
+def _choice_by_data(data: str, data_root: Path | None) -> Choice:
+    found = survey(data, data_root=data_root)
+    small = found.side <= SMALL_SIDE
+    kind = "small images" if small else "photographs"
+    reason = f"{found.images:,} {kind} of {found.classes:,} classes with a median shorter side of {found.side:,} pixels"
+    return Choice(WHAT, SMALL if small else PHOTOS, reason)
+
+
+def _check_weights(data: str, changes: Mapping[str, Any], reason: str) -> None:
+    """Check that the packaged weights are there, before the data is decoded.
+
+    Raises:
+        RunError: they are not.
+    """
+    recipe = read_recipe(PHOTOS)
+    architecture = changes.get("model.options.architecture", recipe.model.options["architecture"])
+    source = changes.get("transfer.pretrained", recipe.transfer.pretrained)
+    if source != recipe.transfer.pretrained:
+        return
+    try:
+        check_installed(str(architecture))
+    except RunError as error:
+        raise RunError(
+            f"{data} holds {reason}, so the recipe is {PHOTOS!r}. {error.message}",
+            f"{error.fix} Or train from scratch at 32 pixels: --recipe {SMALL}",
+        ) from None
