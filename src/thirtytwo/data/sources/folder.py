@@ -69,7 +69,7 @@ def open_folder(root: Path, request: Request) -> UndecodedDataSet:
 def class_images(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """Training images of each class of a folder, by class in natural order, and notes on what was skipped.
 
-    The layout is that of `read_folder`; of split folders, only `train` is used. A class folder without images has an
+    The layout is that of `open_folder`; of split folders, only `train` is used. A class folder without images has an
     empty list.
 
     Raises:
