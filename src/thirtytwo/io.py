@@ -18,6 +18,8 @@ from thirtytwo.errors import InputError, OutputError, RunError, require
 
 METADATA_KEY = "thirtytwo"
 """Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
+CHECKSUM_KEY = "thirtytwo_sha256"
+"""Metadata key of a SHA-256 in hexadecimal: of all other bytes of model.onnx, of the tensors in weights.safetensors."""
 
 _WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""

@@ -66,7 +66,7 @@ class Problem(Exception):
 
     def response(self, root_path: str = "") -> Response:
         """The problem document; `root_path` is the path prefix of the service."""
-        return _response(self.document | {"type": root_path + self.document["type"]}, self.status, self.headers)
+        return _response(self.document | {"type": f"{root_path}{self.document['type']}"}, self.status, self.headers)
 
 
 def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
