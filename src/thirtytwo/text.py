@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TextIO
 
 _SPECIAL = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
 """Characters that Markdown interprets anywhere in a line; see `_LINE_START` and `_AUTOLINK` for the others."""
@@ -133,6 +135,28 @@ def as_markdown(text: object) -> str:
 def as_html(text: object) -> str:
     """Escape any text for HTML, as content or inside a quoted attribute."""
     return escape(as_printable(text), quote=True)
+
+
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CsvWriter:
+    """Writes rows as CSV in which no text is a formula, which spreadsheets would compute when they open the file.
+
+    Text that starts with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it (OWASP, CSV
+    Injection).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+
+    def writerow(self, row: Iterable[object]) -> None:
+        """Write one row; numbers are written as they are."""
+        self._writer.writerow([_without_formula(cell) for cell in row])
+
+
+def _without_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_START) else cell
 
 
 def as_printable(text: object) -> str:
