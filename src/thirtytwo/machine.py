@@ -146,6 +146,11 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def as_prefix(path: str) -> str:
+    """The path prefix of a service behind a proxy, with a slash at its start and none at its end; empty without one."""
+    return "/" + path.strip("/") if path.strip("/") else ""
+
+
 def package_version(name: str) -> str:
     """The installed version of a package; `0+unknown` where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version  # takes a while to import

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+import shlex
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+
+from thirtytwo.errors import ServiceError
+from thirtytwo.serve.service import choose_models
 
 Start = Callable[..., TestClient]
 FORM = "multipart/form-data; boundary=x"
@@ -165,3 +171,17 @@ def test_path_prefix(start: Start, make: SimpleNamespace, prefix: str, strips: b
 
 def test_no_prefix(client: TestClient) -> None:
     assert "servers" not in client.get("/openapi.json").json()
+
+
+@pytest.mark.parametrize("texts", [["base={}", "base={}"], ["{}", "{}"]])
+def test_advice_for_equal_names_works(texts: list[str], colour_model: Path, tmp_path: Path) -> None:
+    first = Path(shutil.copy(colour_model, tmp_path / "the model.onnx"))
+    (tmp_path / "2").mkdir()
+    second = Path(shutil.copy(colour_model, tmp_path / "2" / "the model.onnx"))
+    given = [text.format(path) for text, path in zip(texts, (first, second), strict=True)]
+    with pytest.raises(ServiceError) as caught:
+        choose_models(given)
+    assert caught.value.fix
+    option, advised = shlex.split(caught.value.fix.partition("example: ")[2])
+    assert option == "--model"
+    assert list(choose_models([given[0], advised]).values()) == [first, second]

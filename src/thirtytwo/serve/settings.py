@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from thirtytwo.errors import ServiceError
 from thirtytwo.images.decode import MAX_PIXELS
+from thirtytwo.machine import as_prefix
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -20,11 +21,6 @@ else:
 MB = 1024 * 1024
 KEY_VARIABLE = "THIRTYTWO_API_KEY"
 _MEGAPIXEL = 10**6
-
-
-def _as_prefix(path: str) -> str:
-    """A path prefix with a slash at its start and none at its end."""
-    return path and f"/{path}".replace("//", "/").rstrip("/")
 
 
 class ServeSettings(BaseSettings):
@@ -47,7 +43,7 @@ class ServeSettings(BaseSettings):
     """Address to listen on."""
     port: int = Field(8032, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
-    root_path: Annotated[str, AfterValidator(_as_prefix)] = ""
+    root_path: Annotated[str, AfterValidator(as_prefix)] = ""
     """Path prefix below which a proxy serves the service, such as /images."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Maximum number of images per batch."""
