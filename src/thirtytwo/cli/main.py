@@ -24,7 +24,7 @@ from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.process import own_process
+from thirtytwo.process import interrupted_by_sigterm, own_process
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -311,7 +311,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with own_process():
+        with own_process(), interrupted_by_sigterm():
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C

@@ -210,7 +210,8 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
         path = find_model(place)
         name = named["name"] if named else model_name(path)
         if name in chosen:
-            other = next(one for number in count(2) if (one := f"{name}-{number}") not in chosen)
+            plain = re.sub(r"[^\w.-]", "-", name)
+            other = next(one for number in count(2) if (one := f"{plain}-{number}") not in chosen)
             raise ServiceError(
                 f"Two models have the name {name!r}: {chosen[name]} and {path}.",
                 f"Set another name for one of them, for example: --model {shlex.quote(f'{other}={place}')}",
