@@ -121,6 +121,28 @@ def shorten(text: str, most: int) -> str:
     return f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
 
 
+def abbreviate(names: Sequence[str], most: int) -> list[str]:
+    """Shorten names so that different ones stay different: the part that distinguishes them is kept.
+
+    Args:
+        names: names, at most `most` characters of which are to be shown.
+        most: number of characters; exceeded by a number where names still look alike.
+    """
+    short = [shorten(name, most) for name in names]
+    if len(set(short)) < len(set(names)):
+        long = [name for name in names if len(name) > most]
+        start = next((place for place, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1), 0)
+        kept = max(0, start - 4)
+        short = [name if len(name) <= most else shorten(f"…{name[kept:]}" if kept else name, most) for name in names]
+    taken: dict[str, str] = {}
+    for place, name in enumerate(names):
+        label, number = short[place], 2
+        while taken.setdefault(label, name) != name:
+            label, number = f"{short[place]} ({number})", number + 1
+        short[place] = label
+    return short
+
+
 def as_markdown(text: object) -> str:
     """Escape any text as one line of Markdown, including the extensions of GitHub, the Hugging Face hub and Streamlit.
 
