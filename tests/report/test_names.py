@@ -67,11 +67,10 @@ def test_an_installed_font_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pyte
 def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from thirtytwo.report.run_record import read_run_record
 
-    widths = []
+    record = read_run_record(make_run()[0])
+    own, widths = record.classes, []
     for names in (None, LONG[:1]):
-        run, _ = make_run()
-        record = read_run_record(run)
-        classes = tuple(f"{name} {'x' * 58 if names else ''}".strip() for name in record.classes)
+        classes = tuple(f"{name} {'x' * 58 if names else ''}".strip() for name in own)
         object.__setattr__(record.predictions, "classes", classes)
         figure = draw_confusion(record)
         save_figures(tmp_path, [("confusion", lambda figure=figure: figure)])

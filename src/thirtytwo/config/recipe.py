@@ -8,8 +8,8 @@ from pydantic import Field, field_serializer, model_validator
 
 from thirtytwo.config.settings import Settings
 
-MAX_SEED, MAX_COUNT = 2**63 - 1, 10**12
-"""Largest seed that PyTorch takes, and more images than any data set has: larger values are mistakes."""
+MAX_SEED, MAX_COUNT = 10**18, 10**12
+"""Larger seeds overflow in PyTorch; no data set has more images."""
 
 
 class DataSettings(Settings):
