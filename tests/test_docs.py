@@ -145,6 +145,7 @@ CHECKS: dict[str, Callable[[Block], Any]] = {
     "python": lambda block: compile(block.code, str(block), "exec"),
     "json": lambda block: json.loads(block.code),
     "html": lambda block: None,
+    "nginx": lambda block: None,
     "javascript": lambda block: None,
     "toml": lambda block: check_recipe(block.code),
     "text": lambda block: None,

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from thirtytwo.errors import InputError, OutputError
-from thirtytwo.io import atomic_write, free_name, free_path, short_name, slug, write_bytes, write_json, write_text
+from thirtytwo.io import (
+    atomic_write,
+    free_name,
+    free_path,
+    lock_directory,
+    short_name,
+    slug,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -179,3 +189,23 @@ def test_long_names_are_shortened_and_stay_apart(name):
 def test_a_name_that_leaves_no_room_for_a_temporary_one_is_written(tmp_path):
     write_text(tmp_path / ("x" * 251 + ".txt"), "x")
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 251 + ".txt"]
+
+
+LEFTOVERS = (".metrics.json.0a1b2c3d.json", "checkpoints/.last.ckpt.ffffffff.ckpt", ".LICENSE.01234567")
+OTHERS = (
+    ".hidden",
+    ".gitignore",
+    ".metrics.json.0a1b2c3d.txt",
+    "metrics.json",
+    ".metrics.json.0A1B2C3D.json",
+    ".a.b.json",
+)
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (*LEFTOVERS, *OTHERS):
+        (tmp_path / name).touch()
+    with lock_directory(tmp_path):
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left - {".lock"} == set(OTHERS)

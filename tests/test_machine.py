@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from thirtytwo.errors import ServiceError
-from thirtytwo.machine import address, cpu_count, cpu_name, listen, memory_gb, peak_memory_mb
+from thirtytwo.machine import address, cpu_count, cpu_name, cpu_quota, listen, memory_gb, peak_memory_mb
 
 
 def test_cores_are_those_this_process_may_use() -> None:
@@ -42,3 +43,55 @@ def test_unknown_host_is_an_error() -> None:
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80")])
 def test_address_is_a_url(host: str, url: str) -> None:
     assert address(host, 80) == url
+
+
+def cgroup(root: Path, lines: str, files: dict[str, str]) -> Path:
+    for name, text in {
+        "proc/self/cgroup": lines,
+        **{f"sys/fs/cgroup/{name}": text for name, text in files.items()},
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+V1 = "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        (
+            "0::/pod/one\n",
+            {"cpu.max": "max 100000", "pod/cpu.max": "400000 100000", "pod/one/cpu.max": "max 100000"},
+            4.0,
+        ),
+        ("0::/pod/one\n", {"pod/cpu.max": "400000 100000", "pod/one/cpu.max": "50000 100000"}, 0.5),
+        ("0::/elsewhere\n", {"cpu.max": "200000 100000"}, 2.0),
+        (V1, {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
+        (
+            V1,
+            {"cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "50000", "cpu,cpuacct/docker/abc/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, None),
+        ("0::/\n", {"cpu.max": "100000 0"}, None),
+        ("", {}, None),
+    ],
+)
+def test_quota_of_containers(lines: str, files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
+    assert cpu_quota(cgroup(tmp_path, lines, files)) == quota
+
+
+def test_no_control_groups(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path) is None
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.0, 1), (1e9, None), (None, None)])
+def test_cores_within_the_quota(quota: float | None, cores: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = cpu_count()
+    monkeypatch.setattr("thirtytwo.machine.cpu_quota", lambda: quota)
+    assert cpu_count() == (cores or unlimited)

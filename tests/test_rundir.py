@@ -102,9 +102,12 @@ def test_every_artefact_has_its_name(run: RunDir) -> None:
     }  # fmt: skip
 
 
+SPLIT = {"seed": 1, "n_val": 0, "test_evaluations": 0, "more": None}
+
+
 def test_json_comes_back(run: RunDir) -> None:
-    run.write_json(run.split, {"seed": 1})
-    assert run.read_json(run.split) == {"seed": 1}
+    run.write_json(run.split, SPLIT)
+    assert run.read_json(run.split) == SPLIT
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -19,6 +20,8 @@ from thirtytwo.errors import InputError, OutputError, RunError, require
 
 METADATA_KEY = "thirtytwo"
 """Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
+CHECKSUM_KEY = "thirtytwo_sha256"
+"""Metadata key of a SHA-256 in hexadecimal: of all other bytes of model.onnx, of the tensors in weights.safetensors."""
 
 _WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors without a file name that count as write errors; others, such as a decoder's, are re-raised unchanged."""
@@ -196,6 +199,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
         yield
         return
     try:
+        remove_leftovers(directory)
         with suppress(OSError):  # the holder is only named in error messages
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
         yield
@@ -203,6 +207,20 @@ def lock_directory(directory: Path) -> Iterator[None]:
         with suppress(OSError):  # before the lock is released, so that no other process's file is removed
             path.unlink()
         lock.release()
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<suffix>\.[^.]+)?")
+"""Names of the temporary files of `atomic_write`."""
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files that a killed process left in a directory and below; the caller holds its lock."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            found = _TEMPORARY.fullmatch(name)
+            if found and Path(found["name"]).suffix == (found["suffix"] or ""):
+                with suppress(OSError):
+                    Path(parent, name).unlink()
 
 
 def _holder(path: Path) -> str:

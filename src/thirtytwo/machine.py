@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,57 @@ def cpu_name() -> str:
 def cpu_count(most: int | None = None) -> int:
     """Number of CPU cores that this process may use, at least 1 and at most `most`."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (quota := cpu_quota()) is not None:
+        available = min(available, ceil(quota))
     return max(1, available if most is None else min(most, available))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """CPU cores that the control groups of this process allow, as in a container; None without a limit.
+
+    Args:
+        root: directory that holds `proc` and `sys`.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    mounted, quotas = root / "sys/fs/cgroup", []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if not controllers:  # version 2
+            quotas += [_quota_v2(place) for place in _groups(mounted, group)]
+        elif "cpu" in controllers.split(","):
+            for name in ("cpu", "cpu,cpuacct"):
+                quotas += [_quota_v1(place) for place in _groups(mounted / name, group)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _groups(mounted: Path, group: str) -> list[Path]:
+    """The directories of a control group and of those that it is in; a container sees its own one as the root."""
+    inner = Path(group.lstrip("/"))
+    return [mounted / parent for parent in (inner, *inner.parents)]
+
+
+def _quota_v2(place: Path) -> float | None:
+    """Quota in `cpu.max`, such as `150000 100000`; None without one (`max 100000`)."""
+    try:
+        quota, period = (place / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(place: Path) -> float | None:
+    """Quota in `cpu.cfs_quota_us`; None without one (-1)."""
+    try:
+        quota, period = (
+            int((place / f"cpu.cfs_{what}_us").read_text(encoding="ascii")) for what in ("quota", "period")
+        )
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def memory_gb() -> float | None:
@@ -93,6 +144,11 @@ def listen(host: str, port: int, tried: int = 1) -> socket.socket:
 def address(host: str, port: int) -> str:
     """The URL of a local server, with an IPv6 address in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def as_prefix(path: str) -> str:
+    """The path prefix of a service behind a proxy, with a slash at its start and none at its end; empty without one."""
+    return "/" + path.strip("/") if path.strip("/") else ""
 
 
 def package_version(name: str) -> str:

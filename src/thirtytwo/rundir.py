@@ -23,6 +23,8 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
 from thirtytwo.io import LOCK, RUNS, atomic_write, expand_home, lock_directory, numbered, slug, write_json, write_text
+from thirtytwo.run_schema import find_problem
+from thirtytwo.text import first_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +32,14 @@ R = TypeVar("R")
 PROBABILITY_PREFIX = "p_"
 SEEDS_SUMMARY = "summary.json"
 """Summary of the runs of several seeds, in the directory that holds them."""
+
+
+def _parse_int(text: str) -> int:
+    """An integer of a JSON file; larger ones than any that thirtytwo writes overflow where they are used."""
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"the integer {text[:20]}… is too large")
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,8 +271,8 @@ class RunDir:
     def _recorded_data(self) -> str | None:
         """The data that the run was started on; None where it is not recorded or the record is damaged."""
         try:
-            return str(self.read_json(self.environment)["data"]["spec"])
-        except (RunError, OSError, KeyError, TypeError):
+            return str(json.loads(self.environment.read_text(encoding="utf-8"))["data"]["spec"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def read_recipe(self) -> Recipe:
@@ -278,16 +288,26 @@ class RunDir:
         """Read a JSON artifact of this run.
 
         Raises:
-            RunError: missing or damaged.
+            RunError: missing, damaged, or not of the shape of `run_schema`.
         """
         try:
-            return json.loads(artifact.read_text(encoding="utf-8"))
+            content = json.loads(artifact.read_text(encoding="utf-8"), parse_int=_parse_int)
         except FileNotFoundError:
             raise RunError(
                 f"{self.path} has no {artifact.name}.", "If the run did not finish, continue it with --resume."
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{artifact} is damaged: {error}.", "Write it again with: thirtytwo evaluate RUN") from None
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{artifact} is damaged: {first_line(error)}.", self._restore_hint(artifact)) from None
+        if problem := find_problem(artifact.name, content):
+            raise RunError(f"{artifact} is damaged, at {problem}.", self._restore_hint(artifact))
+        return content
+
+    def _restore_hint(self, artifact: Path) -> str:
+        """How to replace a damaged JSON artifact."""
+        if artifact in (self.environment, self.split):
+            return "Restore it from a copy, or train again with another --run: evaluation cannot replace it."
+        again = shlex.join(["thirtytwo", "evaluate", str(self.path)])
+        return f"Delete it and, if you need it, write it again with: {again}"
 
     def write_json(self, artifact: Path, value: Any) -> None:
         """Write a JSON artifact, atomically."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TextIO
 
 _SPECIAL = re.compile(r"[\\`*_\[\]|#$~]|:(?=\S)|&(?=[#\w])")
 """Characters that Markdown interprets anywhere in a line; see `_LINE_START` and `_AUTOLINK` for the others."""
@@ -125,6 +127,28 @@ def shorten(text: str, most: int) -> str:
     return f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
 
 
+def abbreviate(names: Sequence[str], most: int) -> list[str]:
+    """Shorten names so that different ones stay different: the part that distinguishes them is kept.
+
+    Args:
+        names: names, at most `most` characters of which are to be shown.
+        most: number of characters; exceeded by a number where names still look alike.
+    """
+    short = [shorten(name, most) for name in names]
+    if len(set(short)) < len(set(names)):
+        long = [name for name in names if len(name) > most]
+        start = next((place for place, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1), 0)
+        kept = max(0, start - 4)
+        short = [name if len(name) <= most else shorten(f"…{name[kept:]}" if kept else name, most) for name in names]
+    taken: dict[str, str] = {}
+    for place, name in enumerate(names):
+        label, number = short[place], 2
+        while taken.setdefault(label, name) != name:
+            label, number = f"{short[place]} ({number})", number + 1
+        short[place] = label
+    return short
+
+
 def as_markdown(text: object) -> str:
     """Escape any text as one line of Markdown, including the extensions of GitHub, the Hugging Face hub and Streamlit.
 
@@ -139,6 +163,28 @@ def as_markdown(text: object) -> str:
 def as_html(text: object) -> str:
     """Escape any text for HTML, as content or inside a quoted attribute."""
     return escape(as_printable(text), quote=True)
+
+
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CsvWriter:
+    """Writes rows as CSV in which no text is a formula, which spreadsheets would compute when they open the file.
+
+    Text that starts with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it (OWASP, CSV
+    Injection).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+
+    def writerow(self, row: Iterable[object]) -> None:
+        """Write one row; numbers are written as they are."""
+        self._writer.writerow([_without_formula(cell) for cell in row])
+
+
+def _without_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_START) else cell
 
 
 def as_printable(text: object) -> str:

@@ -17,6 +17,7 @@ from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
+from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network, features_of
@@ -169,7 +170,7 @@ def test_no_parity(
         values = onnx.numpy_helper.to_array(largest) * np.float32(1.5)
         largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
         path = tmp_path / "model.onnx"
-        onnx.save(model, path)
+        path.write_bytes(with_checksum(model.SerializeToString()))
     with pytest.raises(ExportError, match=r"30 images.*by up to") as caught:
         check_parity(net, info, path, tiny.images(30).images, means)
     assert str(path) in caught.value.message
@@ -186,15 +187,19 @@ def break_output(path: Path, name: str, target: Path, times: float, more: float)
                     names[place] = f"{name}.before"
     graph.initializer.extend(
         onnx.numpy_helper.from_array(np.float32(value), f"{name}.{what}")
-        for what, value in (("times", times), ("more", more))
+        for what, value in (("times", times), ("more", -1.0 if np.isnan(more) else more))
     )
+    added = f"{name}.more"
+    if np.isnan(more):  # computed: a file with NaN among its weights cannot be opened
+        added = f"{name}.root"
+        graph.node.append(onnx.helper.make_node("Sqrt", [f"{name}.more"], [added]))
     graph.node.extend(
         [
             onnx.helper.make_node("Mul", [f"{name}.before", f"{name}.times"], [f"{name}.scaled"]),
-            onnx.helper.make_node("Add", [f"{name}.scaled", f"{name}.more"], [name]),
+            onnx.helper.make_node("Add", [f"{name}.scaled", added], [name]),
         ]
     )
-    onnx.save(model, target)
+    target.write_bytes(with_checksum(model.SerializeToString()))
     return target
 
 

@@ -117,7 +117,7 @@ def test_runs_it_builds_on_are_named(make_run, tmp_path):
     for name, words in typed.items():
         origin = RunDir.create(tmp_path / name)
         origin.write_recipe(recipe)
-        origin.write_json(origin.environment, {"command": words})
+        origin.write_json(origin.environment, run.read_json(run.environment) | {"command": words})
     start, teacher = (str(tmp_path / name) for name in typed)
     learned = recipe.train.model_copy(update={"distill": recipe.train.distill.model_copy(update={"run": teacher})})
     started = recipe.transfer.model_copy(update={"pretrained": start})

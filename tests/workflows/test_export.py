@@ -15,6 +15,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import ExportError, OutputError
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
+from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.export import export_model
@@ -78,7 +79,7 @@ def test_a_format_that_breaks_an_output(output: str, run: RunDir, monkeypatch: p
                     if name == output:
                         names[place] = "before"
         model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [output]))
-        onnx.save(model, str(target))
+        target.write_bytes(with_checksum(model.SerializeToString()))
 
     monkeypatch.setitem(EXPORTS._entries, "onnx-broken", ExportFormat("-broken.onnx", "one output negated", negate))
     with pytest.raises(ExportError) as caught:

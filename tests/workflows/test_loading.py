@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import RunError
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.parity import onnx_outputs
+from thirtytwo.io import METADATA_KEY
 from thirtytwo.models.base import load_network, read_run_weights, read_weights
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.loading import load_run
@@ -70,3 +72,17 @@ def test_weights_carry_metadata(finished: Path, tmp_path: Path) -> None:
         with pytest.raises(RunError) as error:
             read_weights(tmp_path / name)
         assert name in error.value.message
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "NaN", "metadata"])
+def test_damaged_weights_are_noticed(damage: str, finished: Path, tmp_path: Path) -> None:
+    content = (finished / "weights.safetensors").read_bytes()
+    file = tmp_path / "weights.safetensors"
+    if damage == "flipped bit":
+        file.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    elif damage == "NaN":
+        save_file({"weights": torch.tensor([1.0, float("nan")])}, file)
+    else:
+        save_file({"weights": torch.ones(2)}, file, metadata={METADATA_KEY: "[1]"})
+    with pytest.raises(RunError, match=str(file)):
+        read_weights(file)

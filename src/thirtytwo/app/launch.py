@@ -46,7 +46,7 @@ def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[str], 
     options = streamlit_options(settings, port, open_browser=open_browser)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)
-    on_start(address(settings.host, port))
+    on_start(address(settings.host, port) + settings.base_path)
     with environment("HF_HUB_OFFLINE", "1"):  # opening a page downloads nothing
         bootstrap.run(str(SCRIPT), False, [], flags)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from thirtytwo.machine import LOOPBACK
+from thirtytwo.machine import LOOPBACK, as_prefix
 
 IMAGE_MB, MODEL_MB = 50, 500
 """Maximum size of an uploaded image and of an uploaded model, in MB."""
@@ -49,6 +49,8 @@ class AppSettings(BaseModel):
     """Address to listen on."""
     port: int | None = Field(None, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
+    base_path: Annotated[str, AfterValidator(as_prefix)] = ""
+    """Path prefix below which a proxy serves the app, such as /images."""
     data_root: Path | None = None
     """Folder to look for known data sets in."""
 
@@ -71,6 +73,7 @@ def streamlit_options(settings: AppSettings, port: int, *, open_browser: bool) -
         "logger.level": "error",
         "runner.magicEnabled": False,
         "server.address": settings.host,
+        "server.baseUrlPath": settings.base_path.strip("/"),
         "server.allowedHosts": hosts,
         "server.enableCORS": True,
         "server.enableXsrfProtection": True,

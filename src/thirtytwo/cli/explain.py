@@ -42,10 +42,11 @@ def explain(
     from thirtytwo.explain.explainer import Explainer
     from thirtytwo.images.discover import find_images
     from thirtytwo.inference.classifier import default_model
+    from thirtytwo.inputs import expand_lists
     from thirtytwo.rundir import lock_run_of
 
     directory = _output_directory(out, force)
-    files, skipped = find_images(arguments)
+    files, skipped = find_images(expand_lists(arguments))
     names = overlay_names(files)
     _check_not_overwriting(files, directory, names)
     if model is None:

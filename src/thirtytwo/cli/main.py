@@ -24,10 +24,15 @@ from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.process import own_process
+from thirtytwo.process import interrupted_by_sigterm, own_process
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+_IMAGES, _LISTS = (
+    "IMAGE|FOLDER|GLOB|@LIST|-...",
+    "; @FILE reads paths from a file, one a line, and - from standard input",
+)
 
 app = typer.Typer(
     name="thirtytwo",
@@ -61,7 +66,7 @@ add_settings_command(app, evaluate, evaluator_options)
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to classify.")],
+    images: Annotated[list[str], typer.Argument(metavar=_IMAGES, help=f"Images to classify{_LISTS}.")],
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
     format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
@@ -78,7 +83,7 @@ def predict(
 
 @app.command()
 def explain(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Images to explain.")],
+    images: Annotated[list[str], typer.Argument(metavar=_IMAGES, help=f"Images to explain{_LISTS}.")],
     model: Model = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory to create.", show_default="explained")
@@ -306,7 +311,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with own_process():
+        with own_process(), interrupted_by_sigterm():
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C

@@ -33,10 +33,11 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     """
     from thirtytwo.images.discover import find_images
     from thirtytwo.inference.classifier import default_model, load
+    from thirtytwo.inputs import expand_lists
 
     if out is not None:
         check_writable(out, force=force)
-    files, skipped = find_images(arguments)
+    files, skipped = find_images(expand_lists(arguments))
     if model is None:
         chosen = default_model()
         log(f"Model: {chosen} (choose another with --model)")

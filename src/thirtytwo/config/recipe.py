@@ -8,6 +8,9 @@ from pydantic import Field, field_serializer, model_validator
 
 from thirtytwo.config.settings import Settings
 
+MAX_SEED, MAX_COUNT = 10**18, 10**12
+"""Larger seeds overflow in PyTorch; no data set has more images."""
+
 
 class DataSettings(Settings):
     """Training data, and how the validation set is held out from it."""
@@ -15,7 +18,7 @@ class DataSettings(Settings):
     val_fraction: float = Field(0.1, ge=0.0, le=0.5)
     """Fraction of the training split held out for validation, stratified by class; used only where the data set has no
     validation split."""
-    split_seed: int = Field(0, ge=0)
+    split_seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of the split: with the content of each image, it determines the validation images, and the test images where
     the data set has no test split. Separate from `seed`, so that runs with different seeds share the same split."""
     group_by: str = ""
@@ -34,7 +37,7 @@ class DataSettings(Settings):
     resize: Literal["crop", "pad", "squash"] = "crop"
     """How other shapes become square: `crop` takes the central square, `pad` adds black borders, `squash` changes the
     aspect ratio."""
-    limit_train: int = Field(0, ge=0)
+    limit_train: int = Field(0, ge=0, le=MAX_COUNT)
     """Number of training images to use (a stratified sample, without the validation images); 0: all."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and note them in the run and its report, instead of stopping."""
@@ -47,7 +50,7 @@ class ImageSettings(Settings):
     """Horizontal flip; `alternating`: random in the first epoch, then flipped every other epoch (arXiv 2404.00498)."""
     translate: int = Field(0, ge=0, le=16)
     """Maximum translation in pixels, in both directions; also known as random crop with padding."""
-    cutout: int = Field(0, ge=0)
+    cutout: int = Field(0, ge=0, le=1024)
     """Side in pixels of one square replaced by the mean color; 0: none (arXiv 1708.04552)."""
     rotate: float = Field(0.0, ge=0, le=180)
     """Maximum rotation in degrees, in either direction."""
@@ -110,9 +113,9 @@ POLICY_KEYS = {
 class AugmentSettings(ImageSettings):
     """Augmentation of training images, in batches on the device; every strength is sampled anew for each image."""
 
-    mixup: float = Field(0.0, ge=0)
+    mixup: float = Field(0.0, ge=0, le=1000)
     """α of MixUp: two images and their labels are blended with a weight from Beta(α, α); 0: off (arXiv 1710.09412)."""
-    cutmix: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0, le=1000)
     """α of CutMix: a box of another image is pasted in and labels are mixed by its area; 0: off (arXiv 1905.04899)."""
     mix_share: float = Field(1.0, ge=0, le=1)
     """Fraction of the images that are mixed; where MixUp and CutMix are both on, each is equally likely."""
@@ -171,18 +174,18 @@ class OptimizerSettings(Settings):
     """`muon`: orthogonalized momentum for convolution filters, SGD for all other weights; `sgd`: SGD for all weights;
     otherwise the name of a timm optimizer (`adamw`, `lion`, `lamb`, …; `timm_muon` and `timm_sgd` select timm's own
     Muon and SGD)."""
-    lr: float = Field(0.24, gt=0)
+    lr: float = Field(0.24, gt=0, le=1000)
     """Peak learning rate of the convolution filters, per step with `muon` and per image with `sgd`; with timm's
     optimizers, of all weights, per step."""
     momentum: float = Field(0.6, ge=0, lt=1)
     """Momentum of the convolution filters; `muon` and `sgd` only."""
-    lr_rest: float = Field(0.053, gt=0)
+    lr_rest: float = Field(0.053, gt=0, le=1000)
     """Peak learning rate of biases and normalization parameters, per image; `muon` and `sgd` only."""
-    lr_head: float = Field(0.67, gt=0)
+    lr_head: float = Field(0.67, gt=0, le=1000)
     """Peak learning rate of the last linear layer, per image; `muon` and `sgd` only."""
     momentum_rest: float = Field(0.85, ge=0, lt=1)
     """Nesterov momentum of biases, normalization parameters and the last linear layer; `muon` and `sgd` only."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1000)
     """Weight decay. With `muon` and `sgd`: the fraction subtracted per image, at the peak learning rate, from each
     weight that SGD updates. With timm's optimizers: their own weight decay, of filters and linear layers without
     biases."""
@@ -192,7 +195,7 @@ class OptimizerSettings(Settings):
     """Further arguments of the optimizer, such as `betas`, `eps` or `momentum`; timm's optimizers only."""
     renormalise: bool = True
     """Rescale each layer's filters to the norm √(output channels) in every step; `muon` only."""
-    sam: float = Field(0.0, ge=0)
+    sam: float = Field(0.0, ge=0, le=100)
     """Radius ρ of sharpness-aware minimization (SAM), which needs two passes per step; 0: off (arXiv 2010.01412)."""
 
     @property
@@ -220,7 +223,7 @@ ADAPTIVE_RATE = 0.1
 class ResolutionStage(Settings):
     """Train at `size` pixels up to the fraction `until` of all steps."""
 
-    size: int = Field(ge=8)
+    size: int = Field(ge=8, le=1024)
     until: float = Field(gt=0, le=1)
 
 
@@ -230,11 +233,11 @@ class ScheduleSettings(Settings):
     name: Literal["linear", "constant", "step", "cosine", "one-cycle", "plateau"] = "linear"
     """Learning-rate schedule after the warm-up: `linear` and `cosine` decay, `step` drops at `milestones`, `plateau`
     drops when validation stops improving, `constant`; `one-cycle`: rises and falls along cosines (arXiv 1708.07120)."""
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(8, ge=1, le=1_000_000)
     """Number of passes over the training images."""
-    batch_size: int = Field(1000, ge=1)
+    batch_size: int = Field(1000, ge=1, le=1_000_000)
     """Images per batch; the incomplete last batch of an epoch is dropped."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=100_000)
     """Number of batches whose gradients are accumulated into one optimizer step."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Fraction of all steps over which the learning rates rise linearly from 0; with `one-cycle`, along a cosine from
@@ -245,7 +248,7 @@ class ScheduleSettings(Settings):
     """Fractions of all steps after which `step` drops the learning rate."""
     drop: float = Field(0.1, gt=0, lt=1)
     """Factor by which `step` and `plateau` multiply the learning rate at each drop."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(3, ge=1, le=1_000_000)
     """Number of validations without improvement of `train.monitor` after which `plateau` drops the learning rate."""
     stem_bias_until: float = Field(0.375, ge=0, le=1)
     """Fraction of all steps during which the bias of the whitening stem is trained."""
@@ -281,7 +284,7 @@ class DistillSettings(Settings):
 
     run: str = ""
     """Run directory of the teacher, which must have the same classes; empty: no distillation."""
-    temperature: float = Field(4.0, gt=0)
+    temperature: float = Field(4.0, ge=0.01, le=1000)
     """Temperature by which the logits of teacher and student are divided before they are compared."""
     weight: float = Field(0.5, gt=0, le=1)
     """Weight of the distillation term in the loss; the rest is the loss on labels."""
@@ -292,17 +295,17 @@ class TrainSettings(Settings):
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Fraction of the target probability spread uniformly over all classes."""
-    focal: float = Field(0.0, ge=0)
+    focal: float = Field(0.0, ge=0, le=100)
     """Exponent γ of the focal loss, which gives less weight to images that are already classified well; 0:
     cross-entropy (arXiv 1708.02002)."""
-    class_weights: Literal["auto", "none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    class_weights: Literal["auto", "none", "balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]] = "none"
     """Weight of each class in the loss: `none` weighs all images equally, `balanced` inversely to the class's frequency
     (mean weight 1); `auto` is `balanced` where the largest class has at least three times as many training images as
     the smallest, else `none`; a table gives weights by class name, 1 for classes it does not name."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Images of an epoch: `shuffle` uses each once; `balanced` samples as many, with replacement and every class
     equally likely."""
-    clip: float = Field(0.0, ge=0)
+    clip: float = Field(0.0, ge=0, le=1e9)
     """Maximum norm of the gradient of the mean loss over all weights; larger gradients are scaled down; 0: no
     clipping."""
     ema: float = Field(0.0, ge=0, lt=1)
@@ -316,15 +319,15 @@ class TrainSettings(Settings):
     """Memory layout of images and filters."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile the network with torch.compile."""
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """Number of CPU threads for computation."""
-    validate_every: int = Field(1, ge=1)
+    validate_every: int = Field(1, ge=1, le=1_000_000)
     """Epochs between validations; the last epoch is always validated."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the model: those of the last epoch, or those of the epoch with the best `monitor`."""
     monitor: Monitor = "val_accuracy"
     """Validation metric used by early stopping, `keep = "best"` and the `plateau` schedule."""
-    patience: int = Field(0, ge=0)
+    patience: int = Field(0, ge=0, le=1_000_000)
     """Early stopping: number of validations without improvement of `monitor` after which training stops; 0: off."""
     tensorboard: bool = False
     """Also write TensorBoard event files into the run directory."""
@@ -342,13 +345,13 @@ class TransferSettings(Settings):
     run; settings from the command line override them."""
     head_until: float = Field(0.3, ge=0, le=1)
     """Fraction of the epochs in which only the head is trained, on a frozen base; 1: all of them."""
-    views: int = Field(4, ge=0)
+    views: int = Field(4, ge=0, le=1000)
     """Number of augmented views per image whose features are cached while the base is frozen; 0: features are
     recomputed in each epoch. Without augmentation there is one view."""
     unfreeze: str = "all"
     """Part of the base that is trained afterwards: `all`, or the name of a layer, such as `layer3`, `blocks.8` or
     `groups.1`, from which all layers to the head are trained."""
-    rate: float = Field(0.1, gt=0)
+    rate: float = Field(0.1, gt=0, le=1000)
     """Factor by which all learning rates are multiplied once the base is trained."""
     layer_decay: float = Field(0.8, gt=0, le=1)
     """Layer-wise learning-rate decay: an additional factor, applied once per layer of distance from the head (arXiv
@@ -404,7 +407,7 @@ class Recipe(Settings):
     """Name of the recipe."""
     description: str = ""
     """One-line description, listed by `thirtytwo recipes`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     """Random seed of the initial weights, the order of the images and the augmentation."""
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()

@@ -62,10 +62,15 @@ class Entry:
 
 
 def cache_dir() -> Path:
-    """The cache directory: `THIRTYTWO_CACHE`, else the platform's user cache directory."""
-    if chosen := os.environ.get("THIRTYTWO_CACHE"):
-        return expand_home(chosen)
-    return platformdirs.user_cache_path("thirtytwo", appauthor=False)
+    """The cache directory: `THIRTYTWO_CACHE`, else the platform's user cache directory.
+
+    Users without a home, as in many containers, get a directory below that for temporary files.
+    """
+    with contextlib.suppress(RuntimeError, KeyError):  # there is no home
+        if chosen := os.environ.get("THIRTYTWO_CACHE"):
+            return expand_home(chosen)
+        return platformdirs.user_cache_path("thirtytwo", appauthor=False)
+    return Path(tempfile.gettempdir()) / f"thirtytwo-cache-{os.getuid()}"
 
 
 def digest(value: object) -> str:

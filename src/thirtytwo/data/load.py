@@ -26,6 +26,7 @@ from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
+from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home
 from thirtytwo.text import listing
 
@@ -160,6 +161,8 @@ def parse(spec: str) -> Spec:
     """
     if spec and is_folder(expand_home(spec)) and spec not in DATASETS:
         return Spec("folder", spec, {})
+    if is_address(spec):
+        raise address_error(spec, folder=True)
     name, _, query = spec.partition("?")
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
@@ -176,7 +179,9 @@ def parse(spec: str) -> Spec:
     if name and is_folder(path):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
-        raise DataError(f"{name} is a file; expected a folder or a known name.", f"Did you mean {str(path.parent)!r}?")
+        raise file_error(
+            path, then=f"Give a folder of images, such as {str(path.parent.resolve())!r}, or a known name."
+        )
     raise _unknown(name, path)
 
 

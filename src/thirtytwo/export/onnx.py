@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
 from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.models import Network
@@ -101,7 +102,7 @@ def export_onnx(net: Network, info: ModelInfo, path: Path, means: npt.NDArray[np
     strip_exporter_notes(proto)
     onnx.checker.check_model(proto)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+        temporary.write_bytes(with_checksum(proto.SerializeToString()))
 
 
 def strip_exporter_notes(model: onnx.ModelProto) -> None:
@@ -120,4 +121,4 @@ def rewrite_info(path: Path, info: ModelInfo) -> None:
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
     with atomic_write(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_checksum(model.SerializeToString()))

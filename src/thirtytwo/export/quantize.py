@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from thirtytwo.errors import ExportError
+from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.io import atomic_write
 from thirtytwo.registry import Registry
 
@@ -56,7 +57,7 @@ def shrink_onnx(source: Path, target: Path, weights: Weights) -> None:
     graph.node.extend([*unpack_nodes, *old])
     onnx.checker.check_model(model)
     with atomic_write(target) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
 
 
 def _to_float16(name: str, values: Floats) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from thirtytwo.data.sources.folder import class_images
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
+from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
@@ -41,9 +42,13 @@ def find_class_files(folder: Path) -> ClassFiles:
     Raises:
         DataError: not a folder, no images in class folders, or a class folder without images.
     """
+    expected = "Give a folder with one subfolder of images for each class."
     if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {found}.", "Give a folder with one subfolder of images for each class.")
+        if folder.exists():
+            raise file_error(folder, then=expected)
+        if is_address(str(folder)):
+            raise address_error(str(folder).replace(":/", "://"), folder=True)
+        raise DataError(f"{folder} does not exist.", expected)
     files, skipped = class_images(folder)
     empty = [name for name, found in files.items() if not found]
     if empty:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import ModelFileError, require
+from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
 from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.text import first_line
@@ -60,7 +61,7 @@ def write_probe_model(
     onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
     model.producer_name, model.producer_version = "thirtytwo", info.version
     with atomic_write(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
         _check_runs(temporary, info, base)
 
 

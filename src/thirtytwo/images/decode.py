@@ -31,6 +31,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
+from thirtytwo.inputs import is_address
 from thirtytwo.process import changed
 
 T = TypeVar("T")
@@ -243,6 +244,9 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         with path.open("rb") as stream:
             return work(stream, name)
     except FileNotFoundError:
+        if is_address(name):
+            fix = "Download it first: thirtytwo reads local files, bytes and arrays."
+            raise ImageError(f"{source} is an address, not a file.", fix) from None
         raise ImageError(f"{name} does not exist.", "Check the path.") from None
     except OSError as error:
         if path.is_dir():

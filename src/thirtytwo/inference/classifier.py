@@ -204,6 +204,11 @@ class Classifier:
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
         outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", score_output))
         probabilities, score = outputs["probabilities"], outputs[score_output]  # (N, C), and (N,) or (N, C)
+        if not np.isfinite(probabilities).all():
+            raise ModelFileError(
+                f"{self.path} cannot predict: a probability that it computes is not a number.",
+                "Its weights are too large or damaged: copy the file again, or train again with a lower learning rate.",
+            )
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
         known = self._known(score if score.ndim == 1 else score.max(axis=1))
         for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):

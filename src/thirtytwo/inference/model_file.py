@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thirtytwo.errors import ModelFileError
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.inference.integrity import check_integrity
 from thirtytwo.io import METADATA_KEY
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import escape_bytes, first_line
@@ -22,6 +23,7 @@ MOST_THREADS = 16
 """Default maximum number of CPU threads of one run."""
 REQUIRED_OUTPUTS = ("probabilities", "logits")
 KNOWN_SCORE = "known_score"
+_COPY = "Copy it again, or export it again."
 _USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
 
 
@@ -115,7 +117,11 @@ def _readable(path: Path) -> str | bytes:
 
 
 def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
-    metadata = session.get_modelmeta().custom_metadata_map
+    check_integrity(path)
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path} is damaged: its metadata is not text ({error.reason}).", _COPY) from None
     if METADATA_KEY not in metadata:
         raise ModelFileError(
             f"{path} is an ONNX model, but not a thirtytwo model: its metadata has no key {METADATA_KEY!r}.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+from thirtytwo.text import CsvWriter
 
 if TYPE_CHECKING:
     from thirtytwo.inference.classifier import Prediction, UnreadableImage
@@ -14,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def write_json(results: Iterable[Result], stream: TextIO, top: int) -> None:
-    """Write a JSON list, one entry per line, as results arrive."""
+    """Write a JSON list, one entry per line, as results arrive; ASCII only unless the stream is UTF-8."""
+    ascii_only = codecs.lookup(stream.encoding or "utf-8").name != "utf-8"
     stream.write("[")
     for index, result in enumerate(results):
         stream.write(",\n" if index else "\n")
-        stream.write(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
+        stream.write(json.dumps(result.as_dict(), ensure_ascii=ascii_only, allow_nan=False))
     stream.write("\n]\n")
 
 
@@ -27,7 +30,7 @@ def write_csv(results: Iterable[Result], stream: TextIO, top: int) -> None:
     from thirtytwo.inference.classifier import UnreadableImage
 
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "confidence")]
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = CsvWriter(stream)
     writer.writerow(["file", "width", "height", "top", "confidence", "known", *ranks, "error"])
     for result in results:
         if isinstance(result, UnreadableImage):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import ModelSettings, Recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RunError
-from thirtytwo.io import METADATA_KEY
+from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import generator_for, preserve_random_state
@@ -237,12 +238,28 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(file, framework="pt") as content:
-            metadata = json.loads((content.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"{file} is missing or damaged: {first_line(error)}.", "Train the run again, or download the file again."
-        ) from None
+            texts = content.metadata() or {}
+            metadata = json.loads(texts.get(METADATA_KEY, "{}"))
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{file} is missing or damaged: {first_line(error)}.", _AGAIN) from None
+    if not isinstance(metadata, dict):
+        raise RunError(f"{file} is damaged: its metadata is not a table.", _AGAIN)
+    if CHECKSUM_KEY in texts and texts[CHECKSUM_KEY] != tensors_checksum(file.read_bytes()):
+        raise RunError(f"{file} is damaged: its checksum does not match its content.", _AGAIN)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            raise RunError(f"{file} contains weights that are not numbers (NaN), in {name}.", _AGAIN)
+    return tensors, metadata
+
+
+_AGAIN = "Train the run again, or download the file again."
+
+
+def tensors_checksum(content: bytes) -> str:
+    """SHA-256 of the tensors in the bytes of a `.safetensors` file, without its header."""
+    header = int.from_bytes(content[:8], "little")
+    return sha256(memoryview(content)[8 + header :]).hexdigest()
 
 
 def read_run_weights(run: RunDir) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability
 from thirtytwo.report.views import MatrixView, ReliabilityBin, reliability_bins
-from thirtytwo.text import SPACE, as_html, as_printable, percent, shorten
+from thirtytwo.text import SPACE, abbreviate, as_html, as_printable, percent
 
 MAX_LABELED_CLASSES = 120
 """Maximum number of classes for which a confusion matrix shows names."""
@@ -206,7 +206,7 @@ class _MatrixLayout:
         font = 12.0 if grouped else font
         named = grouped or width <= MAX_LABELED_CLASSES
         labels = (view.groups if grouped else view.names) if named else ()
-        longest = max((len(shorten(label, MOST_LETTERS)) for label in labels), default=0)
+        longest = max((len(label) for label in abbreviate(labels, MOST_LETTERS)), default=0)
         kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
         return cls(width, cell, font, 30.0 + longest * font * 0.56, kind, grouped, named)
 
@@ -229,9 +229,14 @@ def confusion_chart(
     view = MatrixView.of(matrix, classes, superclasses)
     layout = _MatrixLayout.of(view)
     spans = view.spans if layout.grouped else [(name, position, 1) for position, name in enumerate(view.names)]
+    labels = abbreviate([name for name, *_ in spans], MOST_LETTERS)
     parts = [
         *_matrix_frame(view, layout, of),
-        *(part for span in spans for part in _matrix_label(layout, *span)),
+        *(
+            part
+            for label, (_, start, length) in zip(labels, spans, strict=True)
+            for part in _matrix_label(layout, label, start, length)
+        ),
         *_matrix_cells(view, layout),
         *(_matrix_block(layout, start, length) for _, start, length in spans if layout.grouped),
         f'<rect class="cursor" width="{layout.cell:g}" height="{layout.cell:g}" data-margin="{layout.margin:g}"/>',
@@ -260,7 +265,7 @@ def _matrix_label(layout: _MatrixLayout, label: str, start: int, length: int) ->
         line = margin + layout.cell * start
         parts.append(f'<path class="rule" d="M{margin} {line}h{layout.side}M{line} {margin}v{layout.side}"/>')
     if layout.named:
-        text, style = as_html(shorten(label, MOST_LETTERS)), f'style="font-size:{font}px"'
+        text, style = as_html(label), f'style="font-size:{font}px"'
         parts.append(f'<text class="end" {style} x="{margin - 6}" y="{middle + font * 0.35:.1f}">{text}</text>')
         turned = f"translate({middle + font * 0.35:.1f} {margin - 6}) rotate(-90)"
         parts.append(f'<text {style} transform="{turned}">{text}</text>')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -16,8 +16,10 @@ from thirtytwo.evaluation.calibration import stored_reliability
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability
 from thirtytwo.evaluation.sections import LineFigure
 from thirtytwo.io import atomic_write
+from thirtytwo.report.fonts import font_families
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
+from thirtytwo.text import abbreviate
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -43,11 +45,16 @@ def empty_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figures(directory: Path, drawings: Sequence[tuple[str, Callable[[], Any]]]) -> list[Path]:
-    """Draw each figure in the common style and save it as `name.png` and `name.svg`; returns the written paths."""
+def save_figures(
+    directory: Path, drawings: Sequence[tuple[str, Callable[[], Any]]], texts: Iterable[str] = ()
+) -> list[Path]:
+    """Draw each figure in the common style and save it as `name.png` and `name.svg`; returns the written paths.
+
+    Fonts are chosen so that they have the characters of `texts`, as far as this machine has such fonts.
+    """
     matplotlib = require("matplotlib", "train")
     written = []
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE | {"font.family": font_families(texts)}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         for name, draw in drawings:
             figure = draw()
@@ -64,6 +71,10 @@ def save_figures(directory: Path, drawings: Sequence[tuple[str, Callable[[], Any
 SERIES = ("#1f6078", "#b4532a", "#6b8e3d", "#7a5c9e", "#c08a1e", "#4a4f55")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MAX_NAMED_CLASSES = 120
+MAX_LETTERS = 40
+"""Letters of a class name that figures show."""
+_INCHES_PER_LETTER = 0.6 / 72
+"""Average width of a letter, in inches per point of the font size."""
 
 
 def write_figures(record: RunRecord) -> list[Path]:
@@ -81,7 +92,7 @@ def write_figures(record: RunRecord) -> list[Path]:
         for evaluator, section in record.sections
         if section.figure is not None
     ]
-    return save_figures(record.run.figures, drawings)
+    return save_figures(record.run.figures, drawings, record.classes)
 
 
 def draw_curves(record: RunRecord) -> Any:
@@ -108,9 +119,12 @@ def draw_confusion(record: RunRecord) -> Any:
     """Plot the confusion matrix, normalized by true class, with errors on a separate color scale."""
     assert record.predictions is not None
     view = MatrixView.of(confusion_matrix(record.predictions), record.predictions.classes, record.superclasses)
-    matrix, names, share, width = view.counts, view.names, view.shares, len(view.names)
+    names = abbreviate(view.names, MAX_LETTERS)
+    matrix, share, width = view.counts, view.shares, len(names)
     diagonal = np.eye(width, dtype=bool)
-    side = float(np.clip(3.0 + 0.28 * width, 4.5, 15.0))
+    size = 9 if width <= 20 else 6
+    labels = max(map(len, names)) * size * _INCHES_PER_LETTER if width <= MAX_NAMED_CLASSES else 0.0
+    side = float(np.clip(2.4 + 0.28 * width, 3.9, 14.4)) + labels
     figure = empty_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
@@ -120,7 +134,6 @@ def draw_confusion(record: RunRecord) -> Any:
         for row, column in np.argwhere(matrix > 0):
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=INK, fontsize=7)
     if width <= MAX_NAMED_CLASSES:
-        size = 9 if width <= 20 else 6
         axes.set_xticks(range(width), names, rotation=90, fontsize=size)
         axes.set_yticks(range(width), names, fontsize=size)
     axes.set_xlabel("predicted")
@@ -176,12 +189,13 @@ def draw_f1(record: RunRecord) -> Any:
     assert record.metrics is not None
     rows = sorted(record.metrics["per_class"], key=lambda row: row["f1"] or 0.0)
     width = len(rows)
-    figure = empty_figure(6.0, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
+    labels = min(MAX_LETTERS, max((len(row["class"]) for row in rows), default=0)) * 9 * _INCHES_PER_LETTER
+    figure = empty_figure(5.0 + labels, float(np.clip(1.2 + 0.2 * width, 2.4, 20.0)))
     axes = figure.add_subplot()
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
     if width <= MAX_NAMED_CLASSES:
-        axes.set_yticks(range(width), [row["class"] for row in rows], fontsize=size)
+        axes.set_yticks(range(width), abbreviate([row["class"] for row in rows], MAX_LETTERS), fontsize=size)
     else:
         axes.set_yticks([])
     axes.set_ylim(-0.6, width - 0.4)

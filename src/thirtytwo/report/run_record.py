@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.errors import RunError
 from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.sections import Section
 from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.text import first_line
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,18 @@ class RunRecord:
     def sections(self) -> list[tuple[Evaluator, Section]]:
         """What each evaluator measured, described; evaluators without a result are left out."""
         results = Results(self.split, self.metrics or {}, self.files, self.out_of_sample, self._split_names)
-        found = [(one, one.read(results)) for one in evaluators()]
-        return [(one, one.describe(record, self.split)) for one, record in found if record]
+        found = []
+        for one in evaluators():
+            try:
+                if record := one.read(results):
+                    found.append((one, one.describe(record, self.split)))
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                file = self.run.metrics if one.store == "metrics" else self.run.evaluation_on(one.key, self.split)
+                raise RunError(
+                    f"{file} is damaged: what it holds of {one.key!r} cannot be read ({first_line(error)}).",
+                    f"Delete it and write it again with: {shlex.join(['thirtytwo', 'evaluate', str(self.run.path)])}",
+                ) from error
+        return found
 
     @property
     def _split_names(self) -> dict[str, str]:

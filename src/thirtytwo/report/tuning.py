@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import metric_of
 from thirtytwo.io import atomic_write
 from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
-from thirtytwo.text import percent
+from thirtytwo.text import CsvWriter, percent
 
 METRICS = MONITORS
 COLUMNS = 3
@@ -85,7 +84,7 @@ class Tuning:
 def write_trials(path: Path, tuning: Tuning) -> None:
     """Write `trials.csv`: one row per trial; missing values are empty."""
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = CsvWriter(file)
         writer.writerow(["trial", "outcome", *METRICS, "epochs", "seconds", *tuning.keys, "reason"])
         for trial in tuning.trials:
             metrics = [trial.metrics.get(name, "") for name in METRICS]

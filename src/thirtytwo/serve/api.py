@@ -58,7 +58,7 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document() -> Response:
-        return Response(as_json(openapi(app)), media_type=JSON)
+        return Response(as_json(openapi(app, service.settings.root_path)), media_type=JSON)
 
     add_page(app)
     _add_error_handlers(app)
@@ -66,10 +66,12 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def openapi(app: FastAPI) -> dict[str, Any]:
+def openapi(app: FastAPI, root_path: str = "") -> dict[str, Any]:
     """The OpenAPI document: FastAPI's, with the request bodies and problem documents added."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+        if root_path:
+            document["servers"] = [{"url": root_path}]
         components = document["components"]
         for schema in (PredictBody, ProblemDocument):
             components["schemas"] |= _schemas(schema)
@@ -92,7 +94,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(Problem)
     async def problem(request: Request, error: Problem) -> Response:
-        return error.response()
+        return error.response(request.scope["root_path"])
 
     @handled(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -104,10 +106,23 @@ def _add_error_handlers(app: FastAPI) -> None:
         return plain_problem(400, "The connection was closed before the request was complete.")
 
     @handled(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def invalid_request(request: Request, error: RequestValidationError) -> Response:
         errors = [{"where": str(entry["loc"][-1]), "error": entry["msg"]} for entry in error.errors()]
         first = errors[0]
-        return Problem("invalid", f"{first['where']}: {first['error']}.", errors=errors).response()
+        invalid = Problem("invalid", f"{first['where']}: {first['error']}.", errors=errors)
+        return invalid.response(request.scope["root_path"])
+
+
+def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:
+    """The scope that routes are matched with, and its path without the prefix; a HEAD request is matched as GET.
+
+    Proxies that strip the path prefix and those that keep it are both supported.
+    """
+    path = scope["path"]
+    inside = path == prefix or path.startswith(f"{prefix}/")
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    changed = {**scope, "method": method, "root_path": prefix, "path": path if inside else prefix + path}
+    return changed, changed["path"].removeprefix(prefix) or "/"
 
 
 class _Instrumentation:
@@ -122,7 +137,9 @@ class _Instrumentation:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        path = scope["path"] if scope["path"] in _PATHS else "other"
+        routed, path = _route_scope(scope, self._service.settings.root_path)
+        path = path if path in _PATHS else "other"
+        head = scope["method"] == "HEAD"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         response_started = False
 
@@ -134,10 +151,12 @@ class _Instrumentation:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
                 self._metrics.requests.labels(method, path, str(message["status"])).inc()
                 self._metrics.seconds.labels(path).observe(perf_counter() - started)
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_counted)
+            await self._app(routed, receive, send_counted)
         except Exception:
             if not response_started:
                 await Problem("bug", "The request failed because of a bug in the service.").response()(

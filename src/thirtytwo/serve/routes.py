@@ -47,6 +47,7 @@ _PREDICT_BODY = {
     "content": {
         MULTIPART: {"schema": _MULTIPART_SCHEMA},
         JSON: {"schema": {"$ref": "#/components/schemas/PredictBody"}},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
     },
 }
 _PROMETHEUS = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -75,7 +76,8 @@ def prediction_routes(service: Service) -> APIRouter:
         heatmap: Annotated[bool, Query(description="Also return heatmaps.")] = False,
     ) -> Response:
         """Returns one entry per file, in order. The entry of an unreadable file has `file` and `error`; if no file
-        can be read, the request fails with a problem document. Multipart parts may have any field name.
+        can be read, the request fails with a problem document. Multipart parts with a file name may have any field
+        name. A body that is one image may also have its own type or application/octet-stream.
         """
         return Response(as_json(await _predict(service, request, top, model, heatmap)), media_type=JSON)
 
@@ -150,8 +152,8 @@ def add_page(app: FastAPI) -> None:
         return FileResponse(SWAGGER / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
+    async def root(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope['root_path']}/docs")
 
     app.mount("/docs", StaticFiles(directory=SWAGGER))
 

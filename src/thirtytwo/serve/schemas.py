@@ -18,7 +18,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "unknown-model": (404, "There is no such model", "GET /models lists the models."),
     "too-slow": (408, "The upload took too long", "Send fewer files at a time."),
     "too-large": (413, "The request is too large", "A file, the number of files or the body exceeds its limit."),
-    "unsupported-type": (415, "The body's type is not supported", "Send multipart/form-data or application/json."),
+    "unsupported-type": (
+        415,
+        "The body's type is not supported",
+        "Send multipart/form-data, application/json or an image.",
+    ),
     "invalid": (422, "A parameter or the body is invalid", "See the OpenAPI document for the expected values."),
     "no-image": (422, "The request contains no image", "Send at least one file."),
     "unreadable": (422, "No image could be read", "The errors of all files are listed."),
@@ -60,8 +64,9 @@ class Problem(Exception):
         self.document |= more
         super().__init__(detail)
 
-    def response(self) -> Response:
-        return _response(self.document, self.status, self.headers)
+    def response(self, root_path: str = "") -> Response:
+        """The problem document; `root_path` is the path prefix of the service."""
+        return _response(self.document | {"type": f"{root_path}{self.document['type']}"}, self.status, self.headers)
 
 
 def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -88,7 +93,7 @@ class EncodedFile(BaseModel):
     data: Annotated[
         bytes,  # not str, which takes up to four bytes per character
         Field(
-            description="Content of the file in base64 (RFC 4648, with padding).",
+            description="Content of the file in base64 (RFC 4648, with padding), also as a data URI or in lines.",
             json_schema_extra={"format": "byte", "contentEncoding": "base64"},
         ),
     ]

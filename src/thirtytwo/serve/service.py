@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -204,12 +206,15 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
     chosen: dict[str, Path] = {}
     for text in wanted:
         named = None if Path(text).exists() else _NAMED.fullmatch(text)
-        path = find_model(named["path"] if named else text)
+        place = named["path"] if named else text
+        path = find_model(place)
         name = named["name"] if named else model_name(path)
         if name in chosen:
+            plain = re.sub(r"[^\w.-]", "-", name)
+            other = next(one for number in count(2) if (one := f"{plain}-{number}") not in chosen)
             raise ServiceError(
                 f"Two models have the name {name!r}: {chosen[name]} and {path}.",
-                f"Set another name for one of them, for example: --model other={text}",
+                f"Set another name for one of them, for example: --model {shlex.quote(f'{other}={place}')}",
             )
         chosen[name] = path
     if chosen:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from thirtytwo.errors import ServiceError
 from thirtytwo.images.decode import MAX_PIXELS
+from thirtytwo.machine import as_prefix
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -42,6 +43,8 @@ class ServeSettings(BaseSettings):
     """Address to listen on."""
     port: int = Field(8032, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
+    root_path: Annotated[str, AfterValidator(as_prefix)] = ""
+    """Path prefix below which a proxy serves the service, such as /images."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Maximum number of images per batch."""
     max_wait_ms: float = Field(2, ge=0, le=1000)

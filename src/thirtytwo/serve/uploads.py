@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import AsyncIterator, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,11 +25,17 @@ from thirtytwo.serve.limits import Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
 from thirtytwo.serve.settings import MB, ServeSettings
 
-MULTIPART, JSON = "multipart/form-data", "application/json"
+MULTIPART, JSON, BINARY = "multipart/form-data", "application/json", "application/octet-stream"
+PARAMETERS = frozenset({"top", "model", "heatmap"})
+"""Parameters of the address. Form fields of these names are ignored: images that they follow are already decoded."""
 
 _PART_OVERHEAD = 8192  # maximum bytes of headers and boundary per part
 _MAX_COMMAS = 1000  # per file in a JSON body; base64 has none, and many small values need much memory
 _MAX_NAME = 255  # characters of a file name that are kept
+_MAX_FIELDS = 16  # form fields that are not files
+_DATA_URI = re.compile(rb"\s*data:[^,]*,", re.IGNORECASE)
+_BASE64_URI = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
+_SPACES = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +66,23 @@ async def read_uploads(request: Request, settings: ServeSettings, reservation: R
     elif content_type == JSON.encode():
         for upload in await _read_json(request, settings, reservation):
             yield upload
+    elif _is_image_type(content_type):
+        yield await _read_raw(request, settings, reservation)
     else:
         found = content_type.decode("latin-1") or "none"
-        raise Problem("unsupported-type", f"Expected {MULTIPART} or {JSON}; found {found}.")
+        raise Problem("unsupported-type", f"Expected {MULTIPART}, {JSON} or the type of an image; found {found}.")
+
+
+def _is_image_type(content_type: bytes) -> bool:
+    """Whether data of this media type is one image; its format is recognized by its content."""
+    return content_type.lower().startswith(b"image/") or content_type.lower() == BINARY.encode()
 
 
 class _MultipartFiles:
-    """Files of a multipart body (RFC 7578); every part counts as a file, whatever its field name."""
+    """Files of a multipart body (RFC 7578): parts with a file name or the type of an image, whatever their field name.
+
+    Empty fields and those named in `PARAMETERS` are ignored; others are an error, so that no input is lost unnoticed.
+    """
 
     def __init__(self, boundary: bytes, settings: ServeSettings, reservation: Reservation) -> None:
         if not boundary:
@@ -73,8 +90,9 @@ class _MultipartFiles:
         self._settings, self._reservation = settings, reservation
         self._header = b""
         self._value = b""
-        self._count = 0
-        self._name = ""
+        self._count = self._fields = 0
+        self._name = self._field = ""
+        self._is_file = False
         self._pieces: list[bytes] = []
         self._size = 0
         self._complete: list[Upload] = []
@@ -87,6 +105,7 @@ class _MultipartFiles:
                     "on_header_field": self._header_field,
                     "on_header_value": self._header_value,
                     "on_header_end": self._header_end,
+                    "on_headers_finished": self._headers_finished,
                     "on_part_data": self._data,
                     "on_part_end": self._end,
                     "on_end": self._finish,
@@ -109,12 +128,8 @@ class _MultipartFiles:
             raise Problem("malformed", "The multipart body ends before its closing boundary.")
 
     def _begin(self) -> None:
-        self._count += 1
-        if self._count > self._settings.max_files:
-            raise Problem(
-                "too-large", f"A request may contain at most {self._settings.max_files} files; this one contains more."
-            )
-        self._name, self._pieces, self._size = f"image {self._count}", [], 0
+        self._name, self._field, self._is_file = "", "", False
+        self._pieces, self._size = [], 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -124,17 +139,50 @@ class _MultipartFiles:
 
     def _header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
-            name = parse_options_header(self._value)[1].get(b"filename", b"")
-            self._name = name.decode("utf-8", "replace")[:_MAX_NAME] or self._name
+            options = parse_options_header(self._value)[1]
+            self._is_file |= b"filename" in options
+            self._name = _file_name(options)
+            self._field = options.get(b"name", b"").decode("utf-8", "replace")[:_MAX_NAME]
+        elif self._header.lower() == b"content-type":
+            self._is_file |= _is_image_type(parse_options_header(self._value)[0])
         self._header = self._value = b""
+
+    def _headers_finished(self) -> None:
+        if not self._is_file:
+            self._fields += 1
+            if self._fields > _MAX_FIELDS:
+                raise Problem("too-large", f"A request may contain at most {_MAX_FIELDS} form fields besides files.")
+            return
+        self._count += 1
+        if self._count > self._settings.max_files:
+            raise Problem(
+                "too-large", f"A request may contain at most {self._settings.max_files} files; this one contains more."
+            )
+        self._name = self._name or f"image {self._count}"
+
+    def _check_field(self) -> None:
+        """Check a part that is not a file, which has a value."""
+        if self._field not in PARAMETERS:
+            raise Problem(
+                "invalid",
+                f"The form field {self._field!r} is not a file: it has neither a file name nor the type of an image. "
+                "Send images as files, for example with curl -F files=@photo.jpg.",
+            )
+        if self._size > _PART_OVERHEAD:
+            raise Problem("too-large", f"The form field {self._field!r} is longer than {_PART_OVERHEAD:,} bytes.")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
+        if not self._is_file:
+            self._check_field()
+            return
         _check_file_size(self._name, self._size, self._settings)
         self._reservation.reserve(end - start)
         self._pieces.append(data[start:end])
 
     def _end(self) -> None:
+        if not self._is_file:
+            return
         self._reservation.reserve(self._size)  # the pieces and their concatenation
         self._complete.append(Upload(self._name, b"".join(self._pieces)))
         self._pieces = []
@@ -142,6 +190,28 @@ class _MultipartFiles:
 
     def _finish(self) -> None:
         self._ended = True
+
+
+def _file_name(options: Mapping[bytes, bytes]) -> str:
+    """The file name among the parameters of a Content-Disposition header; empty without one."""
+    return options.get(b"filename", b"").decode("utf-8", "replace")[:_MAX_NAME]
+
+
+async def _read_raw(request: Request, settings: ServeSettings, reservation: Reservation) -> Upload:
+    """A body that is one image."""
+    name = _file_name(parse_options_header(request.headers.get("content-disposition"))[1]) or "image 1"
+    _check_content_length(request, settings.max_file_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        _check_file_size(name, len(body) + len(chunk), settings)
+        reservation.reserve(len(chunk))
+        body += chunk
+    if not body:
+        raise Problem("no-image", "The body is empty.")
+    reservation.reserve(len(body))
+    data = bytes(body)
+    reservation.release(len(body))
+    return Upload(name, data)
 
 
 async def _read_json(request: Request, settings: ServeSettings, reservation: Reservation) -> list[Upload]:
@@ -166,15 +236,25 @@ async def _read_json(request: Request, settings: ServeSettings, reservation: Res
     for number, entry in enumerate(files, start=1):
         name = (entry.file or f"image {number}")[:_MAX_NAME]
         text, entry.data = entry.data, b""
-        _check_file_size(name, len(text) * 3 // 4 - 2, settings)
-        reservation.reserve(len(text))
-        try:
-            data = binascii.a2b_base64(text, strict_mode=True)
-        except binascii.Error:
-            raise Problem("invalid", f"The data of {name} is not valid base64 (RFC 4648).", file=name) from None
-        reservation.release(2 * len(text) - len(data))
+        reservation.reserve(2 * len(text))
+        data = _decode_base64(text, name, settings)
+        reservation.release(3 * len(text) - len(data))
         uploads.append(Upload(name, data))
     return uploads
+
+
+def _decode_base64(text: bytes, name: str, settings: ServeSettings) -> bytes:
+    """The bytes of base64, which may have line breaks (RFC 2045) and be a data URI (RFC 2397)."""
+    if prefix := _BASE64_URI.match(text):
+        text = text[prefix.end() :]
+    elif _DATA_URI.match(text):
+        raise Problem("invalid", f"The data URI of {name} is not in base64: expected data:…;base64,….", file=name)
+    text = text.translate(None, _SPACES)
+    _check_file_size(name, len(text) * 3 // 4 - 2, settings)
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise Problem("invalid", f"The data of {name} is not valid base64 (RFC 4648).", file=name) from None
 
 
 async def _json_body(request: Request, settings: ServeSettings, reservation: Reservation) -> bytearray:

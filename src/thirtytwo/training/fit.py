@@ -41,6 +41,7 @@ from thirtytwo.training.transfer import (
 )
 
 PREPARE_IMAGES = 5000
+_CHECKPOINT_KEYS = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,11 @@ def _run_trainer(
     )
     if start_from is not None:
         try:
-            torch.load(start_from, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(start_from, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
             raise unusable from error
+        if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _CHECKPOINT_KEYS:
+            raise unusable
     with _quiet_lightning():
         try:
             trainer.fit(loop, batches, val_batches, ckpt_path=start_from, weights_only=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -54,7 +55,6 @@ class Hardware:
 REASONS = {
     "memory format": "convolutions are faster in this layout on CPU and GPU",
     "compile": "compilation takes longer than it saves in a short run",
-    "threads": "one for each core this process may use",
 }
 """Why a setting has its value where it is `auto`."""
 
@@ -76,21 +76,38 @@ def choose_hardware(settings: TrainSettings, device: str) -> Hardware:
     precision, why_precision = _choose_precision(settings.precision, resolved)
     channels_last = settings.memory_format != "contiguous"
     compile_it = settings.compile == "on"
-    threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
+    threads, why_threads = _choose_threads(settings.threads)
     torch.set_num_threads(threads)
     resolved_values = {
         "memory format": (settings.memory_format, "channels_last" if channels_last else "contiguous"),
         "compile": (settings.compile, "on" if compile_it else "off"),
-        "threads": (settings.threads, str(threads)),
     }
     choices.append(Choice("precision", str(precision).removeprefix("torch."), why_precision))
     choices += [
         Choice(what, value, REASONS[what] if setting == "auto" else "set in the recipe")
         for what, (setting, value) in resolved_values.items()
     ]
+    choices.append(Choice("threads", str(threads), why_threads))
     if resolved.type == "cpu" and is_own_process():
         choices += _keep_freed_memory()
     return Hardware(resolved, precision, channels_last, compile_it, threads, tuple(choices))
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _choose_threads(setting: int | Literal["auto"]) -> tuple[int, str]:
+    """The number of threads and its reason; a number that the environment or the calling program set is kept."""
+    if setting != "auto":
+        return setting, "set in the recipe"
+    threads, cores = torch.get_num_threads(), cpu_count()
+    if named := [name for name in _THREAD_VARIABLES if os.environ.get(name)]:
+        return threads, f"set by {named[0]}; this process may use {cores} cores"
+    if threads > cores:
+        return cores, "one for each core this process may use"
+    if threads < cores:
+        return threads, f"as set by the program or chosen by PyTorch; this process may use {cores} cores"
+    return threads, "one for each core this process may use"
 
 
 def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:

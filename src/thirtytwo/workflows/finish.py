@@ -22,9 +22,10 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity, parity_record
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.io import METADATA_KEY, write_bytes
+from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
+from thirtytwo.models.base import tensors_checksum
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import UsageMeter
@@ -170,4 +171,5 @@ def _architecture(recipe: Recipe) -> list[str]:
 def save_weights(net: Network, info: ModelInfo, run: RunDir) -> None:
     """Write `weights.safetensors`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_bytes(run.weights, save(tensors, metadata={METADATA_KEY: info.model_dump_json()}))
+    texts = {METADATA_KEY: info.model_dump_json(), CHECKSUM_KEY: tensors_checksum(save(tensors))}
+    write_bytes(run.weights, save(tensors, metadata=texts))

@@ -110,5 +110,5 @@ def member_record(member: LoadedRun, kept: bool) -> dict[str, Any]:
         "accuracy": metrics.get("accuracy") if metrics.get("split") == "test" else None,
         "parameters": environment.get("parameters"),
         "flops": environment.get("flops"),
-        "seconds_train": environment["seconds"]["train"],
+        "seconds_train": (environment.get("seconds") or {}).get("train"),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from thirtytwo.app.display import Result, classify, view
 from thirtytwo.app.images import InputImage, image_input
 from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_markdown
+from thirtytwo.text import CsvWriter, as_markdown
 
 MAX_MODELS = 4
 IMAGES_PER_PAGE = 8
@@ -101,7 +100,7 @@ def agree(row: Sequence[Result]) -> bool:
 def as_csv(results: dict[str, list[Result]]) -> str:
     """One row per image: the prediction of each model, and whether they agree."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = CsvWriter(stream)
     writer.writerow(
         ["file", *(f"{name}: {what}" for name in results for what in ("class", "confidence", "known")), "agree"]
     )

@@ -1,0 +1,123 @@
+"""Inputs that users give where images or a folder of images are expected: lists of paths, addresses and other files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from thirtytwo.errors import DataError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
+_ARCHIVES = {
+    (".zip",): "unzip -q {file} -d {folder}",
+    (
+        ".tar",
+        ".tar.gz",
+        ".tgz",
+        ".tar.bz2",
+        ".tbz2",
+        ".tar.xz",
+        ".txz",
+    ): "mkdir -p {folder} && tar -xf {file} -C {folder}",
+    (".7z", ".rar"): "7z x {file} -o{folder}",
+}
+_OTHER_FILES = {
+    (".ipynb",): ("a Jupyter notebook", "the folder of images that the notebook reads"),
+    (".py",): ("a Python program", "the folder of images that the program reads"),
+    (".onnx",): ("a model file", "a folder of images; the model is an option (--model)"),
+    (".toml",): ("a TOML file", "a folder of images; a recipe is an option (--recipe)"),
+    (".csv", ".tsv", ".json", ".jsonl", ".xlsx"): (
+        "a table",
+        "the folder of its images, sorted into one folder per class",
+    ),
+    (".parquet", ".arrow"): ("a table", "the folder that contains it"),
+    (".npy", ".npz", ".pkl", ".pt", ".pth", ".mat", ".h5"): ("a file of arrays", "a folder of image files"),
+    (".pdf", ".docx", ".pptx"): ("a document", "a folder of image files"),
+    (".mp4", ".mov", ".avi", ".mkv", ".webm"): ("a video", "a folder of single frames, as ffmpeg writes them"),
+}
+LIST_MARK = "@"
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is a URL, also one that has lost a slash as a path."""
+    return bool(_ADDRESS.match(text))
+
+
+def address_error(address: str, *, folder: bool) -> DataError:
+    """The error for a URL where a path is expected: how to download it.
+
+    Args:
+        address: the URL.
+        folder: whether a folder of images is expected, instead of images.
+    """
+    found = f"{address} is an address on the internet; thirtytwo reads local files only."
+    if folder and (page := _HUB_PAGE.match(address)):
+        return DataError(found, f"For this data set of the hub, write hf:{page['name']}.")
+    name = address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1] or "download"
+    fetch = f"curl -L -o {shlex.quote(name)} {shlex.quote(address)}"
+    then = "unpack it and give the folder" if folder else f"give the file {name!r}"
+    return DataError(found, f"Download it first, for example with: {fetch} – then {then}.")
+
+
+def file_error(path: Path, *, then: str) -> DataError:
+    """The error for a file where a folder of images is expected: what it is, and what to give instead.
+
+    Args:
+        path: an existing file.
+        then: what to give instead where nothing better is known, such as `Give a folder with one subfolder per class.`
+    """
+    name = path.name.lower()
+    for suffixes, command in _ARCHIVES.items():
+        if name.endswith(suffixes):
+            suffix = max((one for one in suffixes if name.endswith(one)), key=len)
+            folder = path.with_name(path.name[: -len(suffix)] or "images")
+            unpack = command.format(file=shlex.quote(str(path)), folder=shlex.quote(str(folder)))
+            return DataError(f"{path} is an archive, not a folder.", f"Unpack it with: {unpack} – then give {folder}.")
+    for suffixes, (kind, instead) in _OTHER_FILES.items():
+        if name.endswith(suffixes):
+            return DataError(f"{path} is {kind}, not a folder of images.", f"Give {instead}.")
+    return DataError(f"{path} is a file, not a folder.", then)
+
+
+def expand_lists(arguments: Iterable[str]) -> list[str]:
+    """Replace `-` by the paths on standard input and `@FILE` by those in a file, one path a line.
+
+    An existing file whose name starts with `@` is itself meant. NUL may separate paths, as by `find -print0`.
+
+    Raises:
+        DataError: a list does not exist or cannot be read, or an argument is a URL.
+    """
+    return [path for argument in arguments for path in _expanded(argument)]
+
+
+def _expanded(argument: str) -> Iterator[str]:
+    if argument == "-":
+        lines = _lines(sys.stdin.buffer.read(), "standard input")
+    elif argument.startswith(LIST_MARK) and len(argument) > 1 and not Path(argument).exists():
+        file = Path(os.path.expanduser(argument[1:]))  # noqa: PTH111 (raises no error for unknown users)
+        try:
+            lines = _lines(file.read_bytes(), str(file))
+        except OSError as error:
+            raise DataError(
+                f"The list {str(file)!r} cannot be read: {error.strerror}.", "Expected a file with one path a line."
+            ) from None
+    else:
+        lines = [argument]
+    for line in lines:
+        if is_address(line) and not Path(line).exists():
+            raise address_error(line, folder=False)
+        yield line
+
+
+def _lines(content: bytes, where: str) -> list[str]:
+    separator = b"\0" if b"\0" in content else b"\n"
+    found = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
+    found = [line for line in found if line.strip()]
+    if not found:
+        raise DataError(f"There is no path in {where}.", "Expected one path a line.")
+    return found

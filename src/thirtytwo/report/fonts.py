@@ -1,0 +1,79 @@
+"""Fonts of this machine that have the characters of class names."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from thirtytwo.errors import require
+from thirtytwo.text import listing
+
+DEFAULT = "DejaVu Sans"
+"""Matplotlib's own font, with Latin, Cyrillic, Greek, Arabic and other scripts."""
+_PREFERRED = ("Noto Sans", "WenQuanYi", "Droid Sans Fallback", "Source Han Sans", "Nanum", "Hiragino", "Arial Unicode")
+_PACKAGES = {
+    "CJK": "fonts-noto-cjk",
+    "HANGUL": "fonts-noto-cjk",
+    "HIRAGANA": "fonts-noto-cjk",
+    "KATAKANA": "fonts-noto-cjk",
+}
+_OTHER_PACKAGE = "fonts-noto-core"
+
+logger = logging.getLogger(__name__)
+
+
+def font_families(texts: Iterable[str]) -> list[str]:
+    """Families of fonts, in the order in which Matplotlib tries them, that together have the characters of `texts`.
+
+    Characters that no font of this machine has are named in a warning, with a package that brings one.
+    """
+    missing = {char for text in texts for char in text if not char.isspace() and ord(char) > 127}
+    families = [DEFAULT]
+    missing -= _characters(_path_of(DEFAULT))
+    if missing:
+        for name, path in _installed():
+            if found := missing & _characters(path):
+                families.append(name)
+                missing -= found
+            if not missing:
+                break
+    if missing:
+        packages = sorted({_package(char) for char in missing})
+        logger.warning(
+            "no font of this machine has %s: boxes stand for them in figures; install one, on Debian and Ubuntu with: "
+            "apt-get install %s, then run: thirtytwo report RUN",
+            listing(sorted(missing), 5, quoted=False),
+            " ".join(packages),
+        )
+    return families
+
+
+def _package(char: str) -> str:
+    return _PACKAGES.get(unicodedata.name(char, "").split(" ")[0], _OTHER_PACKAGE)
+
+
+def _path_of(family: str) -> str:
+    manager: Any = require("matplotlib.font_manager", "train")
+    return str(manager.findfont(family))
+
+
+def _installed() -> list[tuple[str, str]]:
+    """Regular fonts of this machine as (family, path), preferred ones first."""
+    manager: Any = require("matplotlib.font_manager", "train")
+    regular = {
+        font.name: font.fname for font in manager.fontManager.ttflist if font.style == "normal" and font.name != DEFAULT
+    }
+    return sorted(regular.items(), key=lambda font: (not font[0].startswith(_PREFERRED), font[0]))
+
+
+@cache
+def _characters(path: str) -> frozenset[str]:
+    """The characters that a font file has; none where it cannot be read."""
+    font: Any = require("matplotlib.ft2font", "train")
+    try:
+        return frozenset(map(chr, font.FT2Font(path).get_charmap()))
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()

@@ -1,0 +1,129 @@
+"""What people give where images or a folder are expected: lists, addresses, archives, notebooks."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import thirtytwo
+from thirtytwo.cli.main import run_command
+
+URL = "https://example.com/a/cat.jpg?x=1"
+
+
+def classify(arguments: list[str], model: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert run_command(["predict", *arguments, "--model", str(model), "--format", "json"]) == 0
+    return [Path(entry["file"]).name for entry in json.loads(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0", "\n\n"])
+@pytest.mark.parametrize("how", ["-", "@list.txt", "@~/list.txt"])
+def test_lists_of_paths(
+    how: str,
+    separator: str,
+    colour_model: Path,
+    image_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = separator.join(str(image_folder / name) for name in ("red.png", "blue.png")) + separator
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("list.txt").write_bytes(text.encode())
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    assert classify([how, str(image_folder / "green.png")], colour_model, capsys) == [
+        "red.png",
+        "blue.png",
+        "green.png",
+    ]
+
+
+def test_a_file_whose_name_starts_with_the_mark(
+    colour_model: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(image_folder)
+    Path("red.png").rename("@red.png")
+    assert classify(["@red.png"], colour_model, capsys) == ["@red.png"]
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        ([URL], "", [URL, f"curl -L -o cat.jpg '{URL}'"]),
+        (["@list.txt"], "", ["list.txt", "one path a line"]),
+        (["-"], "\n \n", ["standard input", "one path a line"]),
+        (["-"], f"{URL}\n", [URL]),
+    ],
+)
+def test_advice(
+    verb: str,
+    arguments: list[str],
+    stdin: str,
+    expected: list[str],
+    colour_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(stdin.encode())))
+    assert run_command([verb, *arguments, "--model", str(colour_model)]) == 2
+    error = capsys.readouterr().err
+    assert all(text in error for text in expected), error
+
+
+def test_an_address_in_python(colour_model: Path) -> None:
+    (found,) = thirtytwo.load(colour_model).predict(URL)
+    assert URL in found.error  # type: ignore[union-attr]
+
+
+DATA = [
+    ("my photos.zip", "unzip -q 'my photos.zip' -d 'my photos'"),
+    ("photos.tar.gz", "mkdir -p photos && tar -xf photos.tar.gz -C photos"),
+    ("photos.TGZ", "tar -xf photos.TGZ -C photos"),
+    ("photos.7z", "7z x photos.7z -ophotos"),
+    ("train.ipynb", "notebook"),
+    ("labels.csv", "table"),
+    ("model.onnx", "--model"),
+    ("recipe.toml", "--recipe"),
+    ("x.parquet", "folder that contains it"),
+    ("clip.mp4", "ffmpeg"),
+    ("notes", "not a folder"),
+]
+
+
+@pytest.mark.parametrize(
+    "command", [["train"], ["data", "doctor"], ["data", "show"], ["teach"]], ids=["train", "doctor", "show", "teach"]
+)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *DATA,
+        ("https://example.com/photos.zip", "curl -L -o photos.zip https://example.com/photos.zip"),
+        ("https://huggingface.co/datasets/owner/name", "hf:owner/name"),
+        ("s3://bucket/photos", "s3://bucket/photos"),
+    ],
+)
+def test_other_things_as_data(
+    command: list[str],
+    name: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*command, "--out", "new.onnx"] if command == ["teach"] else command
+    if "://" not in name:
+        Path(name).write_bytes(b"PK")
+    assert run_command([*command, name]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Did you mean '.'" not in error
+    assert name in error

@@ -1,0 +1,79 @@
+"""Class names as people have them: any script, and long ones."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thirtytwo.report import fonts
+from thirtytwo.report.figures import draw_confusion, save_figures
+from thirtytwo.text import abbreviate
+
+LONG = [f"{'a very long name of a class of mushrooms, as of botanists, no ' * 2}{end}"[-62:] for end in ("one", "two")]
+FRONT = [f"{end} {'name of a class of mushrooms, as botanists write them in full'}" for end in ("one", "two")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [LONG, FRONT, ["x" * 62, "x" * 61, "x" * 60], ["cat", "dog"], [], [f"{'a' * 40}{i}{'b' * 40}" for i in range(30)]],
+)
+@pytest.mark.parametrize("most", [12, 30])
+def test_abbreviations_distinguish(names: list[str], most: int) -> None:
+    short = abbreviate(names, most)
+    assert len(set(short)) == len(names)
+    assert all(len(name) <= most + 5 for name in short)
+    assert [label for label, name in zip(short, names, strict=True) if len(name) <= most] == [
+        name for name in names if len(name) <= most
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "package"),
+    [
+        (["猫"], "fonts-noto-cjk"),
+        (["고양이"], "fonts-noto-cjk"),
+        (["ねこ"], "fonts-noto-cjk"),
+        (["ᚠ", "𒀀"], "fonts-noto-core"),
+    ],
+)
+def test_missing_characters_are_named_with_a_package(
+    names: list[str], package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "_installed", list)
+    monkeypatch.setattr(fonts, "_characters", lambda path: frozenset())
+    with caplog.at_level(logging.WARNING):
+        assert fonts.font_families(names) == [fonts.DEFAULT]
+    assert package in caplog.text
+    assert names[0][0] in caplog.text
+
+
+@pytest.mark.parametrize("name", ["кошка", "قطة", "cat", "größe"])
+def test_own_font_is_enough(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert fonts.font_families([name]) == [fonts.DEFAULT]
+    assert not caplog.text
+
+
+def test_an_installed_font_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(fonts, "_installed", lambda: [("Other", "other"), ("Noto Sans CJK JP", "cjk")])
+    monkeypatch.setattr(fonts, "_characters", lambda path: frozenset("猫고양이") if path == "cjk" else frozenset())
+    assert fonts.font_families(["猫", "고양이"]) == [fonts.DEFAULT, "Noto Sans CJK JP"]
+    assert not caplog.text
+
+
+@pytest.mark.slow
+def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from thirtytwo.report.run_record import read_run_record
+
+    record = read_run_record(make_run()[0])
+    own, widths = record.classes, []
+    for names in (None, LONG[:1]):
+        classes = tuple(f"{name} {'x' * 58 if names else ''}".strip() for name in own)
+        object.__setattr__(record.predictions, "classes", classes)
+        figure = draw_confusion(record)
+        save_figures(tmp_path, [("confusion", lambda figure=figure: figure)])
+        axes = figure.axes[0]
+        widths.append(float(np.ptp(axes.get_window_extent().get_points()[:, 0])))
+    assert widths[1] > 0.7 * widths[0]
