@@ -45,7 +45,7 @@ def test_specs(spec, kind, name, options, tmp_path, monkeypatch):
         ("flowers/2025/roses", UnknownNameError, ["'flowers/2025/roses'", "flowers has no '2025'"]),
         ("owner/name", UnknownNameError, ["'owner/name'", "hf:owner/name"]),
         ("/nowhere/at/all", UnknownNameError, ["'/nowhere/at/all'", "path"]),
-        ("image.png", DataError, ["image.png", "file", "'.'"]),
+        ("image.png", DataError, ["image.png", "file", "folder of images"]),
         ("cifar10?label", DataError, ["'label'", "cifar10?label=NAME"]),
         ("hf:a/b/c", UnknownNameError, ["hf:a/b/c", "hf:owner/name"]),
         ("hf:", UnknownNameError, ["hf:owner/name"]),

@@ -124,8 +124,9 @@ def test_known_answers():
 def test_blocks_of_pixelate():
     steps = np.arange(0, 128, 4, dtype=np.uint8)
     image = np.broadcast_to(steps[None, None, :, None], (1, 32, 32, 3)).copy()
-    rows = corrupt(image, "pixelate", 5)[0]
-    assert len(np.unique(rows)) == int(32 * 0.65)
+    levels = np.unique(corrupt(image, "pixelate", 5)[0]).astype(int)
+    # processors round a mean of exactly one half differently, so levels that differ by one are of one block
+    assert 1 + (np.diff(levels) > 1).sum() == int(32 * 0.65)
 
 
 @pytest.mark.parametrize(

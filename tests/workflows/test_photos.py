@@ -15,7 +15,7 @@ import thirtytwo
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.errors import RunError, ThirtytwoError
-from thirtytwo.models.packaged import PACKAGED
+from thirtytwo.models.packaged import WEIGHTS
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import prepare
@@ -62,8 +62,10 @@ def test_choice_of_known_data() -> None:
 
 
 def test_photographs_without_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(PACKAGED["tf_efficientnet_lite0"], module="no_such_module_here", package="no-such-package")
-    monkeypatch.setitem(PACKAGED, "tf_efficientnet_lite0", row)
+    row = replace(
+        WEIGHTS.get("tf_efficientnet_lite0"), module="no_such_module_here", package="no-such-package", extra=""
+    )
+    monkeypatch.setitem(WEIGHTS._entries, "tf_efficientnet_lite0", row)
     root = photographs(tmp_path / "d", {"a": 3, "b": 3})
     with pytest.raises(RunError) as caught:
         thirtytwo.train(str(root), run=tmp_path / "run", show=False)

@@ -11,8 +11,8 @@ import pytest
 import thirtytwo
 from thirtytwo.config.resolve import recipe_names
 
-FROM_WEIGHTS = {"few-shot", "further", "transfer-resnet50", "transfer-vit"}
-"""Tested with small weights in `test_transfer_recipes.py`."""
+FROM_WEIGHTS = {"few-shot", "further", "photos", "transfer-resnet50", "transfer-vit"}
+"""Tested with small weights in `test_transfer_recipes.py`, `photos` in `test_photos.py`."""
 NARROW: dict[str, dict[str, Any]] = {
     "classic-96": {"model.options.input_size": 32},
     "classic-finetuned": {},

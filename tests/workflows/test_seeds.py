@@ -57,7 +57,7 @@ def training(finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
 
 
 def test_every_seed_is_a_run_and_summary_has_mean_std_and_n(training: Training) -> None:
-    found = seeds.train_seeds("colours", seeds=[0, 2, 5], show=False)
+    found = seeds.train_seeds("colours", recipe="fast", seeds=[0, 2, 5], show=False)
     assert found.path == Path("runs/colours-fast-seeds")
     assert sorted(path.name for path in found.path.iterdir()) == [
         "seed0",
@@ -82,12 +82,12 @@ def test_names_are_escaped_in_the_summary() -> None:
     run = {"directory": "a|b*c*", "seed": 0, "accuracy": 0.5, "accuracy_ci95": [0.4, 0.6], "seconds_train": 1.0}
     content = {"data": "<b>_x_", "asked": {}, "planned": [0], "split": "test", "runs": [run], "figures": {}}
     text = summary_text(content)
-    assert text.startswith(r"# &lt;b&gt;\_x\_, recipe fast: 1 seed")
+    assert text.startswith(r"# &lt;b&gt;\_x\_, recipe chosen by the data: 1 seed")
     assert r"| a\|b\*c\* |" in text
 
 
 def test_second_call_without_run_uses_a_new_directory(training: Training) -> None:
-    first, second = (seeds.train_seeds("colours", seeds=[0], show=False) for _ in range(2))
+    first, second = (seeds.train_seeds("colours", recipe="fast", seeds=[0], show=False) for _ in range(2))
     assert second.path == first.path.with_name(first.path.name + "-2")
     assert first.summary["figures"]["accuracy"]["std"] is None
 

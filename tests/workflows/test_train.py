@@ -704,7 +704,7 @@ def test_full_disk_later_and_resumed(
 
 def test_diverged(small: Callable[..., Run], tmp_path: Path) -> None:
     with pytest.raises(DivergedError) as caught:
-        small(more={"optimizer.lr_head": 1e30, "optimizer.lr_rest": 1e30})
+        small(more={"optimizer.weight_decay": 1000})
     assert caught.value.fix
     assert not (tmp_path / "run" / "model.onnx").exists()
 

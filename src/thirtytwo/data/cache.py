@@ -30,7 +30,6 @@ import platformdirs
 from thirtytwo.data import cache_eviction
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.images.decode import Pixels
-from thirtytwo.io import expand_home
 from thirtytwo.machine import cpu_count
 
 ENTRIES = "pictures"  # codespell:ignore pictures
@@ -68,7 +67,7 @@ def cache_dir() -> Path:
     """
     with contextlib.suppress(RuntimeError, KeyError):  # there is no home
         if chosen := os.environ.get("THIRTYTWO_CACHE"):
-            return expand_home(chosen)
+            return Path(chosen).expanduser()
         return platformdirs.user_cache_path("thirtytwo", appauthor=False)
     return Path(tempfile.gettempdir()) / f"thirtytwo-cache-{os.getuid()}"
 

@@ -57,7 +57,7 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
 
 
-IMBALANCED = 3.0
+IMBALANCED = 10.0
 """Ratio of the largest class to the smallest from which `class_weights = "auto"` balances the loss."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import seed_of
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
@@ -82,6 +83,9 @@ def train(
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes = with_settings(overrides, settings)
     root = Path(data_root) if data_root is not None else None
+    evaluators()  # imports those of other packages, which are used only after the training
+    if run is not None and not resume:
+        RunDir.refuse_used(Path(run))
     chosen = None
     if recipe is None and not resume:
         chosen = choose_recipe(data, changes, root)
@@ -97,8 +101,6 @@ def train(
                 return _already_finished(existing, log)
             resume_usage(existing, meter)
             precision = existing.read_recipe().train.precision
-        elif run is not None:
-            RunDir.refuse_used(path)
         source = recipe or (existing.recipe if existing else SMALL)
         plan = prepare(data, source, changes, device, root, precision, chosen)
         if existing is not None:
