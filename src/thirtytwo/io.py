@@ -91,7 +91,7 @@ def check_writable(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder, and --out needs a file.", "Give a file name inside it.")
     if path.is_file() and not force:
-        raise OutputError(f"{path} exists already.", "Delete it, choose another name, or overwrite it with --force.")
+        raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
 
 
 RUNS = Path("runs")

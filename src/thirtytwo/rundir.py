@@ -307,7 +307,7 @@ class RunDir:
         if artifact in (self.environment, self.split):
             return "Restore it from a copy, or train again with another --run: evaluation cannot replace it."
         again = shlex.join(["thirtytwo", "evaluate", str(self.path)])
-        return f"Delete it and, if you need it, write it again with: {again}"
+        return f"Move it away and, if you need it, write it again with: {again}"
 
     def write_json(self, artifact: Path, value: Any) -> None:
         """Write a JSON artifact, atomically."""
@@ -338,7 +338,9 @@ class RunDir:
             with self.history.open(newline="", encoding="utf-8") as file:
                 return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
         except (ValueError, TypeError) as error:
-            raise RunError(f"{self.history} is damaged: {error}.", "Delete it, or train again with --run.") from None
+            raise RunError(
+                f"{self.history} is damaged: {error}.", "Move it away, or train again with another --run."
+            ) from None
 
     def write_history(self, rows: Iterable[Mapping[str, float]], columns: Iterable[str]) -> None:
         """Replace the history by these rows; a missing column becomes an empty cell."""
@@ -374,7 +376,7 @@ class RunDir:
                 f"{self.path} has no predictions for {split!r}.",
                 f"Create them with: thirtytwo evaluate {shlex.quote(str(self.path))} --split {split}",
             )
-        again = f"Delete it and run: thirtytwo evaluate {shlex.quote(str(self.path))}"
+        again = f"Move it away and run: thirtytwo evaluate {shlex.quote(str(self.path))}"
         try:
             table = parquet.read_table(path)
         except (OSError, ValueError) as error:

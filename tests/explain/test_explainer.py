@@ -18,6 +18,7 @@ from thirtytwo.explain import Explainer, Explanation
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import METHODS
 from thirtytwo.inference.classifier import UnreadableImage
+from thirtytwo.inference.integrity import with_checksum
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def without_heatmaps(squares_run: Path, tmp_path: Path) -> Path:
     kept = [output for output in model.graph.output if output.name != "heatmaps"]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    onnx.save(model, tmp_path / "plain.onnx")
+    (tmp_path / "plain.onnx").write_bytes(with_checksum(model.SerializeToString()))
     return tmp_path / "plain.onnx"
 
 

@@ -30,7 +30,7 @@ def show_augmented(
     """
     path = sheet or Path(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe_source).stem)}-augmented.png")
     if path.exists():
-        raise OutputError(f"{path} already exists.", "Delete it or choose another name with --sheet.")
+        raise OutputError(f"{path} already exists.", "Choose another name with --sheet, or move it away.")
     require("torch", "train")
     import numpy as np
 

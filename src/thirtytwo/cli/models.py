@@ -146,7 +146,7 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     from thirtytwo.data.load import load_dataset
 
     if sheet is not None and sheet.exists():
-        raise OutputError(f"{sheet} already exists.", "Delete it or choose another name with --sheet.")
+        raise OutputError(f"{sheet} already exists.", "Choose another name with --sheet, or move it away.")
     data = load_dataset(spec, data_root=data_root)
     parts = data.stored
     height, width = data.train.images.shape[1:3]

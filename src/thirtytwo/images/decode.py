@@ -486,7 +486,7 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
     """Open an image with the Pillow plugin that matches its first bytes."""
     head = stream.read(HEAD_BYTES)
     if not head:
-        raise ImageError(f"{name} is empty (0 bytes).", "Delete it or copy it again.")
+        raise ImageError(f"{name} is empty (0 bytes).", "Copy it again or leave it out.")
     stream.seek(0)
     kind, plugin = _format_and_plugin(head) or ("", "")
     if not kind:
@@ -553,7 +553,7 @@ def _damaged(name: str, error: Exception, stream: IO[bytes] | None = None, kind:
     if channels > 4 or _UNSUPPORTED.search(reason):
         found = f"has {channels} channels" if channels > 4 else f"is of an unsupported kind ({reason})"
         return ImageError(f"{name} {found}.", "Save it as an RGB or grayscale image with 8 bits per channel.")
-    return ImageError(f"{name} is damaged or truncated: {reason}.", "Delete it or copy it again.")
+    return ImageError(f"{name} is damaged or truncated: {reason}.", "Copy it again or leave it out.")
 
 
 def _tiff_channels(stream: IO[bytes]) -> int:

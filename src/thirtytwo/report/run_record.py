@@ -89,7 +89,8 @@ class RunRecord:
                 file = self.run.metrics if one.store == "metrics" else self.run.evaluation_on(one.key, self.split)
                 raise RunError(
                     f"{file} is damaged: what it holds of {one.key!r} cannot be read ({first_line(error)}).",
-                    f"Delete it and write it again with: {shlex.join(['thirtytwo', 'evaluate', str(self.run.path)])}",
+                    "Move it away and write it again with: "
+                    + shlex.join(["thirtytwo", "evaluate", str(self.run.path)]),
                 ) from error
         return found
 

@@ -45,9 +45,9 @@ def read_summary(parent: Path) -> dict[str, Any]:
             f"{parent} has no {SEEDS_SUMMARY}.", "Give the directory that training with --seeds printed."
         ) from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.", "Delete it and resume with --seeds.") from None
+        raise RunError(f"{path} is damaged: {error}.", "Move it away and resume with --seeds.") from None
     if not isinstance(content, dict) or not {"data", "asked", "planned", "runs"} <= content.keys():
-        raise RunError(f"{path} is not a summary of seeds.", "Delete it and resume with --seeds.")
+        raise RunError(f"{path} is not a summary of seeds.", "Move it away and resume with --seeds.")
     return content
 
 

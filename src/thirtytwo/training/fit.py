@@ -215,7 +215,7 @@ def _run_trainer(
     last = run.checkpoints / "last.ckpt"
     start_from = str(last) if resume and last.is_file() else None
     unusable = RunError(
-        f"{last} does not fit this recipe or is damaged.", "Start a new run with another --run, or delete that file."
+        f"{last} does not fit this recipe or is damaged.", "Start a new run with another --run, or move that file away."
     )
     if start_from is not None:
         try:
