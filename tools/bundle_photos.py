@@ -133,6 +133,8 @@ def bundle(
     started = datetime.now(UTC)
     about = record(dataset, name, large, recipe.name, {}, hardware, started)
     trained = f"thirtytwo train {name} --recipe transfer-lite2 --set schedule.epochs={planned}"
+    if size != SIZE:
+        trained += f" --set model.options.input_size={size}"
     about |= {
         "command": f"{trained} --run runs/{name}-lite2",
         "joined": f"python tools/bundle_photos.py {name} --stamps STAMPS",
