@@ -144,7 +144,8 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
     if not images:
         where, reasons = escape_bytes(str(folder)), f": {'; '.join(serious[:3])}" if serious else ""
         if loose:
-            raise DataError(f"{where} contains {len(loose)} images, but none in a class folder{reasons}.", _LAYOUT)
+            count = f"{len(loose):,} image{'s' * (len(loose) > 1)}"
+            raise DataError(f"{where} contains {count}, but none in a class folder{reasons}.", _LAYOUT)
         if any(reason == HEIC for _, reason in passed_over):
             raise DataError(f"{where} contains no images that can be read here{reasons}.", HEIF_INSTALL)
         raise DataError(f"{where} contains no images{reasons}.", f"{_LAYOUT} Supported formats: {FORMATS}.")
