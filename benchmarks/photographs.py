@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count
+from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.packaged import packaged_weights
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import build_training
@@ -153,17 +156,18 @@ class Photographs(Dataset[tuple[torch.Tensor, int]]):
 
 
 def throughput(folder: Path) -> dict[str, Any]:
-    """Images a second of both, in alternation; the median over `REPEATS` rounds of `STEPS` steps."""
-    own, plain, batch = own_steps(folder), plain_steps(folder), 32
-    rounds: dict[str, list[float]] = {"thirtytwo": [], "plain": []}
-    for _ in range(REPEATS):
-        for name, steps in (("thirtytwo", own), ("plain", plain)):
-            for _ in range(WARM_UP):
-                next(steps)
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                next(steps)
-            rounds[name].append(batch * STEPS / (time.perf_counter() - start))
+    """Images a second of both, in alternation; the median over `REPEATS` rounds of `STEPS` steps.
+
+    Each side runs in a process of its own, so that memory settings of one do not change the other.
+    """
+    batch = 32
+    sides = {name: Side(name, folder) for name in ("thirtytwo", "plain")}
+    rounds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(REPEATS):
+        for name in sides if number % 2 == 0 else reversed(sides):
+            rounds[name].append(batch * STEPS / sides[name].seconds())
+    for side in sides.values():
+        side.stop()
     medians = {name: round(statistics.median(values), 2) for name, values in rounds.items()}
     return {
         "images_per_second": medians,
@@ -173,6 +177,37 @@ def throughput(folder: Path) -> dict[str, Any]:
         "steps": STEPS,
         "workers": cpu_count(),
     }
+
+
+class Side:
+    """A process that runs training steps on demand."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=run_side, args=(name, folder, other))
+        self._process.start()
+
+    def seconds(self) -> float:
+        """Run a round, and return the seconds of its steps without those to warm up."""
+        self._pipe.send("go")
+        return float(self._pipe.recv())
+
+    def stop(self) -> None:
+        self._pipe.send("stop")
+        self._process.join()
+
+
+def run_side(name: str, folder: Path, pipe: Connection) -> None:
+    """Answer each `go` with the seconds of `STEPS` steps."""
+    steps = {"thirtytwo": own_steps, "plain": plain_steps}[name](folder)
+    while pipe.recv() == "go":
+        for _ in range(WARM_UP):
+            next(steps)
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            next(steps)
+        pipe.send(time.perf_counter() - start)
 
 
 def own_steps(folder: Path) -> Iterator[None]:
@@ -185,14 +220,15 @@ def own_steps(folder: Path) -> Iterator[None]:
     loop, batches, _, _ = build_training(recipe, data.train, choose_hardware(recipe.train, "cpu"))
     loop.set_trainable(0)
     optimizer = loop.configure_optimizers()["optimizer"]
-    while True:
-        for index, batch in enumerate(batches):
-            loop.reset_step_metrics()
-            optimizer.zero_grad()
-            loop.training_step(batch, index)["loss"].backward()
-            optimizer.step()
-            yield
-        batches.epoch += 1
+    with folded_norms(loop.net, size):
+        while True:
+            for index, batch in enumerate(batches):
+                loop.reset_step_metrics()
+                optimizer.zero_grad()
+                loop.training_step(batch, index)["loss"].backward()
+                optimizer.step()
+                yield
+            batches.epoch += 1
 
 
 def plain_steps(folder: Path) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network, with_resolved_options
+from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.pretrained import Initialization, start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
@@ -137,7 +138,9 @@ def fit(
     callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
     trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
-    _run_trainer(trainer, loop, batches, val_batches, run, resume)
+    folding = isinstance(loop, TransferModule) and not hardware.compile
+    with folded_norms(loop.net, train.images.shape[1]) if folding else nullcontext():
+        _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
         _load_best(loop.net, run)
     elif ema is not None:
