@@ -62,17 +62,23 @@ def main() -> int:
     if options.photos is None or not options.photos.is_dir():
         print("skipped: name a folder of photographs with --photos, or set THIRTYTWO_DATA")
         return 0
+    models: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         files = write_photos(options.photos, Path(place) / "photos", options.images)
-        models = {}
         for name in options.models:
             models[name] = measure(bundled_models()[name], files, options.repeats, Path(place))
             print(name, models[name], flush=True)
-    result = {
+            write_json(options.out, summary(options.images, options.repeats, models))
+    return 0
+
+
+def summary(images: int, repeats: int, models: dict[str, Any]) -> dict[str, Any]:
+    """What is written after each model."""
+    return {
         "what": __doc__.splitlines()[0],
-        "images": options.images,
+        "images": images,
         "pixels": list(SHAPE),
-        "n": options.repeats,
+        "n": repeats,
         "threads": cpu_count(MOST_THREADS),
         "plain": "Pillow at full scale, then ONNX Runtime with its defaults, batches of 32",
         "service": {"images_per_request": PER_REQUEST, "clients": CLIENTS},
@@ -83,8 +89,6 @@ def main() -> int:
         "pillow": package_version("pillow"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(options.out, result)
-    return 0
 
 
 def write_photos(source: Path, folder: Path, count: int) -> list[Path]:
