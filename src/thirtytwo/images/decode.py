@@ -287,9 +287,7 @@ def _check_regular(path: Path, name: str) -> None:
         raise ImageError(f"{name} is {kind}, not an image file.", "Give a file.")
 
 
-def _fitted(
-    image: Image.Image, stored: tuple[int, int], name: str, size: int, rule: ResizeRule, large: int
-) -> Loaded:
+def _fitted(image: Image.Image, stored: tuple[int, int], name: str, size: int, rule: ResizeRule, large: int) -> Loaded:
     """Resize a decoded image whose file has these width and height; equal to `resized` of its RGB pixels.
 
     The RGB pixels of the whole image are never in memory at once.
@@ -495,7 +493,7 @@ def _header(stream: IO[bytes], name: str) -> Header:
     if kind in ("JPEG", "MPO"):
         stream.seek(0)
         extra = _jpeg_coefficients(stream.read())
-    elif kind in ("BMP", "PPM", "TIFF") and {tile[0] for tile in image.tile} == {"raw"}:
+    elif kind in ("BMP", "PPM", "TIFF") and {tile[0] for tile in getattr(image, "tile", ())} == {"raw"}:
         extra = 0.0  # read row by row
     elif kind == "TIFF":
         extra = _tiff_strip(image)
@@ -777,7 +775,7 @@ def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _resample(image: Pixels, width: int, height: int) -> Pixels:
-    """Resample bicubically with antialiasing; much larger images are first averaged to `_REDUCING_GAP` times the size."""
+    """Resample bicubically with antialiasing; larger images are first averaged to `_REDUCING_GAP` times the size."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     return _resampled(Image.fromarray(np.ascontiguousarray(image)), width, height)
