@@ -24,7 +24,6 @@ _PACKAGES = {
     "KATAKANA": "fonts-noto-cjk",
 }
 _OTHER_PACKAGE = "fonts-noto-core"
-_OWN_END = 0x250  # Pillow's own font has the Latin letters before it
 
 logger = logging.getLogger(__name__)
 
@@ -35,33 +34,35 @@ Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
 def pillow_fonts(texts: Iterable[str], size: float) -> Callable[[str], Font]:
     """The function that returns Pillow's font for one of `texts`: the one with most of its characters.
 
-    Characters that no font has are named in a warning, as by `font_families`. Without Matplotlib, which brings a font and
-    lists those of the machine, there is only Pillow's own font, which has Latin letters.
+    Characters that no font has are named in a warning, as by `font_families`. Without Matplotlib, which brings one and
+    lists those of the machine, there is only Pillow's own font, which has the letters of English.
     """
     own = ImageFont.load_default(size)
-    others = {text for text in texts if not text.isascii()}
+    others = {text for text in texts if _foreign(text)}
     if not others:
         return lambda text: own
     try:
         families = font_families(others)
         paths = [_path_of(DEFAULT), *(path for name, path in _installed() if name in families)]
     except MissingExtraError as error:
-        found = sorted({char for text in others for char in text if ord(char) >= _OWN_END})
-        if found:
-            logger.warning(
-                "boxes stand for %s in images: only Matplotlib knows the fonts of this machine. %s",
-                listing(found, 5, quoted=False), error.fix,
-            )  # fmt: skip
+        found = sorted(set[str]().union(*map(_foreign, others)))
+        reason = "only Matplotlib knows the fonts of this machine"
+        logger.warning("boxes stand for %s in images: %s. %s", listing(found, 5, quoted=False), reason, error.fix)
         return lambda text: own
 
     def font(text: str) -> Font:
-        wanted = _special(text)
-        if not wanted:
+        if not _foreign(text):
             return own
+        wanted = _special(text)
         best = max(paths, key=lambda path: len(wanted & _characters(path)))
         return ImageFont.truetype(best, size) if os.path.isfile(best) else own  # noqa: PTH113
 
     return font
+
+
+def _foreign(text: str) -> set[str]:
+    """Letters that Pillow's own font does not have, which is all but those of English; symbols do not count."""
+    return {char for char in _special(text) if unicodedata.category(char)[0] in "LM"}
 
 
 def _special(text: str) -> set[str]:
