@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,6 +98,7 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], options: argparse.Namesp
         "throughput": measure_throughput(model, pixels, files, options.repeats),
         "load": measure_load(model, pixels, files, options.seconds),
         "memory": measure_memory(model, files, options.requests),
+        "huge_images": measure_huge(model, files),
     }
 
 
@@ -188,6 +190,41 @@ def measure_memory(model: Path, files: list[bytes], most: int) -> dict[str, Any]
     }
 
 
+HUGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline JPEG": ("RGB", {"format": "JPEG"}),
+    "progressive JPEG": ("RGB", {"format": "JPEG", "progressive": True}),
+    "CMYK JPEG": ("CMYK", {"format": "JPEG"}),
+    "PNG": ("RGBA", {"format": "PNG", "compress_level": 1}),
+    "GIF": ("P", {"format": "GIF"}),
+    "TIFF": ("RGB", {"format": "TIFF", "compression": "tiff_adobe_deflate"}),
+    "WebP": ("RGB", {"format": "WEBP", "quality": 10, "method": 0}),
+    "AVIF": ("RGB", {"format": "AVIF", "quality": 10, "speed": 10}),
+}
+"""Kinds of images of 7000×7000 pixels; those that need too much memory are refused."""
+
+
+def measure_huge(model: Path, files: list[bytes]) -> dict[str, Any]:
+    """Peak memory while three huge images are decoded, and latency of small ones that one client sends meanwhile."""
+    found = {}
+    for name, (mode, options) in HUGE.items():
+        stream = io.BytesIO()
+        Image.new(mode, (7000, 7000)).save(stream, **options)
+        with service(model) as server, ThreadPoolExecutor(1) as pool:
+            load(server, [body(files[:1])], clients=1)
+            before = server.resident_mb("VmHWM")
+            huge = pool.submit(load, server, [body([stream.getvalue()])], clients=3, count=3)
+            latencies = []
+            while not huge.done():
+                latencies.append(load(server, [body(files[:1])], clients=1).answers[0].seconds)
+            found[name] = {
+                "statuses": [answer.status for answer in huge.result().answers],
+                "small_requests": len(latencies),
+                "slowest_small_milliseconds": round(1000 * max(latencies, default=0.0), 1),
+                "peak_mb": [round(before, 1), round(server.resident_mb("VmHWM"), 1)],
+            }
+    return found
+
+
 @dataclass(frozen=True)
 class Server:
     """A running service."""
@@ -195,9 +232,10 @@ class Server:
     process: subprocess.Popen[str]
     port: int
 
-    def resident_mb(self) -> float:
+    def resident_mb(self, field: str = "VmRSS") -> float:
+        """Current (VmRSS) or peak (VmHWM) memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        found = re.search(rf"{field}:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) / 1024
 

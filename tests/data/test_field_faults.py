@@ -307,3 +307,15 @@ def test_every_unreadable_image_is_named_and_the_rest_examined(
     assert all(f"a/bad{number}.png" in what for number, what in enumerate(errors))
     with pytest.raises(DataError, match="7 of 15"):
         load_dataset(str(root))
+
+
+@pytest.mark.parametrize(("images", "found"), [(2, "2 images"), (1, "1 image,"), (0, "contains no images")])
+def test_only_files_with_the_content_of_an_image_are_counted(tmp_path, images, found):
+    for number in range(3):
+        if number < images:
+            Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+        else:
+            (tmp_path / f"{number}.png").write_text("not an image")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(tmp_path))
+    assert found in str(caught.value)

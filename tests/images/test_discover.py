@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from thirtytwo.errors import DataError
-from thirtytwo.images.discover import IMAGE_SUFFIXES, find_images, natural_key
+from thirtytwo.images.discover import IMAGE_SUFFIXES, find_images, list_images, natural_key
 
 
 def test_find_images_sorts_naturally_and_lists_junk(tmp_path):
@@ -59,3 +62,32 @@ def test_natural_key_keeps_the_order_that_label_indices_are_in():
 
 def test_suffixes_are_lower_case():
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
+
+
+def test_a_glob_searches_no_folder_twice(tmp_path: Path) -> None:
+    names = [f"d{number}" for number in range(12)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+        for other in names:
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+        (tmp_path / name / "up").symlink_to(tmp_path)
+    everywhere = [tmp_path / name / "a.png" for name in sorted(names, key=natural_key)]
+    assert find_images([f"{tmp_path}/**/*.png"])[0] == everywhere
+    assert find_images([f"{tmp_path}/**/**/a.*"])[0] == everywhere
+    assert find_images([f"{tmp_path}/**"])[0] == everywhere
+    assert find_images([tmp_path])[0] == everywhere
+    one, skipped = list_images(tmp_path / "d0", named=False)
+    assert one[0] == tmp_path / "d0" / "a.png"
+    assert len(one) == 12, "the others are found through links, each once"
+    assert (tmp_path / "d0" / "up", "link to a folder above it") in skipped
+
+
+def test_a_recursive_glob_is_relative_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    for name in ("a.png", "in/b.png", "in/side/c.png"):
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.png", "./**/*.png"):
+        assert [path.as_posix() for path in find_images([pattern])[0]] == ["a.png", "in/b.png", "in/side/c.png"]
+    assert [path.as_posix() for path in find_images(["in/**/c.*"])[0]] == ["in/side/c.png"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.images.render import PIXELATED_SIDE, data_uri, is_pixelated, png
+from thirtytwo.images import fonts
+from thirtytwo.images.render import PIXELATED_SIDE, Entry, contact_sheet, data_uri, is_pixelated, labeled_rows, png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -44,3 +45,36 @@ def test_data_uri(side: int | None, quality: int | None, kind: str, size: tuple[
 def test_small_images_are_pixelated() -> None:
     assert is_pixelated(np.zeros((1, PIXELATED_SIDE, 3), np.uint8))
     assert not is_pixelated(np.zeros((PIXELATED_SIDE + 1, 1, 3), np.uint8))
+
+
+LONG = [f"{'a class of mushrooms, as botanists name them, the ' * 2}{end} kind" for end in ("first", "other")]
+
+
+def test_long_names_stay_distinguishable_on_sheets() -> None:
+    tile = np.zeros((8, 8, 3), dtype=np.uint8)
+    rows = np.asarray(labeled_rows(LONG, [[tile]] * 2, 40, 1))
+    assert (rows[4:44, :140] != rows[48:88, :140]).any()
+    page = contact_sheet([Entry(tile, tile, (name,)) for name in LONG])
+    half = (page.shape[1] - 12) // 2
+    assert (page[-30:, 12:half] != page[-30:, 12 + half : 2 * half]).any()
+
+
+@pytest.mark.parametrize("names", [["кошка", "собак"], ["größe", "größa"], ["قطة", "كلب"]])
+def test_sheets_use_a_font_that_has_the_letters(names: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """A font without the letters draws the same box for each of them."""
+    tile = np.zeros((8, 8, 3), dtype=np.uint8)
+    rows = np.asarray(labeled_rows(names, [[tile]] * 2, 40, 1))
+    assert (rows[4:44, :140] != rows[48:88, :140]).any()
+    assert not caplog.text
+
+
+def test_sheets_name_missing_letters_and_a_package(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "_installed", list)
+    tile = np.zeros((8, 8, 3), dtype=np.uint8)
+    labeled_rows(["猫"], [[tile]], 40, 1)
+    assert "fonts-noto-cjk" in caplog.text
+    caplog.clear()
+    contact_sheet([Entry(tile, tile, ("猫",))])
+    assert "fonts-noto-cjk" in caplog.text

@@ -137,3 +137,13 @@ def test_bad_files(
 
 def test_metadata_key_is_the_contract() -> None:
     assert METADATA_KEY == "thirtytwo"
+
+
+def test_onnx_runtime_prints_nothing_about_damaged_names(
+    colour_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = colour_model.read_bytes()
+    (tmp_path / "model.onnx").write_bytes(data.replace(b"images", b"im\xffges", 1))
+    with pytest.raises(ModelFileError):
+        open_session(tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")

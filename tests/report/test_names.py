@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.report import fonts
+from thirtytwo.images import fonts
 from thirtytwo.report.figures import draw_confusion, save_figures
 from thirtytwo.text import abbreviate
 

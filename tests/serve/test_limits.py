@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from thirtytwo.serve.limits import RequestLimits
+from thirtytwo.serve.limits import DecodingMemory, RequestLimits
 from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import ServeSettings
 
@@ -177,6 +177,33 @@ def test_limits_count_waiting_images() -> None:
             assert caught.value.headers == {"Retry-After": "5"}, "three images at 1.5 seconds each"
         limits.check()
     assert limits.images == 0
+
+
+def test_small_images_find_room_beside_a_large_one() -> None:
+    memory = DecodingMemory(largest=100, small=20)
+    with memory.small(70) as alone, memory.large(50):
+        assert alone
+        with memory.small(21) as other:
+            assert not other, "it waits for its turn in the thread for large images"
+    with memory.large(100), memory.small(20) as tiny:
+        assert tiny
+    with memory.small(120) as whole:
+        assert whole
+
+
+def test_a_large_image_waits_for_small_ones() -> None:
+    memory, started = DecodingMemory(largest=100, small=20), threading.Event()
+
+    def decode_large() -> None:
+        with memory.large(100):
+            started.set()
+
+    with memory.small(60):
+        thread = threading.Thread(target=decode_large)
+        thread.start()
+        assert not started.wait(0.05)
+    assert started.wait(5)
+    thread.join()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
@@ -48,7 +49,7 @@ HEAD_BYTES = 256
 """Number of first bytes by which a format is recognized."""
 MIN_SIDE = 2
 DRAFT_FACTOR = 8
-BAND_PIXELS = 2**21
+BAND_PIXELS = 2**19
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
 
 # Pillow's plugin for each format, by the first bytes; untrusted files reach no other parser.
@@ -88,11 +89,16 @@ _SPECIAL_FILES = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
 # Bytes per pixel, measured as peak memory of a process: Pillow's image by mode, the decoder's buffers by format.
 _CORE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _CORE_DEFAULT = 4
-_EXTRA = {"WEBP": 13.0, "AVIF": 11.0, HEIF: 11.0, "GIF": 4.0, "BMP": 2.0, "PPM": 4.0}
-_RGB, _RESIZING, _BAND_BYTES = 3, 4, 20
+_EXTRA = {"WEBP": 12.25, "AVIF": 11.0, HEIF: 11.0, "GIF": 2.0, "BMP": 2.0, "PPM": 4.0}
+_RGB, _BAND_BYTES = 3, 32
 _ANY_JPEG = 8.0
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_FLIPPED_ACROSS, _FLIPPED_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+_REDUCING_GAP = 3.0
+"""Images are first averaged to this many times the size that is needed, then resampled."""
+_Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels."""
 _loading = threading.Lock()
 """Held while a caller's Pillow image is loaded: it may be decoded in several threads at once."""
 _DEPTHS = (255, 4095)
@@ -112,7 +118,7 @@ def decode(source: str | Path | bytes, name: str | None = None) -> Pixels:
     Raises:
         ImageError: missing, a folder, empty, not an image, damaged, truncated, too small or too large.
     """
-    return _with_stream(lambda stream, label: _decode(stream, label)[0], source, name)
+    return _with_stream(_decode, source, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +143,9 @@ class Header:
         scale = _draft_scale(self.width, self.height, DRAFT_FACTOR * size) if size and self.format == "JPEG" else 1
         shown = pixels / scale**2
         decoding = self.extra * pixels + self.core * shown
-        after = max(self.core + _RGB, _RGB + _RESIZING) * shown
-        return round(max(decoding, after) + _BAND_BYTES * min(shown, BAND_PIXELS))
+        after = (self.core if size else self.core + _RGB) * shown
+        band = max(BAND_PIXELS, (_REDUCING_GAP * (size or 0)) ** 2)
+        return round(max(decoding, after) + _BAND_BYTES * min(shown, band))
 
 
 def read_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
@@ -173,14 +180,26 @@ def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
     height, width = image.shape[:2]
     if height == width == size:
         return image
+
+    def resample(box: _Box, wide: int, high: int) -> Pixels:
+        left, top, right, bottom = box
+        return _resample(image[top:bottom, left:right], wide, high)
+
+    return _resize_by(resample, width, height, size, rule)
+
+
+def _resize_by(
+    resample: Callable[[_Box, int, int], Pixels], width: int, height: int, size: int, rule: ResizeRule
+) -> Pixels:
+    """Resize an image of this width and height with a function that resamples a part of it to a width and height."""
+    whole = (0, 0, width, height)
     if rule == "crop":
-        left, top, right, bottom = _center(width, height)
-        return _resample(image[top:bottom, left:right], size, size)
+        return resample(_center(width, height), size, size)
     if rule == "squash":
-        return _resample(image, size, size)
+        return resample(whole, size, size)
     if rule == "pad":
         scale = size / max(height, width)
-        inner = _resample(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        inner = resample(whole, max(1, round(width * scale)), max(1, round(height * scale)))
         square = np.zeros((size, size, 3), dtype=np.uint8)
         top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
         square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
@@ -221,16 +240,16 @@ def load_image(
     side `large`, if not 0, is made from the same decoded pixels.
     """
     if isinstance(source, Image.Image):
-        pixels, original = _upright_pixels(_loaded(source, name or "The image"), name or "The image")
-    else:
+        label = name or "The image"
+        return _fitted(_loaded(source, label), source.size, label, size, rule, large)
 
-        def decoded(stream: IO[bytes], label: str) -> tuple[Pixels, tuple[int, int]]:
-            if large:
-                return _upright_pixels(_open(stream, label), label, DRAFT_FACTOR * size)
-            return _square(stream, label, size, rule)
+    def decoded(stream: IO[bytes], label: str) -> Loaded:
+        image = _open(stream, label, None if large else DRAFT_FACTOR * size)
+        shape = image.size
+        _load(image, label, DRAFT_FACTOR * size)
+        return _fitted(image, shape, label, size, rule, large)
 
-        pixels, original = _with_stream(decoded, source, name)
-    return resized(pixels, original, size, rule, large)
+    return _with_stream(decoded, source, name)
 
 
 def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
@@ -268,27 +287,91 @@ def _check_regular(path: Path, name: str) -> None:
         raise ImageError(f"{name} is {kind}, not an image file.", "Give a file.")
 
 
-def _decode(stream: IO[bytes], name: str) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels, and the original width and height."""
-    return _upright_pixels(_open(stream, name), name)
+def _fitted(image: Image.Image, stored: tuple[int, int], name: str, size: int, rule: ResizeRule, large: int) -> Loaded:
+    """Resize a decoded image whose file has these width and height; equal to `resized` of its RGB pixels.
+
+    The RGB pixels of the whole image are never in memory at once.
+    """
+    try:
+        upright = _Upright.of(image, name)
+        copy = upright.resize(large, rule) if large else None
+        pixels = upright.resize(size, rule)
+    except (ImageError, DataError):
+        raise
+    except Exception as error:  # as in `_load`
+        raise _damaged(name, error) from None
+    return Loaded(pixels, *(stored[::-1] if upright.sideways else stored), copy)
 
 
-def _square(stream: IO[bytes], name: str, size: int, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels, resized already if nothing else is left to do, and the original width and height."""
-    image = _open(stream, name, DRAFT_FACTOR * size)
-    shape = image.size
-    plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _orientation(image) == 1
-    if not plain or rule not in ("crop", "squash"):
-        return _upright_pixels(image, name, DRAFT_FACTOR * size)
-    _load(image, name, DRAFT_FACTOR * size)
-    if rule == "crop":
-        image = image.crop(_center(*image.size))
-    # resized by Pillow itself: two copies of the full image less than through an array
-    return _resampled(image, size, size), shape
+@dataclass(frozen=True, slots=True)
+class _Upright:
+    """A decoded image whose parts are converted to upright RGB where they are needed."""
+
+    image: Image.Image
+    orientation: int
+    convert: Callable[[Image.Image], Pixels] | None
+    """None where the image is RGB already."""
+
+    @classmethod
+    def of(cls, image: Image.Image, name: str) -> _Upright:
+        is_rgb = image.mode == "RGB" and not image.has_transparency_data
+        return cls(image, _orientation(image), None if is_rgb else _converter(image, name))
+
+    @property
+    def sideways(self) -> bool:
+        return self.orientation in _SIDEWAYS
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.size[::-1] if self.sideways else self.image.size
+
+    def resize(self, size: int, rule: ResizeRule) -> Pixels:
+        """As `resize` of the whole image."""
+        width, height = self.size
+        if width == height == size:
+            return np.asarray(self._part((0, 0, width, height)))
+        return _resize_by(self._resample, width, height, size, rule)
+
+    def _resample(self, box: _Box, width: int, height: int) -> Pixels:
+        """As `_resample` of a part of the image."""
+        across, down = max(box[2] - box[0], 1), max(box[3] - box[1], 1)
+        factors = int(across / width / _REDUCING_GAP) or 1, int(down / height / _REDUCING_GAP) or 1
+        if factors == (1, 1):
+            return _resampled(self._part(box), width, height)
+        inner = (0, 0, across / factors[0], down / factors[1])
+        return np.asarray(self._reduce(box, factors).resize((width, height), Image.Resampling.BICUBIC, box=inner))
+
+    def _reduce(self, box: _Box, factors: tuple[int, int]) -> Image.Image:
+        """Average blocks of a part of the image, of few pixels at a time."""
+        if self.convert is None and self.orientation == 1:
+            return Image.Image.reduce(self.image, factors, box)
+        left, top, right, bottom = box
+        (across, down), width, height = factors, right - left, bottom - top
+        reduced = Image.new("RGB", (-(-width // across), -(-height // down)))
+        rows = max(1, BAND_PIXELS // width // down) * down
+        columns = max(1, BAND_PIXELS // rows // across) * across
+        for y, x in product(range(0, height, rows), range(0, width, columns)):
+            part = self._part((left + x, top + y, min(left + x + columns, right), min(top + y + rows, bottom)))
+            reduced.paste(part.reduce(factors), (x // across, y // down))
+        return reduced
+
+    def _part(self, box: _Box) -> Image.Image:
+        """A part of the upright image as RGB."""
+        (width, height), (left, top, right, bottom) = self.size, box
+        if self.orientation in _FLIPPED_DOWN:
+            top, bottom = height - bottom, height - top
+        if self.orientation in _FLIPPED_ACROSS:
+            left, right = width - right, width - left
+        part = self.image.crop((top, left, bottom, right) if self.sideways else (left, top, right, bottom))
+        if self.convert is None and self.orientation == 1:
+            return part
+        pixels = _apply_orientation(np.asarray(part) if self.convert is None else self.convert(part), self.orientation)
+        return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _center(width: int, height: int) -> tuple[int, int, int, int]:
-    """The central square: left, top, right, bottom."""
+def _center(width: int, height: int) -> _Box:
+    """The central square."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
@@ -338,10 +421,9 @@ def _libtiff_error_handler() -> Callable[[Any], Any] | None:
     return cast("Callable[[Any], Any]", handler)
 
 
-def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) -> tuple[Pixels, tuple[int, int]]:
-    """Upright pixels, of a JPEG with a shorter side of no less than `enough`, and the original width and height."""
-    width, height = image.size
-    _load(image, name, enough)
+def _decode(stream: IO[bytes], name: str) -> Pixels:
+    image = _open(stream, name)
+    _load(image, name, None)
     try:
         pixels = _rgb(image, name)
     except ImageError:
@@ -350,8 +432,7 @@ def _upright_pixels(image: Image.Image, name: str, enough: int | None = None) ->
         raise _damaged(name, error) from None
     orientation = _orientation(image)
     del image  # applying the orientation makes a copy; this avoids holding three copies of a large image
-    size = (height, width) if orientation in _SIDEWAYS else (width, height)
-    return np.ascontiguousarray(_apply_orientation(pixels, orientation)), size
+    return np.ascontiguousarray(_apply_orientation(pixels, orientation))
 
 
 def _open(stream: IO[bytes], name: str, enough: int | None = None) -> Image.Image:
@@ -412,6 +493,8 @@ def _header(stream: IO[bytes], name: str) -> Header:
     if kind in ("JPEG", "MPO"):
         stream.seek(0)
         extra = _jpeg_coefficients(stream.read())
+    elif kind in ("BMP", "PPM", "TIFF") and {tile[0] for tile in getattr(image, "tile", ())} == {"raw"}:
+        extra = 0.0  # read row by row
     elif kind == "TIFF":
         extra = _tiff_strip(image)
     else:
@@ -451,10 +534,16 @@ def _jpeg_coefficients(data: bytes) -> float:
 
 
 def _tiff_strip(image: Image.Image) -> float:
-    """Bytes per pixel of a strip that holds the whole image, as in some compressed TIFF files."""
-    bits = getattr(image, "tag_v2", {}).get(258, (8,))
+    """Bytes per pixel of the strip or tile that libtiff keeps unpacked, which may hold the whole image."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (8,))
     strip = (sum(bits) if isinstance(bits, tuple) else int(bits)) / 8
-    return strip + (_ANY_JPEG if "jpeg" in str(image.info.get("compression")) else 0.0)
+    strip += _ANY_JPEG if "jpeg" in str(image.info.get("compression")) else 0.0
+    if 322 in tags and 323 in tags:
+        share = int(tags[322]) * int(tags[323]) / (image.width * image.height)
+    else:
+        share = int(tags.get(278, image.height)) / image.height
+    return strip * min(max(share, 0.0), 1.0)
 
 
 def _draft_scale(width: int, height: int, enough: int) -> int:
@@ -573,10 +662,7 @@ def _tiff_channels(stream: IO[bytes]) -> int:
 
 def _rgb(image: Image.Image, name: str) -> Pixels:
     """Convert a decoded image to RGB in bands of rows, so that a large image is in memory little more than once."""
-    deep = image.mode.startswith("I") or image.mode == "F"
-    convert: Callable[[Image.Image], Pixels] = _from_shallow
-    if deep:
-        convert = partial(_from_deep, white=_white_level(image, name))
+    convert = _converter(image, name)
     width, height = image.size
     rows = max(1, BAND_PIXELS // width)
     if rows >= height:
@@ -586,6 +672,17 @@ def _rgb(image: Image.Image, name: str) -> Pixels:
         below = min(top + rows, height)
         pixels[top:below] = convert(image.crop((0, top, width, below)))
     return pixels
+
+
+def _converter(image: Image.Image, name: str) -> Callable[[Image.Image], Pixels]:
+    """The function that converts a part of a decoded image to RGB.
+
+    Raises:
+        ImageError: as `_white_level`.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return partial(_from_deep, white=_white_level(image, name))
+    return _from_shallow
 
 
 def _from_shallow(image: Image.Image) -> Pixels:
@@ -670,15 +767,15 @@ def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (EXIF 2.32, tag 0x0112)."""
     if orientation in _SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
+    if orientation in _FLIPPED_ACROSS:
         pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
+    if orientation in _FLIPPED_DOWN:
         pixels = pixels[::-1]
     return pixels
 
 
 def _resample(image: Pixels, width: int, height: int) -> Pixels:
-    """Resample bicubically with antialiasing; much larger images are first averaged to three times the size."""
+    """Resample bicubically with antialiasing; larger images are first averaged to `_REDUCING_GAP` times the size."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     return _resampled(Image.fromarray(np.ascontiguousarray(image)), width, height)
@@ -688,4 +785,4 @@ def _resampled(image: Image.Image, width: int, height: int) -> Pixels:
     """`_resample` of an RGB image of Pillow's."""
     if image.size == (width, height):
         return np.asarray(image)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP))

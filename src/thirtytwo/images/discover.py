@@ -73,7 +73,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
         elif os.path.lexists(path) or not glob.has_magic(text):
             found[path] = None
         else:
-            matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207, patterns may be absolute
+            matches = sorted({str(Path(match)) for match in _glob(str(path))}, key=natural_key)
             if not matches:
                 raise DataError(f"No file matches {text!r}.", "Check the pattern.")
             for match in map(Path, matches):
@@ -83,6 +83,36 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[tuple[Pat
     if not found:
         raise _nothing_found(", ".join(texts) or "an empty list", skipped)
     return list(found), skipped
+
+
+def _glob(pattern: str) -> list[str]:
+    """As `glob.glob`, recursively, but no folder is searched twice: links may form circles."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)  # noqa: PTH207, patterns may be absolute
+    at = parts.index("**")
+    before, after = parts[:at], [part for part in parts[at + 1 :] if part != "**"]
+    starts = glob.glob(os.path.join(*before)) if before else ["."]  # noqa: PTH118, PTH207
+    if not after:
+        return [start for start in starts if os.path.isdir(start)]  # noqa: PTH112
+    folders = (folder for start in starts for folder in _folders(Path(start)))
+    return [match for folder in folders for match in _glob(os.path.join(glob.escape(str(folder)), *after))]  # noqa: PTH118
+
+
+def _folders(start: Path) -> Iterator[Path]:
+    """A folder and all below it but hidden ones, each once; links are followed last."""
+    folders, links, seen = [start], list[Path](), set[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen or not is_folder(folder):
+            continue
+        seen.add(real)
+        yield folder
+        with suppress(OSError):
+            below = [entry for entry in os.scandir(folder) if is_folder(entry) and not entry.name.startswith(".")]
+            folders += [Path(entry.path) for entry in below if not entry.is_symlink()]
+            links = sorted([*links, *(Path(entry.path) for entry in below if entry.is_symlink())])
 
 
 def _list_match(match: Path, pattern: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -167,6 +197,17 @@ def _reason_to_skip(file: Path) -> str | None:
     return HEIC if kind == HEIF and not heif_is_readable() else None
 
 
+def has_image_content(file: Path) -> bool:
+    """Whether a file starts as an image does, whatever its name; False where it cannot be read."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return False
+        with file.open("rb") as stream:
+            return format_of(stream.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
 def natural_key(text: str) -> tuple[tuple[int | str, ...], str]:
     """Sort key for natural order, with `cat2` before `cat10`.
 
@@ -190,7 +231,7 @@ def hidden_classes(folder: Path) -> list[tuple[Path, int]]:
         name = path.name.casefold()
         if name.startswith(".") and name not in _SYSTEM_FOLDERS and not name.startswith(".trash") and is_folder(path):
             with suppress(OSError):
-                if count := sum(inside.suffix.lower() in IMAGE_SUFFIXES for inside in path.iterdir()):
+                if count := sum(map(has_image_content, path.iterdir())):
                     found.append((path, count))
     return found
 
@@ -204,33 +245,38 @@ def is_folder(path: Path | os.DirEntry[str]) -> bool:
 
 
 def _walk(folder: Path, above: frozenset[str], outputs: list[tuple[Path, str]], *, named: bool) -> Iterator[Path]:
-    """All files below `folder`; follows links except to a folder above, and collects what was skipped in `outputs`.
+    """All files below `folder`, each folder once; follows links, last and except to a folder above.
 
-    `above` are the real paths of the folders above `folder`.
+    Collects what was skipped in `outputs`. `above` are the real paths of the folders above `folder`.
     """
-    real = os.path.realpath(folder)
-    if real in above:
-        outputs.append((folder, "link to a folder above it"))
-        return
-    overlays = frozenset() if named else overlays_in(folder)
-    if overlays:
-        outputs.append((folder, f"written by thirtytwo explain ({len(overlays)} images)"))
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        outputs.append((folder, f"{UNREADABLE}: {error.strerror}"))
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        if not is_folder(entry):
-            if entry.name not in overlays:
-                yield path
-        elif is_junk(entry.name):
+    folders, links, seen = [folder], list[Path](), set[str]()
+    while folders or links:
+        path = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(path)
+        if real in above or real in seen:
+            parent = os.path.realpath(path.parent)
+            is_above = real in above or Path(parent).is_relative_to(real)
+            outputs.append((path, "link to a folder above it" if is_above else "link to a folder that is read already"))
             continue
-        elif kind := output_kind(path):
-            outputs.append((path, f"{kind} written by thirtytwo"))
-        else:
-            yield from _walk(path, above | {real}, outputs, named=False)
+        seen.add(real)
+        overlays = frozenset() if named and path == folder else overlays_in(path)
+        if overlays:
+            outputs.append((path, f"written by thirtytwo explain ({len(overlays)} images)"))
+        try:
+            entries = list(os.scandir(path))
+        except OSError as error:
+            outputs.append((path, f"{UNREADABLE}: {error.strerror}"))
+            continue
+        yield from (Path(entry.path) for entry in entries if not is_folder(entry) and entry.name not in overlays)
+        below = [entry for entry in entries if is_folder(entry) and not is_junk(entry.name)]
+        for entry in below:
+            if kind := output_kind(Path(entry.path)):
+                outputs.append((Path(entry.path), f"{kind} written by thirtytwo"))
+            elif not entry.is_symlink():
+                folders.append(Path(entry.path))
+            else:
+                links.append(Path(entry.path))
+        links.sort()
 
 
 def output_kind(folder: Path) -> str | None:

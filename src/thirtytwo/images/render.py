@@ -6,16 +6,20 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from thirtytwo.images.decode import Pixels
+from thirtytwo.images.fonts import pillow_fonts
+from thirtytwo.text import abbreviate
 
 COLUMNS = 3
 CELL = 192
 _GAP = 12
 _LINE = 18
+_NARROWEST = 2  # pixels of a narrow letter
 _DARK = (32, 32, 32)
 _LIGHT = (110, 110, 110)
 
@@ -36,7 +40,7 @@ def contact_sheet(entries: Sequence[Entry]) -> Pixels:
     below = max(len(entry.lines) for entry in entries)
     width, height = 2 * CELL + 2 * _GAP, CELL + below * _LINE + 2 * _GAP
     page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    lines = [_Labels([entry.lines[line] for entry in entries if line < len(entry.lines)], 14) for line in range(below)]
     for number, entry in enumerate(entries):
         left, top = _GAP + number % columns * width, _GAP + number // columns * height
         for place, pixels in enumerate((entry.image, entry.overlay)):
@@ -45,7 +49,7 @@ def contact_sheet(entries: Sequence[Entry]) -> Pixels:
             page.paste(small, corner)
         for line, text in enumerate(entry.lines):
             at = (left, top + CELL + 4 + line * _LINE)
-            draw.text(at, _shorten(draw, font, text, 2 * CELL), fill=_LIGHT if line else _DARK, font=font)
+            lines[line].draw(page, at, text, 2 * CELL, fill=_LIGHT if line else _DARK)
     return np.asarray(page)
 
 
@@ -57,16 +61,42 @@ def _fit_cell(pixels: Pixels) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
 
-def _shorten(
-    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str, width: int
-) -> str:
-    """Shorten `text` in the middle to at most `width` pixels; line breaks become spaces."""
-    text = " ".join(text.split()) or "?"
-    kept = len(text)
-    while kept > 2 and draw.textlength(text, font=font) > width:
-        kept -= 1
-        text = f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
-    return text
+class _Labels:
+    """Texts in fonts that have their characters, abbreviated so that different ones stay different.
+
+    Args:
+        texts: all texts that will be drawn.
+        size: size of the font in pixels.
+    """
+
+    def __init__(self, texts: Sequence[str], size: float) -> None:
+        self._texts = list(dict.fromkeys(map(_one_line, texts)))
+        self._font = pillow_fonts(self._texts, size)
+        self._shown: dict[float, dict[str, str]] = {}
+
+    def draw(self, page: Image.Image, at: tuple[float, float], text: str, width: float, **options: Any) -> None:
+        """Draw one of the texts in at most `width` pixels; `options` are those of Pillow's `ImageDraw.text`."""
+        text = _one_line(text)
+        if width not in self._shown:
+            self._shown[width] = dict(zip(self._texts, self._fit(width), strict=True))
+        ImageDraw.Draw(page).text(at, self._shown[width][text], font=self._font(text), **options)
+
+    def _fit(self, width: float) -> list[str]:
+        def fits(text: str, label: str) -> bool:
+            return self._font(text).getlength(label) <= width
+
+        wide = [text for text in self._texts if not fits(text, text)]
+        most = min(max(map(len, wide), default=0), int(width / _NARROWEST) + 1)
+        short = abbreviate(wide, most)
+        while most > 3 and not all(map(fits, wide, short)):
+            most -= 1
+            short = abbreviate(wide, most)
+        labels = dict(zip(wide, short, strict=True))
+        return [labels.get(text, text) for text in self._texts]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) or "?"
 
 
 _LABEL_WIDTH = 150
@@ -97,31 +127,19 @@ def labeled_rows(
     high, apart = cell + lines * _CAPTION_LINE + _ROW_GAP, 2 * _ROW_GAP if first_apart else 0
     size = (_LABEL_WIDTH + columns * (cell + _ROW_GAP) + _ROW_GAP + apart, len(names) * high + _ROW_GAP)
     sheet = Image.new("RGB", size, "white")
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
+    labels = _Labels(names, 13)
+    small = _Labels([text for row in captions or () for lines in row for text in lines], 11)
     for number, name in enumerate(names):
         top = _ROW_GAP + number * high
-        label = _truncate(draw, font, name, _LABEL_WIDTH - 2 * _ROW_GAP)
-        draw.text((_ROW_GAP, top + cell // 2), label, fill="black", font=font, anchor="lm")
+        labels.draw(sheet, (_ROW_GAP, top + cell // 2), name, _LABEL_WIDTH - 2 * _ROW_GAP, fill="black", anchor="lm")
         for column, pixels in enumerate(rows[number]):
             left = _LABEL_WIDTH + column * (cell + _ROW_GAP) + (apart if column else 0)
             tile = Image.fromarray(np.ascontiguousarray(pixels))
             sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left, top))
             for line, text in enumerate(captions[number][column] if captions else ()):
                 at = (left, top + cell + line * _CAPTION_LINE)
-                draw.text(at, _truncate(draw, small, text, cell), fill="black", font=small)
+                small.draw(sheet, at, text, cell, fill="black")
     return sheet
-
-
-def _truncate(
-    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str, width: float
-) -> str:
-    """`text` on one line, truncated at the end to at most `width` pixels."""
-    text = " ".join(text.split()) or "?"
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while len(text) > 1 and draw.textlength(text + "…", font=font) > width:
-        text = text[:-1]
-    return text + "…"
 
 
 LEAST, MOST = 256, 1024

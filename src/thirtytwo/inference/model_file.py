@@ -100,7 +100,10 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(_readable(path), options, providers=["CPUExecutionProvider"])
+        # its fallback would try the same again, and print
+        return onnxruntime.InferenceSession(
+            _readable(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         size = path.stat().st_size
         found = "it is empty" if size == 0 else f"ONNX Runtime reports: {first_line(error)}"

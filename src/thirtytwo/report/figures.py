@@ -15,8 +15,8 @@ from thirtytwo.errors import require
 from thirtytwo.evaluation.calibration import stored_reliability
 from thirtytwo.evaluation.metrics import confusion_matrix, reliability
 from thirtytwo.evaluation.sections import LineFigure
+from thirtytwo.images.fonts import font_families
 from thirtytwo.io import atomic_write
-from thirtytwo.report.fonts import font_families
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
 from thirtytwo.text import abbreviate

@@ -14,9 +14,11 @@ from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import metric_of
 from thirtytwo.io import atomic_write
 from thirtytwo.report.figures import ACCENT, INK, MUTED, WARM, empty_figure, save_figures
-from thirtytwo.text import CsvWriter, percent
+from thirtytwo.text import CsvWriter, abbreviate, percent
 
 METRICS = MONITORS
+_MOST_LETTERS = 16
+"""Letters of a choice that the slice plot shows."""
 COLUMNS = 3
 """Number of panels in a row of the slice plot."""
 
@@ -100,7 +102,8 @@ def write_tuning_figures(directory: Path, tuning: Tuning) -> list[Path]:
         kinds += [("history", draw_history), ("slices", draw_slices)]
     if tuning.importance:
         kinds.append(("importance", draw_importance))
-    return save_figures(directory, [(name, partial(draw, tuning)) for name, draw in kinds])
+    texts = [choice for choices in tuning.choices.values() for choice in choices]
+    return save_figures(directory, [(name, partial(draw, tuning)) for name, draw in kinds], texts)
 
 
 def draw_history(tuning: Tuning) -> Any:
@@ -159,13 +162,15 @@ def draw_slices(tuning: Tuning) -> Any:
             continue
         key = tuning.keys[place]
         done = [trial for trial in tuning.done if key in trial.drawn]
-        if key in tuning.choices:
-            axes.xaxis.update_units(list(tuning.choices[key]))
-        axes.plot(
-            [trial.drawn[key] for trial in done], [trial.value for trial in done], "o", color=ACCENT, markersize=4
-        )
+        choices = tuning.choices.get(key, ())
+        labels = dict(zip(choices, abbreviate(choices, _MOST_LETTERS), strict=True))
+        if labels:
+            axes.xaxis.update_units(list(labels.values()))
+        drawn = [labels.get(trial.drawn[key], trial.drawn[key]) for trial in done]
+        axes.plot(drawn, [trial.value for trial in done], "o", color=ACCENT, markersize=4)
         if best is not None and key in best.drawn:
-            axes.plot([best.drawn[key]], [best.value], "o", color=WARM, markersize=7, fillstyle="none")
+            where = labels.get(best.drawn[key], best.drawn[key])
+            axes.plot([where], [best.value], "o", color=WARM, markersize=7, fillstyle="none")
         if key in tuning.logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))

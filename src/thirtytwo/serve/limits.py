@@ -1,8 +1,10 @@
-"""Limits on waiting images and on the memory of uploads, over all requests."""
+"""Limits on waiting images, and on the memory of uploads and of decoding them, over all requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from types import TracebackType
 
@@ -84,3 +86,48 @@ class Reservation:
         """Count `size` fewer bytes."""
         self.held -= size
         self._limits.held -= size
+
+
+class DecodingMemory:
+    """Memory of the images that are being decoded, in threads for small images and in one for large images.
+
+    Small images always find room beside a large one; those that do not are to be decoded in its thread, after it.
+
+    Args:
+        largest: maximum number of bytes for a large image.
+        small: number of bytes that small images may use beside it.
+    """
+
+    def __init__(self, largest: int, small: int) -> None:
+        self._total, self._small = largest + small, small
+        self._used = self._large = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def small(self, size: int) -> Iterator[bool]:
+        """Use `size` bytes in a thread for small images; False if there is no room beside the large image."""
+        with self._changed:
+            if size <= self._small:  # waits for other small images at most
+                self._changed.wait_for(lambda: self._used + size <= self._total - self._large)
+            fits = self._used + size <= self._total - self._large
+            used = size if fits else 0
+            self._used += used
+        try:
+            yield fits
+        finally:
+            with self._changed:
+                self._used -= used
+                self._changed.notify_all()
+
+    @contextmanager
+    def large(self, size: int) -> Iterator[None]:
+        """Use `size` bytes in the thread for large images, as soon as the small ones leave room."""
+        with self._changed:
+            self._large = size
+            self._changed.wait_for(lambda: self._used + size <= self._total)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._large = 0
+                self._changed.notify_all()

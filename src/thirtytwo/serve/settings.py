@@ -57,7 +57,7 @@ class ServeSettings(BaseSettings):
     """Maximum number of files per request."""
     max_megapixels: float = Field(MAX_PIXELS // _MEGAPIXEL, ge=0.001, le=MAX_PIXELS // _MEGAPIXEL)
     """Maximum image size; checked before decoding."""
-    max_decode_mb: float = Field(400, ge=1)
+    max_decode_mb: float = Field(208, ge=1)
     """Maximum memory to decode one image."""  # estimated from its format, mode and size
     max_json_mb: float = Field(32, ge=0.001, le=1024)
     """Maximum size of a JSON body."""  # unlike a multipart body it is kept in memory completely

@@ -21,7 +21,7 @@ from thirtytwo.images.decode import load_image, read_header
 from thirtytwo.images.render import LEAST
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.serve.limits import Reservation
+from thirtytwo.serve.limits import DecodingMemory, Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
 from thirtytwo.serve.settings import MB, ServeSettings
 
@@ -295,6 +295,8 @@ def _json_size_error(settings: ServeSettings) -> str:
 
 _TOTAL_MEMORY = 112 * MB
 """Memory for decoding in all threads; an image that needs more than a thread's share gets a separate thread."""
+_BESIDE_LARGE = 32 * MB
+"""Memory for decoding small images while a large one is decoded."""
 _SLOW_PIXELS = 25_000_000
 """Images with more pixels are slow to decode and are also decoded in the separate thread."""
 
@@ -310,6 +312,13 @@ class DecodedUpload:
     view: npt.NDArray[np.uint8] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """An image that is decoded in the separate thread, and the bytes of memory that it needs."""
+
+    memory: int
+
+
 class Decoder:
     """Decodes uploads in a few threads, and images that need much memory one at a time in a separate thread.
 
@@ -322,6 +331,7 @@ class Decoder:
     def __init__(self, threads: int, max_pixels: int, max_bytes: int) -> None:
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._large_bytes = _TOTAL_MEMORY // threads
+        self._memory = DecodingMemory(max_bytes, _BESIDE_LARGE)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-decode")
         self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-decode-large")
 
@@ -332,7 +342,9 @@ class Decoder:
         loop = asyncio.get_running_loop()
         first = await loop.run_in_executor(self._pool, self._decode_all, uploads, info, view)
         return [
-            await loop.run_in_executor(self._large_pool, _decode, upload, info, view) if result is None else result
+            await loop.run_in_executor(self._large_pool, self._decode_large, upload, result, info, view)
+            if isinstance(result, _Large)
+            else result
             for upload, result in zip(uploads, first, strict=True)
         ]
 
@@ -342,13 +354,19 @@ class Decoder:
 
     def _decode_all(
         self, uploads: Sequence[Upload], info: ModelInfo, view: bool
-    ) -> list[DecodedUpload | UnreadableImage | None]:
+    ) -> list[DecodedUpload | UnreadableImage | _Large]:
         return [self._decode_unless_large(upload, info, view) for upload in uploads]
+
+    def _decode_large(
+        self, upload: Upload, large: _Large, info: ModelInfo, view: bool
+    ) -> DecodedUpload | UnreadableImage:
+        with self._memory.large(large.memory):
+            return _decode(upload, info, view)
 
     def _decode_unless_large(
         self, upload: Upload, info: ModelInfo, view: bool
-    ) -> DecodedUpload | UnreadableImage | None:
-        """The result, or None for an image that is slow or needs much memory, by its format, mode and size."""
+    ) -> DecodedUpload | UnreadableImage | _Large:
+        """The result, unless the image is slow or needs much memory, by its format, mode and size."""
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
@@ -363,8 +381,10 @@ class Decoder:
             limit = f"more than the limit of {self._max_bytes / MB:g} MB"
             found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {limit}."
             return UnreadableImage(upload.name, f"{found} Send a smaller image, or a baseline (not progressive) JPEG.")
-        large = memory > self._large_bytes or width * height > _SLOW_PIXELS
-        return None if large else _decode(upload, info, view)
+        if memory > self._large_bytes or width * height > _SLOW_PIXELS:
+            return _Large(memory)
+        with self._memory.small(memory) as fits:
+            return _decode(upload, info, view) if fits else _Large(memory)
 
 
 def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | UnreadableImage:

@@ -19,6 +19,7 @@ from thirtytwo.errors import DataError
 from thirtytwo.images.decode import FORMATS, HEIF_INSTALL
 from thirtytwo.images.discover import (
     HEIC,
+    has_image_content,
     hidden_classes,
     is_folder,
     is_junk,
@@ -143,8 +144,8 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
     ]
     if not images:
         where, reasons = escape_bytes(str(folder)), f": {'; '.join(serious[:3])}" if serious else ""
-        if loose:
-            count = f"{len(loose):,} image{'s' * (len(loose) > 1)}"
+        if found := sum(map(has_image_content, loose)):
+            count = f"{found:,} image{'s' * (found > 1)}"
             raise DataError(f"{where} contains {count}, but none in a class folder{reasons}.", _LAYOUT)
         if any(reason == HEIC for _, reason in passed_over):
             raise DataError(f"{where} contains no images that can be read here{reasons}.", HEIF_INSTALL)
