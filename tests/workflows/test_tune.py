@@ -99,6 +99,20 @@ class Untouchable:
         pytest.fail(f"test was read: {name}")
 
 
+@pytest.mark.long
+def test_another_number_of_threads_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    tuned(tmp_path / "tuning", trials=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        tune("digits", run=tmp_path / "tuning", resume=True, trials=1, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert f"CPU threads (was {before}, now {before + 1})" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_test_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare = module.prepare

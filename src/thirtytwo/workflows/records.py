@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def record(
         "versions": {name: package_version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         "hardware": describe_machine(hardware.device),
         "device": hardware.device.type,
+        "session_threads": [hardware.threads],
         "choices": [vars(choice) for choice in hardware.choices],
         "data": {
             "spec": spec,
@@ -119,13 +120,50 @@ def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
     choices = [first.get("precision", choice) if choice["what"] == "precision" else choice for choice in now["choices"]]
     if "recipe" in first:  # chosen by the data when the run was started
         choices.append(first["recipe"])
-    return {key: before[key] for key in ("command", "started") if key in before} | {"choices": choices}
+    kept = {key: before[key] for key in ("command", "started") if key in before}
+    return kept | {"choices": choices, "session_threads": [*_session_threads(before), *now["session_threads"]]}
 
 
-def write_session(run: RunDir, meter: UsageMeter) -> None:
-    """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds."""
+def _session_threads(environment: Mapping[str, Any]) -> list[int]:
+    """The number of CPU threads of each session of a run, from `environment.json`."""
+    threads = environment.get("session_threads")
+    if threads is None:  # written by an earlier version
+        chosen = [choice["value"] for choice in environment.get("choices") or () if choice["what"] == "threads"]
+        threads = [int(value) for value in chosen if value.isdigit()]
+    return list(threads)
+
+
+def session_changes(run: RunDir, now: Mapping[str, Any]) -> list[str]:
+    """Sentences on what a resumed session computes with that can change the weights, compared with earlier sessions.
+
+    `now` is the record of this session.
+    """
+    if not (run.environment.is_file() and any(run.checkpoints.glob("last.ckpt"))):
+        return []
+    before, threads = run.read_json(run.environment), now["session_threads"][-1]
+    earlier = _session_threads(before)
+    found = [
+        (what, was, is_now)
+        for what, was, is_now in (
+            ("CPU threads", earlier[-1] if earlier else None, threads),
+            ("the device", before.get("device"), now["device"]),
+            ("PyTorch", (before.get("versions") or {}).get("torch"), now["versions"]["torch"]),
+        )
+        if was is not None and was != is_now
+    ]
+    fix = f"; to continue with as many, set OMP_NUM_THREADS={earlier[-1]}" if earlier and earlier[-1] != threads else ""
+    listed = ", ".join(f"{what} (was {was}, now {is_now})" for what, was, is_now in found)
+    return [f"warning: weights can differ from those of uninterrupted training: {listed}{fix}"] if found else []
+
+
+def write_session(run: RunDir, meter: UsageMeter, threads: Sequence[int] = ()) -> None:
+    """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds.
+
+    `threads` are the numbers of CPU threads of the sessions.
+    """
     if run.environment.is_file():
-        usage = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        usage: dict[str, Any] = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        usage |= {"session_threads": list(threads)} if threads else {}
         run.write_json(run.environment, run.read_json(run.environment) | usage)
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import optuna
 
 Pruner = Literal["median", "hyperband", "none"]
+THREADS = "threads"
+"""Attribute of the study: the number of CPU threads of the last session."""
 STARTUP = 3
 """Completed trials before the median pruner prunes any."""
 IMPORTANCE_TRIALS = 4
@@ -185,6 +187,7 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
     write_text(path / "space.toml", space.to_toml())
     study = create_study(path, request)
     stack.callback(close, study)
+    study.set_user_attr(THREADS, plan.hardware.threads)
     tuner = call.tuner(path, request, space, study, plan.recipe)
     parameters = space.parameters_of(plan.recipe)
     if parameters is not None:
@@ -212,7 +215,20 @@ def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tune
         call.data, path / "base.toml", request.changes, call.device, call.data_root, _earlier_precision(path)
     )
     request.check_data(path, plan.dataset.fingerprint)
-    return call.tuner(path, request, parse_space(request.space), study, plan.recipe), plan
+    tuner = call.tuner(path, request, parse_space(request.space), study, plan.recipe)
+    _warn_about_threads(tuner, plan)
+    return tuner, plan
+
+
+def _warn_about_threads(tuner: Tuner, plan: Plan) -> None:
+    """Log that this session uses another number of CPU threads than the one before, and record it."""
+    before, now = tuner.study.user_attrs.get(THREADS), plan.hardware.threads
+    if before is not None and before != now:
+        tuner.log(
+            f"warning: trials can differ from those of uninterrupted tuning: CPU threads (was {before}, now {now}); "
+            f"to continue with as many, set OMP_NUM_THREADS={before}"
+        )
+    tuner.study.set_user_attr(THREADS, now)
 
 
 def _log_resume_command(tuner: Tuner) -> None:
