@@ -223,6 +223,13 @@ def remove_leftovers(directory: Path) -> None:
                     Path(parent, name).unlink()
 
 
+def is_unused(directory: Path) -> bool:
+    """Whether a directory holds nothing but what a killed process leaves behind before it writes anything."""
+    return directory.is_dir() and all(
+        entry.name == LOCK or _TEMPORARY.fullmatch(entry.name) for entry in directory.iterdir()
+    )
+
+
 def _holder(path: Path) -> str:
     """Description of the process that holds a lock, from the content of the lock file."""
     try:

@@ -22,7 +22,17 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, RUNS, atomic_write, expand_home, lock_directory, numbered, slug, write_json, write_text
+from thirtytwo.io import (
+    RUNS,
+    atomic_write,
+    expand_home,
+    is_unused,
+    lock_directory,
+    numbered,
+    slug,
+    write_json,
+    write_text,
+)
 from thirtytwo.run_schema import find_problem
 from thirtytwo.text import first_line
 
@@ -221,7 +231,7 @@ class RunDir:
         try:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file, not a directory.", "Choose another directory with --run.")
-            used = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+            used = path.is_dir() and not is_unused(path)
         except OSError as error:
             raise RunError(
                 f"{path} cannot be read: {error.strerror}.", "Choose another directory with --run."

@@ -87,10 +87,20 @@ def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], met
 
 def count_test_evaluation(run: RunDir) -> int:
     """Count one more test evaluation in `split.json`; returns the new count."""
-    record = run.read_json(run.split)
-    record["test_evaluations"] += 1
-    run.write_json(run.split, record)
-    return int(record["test_evaluations"])
+    return _write_test_evaluations(run, run.read_json(run.split)["test_evaluations"] + 1)
+
+
+def count_final_evaluation(run: RunDir) -> int:
+    """Count the test evaluation that ends a training in `split.json`; returns the new count.
+
+    It counts once, however often it is repeated after an interruption: with the same weights on the same images.
+    """
+    return _write_test_evaluations(run, max(1, run.read_json(run.split)["test_evaluations"]))
+
+
+def _write_test_evaluations(run: RunDir, count: int) -> int:
+    run.write_json(run.split, run.read_json(run.split) | {"test_evaluations": count})
+    return count
 
 
 def log_start(

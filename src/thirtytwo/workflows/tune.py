@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import tomlkit
 
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
@@ -24,7 +23,15 @@ from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import Plan, prepare
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
-from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
+from thirtytwo.workflows.study import (
+    TuningRequest,
+    base_recipe,
+    check_study,
+    close,
+    create_study,
+    open_study,
+    quiet_optuna,
+)
 from thirtytwo.workflows.trial import Tuner, run_trial
 
 if TYPE_CHECKING:
@@ -183,16 +190,12 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
         space.to_dict(),
     )
     path = stack.enter_context(RunDir.create_locked(run, default_path(call.data, Path(call.recipe).stem, "tuned"))).path
-    write_text(path / "base.toml", tomlkit.dumps(call.values))
-    write_text(path / "space.toml", space.to_toml())
-    study = create_study(path, request)
+    first = space.parameters_of(plan.recipe)
+    study = create_study(path, request, {THREADS: plan.hardware.threads}, first)
     stack.callback(close, study)
-    study.set_user_attr(THREADS, plan.hardware.threads)
+    write_text(path / "space.toml", space.to_toml())
     tuner = call.tuner(path, request, space, study, plan.recipe)
-    parameters = space.parameters_of(plan.recipe)
-    if parameters is not None:
-        tuner.study.enqueue_trial(parameters)
-    else:
+    if first is None:
         tuner.log("the recipe itself is outside the space, so it is not a trial")
     return tuner, plan
 
@@ -211,9 +214,7 @@ def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tune
     study, request = open_study(path)
     stack.callback(close, study)
     request.check_same(path, call.data, call.values, call.changes, call.metric, call.pruner, call.space)
-    plan = prepare(
-        call.data, path / "base.toml", request.changes, call.device, call.data_root, _earlier_precision(path)
-    )
+    plan = prepare(call.data, base_recipe(path), request.changes, call.device, call.data_root, _earlier_precision(path))
     request.check_data(path, plan.dataset.fingerprint)
     tuner = call.tuner(path, request, parse_space(request.space), study, plan.recipe)
     _warn_about_threads(tuner, plan)
