@@ -223,11 +223,10 @@ def remove_leftovers(directory: Path) -> None:
                     Path(parent, name).unlink()
 
 
-def is_unused(directory: Path) -> bool:
-    """Whether a directory holds nothing but what a killed process leaves behind before it writes anything."""
-    return directory.is_dir() and all(
-        entry.name == LOCK or _TEMPORARY.fullmatch(entry.name) for entry in directory.iterdir()
-    )
+def is_unused(directory: Path, ignored: Container[str] = ()) -> bool:
+    """Whether a directory holds nothing but files named in `ignored`, and what killed processes leave behind."""
+    names = (entry.name for entry in directory.iterdir())
+    return all(name == LOCK or name in ignored or _TEMPORARY.fullmatch(name) for name in names)
 
 
 def _holder(path: Path) -> str:

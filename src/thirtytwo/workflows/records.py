@@ -197,11 +197,6 @@ def matches_data(run: RunDir, data: str) -> bool:
         return False
 
 
-def is_finished(run: RunDir) -> bool:
-    """Whether a run has everything that a finished training writes."""
-    return all(artefact.is_file() for artefact in (run.metrics, run.onnx, run.report))
-
-
 def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the same recipe, data and split.
 

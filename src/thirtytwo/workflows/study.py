@@ -139,7 +139,7 @@ def check_study(path: Path) -> None:
     if (path / FILE).is_file():
         return
     missing = f"it has no {FILE}"
-    if is_unused(path):
+    if path.is_dir() and is_unused(path):
         raise RunError(f"{path} holds no tuning yet: {missing}.", "Start it without --resume.")
     raise RunError(f"{path} is not a tuning directory: {missing}.", "Give the directory of the tuning run to resume.")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import seed_of
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
@@ -23,7 +23,6 @@ from thirtytwo.workflows.prepare import Plan, prepare, write_plan
 from thirtytwo.workflows.records import (
     check_same,
     first_session_record,
-    is_finished,
     log_start,
     matches_data,
     progress_logger,
@@ -98,15 +97,17 @@ def train(
         precision = None
         if existing is not None:
             stack.enter_context(existing.writing())
-            if is_finished(existing) and recipe is None and not changes and matches_data(existing, data):
+            if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
+            if existing.is_combined() and not existing.is_finished():
+                raise RunError(f"{path} combines other runs, so it cannot be trained.", existing.resume_hint())
             resume_usage(existing, meter)
             precision = existing.read_recipe().train.precision
         source = recipe or (existing.recipe if existing else SMALL)
         plan = prepare(data, source, changes, device, root, precision, chosen)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
-            if is_finished(existing):
+            if existing.is_finished():
                 return _already_finished(existing, log)
             for change in session_changes(existing, plan.record):
                 log(change)
