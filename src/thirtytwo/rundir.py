@@ -279,8 +279,28 @@ class RunDir:
 
     def is_finished(self) -> bool:
         """Whether this run has every file that a finished one needs, and that resuming it would write again."""
+        return not self._missing()
+
+    def _missing(self) -> list[str]:
+        """Names of the files that this run lacks to be finished."""
         written = (self.weights, self.class_means, self.onnx, self.metrics, self.report)
-        return all(artifact.is_file() for artifact in (self.environment, self.split, *written))
+        return [artifact.name for artifact in (self.environment, self.split, *written) if not artifact.is_file()]
+
+    def check_resumable(self) -> None:
+        """Check that this run can be continued.
+
+        Raises:
+            RunError: it combines other runs, or it is finished, but lacks a file and the checkpoint to write it from.
+        """
+        if self.is_finished():
+            return
+        if self.is_combined():
+            raise RunError(f"{self.path} combines other runs, so it cannot be trained.", self.resume_hint())
+        if self.weights.is_file() and self.metrics.is_file() and not any(self.checkpoints.glob("last.ckpt")):
+            raise RunError(
+                f"{self.path} is finished, but {self._missing()[0]} is missing, and the checkpoint to write it from.",
+                self.restore_hint(),
+            )
 
     def resume_hint(self) -> str:
         """How to continue the training of this run, or to combine its members again, as a sentence for errors."""
@@ -349,7 +369,8 @@ class RunDir:
             return self.resume_hint()
         if artifact == self.exports:
             return "Move it away; exporting writes a new one."
-        return f"{start}rite it again with: {shlex.join(['thirtytwo', 'evaluate', str(self.path)])}"
+        options = ["--corruptions"] if artifact == self.corruptions else []
+        return f"{start}rite it again with: {shlex.join(['thirtytwo', 'evaluate', str(self.path), *options])}"
 
     def restore_hint(self, start: str = "Move it away and w") -> str:
         """How to write a file of this run that only training or combining writes, as a sentence for errors.

@@ -138,6 +138,18 @@ def test_a_file_of_a_finished_run_is_written_again(
     assert after["test_evaluations"] > before["test_evaluations"], "the count is kept"
 
 
+def test_a_finished_run_without_checkpoint_is_not_trained_again(runs: Path, terminal: Callable[..., str]) -> None:
+    run = RunDir(runs / "one")
+    shutil.rmtree(run.checkpoints)
+    run.split.unlink()
+    weights = run.weights.read_bytes()
+    for words in (["evaluate", str(run.path)], ["train", "digits", "--resume", "--run", str(run.path)]):
+        error = terminal(*words)
+        assert "split.json" in error
+        assert "from a copy" in error
+    assert run.weights.read_bytes() == weights
+
+
 def test_an_unfinished_run(flags: list[str], runs: Path, terminal: Callable[..., str], monkeypatch: Any) -> None:
     run = str(runs / "new")
     with monkeypatch.context() as patch:

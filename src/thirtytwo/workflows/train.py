@@ -10,7 +10,7 @@ from typing import Any
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import seed_of
-from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
@@ -99,8 +99,7 @@ def train(
             stack.enter_context(existing.writing())
             if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
-            if existing.is_combined() and not existing.is_finished():
-                raise RunError(f"{path} combines other runs, so it cannot be trained.", existing.resume_hint())
+            existing.check_resumable()
             resume_usage(existing, meter)
             precision = existing.read_recipe().train.precision
         source = recipe or (existing.recipe if existing else SMALL)
