@@ -131,7 +131,7 @@ def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
     if "recipe" in first:  # chosen by the data when the run was started
         choices.append(first["recipe"])
     kept = {key: before[key] for key in ("command", "started") if key in before}
-    return kept | {"choices": choices, "session_threads": [*_session_threads(before), *now["session_threads"]]}
+    return kept | {"choices": choices, "session_threads": [*_session_threads(before), *now.get("session_threads", ())]}
 
 
 def _session_threads(environment: Mapping[str, Any]) -> list[int]:
