@@ -645,7 +645,8 @@ def _from_shallow(image: Image.Image) -> Pixels:
 def _from_deep(image: Image.Image, white: float) -> Pixels:
     """Convert a single channel of more than 8 bits, whose white is `white`, to RGB."""
     values = np.asarray(image).astype(np.float64)
-    gray = np.rint(values * (255.0 / white)).astype(np.uint8)
+    values *= 255.0 / white  # in place: copies of a band would add to the peak memory
+    gray = np.rint(values, out=values).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
