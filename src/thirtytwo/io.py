@@ -223,6 +223,12 @@ def remove_leftovers(directory: Path) -> None:
                     Path(parent, name).unlink()
 
 
+def is_unused(directory: Path, ignored: Container[str] = ()) -> bool:
+    """Whether a directory holds nothing but files named in `ignored`, and what killed processes leave behind."""
+    names = (entry.name for entry in directory.iterdir())
+    return all(name == LOCK or name in ignored or _TEMPORARY.fullmatch(name) for name in names)
+
+
 def _holder(path: Path) -> str:
     """Description of the process that holds a lock, from the content of the lock file."""
     try:

@@ -64,6 +64,25 @@ def hub_offline() -> Iterator[None]:
         yield
 
 
+_REACH_SECONDS = 5.0
+
+
+def hub_is_reachable() -> bool:
+    """Whether the Hugging Face hub responds within seconds; False with HF_HUB_OFFLINE or HF_DATASETS_OFFLINE.
+
+    Its client itself would retry for half a minute, and log every try.
+    """
+    hub: Any = require("huggingface_hub", "train")
+    constants: Any = require("huggingface_hub.constants", "train")
+    if constants.HF_HUB_OFFLINE or getattr(sys.modules.get("datasets.config"), "HF_HUB_OFFLINE", False):
+        return False
+    try:
+        hub.utils.get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
+    except Exception:  # any network error means that the hub cannot be reached
+        return False
+    return True
+
+
 @contextmanager
 def library_attribute(module: object, name: str, value: object) -> Iterator[None]:
     """Set an attribute of a library's module temporarily."""

@@ -85,7 +85,7 @@ class Environment(_Entry):
     parameters: Count | None = None
     flops: Count | None = None
     peak_memory_mb: float | None = None
-    threads: Count | None = None
+    session_threads: list[Count] | None = None
     interrupted: bool = False
 
 

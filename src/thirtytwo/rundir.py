@@ -22,7 +22,17 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import RunError, require
-from thirtytwo.io import LOCK, RUNS, atomic_write, expand_home, lock_directory, numbered, slug, write_json, write_text
+from thirtytwo.io import (
+    RUNS,
+    atomic_write,
+    expand_home,
+    is_unused,
+    lock_directory,
+    numbered,
+    slug,
+    write_json,
+    write_text,
+)
 from thirtytwo.run_schema import find_problem
 from thirtytwo.text import first_line
 
@@ -160,42 +170,44 @@ class RunDir:
         return self.path / (f"{key}.json" if name == "test" else f"{key}-{name}.json")
 
     @classmethod
-    def create(cls, path: Path) -> RunDir:
-        """Create a new run directory.
+    def create(cls, path: Path, *, combining: bool = False) -> RunDir:
+        """Create a new run directory; `combining` as in `create_locked`.
 
         Raises:
             RunError: `path` exists and is not an empty directory.
         """
         path = expand_home(path)
-        cls.refuse_used(path)
+        cls.refuse_used(path, combining=combining)
         _create_directory(path)  # or an empty one
         return cls(path)
 
     @classmethod
     @contextmanager
-    def create_locked(cls, path: Path | str | None, unnamed: Path) -> Iterator[RunDir]:
+    def create_locked(cls, path: Path | str | None, unnamed: Path, *, combining: bool = False) -> Iterator[RunDir]:
         """Create and lock a new run directory while the block runs; removed at the end if nothing was written to it.
 
         Args:
             path: the directory; None: the first of `unnamed`, `unnamed-2`, `unnamed-3`, … that does not exist.
             unnamed: default path.
+            combining: whether runs are combined in it; it may then hold an interrupted combination, to be overwritten.
 
         Raises:
             RunError: `path` exists and is not an empty directory, or another process has locked it.
         """
         if path is not None:
             made = not expand_home(path).exists()
-            found = cls.create(Path(path))
+            found = cls.create(Path(path), combining=combining)
         else:
             made, found = True, cls(next(filter(_create_directory, numbered(unnamed))))
-        with found._claim(made):
+        with found._claim(made, combining):
             yield found
 
     @contextmanager
-    def _claim(self, made: bool) -> Iterator[None]:
+    def _claim(self, made: bool, combining: bool) -> Iterator[None]:
         try:
             with self.writing():
-                self.refuse_used(self.path)  # again: it may have been written to before the lock was acquired
+                # again: it may have been written to before the lock was acquired
+                self.refuse_used(self.path, combining=combining)
                 yield
         finally:
             if made:
@@ -211,8 +223,8 @@ class RunDir:
         return lock_directory(self.path)
 
     @staticmethod
-    def refuse_used(path: Path) -> None:
-        """Check that `path` can become a new run directory; creates nothing.
+    def refuse_used(path: Path, *, combining: bool = False) -> None:
+        """Check that `path` can become a new run directory; creates nothing. `combining` as in `create_locked`.
 
         Raises:
             RunError: `path` exists and is not an empty directory.
@@ -221,16 +233,15 @@ class RunDir:
         try:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path} is a file, not a directory.", "Choose another directory with --run.")
-            used = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+            used = path.is_dir() and not is_unused(path)
         except OSError as error:
             raise RunError(
                 f"{path} cannot be read: {error.strerror}.", "Choose another directory with --run."
             ) from None
-        if used:
-            raise RunError(
-                f"{path} exists and is not empty.",
-                "Continue that run with --resume, or choose another directory with --run.",
-            )
+        if used and combining and not RunDir(path)._is_interrupted_combination():
+            raise RunError(f"{path} exists and is not empty.", "Choose another directory with --run.")
+        if used and not combining:
+            raise RunError(f"{path} exists and is not empty.", RunDir(path)._how_to_continue())
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:
@@ -253,27 +264,77 @@ class RunDir:
             )
         return run
 
+    def _is_interrupted_combination(self) -> bool:
+        """Whether combining runs in this directory was interrupted."""
+        return self.is_combined() and not self.is_finished()
+
+    def _how_to_continue(self) -> str:
+        if self.is_combined():
+            return "Choose another directory with --run."
+        return "Continue that run with --resume, or choose another directory with --run."
+
+    def is_combined(self) -> bool:
+        """Whether this run combines others (an ensemble or a soup); False where the record is damaged."""
+        return bool(self._recorded("members"))
+
+    def is_finished(self) -> bool:
+        """Whether this run has every file that a finished one needs, and that resuming it would write again."""
+        return not self._missing()
+
+    def _missing(self) -> list[str]:
+        """Names of the files that this run lacks to be finished."""
+        written = (self.weights, self.class_means, self.onnx, self.metrics, self.report)
+        return [artifact.name for artifact in (self.environment, self.split, *written) if not artifact.is_file()]
+
+    def check_resumable(self) -> None:
+        """Check that this run can be continued.
+
+        Raises:
+            RunError: it combines other runs, or it is finished, but lacks a file and the checkpoint to write it from.
+        """
+        if self.is_finished():
+            return
+        if self.is_combined():
+            raise RunError(f"{self.path} combines other runs, so it cannot be trained.", self.resume_hint())
+        if self.weights.is_file() and self.metrics.is_file() and not any(self.checkpoints.glob("last.ckpt")):
+            raise RunError(
+                f"{self.path} is finished, but {self._missing()[0]} is missing, and the checkpoint to write it from.",
+                self.restore_hint(),
+            )
+
     def resume_hint(self) -> str:
-        """How to continue the training of this run, as a sentence for errors."""
+        """How to continue the training of this run, or to combine its members again, as a sentence for errors."""
         return f"Continue it with: {self.resume_command()}"
 
     def resume_command(self, data: str | None = None, data_root: Path | str | None = None) -> str:
-        """The command that continues the training of this run, quoted for a shell.
+        """The command that continues this run, quoted for a shell.
+
+        Of a run of several seeds, it continues all of them; a combination of runs is started again.
 
         Args:
             data: the run's data; by default as recorded in `environment.json`, or `DATA` where it is not recorded.
             data_root: directory searched first for known data sets; left out by default.
         """
-        words = ["thirtytwo", "train", data or self._recorded_data() or "DATA", "--resume", "--run", str(self.path)]
+        if self.is_combined():
+            return f"{self._recorded('command')} --run {shlex.quote(str(self.path))}"
+        path = self.path.parent if holds_seeds(self.path.parent) else self.path
+        words = ["thirtytwo", "train", data or self.recorded_data() or "DATA", "--resume", "--run", str(path)]
         words += ["--data-root", str(data_root)] if data_root is not None else []
         return shlex.join(words)
 
-    def _recorded_data(self) -> str | None:
+    def recorded_data(self) -> str | None:
         """The data that the run was started on; None where it is not recorded or the record is damaged."""
+        return spec if isinstance(spec := self._recorded("data", "spec"), str) else None
+
+    def _recorded(self, *keys: str) -> Any:
+        """A value of `environment.json`; None where it is not recorded or the file is damaged."""
         try:
-            return str(json.loads(self.environment.read_text(encoding="utf-8"))["data"]["spec"])
+            value = json.loads(self.environment.read_text(encoding="utf-8"))
+            for key in keys:
+                value = value[key]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        return value
 
     def read_recipe(self) -> Recipe:
         """Read the resolved recipe."""
@@ -293,21 +354,32 @@ class RunDir:
         try:
             content = json.loads(artifact.read_text(encoding="utf-8"), parse_int=_parse_int)
         except FileNotFoundError:
-            raise RunError(
-                f"{self.path} has no {artifact.name}.", "If the run did not finish, continue it with --resume."
-            ) from None
+            raise RunError(f"{self.path} has no {artifact.name}.", self._restore_hint(artifact, "W")) from None
         except (ValueError, RecursionError) as error:
             raise RunError(f"{artifact} is damaged: {first_line(error)}.", self._restore_hint(artifact)) from None
         if problem := find_problem(artifact.name, content):
             raise RunError(f"{artifact} is damaged, at {problem}.", self._restore_hint(artifact))
         return content
 
-    def _restore_hint(self, artifact: Path) -> str:
-        """How to replace a damaged JSON artifact."""
-        if artifact in (self.environment, self.split):
-            return "Restore it from a copy, or train again with another --run: evaluation cannot replace it."
-        again = shlex.join(["thirtytwo", "evaluate", str(self.path)])
-        return f"Move it away and, if you need it, write it again with: {again}"
+    def _restore_hint(self, artifact: Path, start: str = "Move it away and w") -> str:
+        """How to write a damaged or missing file again; `start` begins the sentence and ends in a w."""
+        if artifact in (self.environment, self.split, self.weights, self.class_means):
+            return self.restore_hint(start)
+        if not self.onnx.is_file():
+            return self.resume_hint()
+        if artifact == self.exports:
+            return "Move it away; exporting writes a new one."
+        options = ["--corruptions"] if artifact == self.corruptions else []
+        return f"{start}rite it again with: {shlex.join(['thirtytwo', 'evaluate', str(self.path), *options])}"
+
+    def restore_hint(self, start: str = "Move it away and w") -> str:
+        """How to write a file of this run that only training or combining writes, as a sentence for errors.
+
+        A trained run is continued from its last checkpoint, and a combination is made again.
+        """
+        if self.is_combined() or any(self.checkpoints.glob("last.ckpt")):
+            return f"{start}rite it again with: {self.resume_command()}"
+        return "Restore it from a copy, or make the run again with another --run."
 
     def write_json(self, artifact: Path, value: Any) -> None:
         """Write a JSON artifact, atomically."""
@@ -323,7 +395,9 @@ class RunDir:
         try:
             means: npt.NDArray[np.float32] = load_file(self.class_means)["class_means"]
         except (OSError, KeyError, require("safetensors", "train").SafetensorError) as error:
-            raise RunError(f"{self.class_means} is missing or damaged: {error}.", "Train the run again.") from None
+            raise RunError(
+                f"{self.class_means} is missing or damaged: {error}.", self._restore_hint(self.class_means)
+            ) from None
         return means
 
     def read_history(self) -> list[dict[str, float]]:
@@ -338,9 +412,7 @@ class RunDir:
             with self.history.open(newline="", encoding="utf-8") as file:
                 return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
         except (ValueError, TypeError) as error:
-            raise RunError(
-                f"{self.history} is damaged: {error}.", "Move it away, or train again with another --run."
-            ) from None
+            raise RunError(f"{self.history} is damaged: {error}.", "Move it away; reports then lack curves.") from None
 
     def write_history(self, rows: Iterable[Mapping[str, float]], columns: Iterable[str]) -> None:
         """Replace the history by these rows; a missing column becomes an empty cell."""
@@ -376,7 +448,8 @@ class RunDir:
                 f"{self.path} has no predictions for {split!r}.",
                 f"Create them with: thirtytwo evaluate {shlex.quote(str(self.path))} --split {split}",
             )
-        again = f"Move it away and run: thirtytwo evaluate {shlex.quote(str(self.path))}"
+        option = f" --split {split}" if split != "test" else ""
+        again = f"Move it away and run: thirtytwo evaluate {shlex.quote(str(self.path))}{option}"
         try:
             table = parquet.read_table(path)
         except (OSError, ValueError) as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from thirtytwo.cli.console import show_error, show_table
+from thirtytwo.cli.console import brief_warnings, show_error, show_table
 from thirtytwo.cli.main import run_command
 
 TITLE = "\x1b]0;owned\x07"
@@ -59,3 +60,12 @@ def test_error_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     show_error(f"{RED}cat.png is damaged.", f"Delete {TITLE}it.")
     assert stream.getvalue() == "Error\n\\x1b[31mcat.png is damaged.\nDelete \\x1b]0;owned\\x07it.\n"
+
+
+def test_warnings_of_libraries_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with brief_warnings():
+            warnings.warn_explicit("lbfgs failed\n to converge", UserWarning, "/x/site-packages/sklearn/linear.py", 3)
+            warnings.warn_explicit("deprecated", UserWarning, "/x/elsewhere.py", 3)
+    assert capsys.readouterr().err == "warning: lbfgs failed to converge (sklearn)\nwarning: deprecated (elsewhere)\n"

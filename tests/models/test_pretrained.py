@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,26 @@ def test_hub_weights_are_loaded_by_timm(tmp_path: Path, monkeypatch: pytest.Monk
     theirs = {f"body.{name}": value for name, value in published.state_dict().items()}
     assert same({name: value for name, value in weights(net).items() if "layer" in name}, theirs, "body.layer")
     assert start.origin == "timm's resnet18.a1_in1k"
+
+
+@pytest.mark.slow
+def test_offline_in_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Without a network, neither the hub's client nor timm retries or logs: one quick error."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    settings = model("timm", architecture="resnet18", pretrained=True)
+    clock = time.monotonic()
+    with pytest.raises(OfflineError):
+        start_from(fresh(settings, 10), "timm", settings, TEN)
+    assert time.monotonic() - clock < 15
+    assert not caplog.messages
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.slow

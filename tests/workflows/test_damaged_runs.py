@@ -140,7 +140,7 @@ def test_advice_for_damaged_metrics_works(run: RunDir, capsys: pytest.CaptureFix
     run.metrics.write_text('{"a": [1, null]}', encoding="utf-8")
     assert run_command(["evaluate", str(run.path)]) == 2
     error = capsys.readouterr().err
-    assert f"Move it away and, if you need it, write it again with: thirtytwo evaluate {run.path}" in error
+    assert f"Move it away and write it again with: thirtytwo evaluate {run.path}" in error
     run.metrics.unlink()
     assert run_command(["evaluate", str(run.path)]) == 0
     assert run.read_json(run.metrics)["split"] == "test"

@@ -152,6 +152,46 @@ def test_memory_held_before_a_run_is_not_its_own(how: dict[str, Any], tmp_path: 
     assert found["peak_memory_measured"]
 
 
+# Sessions on other hardware
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "by an earlier version"])
+def test_another_number_of_threads_is_reported_and_recorded(
+    recorded: bool, how: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, auto = tmp_path / "run", {**how["overrides"], "train.threads": "auto"}
+    with stopped_after(1):
+        train("digits", run=run, **how | {"overrides": auto})
+    one = torch.get_num_threads()
+    assert environment(run)["session_threads"] == [one]
+    if not recorded:
+        content = environment(run)
+        del content["session_threads"]
+        (run / "environment.json").write_text(json.dumps(content))
+    before = torch.get_num_threads()
+    torch.set_num_threads(one + 1)
+    try:
+        train("digits", run=run, resume=True)
+    finally:
+        torch.set_num_threads(before)
+    error = capsys.readouterr().err
+    assert f"CPU threads (was {one}, now {one + 1})" in error
+    assert f"OMP_NUM_THREADS={one}" in error
+    assert environment(run)["session_threads"] == [one, one + 1]
+
+
+@pytest.mark.long
+def test_the_same_hardware_is_not_reported(
+    how: dict[str, Any], tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stopped_after(1):
+        train("digits", run=tmp_path / "run", **how)
+    train("digits", run=tmp_path / "run", resume=True)
+    assert "warning" not in capsys.readouterr().err
+    assert environment(tmp_path / "run")["session_threads"] == [1, 1]
+
+
 # Resuming what is finished
 
 

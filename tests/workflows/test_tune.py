@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import sqlite3
 import tomllib
 from collections.abc import Callable, Mapping
@@ -97,6 +99,69 @@ class Untouchable:
 
     def __getattr__(self, name: str) -> Any:
         pytest.fail(f"test was read: {name}")
+
+
+@pytest.mark.long
+def test_another_number_of_threads_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    tuned(tmp_path / "tuning", trials=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        tune("digits", run=tmp_path / "tuning", resume=True, trials=1, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert f"CPU threads (was {before}, now {before + 1})" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "step", ["write_text", "create_study", "set_user_attr", "enqueue_trial", "rename", "run_trial"]
+)
+def test_killed_before_the_first_trial_and_run_again(
+    step: str, four: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is killed, what the message advises continues it."""
+    where = {
+        "write_text": (module, "write_text"),
+        "create_study": (optuna, "create_study"),
+        "set_user_attr": (optuna.Study, "set_user_attr"),
+        "enqueue_trial": (optuna.Study, "enqueue_trial"),
+        "rename": (Path, "replace"),
+        "run_trial": (module, "run_trial"),
+    }[step]
+    path = tmp_path / "tuning"
+    process = os.fork()
+    if not process:
+        monkeypatch.setattr(*where, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        tuned(path, trials=4, pruner="none")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    written = step in ("write_text", "run_trial")
+    assert (path / "study.db").is_file() == written
+    if written:
+        with pytest.raises(RunError) as caught:
+            tuned(path, trials=4, pruner="none")
+        assert "--resume" in (caught.value.fix or "")
+        found = tune("digits", run=path, resume=True, trials=4, show=False, device="cpu")
+    else:
+        found = tuned(path, trials=4, pruner="none")
+    rows, expected = table(found.path), table(four.path)
+    if step == "run_trial":
+        assert rows.pop(0)["outcome"] == "stopped"
+        assert (len(rows), rows[0] | {"trial": "0"}) == (4, expected[0]), "the recipe itself is trained again"
+    else:
+        assert rows == expected
+    assert not list(path.glob(".*"))
+    assert (path / "base.toml").is_file()
+
+
+def test_resuming_a_directory_in_which_nothing_was_written(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with pytest.raises(RunError) as caught:
+        tune("digits", run=tmp_path, resume=True, show=False)
+    assert "without --resume" in (caught.value.fix or "")
 
 
 @pytest.mark.slow

@@ -9,10 +9,13 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from thirtytwo.process import library_attribute
 from thirtytwo.text import as_printable, for_terminal, listing
 
 _MAX_LISTED = 5  # skipped files listed by name
@@ -49,6 +52,26 @@ def show_error(message: str, fix: str | None = None) -> None:
     ]
     label = "Error" if "NO_COLOR" in os.environ else "\033[1;31mError\033[0m"
     print("\n".join([label, *wrapped]), file=sys.stderr)
+
+
+@contextmanager
+def brief_warnings() -> Iterator[None]:
+    """Print warnings of libraries as one sentence with the library's name, without a line of its code."""
+
+    def show_brief(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        _, installed, inside = filename.replace(os.sep, "/").rpartition("site-packages/")
+        library = inside.split("/")[0].removesuffix(".py") if installed else Path(filename).stem
+        log(f"warning: {' '.join(str(message).split())} ({library})")
+
+    with library_attribute(warnings, "showwarning", show_brief):
+        yield
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ import typer
 
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
-from thirtytwo.cli.console import log, show, show_error
+from thirtytwo.cli.console import brief_warnings, log, show, show_error
 from thirtytwo.cli.data import cache
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
@@ -311,7 +311,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with own_process(), interrupted_by_sigterm():
+        with own_process(), interrupted_by_sigterm(), brief_warnings():
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C

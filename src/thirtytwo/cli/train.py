@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -116,9 +117,10 @@ def find_learning_rate(data: str, **settings: Any) -> None:
     pairs = list(zip(found.rates, found.losses, strict=True))
     show_table(["optimizer.lr", "loss"], [(f"{rate:.2g}", f"{loss:.4f}") for rate, loss in pairs[::every]])
     if found.suggestion is None:
+        check = shlex.join(["thirtytwo", "data", "doctor", data])
         raise ThirtytwoError(
             "The loss did not decrease at any learning rate, so there is no suggestion.",
-            "Increase schedule.batch_size, or check the data with: thirtytwo data doctor",
+            f"Increase schedule.batch_size, or check the data with: {check}",
         )
     log(f"Suggested learning rate: {found.suggestion:.2g} (steepest decrease of the loss). Settings:")
     show(" ".join(f"--set {key}={value:.2g}" for key, value in scaled_learning_rates(recipe, found.suggestion).items()))

@@ -110,7 +110,8 @@ class UnreadableImagesError(DataError):
         causes_text = listing(messages, quoted=False, separator="; ")
         super().__init__(
             f"{where}: {len(messages)} of {total} images cannot be read: {causes_text}.",
-            "Copy them again, or train without them (--skip-unreadable); `thirtytwo data doctor` lists all of them.",
+            "Copy them again, or train without them (--skip-unreadable). All of them are listed by: "
+            "thirtytwo data doctor DATA",
         )
 
 

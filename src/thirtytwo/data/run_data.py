@@ -292,6 +292,4 @@ def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:
     try:
         return from_text(record["hashes"])
     except (KeyError, TypeError, ValueError):
-        raise RunError(
-            f"{run.split} is damaged: its hashes cannot be read.", "Restore it from a copy, or train the run again."
-        ) from None
+        raise RunError(f"{run.split} is damaged: its hashes cannot be read.", run.restore_hint()) from None

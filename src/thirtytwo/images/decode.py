@@ -18,6 +18,7 @@ import re
 import stat
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from PIL import Image
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.inputs import is_address
 from thirtytwo.process import changed
+from thirtytwo.text import as_printable
 
 T = TypeVar("T")
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -104,6 +106,10 @@ _loading = threading.Lock()
 _DEPTHS = (255, 4095)
 """Values of white that an image of more than 8 bits is assumed to have where none of its values is larger."""
 _reported_depths: set[int] = set()
+_reading = threading.local()
+"""`name`: the image that a thread decodes."""
+_reporting = threading.Lock()
+_reported_warnings: set[str] = set()
 
 logger = logging.getLogger(__name__)
 
@@ -255,12 +261,14 @@ def load_image(
 def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
     """Apply `work` to the opened file and its name; file system errors become ImageErrors."""
     if isinstance(source, bytes):
-        return work(io.BytesIO(source), name or "The image")
+        label = name or "The image"
+        with _named_warnings(label):
+            return work(io.BytesIO(source), label)
     path = Path(source)
     name = name or str(path)
     try:
         _check_regular(path, name)
-        with path.open("rb") as stream:
+        with path.open("rb") as stream, _named_warnings(name):
             return work(stream, name)
     except FileNotFoundError:
         if is_address(name):
@@ -273,6 +281,44 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         raise ImageError(
             f"{name} cannot be read: {error.strerror or error}.", "Check the path and its permissions."
         ) from None
+
+
+class _WarningLog:
+    """Logs the warnings of images that this thread decodes, with their names; `show` shows all others.
+
+    A warning is logged once for each text apart from its numbers, not for each of thousands of images.
+    """
+
+    def __init__(self, show: Callable[..., object]) -> None:
+        self._show = show
+
+    def __call__(self, message: Warning | str, *details: Any, **more: Any) -> None:
+        name = getattr(_reading, "name", None)
+        if name is None:
+            self._show(message, *details, **more)
+            return
+        text = " ".join(str(message).split()).rstrip(".")
+        kind = re.sub(r"\d+", "0", text)
+        with _reporting:
+            if kind in _reported_warnings:
+                return
+            _reported_warnings.add(kind)
+        logger.warning("%s: %s. It is used all the same; so are others like it.", as_printable(name), text)
+
+
+@contextmanager
+def _named_warnings(name: str) -> Iterator[None]:
+    """Log Pillow's warnings in this thread in one sentence with the image's name, instead of a line of its code."""
+    before, current = getattr(_reading, "name", None), warnings.showwarning
+    hook = current if isinstance(current, _WarningLog) else _WarningLog(current)
+    _reading.name = name
+    try:
+        with changed(
+            "showwarning", partial(getattr, warnings, "showwarning"), partial(setattr, warnings, "showwarning"), hook
+        ):
+            yield
+    finally:
+        _reading.name = before
 
 
 def _check_regular(path: Path, name: str) -> None:
@@ -392,7 +438,7 @@ def _loaded(image: Image.Image, name: str) -> Image.Image:
     """Check and load a caller's image, which may still be a file that is not read."""
     _check_size(image, name)
     try:
-        with _loading, _quiet(image):
+        with _loading, _quiet(image), _named_warnings(name):
             image.load()
     except Exception as error:  # as in `_load`
         raise _damaged(name, error) from None
@@ -696,7 +742,8 @@ def _from_shallow(image: Image.Image) -> Pixels:
 def _from_deep(image: Image.Image, white: float) -> Pixels:
     """Convert a single channel of more than 8 bits, whose white is `white`, to RGB."""
     values = np.asarray(image).astype(np.float64)
-    gray = np.rint(values * (255.0 / white)).astype(np.uint8)
+    values *= 255.0 / white  # in place: copies of a band would add to the peak memory
+    gray = np.rint(values, out=values).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 

@@ -268,24 +268,27 @@ def read_run_weights(run: RunDir) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RunError: its training did not finish, or the file is damaged or has no metadata.
     """
-    tensors, metadata = read_weights(finished_weights(run))
+    tensors, metadata = _read_finished_weights(run)
     if not {"mean", "std", "classes", "input_size"} <= metadata.keys():
-        raise RunError(f"{run.weights} has no metadata about its training data.", "Train that run again.")
+        raise RunError(f"{run.weights} has no metadata about its training data.", run.restore_hint())
     return tensors, metadata
 
 
-def finished_weights(run: RunDir) -> Path:
-    """The weights file of a finished run.
+def _read_finished_weights(run: RunDir) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`read_weights` of a finished run.
 
     Raises:
-        RunError: there is none, since its training did not finish.
+        RunError: the file is missing, since its training did not finish, or damaged.
     """
     if not run.weights.is_file():
         raise RunError(
             f"{run.path} has no {run.weights.name}: its training did not finish.",
             run.resume_hint(),
         )
-    return run.weights
+    try:
+        return read_weights(run.weights)
+    except RunError as error:
+        raise RunError(error.message, run.restore_hint()) from None
 
 
 def with_resolved_options(model: ModelSettings, net: Network) -> ModelSettings:
@@ -299,7 +302,7 @@ def load_network(run: RunDir, classes: int) -> Network:
     Raises:
         RunError: the weights are missing, damaged, or do not fit the run's recipe.
     """
-    tensors, _ = read_weights(finished_weights(run))
+    tensors, _ = _read_finished_weights(run)
     return build_trained(run, classes, tensors)
 
 
@@ -315,6 +318,6 @@ def build_trained(run: RunDir, classes: int, tensors: Mapping[str, Tensor]) -> N
         net.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunError(
-            f"{run.weights} does not fit the run's recipe: {first_line(error)}.", "Train the run again."
+            f"{run.weights} does not fit the run's recipe: {first_line(error)}.", run.restore_hint()
         ) from None
     return net.eval()

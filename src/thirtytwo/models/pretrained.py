@@ -20,7 +20,7 @@ from thirtytwo.io import expand_home
 from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
 from thirtytwo.models.packaged import WEIGHTS, ImageNetWeights, find_weights, packaged_weights
 from thirtytwo.models.timm import TimmNet
-from thirtytwo.process import hub_offline, quiet_loggers
+from thirtytwo.process import hub_is_reachable, hub_offline, quiet_loggers
 from thirtytwo.rundir import RunDir
 
 KEY = "transfer.pretrained"
@@ -209,6 +209,8 @@ def _from_timm(pretrained: str, net: Network, model: ModelSettings) -> WeightSou
     why = f"no package with ImageNet weights of {net.architecture} is known" if pretrained == IMAGENET else ""
     mismatch = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)
     for offline in (True, False):
+        if not offline and not hub_is_reachable():
+            break
         try:
             with _describe_hub_errors(), hub_offline() if offline else nullcontext():
                 found = _timm_weights(net, name, {"num_classes": count})
@@ -275,7 +277,7 @@ def weights_name(pretrained: str, model: ModelSettings) -> str:
 def _timm_weights(net: TimmNet, name: str, overlay: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights for the body of `net`, loaded and resized by timm, which checks that they are complete."""
     overlay = dict(overlay)
-    with quiet_loggers("timm"):  # warnings about layers that are omitted intentionally
+    with quiet_loggers("timm", "huggingface_hub"):  # warnings about layers that are omitted intentionally, and retries
         loaded: Any = timm.create_model(
             name,
             pretrained=True,

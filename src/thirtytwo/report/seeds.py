@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,20 @@ def read_summary(parent: Path) -> dict[str, Any]:
             f"{parent} has no {SEEDS_SUMMARY}.", "Give the directory that training with --seeds printed."
         ) from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.", "Move it away and resume with --seeds.") from None
+        raise RunError(f"{path} is damaged: {error}.", _restore_hint(parent)) from None
     if not isinstance(content, dict) or not {"data", "asked", "planned", "runs"} <= content.keys():
-        raise RunError(f"{path} is not a summary of seeds.", "Move it away and resume with --seeds.")
+        raise RunError(f"{path} is not a summary of seeds.", _restore_hint(parent))
     return content
+
+
+def _restore_hint(parent: Path) -> str:
+    """How to replace a damaged summary."""
+    runs = [RunDir(path.parent) for path in sorted(parent.glob("seed*/recipe.toml"))]
+    seeds = sorted(int(number) for run in runs if (number := run.path.name.removeprefix("seed")).isdecimal())
+    if not runs or not seeds:
+        return "Train the seeds again with another --run."
+    words = ["thirtytwo", "train", runs[0].recorded_data() or "DATA", "--resume", "--run", str(parent), "--seeds"]
+    return f"Move it away and run: {shlex.join([*words, ','.join(map(str, seeds))])}"
 
 
 def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
@@ -95,6 +106,12 @@ def write_summary(parent: Path, data: str, planned: Sequence[int], asked: Mappin
     write_json(parent / SEEDS_SUMMARY, content)
     write_text(parent / SUMMARY_TEXT, summary_text(content))
     return content
+
+
+def remove_summary(parent: Path) -> None:
+    """Remove the summary of `parent`."""
+    for name in (SEEDS_SUMMARY, SUMMARY_TEXT):
+        (parent / name).unlink(missing_ok=True)
 
 
 def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, r
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
-from thirtytwo.io import expand_home, free_path, write_json, write_text
+from thirtytwo.io import expand_home, free_path, is_unused, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
@@ -65,7 +65,8 @@ def compare(
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
     place = expand_home(out) if out is not None else free_path(DEFAULT_OUT)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    interrupted = {NUMBERS, TEXT}  # the page is written last
+    if place.exists() and not (place.is_dir() and is_unused(place, interrupted)):
         raise OutputError(f"{place} exists and is not empty.", "Choose another directory with --out.")
     named = [runs] if isinstance(runs, (str, Path)) else runs
     found = gather_comparison(named, split, timed=timed, data_root=Path(data_root) if data_root is not None else None)
@@ -139,9 +140,7 @@ def _read(run: RunDir, split: str) -> RunRecord:
 
 def _predictions(record: RunRecord, split: str) -> Predictions:
     if record.predictions is None:
-        raise RunError(
-            f"{record.run.path} has no predictions for {split!r}.", "Evaluate it with: thirtytwo evaluate RUN"
-        )
+        raise RunError(f"{record.run.path} has no predictions for {split!r}.", _evaluate_hint(record))
     return record.predictions
 
 
@@ -153,15 +152,20 @@ def _metrics(record: RunRecord) -> dict[str, Any]:
     """
     metrics, predictions = record.metrics, record.predictions
     if metrics is None or predictions is None:
-        raise RunError(f"{record.run.path} has no metrics.", "Evaluate it with: thirtytwo evaluate RUN")
+        raise RunError(f"{record.run.path} has no metrics.", _evaluate_hint(record))
     right, recorded = int(predictions.correct.sum()), metrics["accuracy"]["value"] * metrics["n"]
     if metrics["n"] != len(predictions.truth) or abs(recorded - right) > 0.5:
         raise RunError(
             f"{record.run.metrics} and {record.run.predictions(record.split).name} do not match: "
             f"{round(recorded):,} of {metrics['n']:,} correct, and {right:,} of {len(predictions.truth):,}.",
-            f"Evaluate the run again with: thirtytwo evaluate {shlex.quote(str(record.run.path))}",
+            _evaluate_hint(record),
         )
     return metrics
+
+
+def _evaluate_hint(record: RunRecord) -> str:
+    words = ["thirtytwo", "evaluate", str(record.run.path), "--split", record.split]
+    return f"Evaluate the run again with: {shlex.join(words)}"
 
 
 def _pairs(runs: Sequence[ComparedRun]) -> tuple[Pair, ...]:

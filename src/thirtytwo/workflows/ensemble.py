@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ from thirtytwo.workflows.compare import compare
 from thirtytwo.workflows.finish import Run, score_and_export
 from thirtytwo.workflows.loading import LoadedRun, load_run
 from thirtytwo.workflows.members import Soup, check_compatible, member_record
-from thirtytwo.workflows.prepare import Plan, write_plan
+from thirtytwo.workflows.prepare import Plan, write_combination
 from thirtytwo.workflows.provenance import Provenance, check_members
 from thirtytwo.workflows.records import progress_logger, record
 from thirtytwo.workflows.report import write_pages
@@ -83,7 +84,7 @@ def ensemble(
     log = progress_logger(show)
     started = datetime.now(UTC)
     if run is not None:
-        RunDir.refuse_used(Path(run))
+        RunDir.refuse_used(Path(run), combining=True)
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         paths = _find_members(runs, log)
@@ -97,13 +98,26 @@ def ensemble(
         combined = build_soup(members, data.parts, soup, hardware, log) if soup else average_probabilities(members)
         plan = _plan(members, combined, soup, data, origins, hardware, root, started)
         kind = "soup" if soup else "ensemble"
-        directory = stack.enter_context(RunDir.create_locked(run, default_path(plan.spec, kind)))
-        write_plan(plan, directory)
+        path = default_path(plan.spec, kind)
+        directory = stack.enter_context(RunDir.create_locked(run, path, combining=True))
+        stack.enter_context(_log_command(log, directory))
+        write_combination(plan, directory)
         metrics = score_and_export(plan, _fitted(members, combined, hardware), directory, log, meter)
         _compare_with_members(directory, paths, root, log)
         _warn_if_member_is_better(directory, paths, log)
         write_pages(directory, plan.recipe, plan.parts)
         return Run(directory.path, metrics)
+
+
+@contextmanager
+def _log_command(log: Callable[[str], None], directory: RunDir) -> Iterator[None]:
+    """Log how to combine the runs again after an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if directory.is_combined():
+            log(f"interrupted. Start again with: {directory.resume_command()}")
+        raise
 
 
 def _find_members(runs: Sequence[Path | str], log: Callable[[str], None]) -> list[Path]:
@@ -158,6 +172,7 @@ def _plan(
         "ensemble",
         *(str(member.directory.path) for member in members),
         *(["--soup", soup] if soup else []),
+        *(["--data-root", str(root)] if root is not None else []),
     ]
     written = record(dataset, spec, parts, combined.recipe.name, {}, chosen, started, about.get("path"))
     written |= {
@@ -194,6 +209,7 @@ def _compare_with_members(
 ) -> None:
     """Compare the new run with its members, where they have test predictions."""
     log("comparing the combined model with its members")
+    shutil.rmtree(directory.path / COMPARISON, ignore_errors=True)  # of an interrupted combination
     try:
         compare([directory.path, *paths], out=directory.path / COMPARISON, timed=True, data_root=root)
     except ThirtytwoError as error:

@@ -31,7 +31,7 @@ from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.workflows.prepare import Plan
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import count_test_evaluation, final_record
+from thirtytwo.workflows.records import count_final_evaluation, final_record
 from thirtytwo.workflows.report import write_pages
 from thirtytwo.workflows.scoring import Calibrated, Means, calibrate, compute_class_means, measure_all, score
 
@@ -93,7 +93,7 @@ def _evaluate_on_test(
         split="test",
         superclasses=plan.dataset.superclasses,
         tta=scored.averaged,
-        test_evaluations=count_test_evaluation(directory),
+        test_evaluations=count_final_evaluation(directory),
     )
     if chosen and plan.parts.val is not None:
         log(f"validation was also used to choose {', '.join(chosen)}: its metrics are optimistic; test metrics are not")

@@ -13,7 +13,7 @@ import numpy as np
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, load_run_data, recorded_hashes, trained_on
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, ModelFileError, RunError
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.models import Network
 from thirtytwo.models.base import load_network
@@ -62,6 +62,7 @@ def load_run(run: RunDir | Path | str, data_root: Path | None = None) -> LoadedR
 
     Raises:
         RunError: the run is missing or damaged, or its training did not finish.
+        ModelFileError: its model file is damaged.
     """
     directory = run if isinstance(run, RunDir) else RunDir.open(run)
     if not directory.onnx.is_file():
@@ -69,7 +70,10 @@ def load_run(run: RunDir | Path | str, data_root: Path | None = None) -> LoadedR
             f"{directory.path} has no {directory.onnx.name}: its training did not finish.",
             directory.resume_hint(),
         )
-    info = read_info(directory.onnx)
+    try:
+        info = read_info(directory.onnx)
+    except ModelFileError as error:
+        raise ModelFileError(error.message, directory.restore_hint()) from None
     return LoadedRun(
         directory,
         directory.read_recipe(),

@@ -298,16 +298,27 @@ class Plan:
     initialized: InitializedNetwork | None = None
 
 
-def write_plan(plan: Plan, directory: RunDir) -> RunDir:
+def write_plan(plan: Plan, directory: RunDir) -> None:
     """Write the recipe, the split and the environment of a run; files of a resumed run stay as they are."""
-    version = plan.record["versions"]["thirtytwo"]
     if not directory.recipe.is_file():
-        directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
+        _write_recipe(plan, directory)
     if not directory.split.is_file():
-        directory.write_json(directory.split, plan.split)
+        counted = directory.read_json(directory.metrics)["test_evaluations"] if directory.metrics.is_file() else 0
+        directory.write_json(directory.split, plan.split | {"test_evaluations": counted})
     if not directory.environment.is_file():
         directory.write_json(directory.environment, plan.record)
-    return directory
+
+
+def write_combination(plan: Plan, directory: RunDir) -> None:
+    """Write the same files of a combination of runs, over those of an interrupted one, which the first identifies."""
+    directory.write_json(directory.environment, plan.record)
+    _write_recipe(plan, directory)
+    directory.write_json(directory.split, plan.split)
+
+
+def _write_recipe(plan: Plan, directory: RunDir) -> None:
+    version = plan.record["versions"]["thirtytwo"]
+    directory.write_recipe(plan.recipe, f"thirtytwo {version}: resolved for {plan.dataset.name}.")
 
 
 def calibration_run(recipe: Recipe) -> ModelInfo | None:

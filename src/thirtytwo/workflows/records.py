@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def record(
         "versions": {name: package_version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         "hardware": describe_machine(hardware.device),
         "device": hardware.device.type,
+        "session_threads": [hardware.threads],
         "choices": [vars(choice) for choice in hardware.choices],
         "data": {
             "spec": spec,
@@ -86,10 +87,20 @@ def final_record(fitted: Fitted, image_size: int, parity: Mapping[str, Any], met
 
 def count_test_evaluation(run: RunDir) -> int:
     """Count one more test evaluation in `split.json`; returns the new count."""
-    record = run.read_json(run.split)
-    record["test_evaluations"] += 1
-    run.write_json(run.split, record)
-    return int(record["test_evaluations"])
+    return _write_test_evaluations(run, run.read_json(run.split)["test_evaluations"] + 1)
+
+
+def count_final_evaluation(run: RunDir) -> int:
+    """Count the test evaluation that ends a training in `split.json`; returns the new count.
+
+    It counts once, however often it is repeated after an interruption: with the same weights on the same images.
+    """
+    return _write_test_evaluations(run, max(1, run.read_json(run.split)["test_evaluations"]))
+
+
+def _write_test_evaluations(run: RunDir, count: int) -> int:
+    run.write_json(run.split, run.read_json(run.split) | {"test_evaluations": count})
+    return count
 
 
 def log_start(
@@ -119,13 +130,50 @@ def first_session_record(run: RunDir, now: Mapping[str, Any]) -> dict[str, Any]:
     choices = [first.get("precision", choice) if choice["what"] == "precision" else choice for choice in now["choices"]]
     if "recipe" in first:  # chosen by the data when the run was started
         choices.append(first["recipe"])
-    return {key: before[key] for key in ("command", "started") if key in before} | {"choices": choices}
+    kept = {key: before[key] for key in ("command", "started") if key in before}
+    return kept | {"choices": choices, "session_threads": [*_session_threads(before), *now.get("session_threads", ())]}
 
 
-def write_session(run: RunDir, meter: UsageMeter) -> None:
-    """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds."""
+def _session_threads(environment: Mapping[str, Any]) -> list[int]:
+    """The number of CPU threads of each session of a run, from `environment.json`."""
+    threads = environment.get("session_threads")
+    if threads is None:  # written by an earlier version
+        chosen = [choice["value"] for choice in environment.get("choices") or () if choice["what"] == "threads"]
+        threads = [int(value) for value in chosen if value.isdigit()]
+    return list(threads)
+
+
+def session_changes(run: RunDir, now: Mapping[str, Any]) -> list[str]:
+    """Sentences on what a resumed session computes with that can change the weights, compared with earlier sessions.
+
+    `now` is the record of this session.
+    """
+    if not (run.environment.is_file() and any(run.checkpoints.glob("last.ckpt"))):
+        return []
+    before, threads = run.read_json(run.environment), now["session_threads"][-1]
+    earlier = _session_threads(before)
+    found = [
+        (what, was, is_now)
+        for what, was, is_now in (
+            ("CPU threads", earlier[-1] if earlier else None, threads),
+            ("the device", before.get("device"), now["device"]),
+            ("PyTorch", (before.get("versions") or {}).get("torch"), now["versions"]["torch"]),
+        )
+        if was is not None and was != is_now
+    ]
+    fix = f"; to continue with as many, set OMP_NUM_THREADS={earlier[-1]}" if earlier and earlier[-1] != threads else ""
+    listed = ", ".join(f"{what} (was {was}, now {is_now})" for what, was, is_now in found)
+    return [f"warning: weights can differ from those of uninterrupted training: {listed}{fix}"] if found else []
+
+
+def write_session(run: RunDir, meter: UsageMeter, threads: Sequence[int] = ()) -> None:
+    """Record in `environment.json` of an unfinished run the number of sessions so far and their total seconds.
+
+    `threads` are the numbers of CPU threads of the sessions.
+    """
     if run.environment.is_file():
-        usage = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        usage: dict[str, Any] = {"seconds": {"total": round(meter.seconds, 2)}, "sessions": meter.sessions}
+        usage |= {"session_threads": list(threads)} if threads else {}
         run.write_json(run.environment, run.read_json(run.environment) | usage)
 
 
@@ -147,11 +195,6 @@ def matches_data(run: RunDir, data: str) -> bool:
         return bool(absolute(data) == about["path"])
     except ThirtytwoError:  # no such data: the reader raises the better error
         return False
-
-
-def is_finished(run: RunDir) -> bool:
-    """Whether a run has everything that a finished training writes."""
-    return all(artefact.is_file() for artefact in (run.metrics, run.onnx, run.report))
 
 
 def check_same(run: RunDir, recipe: Recipe, dataset: DataSet, spec: str, split: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
-from thirtytwo.report.seeds import read_summary, seed_path, write_summary
+from thirtytwo.report.seeds import read_summary, remove_summary, seed_path, write_summary
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, default_path, holds_seeds
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run
@@ -117,6 +117,8 @@ def _train_each(
     log: Callable[[str], None],
 ) -> list[Run]:
     runs: list[Run] = []
+    if not holds_seeds(parent):
+        _write(parent, request, planned)  # so that the seeds can be resumed even if this process is killed
     for number, seed in enumerate(planned, start=1):
         directory = seed_path(parent, seed)
         if number > 1:  # not for the first: its arguments are not checked yet
@@ -130,9 +132,11 @@ def _train_each(
         try:
             runs.append(train(request.data, run=directory, device=device, data_root=data_root, show=show, **options))
         except BaseException:
-            if RunDir(directory).recipe.is_file():
+            if any(seed_path(parent, one).is_dir() for one in planned):
                 with suppress(ThirtytwoError):
                     _write(parent, request, planned)
+            else:
+                remove_summary(parent)  # the arguments were refused
             raise
         _write(parent, request, planned)
     return runs

@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
+
 from thirtytwo.errors import RunError, require
+from thirtytwo.io import atomic_write, is_unused, write_text
 from thirtytwo.process import quiet_loggers
 
 if TYPE_CHECKING:
@@ -78,12 +81,27 @@ class TuningRequest:
             )
 
 
-def create_study(path: Path, request: TuningRequest) -> optuna.Study:
-    """Create a study in `path`."""
+def create_study(
+    path: Path, request: TuningRequest, attributes: Mapping[str, Any], first: Mapping[str, Any] | None
+) -> optuna.Study:
+    """Create a study in `path`, complete or not at all.
+
+    Args:
+        path: the tuning directory.
+        request: the arguments of the first call.
+        attributes: further attributes of the study.
+        first: parameters of the first trial; None: sampled.
+    """
     direction = "minimize" if request.metric == "val_loss" else "maximize"
-    study: optuna.Study = _optuna().create_study(storage=_storage(path / FILE), study_name=NAME, direction=direction)
-    study.set_user_attr(ASKED, asdict(request))
-    return study
+    with atomic_write(path / FILE) as temporary:
+        storage = _storage(temporary, "PRAGMA journal_mode = MEMORY")  # without a second temporary file
+        study: optuna.Study = _optuna().create_study(storage=storage, study_name=NAME, direction=direction)
+        for name, value in {ASKED: asdict(request), **attributes}.items():
+            study.set_user_attr(name, value)
+        if first is not None:
+            study.enqueue_trial(dict(first))
+        close(study)
+    return open_study(path)[0]
 
 
 def open_study(path: Path) -> tuple[optuna.Study, TuningRequest]:
@@ -102,9 +120,14 @@ def open_study(path: Path) -> tuple[optuna.Study, TuningRequest]:
         request = TuningRequest(**study.user_attrs[ASKED])
     except Exception as error:  # a file of another kind fails in many ways
         raise damaged from error
-    if not (path / "base.toml").is_file():
-        raise RunError(f"{path} has no base.toml, the recipe that it was started with.", HOW_TO_RESUME)
+    if not base_recipe(path).is_file():  # killed before it was written
+        write_text(base_recipe(path), tomlkit.dumps(request.recipe))
     return study, request
+
+
+def base_recipe(path: Path) -> Path:
+    """The recipe that a tuning was started with."""
+    return path / "base.toml"
 
 
 def check_study(path: Path) -> None:
@@ -113,10 +136,12 @@ def check_study(path: Path) -> None:
     Raises:
         RunError: it has no study.
     """
-    if not (path / FILE).is_file():
-        raise RunError(
-            f"{path} is not a tuning directory: it has no {FILE}.", "Give the directory of the tuning run to resume."
-        )
+    if (path / FILE).is_file():
+        return
+    missing = f"it has no {FILE}"
+    if path.is_dir() and is_unused(path):
+        raise RunError(f"{path} holds no tuning yet: {missing}.", "Start it without --resume.")
+    raise RunError(f"{path} is not a tuning directory: {missing}.", "Give the directory of the tuning run to resume.")
 
 
 def close(study: optuna.Study) -> None:
@@ -136,10 +161,12 @@ def _optuna() -> Any:
     return require("optuna", "train")
 
 
-def _storage(file: Path) -> Any:
-    """SQLite storage in `file`; the path may hold any characters."""
+def _storage(file: Path, setup: str = "") -> Any:
+    """SQLite storage in `file`; the path may hold any characters. `setup` is executed in every connection."""
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(file, timeout=60)
+        connection = sqlite3.connect(file, timeout=60)
+        connection.execute(setup)
+        return connection
 
     return _optuna().storages.RDBStorage(f"sqlite:///{FILE}", engine_kwargs={"creator": connect})

@@ -23,11 +23,11 @@ from thirtytwo.workflows.prepare import Plan, prepare, write_plan
 from thirtytwo.workflows.records import (
     check_same,
     first_session_record,
-    is_finished,
     log_start,
     matches_data,
     progress_logger,
     resume_usage,
+    session_changes,
     write_session,
 )
 
@@ -97,16 +97,19 @@ def train(
         precision = None
         if existing is not None:
             stack.enter_context(existing.writing())
-            if is_finished(existing) and recipe is None and not changes and matches_data(existing, data):
+            if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
+            existing.check_resumable()
             resume_usage(existing, meter)
             precision = existing.read_recipe().train.precision
         source = recipe or (existing.recipe if existing else SMALL)
         plan = prepare(data, source, changes, device, root, precision, chosen)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
-            if is_finished(existing):
+            if existing.is_finished():
                 return _already_finished(existing, log)
+            for change in session_changes(existing, plan.record):
+                log(change)
             plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
         directory = existing or stack.enter_context(RunDir.create_locked(run, path))
         with _log_resume_command(log, data, directory, data_root):
@@ -129,7 +132,7 @@ def _run_plan(
     write_plan(plan, directory)
     log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
     options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter, "initialized": plan.initialized}
-    with _recording_usage(directory, meter):
+    with _recording_usage(directory, meter, plan.record["session_threads"]):
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
         return Run(directory.path, finish(plan, fitted, directory, log, meter))
 
@@ -140,9 +143,9 @@ def _already_finished(run: RunDir, log: Callable[[str], None]) -> Run:
 
 
 @contextmanager
-def _recording_usage(directory: RunDir, meter: UsageMeter) -> Iterator[None]:
+def _recording_usage(directory: RunDir, meter: UsageMeter, threads: list[int]) -> Iterator[None]:
     """Record the time and memory of this session, at its start and when it ends without finishing the run."""
-    write_session(directory, meter)
+    write_session(directory, meter, threads)
     try:
         yield
     except BaseException:

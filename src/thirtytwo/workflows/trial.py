@@ -19,7 +19,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import fit
 from thirtytwo.workflows.prepare import prepare
 from thirtytwo.workflows.search_space import Space
-from thirtytwo.workflows.study import TuningRequest
+from thirtytwo.workflows.study import TuningRequest, base_recipe
 
 if TYPE_CHECKING:
     import optuna
@@ -42,7 +42,7 @@ class Tuner:
 
     @property
     def base(self) -> Path:
-        return self.path / "base.toml"
+        return base_recipe(self.path)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import tomlkit
 
 from thirtytwo.config.recipe import TUNED, Precision, Recipe
 from thirtytwo.config.recipe import Monitor as Metric
@@ -24,13 +23,23 @@ from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import Plan, prepare
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.search_space import Space, default_space, label, parse_space, read_space
-from thirtytwo.workflows.study import TuningRequest, check_study, close, create_study, open_study, quiet_optuna
+from thirtytwo.workflows.study import (
+    TuningRequest,
+    base_recipe,
+    check_study,
+    close,
+    create_study,
+    open_study,
+    quiet_optuna,
+)
 from thirtytwo.workflows.trial import Tuner, run_trial
 
 if TYPE_CHECKING:
     import optuna
 
 Pruner = Literal["median", "hyperband", "none"]
+THREADS = "threads"
+"""Attribute of the study: the number of CPU threads of the last session."""
 STARTUP = 3
 """Completed trials before the median pruner prunes any."""
 IMPORTANCE_TRIALS = 4
@@ -181,15 +190,12 @@ def _start(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tuner
         space.to_dict(),
     )
     path = stack.enter_context(RunDir.create_locked(run, default_path(call.data, Path(call.recipe).stem, "tuned"))).path
-    write_text(path / "base.toml", tomlkit.dumps(call.values))
-    write_text(path / "space.toml", space.to_toml())
-    study = create_study(path, request)
+    first = space.parameters_of(plan.recipe)
+    study = create_study(path, request, {THREADS: plan.hardware.threads}, first)
     stack.callback(close, study)
+    write_text(path / "space.toml", space.to_toml())
     tuner = call.tuner(path, request, space, study, plan.recipe)
-    parameters = space.parameters_of(plan.recipe)
-    if parameters is not None:
-        tuner.study.enqueue_trial(parameters)
-    else:
+    if first is None:
         tuner.log("the recipe itself is outside the space, so it is not a trial")
     return tuner, plan
 
@@ -208,11 +214,22 @@ def _resume(call: _Call, run: Path | str | None, stack: ExitStack) -> tuple[Tune
     study, request = open_study(path)
     stack.callback(close, study)
     request.check_same(path, call.data, call.values, call.changes, call.metric, call.pruner, call.space)
-    plan = prepare(
-        call.data, path / "base.toml", request.changes, call.device, call.data_root, _earlier_precision(path)
-    )
+    plan = prepare(call.data, base_recipe(path), request.changes, call.device, call.data_root, _earlier_precision(path))
     request.check_data(path, plan.dataset.fingerprint)
-    return call.tuner(path, request, parse_space(request.space), study, plan.recipe), plan
+    tuner = call.tuner(path, request, parse_space(request.space), study, plan.recipe)
+    _warn_about_threads(tuner, plan)
+    return tuner, plan
+
+
+def _warn_about_threads(tuner: Tuner, plan: Plan) -> None:
+    """Log that this session uses another number of CPU threads than the one before, and record it."""
+    before, now = tuner.study.user_attrs.get(THREADS), plan.hardware.threads
+    if before is not None and before != now:
+        tuner.log(
+            f"warning: trials can differ from those of uninterrupted tuning: CPU threads (was {before}, now {now}); "
+            f"to continue with as many, set OMP_NUM_THREADS={before}"
+        )
+    tuner.study.set_user_attr(THREADS, now)
 
 
 def _log_resume_command(tuner: Tuner) -> None:

@@ -37,7 +37,7 @@ def answer(monkeypatch):
     def set_answer(value, reachable=True):
         stand_in = Hub(value)
         monkeypatch.setattr(datasets, "load_dataset", stand_in)
-        monkeypatch.setattr(hub, "_reachable", lambda: reachable)
+        monkeypatch.setattr(hub, "hub_is_reachable", lambda: reachable)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         return stand_in
 

@@ -16,9 +16,8 @@ from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
-from thirtytwo.process import hub_offline, library_attribute, quiet_loggers
+from thirtytwo.process import hub_is_reachable, hub_offline, library_attribute, quiet_loggers
 
-_REACH_SECONDS = 5.0
 _BATCH = 256
 
 
@@ -52,7 +51,7 @@ def read_known(known: KnownDataSet, request: Request) -> DataSet:
     try:
         splits = _fetch(known.hub_id, request, offline=True)
     except ThirtytwoError:
-        splits = _fetch(known.hub_id, request, offline=not _reachable(), known=known)
+        splits = _fetch(known.hub_id, request, offline=not hub_is_reachable(), known=known)
     return build_dataset(_open(known.name, known.name, splits, request, known), request)
 
 
@@ -68,7 +67,7 @@ def open_hub(hub_id: str, request: Request) -> UndecodedDataSet:
     place = under_root(request, hub_id)
     if place is not None:
         return open_local(place, request)
-    return _open(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not _reachable()), request)
+    return _open(f"hf:{hub_id}", hub_id, _fetch(hub_id, request, offline=not hub_is_reachable()), request)
 
 
 def under_root(request: Request, *names: str) -> Path | None:
@@ -145,30 +144,12 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: KnownDataSet | N
 
 @contextmanager
 def _quiet(datasets: Any, offline: bool) -> Iterator[None]:
-    """Disable download counts (telemetry) of the library, and its network access if `offline`."""
-    with ExitStack() as stack:
+    """Disable download counts (telemetry) and warnings of the library, and its network access if `offline`."""
+    with quiet_loggers("datasets", "huggingface_hub"), ExitStack() as stack:
         stack.enter_context(library_attribute(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False))
         if offline:
             stack.enter_context(hub_offline())
-            stack.enter_context(quiet_loggers("datasets"))
         yield
-
-
-def _reachable() -> bool:
-    """Whether the hub responds within seconds; False with HF_HUB_OFFLINE or HF_DATASETS_OFFLINE.
-
-    The library itself would retry for half a minute.
-    """
-    hub: Any = require("huggingface_hub", "train")
-    constants: Any = require("huggingface_hub.constants", "train")
-    datasets: Any = require("datasets", "train")
-    if constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE:
-        return False
-    try:
-        hub.utils.get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
-    except Exception:  # any network error means that the hub cannot be reached
-        return False
-    return True
 
 
 def _offline_error(hub_id: str, request: Request, known: KnownDataSet | None) -> OfflineError:
