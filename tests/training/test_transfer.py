@@ -111,7 +111,9 @@ def test_base_runs_once_with_cached_features(started: Starter, train: Train, mon
 
     monkeypatch.setattr(kind, "forward_features", forward_features)
     train("run", recipe)
-    assert seen == 1 + 1 + 48 + 12, "one for the width and one to fold BatchNorm, then each training and validation image"
+    assert seen == 1 + 1 + 48 + 12, (
+        "one for the width and one to fold BatchNorm, then each training and validation image"
+    )
 
 
 def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNamespace) -> None:
