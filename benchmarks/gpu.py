@@ -221,7 +221,8 @@ def trained(data: str, recipe: str | Path, changes: dict[str, Any], options: arg
     if options.tiny:
         plan = replace(plan, parts=replace(plan.parts, test=plan.parts.test.take(np.arange(100))))
     with kept_or_temporary(options) as folder:
-        directory = write_plan(plan, RunDir.create(folder / "run"))
+        directory = RunDir.create(folder / "run")
+        write_plan(plan, directory)
         clock = time.perf_counter()
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=True)
         if plan.hardware.device.type == "cuda":

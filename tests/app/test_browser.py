@@ -130,6 +130,8 @@ def test_add_two_classes_and_use_the_model(
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         page.get_by_label(f"Name of class {number}").fill(name)
         page.keyboard.press("Tab")
+        page.wait_for_function("n => !document.body.innerText.includes(`name class ${n}`)", arg=number)
+        wait_for_script(page)  # an upload while the page is drawn anew can be lost
         upload(page, shade(tmp_path / name, colour, 6, seed=number), number - 1)
         page.wait_for_function(
             "n => [...document.querySelectorAll('p')].filter((p) => p.innerText === '6 images').length === n",
