@@ -77,11 +77,7 @@ def foldable_pairs(net: Network, size: int) -> list[tuple[nn.Conv2d, nn.BatchNor
         for hook in hooks:
             hook.remove()
     uses = _uses(maps.grad_fn)
-    return [
-        (conv, norm)
-        for conv, norm, node in pairs
-        if calls[conv] == calls[norm] == 1 and uses.get(node) == 1 and conv.padding_mode == "zeros"
-    ]
+    return [(conv, norm) for conv, norm, node in pairs if calls[conv] == calls[norm] == 1 and uses.get(node) == 1]
 
 
 def _uses(node: Any) -> dict[Any, int]:
