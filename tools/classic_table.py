@@ -70,6 +70,8 @@ def classic_costs() -> str:
                 took = f"{result.seconds:.0f} s" if result.seconds < 300 else f"{result.seconds / 60:.0f} minutes"
                 cells = [f"`{recipe}`", name, str(result.epochs), took, f"{result.hardware}, {result.date}"]
                 lines.append(f"| {' | '.join(cells)} |")
+    notes = dict.fromkeys(whole["note"] for data in DATA if "note" in (whole := _read(f"gpu/classic-{data}")))
+    lines += ["", *(f"Steps 1 to 3: {note[0].lower()}{note[1:]}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
