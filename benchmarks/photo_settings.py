@@ -62,6 +62,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "288 pixels": {SIZE: 288},
     "Lite2, 160 pixels": {SIZE: 160, **LITE2},
     "Lite2, 224 pixels": LITE2,
+    "blocks.2 and later trained": {"transfer.unfreeze": "blocks.2"},
+    "blocks.2 and later trained, 15 epochs, random erasing, last epoch": {
+        "transfer.unfreeze": "blocks.2",
+        EPOCHS: 20,
+        HEAD: 0.25,
+        "augment.erase": 0.25,
+        "train.keep": "last",
+        "train.patience": 0,
+    },
     "crop from 0.2, BatchNorm trained, rate 2": {"augment.crop": [0.2, 1.0], NORMS: "trained", RATE: 2.0},
     "crop from 0.2, CutMix, BatchNorm trained": {
         "augment.crop": [0.2, 1.0],
@@ -146,12 +155,16 @@ def fold_folders(folder: Path, count: int, repeat: int, place: Path) -> list[Pat
     data = load_dataset(str(folder), image_size=32).train
     assert data.files is not None
     found = []
-    for fold, (_, held) in enumerate(StratifiedKFold(count, shuffle=True, random_state=repeat).split(data.labels, data.labels)):
+    for fold, (_, held) in enumerate(
+        StratifiedKFold(count, shuffle=True, random_state=repeat).split(data.labels, data.labels)
+    ):
         target = place / f"{repeat}-{fold}"
         tested = np.isin(np.arange(len(data)), held)
         for position, file in enumerate(data.files):
             source = Path(file) if Path(file).is_absolute() else folder / file
-            link = target / ("test" if tested[position] else "train") / data.classes[data.labels[position]] / source.name
+            link = (
+                target / ("test" if tested[position] else "train") / data.classes[data.labels[position]] / source.name
+            )
             link.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, link)
         found.append(target)

@@ -20,7 +20,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(TOOLS))
     tool = importlib.import_module("classic_table")
     assert tool is sys.modules["classic_table"]
-    monkeypatch.setattr(tool, "RESULTS", tmp_path)
+    monkeypatch.setattr(importlib.import_module("result_tables"), "RESULTS", tmp_path)
     return tool
 
 

@@ -1,10 +1,9 @@
 """The steps of the classic transfer-learning notebook, from `benchmarks/results/`."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from result_tables import RESULTS
+from result_tables import read_results
 
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.text import interval, percent
@@ -70,7 +69,7 @@ def classic_costs() -> str:
                 took = f"{result.seconds:.0f} s" if result.seconds < 300 else f"{result.seconds / 60:.0f} minutes"
                 cells = [f"`{recipe}`", name, str(result.epochs), took, f"{result.hardware}, {result.date}"]
                 lines.append(f"| {' | '.join(cells)} |")
-    notes = dict.fromkeys(whole["note"] for data in DATA if "note" in (whole := _read(f"gpu/classic-{data}")))
+    notes = dict.fromkeys(whole["note"] for data in DATA if "note" in (whole := read_results(f"gpu/classic-{data}")))
     lines += ["", *(f"Steps 1 to 3: {note[0].lower()}{note[1:]}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
@@ -82,7 +81,7 @@ def _cell(result: Result) -> str:
 def _results(data: str) -> dict[str, Result]:
     """Measured results on `data` by recipe."""
     found: dict[str, Result] = {}
-    classic, photos = _read(f"gpu/classic-{data}"), _read(f"gpu/photos-{data}")
+    classic, photos = read_results(f"gpu/classic-{data}"), read_results(f"gpu/photos-{data}")
     for run in classic["results"]["runs"] if classic else ():
         found[run["name"]] = _of_gpu(classic, run, run["test"]["value"], run["test"]["n"], run["epochs"])
     if photos and "test_accuracy" in photos["results"]:
@@ -90,7 +89,7 @@ def _results(data: str) -> dict[str, Result]:
         n = one.get("n_test", N_TEST)
         found["transfer-lite2"] = _of_gpu(photos, one, one["test_accuracy"], n, len(one["history"]) - 1)
     for recipe, size in SIZES.items():
-        on_cpu = _read(f"accuracy-{data}-{recipe}-cpu")
+        on_cpu = read_results(f"accuracy-{data}-{recipe}-cpu")
         if on_cpu and recipe not in found:
             found[recipe] = _of_cpu(on_cpu["runs"][0], size)
     return found
@@ -111,10 +110,3 @@ def _of_gpu(whole: dict[str, Any], run: dict[str, Any], accuracy: float, n: int,
     machine, size = whole["machine"], run["recipe"]["model"]["options"]["input_size"]
     place = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
     return Result(accuracy, wilson(round(accuracy * n), n), size, epochs, run["seconds"], place, machine["date"])
-
-
-def _read(name: str) -> dict[str, Any]:
-    """A file of results; empty where it was not measured yet."""
-    path = RESULTS / f"{name}.json"
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return result

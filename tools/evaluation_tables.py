@@ -1,9 +1,6 @@
 """Tables of calibration, corruptions and OOD detection, from `benchmarks/results/`."""
 
-import json
-from typing import Any
-
-from result_tables import RESULTS
+from result_tables import read_results
 
 from thirtytwo.text import percent
 
@@ -12,7 +9,7 @@ COLUMNS = {"colours": "plain colors"}
 
 def confidence() -> str:
     """ECE and negative log likelihood before and after calibration, prediction sets and corruptions."""
-    found = _read("confidence")
+    found = read_results("confidence")
     lines = [
         "| data | ECE before | temperature alone | after | NLL (same order) | coverage (95 %) | set size | corrupted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -41,7 +38,7 @@ whose requested coverage is 95 %. *Corrupted*: mean accuracy over 75 corruptions
 
 def ood() -> str:
     """AUROC of each OOD score."""
-    found = _read("ood")
+    found = read_results("ood")
     kinds = list(dict.fromkeys(kind for run in found["runs"] for kind in run["scores"][found["chosen"]]["against"]))
     heads = ["data", "score", "selection", *(COLUMNS.get(kind, kind) for kind in kinds), "test images unknown"]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
@@ -68,8 +65,3 @@ which `{found["chosen"]}` was chosen. *Test images unknown* is the false-alarm r
 positives of the chosen score: {missed}.
 {hardware["cores"]} cores of {hardware["cpu"]}, {found["date"]}."""
     return "\n".join([*lines, text]) + "\n"
-
-
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found

@@ -34,7 +34,7 @@ COLORS = {"colour": "color"}
 
 def bundled() -> str:
     """The bundled models, with the numbers of their cards."""
-    photos = _read(RESULTS / "bundled.json")["models"]
+    photos = read_results("bundled")["models"]
     lines = [
         "| model | recognizes | test accuracy | on photographs | size | report |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -55,7 +55,7 @@ def bundled() -> str:
 def with_photographs(card: str, name: str) -> str:
     """The card of a bundled model with a current section of its metrics on photographs, if they were measured."""
     card = PHOTOGRAPHS.sub("", card)
-    found = _read(RESULTS / "bundled.json")["models"].get(name)
+    found = read_results("bundled")["models"].get(name)
     if found is None:
         return card
     return card.replace("\n## This file\n", f"\n{_photographs(found, name)}\n## This file\n")
@@ -88,7 +88,7 @@ Measured on photographs of about 300×200 pixels (Caltech-101); no threshold was
 
 def transfer_gains() -> str:
     """Accuracy with another data set's weights and from scratch, on few images."""
-    result = _read(RESULTS / "transfer.json")
+    result = read_results("transfer")
     hardware = result["hardware"]
     lines = [
         "| data | trained on | epochs | weights from | pretrained | from scratch | difference |",
@@ -117,7 +117,7 @@ def _spread(runs: dict[str, Any]) -> str:
 
 def accuracies() -> str:
     """Accuracy of the recipes on CIFAR."""
-    results = {path.stem: _read(path) for path in sorted(RESULTS.glob("accuracy-*.json"))}
+    results = {path.stem: read_results(path.stem) for path in sorted(RESULTS.glob("accuracy-*.json"))}
     lines = [
         "| data | recipe | test accuracy | with test-time augmentation | minutes | seeds | hardware, precision, date |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -141,7 +141,7 @@ Peak memory: {memory:.1f} GB."""
 
 def speeds() -> str:
     """Speed of a training step and of prediction."""
-    step, predict = _read(RESULTS / "train_step.json"), _read(RESULTS / "predict.json")
+    step, predict = read_results("train_step"), read_results("predict")
     rates, photo = predict["median_images_per_second"], predict["one_jpeg"]["1600x1200"]
     return f"""\
 - A training step with augmentation, compared with plain PyTorch loops without: {_times(step["ratio"]["plain"])} with
@@ -157,7 +157,7 @@ def speeds() -> str:
 
 def installs() -> str:
     """Size of an installation without PyTorch, and its time to the first result."""
-    result = _read(RESULTS / "install.json")
+    result = read_results("install")
     commands = {"alone": "pip install .", "with_app_and_serve": 'pip install ".[app,serve]"'}
     purposes = {"alone": "predicting", "with_app_and_serve": "predicting, the app and the service"}
     lines = ["| for | from a clone | download | on disk |", "| --- | --- | --- | --- |"]
@@ -176,7 +176,7 @@ Neither includes PyTorch. Time from the start of the command, including Python's
 
 def service() -> str:
     """Throughput and latency of the service."""
-    result = _read(RESULTS / "serve.json")
+    result = read_results("serve")
     through, load, memory = result["throughput"], result["load"], result["memory"]
     rates, ratios, late = through["median_images_per_second"], through["ratio"], load["milliseconds"]
     clients, (some, many) = through["clients"], memory["requests"]
@@ -197,8 +197,8 @@ Model: {result["model"]["architecture"]} for CIFAR-10; {_place(result)}.
 
 def app_figures() -> str:
     """Start time and memory of the app."""
-    result = _read(RESULTS / "app.json")
-    server = _read(RESULTS / "install.json")["answers"]["app"]["median"]
+    result = read_results("app")
+    server = read_results("install")["answers"]["app"]["median"]
     return f"""\
 The server accepts connections {server:.2f} s after the start of the command, and the page is ready after
 {result["median_page_ready"]:.1f} s. Peak memory is
@@ -209,7 +209,7 @@ The server accepts connections {server:.2f} s after the start of the command, an
 
 def augmentation_costs() -> str:
     """Images per second of each augmentation, and its cost in a training step of ResNet-18."""
-    result = _read(RESULTS / "augment.json")
+    result = read_results("augment")
     rates, ratios = result["pictures_per_second"], result["step_ratio"]
     lines = ["| augmentation | images per second | time of a ResNet-18 training step |", "| --- | --- | --- |"]
     lines += [f"| {COLORS.get(kind, kind)} | {rate:,.0f} | × {ratios[kind]:.2f} |" for kind, rate in rates.items()]
@@ -221,7 +221,7 @@ Batches of {result["batch_size"]} images of 32×32 pixels, medians of {result["r
 
 def photograph_explanations() -> str:
     """Agreement of the bundled models' heatmaps with Grad-CAM on photographs."""
-    models = _read(RESULTS / "explain_photos.json")["models"]
+    models = read_results("explain_photos")["models"]
     rows = [
         f"| `{name}` | {found['n']} | {found['cells_a_side']}×{found['cells_a_side']} | "
         f"{found['median_rank_correlation']:.2f} | {percent(found['same_maximum'], 0)} | "
@@ -241,7 +241,7 @@ by chance. `cifar10` and `cifar100` mix the maps of two networks by their shares
 
 def explanations() -> str:
     """Agreement of each heatmap method with Grad-CAM, and its faithfulness."""
-    found = _read(RESULTS / "explain.json")
+    found = read_results("explain")
     hardware = found["hardware"]
     lines = [
         (
@@ -278,7 +278,7 @@ have the maximum at the same position. {hardware["cores"]} cores of {hardware["c
 
 def remedies() -> str:
     """Effect of class weights, a balanced sampler and the focal loss on rare classes."""
-    result = _read(RESULTS / "imbalance.json")
+    result = read_results("imbalance")
     lines = ["| option | macro-F1 | accuracy | recall of the rarest three classes |", "| --- | --- | --- | --- |"]
     for name, remedy in result["remedies"].items():
         shares = [percent(remedy["mean"][key], 1) for key in ("accuracy", "recall_of_rarest_3")]
@@ -320,8 +320,10 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read_results(name: str) -> dict[str, Any]:
+    """A file of results; empty where nothing was measured yet."""
+    path = RESULTS / f"{name}.json"
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return result
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import classic_table
 import evaluation_tables
 import measured_accuracies
+import photograph_tables
 from result_tables import (
     accuracies,
     app_figures,
@@ -192,6 +193,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "network-options": network_options,
     "networks": networks,
     "published-options": published_options,
+    "photo-settings": photograph_tables.photo_settings,
+    "photographs": photograph_tables.photographs,
     "problems": problems,
     "recipe-keys": recipe_keys,
     "remedies": remedies,
