@@ -51,7 +51,8 @@ from thirtytwo.workflows.prepare import CROP_MARGIN
 RESULTS = Path(__file__).parent / "results" / "photographs.json"
 LIMIT = 300
 TWO, PER_CLASS = 2, 120
-STEPS, WARM_UP, REPEATS = 20, 3, 5
+BATCH, STEPS, WARM_UP, REPEATS = 32, 20, 3, 5
+"""Images of an optimizer step, and steps of a round."""
 
 
 def main() -> int:
@@ -160,12 +161,11 @@ def throughput(folder: Path) -> dict[str, Any]:
 
     Each side runs in a process of its own, so that memory settings of one do not change the other.
     """
-    batch = 32
     sides = {name: Side(name, folder) for name in ("thirtytwo", "plain")}
     rounds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(REPEATS):
         for name in sides if number % 2 == 0 else reversed(sides):
-            rounds[name].append(batch * STEPS / sides[name].seconds())
+            rounds[name].append(BATCH * STEPS / sides[name].seconds())
     for side in sides.values():
         side.stop()
     medians = {name: round(statistics.median(values), 2) for name, values in rounds.items()}
@@ -173,7 +173,7 @@ def throughput(folder: Path) -> dict[str, Any]:
         "images_per_second": medians,
         "rounds": {name: [round(value, 2) for value in values] for name, values in rounds.items()},
         "ratio": round(medians["thirtytwo"] / medians["plain"], 3),
-        "batch_size": batch,
+        "batch_size": BATCH,
         "steps": STEPS,
         "workers": cpu_count(),
     }
@@ -211,12 +211,14 @@ def run_side(name: str, folder: Path, pipe: Connection) -> None:
 
 
 def own_steps(folder: Path) -> Iterator[None]:
-    """Training steps of the recipe's second stage, without Lightning's loop."""
+    """Optimizer steps of the recipe's second stage, which accumulate its batches, without Lightning's loop."""
     values = read_recipe_values("photos")
     size = int(values["data"]["image_size"])
     data = load_dataset(str(folder), image_size=size, large=round(CROP_MARGIN * size))
-    overrides = {"schedule.batch_size": 32, "transfer.head_until": 0.0, "train.ema": 0.0}
+    overrides = {"transfer.head_until": 0.0, "train.ema": 0.0}
     recipe = resolve_transfer(resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train)))
+    accumulate = recipe.schedule.accumulate
+    assert recipe.schedule.batch_size * accumulate == BATCH
     loop, batches, _, _ = build_training(recipe, data.train, choose_hardware(recipe.train, "cpu"))
     loop.set_trainable(0)
     optimizer = loop.configure_optimizers()["optimizer"]
@@ -224,10 +226,12 @@ def own_steps(folder: Path) -> Iterator[None]:
         while True:
             for index, batch in enumerate(batches):
                 loop.reset_step_metrics()
-                optimizer.zero_grad()
-                loop.training_step(batch, index)["loss"].backward()
-                optimizer.step()
-                yield
+                (loop.training_step(batch, index)["loss"] / accumulate).backward()
+                if (index + 1) % accumulate == 0:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    yield
+            optimizer.zero_grad()
             batches.epoch += 1
 
 
@@ -249,7 +253,7 @@ def plain_steps(folder: Path) -> Iterator[None]:
     files = [(file, label) for label, name in enumerate(names) for file in sorted((folder / name).iterdir())]
     loader = DataLoader(
         Photographs(files, transform),
-        32,
+        BATCH,
         shuffle=True,
         drop_last=True,
         num_workers=cpu_count(),
@@ -263,7 +267,7 @@ def plain_steps(folder: Path) -> Iterator[None]:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(trained_parameters(net, settings["transfer"]), lr=1e-3, weight_decay=0.05)
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
     while True:
         for images, labels in loader:
@@ -271,6 +275,15 @@ def plain_steps(folder: Path) -> Iterator[None]:
             loss(net(images.contiguous(memory_format=torch.channels_last)), labels).backward()
             optimizer.step()
             yield
+
+
+def trained_parameters(net: nn.Module, settings: dict[str, Any]) -> list[nn.Parameter]:
+    """The parameters that the recipe trains: those from the layer `transfer.unfreeze` on; the others are frozen."""
+    first, found = settings["unfreeze"], settings["unfreeze"] == "all"
+    for name, parameter in net.named_parameters():
+        found |= name.startswith(f"{first}.")
+        parameter.requires_grad_(found)
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
 
 
 if __name__ == "__main__":
