@@ -218,4 +218,6 @@ def _is_visible(char: str) -> bool:
 
 
 def _escape_sequence(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a file name that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")

@@ -131,3 +131,9 @@ def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         write_sheet(image_set([0, 1]), tmp_path / "file" / "sheet.png")
+
+
+def test_no_image_size_is_promised_for_training_which_its_recipe_sets():
+    photographs = data_set(image_set([0, 1] * 50), sizes={(640, 480): 100})
+    notes = [finding.what for finding in examine(photographs) if "640×480" in finding.what]
+    assert notes == ["All images have 640×480 pixels; checked at 8×8. The recipe sets the size for training."]

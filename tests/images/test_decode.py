@@ -408,3 +408,10 @@ def test_a_jpeg_is_resized_as_its_pixels_are(rule: ResizeRule, shape: tuple[int,
     pixels = decode(stream.getvalue())
     np.testing.assert_array_equal(loaded.pixels, resize(pixels, 24, rule))
     assert (loaded.height, loaded.width) == pixels.shape[:2]
+
+
+def test_a_broken_link_is_named_with_its_target(tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to("moved.png")
+    with pytest.raises(ImageError, match=r"link\.png is a link to moved\.png, which does not exist"):
+        load_image(link, 8)

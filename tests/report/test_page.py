@@ -229,6 +229,15 @@ def test_several_test_evaluations_are_noted(make_run):
     assert "3 test evaluations" in written(run).text
 
 
+@pytest.mark.parametrize(("keep", "selects"), [("best", True), ("last", False)])
+def test_validation_is_called_model_selection_only_where_it_selects(make_run, keep, selects):
+    run, _ = make_run()
+    recipe = re.sub(r'keep = "\w+"', f'keep = "{keep}"', run.recipe.read_text())
+    assert f'keep = "{keep}"' in recipe
+    run.recipe.write_text(recipe)
+    assert ("used for model selection" in written(run).text) == selects
+
+
 def test_training_on_all_of_train_is_noted(make_run):
     run, _ = make_run()
     run.write_json(run.split, run.read_json(run.split) | {"train_on": "all"})

@@ -412,3 +412,12 @@ def test_metrics(start: Start, make: SimpleNamespace) -> None:
         "thirtytwo_waiting 0.0",
     ):
         assert line in answer.text, line
+
+
+def test_clients_are_not_told_to_raise_a_limit_that_the_service_does_not_read(
+    start: Start, make: SimpleNamespace
+) -> None:
+    client = start()
+    detail = client.post("/predict", files=make.parts(("large.png", make.image("red", (8000, 8000))))).json()["detail"]
+    assert "50,000,000" in detail
+    assert "THIRTYTWO_MAX_PIXELS" not in detail

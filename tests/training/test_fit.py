@@ -86,6 +86,15 @@ def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path)
     assert (fitted.mean, fitted.std) == channel_statistics(tiny.images(48).images)
 
 
+def test_history_has_the_learning_rate_of_the_last_step_not_of_the_next(
+    train: Train, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    drop = {"name": "step", "milestones": [0.5], "drop": 0.1, "warmup": 0.0, "epochs": 2}
+    train("run", tiny.recipe(**{f"schedule__{key}": value for key, value in drop.items()}))
+    first, second = (row["lr"] for row in history(tmp_path / "run"))
+    assert second == pytest.approx(0.1 * first)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 5])
 def test_resumed_equals_uninterrupted(

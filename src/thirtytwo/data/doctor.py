@@ -151,13 +151,14 @@ def _sizes(dataset: DataSet) -> Iterator[Finding]:
     total = sum(dataset.sizes.values())
     side = dataset.train.images.shape[1]
     widths, heights = zip(*dataset.sizes, strict=True)
+    checked = f"checked at {side}×{side}. The recipe sets the size for training."
     if len(dataset.sizes) == 1:
-        yield Finding("note", f"All images have {widths[0]}×{heights[0]} pixels; training uses {side}×{side}.")
+        yield Finding("note", f"All images have {widths[0]}×{heights[0]} pixels; {checked}")
     else:
         yield Finding(
             "note",
             f"Images are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
-            f"training uses {side}×{side}.",
+            f"{checked}",
         )
     small = sum(count for (width, height), count in dataset.sizes.items() if min(width, height) < side)
     if small and small < total:
@@ -171,7 +172,7 @@ def _sizes(dataset: DataSet) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{long} of {total} images have an aspect ratio above {LONG_SIDE_RATIO:g}.",
-            'The central crop discards most of such an image; try resize = "pad".',
+            "A central crop discards most of such an image; try --set data.resize=pad.",
         )
 
 

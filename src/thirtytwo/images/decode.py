@@ -274,6 +274,9 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         if is_address(name):
             fix = "Download it first: thirtytwo reads local files, bytes and arrays."
             raise ImageError(f"{source} is an address, not a file.", fix) from None
+        if path.is_symlink():
+            found = f"{name} is a link to {path.readlink()}, which does not exist."
+            raise ImageError(found, "Correct or remove the link.") from None
         raise ImageError(f"{name} does not exist.", "Check the path.") from None
     except OSError as error:
         if path.is_dir():

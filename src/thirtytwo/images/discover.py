@@ -128,7 +128,7 @@ def _nothing_found(where: str, skipped: Sequence[tuple[Path, str]]) -> DataError
         return DataError(f"{where} has only HEIC images ({len(found)}), which cannot be read here.", HEIF_INSTALL)
     if serious := [f"{path} {reason}" for path, reason in skipped if needs_attention(reason)]:
         return DataError(f"No image in {where}: {serious[0]}.", "Check its permissions.")
-    rest = f"; {len(skipped)} other files or folders were skipped" if skipped else ""
+    rest = f"; other files or folders skipped: {len(skipped)}" if skipped else ""
     return DataError(f"No image in {where}{rest}.", f"Expected {FORMATS} files.")
 
 

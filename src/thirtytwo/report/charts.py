@@ -207,7 +207,8 @@ class _MatrixLayout:
         named = grouped or width <= MAX_LABELED_CLASSES
         labels = (view.groups if grouped else view.names) if named else ()
         longest = max((len(label) for label in abbreviate(labels, MOST_LETTERS)), default=0)
-        kind = "matrix small" if width <= 12 else "matrix middle" if width <= 30 else "matrix large"
+        sizes = ((6, "few"), (12, "small"), (30, "middle"))
+        kind = f"matrix {next((name for most, name in sizes if width <= most), 'large')}"
         return cls(width, cell, font, 30.0 + longest * font * 0.56, kind, grouped, named)
 
 

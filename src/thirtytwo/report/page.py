@@ -179,6 +179,7 @@ def _headline(record: RunRecord) -> dict[str, Any] | None:
         "wrong": metrics["n"] - round(metrics["accuracy"]["value"] * metrics["n"]),
         "tta": None if tta is None else {"value": percent(tta["value"]), "interval": interval(tta["ci95"])},
         "test_evaluations": int(metrics.get("test_evaluations") or 0),
+        "selects": record.recipe.train.keep == "best",
         "validation": next(
             (percent(row["val_accuracy"]) for row in record.history[::-1] if "val_accuracy" in row), None
         ),

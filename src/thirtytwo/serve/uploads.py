@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import load_image, read_header
+from thirtytwo.images.decode import MAX_PIXELS_VARIABLE, load_image, read_header
 from thirtytwo.images.render import LEAST
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo
@@ -370,7 +370,9 @@ class Decoder:
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
-            return UnreadableImage(upload.name, str(error))
+            # a client cannot set the variable, and a larger value would not raise the service's own limit
+            advice = MAX_PIXELS_VARIABLE not in (error.fix or "")
+            return UnreadableImage(upload.name, str(error) if advice else f"{error.message} Downscale the image first.")
         width, height = header.width, header.height
         if width * height > self._max_pixels:
             limit = f"the limit of {self._max_pixels:,}"

@@ -72,6 +72,7 @@ class HistoryCallback(lightning.Callback):
         self._sums: Tensor | None = None
         self._batches = self._images = 0
         self._validated = False
+        self._rate = 0.0
         self._epoch_start = self._last_line = time.perf_counter()
 
     @property
@@ -110,6 +111,11 @@ class HistoryCallback(lightning.Callback):
         self._validated = False
         self._epoch_start = time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # after the batch it is that of the next step
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -141,7 +147,7 @@ class HistoryCallback(lightning.Callback):
         row: dict[str, float] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._rate,
             "train_loss": loss,
             "train_accuracy": accuracy,
             **(_validation(trainer.callback_metrics) if self._validated else {}),
