@@ -14,6 +14,7 @@ import thirtytwo
 from thirtytwo.cli.compare import parse_seeds
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import RecipeError
+from thirtytwo.io import lock_directory
 
 NO_PYARROW = """
 import importlib.abc, sys
@@ -27,6 +28,23 @@ sys.meta_path.insert(0, NotInstalled())
 from thirtytwo.cli.main import main
 main()
 """
+
+AT_ONCE = """
+import sys
+from thirtytwo.workflows import compare
+
+gather = compare.gather_comparison
+def wait(*args, **kwargs):
+    found = gather(*args, **kwargs)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return found
+
+compare.gather_comparison = wait
+from thirtytwo.cli.main import main
+main()
+"""
+WRITTEN = ["comparison.html", "comparison.json", "comparison.md"]
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +78,39 @@ def test_compare_measures_time_when_asked(two: list[str], capsys: pytest.Capture
     assert "ms per image" not in capsys.readouterr().out
     assert run_command(["compare", *two, "--out", "timed", "--time"]) == 0
     assert "ms per image" in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [[], ["--out", "out"]], ids=["unnamed", "named"])
+def test_comparisons_at_once_never_share_a_directory(options: list[str], two: list[str]) -> None:
+    command = [sys.executable, "-c", AT_ONCE, "compare", *two, *options]
+    both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    for process in both:  # both have chosen a directory or are about to
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    results = [process.communicate("\n") for process in both]
+    if options:
+        assert sorted(process.returncode for process in both) == [0, 2]
+        (refused,) = (err for process, (_, err) in zip(both, results, strict=True) if process.returncode)
+        assert refused.startswith(("thirtytwo: out is in use by process", "thirtytwo: out exists and is not empty."))
+        assert sorted(path.name for path in Path("out").iterdir()) == WRITTEN
+    else:
+        assert [process.returncode for process in both] == [0, 0], results
+        pages = sorted(out.splitlines()[-1] for out, _ in results)
+        assert pages == ["runs/comparison-2/comparison.html", "runs/comparison/comparison.html"]
+        for page in pages:
+            assert sorted(path.name for path in Path(page).parent.iterdir()) == WRITTEN
+
+
+def test_a_directory_in_use_is_left_alone(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    with lock_directory(Path("out")):
+        assert run_command(["compare", *two, "--out", "out"]) == 2
+        assert "out is in use by process" in capsys.readouterr().err
+    assert not list(Path("out").iterdir())
+    Path("out/notes.txt").write_text("mine")
+    assert run_command(["compare", *two, "--out", "out"]) == 2
+    assert [path.name for path in Path("out").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(

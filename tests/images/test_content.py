@@ -11,7 +11,7 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError
 from thirtytwo.images.content import as_text, from_text, hash_pixels, load_hashed
-from thirtytwo.images.decode import load_image
+from thirtytwo.images.decode import decode, load_image, resize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
 LARGE = np.random.default_rng(1).integers(0, 256, (900, 700, 3), dtype=np.uint8)
@@ -46,6 +46,31 @@ def test_lossless_formats_of_the_same_pixels_are_one_image() -> None:
     found = {content(encoded(PIXELS, kind)) for kind in ("PNG", "BMP", "PPM", "TIFF")}
     found |= {content(encoded(PIXELS, "PNG", compress_level=0)), hash_pixels(PIXELS)}
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_hashing_in_bands_changes_nothing(mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (7, 5, 4), dtype=np.uint8)
+    image = Image.fromarray(values[..., 0] / np.float32(255)) if mode == "F" else Image.fromarray(values).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF" if mode in ("CMYK", "F") else "PNG", exif=exif)
+    data = buffer.getvalue()
+    pixels = decode(data)
+    for band in (2**19, 1, 10, 17):
+        monkeypatch.setattr("thirtytwo.images.decode.BAND_PIXELS", band)
+        loaded, found = load_hashed(data, 3, large=5)
+        assert found == hash_pixels(pixels)
+        np.testing.assert_array_equal(loaded.pixels, resize(pixels, 3))
+        np.testing.assert_array_equal(loaded.large, resize(pixels, 5))
+        assert (loaded.height, loaded.width) == pixels.shape[:2]
+
+
+def test_hashes_are_those_of_earlier_versions() -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    assert as_text(np.array([content(encoded(pixels, "PNG"), 4)], dtype=np.uint64)) == ["cf341dc6379f5ff6"]
 
 
 def test_metadata_does_not_count() -> None:

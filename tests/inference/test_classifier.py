@@ -324,3 +324,11 @@ def test_huge_image_is_refused_before_decoding(classifier: Classifier, tmp_path:
     assert isinstance(result, UnreadableImage)
     assert "20000×20000" in result.error
     assert ImageError.__name__ not in result.error
+
+
+@pytest.mark.parametrize(("size", "largest"), [(32, 392), (160, 15), (224, 8), (288, 4), (2000, 1)])
+def test_a_batch_has_a_bounded_number_of_pixels(
+    size: int, largest: int, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    classifier = Classifier(write_model(tmp_path / "model.onnx", input_size=size))
+    assert classifier.largest_batch == largest

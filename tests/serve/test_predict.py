@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.inference.classifier import BATCH_PIXELS, BUNDLED, Classifier
 
 Start = Callable[..., TestClient]
 
@@ -62,6 +63,33 @@ def test_many_files_keep_their_order(client: TestClient, make: SimpleNamespace, 
     assert [(entry["file"], entry["top"]) for entry in found] == [
         (f"{number}.png", colours[number % 3]) for number in range(count)
     ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("heatmap", ["", "&heatmap=true"], ids=["labels", "heatmaps"])
+def test_large_inputs_form_small_batches(
+    heatmap: str, start: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start({"imagenet": BUNDLED / "imagenet.onnx"}, max_wait_ms=200)
+    classifier = client.service.models["imagenet"].classifier  # type: ignore[attr-defined]
+    sizes: list[int] = []
+    original = Classifier.run
+
+    def counted(self: Classifier, pixels: Any, *outputs: Any) -> Any:
+        sizes.append(len(pixels))
+        return original(self, pixels, *outputs)
+
+    monkeypatch.setattr(Classifier, "run", counted)
+    files = [(f"{number}.png", make.noise(40 + 9 * number, 60)) for number in range(11)]
+    answer = client.post(f"/predict?top=3{heatmap}", files=make.parts(*files))
+    assert answer.status_code == 200
+    assert max(sizes) == classifier.largest_batch == BATCH_PIXELS // 288**2 == 4
+    assert sum(sizes) == len(files) * (2 if heatmap else 1)
+    found = answer.json()
+    assert [entry["file"] for entry in found] == [name for name, _ in files]
+    alone = [classifier.predict(data, top=3)[0] for _, data in files]
+    assert [entry["predictions"] for entry in found] == [one.as_dict()["predictions"] for one in alone]
+    assert len({entry["confidence"] for entry in found}) == len(files), "the images differ"
 
 
 @pytest.mark.parametrize(("top", "found"), [(None, 3), (1, 1), (2, 2), (1000, 3)])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import thirtytwo
+from thirtytwo.cli.main import run_command
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.errors import RunError, ThirtytwoError
@@ -55,6 +56,31 @@ def test_choice(side: int, changes: dict[str, Any], recipe: str, tmp_path: Path)
     found = choose_recipe(str(root), changes)
     assert (found.what, found.value) == ("recipe", recipe)
     assert found.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "change", "expected"),
+    [
+        (["train"], "optimiser.lr=1", ("unknown key 'optimiser'", "Did you mean 'optimizer'?")),
+        (["train", "--repeat", "2"], "optimiser.lr=1", ("unknown key 'optimiser'",)),
+        (["train", "--find-lr"], "optimiser.lr=1", ("unknown key 'optimiser'",)),
+        (["tune"], "optimizer.lrr=1", ("unknown key 'optimizer.lrr'", "'lr'")),
+        (["train"], "optimizer.lr=fast", ("'optimizer.lr' must be", "found 'fast'")),
+        (["train"], "optimizer.name=sgdd", ("sgdd", "sgd")),
+        (["train"], "model.options.architecture=resnet5O", ("fit neither recipe 'fast'", "'photos'", "resnet5O")),
+    ],
+)
+def test_settings_are_checked_before_the_data_is_read(
+    command: list[str], change: str, expected: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run_command([*command, str(tmp_path / "empty"), "--set", change]) == 2
+    message = capsys.readouterr().err
+    for part in expected:
+        assert part in message
+    assert "Traceback" not in message
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_choice_of_known_data() -> None:

@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -274,6 +275,43 @@ with {begin}:
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+@pytest.fixture
+def evaluated(again: Path, tiny: SimpleNamespace, tmp_path: Path) -> RunDir:
+    """That copy, with entries that evaluations added, and without the file that finishing again restores."""
+    tiny.folder(tmp_path / "odd ones", 30)
+    evaluate(again, coverage=0.8, ood=[str(tmp_path / "odd ones")], show=False)
+    run = RunDir(again)
+    run.split.unlink()
+    return run
+
+
+@pytest.mark.long
+def test_entries_of_evaluations_outlast_a_lost_split(evaluated: RunDir) -> None:
+    before = evaluated.read_json(evaluated.metrics)
+    assert (before["test_evaluations"], before["conformal"]["coverage"]) == (2, 0.8)
+    assert len(before["unknown"]["against"]) == 3, "noise, colors and the requested one"
+    after = train("digits", run=evaluated.path, resume=True, show=False).metrics
+    assert after["conformal"] == before["conformal"]
+    assert after["unknown"] == before["unknown"]
+    assert after["test_evaluations"] == evaluated.read_json(evaluated.split)["test_evaluations"] == 2
+    assert "Prediction sets" in evaluated.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_entries_that_no_longer_hold_name_their_command(evaluated: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    before = evaluated.read_json(evaluated.metrics)
+    evaluated.write_json(evaluated.metrics, before | {"nll": before["nll"] | {"value": 2 * before["nll"]["value"]}})
+    after = train("digits", run=evaluated.path, resume=True).metrics
+    assert not after.get("conformal")
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "measure them with: " in line)
+    assert run_command(shlex.split(line.partition("measure them with: thirtytwo ")[2])) == 0
+    restored = evaluated.read_json(evaluated.metrics)
+    assert restored["conformal"]["coverage"] == 0.8
+    assert [row["name"] for row in restored["unknown"]["against"]] == [
+        row["name"] for row in before["unknown"]["against"]
+    ]
 
 
 @contextmanager

@@ -261,9 +261,18 @@ def _generated_count(size: int) -> int:
     return max(FEWEST, min(GENERATED, GENERATED * FULL_SIDE**2 // size**2))
 
 
+_REQUESTED, _FINGERPRINT = "requested as ", ", fingerprint "
+
+
+def requested_data(row: Mapping[str, Any]) -> str | None:
+    """The data of a row of `against` as it was asked for; None for default images."""
+    source = str(row.get("source") or "")
+    return source.removeprefix(_REQUESTED).rpartition(_FINGERPRINT)[0] if source.startswith(_REQUESTED) else None
+
+
 def _from_data(spec: str, info: ModelInfo, data_root: Path | None, most: int) -> OodSet | Skipped:
     found = load_dataset(spec, data_root=data_root, image_size=info.input_size, resize=info.resize, whole=True)
-    source = f"requested as {spec}, fingerprint {found.fingerprint}"
+    source = f"{_REQUESTED}{spec}{_FINGERPRINT}{found.fingerprint}"
     return skipped_for(found, info) or OodSet(found.name, f"images of {found.name}", source, _sample(found, most))
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, decode, load_image, resized
+from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, load_image
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 """One 64-bit hash per image, uint64 `(N,)`."""
@@ -32,22 +33,38 @@ _ADOBE, _COMMENT, _SCAN = 0xEE, 0xFE, 0xDA
 def load_hashed(
     source: str | Path | bytes, size: int, rule: ResizeRule = "crop", name: str | None = None, large: int = 0
 ) -> tuple[Loaded, int]:
-    """Load an image as `decode.load_image` does, and return it with its content hash; raises as `load_image` does."""
+    """Load an image as `decode.load_image` does, and return it with its content hash; raises as `load_image` does.
+
+    Pixels of a lossless format are hashed in bands, so that the image is never in memory as RGB as a whole.
+    """
     data = _encoded(source) if _LOSSY.match(_encoded(source, _HEAD)) else None
     if data is not None:
         return load_image(source, size, rule, name, large), hash_bytes(_without_metadata(data))
-    pixels = decode(source, name)
-    height, width = pixels.shape[:2]
-    return resized(pixels, (width, height), size, rule, large), hash_pixels(pixels)
+    found: list[int] = []
+
+    def inspect(width: int, height: int, bands: Iterator[Pixels]) -> None:
+        found.append(_hash_rows(width, height, bands))
+
+    loaded = load_image(source, size, rule, name, large, inspect)
+    return loaded, found[0]
 
 
 def hash_pixels(pixels: Pixels) -> int:
     """Hash of an image by its pixels, uint8 `(H, W, 3)`."""
-    return hash_bytes(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode(), np.ascontiguousarray(pixels).data)
+    return _hash_rows(pixels.shape[1], pixels.shape[0], [pixels])
+
+
+def _hash_rows(width: int, height: int, bands: Iterable[Pixels]) -> int:
+    """`hash_pixels` of an image of this width and height in bands of rows."""
+    return _hash(chain([f"{height}x{width} ".encode()], (np.ascontiguousarray(band).data for band in bands)))
 
 
 def hash_bytes(*pieces: bytes | memoryview) -> int:
     """64-bit BLAKE2b hash of the concatenated pieces."""
+    return _hash(pieces)
+
+
+def _hash(pieces: Iterable[bytes | memoryview]) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for piece in pieces:
         digest.update(piece)

@@ -226,10 +226,8 @@ class Loaded:
     large: Pixels | None = None
 
 
-def resized(image: Pixels, original: tuple[int, int], size: int, rule: ResizeRule, large: int = 0) -> Loaded:
-    """Resize a decoded image of this original width and height; `large` is the side of a larger copy, 0: none."""
-    copy = resize(image, large, rule) if large else None
-    return Loaded(resize(image, size, rule), *original, copy)
+Inspect: TypeAlias = Callable[[int, int, Iterator[Pixels]], None]
+"""Takes width, height and RGB pixels of an image in bands of rows from top to bottom, each uint8 `(rows, W, 3)`."""
 
 
 def load_image(
@@ -238,22 +236,24 @@ def load_image(
     rule: ResizeRule = "crop",
     name: str | None = None,
     large: int = 0,
+    inspect: Inspect | None = None,
 ) -> Loaded:
     """Decode and resize an image, identically in training and serving; raises as `decode` does.
 
     A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 scale, but never below `DRAFT_FACTOR` times
     `size`, which saves most of the time and memory for photographs. A Pillow image is used at full scale. A copy of
-    side `large`, if not 0, is made from the same decoded pixels.
+    side `large`, if not 0, is made from the same decoded pixels. `inspect`, if given, sees the pixels of the upright
+    image, which is then decoded at full scale.
     """
     if isinstance(source, Image.Image):
         label = name or "The image"
-        return _fitted(_loaded(source, label), source.size, label, size, rule, large)
+        return _fitted(_loaded(source, label), source.size, label, size, rule, large, inspect)
 
     def decoded(stream: IO[bytes], label: str) -> Loaded:
-        image = _open(stream, label, None if large else DRAFT_FACTOR * size)
+        image = _open(stream, label, None if large or inspect else DRAFT_FACTOR * size)
         shape = image.size
-        _load(image, label, DRAFT_FACTOR * size)
-        return _fitted(image, shape, label, size, rule, large)
+        _load(image, label, None if inspect else DRAFT_FACTOR * size)
+        return _fitted(image, shape, label, size, rule, large, inspect)
 
     return _with_stream(decoded, source, name)
 
@@ -336,13 +336,23 @@ def _check_regular(path: Path, name: str) -> None:
         raise ImageError(f"{name} is {kind}, not an image file.", "Give a file.")
 
 
-def _fitted(image: Image.Image, stored: tuple[int, int], name: str, size: int, rule: ResizeRule, large: int) -> Loaded:
-    """Resize a decoded image whose file has these width and height; equal to `resized` of its RGB pixels.
+def _fitted(
+    image: Image.Image,
+    stored: tuple[int, int],
+    name: str,
+    size: int,
+    rule: ResizeRule,
+    large: int,
+    inspect: Inspect | None = None,
+) -> Loaded:
+    """Resize a decoded image whose file has these width and height; equal to `resize` of its RGB pixels.
 
     The RGB pixels of the whole image are never in memory at once.
     """
     try:
         upright = _Upright.of(image, name)
+        if inspect is not None:
+            inspect(*upright.size, upright.bands())
         copy = upright.resize(large, rule) if large else None
         pixels = upright.resize(size, rule)
     except (ImageError, DataError):
@@ -374,6 +384,13 @@ class _Upright:
     def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.image.size[::-1] if self.sideways else self.image.size
+
+    def bands(self) -> Iterator[Pixels]:
+        """The RGB pixels of the whole image in bands of rows."""
+        width, height = self.size
+        rows = max(1, BAND_PIXELS // width)
+        for top in range(0, height, rows):
+            yield np.asarray(self._part((0, top, width, min(top + rows, height))))
 
     def resize(self, size: int, rule: ResizeRule) -> Pixels:
         """As `resize` of the whole image."""

@@ -31,6 +31,8 @@ DEFAULT_BUNDLED = "cifar100"
 _TRAIN = "Train one with `thirtytwo train cifar10` (or any other data set or folder of images)"
 
 _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
+BATCH_PIXELS = 8 * 224**2
+"""Largest number of pixels in a batch: the memory of a run grows with them, and ONNX Runtime keeps it."""
 _CHUNK = 8  # images per task of a decoding thread
 
 
@@ -107,6 +109,11 @@ class Classifier:
         """Class names in the order of the model's outputs."""
         return self.info.classes
 
+    @property
+    def largest_batch(self) -> int:
+        """Number of images in one run of the model that bounds its memory, at least 1."""
+        return max(1, BATCH_PIXELS // self.info.input_size**2)
+
     def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction | UnreadableImage]:
         """Predict the classes of images; one result per image, in order.
 
@@ -125,9 +132,10 @@ class Classifier:
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
         pending: list[DecodedImage | UnreadableImage] = []
+        size = min(_BATCH, self.largest_batch)
         for decoded in self._decode_ahead(images):
             pending.append(decoded)
-            if len(pending) == _BATCH:
+            if len(pending) == size:
                 yield from self._classify(pending, top)
                 pending = []
         yield from self._classify(pending, top)
@@ -135,6 +143,7 @@ class Classifier:
     def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
         """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one call.
 
+        More than `largest_batch` images take much memory, which stays allocated.
         Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
         size = self.info.input_size
@@ -147,9 +156,10 @@ class Classifier:
         return dict(zip(outputs, self.session.run(list(outputs), {INPUT: pixels}), strict=True))
 
     def run_batches(
-        self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int = _BATCH
+        self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS, size: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        """Like `run` for any number of images but none, in batches of at most `size`."""
+        """Like `run` for any number of images but none, in batches of at most `size`, by default by their pixels."""
+        size = size or min(_BATCH, self.largest_batch)
         parts = [
             self.run(np.ascontiguousarray(pixels[start : start + size]), outputs)
             for start in range(0, len(pixels), size)

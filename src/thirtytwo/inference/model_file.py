@@ -97,6 +97,8 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
     options.inter_op_num_threads = 1
     # Spinning threads would take CPU time from the threads that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Plans would reserve a second block of memory for every batch size, beside the one that its first run took.
+    options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -168,8 +168,9 @@ class Service:
     async def _heatmaps(self, served: Served, decoded: Sequence[DecodedUpload]) -> list[dict[str, Any]]:
         loop = asyncio.get_running_loop()
         heatmaps: list[dict[str, Any]] = []
-        for start in range(0, len(decoded), self.settings.max_batch):
-            batch = decoded[start : start + self.settings.max_batch]
+        size = self._batch_size(served.classifier)
+        for start in range(0, len(decoded), size):
+            batch = decoded[start : start + size]
             heatmaps += await loop.run_in_executor(self._heatmap_thread, _heatmap_entries, served.classifier, batch)
         return heatmaps
 
@@ -181,11 +182,13 @@ class Service:
             sizes.observe(size)
             seconds.observe(duration)
 
-        settings = self.settings
-        batcher = Batcher(
-            classifier, max_size=settings.max_batch, max_wait=settings.max_wait_ms / 1000, observe=observe
-        )
+        wait = self.settings.max_wait_ms / 1000
+        batcher = Batcher(classifier, max_size=self._batch_size(classifier), max_wait=wait, observe=observe)
         return Served(name, classifier, batcher)
+
+    def _batch_size(self, classifier: Classifier) -> int:
+        """Maximum number of images per batch: as set, and fewer where they are large."""
+        return min(self.settings.max_batch, classifier.largest_batch)
 
     def _seconds_per_image(self) -> float:
         return max(served.batcher.seconds_per_image for served in self.models.values())

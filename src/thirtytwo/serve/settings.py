@@ -46,7 +46,7 @@ class ServeSettings(BaseSettings):
     root_path: Annotated[str, AfterValidator(as_prefix)] = ""
     """Path prefix below which a proxy serves the service, such as /images."""
     max_batch: int = Field(32, ge=1, le=1024)
-    """Maximum number of images per batch."""
+    """Maximum number of images per batch; fewer where the model's input is large."""
     max_wait_ms: float = Field(2, ge=0, le=1000)
     """Maximum time an image waits for its batch to fill."""
     threads: int | None = Field(None, ge=1, le=256)

@@ -9,9 +9,10 @@ from typing import Any
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import survey
-from thirtytwo.errors import RunError
+from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.models.packaged import check_installed
 from thirtytwo.models.pretrained import source_kind
+from thirtytwo.workflows.prepare import check_settings
 
 SMALL, PHOTOS = "fast", "photos"
 """Recipes for small images, and for photographs."""
@@ -23,7 +24,7 @@ WHAT = "recipe"
 def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None = None) -> Choice:
     """Choose the recipe for `data`: `fast` for small images, `photos` for photographs; `value` is its name.
 
-    Settings that fit only one of them decide first.
+    Settings that fit only one of them decide first; settings that fit neither are refused before the data is read.
 
     Args:
         data: the data, as in `train`.
@@ -31,13 +32,42 @@ def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None 
         data_root: folder in which known data sets are searched first.
 
     Raises:
+        RecipeError: the settings fit neither recipe.
         RunError: the data are photographs, and the package with the weights that `photos` starts from is missing.
         ThirtytwoError: the data cannot be read.
     """
-    found = _choice_by_settings(changes) or _choice_by_data(data, data_root)
+    found = _choice_by_settings(changes)
+    if found is None:
+        _check_changes(changes)
+        found = _choice_by_data(data, data_root)
     if found.value == PHOTOS:
         _check_weights(data, changes, found.reason)
     return found
+
+
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    """Check that the settings fit one of the recipes.
+
+    Raises:
+        RecipeError: they fit neither.
+    """
+    problems: dict[str, ThirtytwoError] = {}
+    for name in (SMALL, PHOTOS):
+        try:
+            check_settings(name, changes)
+        except ThirtytwoError as error:
+            problems[name] = error
+        else:
+            return
+    small, photos = problems[SMALL], problems[PHOTOS]
+    texts = {name: error.message.removeprefix(f"Recipe {name!r}: ") for name, error in problems.items()}
+    if texts[SMALL] == texts[PHOTOS]:
+        raise RecipeError(f"Recipe settings: {texts[SMALL]}", small.fix)
+    raise RecipeError(
+        f"The settings fit neither recipe {SMALL!r} ({texts[SMALL].rstrip('.')}) nor recipe {PHOTOS!r} "
+        f"({texts[PHOTOS].rstrip('.')}).",
+        photos.fix or small.fix or "Correct them, or name a recipe with --recipe.",
+    )
 
 
 def _choice_by_settings(changes: Mapping[str, Any]) -> Choice | None:

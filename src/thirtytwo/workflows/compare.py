@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import string
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, r
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
-from thirtytwo.io import expand_home, free_path, is_unused, write_json, write_text
+from thirtytwo.io import expand_home, is_unused, lock_directory, numbered, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
@@ -29,6 +30,7 @@ from thirtytwo.rundir import Predictions, RunDir, default_path
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
 DEFAULT_OUT = default_path("comparison")
+_ANOTHER = "Choose another directory with --out."
 NO_IMAGES = (
     "The images were not available when this was written. "
     "To include them, compare again where the data is (with THIRTYTWO_DATA or --data-root)."
@@ -59,21 +61,61 @@ def compare(
 
     Raises:
         DataError: fewer than two runs, a run given twice, or runs that were not evaluated on the same images.
-        RunError: a run is missing, damaged, or was not evaluated on `split`.
+        RunError: a run is missing, damaged, or was not evaluated on `split`; or another process writes to `out`.
         OutputError: `out` is not empty, or cannot be written.
     """
     for module in ("pyarrow", "scipy", "jinja2"):
         require(module, "train")
-    place = expand_home(out) if out is not None else free_path(DEFAULT_OUT)
-    interrupted = {NUMBERS, TEXT}  # the page is written last
-    if place.exists() and not (place.is_dir() and is_unused(place, interrupted)):
-        raise OutputError(f"{place} exists and is not empty.", "Choose another directory with --out.")
+    if out is not None:
+        _refuse_used(expand_home(out))
     named = [runs] if isinstance(runs, (str, Path)) else runs
     found = gather_comparison(named, split, timed=timed, data_root=Path(data_root) if data_root is not None else None)
-    write_json(place / NUMBERS, found.as_dict())
-    write_text(place / TEXT, comparison_text(found))
-    write_text(place / PAGE, render_comparison(found))
+    with _claimed(expand_home(out) if out is not None else None) as place:
+        write_json(place / NUMBERS, found.as_dict())
+        write_text(place / TEXT, comparison_text(found))
+        write_text(place / PAGE, render_comparison(found))
     return replace(found, page=place / PAGE)
+
+
+def _refuse_used(place: Path) -> None:
+    """Check that `place` can become the directory of a comparison, or holds an interrupted one.
+
+    Raises:
+        OutputError: it exists and is not an empty directory.
+    """
+    interrupted = {NUMBERS, TEXT}  # the page is written last
+    if place.exists() and not (place.is_dir() and is_unused(place, interrupted)):
+        raise OutputError(f"{place} exists and is not empty.", _ANOTHER)
+
+
+@contextmanager
+def _claimed(out: Path | None) -> Iterator[Path]:
+    """Create and lock `out` while the block runs; None: the first of the default directories that does not exist.
+
+    Raises:
+        OutputError: it cannot be created, or is not empty.
+        RunError: another process has locked it.
+    """
+    place = out or next(filter(_create, numbered(DEFAULT_OUT)))
+    _create(place)
+    with lock_directory(place):
+        _refuse_used(place)  # again: another process may have written to it before the lock was acquired
+        yield place
+
+
+def _create(place: Path) -> bool:
+    """Create a directory; returns whether it did not exist before.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    try:
+        place.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{place} cannot be created: {error.strerror}.", _ANOTHER) from None
+    return True
 
 
 def gather_comparison(

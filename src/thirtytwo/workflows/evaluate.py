@@ -24,7 +24,7 @@ from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.hardware import choose_hardware
 from thirtytwo.workflows.loading import OtherImages, load_run, other_images, own_images
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import count_test_evaluation, progress_logger
+from thirtytwo.workflows.records import added_entries, count_test_evaluation, on_the_same_images, progress_logger
 from thirtytwo.workflows.report import write_pages
 from thirtytwo.workflows.scoring import Scored, measure_all, score
 
@@ -129,9 +129,8 @@ def _write(directory: RunDir, context: _Context, split: str, metrics: dict[str, 
         directory.write_json(directory.metrics_on(context.name(split)), metrics)
     elif split == "test":
         before = _last_metrics(directory)
-        if _on_the_same_images(before, metrics):
-            kept = ["accuracy_tta", *(one.key for one in evaluators() if one.options and one.store == "metrics")]
-            metrics |= {key: before[key] for key in kept if before.get(key) and not metrics.get(key)}
+        if on_the_same_images(before, metrics):
+            metrics |= {key: value for key, value in added_entries(before).items() if not metrics.get(key)}
         directory.write_json(directory.metrics, metrics)
         write_pages(directory, context.recipe, context.parts)
 
@@ -166,12 +165,6 @@ def _request(
         options=options,
         data_root=context.data_root,
     )
-
-
-def _on_the_same_images(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether both are metrics of all of the run's test images, so that entries of one hold for the other."""
-    missing = [(metrics.get("changed") or {}).get("missing", 0) for metrics in (before, now)]
-    return before.get("n") == now["n"] and not any(missing)
 
 
 @dataclass(frozen=True)

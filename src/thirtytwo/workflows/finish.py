@@ -31,7 +31,7 @@ from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.workflows.prepare import Plan
 from thirtytwo.workflows.provenance import selection_record, selections
-from thirtytwo.workflows.records import count_final_evaluation, final_record
+from thirtytwo.workflows.records import count_final_evaluation, final_record, read_earlier_metrics, restored_entries
 from thirtytwo.workflows.report import write_pages
 from thirtytwo.workflows.scoring import Calibrated, Means, calibrate, compute_class_means, measure_all, score
 
@@ -60,6 +60,7 @@ def score_and_export(
     plan: Plan, fitted: Fitted, directory: RunDir, log: Callable[[str], None], meter: UsageMeter
 ) -> dict[str, Any]:
     """`finish` without report and card."""
+    before = read_earlier_metrics(directory)
     info = model_info(fitted, plan.recipe, plan.dataset, plan.parts)
     save_weights(fitted.net, info, directory)
     layout = plan.hardware.memory_format
@@ -67,6 +68,7 @@ def score_and_export(
     means = compute_class_means(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
     model = calibrate(info, scorer, means, plan.parts.val, plan.calibrated_by, directory)
     metrics = _evaluate_on_test(plan, scorer, model, means, directory, log)
+    metrics |= restored_entries(directory, before, metrics, log)
     log("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
     parity = _export(fitted.net, info, means, plan.parts.test, directory)

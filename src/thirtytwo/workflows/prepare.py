@@ -117,6 +117,16 @@ def prepare(
     return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
 
 
+def check_settings(recipe_source: str | Path, changes: Mapping[str, Any]) -> None:
+    """Check a recipe with these changes as far as that is possible without data.
+
+    Raises:
+        ThirtytwoError: a setting is wrong.
+    """
+    source = _RecipeSource.read(recipe_source, changes, None)
+    _check_before_data(source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS), source.where)
+
+
 @dataclass(frozen=True)
 class _RecipeSource:
     """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages."""

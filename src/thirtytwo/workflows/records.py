@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from thirtytwo.data.run_data import PARTS
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.evaluation.evaluators import evaluators
+from thirtytwo.evaluation.ood import requested_data
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.rundir import RunDir
@@ -94,8 +97,63 @@ def count_final_evaluation(run: RunDir) -> int:
     """Count the test evaluation that ends a training in `split.json`; returns the new count.
 
     It counts once, however often it is repeated after an interruption: with the same weights on the same images.
+    Where `split.json` was lost and written again, the count in `metrics.json` holds.
     """
-    return _write_test_evaluations(run, max(1, run.read_json(run.split)["test_evaluations"]))
+    counts = run.read_json(run.split)["test_evaluations"], read_earlier_metrics(run).get("test_evaluations") or 0
+    return _write_test_evaluations(run, max(1, *counts))
+
+
+def read_earlier_metrics(run: RunDir) -> dict[str, Any]:
+    """The metrics of a run that is finished again; empty where there are none, or where they are damaged."""
+    try:
+        return dict(run.read_json(run.metrics)) if run.metrics.is_file() else {}
+    except RunError:
+        return {}
+
+
+def added_entries(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `metrics.json` that an evaluation writes where it is asked to, and keeps otherwise."""
+    keys = ["accuracy_tta", *(one.key for one in evaluators() if one.options and one.store == "metrics")]
+    return {key: metrics[key] for key in keys if metrics.get(key)}
+
+
+def on_the_same_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether both are metrics of all of the run's test images, so that entries of one hold for the other."""
+    missing = [(metrics.get("changed") or {}).get("missing", 0) for metrics in (before, now)]
+    return before.get("n") == now["n"] and not any(missing)
+
+
+SAME_LOSS = 1e-4
+"""Largest relative difference of the loss of the same weights, computed twice."""
+
+
+def restored_entries(
+    run: RunDir, before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Entries that evaluations had added to `before`, the metrics of a run that is finished again, as `now`.
+
+    They hold where both are of the same weights on the same images; otherwise they are left out, and `log` says how to
+    measure them again.
+    """
+    added = added_entries(before)
+    if on_the_same_images(before, now) and all(
+        math.isclose(before[key]["value"], now[key]["value"], rel_tol=SAME_LOSS) for key in ("accuracy", "nll")
+    ):
+        return added
+    words = _options_of(added)
+    if words:
+        again = shlex.join(["thirtytwo", "evaluate", str(run.path), *words])
+        log(f"{run.metrics} held results of other weights or images, which are left out; measure them with: {again}")
+    return {}
+
+
+def _options_of(added: Mapping[str, Any]) -> list[str]:
+    """The options of `thirtytwo evaluate` that measure these entries, beyond what training measures."""
+    words = ["--coverage", str(added["conformal"]["coverage"])] if "conformal" in added else []
+    for row in (added.get("unknown") or {}).get("against") or ():
+        if spec := requested_data(row):
+            words += ["--ood", spec]
+    return words
 
 
 def _write_test_evaluations(run: RunDir, count: int) -> int:
