@@ -7,8 +7,8 @@ FOLDER has one folder of photographs per class; by default `trashnet` under THIR
 of each of two classes (`two`). Accuracy is that of one view on the test images that are split off; seconds are those
 from start to report and memory the peak of the process, both from `environment.json`. `throughput` compares training
 steps with a plain PyTorch script that reads JPEG files with a DataLoader and torchvision's transforms: same network,
-batch, optimizer and augmentation, in alternation. Writes `benchmarks/results/photographs.json` after each run, and
-continues there after an interruption.
+trained layers, images of a step, optimizer and augmentation, in alternation. Writes
+`benchmarks/results/photographs.json` after each run, and continues there after an interruption.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from thirtytwo.augment.augmenter import ERASE_AREA, ERASE_ASPECT
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count
+from thirtytwo.models.base import build_network
 from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.packaged import packaged_weights
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import build_training
 from thirtytwo.training.hardware import choose_hardware, describe_machine
-from thirtytwo.training.transfer import resolve_transfer
+from thirtytwo.training.transfer import resolve_transfer, unfrozen_layers
 from thirtytwo.workflows.prepare import CROP_MARGIN
 
 RESULTS = Path(__file__).parent / "results" / "photographs.json"
@@ -247,6 +249,7 @@ def plain_steps(folder: Path) -> Iterator[None]:
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize([0.5] * 3, [0.5] * 3),
+            v2.RandomErasing(augment["erase"], ERASE_AREA, ERASE_ASPECT),
         ]
     )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
@@ -267,7 +270,11 @@ def plain_steps(folder: Path) -> Iterator[None]:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    optimizer = torch.optim.AdamW(trained_parameters(net, settings["transfer"]), lr=1e-3, weight_decay=0.05)
+    frozen = frozen_parameters()
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05)
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
     while True:
         for images, labels in loader:
@@ -277,13 +284,13 @@ def plain_steps(folder: Path) -> Iterator[None]:
             yield
 
 
-def trained_parameters(net: nn.Module, settings: dict[str, Any]) -> list[nn.Parameter]:
-    """The parameters that the recipe trains: those from the layer `transfer.unfreeze` on; the others are frozen."""
-    first, found = settings["unfreeze"], settings["unfreeze"] == "all"
-    for name, parameter in net.named_parameters():
-        found |= name.startswith(f"{first}.")
-        parameter.requires_grad_(found)
-    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+def frozen_parameters() -> set[str]:
+    """Names in timm's network of the parameters that the recipe never trains."""
+    recipe = resolve_recipe(read_recipe_values("photos"), {}, classes=10, rows=1000)
+    net = build_network(recipe, 10)
+    layers = net.layers()
+    trained = unfrozen_layers(net, recipe.transfer)
+    return {name.removeprefix("body.") for names in layers[: len(layers) - len(trained)] for name in names}
 
 
 if __name__ == "__main__":

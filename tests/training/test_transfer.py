@@ -148,13 +148,15 @@ def test_cached_views_equal_the_first_epochs(started: Starter, tiny: SimpleNames
         ("textbook", "stages.5", {"stages.5.weight", "hidden.0.weight"}, {"stages.0.weight", "stages.1.running_mean"}),
         ("timm", "layer4", {"body.layer4.0.conv1.weight", "hidden.0.weight"}, {"body.layer3.0.conv1.weight"}),
         ("timm", "layer2", {"body.layer2.0.conv1.weight"}, {"body.conv1.weight", "body.bn1.weight"}),
+        ("timm", 0.6, {"body.layer3.0.conv1.weight"}, {"body.conv1.weight", "body.layer1.0.conv1.weight"}),
+        ("fastnet", 0.01, {"groups.1.widen.weight"}, {"stem.bias", "groups.0.widen.weight"}),
     ],
 )
 @pytest.mark.parametrize("batchnorm", ["frozen", "trained"])
 def test_unfreezing_from_a_named_layer(
     batchnorm: str,
     network: str,
-    unfreeze: str,
+    unfreeze: str | float,
     trained: set[str],
     kept: set[str],
     started: Starter,

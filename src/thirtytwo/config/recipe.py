@@ -348,9 +348,9 @@ class TransferSettings(Settings):
     views: int = Field(4, ge=0, le=1000)
     """Number of augmented views per image whose features are cached while the base is frozen; 0: features are
     recomputed in each epoch. Without augmentation there is one view."""
-    unfreeze: str = "all"
-    """Part of the base that is trained afterwards: `all`, or the name of a layer, such as `layer3`, `blocks.8` or
-    `groups.1`, from which all layers to the head are trained."""
+    unfreeze: Annotated[float, Field(gt=0, le=1)] | str = "all"
+    """Part of the base that is trained afterwards: `all`; the name of a layer, such as `layer3`, `blocks.8` or
+    `groups.1`, from which all layers to the head are trained; or the fraction of the layers, counted from the head."""
     rate: float = Field(0.1, gt=0, le=1000)
     """Factor by which all learning rates are multiplied once the base is trained."""
     layer_decay: float = Field(0.8, gt=0, le=1)

@@ -89,6 +89,8 @@ def unfrozen_layers(net: Network, settings: TransferSettings) -> list[list[str]]
     layers = net.layers()
     if settings.unfreeze == "all":
         return layers
+    if isinstance(settings.unfreeze, float):
+        return layers[-max(1, round(settings.unfreeze * len(layers))) :]
     wanted = settings.unfreeze.removeprefix("body.")
     for index, names in enumerate(layers):
         if any(f"{name.removeprefix('body.')}.".startswith(f"{wanted}.") for name in names):
