@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from thirtytwo.errors import DataError
-from thirtytwo.io import free_path
+from thirtytwo.io import free_name, free_path
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
 _HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
@@ -59,7 +59,9 @@ def address_error(address: str, *, folder: bool) -> DataError:
     found = f"{address} is an address on the internet; thirtytwo reads local files only."
     if folder and (page := _HUB_PAGE.match(address)):
         return DataError(found, f"For this data set of the hub, write hf:{page['name']}.")
-    name = free_path(Path(address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1] or "download")).name
+    name = address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1] or "download"
+    if Path(name).exists():
+        name = free_name(name, {entry.name.casefold() for entry in Path().iterdir()})
     fetch = f"curl -L -o {shlex.quote(name)} {shlex.quote(address)}"
     then = "unpack it and give the folder" if folder else f"give the file {name!r}"
     return DataError(found, f"Download it first, for example with: {fetch} – then {then}.")
