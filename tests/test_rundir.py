@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -60,12 +61,24 @@ def test_a_file_is_no_place_for_a_run(tmp_path: Path, below: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone", "There is no run directory"), ("empty", "is not a run directory: it has no recipe.toml")],
+    [
+        ("gone", "There is no run directory"),
+        ("empty", "is not a run directory: it has no recipe.toml"),
+        ("alone.onnx", r"is a model file, not a run directory.*thirtytwo predict IMAGES --model .*alone\.onnx"),
+        ("my run/model.onnx", "is a model file, not a run directory.*Give the directory of its run: '.*/my run'"),
+        ("notes.txt", "is a file, not a run directory"),
+    ],
 )
 def test_open_rejects_other_directories(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=message):
+    (tmp_path / "alone.onnx").touch()
+    (tmp_path / "notes.txt").touch()
+    trained = RunDir.create(tmp_path / "my run")
+    trained.recipe.touch()
+    (trained.path / "model.onnx").touch()
+    with pytest.raises(RunError) as caught:
         RunDir.open(tmp_path / name)
+    assert re.search(message, str(caught.value), re.DOTALL)
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from thirtytwo.errors import DataError
+from thirtytwo.io import free_name, free_path
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
 _HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
@@ -59,9 +60,30 @@ def address_error(address: str, *, folder: bool) -> DataError:
     if folder and (page := _HUB_PAGE.match(address)):
         return DataError(found, f"For this data set of the hub, write hf:{page['name']}.")
     name = address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1] or "download"
+    if Path(name).exists():
+        name = free_name(name, {entry.name.casefold() for entry in Path().iterdir()})
     fetch = f"curl -L -o {shlex.quote(name)} {shlex.quote(address)}"
     then = "unpack it and give the folder" if folder else f"give the file {name!r}"
     return DataError(found, f"Download it first, for example with: {fetch} – then {then}.")
+
+
+def archive_error(path: Path, expected: str) -> DataError | None:
+    """The error for an archive, as its name says: how to unpack it into a new folder; None for other files.
+
+    Args:
+        path: an existing file.
+        expected: what is expected instead, such as `a folder`.
+    """
+    name = path.name.lower()
+    for suffixes, command in _ARCHIVES.items():
+        if name.endswith(suffixes):
+            suffix = max((one for one in suffixes if name.endswith(one)), key=len)
+            folder = free_path(path.with_name(path.name[: -len(suffix)] or "images"))
+            unpack = command.format(file=shlex.quote(str(path)), folder=shlex.quote(str(folder)))
+            return DataError(
+                f"{path} is an archive, not {expected}.", f"Unpack it with: {unpack} – then give {folder}."
+            )
+    return None
 
 
 def file_error(path: Path, *, then: str) -> DataError:
@@ -71,13 +93,9 @@ def file_error(path: Path, *, then: str) -> DataError:
         path: an existing file.
         then: what to give instead where nothing better is known, such as `Give a folder with one subfolder per class.`
     """
+    if (archive := archive_error(path, "a folder")) is not None:
+        return archive
     name = path.name.lower()
-    for suffixes, command in _ARCHIVES.items():
-        if name.endswith(suffixes):
-            suffix = max((one for one in suffixes if name.endswith(one)), key=len)
-            folder = path.with_name(path.name[: -len(suffix)] or "images")
-            unpack = command.format(file=shlex.quote(str(path)), folder=shlex.quote(str(folder)))
-            return DataError(f"{path} is an archive, not a folder.", f"Unpack it with: {unpack} – then give {folder}.")
     for suffixes, (kind, instead) in _OTHER_FILES.items():
         if name.endswith(suffixes):
             return DataError(f"{path} is {kind}, not a folder of images.", f"Give {instead}.")

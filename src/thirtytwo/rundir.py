@@ -248,9 +248,11 @@ class RunDir:
         """Open an existing run directory.
 
         Raises:
-            RunError: it does not exist, or holds no recipe.
+            RunError: it does not exist, is a file, or holds no recipe.
         """
         run = cls(Path(path))
+        if run.path.is_file():
+            raise _file_error(run.path)
         if not run.path.is_dir():
             raise RunError(
                 f"There is no run directory {str(run.path)!r}.", "Use the path printed at the end of training."
@@ -476,6 +478,17 @@ class RunDir:
 def default_path(*parts: str | Path) -> Path:
     """The directory in `RUNS` of a result that is not named: each part as a valid file name, joined by hyphens."""
     return RUNS / "-".join(slug(str(part)) for part in parts)
+
+
+def _file_error(path: Path) -> RunError:
+    """The error for a file where a run directory is expected: which directory to give, and what its model is for."""
+    if path.suffix.lower() != ".onnx":
+        return RunError(f"{path} is a file, not a run directory.", "Use the path printed at the end of training.")
+    found = f"{path} is a model file, not a run directory."
+    if RunDir(path.parent).recipe.is_file():
+        return RunError(found, f"Give the directory of its run: {shlex.quote(str(path.parent))}")
+    use = f"thirtytwo predict IMAGES --model {shlex.quote(str(path))}"
+    return RunError(found, f"Give the run directory that training wrote. A model file alone can classify images: {use}")
 
 
 def holds_seeds(path: Path) -> bool:

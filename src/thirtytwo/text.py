@@ -100,7 +100,12 @@ def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, se
     """
     all_names = list(names)
     more = f"{separator.rstrip(', ')} and {len(all_names) - limit} more" if len(all_names) > limit else ""
-    return separator.join((repr(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
+    return separator.join((quote(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
+
+
+def quote(name: str) -> str:
+    """A name in quotes for a message, as by `repr`, but with single backslashes, as in names from `escape_bytes`."""
+    return repr(name).replace("\\\\", "\\")
 
 
 def escape_bytes(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +59,8 @@ def test_a_file_whose_name_starts_with_the_mark(
     [
         ([URL], "", [URL, f"curl -L -o cat.jpg '{URL}'"]),
         (["@list.txt"], "", ["list.txt", "one path a line"]),
+        (["https://x.org/taken.jpg"], "", ["curl -L -o taken-2.jpg https", "give the file 'taken-2.jpg'"]),
+        (["taken.zip"], "", ["taken.zip is an archive", "unzip -q taken.zip -d taken-2 – then give taken-2."]),
         (["-"], "\n \n", ["standard input", "one path a line"]),
         (["-"], f"{URL}\n", [URL]),
     ],
@@ -72,6 +76,9 @@ def test_advice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("taken").mkdir()
+    for name in ("taken.jpg", "taken.zip"):
+        Path(name).write_bytes(b"PK\x03\x04" + bytes(64))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(stdin.encode())))
     assert run_command([verb, *arguments, "--model", str(colour_model)]) == 2
     error = capsys.readouterr().err
@@ -85,6 +92,7 @@ def test_an_address_in_python(colour_model: Path) -> None:
 
 DATA = [
     ("my photos.zip", "unzip -q 'my photos.zip' -d 'my photos'"),
+    ("taken.zip", "unzip -q taken.zip -d taken-2 – then give taken-2."),
     ("photos.tar.gz", "mkdir -p photos && tar -xf photos.tar.gz -C photos"),
     ("photos.TGZ", "tar -xf photos.TGZ -C photos"),
     ("photos.7z", "7z x photos.7z -ophotos"),
@@ -122,8 +130,21 @@ def test_other_things_as_data(
     command = [*command, "--out", "new.onnx"] if command == ["teach"] else command
     if "://" not in name:
         Path(name).write_bytes(b"PK")
+    Path("taken").mkdir()
+    Path("taken.jpg").touch()
     assert run_command([*command, name]) == 2
     error = capsys.readouterr().err
     assert expected in error
     assert "Did you mean '.'" not in error
     assert name in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["evaluate", "report"])
+def test_a_model_file_as_run_is_refused_before_slow_imports(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    program = f"import sys; from thirtytwo.cli.main import run_command; code = run_command(['{verb}', 'm.onnx']); "
+    program += "assert code == 2 and not {'torch', 'onnxruntime', 'matplotlib'} & set(sys.modules), code"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "m.onnx is a model file, not a run directory" in done.stderr

@@ -174,7 +174,22 @@ def test_only_heic_is_an_error_with_the_install_line(tmp_path, monkeypatch):
         with pytest.raises(DataError) as caught:
             read(tmp_path / "set")
         assert "2 HEIC" in str(caught.value) or "HEIC images (2)" in str(caught.value)
-        assert "pip install pillow-heif" in str(caught.value)
+        assert str(caught.value).count("pip install pillow-heif") == 1
+
+
+def test_the_advice_on_unreadable_images_names_the_folder(tmp_path):
+    root = folders(tmp_path / "my set", "a", "b")
+    (root / "a" / "bad.png").write_bytes(b"words")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(root))
+    assert str(caught.value).endswith(f"thirtytwo data doctor '{root}'")
+
+
+def test_names_that_are_not_utf8_are_quoted_with_single_backslashes(tmp_path):
+    root = folders(tmp_path / "set", "a")
+    (root / "a").rename(root / LATIN)
+    _, findings = diagnose(str(folders(root, "b")))
+    assert any("'K\\xe4fer'" in finding.what for finding in findings)
 
 
 def test_hidden_class_folders_are_named(tmp_path):

@@ -26,15 +26,15 @@ def net(architecture: str, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("architecture", "options", "resolved", "expected"),
     [
-        ("resnet18", {}, ("stem", 0), ["stem: a 3×3 convolution"]),
-        ("efficientnet_b0", {}, ("stem", 0), ["stem: no stride in the stem"]),
-        ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem: patches of an eighth", "32×32"]),
-        ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
-        ("resnet18", {"pretrained": True, "input_size": 64}, ("upsample", 64), ["upsample: enlarged", "64×64"]),
-        ("resnet18", {"small_images": "none"}, ("none", 0), ["none: the network as published"]),
+        ("resnet18", {}, ("stem", 0), ["stem, a 3×3 convolution"]),
+        ("efficientnet_b0", {}, ("stem", 0), ["stem, no stride in the stem"]),
+        ("vit_tiny_patch16_224", {"arguments": SHALLOW}, ("stem", 32), ["stem, patches of an eighth", "32×32"]),
+        ("resnet18", {"pretrained": True}, ("upsample", 128), ["upsample, enlarged", "128×128"]),
+        ("resnet18", {"pretrained": True, "input_size": 64}, ("upsample", 64), ["upsample, enlarged", "64×64"]),
+        ("resnet18", {"small_images": "none"}, ("none", 0), ["none, the network as published"]),
         ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", {"pretrained": True, "arguments": SHALLOW}, ("upsample", 224),
-         ["upsample: enlarged", "224×224"]),
-        ("mobilevit_xxs", {}, ("upsample", 128), ["upsample: enlarged", "128×128"]),
+         ["upsample, enlarged", "224×224"]),
+        ("mobilevit_xxs", {}, ("upsample", 128), ["upsample, enlarged", "128×128"]),
     ],
 )  # fmt: skip
 def test_choices_have_values_and_reasons(

@@ -136,6 +136,17 @@ def test_runs_it_builds_on_are_named(make_run, tmp_path):
     assert typed_commands(run) == []
 
 
+def test_the_architecture_of_an_option_is_named(make_run):
+    run, _ = make_run()
+    recipe = run.read_recipe()
+    network = recipe.model.model_copy(update={"name": "timm", "options": {"architecture": "resnet18"}})
+    started = recipe.transfer.model_copy(update={"pretrained": "imagenet"})
+    run.write_recipe(recipe.model_copy(update={"model": network, "transfer": started}))
+    text = "".join(written(run).text.split("\n"))
+    assert "Networktimm resnet18" in text
+    assert "Started fromimagenet weights of resnet18" in text
+
+
 def test_page_loads_nothing_from_the_network(make_run, images_of):
     run, given = make_run()
     page = written(run, images_of(given))

@@ -260,6 +260,27 @@ def test_invalid_bodies(client: TestClient, body: bytes, headers: dict[str, str]
     assert document["detail"].endswith((".", "!"))
 
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b'{"image": "AAAA"}', JSON, ["the unknown key 'image'", '{"files": [{"file": "photo.jpg", "data": "']),
+        (b'{"images": [], "top": 1}', JSON, ["the unknown keys 'images', 'top'"]),
+        (b'{"files": [{"data": "AAAA", "extra": 1}]}', JSON, ["the unknown key 'files.0.extra'"]),
+        (b"{}", JSON, ["invalid at files: Field required", '{"files": [{"file": "photo.jpg", "data": "']),
+        (b"null", JSON, ["invalid at its top level"]),
+        (b"\xff\xd8", FORM, ["-H 'Content-Type: image/jpeg'"]),
+    ],
+)
+def test_invalid_bodies_say_what_to_send(
+    client: TestClient, body: bytes, headers: dict[str, str], expected: list[str]
+) -> None:
+    detail = client.post("/predict", content=body, headers=headers).json()["detail"]
+    assert all(text in detail for text in expected), detail
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/predict", 405), ("POST", "/models", 405), ("GET", "/nothing", 404), ("FOO", "/predict", 405)],

@@ -119,6 +119,7 @@ def test_photographs_are_trained_from_start_to_report(tmp_path: Path) -> None:
     saved, environment = directory.read_recipe(), directory.read_json(directory.environment)
     choices = {choice["what"]: choice for choice in environment["choices"]}
     assert choices["recipe"]["value"] == "photos"
+    assert "--recipe" not in environment["command"], "the data chose it"
     assert choices["class weights"]["value"] == saved.train.class_weights == "balanced"
     assert (saved.data.image_size, saved.data.decode_size) == (72, 86)
     assert environment["command"].startswith("thirtytwo train")

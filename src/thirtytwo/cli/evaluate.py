@@ -22,6 +22,9 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Evaluate a finished run again, or on other data, and write its report again."""
+    from thirtytwo.rundir import RunDir
+
+    RunDir.open(run)  # before the slow imports
     import thirtytwo
     from thirtytwo.cli.models import show_metrics
 

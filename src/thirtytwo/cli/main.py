@@ -193,6 +193,9 @@ def report(
     data_root: DataRoot = None,
 ) -> None:
     """Write the report.html of a run again."""
+    from thirtytwo.rundir import RunDir
+
+    RunDir.open(run)  # before the slow imports
     import thirtytwo
 
     show(str(thirtytwo.write_report(run, images=images, out=out, force=force, data_root=data_root)))

@@ -160,6 +160,12 @@ class ModelSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the architecture; validated by the network itself."""
 
+    @property
+    def architecture(self) -> str:
+        """The name, with the value of the option `architecture` where it has one, such as `timm resnet18`."""
+        named = self.options.get("architecture")
+        return f"{self.name} {named}" if isinstance(named, str) else self.name
+
 
 class OptimizerSettings(Settings):
     """The optimizer.

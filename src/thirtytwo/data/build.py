@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,14 +105,14 @@ class UndecodedDataSet:
 class UnreadableImagesError(DataError):
     """Images of a data set that cannot be read; names the first few."""
 
-    def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError]) -> None:
+    def __init__(self, where: str, total: int, causes: Mapping[tuple[Split, int], ImageError], spec: str) -> None:
         self.causes = causes
         messages = [cause.message.rstrip(".") for cause in causes.values()]
         causes_text = listing(messages, quoted=False, separator="; ")
         super().__init__(
             f"{where}: {len(messages)} of {total} images cannot be read: {causes_text}.",
             "Copy them again, or train without them (--skip-unreadable). All of them are listed by: "
-            "thirtytwo data doctor DATA",
+            + shlex.join(["thirtytwo", "data", "doctor", spec]),
         )
 
 
@@ -396,7 +397,7 @@ def _decode_all(undecoded: UndecodedDataSet, request: Request) -> tuple[cache.En
                 copies[name] = done.copies
             causes |= {(name, row): cause for row, cause in done.causes.items()}
     if causes:
-        raise UnreadableImagesError(undecoded.where, total, causes)
+        raise UnreadableImagesError(undecoded.where, total, causes, request.spec or undecoded.where)
     found = [(name, images[name], undecoded.parts[name].labels) for name in SPLITS if name in images]
     seen = dict(sizes.most_common())
     entry = cache.Entry(images, hashes, seen, fingerprint(undecoded.classes, found))

@@ -16,7 +16,7 @@ from thirtytwo.data.load import load_dataset, parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
-from thirtytwo.text import capitalized, listing
+from thirtytwo.text import capitalized, listing, quote
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
@@ -111,8 +111,8 @@ def _counts(dataset: DataSet) -> Iterator[Finding]:
     if counts[least] and counts[most] > IMBALANCE * counts[least]:
         yield Finding(
             "warning",
-            f"Classes are imbalanced: {dataset.classes[most]!r} has {counts[most]} training images, "
-            f"{dataset.classes[least]!r} has {counts[least]}.",
+            f"Classes are imbalanced: {quote(dataset.classes[most])} has {counts[most]} training images, "
+            f"{quote(dataset.classes[least])} has {counts[least]}.",
             "Add images of the rare classes, and compare per-class metrics rather than accuracy.",
         )
 
@@ -135,7 +135,7 @@ def _similar_names(dataset: DataSet) -> Iterator[Finding]:
         if len(names) > 1:
             yield Finding(
                 "warning",
-                f"The classes {' and '.join(map(repr, names))} have almost the same name.",
+                f"The classes {' and '.join(map(quote, names))} have almost the same name.",
                 "If they are the same class, put their images into one folder.",
             )
 

@@ -89,7 +89,7 @@ def load_dataset(
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
-    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large)
+    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large, spec)
     data = _reader(found)(request)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)

@@ -148,6 +148,7 @@ class Request:
         group_by: regular expression on file paths, or the name of a table column; a group stays in one split.
         large: side of the larger copies of training images (`ImageSet.large`); 0: none.
         whole: load the data as stored: no test set is split off, and a single class, or a test split alone, is allowed.
+        spec: the spec as the user gave it, for advice; empty: unknown.
     """
 
     data_root: Path | None = None
@@ -160,6 +161,7 @@ class Request:
     group_by: str = ""
     whole: bool = False
     large: int = 0
+    spec: str = ""
 
 
 IMBALANCE = "imbalance"

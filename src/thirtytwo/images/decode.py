@@ -33,7 +33,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.inputs import is_address
+from thirtytwo.inputs import archive_error, is_address
 from thirtytwo.process import changed
 from thirtytwo.text import as_printable
 
@@ -258,6 +258,10 @@ def load_image(
     return _with_stream(decoded, source, name)
 
 
+class _UnknownFormatError(ImageError):
+    """The first bytes of a file match no known format."""
+
+
 def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes, name: str | None) -> T:
     """Apply `work` to the opened file and its name; file system errors become ImageErrors."""
     if isinstance(source, bytes):
@@ -270,6 +274,10 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         _check_regular(path, name)
         with path.open("rb") as stream, _named_warnings(name):
             return work(stream, name)
+    except _UnknownFormatError:
+        if (archive := archive_error(path, "an image")) is not None:
+            raise ImageError(archive.message, archive.fix) from None
+        raise
     except FileNotFoundError:
         if is_address(name):
             fix = "Download it first: thirtytwo reads local files, bytes and arrays."
@@ -645,7 +653,9 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
     stream.seek(0)
     kind, plugin = _format_and_plugin(head) or ("", "")
     if not kind:
-        raise ImageError(f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}.")
+        raise _UnknownFormatError(
+            f"{name} is not an image: its first bytes match no known format.", f"Expected {FORMATS}."
+        )
     with contextlib.suppress(ImportError):
         importlib.import_module(plugin)
     if kind not in Image.OPEN:

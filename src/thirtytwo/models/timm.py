@@ -282,7 +282,7 @@ def fit_to_images(model: ModelSettings, size: int) -> ModelSettings:
 
 def _choices(family: str, mode: Mode, why: str, size: int, why_size: str) -> tuple[Choice, ...]:
     does = {"stem": SMALL_STEMS[family].does if mode == "stem" else "", "upsample": "enlarged inside the network"}
-    choices = [Choice("small images", f"{mode}: {does.get(mode, 'the network as published')}", why)]
+    choices = [Choice("small images", f"{mode}, {does.get(mode, 'the network as published')}", why)]
     return (*choices, Choice("network's input", f"{size}×{size}", why_size)) if size else tuple(choices)
 
 

@@ -160,7 +160,7 @@ def _training(record: RunRecord) -> str:
         held = splits.get("n_val") or 0
         validation = f"{held:,} for validation" if held else "none for validation"
         lines.append(f"- Images: {splits.get('n_train') or 0:,} for training, {validation} (seed {splits.get('seed')})")
-    network = record.recipe.model.name + (f", {quantity(parameters)} parameters" if parameters else "")
+    network = record.recipe.model.architecture + (f", {quantity(parameters)} parameters" if parameters else "")
     lines.append(f"- Network: {as_markdown(network)}")
     lines += [f"- {relation}: {_code(named)}" for relation, named in record.origins]
     made_of_runs = bool(record.environment.get("members"))

@@ -31,7 +31,7 @@ def runs_table(found: Comparison) -> Table:
             Cell(run.letter),
             Cell(run.name),
             Cell(run.record.recipe.name),
-            Cell(run.record.recipe.model.name),
+            Cell(run.record.recipe.model.architecture),
             Cell(str(run.record.recipe.seed)),
         )
         for run in found.runs

@@ -296,7 +296,7 @@ def _details(record: RunRecord) -> list[tuple[str, str]]:
             "Validation",
             _validation_text(splits),
         ),
-        ("Network", record.recipe.model.name),
+        ("Network", record.recipe.model.architecture),
         *record.origins,
         ("Parameters", quantity(parameters) if parameters else None),
         ("FLOPs per image", quantity(flops) if flops else None),

@@ -73,7 +73,10 @@ class RunRecord:
         """Weights and runs that this run builds on, as (relation, name in its recipe)."""
         if self.environment.get("members"):
             return []
-        found = [("Started from", self.recipe.transfer.pretrained), ("Distilled from", self.recipe.train.distill.run)]
+        start, named = self.recipe.transfer.pretrained, self.recipe.model.options.get("architecture")
+        if start in ("imagenet", "timm") and isinstance(named, str):
+            start = f"{start} weights of {named}"
+        found = [("Started from", start), ("Distilled from", self.recipe.train.distill.run)]
         return [(relation, named) for relation, named in found if named]
 
     @cached_property

@@ -24,6 +24,7 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.limits import DecodingMemory, Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
 from thirtytwo.serve.settings import MB, ServeSettings
+from thirtytwo.text import listing
 
 MULTIPART, JSON, BINARY = "multipart/form-data", "application/json", "application/octet-stream"
 PARAMETERS = frozenset({"top", "model", "heatmap"})
@@ -70,7 +71,13 @@ async def read_uploads(request: Request, settings: ServeSettings, reservation: R
         yield await _read_raw(request, settings, reservation)
     else:
         found = content_type.decode("latin-1") or "none"
-        raise Problem("unsupported-type", f"Expected {MULTIPART}, {JSON} or the type of an image; found {found}.")
+        hint = " With curl --data-binary, add: -H 'Content-Type: image/jpeg'." if found == _CURL_DEFAULT else ""
+        expected = f"Expected {MULTIPART}, {JSON} or the type of an image; found {found}."
+        raise Problem("unsupported-type", expected + hint)
+
+
+_CURL_DEFAULT = "application/x-www-form-urlencoded"
+_EXAMPLE_BODY = '{"files": [{"file": "photo.jpg", "data": "<its content in base64>"}]}'
 
 
 def _is_image_type(content_type: bytes) -> bool:
@@ -273,8 +280,19 @@ def _invalid_json(error: ValidationError) -> Problem:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         return Problem("malformed", f"The body is not JSON: {problems[0]['msg']}.")
-    details = [{"where": ".".join(map(str, problem["loc"])), "error": problem["msg"]} for problem in problems[:10]]
-    return Problem("invalid", f"The body is invalid at {details[0]['where'] or 'its top level'}.", errors=details)
+    details = [
+        {"where": ".".join(map(str, problem["loc"]))[:_MAX_NAME], "error": problem["msg"]} for problem in problems[:10]
+    ]
+    unknown = [
+        entry["where"]
+        for entry, problem in zip(details, problems, strict=False)
+        if problem["type"] == "extra_forbidden"
+    ]
+    if unknown:
+        found = f"The body has the unknown key{'s' * (len(unknown) > 1)} {listing(unknown, 3)}"
+    else:
+        found = f"The body is invalid at {details[0]['where'] or 'its top level'}: {details[0]['error']}"
+    return Problem("invalid", f"{found}. Expected a body such as {_EXAMPLE_BODY}.", errors=details)
 
 
 def _check_content_length(request: Request, limit: int) -> None:

@@ -198,7 +198,7 @@ def describe_stages(recipe: Recipe, net: Network, rows: int, size: int) -> tuple
         choices.append(Choice("trained base", value, f"transfer.unfreeze = {settings.unfreeze!r}"))
     else:
         reason = f"transfer.head_until = 1, for {rows:,} training images"
-        choices.append(Choice("trained base", "none: training ends with the head", reason))
+        choices.append(Choice("trained base", "none, training ends with the head", reason))
     return tuple(choices)
 
 

@@ -156,18 +156,12 @@ def model_info(fitted: Fitted, recipe: Recipe, dataset: DataSet, parts: Parts) -
             "std": fitted.std,
             "temperature": 1.0,
             "unknown_threshold": None,
-            "architecture": " ".join([recipe.model.name, *_architecture(recipe)]),
+            "architecture": recipe.model.architecture,
             "dataset": dataset.name,
             "accuracy": None,
             "version": package_version("thirtytwo"),
         }
     )
-
-
-def _architecture(recipe: Recipe) -> list[str]:
-    """The value of the network's option `architecture`, where it has one."""
-    named = recipe.model.options.get("architecture")
-    return [named] if isinstance(named, str) else []
 
 
 def save_weights(net: Network, info: ModelInfo, run: RunDir) -> None:

@@ -112,7 +112,7 @@ def prepare(
     if calibrated_by is not None:
         source_run = f"from {recipe.data.calibrate_from}"
         hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
-    environment = record(dataset, data, parts, recipe_source, changes, hardware, started)
+    environment = record(dataset, data, parts, None if chosen else recipe_source, changes, hardware, started)
     split = split_record(parts, recipe, unused, origins.as_dict())
     return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
 

@@ -36,14 +36,17 @@ def record(
     dataset: DataSet,
     spec: str,
     parts: Parts,
-    recipe_name: str | Path,
+    recipe_name: str | Path | None,
     changes: Mapping[str, Any],
     hardware: Hardware,
     started: datetime,
     path: str | None = None,
 ) -> dict[str, Any]:
-    """The content of `environment.json` that is known before training; `path` is where the data of `spec` is."""
-    words = ["thirtytwo", "train", spec, "--recipe", str(recipe_name)]
+    """The content of `environment.json` that is known before training.
+
+    `recipe_name` is None where the data chose the recipe; `path` is where the data of `spec` is.
+    """
+    words = ["thirtytwo", "train", spec, *([] if recipe_name is None else ["--recipe", str(recipe_name)])]
     for key, value in changes.items():
         words += ["--set", format_override(key, value)]
     return {

@@ -31,6 +31,7 @@ from thirtytwo.images.discover import (
 from thirtytwo.text import escape_bytes
 
 _EMPTY = "folder without images"
+_INSTALL_NOTE = "; to read them: pip install pillow-heif"
 _LAYOUT = (
     "Expected <folder>/<class>/image.jpg, or <folder>/train/<class>/image.jpg and <folder>/test/<class>/image.jpg."
 )
@@ -148,6 +149,7 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
             count = f"{found:,} image{'s' * (found > 1)}"
             raise DataError(f"{where} contains {count}, but none in a class folder{reasons}.", _LAYOUT)
         if any(reason == HEIC for _, reason in passed_over):
+            reasons = reasons.replace(_INSTALL_NOTE, "")  # the advice says it
             raise DataError(f"{where} contains no images that can be read here{reasons}.", HEIF_INSTALL)
         raise DataError(f"{where} contains no images{reasons}.", f"{_LAYOUT} Supported formats: {FORMATS}.")
     skipped += notes
@@ -163,7 +165,7 @@ def _notes(root: Path, passed_over: list[tuple[Path, str]]) -> tuple[list[str], 
     notes, serious = ([text for text, needs in every if needs is wanted] for wanted in (False, True))
     if heic:
         first = _relative(root, heic[0])
-        serious.append(f"skipped {len(heic)} HEIC images, such as {first}; to read them: pip install pillow-heif")
+        serious.append(f"skipped {len(heic)} HEIC images, such as {first}{_INSTALL_NOTE}")
     return notes, serious
 
 
