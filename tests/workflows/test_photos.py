@@ -112,7 +112,7 @@ def test_recipe_for_any_number_of_images(rows: int, classes: int) -> None:
 
 @pytest.mark.long
 def test_photographs_are_trained_from_start_to_report(tmp_path: Path) -> None:
-    root = photographs(tmp_path / "d", {"red": 24, "green": 24, "blue": 6})
+    root = photographs(tmp_path / "d", {"red": 90, "green": 24, "blue": 6})
     settings = QUICK | {"schedule.epochs": 2, "transfer.head_until": 0.5, "transfer.views": 1}
     run = thirtytwo.train(str(root), run=tmp_path / "run", overrides=settings, show=False)
     directory = RunDir(run.path)
