@@ -57,12 +57,26 @@ def _accuracy(runs: dict[str, Any]) -> str:
 
 
 def photo_settings() -> str:
-    """Settings of `photos` that were trained on every fold, best first."""
+    """Accuracy of each setting of `photos` on the first fold, and on all folds where it was trained on them."""
     result = read_results("photo_settings")
-    most = max(row["trainings"] for row in result["table"])
-    rows = [row for row in result["table"] if row["trainings"] == most]
-    lines = ["| changed | accuracy | images |", "| --- | --- | --- |"]
-    lines += [f"| {row['setting']} | {percent(row['accuracy'], 1)} | {row['n']:,} |" for row in rows]
-    hardware = result["hardware"]
-    place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
-    return "\n".join([*lines, f"\nOne seed; {place}, {result['date']}."]) + "\n"
+    runs = [run for run in result["runs"] if not run["limit"] and not run["repeat"]]
+    first = {run["setting"]: run for run in runs if run["fold"] == 0}
+    folds = len({run["fold"] for run in runs})
+    size = next(iter(first.values()))["n"]
+    whole = sum(run["n"] for run in runs if run["setting"] == "none")
+    lines = [f"| changed | first fold ({size:,} images) | all folds ({whole:,}) |", "| --- | --- | --- |"]
+    for name in sorted(first, key=lambda name: -first[name]["right"]):
+        own = [run for run in runs if run["setting"] == name]
+        every = _share(own) if len(own) == folds else "–"
+        lines.append(f"| {name} | {_share([first[name]])} | {every} |")
+    machine = result["hardware"]
+    places = {_place(machine), *(run["hardware"] for run in runs if "hardware" in run)}
+    return "\n".join([*lines, f"\nOne seed; {' and '.join(sorted(places))}, {result['date']}."]) + "\n"
+
+
+def _share(runs: list[dict[str, Any]]) -> str:
+    return percent(sum(run["right"] for run in runs) / sum(run["n"] for run in runs), 1)
+
+
+def _place(hardware: dict[str, Any]) -> str:
+    return hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"

@@ -28,7 +28,7 @@ from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher
 from thirtytwo.training.ema import EMA
-from thirtytwo.training.hardware import Hardware, UsageMeter
+from thirtytwo.training.hardware import Hardware, UsageMeter, release_freed_memory
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.schedules import Plateau
@@ -147,6 +147,7 @@ def fit(
         ema.copy_to_network()
     seconds = sum(row["seconds"] for row in history.rows)
     loop.net.to(hardware.device)  # Lightning leaves it on the CPU
+    release_freed_memory()
     return Fitted(loop.net.eval(), mean, std, len(history.rows), seconds)
 
 
