@@ -543,6 +543,34 @@ def test_allocator_is_changed_by_the_command_line_only() -> None:
     assert done.returncode == 0, done.stderr
 
 
+RELEASE = """
+import psutil, torch
+from thirtytwo.config.recipe import TrainSettings
+from thirtytwo.process import own_process
+from thirtytwo.training.hardware import choose_hardware, release_freed_memory
+
+def resident():
+    return psutil.Process().memory_info().rss / 2**20
+
+with own_process():
+    choose_hardware(TrainSettings(), "cpu")
+before = resident()
+buffers = [torch.ones(2**18) for _ in range(300)]  # 300 MiB
+kept = buffers[150]
+del buffers
+assert resident() - before > 250, "freed memory is kept for the next step"
+release_freed_memory()
+assert resident() - before < 50
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_memory_kept_for_the_next_step_is_released_after_training() -> None:
+    done = subprocess.run([sys.executable, "-c", RELEASE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.long
 def test_other_threads_can_print_during_export(
     finished: Run, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
