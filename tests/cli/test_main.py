@@ -130,6 +130,9 @@ def test_run_directory_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureF
     [["train", "digits"], ["evaluate", "runs/x"], ["report", "runs/x"], ["demo"], ["data", "show", "digits"]],
 )
 def test_missing_extra_names_the_install_command(arguments: list[str]) -> None:
+    run = Path("runs/x")
+    run.mkdir(parents=True)
+    (run / "recipe.toml").touch()
     done = without_extra(*arguments)
     assert done.returncode == 2
     assert 'pip install "thirtytwo[train]"' in done.stderr
