@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -98,7 +97,6 @@ def measure(model: Path, pixels: npt.NDArray[np.uint8], options: argparse.Namesp
         "throughput": measure_throughput(model, pixels, files, options.repeats),
         "load": measure_load(model, pixels, files, options.seconds),
         "memory": measure_memory(model, files, options.requests),
-        "huge_images": measure_huge(model, files),
     }
 
 
@@ -190,41 +188,6 @@ def measure_memory(model: Path, files: list[bytes], most: int) -> dict[str, Any]
     }
 
 
-HUGE: dict[str, tuple[str, dict[str, Any]]] = {
-    "baseline JPEG": ("RGB", {"format": "JPEG"}),
-    "progressive JPEG": ("RGB", {"format": "JPEG", "progressive": True}),
-    "CMYK JPEG": ("CMYK", {"format": "JPEG"}),
-    "PNG": ("RGBA", {"format": "PNG", "compress_level": 1}),
-    "GIF": ("P", {"format": "GIF"}),
-    "TIFF": ("RGB", {"format": "TIFF", "compression": "tiff_adobe_deflate"}),
-    "WebP": ("RGB", {"format": "WEBP", "quality": 10, "method": 0}),
-    "AVIF": ("RGB", {"format": "AVIF", "quality": 10, "speed": 10}),
-}
-"""Kinds of images of 7000×7000 pixels; those that need too much memory are refused."""
-
-
-def measure_huge(model: Path, files: list[bytes]) -> dict[str, Any]:
-    """Peak memory while three huge images are decoded, and latency of small ones that one client sends meanwhile."""
-    found = {}
-    for name, (mode, options) in HUGE.items():
-        stream = io.BytesIO()
-        Image.new(mode, (7000, 7000)).save(stream, **options)
-        with service(model) as server, ThreadPoolExecutor(1) as pool:
-            load(server, [body(files[:1])], clients=1)
-            before = server.resident_mb("VmHWM")
-            huge = pool.submit(load, server, [body([stream.getvalue()])], clients=3, count=3)
-            latencies = []
-            while not huge.done():
-                latencies.append(load(server, [body(files[:1])], clients=1).answers[0].seconds)
-            found[name] = {
-                "statuses": [answer.status for answer in huge.result().answers],
-                "small_requests": len(latencies),
-                "slowest_small_milliseconds": round(1000 * max(latencies, default=0.0), 1),
-                "peak_mb": [round(before, 1), round(server.resident_mb("VmHWM"), 1)],
-            }
-    return found
-
-
 @dataclass(frozen=True)
 class Server:
     """A running service."""
@@ -241,9 +204,10 @@ class Server:
 
 
 @contextmanager
-def service(model: Path) -> Iterator[Server]:
-    """`thirtytwo serve` in its own process, on a free port."""
-    command = [sys.executable, "-m", "thirtytwo", "serve", "--model", str(model), "--port", "0"]
+def service(model: Path | None) -> Iterator[Server]:
+    """`thirtytwo serve` in its own process, on a free port; without `model`, of the bundled models."""
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0"]
+    command += ["--model", str(model)] if model else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -332,14 +296,14 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head[9:12]), await reader.readexactly(int(length[1]))
 
 
-def body(files: Sequence[bytes]) -> bytes:
+def body(files: Sequence[bytes], query: bytes = b"top=5") -> bytes:
     """A complete HTTP request with these files."""
     disposition = b'Content-Disposition: form-data; name="files"; filename="%d.png"'
     part = b"--%b\r\n" + disposition + b"\r\nContent-Type: image/png\r\n\r\n%b\r\n"
     parts = b"".join(part % (BOUNDARY, number, file) for number, file in enumerate(files))
     parts += b"--%b--\r\n" % BOUNDARY
-    head = b"POST /predict?top=5 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=%b\r\n"
-    return head % BOUNDARY + b"Content-Length: %d\r\n\r\n" % len(parts) + parts
+    head = b"POST /predict?%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=%b\r\n"
+    return head % (query, BOUNDARY) + b"Content-Length: %d\r\n\r\n" % len(parts) + parts
 
 
 def best_of(batches: Sequence[npt.NDArray[np.float32]]) -> list[float]:
