@@ -4,9 +4,9 @@
 
 FILE (the first of `photos` under THIRTYTWO_DATA by default) is enlarged to 7,000×7,000 pixels and saved in each of
 `KINDS`. For each, a new service gets three such images at once while one client sends small ones, one after the other.
-A kind that would take more memory than the service allows is refused with status 413. Then one service gets 32
-photographs in one request to each model. Memory is the peak of the service's process. Written to
-`benchmarks/results/serve_huge.json`.
+A kind that would take more memory than the service allows is refused with status 422, a file above 10 MB with 413. Then
+one service gets 32 photographs in one request to each model, twice. Memory is the peak of the service's process.
+Written to `benchmarks/results/serve_huge.json`.
 """
 
 from __future__ import annotations
