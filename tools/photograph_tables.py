@@ -39,8 +39,8 @@ def photographs() -> str:
         text = f"""
 Training steps of the recipe process {speeds["images_per_second"]["thirtytwo"]:.1f} images a second; those of a plain
 PyTorch script with a DataLoader, torchvision's transforms and timm's network, which trains the same layers,
-{speeds["images_per_second"]["plain"]:.1f}: ratio {speeds["ratio"]:.2f}, medians of {rounds} rounds in alternation, steps of
-{speeds["batch_size"]} images."""
+{speeds["images_per_second"]["plain"]:.1f}: ratio {speeds["ratio"]:.2f}, medians of {rounds} rounds in alternation,
+steps of {speeds["batch_size"]} images."""
     return f"""{chr(10).join(lines)}
 
 One view of each image. Where n > 1, the mean over n seeds with its range, and means of the time; with n = 1, the 95 %
