@@ -16,7 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from thirtytwo.errors import InputError, OutputError, RunError, require
+from thirtytwo.errors import InputError, OutputError, RunError, ThirtytwoError, require
 
 METADATA_KEY = "thirtytwo"
 """Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
@@ -121,6 +121,21 @@ def short_name(name: str, most: int = NAME_BYTES) -> str:
     end = b"-" + hashlib.blake2b(encoded, digest_size=4).hexdigest().encode() + (suffix if len(suffix) <= 16 else b"")
     start = encoded[: max(0, most - len(end))]
     return start.decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
+
+
+def create_directory(path: Path, error: type[ThirtytwoError], fix: str) -> bool:
+    """Create a directory with its parents; returns whether it did not exist before.
+
+    Raises:
+        ThirtytwoError: `error`, with the advice `fix`: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as cause:
+        raise error(f"{path} cannot be created: {cause.strerror}.", fix) from None
+    return True
 
 
 def free_path(path: Path) -> Path:

@@ -25,6 +25,7 @@ from thirtytwo.errors import RunError, require
 from thirtytwo.io import (
     RUNS,
     atomic_write,
+    create_directory,
     expand_home,
     is_unused,
     lock_directory,
@@ -178,7 +179,7 @@ class RunDir:
         """
         path = expand_home(path)
         cls.refuse_used(path, combining=combining)
-        _create_directory(path)  # or an empty one
+        _create(path)  # or an empty one
         return cls(path)
 
     @classmethod
@@ -198,7 +199,7 @@ class RunDir:
             made = not expand_home(path).exists()
             found = cls.create(Path(path), combining=combining)
         else:
-            made, found = True, cls(next(filter(_create_directory, numbered(unnamed))))
+            made, found = True, cls(next(filter(_create, numbered(unnamed))))
         with found._claim(made, combining):
             yield found
 
@@ -524,16 +525,6 @@ def exclusive(work: Callable[P, R]) -> Callable[P, R]:
     return locking
 
 
-def _create_directory(path: Path) -> bool:
-    """Create a directory; returns whether it did not exist before.
-
-    Raises:
-        RunError: it cannot be created.
-    """
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise RunError(f"{path} cannot be created: {error.strerror}.", "Choose another directory with --run.") from None
-    return True
+def _create(path: Path) -> bool:
+    """Create a run directory; returns whether it did not exist before."""
+    return create_directory(path, RunError, "Choose another directory with --run.")

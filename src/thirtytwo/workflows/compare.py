@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from thirtytwo.errors import DataError, OutputError, RunError, ThirtytwoError, r
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
-from thirtytwo.io import expand_home, is_unused, lock_directory, numbered, write_json, write_text
+from thirtytwo.io import create_directory, expand_home, is_unused, lock_directory, numbered, write_json, write_text
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
@@ -96,26 +97,12 @@ def _claimed(out: Path | None) -> Iterator[Path]:
         OutputError: it cannot be created, or is not empty.
         RunError: another process has locked it.
     """
-    place = out or next(filter(_create, numbered(DEFAULT_OUT)))
-    _create(place)
+    create = partial(create_directory, error=OutputError, fix=_ANOTHER)
+    place = out or next(filter(create, numbered(DEFAULT_OUT)))
+    create(place)
     with lock_directory(place):
         _refuse_used(place)  # again: another process may have written to it before the lock was acquired
         yield place
-
-
-def _create(place: Path) -> bool:
-    """Create a directory; returns whether it did not exist before.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
-    try:
-        place.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise OutputError(f"{place} cannot be created: {error.strerror}.", _ANOTHER) from None
-    return True
 
 
 def gather_comparison(
