@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,6 +45,7 @@ from thirtytwo.machine import cpu_count
 from thirtytwo.models.base import build_network
 from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.packaged import packaged_weights
+from thirtytwo.process import own_process
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.fit import build_training
 from thirtytwo.training.hardware import choose_hardware, describe_machine
@@ -202,14 +204,15 @@ class Side:
 
 def run_side(name: str, folder: Path, pipe: Connection) -> None:
     """Answer each `go` with the seconds of `STEPS` steps."""
-    steps = {"thirtytwo": own_steps, "plain": plain_steps}[name](folder)
-    while pipe.recv() == "go":
-        for _ in range(WARM_UP):
-            next(steps)
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            next(steps)
-        pipe.send(time.perf_counter() - start)
+    with own_process() if name == "thirtytwo" else nullcontext():  # with the command line's allocator setting
+        steps = {"thirtytwo": own_steps, "plain": plain_steps}[name](folder)
+        while pipe.recv() == "go":
+            for _ in range(WARM_UP):
+                next(steps)
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                next(steps)
+            pipe.send(time.perf_counter() - start)
 
 
 def own_steps(folder: Path) -> Iterator[None]:

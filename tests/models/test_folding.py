@@ -83,6 +83,19 @@ def test_folded_layers_run_no_batch_norm(name: str, monkeypatch: pytest.MonkeyPa
     assert before - len(calls) == count > 0
 
 
+@pytest.mark.parametrize("size", [64, 63, 50])
+def test_frozen_depthwise_convolutions_do_not_copy_their_input_to_pad_it(size: int) -> None:
+    net, traced = network("lite0")
+    net.requires_grad_(False)
+    images = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(1))
+    expected = net.forward_features(images)
+    with folded_norms(net, traced), torch.profiler.profile(record_shapes=True) as profiled:
+        found = net.forward_features(images)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    padded = [event.input_shapes[0] for event in profiled.events() if event.name == "aten::constant_pad_nd"]
+    assert {shape[1] for shape in padded} <= {1, 3}, "only the images, and filters"
+
+
 def test_leaving_restores_the_network() -> None:
     net, size = network("resnet")
     expected, _ = outputs_and_gradients(net, size)

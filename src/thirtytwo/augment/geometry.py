@@ -26,20 +26,18 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, border: Border = "mean"
         border: how pixels beyond the border are filled.
         size: side of the square output in pixels; that of the input by default.
     """
-    count, _, full_height, full_width = images.shape
+    full_height, full_width = images.shape[-2:]
     height, width = (full_height, full_width) if size is None else (size, size)
     device = images.device
-    ys = torch.arange(height, device=device) - (height - 1) / 2
-    xs = torch.arange(width, device=device) - (width - 1) / 2
     half = send(torch.tensor([full_width / 2, full_height / 2]), device)
-    positions = torch.stack(
-        [xs.expand(height, width), ys[:, None].expand(height, width), torch.ones(height, width, device=device)], dim=-1
-    )
-    grid = positions.view(1, -1, 3) @ (matrices / half[:, None]).transpose(1, 2)  # (N, H·W, 2), the image spans -1 to 1
+    a, b, c = (matrices / half[:, None])[..., None, None].unbind(dim=2)  # (N, 2, 1, 1) each; the image spans -1 to 1
+    xs = torch.arange(width, device=device) - (width - 1) / 2
+    ys = torch.arange(height, device=device)[:, None] - (height - 1) / 2
+    grid = a * xs + (b * ys + c)  # (N, 2, H, W)
     base = fill.view(1, 3, 1, 1)
     resampled = F.grid_sample(
         images.float() - base,
-        grid.view(count, height, width, 2),
+        grid.permute(0, 2, 3, 1),
         mode="bilinear",
         padding_mode=_PADDING[border],
         align_corners=False,

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thirtytwo.models import Network
 from thirtytwo.models.base import preserve_modes
@@ -105,8 +108,11 @@ class _FoldedConvolution:
     def __call__(self, maps: Tensor) -> Tensor:
         conv: Any = self._conv
         if not self._norm.training:
+            weight = conv.weight * _scale(self._norm)[:, None, None, None]
+            if _pads_only_the_end(conv, maps):
+                return _convolution_without_copy(conv, weight, maps)
             conv = copy.copy(conv)  # of the same class, since timm's convolutions pad in their forward pass
-            vars(conv)["_parameters"] = {"weight": conv.weight * _scale(self._norm)[:, None, None, None], "bias": None}
+            vars(conv)["_parameters"] = {"weight": weight, "bias": None}
         result: Tensor = type(conv).forward(conv, maps)
         return result
 
@@ -130,6 +136,25 @@ class _ShiftAndActivation:
         if limits is None and isinstance(norm, BatchNormAct2d):
             shifted = norm.act(norm.drop(shifted))
         return shifted
+
+
+def _pads_only_the_end(conv: Any, maps: Tensor) -> bool:
+    """Whether this frozen depthwise convolution on a CPU would copy its input to pad it, as TensorFlow does.
+
+    Other convolutions do not gain from `_convolution_without_copy`: wider filters cost more than the copy.
+    """
+    depthwise = conv.groups == conv.in_channels and tuple(conv.dilation) == (1, 1)
+    return isinstance(conv, Conv2dSame) and depthwise and not conv.weight.requires_grad and maps.device.type == "cpu"
+
+
+def _convolution_without_copy(conv: Any, weight: Tensor, maps: Tensor) -> Tensor:
+    """`conv` with the filters `weight`, padded by the convolution itself, which pads both ends alike.
+
+    A row and a column of zeros before the filters make up for the padding that the start has too much.
+    """
+    left, right, top, bottom = pad_same_arg(maps.shape[-2:], weight.shape[-2:], conv.stride)
+    wide = F.pad(weight, (right - left, 0, bottom - top, 0))
+    return F.conv2d(maps, wide, None, conv.stride, (bottom, right), groups=conv.groups)
 
 
 def _scale(norm: Any) -> Tensor:
