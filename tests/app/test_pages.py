@@ -26,7 +26,6 @@ from thirtytwo.app import launch, library
 from thirtytwo.app.components import bars, headline, image_grid, matrix
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import InputImage, as_images, sample_files
-from thirtytwo.app.launch import release_pages
 from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, select
@@ -254,16 +253,6 @@ def test_repeated_file_names_get_a_number() -> None:
     names = [one.name for one in as_images([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
     assert names == ["a.png", "b.png", "a-2.png", "a-3.png"]
     assert InputImage("a", b"x").digest == InputImage("b", b"x").digest != InputImage("a", b"y").digest
-
-
-def test_released_pages_of_a_file_are_read_again(tmp_path: Path) -> None:
-    written = np.arange(3 * 4096, dtype=np.int64).astype(np.uint8)
-    np.save(tmp_path / "a.npy", written)
-    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    assert mapped.sum() == written.sum()
-    release_pages(mapped)
-    np.testing.assert_array_equal(mapped, written)
-    release_pages(written)
 
 
 def test_samples_can_be_read(colour_model: Path) -> None:

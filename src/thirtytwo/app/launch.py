@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from streamlit.web import bootstrap
 
 from thirtytwo.app import library
@@ -76,10 +73,3 @@ def release_memory() -> None:
         library = ctypes.CDLL(None)
         for parameter, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, _ARENAS)):
             library.mallopt(parameter, value)
-
-
-def release_pages(images: npt.NDArray[np.uint8]) -> None:
-    """Release the pages of a memory-mapped array that were read; they are read again on access."""
-    mapped: object = images.base
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)

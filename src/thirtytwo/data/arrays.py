@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import tempfile
 from dataclasses import dataclass
 
@@ -47,6 +48,13 @@ def joined(first: Pixels, second: Pixels) -> Pixels:
     return copy
 
 
+def release_pages(images: npt.NDArray[np.uint8]) -> None:
+    """Release the pages of a memory-mapped array that were read; they are read again on access."""
+    mapped: object = images.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Some rows of an array uint8 `(M, L, L, 3)`, usually a memory map; pixels are read only when they are used."""
@@ -72,8 +80,10 @@ class Rows:
         return Rows(self.array, self.positions[positions])
 
     def read(self, positions: Positions) -> Pixels:
-        """Copy the images at `positions`, uint8 `(B, L, L, 3)`."""
-        return self.array[self.positions[positions]]
+        """Copy the images at `positions`, uint8 `(B, L, L, 3)`; pages of a memory map do not stay in memory."""
+        images = self.array[self.positions[positions]]
+        release_pages(self.array)
+        return images
 
     def joined(self, other: Rows) -> Rows:
         """The rows of this and then those of `other`; copied unless both are rows of one array."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
@@ -152,7 +152,7 @@ def _convolution_without_copy(conv: Any, weight: Tensor, maps: Tensor) -> Tensor
 
     A row and a column of zeros before the filters make up for the padding that the start has too much.
     """
-    left, right, top, bottom = pad_same_arg(maps.shape[-2:], weight.shape[-2:], conv.stride)
+    left, right, top, bottom = pad_same_arg(list(maps.shape[-2:]), list(weight.shape[-2:]), conv.stride)
     wide = F.pad(weight, (right - left, 0, bottom - top, 0))
     return F.conv2d(maps, wide, None, conv.stride, (bottom, right), groups=conv.groups)
 

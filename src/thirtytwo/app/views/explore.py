@@ -13,7 +13,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, matrix, title
-from thirtytwo.app.launch import release_pages
+from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.doctor import splits
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
