@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,3 +149,46 @@ def test_onnx_runtime_prints_nothing_about_damaged_names(
     with pytest.raises(ModelFileError):
         open_session(tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+SHARED = """
+import numpy as np, psutil
+import thirtytwo
+from thirtytwo.inference.classifier import bundled_models
+
+def grown_by(classifier):
+    before = psutil.Process().memory_info().rss
+    side = classifier.info.input_size
+    images = np.zeros((classifier.largest_batch, side, side, 3), dtype=np.uint8)
+    classifier.run(images, ("probabilities",))
+    return psutil.Process().memory_info().rss - before
+
+first, second = (thirtytwo.load(name) for name in ("cifar100", "cifar10"))
+assert first.info.input_size == second.info.input_size == 224
+alone, beside = grown_by(first), grown_by(second)
+assert alone > 60 * 2**20 and beside < alone / 3, (alone, beside)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is counted as Linux does")
+def test_models_share_memory_for_intermediate_results() -> None:
+    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+REGISTERED = """
+import onnxruntime, thirtytwo
+memory = onnxruntime.OrtMemoryInfo(
+    "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+)
+onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, -1, -1, -1))
+thirtytwo.load("cifar10-tiny")
+"""
+
+
+@pytest.mark.slow
+def test_memory_registered_by_the_program_is_left_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", REGISTERED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +98,8 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
     options.inter_op_num_threads = 1
     # Spinning threads would take CPU time from the threads that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _share_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     # Plans would reserve a second block of memory for every batch size, beside the one that its first run took.
     options.enable_mem_pattern = False
     if not optimize:
@@ -113,6 +116,24 @@ def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
             f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
             "The file is damaged or has another format; copy it again or train again.",
         ) from None
+
+
+@cache
+def _share_memory() -> bool:
+    """Let the sessions of this process share memory for intermediate results; otherwise each keeps what it ever used.
+
+    Returns whether they can; not if the program registered memory of its own with ONNX Runtime before.
+    """
+    import onnxruntime
+
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    try:
+        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, -1, -1, -1))
+    except Exception:  # ONNX Runtime's exceptions share no base class of their own
+        return False
+    return True
 
 
 def _readable(path: Path) -> str | bytes:
