@@ -59,12 +59,12 @@ def plain_net(monkeypatch: pytest.MonkeyPatch) -> str:
 def train(tmp_path: Path, tiny: SimpleNamespace) -> Train:
     """`train(run, recipe)` trains on 48 images of 3 classes, with 12 for validation, in the directory `run`."""
 
-    def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True) -> Fitted:
+    def run_fit(run: str, recipe: Recipe, *, resume: bool = False, val: bool = True, show: bool = False) -> Fitted:
         hardware = choose_hardware(recipe.train, "cpu")
         held_out = tiny.images(12, seed=1) if val else None
         directory = RunDir(tmp_path / run)
         directory.path.mkdir(exist_ok=True)
-        return fit(recipe, tiny.images(48), held_out, directory, hardware, resume=resume, show=False)
+        return fit(recipe, tiny.images(48), held_out, directory, hardware, resume=resume, show=show)
 
     return run_fit
 

@@ -19,6 +19,7 @@ from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import channel_statistics, normalize, to_device
+from thirtytwo.training import callbacks
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback
 from thirtytwo.training.fit import Fitted
@@ -84,6 +85,20 @@ def test_history_and_result(train: Train, tiny: SimpleNamespace, tmp_path: Path)
     assert fitted.seconds == pytest.approx(sum(row["seconds"] for row in rows))
     assert not fitted.net.training
     assert (fitted.mean, fitted.std) == channel_statistics(tiny.images(48).images)
+
+
+def test_of_many_short_epochs_not_every_one_is_logged(
+    train: Train,
+    tiny: SimpleNamespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callbacks, "EPOCH_LINE_SECONDS", 3600.0)
+    train("run", tiny.recipe(schedule__epochs=8), show=True)
+    logged = [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert logged == ["1/8", "8/8"]
+    assert len(RunDir(tmp_path / "run").read_history()) == 8
 
 
 def test_history_has_the_learning_rate_of_the_last_step_not_of_the_next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,8 @@ HISTORY_COLUMNS = (
 )
 PLAIN_LINE_SECONDS = 30.0
 BAR_SECONDS = 0.5
+EPOCH_LINE_SECONDS = 1.0
+"""Least time between two lines of epochs that are not the first or the last."""
 
 
 class HistoryCallback(lightning.Callback):
@@ -74,6 +77,7 @@ class HistoryCallback(lightning.Callback):
         self._validated = False
         self._rate = 0.0
         self._epoch_start = self._last_line = time.perf_counter()
+        self._last_epoch = -math.inf
 
     @property
     def state_key(self) -> str:
@@ -158,10 +162,10 @@ class HistoryCallback(lightning.Callback):
         self._run.write_history(self.rows, HISTORY_COLUMNS)
         for logger in trainer.loggers:
             logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
-        if self._show and self._bar is None:
-            log_line(_line(row, self._epochs))
         if self._should_stop is not None and self._should_stop(row):
             trainer.should_stop = True
+        if self._show and self._bar is None:
+            self._log_epoch(row, last=trainer.should_stop or row["epoch"] == self._epochs)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         self._close()
@@ -170,6 +174,13 @@ class HistoryCallback(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         self._close()
+
+    def _log_epoch(self, row: Mapping[str, float], *, last: bool) -> None:
+        """Log an epoch; of epochs shorter than `EPOCH_LINE_SECONDS` not all, but the first and the last."""
+        now = time.perf_counter()
+        if last or now - self._last_epoch >= EPOCH_LINE_SECONDS:
+            self._last_epoch = now
+            log_line(_line(row, self._epochs))
 
     def _close(self) -> None:
         if self._bar is not None:
