@@ -1,6 +1,6 @@
 """Training on photographs with the recipe that the data chooses: accuracy, seconds, memory, and throughput.
 
-    python benchmarks/photographs.py [FOLDER] [--seeds 0,1,2] [--parts full,limit,two,throughput]
+    python benchmarks/photographs.py [FOLDER] [--seeds 0,1,2] [--parts full,limit,two,throughput] [--untimed]
 
 FOLDER has one folder of photographs per class; by default `trashnet` under THIRTYTWO_DATA. Trains with the command
 `thirtytwo train` and no recipe: on all of it with each seed (`full`), on 300 images (`limit`), and on 120 photographs
@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--parts", default="full,limit,two,throughput", help="separated by commas")
+    parser.add_argument("--untimed", action="store_true", help="omit the seconds, on a machine that is busy")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.folder is None:
@@ -89,13 +90,13 @@ def main() -> int:
         runs = content.setdefault(part, {}).setdefault("runs", [])
         for seed in seeds:
             if all(run["seed"] != seed for run in runs):
-                runs.append(train_once(options.folder, part, seed))
+                runs.append(train_once(options.folder, part, seed, timed=not options.untimed))
                 content[part] |= summary(runs)
                 write_json(options.out, content)
     return 0
 
 
-def train_once(folder: Path, part: str, seed: int) -> dict[str, Any]:
+def train_once(folder: Path, part: str, seed: int, *, timed: bool) -> dict[str, Any]:
     """Train in a process of its own, as a user does, and read the figures from the run directory."""
     with tempfile.TemporaryDirectory() as place:
         data = two_classes(folder, Path(place) / "two") if part == "two" else folder
@@ -118,7 +119,7 @@ def train_once(folder: Path, part: str, seed: int) -> dict[str, Any]:
         "macro_recall": metrics["macro_recall"],
         "ece": metrics["ece"],
         "epochs": about["epochs"],
-        "seconds": about["seconds"] | {"wall": round(wall, 1)},
+        "seconds": about["seconds"] | {"wall": round(wall, 1)} if timed else None,
         "peak_memory_mb": about["peak_memory_mb"],
     }
 
@@ -133,13 +134,15 @@ def two_classes(folder: Path, into: Path) -> Path:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and range over seeds."""
+    """Mean and range over seeds; seconds are those of the timed runs."""
     accuracies = [run["accuracy"]["value"] for run in runs]
+    timed = [run["seconds"] for run in runs if run["seconds"]]
     return {
         "n": len(runs),
         "accuracy": {"mean": statistics.mean(accuracies), "range": [min(accuracies), max(accuracies)]},
         "seconds": {
-            key: round(statistics.mean(run["seconds"][key] for run in runs), 1) for key in ("train", "total", "wall")
+            key: round(statistics.mean(seconds[key] for seconds in timed), 1)
+            for key in (("train", "total", "wall") if timed else ())
         },
         "peak_memory_mb": max(run["peak_memory_mb"] for run in runs),
     }
