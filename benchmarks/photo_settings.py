@@ -197,6 +197,7 @@ def train(key: dict[str, Any], folder: Path, weights: Path | None, changes: list
     from thirtytwo.evaluation.scoring import Scorer
     from thirtytwo.rundir import RunDir
     from thirtytwo.training.fit import fit
+    from thirtytwo.training.hardware import describe_machine
     from thirtytwo.workflows.prepare import prepare, write_plan
 
     if torch.cuda.is_available():
@@ -211,6 +212,7 @@ def train(key: dict[str, Any], folder: Path, weights: Path | None, changes: list
         write_plan(plan, directory)
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=False)
         rows = directory.history.read_text().splitlines()
+    machine = describe_machine(plan.hardware.device)
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device)
     right = scorer.logits(plan.parts.test.images).argmax(1) == plan.parts.test.labels
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
@@ -223,27 +225,23 @@ def train(key: dict[str, Any], folder: Path, weights: Path | None, changes: list
         "seconds": round(fitted.seconds, 1),
         "train_accuracy": round(float(last["train_accuracy"]), 4),
         "val_accuracy": round(float(last["val_accuracy"]), 4),
+        "hardware": machine["gpu"] if machine["gpu"] else "{cores} cores of {cpu}".format(**machine),
     }
 
 
 def about(options: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What was done where, and the accuracy of each setting over all images held out, best first."""
-    import torch
-
-    from thirtytwo.training.hardware import describe_machine
-
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     names = {(run["setting"], run["limit"]) for run in runs}
     table = []
     for name, limit in names:
         own = [run for run in runs if run["setting"] == name and run["limit"] == limit]
         right, n = sum(run["right"] for run in own), sum(run["n"] for run in own)
-        table.append({"setting": name, "limit": limit, "trainings": len(own), "accuracy": round(right / n, 4), "n": n})
+        row = {"setting": name, "limit": limit, "trainings": len(own), "accuracy": round(right / n, 4), "n": n}
+        table.append(row | {"hardware": sorted({run["hardware"] for run in own})})
     return {
         "what": __doc__.splitlines()[0],
         "data": options.folder.resolve().name,
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": describe_machine(device) | {"torch": torch.__version__},
         "base": BASE,
         "settings": SETTINGS,
         "table": sorted(table, key=lambda row: -row["accuracy"]),

@@ -43,8 +43,8 @@ PyTorch script with a DataLoader, torchvision's transforms and timm's network, w
 steps of {speeds["batch_size"]} images."""
     return f"""{chr(10).join(lines)}
 
-One view of each image. Where n > 1, the mean over n seeds with its range, and means of the time; with n = 1, the 95 %
-interval. {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}.
+One view of each image. Where n > 1, the mean over n seeds with its range; with n = 1, the 95 % interval. Times are those
+of runs that had the machine to themselves. {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}.
 {text}
 """
 
@@ -70,14 +70,9 @@ def photo_settings() -> str:
         own = [run for run in runs if run["setting"] == name]
         every = _share(own) if len(own) == folds else "–"
         lines.append(f"| {name} | {_share([first[name]])} | {every} |")
-    machine = result["hardware"]
-    places = {_place(machine), *(run["hardware"] for run in runs if "hardware" in run)}
+    places = {run["hardware"] for run in runs}
     return "\n".join([*lines, f"\nOne seed; {' and '.join(sorted(places))}, {result['date']}."]) + "\n"
 
 
 def _share(runs: list[dict[str, Any]]) -> str:
     return percent(sum(run["right"] for run in runs) / sum(run["n"] for run in runs), 1)
-
-
-def _place(hardware: dict[str, Any]) -> str:
-    return hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
