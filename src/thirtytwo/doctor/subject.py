@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
+from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
 from thirtytwo.errors import ImageError
 
 
@@ -79,6 +83,26 @@ class Subject:
             for position, image in enumerate(images.images):
                 groups[hashlib.blake2b(image.tobytes(), digest_size=16).digest()].append(Place(name, position))
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @cached_property
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Small copies of all images in the order of `places`, uint8 `(N, 32, 32, 3)`."""
+        return np.concatenate([thumbnails(images.images) for images in self.splits.values()])
+
+    @cached_property
+    def near_groups(self) -> tuple[tuple[tuple[Place, ...], float], ...]:
+        """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them."""
+        equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
+        pairs, places = find_pairs(self.thumbnails), self.places
+        found: list[tuple[tuple[Place, ...], float]] = []
+        similarity: dict[int, float] = {}
+        for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
+            similarity[first] = max(value, similarity.get(first, 0.0))
+        for members in grouped(pairs):
+            group = tuple(places[member] for member in members)
+            if len({equal.get(place, place) for place in group}) > 1:
+                found.append((group, max(similarity.get(member, 0.0) for member in members)))
+        return tuple(found)
 
     def labels_differ(self, group: Sequence[Place]) -> bool:
         """Whether the images of a group have different labels."""
