@@ -33,7 +33,7 @@ from result_tables import (
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe, recipe_names
-from thirtytwo.text import percent
+from thirtytwo.text import capitalized, percent
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -174,6 +174,21 @@ def augmentations() -> str:
     return "\n".join(["| policy | description |", "| --- | --- |", *rows]) + "\n"
 
 
+def checks() -> str:
+    """Every check of `data doctor`, with why it matters and what to do."""
+    from thirtytwo.doctor import CHECKS
+
+    lines = ["| code | severity | problem |", "| --- | --- | --- |"]
+    found = [CHECKS.get(code) for code in CHECKS]
+    ours = [check for check in found if check.__module__.startswith("thirtytwo.")]
+    for check in ours:
+        severity = check.severity + (", with `--thorough`" if check.costly else "")
+        lines.append(f"| [{check.code}](#{check.code.lower()}) | {severity} | {check.title} |")
+    for check in ours:
+        lines += ["", f"## {check.code}", "", f"**{capitalized(check.title)}.** {check.why} {check.fix}".rstrip()]
+    return "\n".join(lines) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
     "app": app_figures,
@@ -181,6 +196,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "augmentations": augmentations,
     "bundled": bundled,
     "changes-of-fast": changes_of_fast,
+    "checks": checks,
     "classic": classic_table.classic,
     "classic-costs": classic_table.classic_costs,
     "explanations": explanations,

@@ -250,8 +250,9 @@ def test_data_doctor(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "errors: none" in capsys.readouterr().out
     assert run_command(["data", "doctor", str(image_folder)]) == 2
     out, err = capsys.readouterr()
-    assert out.startswith("error: ")
-    assert "errors found: 1" in err
+    assert out.startswith("error T200: ")
+    assert "errors: 1" in out
+    assert "cannot be used" in err
 
 
 # Exit codes of every kind of error

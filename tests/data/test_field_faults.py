@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.data.doctor import diagnose
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
+from thirtytwo.doctor import diagnose
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.fewshot import find_class_files
 from thirtytwo.images import discover
@@ -111,7 +111,8 @@ def test_what_is_not_an_image_of_the_class_is_left_out(spoil, tmp_path):
     assert len(find_images([root])[0]) == 8
     assert len(find_images([str(root / "*" / "*.png")])[0]) >= 8
     assert Path.cwd() == before
-    dataset, findings = diagnose(str(root))
+    found = diagnose(str(root))
+    dataset, findings = found.data, found.findings
     assert dataset is not None
     assert not [finding for finding in findings if finding.severity == "error"]
 
@@ -146,7 +147,8 @@ def test_heic_is_counted_and_named_with_the_install_line(tmp_path, monkeypatch):
     root = folders(tmp_path / "set", "a", "b")
     for number in range(12):
         (root / "a" / f"{number}.heic").write_bytes(HEIC_HEAD)
-    data, findings = diagnose(str(root))
+    found = diagnose(str(root))
+    data, findings = found.data, found.findings
     assert data is not None
     assert total(data) == 8
     (named,) = (finding for finding in findings if "HEIC" in finding.what)
@@ -188,13 +190,14 @@ def test_the_advice_on_unreadable_images_names_the_folder(tmp_path):
 def test_names_that_are_not_utf8_are_quoted_with_single_backslashes(tmp_path):
     root = folders(tmp_path / "set", "a")
     (root / "a").rename(root / LATIN)
-    _, findings = diagnose(str(folders(root, "b")))
+    findings = diagnose(str(folders(root, "b"))).findings
     assert any("'K\\xe4fer'" in finding.what for finding in findings)
 
 
 def test_hidden_class_folders_are_named(tmp_path):
     root = folders(tmp_path / "set", "a", "b", ".c", ".git", ".Trash-1000")
-    data, findings = diagnose(str(root))
+    found = diagnose(str(root))
+    data, findings = found.data, found.findings
     assert data is not None
     assert data.classes == ("a", "b")
     hidden = [finding for finding in findings if "hidden" in finding.what]
@@ -205,7 +208,7 @@ def test_hidden_class_folders_are_named(tmp_path):
 
 @pytest.mark.parametrize("names", [("Cat", "cat"), ("\u00e4", "a\u0308"), ("cat", "cat ")])
 def test_classes_with_almost_the_same_name_are_a_warning(names, tmp_path):
-    _, findings = diagnose(str(folders(tmp_path / "set", *names, "dog")))
+    findings = diagnose(str(folders(tmp_path / "set", *names, "dog"))).findings
     assert [finding.severity for finding in findings if "almost the same name" in finding.what] == ["warning"]
 
 
@@ -240,7 +243,8 @@ def test_folders_without_permission_are_left_out_and_named(place, mode, unprivil
     monkeypatch.setenv("THIRTYTWO_CACHE", str(unprivileged / "cache"))
     root = folders(unprivileged / "set", "a", "b", place)
     (root / place).chmod(mode)
-    data, findings = diagnose(str(root))
+    found = diagnose(str(root))
+    data, findings = found.data, found.findings
     (root / place).chmod(mode)
     assert data is not None
     assert (total(data), data.classes) == (8, ("a", "b"))
@@ -314,7 +318,8 @@ def test_every_unreadable_image_is_named_and_the_rest_examined(
     root = folders(unprivileged / "set", "a", "b")
     for number in range(7):
         spoil(root / "a" / f"bad{number}.png")
-    data, findings = diagnose(str(root))
+    found = diagnose(str(root))
+    data, findings = found.data, found.findings
     assert data is not None
     assert total(data) == 8
     errors = [finding.what for finding in findings if finding.severity == "error"]

@@ -18,6 +18,7 @@ from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import brief_warnings, log, show, show_error
 from thirtytwo.cli.data import cache
+from thirtytwo.cli.doctor import checks, doctor
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
 from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
@@ -273,14 +274,8 @@ def data_show(
     show_data(data, data_root, sheet)
 
 
-@data_app.command("doctor")
-def data_doctor(data: Data, data_root: DataRoot = None) -> None:
-    """Check a data set before training. The exit code is 2 if it has errors."""
-    from thirtytwo.cli.models import show_diagnosis
-
-    show_diagnosis(data, data_root)
-
-
+data_app.command()(doctor)
+data_app.command()(checks)
 add_settings_command(app, open_app, app_options)
 app.command()(cache)
 app.command()(tune)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.errors import DataError, OutputError, ThirtytwoError
+from thirtytwo.errors import OutputError, ThirtytwoError
 from thirtytwo.text import capitalized, percent, quantity
 from thirtytwo.text import size as size_text
 
@@ -169,21 +169,3 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     if sheet is not None:
         write_sheet(data.train, sheet)
         log(f"Sample images of every class: {sheet}")
-
-
-def show_diagnosis(spec: str, data_root: Path | None) -> None:
-    """Show the findings of `data doctor`, most severe first.
-
-    Raises:
-        DataError: a finding is an error.
-    """
-    from thirtytwo.data.doctor import diagnose
-
-    data, findings = diagnose(spec, data_root=data_root)
-    for finding in findings:
-        show(" ".join(f"{finding.severity}: {finding.what} {finding.fix}".split()))
-    tally = {severity: sum(finding.severity == severity for finding in findings) for severity in ("error", "warning")}
-    if tally["error"]:
-        rest = "can be read" if data is not None else "could not be checked"
-        raise DataError(f"{spec}: errors found: {tally['error']}; the rest {rest}.", "Fix the errors listed above.")
-    show(f"{spec} can be used for training; errors: none; warnings: {tally['warning']}.")

@@ -14,7 +14,6 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, matrix, title
 from thirtytwo.data.arrays import release_pages
-from thirtytwo.data.doctor import splits
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import load_run_data
@@ -271,7 +270,7 @@ def _show_data() -> None:
 def _show_overview(data: DataSet) -> None:
     """Show the size of a data set and notes such as the files that were skipped."""
     height, width = data.train.images.shape[1:3]
-    counts = ", ".join(f"{len(part):,} {name}" for name, part in splits(data).items())
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in data.stored.items())
     st.markdown(
         f"**{as_markdown(data.name)}**: {len(data.classes)} classes; {counts} images, at {width}×{height} pixels"
     )
@@ -281,7 +280,7 @@ def _show_overview(data: DataSet) -> None:
 
 def _show_samples(data: DataSet) -> None:
     """Show sample images of the split and class that the user chooses."""
-    parts = splits(data)
+    parts = data.stored
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], key="data-class")
@@ -330,6 +329,6 @@ def _load_parts(run: str, modified: int) -> Parts:
 def _load_dataset(spec: str, image_size: str, resize: Any, seed: int) -> DataSet:
     size: Any = int(image_size) if image_size.isdigit() else "auto"
     data = load_dataset(spec, data_root=library.settings.data_root, image_size=size, resize=resize, seed=seed)
-    for part in splits(data).values():
+    for part in data.stored.values():
         release_pages(part.images)
     return data

@@ -1,0 +1,28 @@
+"""T101: equal images in more than one split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.subject import Subject
+
+
+@CHECKS.register("T101")
+class ExactAcrossSplits(Check):
+    """Images with equal pixels in more than one split."""
+
+    code = "T101"
+    title = "exact duplicates across splits"
+    severity = "warning"
+    why = "Test images that are also training images make test metrics optimistic."
+    fix = "Remove them from one of the splits."
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Compare the pixels of all images at the decoded size."""
+        across = [group for group in subject.exact_groups if subject.splits_differ(group)]
+        if across:
+            yield self.finding(
+                f"{len(across)} groups of duplicate images are in more than one split: {subject.examples(across)}.",
+                across,
+            )

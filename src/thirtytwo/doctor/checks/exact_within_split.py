@@ -1,0 +1,26 @@
+"""T103: equal images within a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.subject import Subject
+
+
+@CHECKS.register("T103")
+class ExactWithinSplit(Check):
+    """Images with equal pixels within a split."""
+
+    code = "T103"
+    title = "exact duplicates within a split"
+    severity = "note"
+    why = "They count twice: in training as a larger weight, in the test as a smaller number of different images."
+    fix = "Remove them."
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Compare the pixels of all images at the decoded size."""
+        within = [group for group in subject.exact_groups if len({place.split for place in group}) < len(group)]
+        if within:
+            extra = sum(len(group) - len({place.split for place in group}) for group in within)
+            yield self.finding(f"{extra} images are duplicates within their split: {subject.examples(within)}.", within)

@@ -1,0 +1,25 @@
+"""T202: files and folders that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import capitalized
+
+
+@CHECKS.register("T202")
+class LeftOut(Check):
+    """Files and folders that are left out, and what else is special about the data."""
+
+    code = "T202"
+    title = "files that are left out"
+    severity = "note"
+    why = "Images that you expect to be used may be among them."
+    fix = ""
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Repeat what loading the data set left out, with its reasons."""
+        for left in subject.data.skipped:
+            yield self.finding(f"{capitalized(left)}.", severity="warning" if left in subject.data.warnings else "note")

@@ -1,0 +1,75 @@
+"""T411 to T413: sizes of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.subject import Subject
+
+LONG_SIDE_RATIO = 2.0
+
+
+@CHECKS.register("T411")
+class Sizes(Check):
+    """The sizes of all images."""
+
+    code = "T411"
+    title = "image sizes"
+    severity = "note"
+    why = "All images are resized to one size for training."
+    fix = ""
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """State the smallest and largest width and height."""
+        sizes, side = subject.data.sizes, subject.side
+        if not sizes:
+            return
+        widths, heights = zip(*sizes, strict=True)
+        checked = f"checked at {side}×{side}. The recipe sets the size for training."
+        if len(sizes) == 1:
+            yield self.finding(f"All images have {widths[0]}×{heights[0]} pixels; {checked}")
+        else:
+            yield self.finding(
+                f"Images are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
+                f"{checked}"
+            )
+
+
+@CHECKS.register("T412")
+class Enlarged(Check):
+    """Images that are smaller than the decoded size."""
+
+    code = "T412"
+    title = "images that are enlarged"
+    severity = "note"
+    why = "They are blurred beside the others, which a network may take for a property of their class."
+    fix = ""
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Count the images whose shorter side is below the decoded size, unless all are."""
+        sizes, side = subject.data.sizes, subject.side
+        total = sum(sizes.values())
+        small = sum(count for size, count in sizes.items() if min(size) < side)
+        if small and small < total:
+            yield self.finding(f"{small} of {total} images are smaller than {side}×{side} and are enlarged.")
+
+
+@CHECKS.register("T413")
+class LongImages(Check):
+    """Images that are much longer than wide, or wider than long."""
+
+    code = "T413"
+    title = "elongated images"
+    severity = "warning"
+    why = "Square networks see them cut off or distorted."
+    fix = "A central crop discards most of such an image; try --set data.resize=pad."
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Count the images with an aspect ratio above `LONG_SIDE_RATIO`."""
+        sizes = subject.data.sizes
+        long = sum(count for size, count in sizes.items() if max(size) > LONG_SIDE_RATIO * min(size))
+        if long:
+            yield self.finding(
+                f"{long} of {sum(sizes.values())} images have an aspect ratio above {LONG_SIDE_RATIO:g}."
+            )

@@ -1,0 +1,122 @@
+"""Load a data set and run the checks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from thirtytwo.data.load import load_dataset, parse
+from thirtytwo.data.types import DataSet
+from thirtytwo.doctor import checks  # noqa: F401  registers the checks
+from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Severity
+from thirtytwo.doctor.checks.unreadable import Unreadable, Unusable
+from thirtytwo.doctor.subject import Subject
+from thirtytwo.errors import DataError, ImageError, OfflineError
+from thirtytwo.images.decode import ResizeRule
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """The findings on a data set, most severe first.
+
+    `subject` is None where the data set could not be loaded; `ran` has the codes of the checks that were run.
+    """
+
+    spec: str
+    subject: Subject | None
+    findings: tuple[Finding, ...]
+    ran: tuple[str, ...]
+
+    @property
+    def data(self) -> DataSet | None:
+        """The data set, None where it could not be loaded."""
+        return None if self.subject is None else self.subject.data
+
+    def count(self, severity: Severity) -> int:
+        """Number of findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def reaches(self, severity: Severity | Literal["never"]) -> bool:
+        """Whether a finding is as severe as this, or more."""
+        if severity == "never":
+            return False
+        return any(self.count(found) for found in SEVERITIES[: SEVERITIES.index(severity) + 1])
+
+
+def diagnose(
+    spec: str,
+    *,
+    data_root: Path | None = None,
+    image_size: int | Literal["auto"] = "auto",
+    resize: ResizeRule = "crop",
+    seed: int = 0,
+    cache: bool = True,
+    muted: Collection[str] = (),
+    only: Collection[str] = (),
+    costly: bool = False,
+) -> Diagnosis:
+    """Load a data set and examine it; the first arguments are those of `load_dataset`.
+
+    Args:
+        spec: the data set.
+        data_root: folder where known data sets are looked for.
+        image_size: side of the decoded images.
+        resize: how images are resized.
+        seed: seed of splits.
+        cache: whether decoded images are cached.
+        muted: codes of checks that are left out.
+        only: codes of the only checks that are run; empty: all.
+        costly: whether checks run that take minutes.
+
+    Raises:
+        UnknownNameError: no such data set, or no such check.
+        OfflineError: it is not on this machine and cannot be downloaded.
+    """
+    chosen = chosen_checks(muted, only, costly)
+    parse(spec)
+    unreadable: list[ImageError] = []
+    try:
+        data = load_dataset(
+            spec,
+            data_root=data_root,
+            image_size=image_size,
+            resize=resize,
+            seed=seed,
+            cache=cache,
+            unreadable=unreadable,
+        )
+    except OfflineError:
+        raise
+    except DataError as error:
+        findings = [*Unreadable.findings(unreadable), Unusable.finding(error.message, fix=error.fix or "")]
+        return Diagnosis(spec, None, tuple(findings), ())
+    subject = Subject(data, unreadable, spec=spec, data_root=data_root)
+    found = tuple(finding for check in chosen for finding in check().run(subject))
+    return Diagnosis(spec, subject, by_severity(found), tuple(check.code for check in chosen))
+
+
+def examine(data: DataSet) -> tuple[Finding, ...]:
+    """The findings of all checks that are not costly on a loaded data set, most severe first."""
+    subject = Subject(data)
+    return by_severity(tuple(finding for check in chosen_checks() for finding in check().run(subject)))
+
+
+def chosen_checks(
+    muted: Collection[str] = (), only: Collection[str] = (), costly: bool = False
+) -> tuple[type[Check], ...]:
+    """The checks to run, by code.
+
+    Raises:
+        UnknownNameError: there is no check of such a code.
+    """
+    for code in [*muted, *only]:
+        CHECKS.get(code)
+    found = [CHECKS.get(code) for code in CHECKS if code not in muted and (not only or code in only)]
+    return tuple(check for check in found if costly or not check.costly or check.code in only)
+
+
+def by_severity(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Findings sorted by severity, those of equal severity in their order."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))

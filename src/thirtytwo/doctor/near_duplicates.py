@@ -1,0 +1,204 @@
+"""Find near-duplicates: copies that were recompressed, resized, brightened, shifted by a few pixels or mirrored.
+
+Three steps, each on fewer pairs. The spectra of all images are compared, which a shift does not change. Of pairs with
+similar spectra, half-size images are compared at several shifts. What remains is aligned at `SIDE` pixels, and what is
+left of both after subtracting a blurred copy is correlated: two photographs of a plane in the sky agree in their
+colors, but only copies agree in their details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+
+SIDE = 32
+"""Side in pixels at which candidates are compared."""
+FREQUENCIES = 6
+"""Largest frequency of a spectrum, in periods per image."""
+LARGEST_SHIFT = 3
+"""Largest shift in pixels, at `SIDE`, that is undone."""
+SPECTRA, COARSE, FINE = 0.8, 0.8, 0.6
+"""Least correlation of near-duplicates in each step."""
+LEAST_CONTRAST = 4.0
+"""Standard deviation of pixel values, 0 to 255, below which an image is too flat to be compared."""
+ALL_PAIRS = 500
+"""Number of images up to which all pairs are candidates: spectra are relative to those of many images."""
+_ROWS, _PAIRS = 1024, 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of near-duplicates, most similar first: `first` and `second` int64 `(P,)`, `similarity` float32 `(P,)`."""
+
+    first: Ints
+    second: Ints
+    similarity: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def thumbnails(images: Pixels) -> Pixels:
+    """Images uint8 `(N, S, S, 3)`, each averaged or enlarged to `SIDE` pixels, uint8 `(N, SIDE, SIDE, 3)`."""
+    if images.shape[1] == SIDE:
+        return images
+    small = np.empty((len(images), SIDE, SIDE, 3), dtype=np.uint8)
+    for position, image in enumerate(images):
+        small[position] = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
+    return small
+
+
+def find_pairs(small: Pixels) -> Pairs:
+    """All pairs of near-duplicates among images uint8 `(N, SIDE, SIDE, 3)`."""
+    usable = np.flatnonzero(_contrasts(small) >= LEAST_CONTRAST)
+    images = small[usable]
+    half = _half_size(images)
+    found = [
+        _compared(images, half, first, second, mirror)
+        for mirror in (False, True)
+        for first, second in _candidates(images, mirror)
+    ]
+    if not found:
+        none = np.zeros(0, dtype=np.int64)
+        return Pairs(none, none, np.zeros(0, dtype=np.float32))
+    first, second, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    first, second, similarity = _once(first, second, similarity)
+    order = np.argsort(-similarity, kind="stable")
+    return Pairs(usable[first[order]], usable[second[order]], similarity[order])
+
+
+def grouped(pairs: Pairs) -> list[list[int]]:
+    """Images that are connected by pairs, in groups of two or more; the first group has the most similar pair."""
+    parent: dict[int, int] = {}
+
+    def root(image: int) -> int:
+        while parent.setdefault(image, image) != image:
+            parent[image] = parent[parent[image]]
+            image = parent[image]
+        return image
+
+    for one, other in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        parent[root(other)] = root(one)
+    groups: dict[int, list[int]] = {}
+    for image in parent:  # in the order of the pairs
+        groups.setdefault(root(image), []).append(image)
+    return [sorted(group) for group in groups.values()]
+
+
+def _contrasts(small: Pixels) -> Floats:
+    """Standard deviation of the pixel values of each image, float32 `(N,)`."""
+    parts = [small[start : start + _PAIRS].std(axis=(1, 2, 3)) for start in range(0, len(small), _PAIRS)]
+    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def _candidates(images: Pixels, mirror: bool) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs `first < second` with similar spectra, of the second mirrored if `mirror`, block by block."""
+    if len(images) <= ALL_PAIRS:
+        yield np.triu_indices(len(images), 1)
+        return
+    spectra = _spectra(images)
+    others = _mirrored_spectra(spectra) if mirror else spectra
+    for start in range(0, len(images), _ROWS):
+        block = spectra[start : start + _ROWS]
+        one, other = np.nonzero(block @ others[start:].T > SPECTRA)
+        later = other > one
+        yield start + one[later], start + other[later]
+
+
+def _spectra(images: Pixels) -> Floats:
+    """Logarithmic amplitudes up to `FREQUENCIES`, less the mean of all images and scaled to length 1, `(N, D)`."""
+    window = np.hanning(SIDE + 2)[1:-1].astype(np.float32)
+    rows = np.r_[-FREQUENCIES : FREQUENCIES + 1]
+    parts = []
+    for start in range(0, len(images), _PAIRS):
+        gray = images[start : start + _PAIRS].mean(axis=3, dtype=np.float32)
+        gray = (gray - gray.mean(axis=(1, 2), keepdims=True)) * window * window[:, None]
+        amplitudes = np.abs(np.fft.rfft2(gray))[:, rows, : FREQUENCIES + 1]
+        parts.append(np.log(amplitudes + 50).reshape(len(gray), -1).astype(np.float32))
+    values = np.concatenate(parts)
+    values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-6)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+def _mirrored_spectra(spectra: Floats) -> Floats:
+    """The spectra of the mirrored images: vertical frequencies change their sign."""
+    shape = (len(spectra), 2 * FREQUENCIES + 1, FREQUENCIES + 1)
+    return np.ascontiguousarray(spectra.reshape(shape)[:, ::-1]).reshape(spectra.shape)
+
+
+def _half_size(images: Pixels) -> Floats:
+    """Gray images of half the size, without their mean, float32 `(N, SIDE / 2, SIDE / 2)`."""
+    side = SIDE // 2
+    parts = [np.zeros((0, side, side), dtype=np.float32)]
+    for start in range(0, len(images), _PAIRS):
+        gray = images[start : start + _PAIRS].mean(axis=3, dtype=np.float32)
+        small = gray.reshape(-1, side, 2, side, 2).mean(axis=(2, 4))
+        parts.append(small - small.mean(axis=(1, 2), keepdims=True))
+    return np.concatenate(parts)
+
+
+def _compared(images: Pixels, half: Floats, first: Ints, second: Ints, mirror: bool) -> tuple[Ints, Ints, Floats]:
+    """The candidates that agree at half size and in their details, with the correlation of their details."""
+    kept = [(first[:0], second[:0], np.zeros(0, dtype=np.float32))]
+    for start in range(0, len(first), _PAIRS):
+        one, other = first[start : start + _PAIRS], second[start : start + _PAIRS]
+        chosen = _coarse_correlation(half[one], half[other][:, :, ::-1] if mirror else half[other]) >= COARSE
+        one, other = one[chosen], other[chosen]
+        theirs = images[other][:, :, ::-1] if mirror else images[other]
+        best = _best_correlation(_details(images[one]), _details(theirs))
+        chosen = best >= FINE
+        kept.append((one[chosen], other[chosen], best[chosen]))
+    first, second, similarity = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return first, second, similarity
+
+
+def _coarse_correlation(ours: Floats, theirs: Floats) -> Floats:
+    """Largest correlation float32 `(N,)` of what overlaps at shifts of `theirs` by up to a pixel."""
+    side = ours.shape[1]
+    best = np.full(len(ours), -1.0, dtype=np.float32)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            one = ours[:, max(down, 0) : side + min(down, 0), max(right, 0) : side + min(right, 0)]
+            other = theirs[:, max(-down, 0) : side + min(-down, 0), max(-right, 0) : side + min(-right, 0)]
+            product = np.einsum("nij,nij->n", one, other)
+            lengths = np.einsum("nij,nij->n", one, one) * np.einsum("nij,nij->n", other, other)
+            best = np.maximum(best, product / np.sqrt(np.maximum(lengths, 1e-6)))
+    return best
+
+
+def _details(images: Pixels) -> Floats:
+    """Images minus their mean over 5×5 pixels, scaled to length 1, float32 `(N, SIDE, SIDE, 3)`."""
+    values = images.astype(np.float32)
+    padded = np.pad(values, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    rows = np.sum([padded[:, offset : offset + SIDE] for offset in range(5)], axis=0)
+    details = values - np.sum([rows[:, :, offset : offset + SIDE] for offset in range(5)], axis=0) / 25
+    lengths = np.sqrt(np.square(details).sum(axis=(1, 2, 3), keepdims=True))
+    return np.asarray(details / np.maximum(lengths, 1e-6), dtype=np.float32)
+
+
+def _best_correlation(ours: Floats, theirs: Floats) -> Floats:
+    """Largest correlation float32 `(N,)` over all shifts of `theirs` by up to `LARGEST_SHIFT` pixels.
+
+    By Fourier transforms, so the images continue at the opposite side.
+    """
+    product = np.fft.rfft2(ours, axes=(1, 2)) * np.conj(np.fft.rfft2(theirs, axes=(1, 2)))
+    every = np.fft.irfft2(product.sum(axis=3), s=(SIDE, SIDE), axes=(1, 2))  # (N, down, right)
+    near = np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1)
+    return np.asarray(every[:, near[:, None], near].max(axis=(1, 2)), dtype=np.float32)
+
+
+def _once(first: Ints, second: Ints, similarity: Floats) -> tuple[Ints, Ints, Floats]:
+    """Each pair once, with its larger similarity: a symmetric image is also a candidate as its mirror image."""
+    order = np.lexsort((-similarity, second, first))
+    first, second, similarity = first[order], second[order], similarity[order]
+    new = np.ones(len(first), dtype=bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return first[new], second[new], similarity[new]

@@ -1,0 +1,114 @@
+"""The data set under examination, with what several checks need of it, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.doctor.base import Place
+from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
+from thirtytwo.errors import ImageError
+
+
+class Subject:
+    """A loaded data set as checks see it.
+
+    Attributes:
+        data: the data set.
+        unreadable: errors of the images that could not be read, which `data` lacks.
+        spec: how the data set was named on the command line; None for data in memory.
+        data_root: folder where known data sets are looked for, if not the default.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        unreadable: Sequence[ImageError] = (),
+        *,
+        spec: str | None = None,
+        data_root: Path | None = None,
+    ) -> None:
+        self.data = data
+        self.unreadable = tuple(unreadable)
+        self.spec, self.data_root = spec, data_root
+
+    @property
+    def splits(self) -> Mapping[str, ImageSet]:
+        """The existing splits by name, as stored."""
+        return self.data.stored
+
+    @property
+    def side(self) -> int:
+        """Side of the decoded images in pixels."""
+        return int(self.data.train.images.shape[1])
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Every image: the splits in their order."""
+        return tuple(Place(name, position) for name, images in self.splits.items() for position in range(len(images)))
+
+    def label(self, place: Place) -> int:
+        """Label of an image, an index into the classes."""
+        return int(self.splits[place.split].labels[place.position])
+
+    def class_of(self, place: Place) -> str:
+        """Class name of an image."""
+        return self.data.classes[self.label(place)]
+
+    def name_of(self, place: Place) -> str:
+        """The file of an image, or its split and row."""
+        return self.splits[place.split].name_of(place.position, place.split)
+
+    def described(self, place: Place) -> str:
+        """File or row of an image, with its class: `test row 7 (bee)`."""
+        return f"{self.name_of(place)} ({self.class_of(place)})"
+
+    def examples(self, groups: Sequence[Sequence[Place]]) -> str:
+        """The first groups, as text."""
+        shown = [" = ".join(map(self.described, group[:3])) for group in groups[:3]]
+        return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
+
+    @cached_property
+    def exact_groups(self) -> tuple[tuple[Place, ...], ...]:
+        """Images with equal pixels at the decoded size, in groups of two or more."""
+        groups: dict[bytes, list[Place]] = defaultdict(list)
+        for name, images in self.splits.items():
+            for position, image in enumerate(images.images):
+                groups[hashlib.blake2b(image.tobytes(), digest_size=16).digest()].append(Place(name, position))
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @cached_property
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Small copies of all images in the order of `places`, uint8 `(N, 32, 32, 3)`."""
+        return np.concatenate([thumbnails(images.images) for images in self.splits.values()])
+
+    @cached_property
+    def near_groups(self) -> tuple[tuple[tuple[Place, ...], float], ...]:
+        """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them."""
+        equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
+        pairs, places = find_pairs(self.thumbnails), self.places
+        found: list[tuple[tuple[Place, ...], float]] = []
+        similarity: dict[int, float] = {}
+        for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):
+            similarity[first] = max(value, similarity.get(first, 0.0))
+        for members in grouped(pairs):
+            group = tuple(places[member] for member in members)
+            if len({equal.get(place, place) for place in group}) > 1:
+                found.append((group, max(similarity.get(member, 0.0) for member in members)))
+        return tuple(found)
+
+    def labels_differ(self, group: Sequence[Place]) -> bool:
+        """Whether the images of a group have different labels."""
+        return len({self.label(place) for place in group}) > 1
+
+    @staticmethod
+    def splits_differ(group: Sequence[Place]) -> bool:
+        """Whether the images of a group are in different splits."""
+        return len({place.split for place in group}) > 1

@@ -1,0 +1,83 @@
+"""Codes, texts and choice of checks; output of a diagnosis."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.doctor import CHECKS, diagnose
+from thirtytwo.errors import UnknownNameError
+
+
+@pytest.fixture
+def folder(make, tmp_path: Path) -> Path:
+    """Two classes; two images of one class are equal, and one file is empty."""
+    root = make.tree(tmp_path / "set", {"a": 30, "b": 25})
+    (root / "a/4.png").write_bytes((root / "a/5.png").read_bytes())
+    (root / "b/3.png").write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize("code", list(CHECKS))
+def test_every_check_says_what_it_is(code: str) -> None:
+    check = CHECKS.get(code)
+    assert check.code == code
+    assert re.fullmatch(r"[A-Z]\d{3}", code)
+    assert check.severity in ("error", "warning", "note")
+    assert check.title
+    assert not check.title.endswith(".")
+    assert check.why.endswith(".")
+    assert not check.fix or check.fix.endswith((".", "pad."))
+
+
+def test_checks_can_be_muted_and_chosen(folder: Path) -> None:
+    codes = {finding.code for finding in diagnose(str(folder)).findings}
+    assert {"T103", "T201"} <= codes
+    assert {finding.code for finding in diagnose(str(folder), muted=["T103"]).findings} == codes - {"T103"}
+    only = diagnose(str(folder), only=["T103"])
+    assert {finding.code for finding in only.findings} == {"T103"}
+    assert only.ran == ("T103",)
+
+
+@pytest.mark.parametrize("option", ["muted", "only"])
+def test_an_unknown_code_is_an_error(option: str, folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match="T10"):
+        diagnose(str(folder), **{option: ["T1O3"]})
+
+
+def test_exit_code_follows_the_severity(folder: Path) -> None:
+    assert run_command(["data", "doctor", str(folder)]) == 3
+    (folder / "b/3.png").unlink()
+    assert run_command(["data", "doctor", str(folder)]) == 0
+    assert run_command(["data", "doctor", str(folder), "--fail-on", "note"]) == 3
+    assert run_command(["data", "doctor", str(folder), "--fail-on", "never"]) == 0
+
+
+def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "doctor", str(folder), "--format", "json", "--fail-on", "never"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"] == ["a", "b"]
+    assert sum(found["images"].values()) == 54
+    duplicates = next(finding for finding in found["findings"] if finding["code"] in ("T101", "T103"))
+    assert sorted(Path(image["file"]).name for image in duplicates["groups"][0]) == ["4.png", "5.png"]
+
+
+def test_csv(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "findings.csv"
+    assert run_command(["data", "doctor", str(folder), "--format", "csv", "--out", str(out)]) == 3
+    rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
+    same = [row for row in rows if row["code"] in ("T101", "T103")]
+    assert sorted(Path(row["file"]).name for row in same) == ["4.png", "5.png"]
+    assert run_command(["data", "doctor", str(folder), "--format", "csv", "--out", str(out)]) == 2, "not overwritten"
+
+
+def test_the_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "checks"]) == 0
+    listed = capsys.readouterr().out
+    assert all(code in listed for code in CHECKS)

@@ -1,0 +1,90 @@
+"""Near-duplicates: copies are found, other images are not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.doctor import examine
+from thirtytwo.doctor.near_duplicates import SIDE, Pairs, find_pairs, grouped, thumbnails
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def scenes(count: int, side: int = SIDE, seed: int = 0) -> Pixels:
+    """Random images with structure at all scales, as photographs have."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=(count, side, side, 1)) + 0.2 * random.normal(size=(count, side, side, 3))
+    layers = [gaussian_filter(noise, (0, scale, scale, 0)) * scale**1.5 for scale in (1, 2, 4, 8)]
+    values = np.asarray(sum(layers))
+    low, high = values.min(axis=(1, 2, 3), keepdims=True), values.max(axis=(1, 2, 3), keepdims=True)
+    return np.asarray((values - low) / (high - low) * 255).astype(np.uint8)
+
+
+def recompressed(image: Pixels) -> Pixels:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=60)
+    return np.asarray(Image.open(stream))
+
+
+COPIES: dict[str, Callable[[Pixels], Pixels]] = {
+    "equal": lambda image: image,
+    "mirrored": lambda image: image[:, ::-1],
+    "recompressed": recompressed,
+    "brightened": lambda image: np.clip(image * 1.2, 0, 255).astype(np.uint8),
+    "shifted": lambda image: np.pad(image, ((2, 0), (2, 0), (0, 0)), mode="edge")[:SIDE, :SIDE],
+}
+
+
+@pytest.mark.parametrize("count", [60, 600])
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_are_found_and_nothing_else(kind: str, count: int) -> None:
+    images = scenes(count)
+    images[50] = COPIES[kind](images[7])
+    pairs = find_pairs(images)
+    assert list(zip(pairs.first, pairs.second, strict=True)) == [(7, 50)]
+
+
+def test_flat_images_are_not_compared() -> None:
+    images = np.stack([np.full((SIDE, SIDE, 3), value, dtype=np.uint8) for value in (0, 9, 9, 255)])
+    assert len(find_pairs(images)) == 0
+
+
+def test_no_images() -> None:
+    assert len(find_pairs(np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8))) == 0
+
+
+def test_connected_images_are_one_group() -> None:
+    pairs = Pairs(np.array([5, 1, 2]), np.array([9, 2, 3]), np.array([0.9, 0.8, 0.7], dtype=np.float32))
+    assert grouped(pairs) == [[5, 9], [1, 2, 3]]
+
+
+def test_larger_images_are_compared_at_a_small_size() -> None:
+    images = scenes(20, side=96)
+    images[9] = COPIES["mirrored"](images[3])
+    pairs = find_pairs(thumbnails(images))
+    assert list(zip(pairs.first, pairs.second, strict=True)) == [(3, 9)]
+
+
+def test_findings_name_split_and_label() -> None:
+    images = scenes(100)
+    train, test = images[:60].copy(), images[60:].copy()
+    test[0] = COPIES["shifted"](train[4])  # across, same label
+    test[3] = COPIES["mirrored"](train[6])  # across, other label
+    train[9] = COPIES["brightened"](train[11])  # within
+    parts = [
+        ImageSet(part, np.arange(len(part)) % 2, ("ant", "bee"), np.arange(len(part), dtype=np.int64))
+        for part in (train, test)
+    ]
+    found = {finding.code: finding for finding in examine(DataSet("insects", parts[0], None, parts[1], "x"))}
+    assert len(found["T111"].groups) == 2
+    assert "train row 6 (ant) = test row 3 (bee)" in found["T112"].what
+    assert [place.position for place in found["T113"].groups[0]] == [9, 11]
+    assert found["T111"].notes[0].startswith("similarity ")
