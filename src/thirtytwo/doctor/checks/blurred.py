@@ -1,4 +1,4 @@
-"""T404: blurred images."""
+"""T404: blurred images, or without detail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Blurred(ExtremeCheck):
     """Images with little detail for their contrast at the decoded size, where that is unusual in the data set."""
 
     code = "T404"
-    title = "blurred images"
+    title = "blurred images, or without detail"
     severity = "note"
     why = "Details that distinguish classes are lost. The images are compared as decoded, so finer blur is not seen."
     fix = "Look at them; drop those in which you cannot recognize the class."
-    adjective = "blurred"
+    adjective = "blurred or show no detail"
     statistic = "sharpness"
     limit = 0.2
     least_deviation = 3.5
