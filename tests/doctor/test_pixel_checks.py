@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.doctor import Finding, examine
+from thirtytwo.doctor import CHECKS, Finding, Subject
 from thirtytwo.doctor.statistics import pixel_statistics
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,7 +30,8 @@ def findings(images: Pixels) -> dict[str, Finding]:
     labels = np.arange(len(images)) % 2
     train = ImageSet(images, labels, ("ant", "bee"), np.arange(len(images)))
     data = DataSet("insects", train, None, train.take(np.arange(0)), "x")
-    return {finding.code: finding for finding in examine(data) if finding.code in CODES}
+    subject = Subject(data)
+    return {finding.code: finding for code in CODES for finding in CHECKS.get(code)().run(subject)}
 
 
 CHANGES: dict[str, Callable[[Pixels], Pixels]] = {

@@ -20,8 +20,8 @@ class BytesShortcut(ShortcutCheck):
     title = "classes told by the bytes per pixel of their files"
     severity = "note"
     why = (
-        "The files of these classes may be compressed more or less than the rest, which leaves traces in the pixels that "
-        "a network can learn in place of the class. Images of smooth things also need fewer bytes."
+        "The files of these classes may be compressed more or less than the rest, which leaves traces in the pixels "
+        "that a network can learn in place of the class. Images of smooth things also need fewer bytes."
     )
     fix = "Check whether these classes come from another source; if so, save all images in one quality."
     by = "the bytes per pixel of their files"

@@ -14,7 +14,18 @@ from thirtytwo.doctor.subject import Subject
 
 LEAST_AUROC = 0.6
 """AUROC of images of the same class in two splits, from which these are reported."""
-NAMES = ("brightness", "contrast", "sharpness", "saturation", "red", "green", "blue", "width", "height", "bytes per pixel")
+NAMES = (
+    "brightness",
+    "contrast",
+    "sharpness",
+    "saturation",
+    "red",
+    "green",
+    "blue",
+    "width",
+    "height",
+    "bytes per pixel",
+)
 _EXAMPLES = 8
 
 Floats = npt.NDArray[np.float64]

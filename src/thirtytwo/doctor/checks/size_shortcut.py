@@ -34,8 +34,12 @@ class SizeShortcut(ShortcutCheck):
         sizes = [None if facts is None else facts.upright for facts in every]
         if len(set(sizes) - {None}) < 2:
             return None
-        unknown = (math.nan,) * 3
-        columns = np.array(
-            [unknown if size is None else (math.log(size[0]), math.log(size[1]), math.log(size[0] / size[1])) for size in sizes]
-        )
+        columns = np.array([_columns(size) for size in sizes])
         return np.concatenate([columns, indicators(sizes)], axis=1)
+
+
+def _columns(size: tuple[int, int] | None) -> tuple[float, float, float]:
+    if size is None:
+        return (math.nan, math.nan, math.nan)
+    width, height = size
+    return (math.log(width), math.log(height), math.log(width / height))
