@@ -199,5 +199,6 @@ def test_cifar_has_no_shortcuts_and_few_extreme_images(name: str) -> None:
     assert all(0 < len(finding.groups) < 300 for finding in diagnosis.findings)
 
 
+@pytest.mark.slow
 def test_digits_have_no_shortcuts() -> None:
     assert findings(load_dataset("digits", cache=False)) == {}

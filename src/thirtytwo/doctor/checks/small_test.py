@@ -21,7 +21,7 @@ class SmallTest(Check):
     code = "T305"
     title = "too few test images"
     severity = "note"
-    why = "Two models that differ by less than the interval cannot be distinguished on it."
+    why = "Two models that differ by less than about the interval can hardly be distinguished."
     fix = (
         "Add test images: four times as many halve the interval. To compare models, use a paired test "
         "(thirtytwo compare), or cross-validation."

@@ -27,7 +27,7 @@ _KNOWN = frozenset().union(*SUFFIXES.values())
 
 @CHECKS.register("T203")
 class WrongSuffix(Check):
-    """Files with the suffix of another image format than that of their content; other suffixes are not judged."""
+    """Files with the suffix of another image format than that of their content; other suffixes are not compared."""
 
     code = "T203"
     title = "files with the suffix of another format"
