@@ -16,7 +16,7 @@ def image_set(labels, seed=0, classes=("ant", "bee")) -> ImageSet:
 
 
 def data_set(train: ImageSet, test: ImageSet | None = None, **more) -> DataSet:
-    return DataSet("insects", train, None, test or image_set([0, 1] * 5, seed=1, classes=train.classes), "x", **more)
+    return DataSet("insects", train, None, test or image_set([0, 1] * 100, seed=1, classes=train.classes), "x", **more)
 
 
 def severities(dataset: DataSet, pattern: str) -> list[str]:

@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.data.load import parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
-from thirtytwo.errors import ImageError
+from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
+from thirtytwo.errors import ImageError, ThirtytwoError
+from thirtytwo.images.decode import FileFacts, read_facts
+from thirtytwo.io import expand_home
 
 
 class Subject:
@@ -76,6 +80,48 @@ class Subject:
         return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
 
     @cached_property
+    def folder(self) -> Path | None:
+        """Folder that the files of the data set are relative to; None for data that is not files."""
+        try:
+            found = None if self.spec is None else parse(self.spec)
+        except ThirtytwoError:
+            return None
+        if found is None or found.kind in ("name", "hub") or all(part.files is None for part in self.splits.values()):
+            return None
+        place = expand_home(found.name)
+        return place if place.is_dir() else place.parent
+
+    @cached_property
+    def file_facts(self) -> Mapping[str, tuple[FileFacts | None, ...]] | None:
+        """What the file of each image states, by split; None for data that is not files.
+
+        Headers are read, pixels are not decoded. A file that is gone, or whose name cannot be written, has None.
+        """
+        folder = self.folder
+        if folder is None:
+            return None
+        return {
+            name: tuple(_facts(folder / file) for file in part.files)
+            for name, part in self.splits.items()
+            if part.files is not None
+        }
+
+    @property
+    def placed_facts(self) -> list[tuple[Place, FileFacts]]:
+        """Every image whose file could be read, with what the file states; empty for data that is not files."""
+        return [
+            (Place(name, position), facts)
+            for name, every in (self.file_facts or {}).items()
+            for position, facts in enumerate(every)
+            if facts is not None
+        ]
+
+    @cached_property
+    def pixel_statistics(self) -> Mapping[str, PixelStatistics]:
+        """Brightness, contrast, sharpness and mean color of the decoded images, by split."""
+        return {name: pixel_statistics(part.images) for name, part in self.splits.items()}
+
+    @cached_property
     def exact_groups(self) -> tuple[tuple[Place, ...], ...]:
         """Images with equal pixels at the decoded size, in groups of two or more."""
         groups: dict[bytes, list[Place]] = defaultdict(list)
@@ -112,3 +158,10 @@ class Subject:
     def splits_differ(group: Sequence[Place]) -> bool:
         """Whether the images of a group are in different splits."""
         return len({place.split for place in group}) > 1
+
+
+def _facts(file: Path) -> FileFacts | None:
+    try:
+        return read_facts(file)
+    except ImageError:
+        return None

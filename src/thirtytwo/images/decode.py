@@ -172,6 +172,51 @@ def read_header(source: str | Path | bytes, name: str | None = None) -> Header:
     return _with_stream(_header, source, name)
 
 
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file states about its image; nothing of it is decoded.
+
+    Attributes:
+        format: as Pillow calls it; MPO, several JPEGs in a file, is JPEG.
+        mode: Pillow's mode of the stored pixels: `RGB`, `L`, `P`, `CMYK`, `I;16`, ….
+        transparent: whether it has an alpha channel or a transparent color.
+        orientation: of EXIF, 1 to 8; 1 is upright.
+        width: in pixels, as stored: before the orientation is applied.
+        height: likewise.
+        bytes: size of the file.
+        exif: whether it has EXIF metadata.
+        profile: whether it has a color profile.
+        progressive: whether it is a progressive JPEG.
+        quantization: mean step of the first quantization table of a JPEG, which is larger for lower quality; else 0.
+    """
+
+    format: str
+    mode: str
+    transparent: bool
+    orientation: int
+    width: int
+    height: int
+    bytes: int
+    exif: bool
+    profile: bool
+    progressive: bool
+    quantization: float
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height in pixels after the orientation is applied."""
+        return (self.height, self.width) if self.orientation in _SIDEWAYS else (self.width, self.height)
+
+
+def read_facts(source: str | Path | bytes, name: str | None = None) -> FileFacts:
+    """Read what a file states about its image; nothing is decoded.
+
+    Raises:
+        ImageError: as `decode`, for problems visible in the header.
+    """
+    return _with_stream(_facts, source, name)
+
+
 def resize(image: Pixels, size: int, rule: ResizeRule = "crop") -> Pixels:
     """Resize an image to a square, uint8 `(size, size, 3)`; returned unchanged where it has that size.
 
@@ -575,6 +620,27 @@ def _header(stream: IO[bytes], name: str) -> Header:
         extra = _EXTRA.get(kind, 0.0)
     core = _CORE.get(image.mode, _CORE_DEFAULT)
     return Header("JPEG" if kind == "MPO" else kind, width, height, core, extra)
+
+
+def _facts(stream: IO[bytes], name: str) -> FileFacts:
+    image = _open(stream, name, 1)
+    kind, info = image.format or "", image.info
+    has_exif = bool(info.get("exif"))
+    tables = getattr(image, "quantization", None) or {}
+    return FileFacts(
+        format="JPEG" if kind == "MPO" else kind,
+        mode=image.mode,
+        transparent="A" in image.getbands() or "a" in image.getbands() or "transparency" in info,
+        # Pillow decodes a PNG to look for EXIF behind its pixels
+        orientation=_orientation(image) if has_exif or kind != "PNG" else 1,
+        width=image.width,
+        height=image.height,
+        bytes=stream.seek(0, io.SEEK_END),
+        exif=has_exif,
+        profile="icc_profile" in info,
+        progressive=bool(info.get("progressive")),
+        quantization=float(np.mean(next(iter(tables.values())))) if tables else 0.0,
+    )
 
 
 def _jpeg_coefficients(data: bytes) -> float:
