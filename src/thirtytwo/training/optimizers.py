@@ -144,7 +144,7 @@ def _timm_optimizer(
 
 
 FUSED = ("adam", "adamw")
-"""Optimizers that PyTorch can run on a CPU as one operation. On a GPU, Lightning could not clip gradients in float16."""
+"""Optimizers that PyTorch runs on a CPU as one operation; on a GPU, Lightning could not clip float16 gradients."""
 
 
 def _on_cpu(parts: Mapping[tuple[str, float], list[nn.Parameter]]) -> bool:
