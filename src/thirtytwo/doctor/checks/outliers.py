@@ -11,9 +11,8 @@ from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.features import Features
 from thirtytwo.doctor.label_probe import normalized
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.evaluation.ood import class_mean, class_means
 
-DEVIATIONS = 5.0
+DEVIATIONS = 4.5
 """Robust standard deviations beyond the median distance from which an image is an outlier."""
 LEAST = 30
 """Number of images below which there is no telling what is usual."""
@@ -37,7 +36,7 @@ class Outliers(Check):
         """Compare every image with the mean features of the classes."""
         if len(subject.places) < LEAST:
             return
-        deviations = robust_deviations(subject.features, subject.labels, len(subject.data.classes))
+        deviations = robust_deviations(subject.features, subject.labels)
         order = np.argsort(-deviations, kind="stable")
         rows = order[deviations[order] > DEVIATIONS]
         if not len(rows):
@@ -51,15 +50,16 @@ class Outliers(Check):
         )
 
 
-def robust_deviations(features: Features, labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
+def robust_deviations(features: Features, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """How far each image is from the nearest class mean, in robust standard deviations above the median, `(N,)`.
 
-    The distance is the angle between features without their mean. It is compared with the distances of all images on
-    the side of large ones: their distribution has a longer tail there than towards the mean.
+    The distance is Euclidean, of features of length 1. It is compared with the distances of all images on the side of
+    large ones: their distribution has a longer tail there than towards the mean.
     """
-    centered = normalized(features)
-    centered = centered - np.median(centered, axis=0)
-    nearest = class_mean(centered, class_means(centered, labels, classes))  # cosine, (N,)
-    distance = np.arccos(np.clip(nearest, -1.0, 1.0))
-    middle, upper = np.quantile(distance, [0.5, 0.8413])
-    return np.asarray((distance - middle) / max(float(upper - middle), 1e-9))
+    directions = normalized(features)
+    nearest = np.full(len(labels), np.inf)
+    for index in np.unique(labels):
+        mean = directions[labels == index].mean(axis=0)
+        nearest = np.minimum(nearest, np.linalg.norm(directions - mean, axis=1))
+    middle, upper = np.quantile(nearest, [0.5, 0.8413])
+    return np.asarray((nearest - middle) / max(float(upper - middle), 1e-9))
