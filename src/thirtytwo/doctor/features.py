@@ -1,13 +1,17 @@
-"""Features of all images of a data set by a bundled model, which was not trained on its labels where avoidable."""
+"""Features of all images of a data set by a bundled model, which was not trained on its labels where avoidable.
+
+The last features of a small network are made for its own classes; earlier layers tell other classes better. So those of
+`SMALL_BASES` are read too, the mean and the maximum of each channel, and an image is averaged with its mirror image.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +21,11 @@ from rich.progress import track
 from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import DataError, UnknownNameError
+from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
 from thirtytwo.images.decode import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
+from thirtytwo.inference.model_file import INPUT
 
 Features: TypeAlias = npt.NDArray[np.float32]
 """One row for each image, float32 `(N, D)`."""
@@ -29,7 +34,8 @@ SMALL_BASES = ("cifar100-tiny", "cifar10-tiny")
 """Models for small images, the first of them preferred."""
 _CHUNK = 256
 """Images between two updates of the progress."""
-_FORMAT = 1
+_FORMAT = 2
+_BATCH = 32
 
 
 def choose_model(data: DataSet) -> Path:
@@ -75,17 +81,71 @@ def dataset_features(data: DataSet, spec: str | None = None, data_root: Path | N
 
 
 def compute_features(path: Path, images: Pixels) -> Features:
-    """Features of images uint8 `(N, S, S, 3)` of any side, float32 `(N, D)`; the progress is shown on stderr."""
+    """Features of images uint8 `(N, S, S, 3)` of any side, float32 `(N, D)`; the progress is shown on stderr.
+
+    The features of each layer have length 1, and are concatenated.
+
+    Raises:
+        MissingExtraError: the library `onnx`, which reads layers of small networks, is not installed.
+    """
     classifier = Classifier(path)
     side, starts = classifier.info.input_size, range(0, len(images), _CHUNK)
+    run = _layers_of(classifier) if path.stem in SMALL_BASES else _last_features(classifier)
     console, title = Console(stderr=True), f"Features of {len(images):,} images by {path.stem}"
     shown = track(starts, title, console=console, transient=True, disable=not sys.stderr.isatty() or len(starts) < 2)
-    return np.concatenate(
-        [
-            classifier.run_batches(_resized(images[start : start + _CHUNK], side), ("features",))["features"]
-            for start in shown
-        ]
-    ).astype(np.float32)
+    return np.concatenate([run(_resized(images[start : start + _CHUNK], side)) for start in shown])
+
+
+def normalized(features: Features) -> Features:
+    """Features of length 1, float32 `(N, D)`."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def _last_features(classifier: Classifier) -> Callable[[Pixels], Features]:
+    """Computes the features before the last layer."""
+    return lambda images: normalized(classifier.run_batches(images, ("features",))["features"])
+
+
+def _layers_of(classifier: Classifier) -> Callable[[Pixels], Features]:
+    """Computes features of several layers, averaged over an image and its mirror image."""
+    onnx = require("onnx", "train")
+    model = onnx.load(str(classifier.path))
+    names = _with_pooled_layers(model, onnx.helper)
+    session = type(classifier.session)(model.SerializeToString(), classifier.session.get_session_options())
+
+    def run(images: Pixels) -> Features:
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            views = [session.run(names, {INPUT: np.ascontiguousarray(view)}) for view in (batch, batch[:, :, ::-1])]
+            layers = [normalized(normalized(one) + normalized(two)) for one, two in zip(*views, strict=True)]
+            parts.append(np.concatenate(layers, axis=1))
+        return np.concatenate(parts)
+
+    return run
+
+
+def _with_pooled_layers(model: Any, helper: Any) -> list[str]:
+    """Add the mean and maximum of the last layers to the outputs of an ONNX model; returns the names of these outputs.
+
+    The layers are the first activation of the last block, which follows a normalization, and the sums that end the last
+    two blocks. An architecture without them has its features alone.
+    """
+    nodes = model.graph.node
+    normal = {name for node in nodes if node.op_type == "BatchNormalization" for name in node.output}
+    first = [node.output[0] for node in nodes if node.op_type == "Mul" and normal & {*node.input}]
+    sums = [node.output[0] for node in nodes if node.op_type == "Add" and {*first} & {*node.input}]
+    names = [] if first and sums else ["features"]
+    for layer in [*first[-1:], *sums[-2:]]:
+        axes = f"{layer}.pooled_axes"
+        model.graph.initializer.append(helper.make_tensor(axes, 7, [2], [2, 3]))  # int64: height and width
+        for kind in ("ReduceMean", "ReduceMax"):
+            name = f"{layer}.{kind}"
+            nodes.append(helper.make_node(kind, [layer, axes], [name], keepdims=0))
+            model.graph.output.append(helper.make_empty_tensor_value_info(name))
+            names.append(name)
+    return names
 
 
 def _resized(images: Pixels, side: int) -> Pixels:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
-from thirtytwo.doctor.features import Features
-from thirtytwo.doctor.label_probe import normalized
+from thirtytwo.doctor.features import Features, normalized
 from thirtytwo.doctor.subject import Subject
 
 DEVIATIONS = 4.5
