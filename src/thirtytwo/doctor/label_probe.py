@@ -29,8 +29,8 @@ Labels = npt.NDArray[np.int64]
 def predict_held_out(features: Features, labels: Labels, classes: tuple[str, ...], seed: int = 0) -> Predictions:
     """Predictions of every image by a probe that was fitted on the other folds.
 
-    The penalty is the one with the smallest squared error in one fold. Ridge regression on indicators estimates probabilities as it
-    is: what is below 0 is clipped, and rows are scaled to sum to 1. A softmax of it would rank wrong labels worse.
+    The penalty is the one with the smallest squared error in one fold. Ridge regression on indicators estimates
+    probabilities as it is: what is below 0 is clipped, and rows are scaled to sum to 1. A softmax would rank worse.
 
     Args:
         features: float32 `(N, D)`.
