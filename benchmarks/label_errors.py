@@ -2,9 +2,9 @@
 
     python benchmarks/label_errors.py [--images 50000] [--sheet FILE DATA]
 
-The method was chosen on seed 1, and seed 0 is the metric. `--images` takes the first training images only. CIFAR-10's own
-labels have errors too, which count as false positives. `--sheet` draws the first 50 suspects of DATA to look at. Writes
-`benchmarks/results/label_errors.json`.
+The method was chosen on seed 1, and seed 0 is the metric. `--images` takes the first training images only. CIFAR-10's
+own labels have errors too, which count as false positives. `--sheet` draws the first 50 suspects of DATA to look at.
+Writes `benchmarks/results/label_errors.json`.
 """
 
 from __future__ import annotations
