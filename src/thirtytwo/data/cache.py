@@ -235,7 +235,7 @@ def _store(entry: Path, made: Entry, data: str) -> None:
             "files": {name: _state(temporary / f"{name}.npy", images) for name, images in made.images.items()},
             "about": {
                 "data": data,
-                "side": next((images.shape[1] for images in made.images.values()), 0),
+                "side": next((images.shape[1] for images in made.images.values() if images.ndim == 4), 0),
                 "images": sum(len(images) for images in made.images.values()),
             },
             "sizes": [[width, height, count] for (width, height), count in made.sizes.items()],

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from thirtytwo.data.load import parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
+from thirtytwo.doctor.features import Features, dataset_features
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError, ThirtytwoError
@@ -149,6 +150,16 @@ class Subject:
             if len({equal.get(place, place) for place in group}) > 1:
                 found.append((group, max(similarity.get(member, 0.0) for member in members)))
         return tuple(found)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Labels of all images in the order of `places`, int64 `(N,)`."""
+        return np.concatenate([images.labels for images in self.splits.values()])
+
+    @cached_property
+    def features(self) -> Features:
+        """Features of all images in the order of `places` by a bundled model, float32 `(N, D)`; takes minutes."""
+        return dataset_features(self.data, self.spec, self.data_root)
 
     def labels_differ(self, group: Sequence[Place]) -> bool:
         """Whether the images of a group have different labels."""

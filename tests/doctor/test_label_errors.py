@@ -1,0 +1,118 @@
+"""Features of bundled models, wrong labels and outliers, on scikit-learn's digits and the photographs in the cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.types import DataSet
+from thirtytwo.doctor import CHECKS, Finding, Subject
+from thirtytwo.doctor.features import choose_model, compute_features
+from thirtytwo.inference.classifier import bundled_models
+
+pytestmark = pytest.mark.long
+
+
+def subset(data: DataSet, count: int) -> DataSet:
+    """The first images of the training set, and no others."""
+    return replace(data, train=data.train.take(np.arange(count)), test=None)
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return subset(load_dataset("digits"), 800)
+
+
+def flipped(data: DataSet, count: int, seed: int = 0) -> tuple[DataSet, set[int]]:
+    """The data with other labels for `count` images, and their positions."""
+    random = np.random.default_rng(seed)
+    wrong = random.choice(len(data.train), count, replace=False)
+    labels = data.train.labels.copy()
+    labels[wrong] = (labels[wrong] + random.integers(1, 10, count)) % 10
+    return replace(data, train=replace(data.train, labels=labels)), set(wrong.tolist())
+
+
+def findings(code: str, data: DataSet) -> list[Finding]:
+    return list(CHECKS.get(code)().run(Subject(data)))
+
+
+def test_both_checks_run_only_on_request() -> None:
+    assert CHECKS.get("T501").costly
+    assert CHECKS.get("T502").costly
+
+
+def test_flipped_labels_are_found_most_suspicious_first(digits: DataSet) -> None:
+    data, wrong = flipped(digits, 40)
+    (found,) = findings("T501", data)
+    suspects = [place.position for (place,) in found.groups]
+    assert len(found.notes) == len(suspects)
+    assert len(wrong.intersection(suspects)) >= 32
+    assert len(wrong.intersection(suspects[:20])) >= 18
+    first = suspects[0]
+    given, qualities = data.classes[data.train.labels[first]], [float(note.split()[-1]) for note in found.notes]
+    assert found.notes[0].startswith(f"labeled {given}, predicted {digits.classes[digits.train.labels[first]]}, ")
+    assert qualities == sorted(qualities)
+
+
+def test_true_labels_give_few_suspects(digits: DataSet) -> None:
+    assert sum(len(found.groups) for found in findings("T501", digits)) <= 16
+
+
+def test_an_image_of_something_else_is_an_outlier(digits: DataSet) -> None:
+    images = digits.train.images.copy()
+    images[[5, 77]] = np.random.default_rng(0).integers(0, 256, (2, *images.shape[1:]), dtype=np.uint8)
+    (found,) = findings("T502", replace(digits, train=replace(digits.train, images=images)))
+    places = [place.position for (place,) in found.groups]
+    assert set(places[:2]) == {5, 77}
+    assert len(places) <= 8
+
+
+@pytest.mark.parametrize("labels", [[0] * 12, [0, 1], [0] * 6 + [1]])
+def test_too_little_data_gives_no_finding(digits: DataSet, labels: list[int]) -> None:
+    data = subset(digits, len(labels))
+    data = replace(data, train=replace(data.train, labels=np.array(labels)))
+    assert findings("T501", data) == []
+    assert findings("T502", data) == []
+
+
+def test_features_are_cached_by_content(digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path))
+    data = subset(digits, 20)
+    first = Subject(data).features
+    assert first.shape[0] == 20
+    assert first.dtype == np.float32
+    entries = list((tmp_path / "pictures").iterdir())  # codespell:ignore pictures
+    again = Subject(flipped(data, 5)[0]).features  # other labels, same images
+    assert np.array_equal(first, again)
+    assert list((tmp_path / "pictures").iterdir()) == entries  # codespell:ignore pictures
+    negative = replace(data.train, images=255 - data.train.images)
+    assert not np.array_equal(Subject(replace(data, train=negative)).features, first)
+
+
+def test_features_are_in_the_order_of_the_images(digits: DataSet) -> None:
+    model = bundled_models()["cifar100-tiny"]
+    features = compute_features(model, digits.train.images[:40])
+    assert np.allclose(features[[3, 9]], compute_features(model, digits.train.images[[3, 9]]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "expected"),
+    [
+        ("cifar10-tiny", 32, "cifar100-tiny"),  # the classes of CIFAR-10 under any name
+        ("cifar100-tiny", 32, "cifar10-tiny"),
+        (None, 32, "cifar100-tiny"),
+        (None, 300, "imagenet"),
+    ],
+)
+def test_the_model_was_not_trained_on_these_labels(
+    digits: DataSet, classes: str | None, side: int, expected: str
+) -> None:
+    from thirtytwo.inference.classifier import load
+
+    names = digits.classes if classes is None else load(classes).classes
+    data = replace(digits, train=replace(digits.train, classes=names), sizes={(side, side): len(digits.train)})
+    assert choose_model(data).stem == expected
