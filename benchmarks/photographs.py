@@ -223,7 +223,7 @@ def own_steps(folder: Path) -> Iterator[None]:
     values = read_recipe_values("photos")
     size = int(values["data"]["image_size"])
     data = load_dataset(str(folder), image_size=size, large=round(CROP_MARGIN * size))
-    overrides = {"transfer.head_until": 0.0, "train.ema": 0.0}
+    overrides = {"transfer.head_until": 0.0, "train.ema": 0.0, "schedule.resolution": []}  # all at full size
     recipe = resolve_transfer(resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train)))
     accumulate = recipe.schedule.accumulate
     assert recipe.schedule.batch_size * accumulate == BATCH

@@ -43,8 +43,8 @@ PyTorch script with a DataLoader, torchvision's transforms and timm's network, w
 steps of {speeds["batch_size"]} images."""
     return f"""{chr(10).join(lines)}
 
-One view of each image. Where n > 1, the mean over n seeds with its range; with n = 1, the 95 % interval. Times are those
-of runs that had the machine to themselves. {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}.
+One view of each image. Where n > 1, the mean over n seeds with its range; with n = 1, the 95 % interval. Times are
+those of runs that had the machine to themselves. {hardware["cores"]} cores of {hardware["cpu"]}, {result["date"]}.
 {text}
 """
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.doctor import diagnose
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
+from thirtytwo.doctor import diagnose
 from thirtytwo.errors import DataError, ThirtytwoError
 from thirtytwo.fewshot import find_class_files
 from thirtytwo.images import discover

@@ -151,6 +151,32 @@ def test_muon_updates_only_filters(settings: dict[str, Any], muon: bool, renorma
     }
 
 
+@pytest.mark.parametrize("options", [{}, {"fused": False}, {"foreach": True}])
+def test_adamw_takes_the_same_steps_as_one_operation_as_in_parts(options: dict[str, Any]) -> None:
+    ours, theirs = parameters(), parameters()
+    built = build_optimizer(ours, OptimizerSettings(name="adamw", lr=0.01, weight_decay=0.1, options=options), 10)
+    assert built.defaults["fused"] is (True if not options else options.get("fused"))
+    plain = torch.optim.AdamW(
+        [
+            {"params": [value], "weight_decay": 0.1 if value.ndim > 1 else 0.0}
+            for values in theirs.values()
+            for value in values
+        ],
+        lr=0.01,
+    )
+    for step in range(3):
+        for values, others in zip(ours.values(), theirs.values(), strict=True):
+            for value, other in zip(values, others, strict=True):
+                generator = torch.Generator().manual_seed(step)
+                value.grad = torch.randn(value.shape, generator=generator)
+                other.grad = value.grad.clone()
+        built.step()
+        plain.step()
+    for values, others in zip(ours.values(), theirs.values(), strict=True):
+        for value, other in zip(values, others, strict=True):
+            torch.testing.assert_close(value, other)
+
+
 def test_a_role_without_parameters_is_left_out() -> None:
     optimizer = build_optimizer(parameters() | {"stem_bias": []}, OptimizerSettings(), 10)
     assert [group["role"] for group in optimizer.param_groups] == ["filters", "rest", "head"]

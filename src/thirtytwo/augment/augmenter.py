@@ -114,9 +114,9 @@ class Augmenter:
     ) -> Tensor:
         suffix = "" if name is None else f" {name}"
         changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), size, table, draw("pixels" + suffix))
-        images = normalize(changed.permute(0, 2, 3, 1), self._mean, self._std)
         generator = draw("augment" + suffix)
-        images = mirrored(images, flip_mask(first, epoch, table.flip, generator))
+        changed = mirrored(changed, flip_mask(first, epoch, table.flip, generator))
+        images = normalize(changed.permute(0, 2, 3, 1), self._mean, self._std)
         wide = padded(images, table.translate, table.fill)
         images = shifted(wide, images.shape[-1], table.translate, generator)
         return cutout(images, table.cutout, generator)

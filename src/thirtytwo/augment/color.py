@@ -15,9 +15,10 @@ _GRAY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def gray(images: Tensor) -> Tensor:
-    """Luma `(N, 1, H, W)` of float images, by ITU-R 601-2 as in PIL."""
+    """Luma `(N, 1, ...)` of float `(N, 3, ...)`, by ITU-R 601-2 as in PIL."""
     red, green, blue = images.unbind(dim=1)
-    return (_GRAY_WEIGHTS[0] * red + _GRAY_WEIGHTS[1] * green + _GRAY_WEIGHTS[2] * blue).unsqueeze(1)
+    mixed = red * _GRAY_WEIGHTS[0]
+    return mixed.add_(green, alpha=_GRAY_WEIGHTS[1]).add_(blue, alpha=_GRAY_WEIGHTS[2]).unsqueeze(1)
 
 
 def brightened(images: Tensor, factor: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def brightened(images: Tensor, factor: Tensor) -> Tensor:
 def contrasted(images: Tensor, factor: Tensor) -> Tensor:
     """Scale contrast by `factor` float `(N,)`: 0 gives the image's mean gray, 1 the original."""
     values = images.float()
-    return to_uint8(_blend(gray(values).mean(dim=(2, 3), keepdim=True), values, factor))
+    return to_uint8(_blend(gray(values.mean(dim=(2, 3), keepdim=True)), values, factor))
 
 
 def saturated(images: Tensor, factor: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def sharpened(images: Tensor, factor: Tensor) -> Tensor:
     inner = values[..., 1:-1, 1:-1]
     smooth = (9 * F.avg_pool2d(values, 3, stride=1) + 4 * inner) / 13  # PIL's SMOOTH: ones around a 5
     out = values.clone()
-    out[..., 1:-1, 1:-1] = _blend(smooth.round_(), inner, factor)
+    out[..., 1:-1, 1:-1] = _blend(smooth.round_(), inner.clone(), factor)
     return to_uint8(out)
 
 
@@ -95,7 +96,9 @@ def equalized(images: Tensor) -> Tensor:
 
 
 def _blend(far: Tensor, near: Tensor, factor: Tensor) -> Tensor:
-    return far + factor.view(-1, 1, 1, 1) * (near - far)
+    """`factor · near + (1 - factor) · far` in the memory of `near`, with one factor for each image."""
+    share = factor.view(-1, 1, 1, 1)
+    return near.mul_(share).add_(far * (1 - share))
 
 
 def _hue_component(sector: Tensor) -> Tensor:

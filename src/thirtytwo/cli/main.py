@@ -18,9 +18,9 @@ from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import brief_warnings, log, show, show_error
 from thirtytwo.cli.data import cache
+from thirtytwo.cli.doctor import checks, doctor
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
-from thirtytwo.cli.doctor import checks, doctor
 from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune

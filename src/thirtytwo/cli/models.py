@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.errors import DataError, OutputError, ThirtytwoError
+from thirtytwo.errors import OutputError, ThirtytwoError
 from thirtytwo.text import capitalized, percent, quantity
 from thirtytwo.text import size as size_text
 

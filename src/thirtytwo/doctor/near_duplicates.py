@@ -1,8 +1,9 @@
 """Find near-duplicates: copies that were recompressed, resized, brightened, shifted by a few pixels or mirrored.
 
-Two steps. Coarse descriptors, a few colors of each image, are compared for all pairs, and pairs above a threshold are
-candidates. Candidates are then aligned at `SIDE` pixels, and what remains after subtracting a blurred copy of each is
-correlated: two photographs of a plane in the sky agree in their colors, but only copies agree in their details.
+Three steps, each on fewer pairs. The spectra of all images are compared, which a shift does not change. Of pairs with
+similar spectra, half-size images are compared at several shifts. What remains is aligned at `SIDE` pixels, and what is
+left of both after subtracting a blurred copy is correlated: two photographs of a plane in the sky agree in their
+colors, but only copies agree in their details.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Pixels = npt.NDArray[np.uint8]
 
 SIDE = 32
 """Side in pixels at which candidates are compared."""
-CELLS = 8
-"""Rows and columns of a descriptor."""
+FREQUENCIES = 6
+"""Largest frequency of a spectrum, in periods per image."""
 LARGEST_SHIFT = 3
 """Largest shift in pixels, at `SIDE`, that is undone."""
-COARSE = 0.9
-"""Least correlation of the descriptors of a candidate pair."""
-FINE = 0.6
-"""Least correlation of the details of near-duplicates."""
+SPECTRA, COARSE, FINE = 0.8, 0.8, 0.6
+"""Least correlation of near-duplicates in each step."""
 LEAST_CONTRAST = 4.0
 """Standard deviation of pixel values, 0 to 255, below which an image is too flat to be compared."""
-_ROWS, _PAIRS = 1024, 2048
+ALL_PAIRS = 500
+"""Number of images up to which all pairs are candidates: spectra are relative to those of many images."""
+_ROWS, _PAIRS = 1024, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Pairs:
 
 
 def thumbnails(images: Pixels) -> Pixels:
-    """Images uint8 `(N, S, S, 3)` averaged or enlarged to `SIDE` pixels, uint8 `(N, SIDE, SIDE, 3)`."""
+    """Images uint8 `(N, S, S, 3)`, each averaged or enlarged to `SIDE` pixels, uint8 `(N, SIDE, SIDE, 3)`."""
     if images.shape[1] == SIDE:
         return images
     small = np.empty((len(images), SIDE, SIDE, 3), dtype=np.uint8)
@@ -55,22 +56,23 @@ def thumbnails(images: Pixels) -> Pixels:
     return small
 
 
-def find_pairs(small: Pixels, coarse: float = COARSE, fine: float = FINE) -> Pairs:
-    """All pairs of near-duplicates among images uint8 `(N, SIDE, SIDE, 3)`.
-
-    Args:
-        small: the images.
-        coarse: least correlation of descriptors.
-        fine: least correlation of details, after alignment.
-    """
-    found = [_compare(small, *pairs, fine) for pairs in _candidates(small, coarse)]
+def find_pairs(small: Pixels) -> Pairs:
+    """All pairs of near-duplicates among images uint8 `(N, SIDE, SIDE, 3)`."""
+    usable = np.flatnonzero(_contrasts(small) >= LEAST_CONTRAST)
+    images = small[usable]
+    half = _half_size(images)
+    found = [
+        _compared(images, half, first, second, mirror)
+        for mirror in (False, True)
+        for first, second in _candidates(images, mirror)
+    ]
     if not found:
         none = np.zeros(0, dtype=np.int64)
         return Pairs(none, none, np.zeros(0, dtype=np.float32))
     first, second, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
     first, second, similarity = _once(first, second, similarity)
     order = np.argsort(-similarity, kind="stable")
-    return Pairs(first[order], second[order], similarity[order])
+    return Pairs(usable[first[order]], usable[second[order]], similarity[order])
 
 
 def grouped(pairs: Pairs) -> list[list[int]]:
@@ -91,72 +93,106 @@ def grouped(pairs: Pairs) -> list[list[int]]:
     return [sorted(group) for group in groups.values()]
 
 
-def _candidates(small: Pixels, coarse: float) -> Iterator[tuple[Ints, Ints, bool]]:
-    """Pairs `first < second` whose descriptors correlate, block by block, and whether the second is mirrored."""
-    described, usable = _descriptors(small)
-    rows = np.flatnonzero(usable)
-    straight = described[rows]
-    mirrored = straight.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(straight.shape)
-    for start in range(0, len(rows), _ROWS):
-        block = straight[start : start + _ROWS]
-        for mirror, others in ((False, straight), (True, mirrored)):
-            one, other = np.nonzero(block @ others[start:].T > coarse)
-            later = other > one
-            if later.any():
-                yield rows[start + one[later]], rows[start + other[later]], mirror
+def _contrasts(small: Pixels) -> Floats:
+    """Standard deviation of the pixel values of each image, float32 `(N,)`."""
+    parts = [small[start : start + _PAIRS].std(axis=(1, 2, 3)) for start in range(0, len(small), _PAIRS)]
+    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def _descriptors(small: Pixels) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Means of cells without the mean color, scaled to length 1, `(N, CELLS² · 3)`, and which images are not flat."""
-    cell = SIDE // CELLS
-    means = np.empty((len(small), CELLS, CELLS, 3), dtype=np.float32)
-    for start in range(0, len(small), 4096):
-        part = small[start : start + 4096].astype(np.float32)
-        means[start : start + 4096] = part.reshape(-1, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4))
-    means -= means.mean(axis=(1, 2), keepdims=True)
-    flat = means.reshape(len(small), -1)
-    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-    usable = lengths[:, 0] > LEAST_CONTRAST * np.sqrt(flat.shape[1])
-    return flat / np.maximum(lengths, 1e-6), usable
+def _candidates(images: Pixels, mirror: bool) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs `first < second` with similar spectra, of the second mirrored if `mirror`, block by block."""
+    if len(images) <= ALL_PAIRS:
+        yield np.triu_indices(len(images), 1)
+        return
+    spectra = _spectra(images)
+    others = _mirrored_spectra(spectra) if mirror else spectra
+    for start in range(0, len(images), _ROWS):
+        block = spectra[start : start + _ROWS]
+        one, other = np.nonzero(block @ others[start:].T > SPECTRA)
+        later = other > one
+        yield start + one[later], start + other[later]
 
 
-def _compare(small: Pixels, first: Ints, second: Ints, mirror: bool, fine: float) -> tuple[Ints, Ints, Floats]:
-    """The candidates whose details correlate by at least `fine` at the best alignment, with that correlation."""
-    kept: list[tuple[Ints, Ints, Floats]] = []
+def _spectra(images: Pixels) -> Floats:
+    """Logarithmic amplitudes up to `FREQUENCIES`, less the mean of all images and scaled to length 1, `(N, D)`."""
+    window = np.hanning(SIDE + 2)[1:-1].astype(np.float32)
+    rows = np.r_[-FREQUENCIES : FREQUENCIES + 1]
+    parts = []
+    for start in range(0, len(images), _PAIRS):
+        gray = images[start : start + _PAIRS].mean(axis=3, dtype=np.float32)
+        gray = (gray - gray.mean(axis=(1, 2), keepdims=True)) * window * window[:, None]
+        amplitudes = np.abs(np.fft.rfft2(gray))[:, rows, : FREQUENCIES + 1]
+        parts.append(np.log(amplitudes + 50).reshape(len(gray), -1).astype(np.float32))
+    values = np.concatenate(parts)
+    values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-6)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+def _mirrored_spectra(spectra: Floats) -> Floats:
+    """The spectra of the mirrored images: vertical frequencies change their sign."""
+    shape = (len(spectra), 2 * FREQUENCIES + 1, FREQUENCIES + 1)
+    return np.ascontiguousarray(spectra.reshape(shape)[:, ::-1]).reshape(spectra.shape)
+
+
+def _half_size(images: Pixels) -> Floats:
+    """Gray images of half the size, without their mean, float32 `(N, SIDE / 2, SIDE / 2)`."""
+    side = SIDE // 2
+    parts = [np.zeros((0, side, side), dtype=np.float32)]
+    for start in range(0, len(images), _PAIRS):
+        gray = images[start : start + _PAIRS].mean(axis=3, dtype=np.float32)
+        small = gray.reshape(-1, side, 2, side, 2).mean(axis=(2, 4))
+        parts.append(small - small.mean(axis=(1, 2), keepdims=True))
+    return np.concatenate(parts)
+
+
+def _compared(images: Pixels, half: Floats, first: Ints, second: Ints, mirror: bool) -> tuple[Ints, Ints, Floats]:
+    """The candidates that agree at half size and in their details, with the correlation of their details."""
+    kept = [(first[:0], second[:0], np.zeros(0, dtype=np.float32))]
     for start in range(0, len(first), _PAIRS):
         one, other = first[start : start + _PAIRS], second[start : start + _PAIRS]
-        theirs = small[other][:, :, ::-1] if mirror else small[other]
-        best = _best_correlation(_details(small[one]), _details(theirs))
-        chosen = best >= fine
+        chosen = _coarse_correlation(half[one], half[other][:, :, ::-1] if mirror else half[other]) >= COARSE
+        one, other = one[chosen], other[chosen]
+        theirs = images[other][:, :, ::-1] if mirror else images[other]
+        best = _best_correlation(_details(images[one]), _details(theirs))
+        chosen = best >= FINE
         kept.append((one[chosen], other[chosen], best[chosen]))
-    return (
-        np.concatenate([part[0] for part in kept]),
-        np.concatenate([part[1] for part in kept]),
-        np.concatenate([part[2] for part in kept]),
-    )
+    first, second, similarity = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return first, second, similarity
+
+
+def _coarse_correlation(ours: Floats, theirs: Floats) -> Floats:
+    """Largest correlation float32 `(N,)` of what overlaps at shifts of `theirs` by up to a pixel."""
+    side = ours.shape[1]
+    best = np.full(len(ours), -1.0, dtype=np.float32)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            one = ours[:, max(down, 0) : side + min(down, 0), max(right, 0) : side + min(right, 0)]
+            other = theirs[:, max(-down, 0) : side + min(-down, 0), max(-right, 0) : side + min(-right, 0)]
+            product = np.einsum("nij,nij->n", one, other)
+            lengths = np.einsum("nij,nij->n", one, one) * np.einsum("nij,nij->n", other, other)
+            best = np.maximum(best, product / np.sqrt(np.maximum(lengths, 1e-6)))
+    return best
 
 
 def _details(images: Pixels) -> Floats:
-    """Images minus their mean over 5×5 pixels, float32 `(N, SIDE, SIDE, 3)`."""
+    """Images minus their mean over 5×5 pixels, scaled to length 1, float32 `(N, SIDE, SIDE, 3)`."""
     values = images.astype(np.float32)
     padded = np.pad(values, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    rows = sum(padded[:, offset : offset + SIDE] for offset in range(5))
-    blurred = sum(rows[:, :, offset : offset + SIDE] for offset in range(5)) / 25
-    return np.asarray(values - blurred, dtype=np.float32)
+    rows = np.sum([padded[:, offset : offset + SIDE] for offset in range(5)], axis=0)
+    details = values - np.sum([rows[:, :, offset : offset + SIDE] for offset in range(5)], axis=0) / 25
+    lengths = np.sqrt(np.square(details).sum(axis=(1, 2, 3), keepdims=True))
+    return np.asarray(details / np.maximum(lengths, 1e-6), dtype=np.float32)
 
 
 def _best_correlation(ours: Floats, theirs: Floats) -> Floats:
-    """Largest correlation float32 `(N,)` over all shifts of `theirs` by up to `LARGEST_SHIFT` pixels."""
-    most = LARGEST_SHIFT
-    best = np.full(len(ours), -1.0, dtype=np.float32)
-    for down in range(-most, most + 1):
-        for right in range(-most, most + 1):
-            one = ours[:, max(down, 0) : SIDE + min(down, 0), max(right, 0) : SIDE + min(right, 0)]
-            other = theirs[:, max(-down, 0) : SIDE + min(-down, 0), max(-right, 0) : SIDE + min(-right, 0)]
-            product = np.einsum("nijc,nijc->n", one, other)
-            lengths = np.einsum("nijc,nijc->n", one, one) * np.einsum("nijc,nijc->n", other, other)
-            best = np.maximum(best, product / np.sqrt(np.maximum(lengths, 1e-6)))
-    return best
+    """Largest correlation float32 `(N,)` over all shifts of `theirs` by up to `LARGEST_SHIFT` pixels.
+
+    By Fourier transforms, so the images continue at the opposite side.
+    """
+    product = np.fft.rfft2(ours, axes=(1, 2)) * np.conj(np.fft.rfft2(theirs, axes=(1, 2)))
+    every = np.fft.irfft2(product.sum(axis=3), s=(SIDE, SIDE), axes=(1, 2))  # (N, down, right)
+    near = np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1)
+    return np.asarray(every[:, near[:, None], near].max(axis=(1, 2)), dtype=np.float32)
 
 
 def _once(first: Ints, second: Ints, similarity: Floats) -> tuple[Ints, Ints, Floats]:

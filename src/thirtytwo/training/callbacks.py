@@ -24,6 +24,7 @@ from thirtytwo.io import atomic_write
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, for_terminal, percent
 from thirtytwo.training.hardware import UsageMeter
+from thirtytwo.training.module import ClassifierModule
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -133,7 +134,8 @@ class HistoryCallback(lightning.Callback):
         self._batches += 1
         self._images += len(batch[1])
         now = time.perf_counter()
-        if self._show and now - self._last_line >= (BAR_SECONDS if self._bar else PLAIN_LINE_SECONDS):
+        waits = self._bar is None and self._batches == 1  # the first batch may include the features of all images
+        if self._show and not waits and now - self._last_line >= self._line_seconds:
             self._last_line = now
             self._log_progress(trainer)
 
@@ -187,6 +189,11 @@ class HistoryCallback(lightning.Callback):
             self._bar.stop()
             self._bar = None
 
+    @property
+    def _line_seconds(self) -> float:
+        """Least time between two reports within an epoch."""
+        return BAR_SECONDS if self._bar else PLAIN_LINE_SECONDS
+
     def _epoch_means(self) -> tuple[float, float]:
         if self._sums is None:
             return float("nan"), float("nan")
@@ -201,9 +208,16 @@ class HistoryCallback(lightning.Callback):
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, metrics=metrics)
             return
-        steps_left = self._total_steps - trainer.global_step
-        left = steps_left * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
-        log_line(f"epoch {epoch}  {metrics}  about {duration(left)} left")
+        log_line(f"epoch {epoch}  {metrics}{self._time_left(trainer, rate)}")
+
+    def _time_left(self, trainer: lightning.Trainer, rate: float) -> str:
+        """The time left by the images per second of this epoch; empty where later epochs have another rate."""
+        module = trainer.lightning_module
+        if isinstance(module, ClassifierModule) and trainer.current_epoch < module.first_epochs < self._epochs:
+            return ""
+        steps = self._total_steps - trainer.global_step
+        left = steps * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)
+        return f"  about {duration(left)} left"
 
 
 def log_line(text: str) -> None:

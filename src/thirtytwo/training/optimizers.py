@@ -132,12 +132,23 @@ def _timm_optimizer(
         others = [param for param in params if not any(param is matrix for matrix in matrices)]
         groups += [group | {"params": matrices, "weight_decay": settings.weight_decay}] if matrices else []
         groups += [group | {"params": others, "weight_decay": 0.0}] if others else []
+    options = settings.options
+    if name in FUSED and not {"fused", "foreach"} & options.keys() and _on_cpu(parts):
+        options = {"fused": True, **options}
     try:
-        return create_optimizer_v2(groups, opt=name, lr=settings.lr, **settings.options)
+        return create_optimizer_v2(groups, opt=name, lr=settings.lr, **options)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         raise RecipeError(
             f"The optimizer {settings.name!r} cannot be built with these options: {error}.", "Change optimizer.options."
         ) from None
+
+
+FUSED = ("adam", "adamw")
+"""Optimizers that PyTorch can run on a CPU as one operation. On a GPU, Lightning could not clip gradients in float16."""
+
+
+def _on_cpu(parts: Mapping[tuple[str, float], list[nn.Parameter]]) -> bool:
+    return all(param.device.type == "cpu" for params in parts.values() for param in params)
 
 
 @cache

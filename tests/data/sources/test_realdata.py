@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from thirtytwo.doctor import examine
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.sources.cifar import CIFAR10_CLASSES, CIFAR100, CIFAR100_GROUPS
 from thirtytwo.data.sources.parquet import ParquetTable
 from thirtytwo.data.split import hold_out
+from thirtytwo.doctor import examine
 
 pytestmark = pytest.mark.realdata
 

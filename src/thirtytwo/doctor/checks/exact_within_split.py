@@ -23,6 +23,4 @@ class ExactWithinSplit(Check):
         within = [group for group in subject.exact_groups if len({place.split for place in group}) < len(group)]
         if within:
             extra = sum(len(group) - len({place.split for place in group}) for group in within)
-            yield self.finding(
-                f"{extra} images are duplicates within their split: {subject.examples(within)}.", within
-            )
+            yield self.finding(f"{extra} images are duplicates within their split: {subject.examples(within)}.", within)

@@ -22,6 +22,4 @@ class LeftOut(Check):
     def run(self, subject: Subject) -> Iterator[Finding]:
         """Repeat what loading the data set left out, with its reasons."""
         for left in subject.data.skipped:
-            yield self.finding(
-                f"{capitalized(left)}.", severity="warning" if left in subject.data.warnings else "note"
-            )
+            yield self.finding(f"{capitalized(left)}.", severity="warning" if left in subject.data.warnings else "note")

@@ -20,7 +20,9 @@ class NearWithinSplit(Check):
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         """Compare small copies of all images, mirrored and shifted too."""
-        found = [(group, value) for group, value in subject.near_groups if len({place.split for place in group}) < len(group)]
+        found = [
+            (group, value) for group, value in subject.near_groups if len({place.split for place in group}) < len(group)
+        ]
         if found:
             groups = [group for group, _ in found]
             yield self.finding(

@@ -22,9 +22,7 @@ class SingleColor(Check):
         """Compare every pixel with the first one."""
         for name, images in subject.splits.items():
             flat = [
-                Place(name, position)
-                for position, image in enumerate(images.images)
-                if (image == image[0, 0]).all()
+                Place(name, position) for position, image in enumerate(images.images) if (image == image[0, 0]).all()
             ]
             if flat:
                 shown = ", ".join(map(subject.described, flat[:3]))
