@@ -56,3 +56,25 @@ def test_repeated_row_counts_once(make, tmp_path):
 def test_faults(make, tmp_path, line, message):
     with pytest.raises(DataError, match=message):
         load_dataset(write(make, tmp_path, [*table(), line]))
+
+
+def test_splits_and_groups(make, tmp_path):
+    lines = ["file,label,split", *(f"{file},{label},{'test' if '3' in file else 'train'}" for file, label in ROWS)]
+    data = load_dataset(write(make, tmp_path, lines))
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (6, 2)
+    lines = ["file,label,group", *(f"{file},{label},{label}{int(file[4]) // 2}" for file, label in ROWS)]
+    data = load_dataset(write(make, tmp_path, lines))
+    assert data.test is not None
+    assert set(data.train.groups.tolist()).isdisjoint(data.test.groups.tolist())
+
+
+def test_metadata_without_labels_leaves_class_folders(make, tmp_path):
+    write(make, tmp_path, ["file_name,note", "cat/0.png,x"], name="metadata.csv")
+    assert load_dataset(str(tmp_path), whole=True).classes == ("cat", "dog")
+
+
+def test_missing_csv(make, tmp_path):
+    file = write(make, tmp_path, table())
+    with pytest.raises(UnknownNameError, match="There is no file"):
+        load_dataset(file.replace("labels", "label"))

@@ -42,12 +42,21 @@ class _Row:
     group: str
 
 
-def find_csv(root: Path) -> Path | None:
-    """The CSV file that `root` is or, as `metadata.csv`, contains; None where there is none."""
+def find_csv(root: Path, label: str = "") -> Path | None:
+    """The CSV file that `root` is or, as `metadata.csv` with files and labels, contains; None where there is none.
+
+    Args:
+        root: a file or a folder.
+        label: name of the column of labels; empty: one of the usual names.
+    """
     if root.suffix.lower() in SUFFIXES and os.path.isfile(root):  # noqa: PTH113, False without permission
         return root
     inside = root / METADATA
-    return inside if os.path.isfile(inside) else None  # noqa: PTH113
+    if not os.path.isfile(inside):  # noqa: PTH113
+        return None
+    header = {name.casefold() for name in _read(inside)[0][1]}
+    labels = {label.casefold()} if label else set(_COLUMNS["label"])
+    return inside if "file_name" in header and labels & header else None
 
 
 def open_csv(file: Path, request: Request) -> UndecodedDataSet:

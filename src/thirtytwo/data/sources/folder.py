@@ -258,7 +258,7 @@ def _relative(root: Path, path: Path) -> str:
 
 def open_local(root: Path, request: Request, known: KnownDataSet | None = None) -> UndecodedDataSet:
     """Open a local data set: a CSV file, parquet files if there are any and no image files, else image files."""
-    if table := find_csv(root):
+    if table := find_csv(root, request.options.get("label", "")):
         return open_csv(table, request)
     if find_parquet(root) and not list_images(root)[0]:
         return open_parquet(root, request, known)
