@@ -62,7 +62,7 @@ def load_dataset(
     """Load and decode a data set.
 
     Args:
-        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a CSV file or a folder; `?label=…` selects a label column,
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a CSV file or a folder; `?label=…` selects a label,
             `?imbalance=100` a long-tailed subset of the training images.
         data_root: folder in which known names are searched first; by default the variable `THIRTYTWO_DATA`.
         image_size: side of the square images in pixels; `auto`: the size of the data set's images, at most 32.

@@ -196,7 +196,8 @@ def _distinct(file: Path, rows: Sequence[_Row]) -> tuple[list[_Row], list[str]]:
             what = "labels" if before.label != row.label else "splits"
             one, other = (before.label, row.label) if what == "labels" else (before.split, row.split)
             raise DataError(
-                f"{file} gives {row.file!r} two {what}: {one!r} in line {before.line} and {other!r} in line {row.line}.",
+                f"{file} has two {what} of {row.file!r}: "
+                f"{one!r} in line {before.line} and {other!r} in line {row.line}.",
                 "Remove one of the lines.",
             )
         if before is not row:
