@@ -38,7 +38,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed data set spec: a name, `hf:owner/name`, a folder or a CSV file (as `folder`), and the options after `?`."""
+    """A parsed data set spec: a name, `hf:owner/name`, a folder or CSV file (`folder`), and the options after `?`."""
 
     kind: Literal["name", "hub", "folder"]
     name: str
