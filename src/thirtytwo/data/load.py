@@ -19,6 +19,7 @@ import numpy.typing as npt
 from thirtytwo.data.build import Survey, build_dataset, fingerprint, survey_of
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
+from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
 from thirtytwo.data.sources.folder import open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, read_known
 from thirtytwo.data.split import sample
@@ -37,7 +38,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed data set spec: a name, `hf:owner/name` or a folder, and the options after `?`."""
+    """A parsed data set spec: a name, `hf:owner/name`, a folder or CSV file (`folder`), and the options after `?`."""
 
     kind: Literal["name", "hub", "folder"]
     name: str
@@ -61,7 +62,7 @@ def load_dataset(
     """Load and decode a data set.
 
     Args:
-        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name` or a folder; `?label=…` selects a label column,
+        spec: `cifar10`, `cifar100`, `digits`, `hf:owner/name`, a CSV file or a folder; `?label=…` selects a label,
             `?imbalance=100` a long-tailed subset of the training images.
         data_root: folder in which known names are searched first; by default the variable `THIRTYTWO_DATA`.
         image_size: side of the square images in pixels; `auto`: the size of the data set's images, at most 32.
@@ -176,7 +177,7 @@ def parse(spec: str) -> Spec:
     if name in DATASETS:
         return Spec("name", name, options)
     path = expand_home(name)
-    if name and is_folder(path):
+    if name and (is_folder(path) or find_csv(path)):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
         raise file_error(
@@ -197,13 +198,17 @@ def _reader(spec: Spec) -> Callable[[Request], DataSet]:
 
 def _unknown(name: str, path: Path) -> UnknownNameError:
     """The error for a path that does not exist, or for a mistyped name."""
-    if not (name.startswith((".", "~")) or "/" in name or os.sep in name or path.is_absolute()):
+    is_table = path.suffix.lower() in SUFFIXES
+    if not is_table and not (name.startswith((".", "~")) or "/" in name or os.sep in name or path.is_absolute()):
         close = _close(name, [*DATASETS.names(), *_folders(Path())])
         fix = f"Did you mean {close}?" if close else did_you_mean("", DATASETS.names())
         return UnknownNameError(
             f"Unknown data set {name!r}: neither a known name nor a folder.",
             f"{fix} Otherwise use the path of a folder, or hf:owner/name.",
         )
+    if is_table:
+        close = _close(path.name, _tables(path.parent), path.parent)
+        return UnknownNameError(f"There is no file {name!r}.", f"Did you mean {close}?" if close else "Check the path.")
     parent = path.parent
     while not is_folder(parent):
         path, parent = parent, parent.parent
@@ -234,6 +239,13 @@ def _close(name: str, known: Iterable[str], parent: Path = Path()) -> str:
 def _folders(parent: Path) -> list[str]:
     try:
         return [entry.name for entry in parent.iterdir() if is_folder(entry) and not entry.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _tables(parent: Path) -> list[str]:
+    try:
+        return [entry.name for entry in parent.iterdir() if entry.suffix.lower() in SUFFIXES]
     except OSError:
         return []
 

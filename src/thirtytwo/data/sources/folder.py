@@ -11,6 +11,7 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
+from thirtytwo.data.sources.csvfile import find_csv, open_csv
 from thirtytwo.data.sources.parquet import find_parquet, open_parquet
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split, split_of
@@ -256,7 +257,9 @@ def _relative(root: Path, path: Path) -> str:
 
 
 def open_local(root: Path, request: Request, known: KnownDataSet | None = None) -> UndecodedDataSet:
-    """Open a local data set: parquet files if there are any and no image files, else image files."""
+    """Open a local data set: a CSV file, parquet files if there are any and no image files, else image files."""
+    if table := find_csv(root, request.options.get("label", "")):
+        return open_csv(table, request)
     if find_parquet(root) and not list_images(root)[0]:
         return open_parquet(root, request, known)
     return open_folder(root, request)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import DataError, UnknownNameError
+
+ROWS = [(f"{name}/{number}.png", name) for name in ("cat", "dog") for number in range(4)]
+
+
+def write(make, tmp_path, lines, encoding="utf-8", name="labels.csv"):
+    make.tree(tmp_path, {"cat": 4, "dog": 4})
+    (tmp_path / name).write_bytes("\n".join(lines).encode(encoding))
+    return str(tmp_path / name)
+
+
+def table(separator=",", header=("file", "label")):
+    return [separator.join(row) for row in (header, *ROWS)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_separators_and_encodings(make, tmp_path, separator, encoding):
+    lines = [line.replace(f"{separator}cat", f"{separator}kätzchen") for line in table(separator)]
+    data = load_dataset(write(make, tmp_path, lines, encoding), whole=True)
+    assert data.classes == ("dog", "kätzchen")
+    assert data.train.counts.tolist() == [4, 4]
+
+
+def test_named_columns(make, tmp_path):
+    file = write(make, tmp_path, table(header=("photo", "species")))
+    assert load_dataset(f"{file}?image=photo&label=species", whole=True).classes == ("cat", "dog")
+    with pytest.raises(UnknownNameError, match="no column 'specie'"):
+        load_dataset(f"{file}?image=photo&label=specie")
+
+
+def test_folder_with_metadata(make, tmp_path):
+    write(make, tmp_path, table(header=("file_name", "label")), name="metadata.csv")
+    assert load_dataset(str(tmp_path), whole=True).train.counts.tolist() == [4, 4]
+
+
+def test_repeated_row_counts_once(make, tmp_path):
+    data = load_dataset(write(make, tmp_path, [*table(), "cat/0.png,cat"]), whole=True)
+    assert len(data.train) == 8
+    assert "1 repeated rows: lines 10" in data.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cat/0.png,dog", "'cat' in line 2 and 'dog' in line 10"),
+        ("cat/0.png,", "no label in 1 lines: 10"),
+        ("cat/9.png,cat", r"1 of 9 images are missing: cat/9.png \(line 10\)"),
+    ],
+)
+def test_faults(make, tmp_path, line, message):
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(make, tmp_path, [*table(), line]))
+
+
+def test_splits_and_groups(make, tmp_path):
+    lines = ["file,label,split", *(f"{file},{label},{'test' if '3' in file else 'train'}" for file, label in ROWS)]
+    data = load_dataset(write(make, tmp_path, lines))
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (6, 2)
+    lines = ["file,label,group", *(f"{file},{label},{label}{int(file[4]) // 2}" for file, label in ROWS)]
+    data = load_dataset(write(make, tmp_path, lines))
+    assert data.test is not None
+    assert set(data.train.groups.tolist()).isdisjoint(data.test.groups.tolist())
+
+
+def test_metadata_without_labels_leaves_class_folders(make, tmp_path):
+    write(make, tmp_path, ["file_name,note", "cat/0.png,x"], name="metadata.csv")
+    assert load_dataset(str(tmp_path), whole=True).classes == ("cat", "dog")
+
+
+def test_missing_csv(make, tmp_path):
+    file = write(make, tmp_path, table())
+    with pytest.raises(UnknownNameError, match="There is no file"):
+        load_dataset(file.replace("labels", "label"))
