@@ -42,14 +42,14 @@ def test_folder_with_metadata(make, tmp_path):
 def test_repeated_row_counts_once(make, tmp_path):
     data = load_dataset(write(make, tmp_path, [*table(), "cat/0.png,cat"]), whole=True)
     assert len(data.train) == 8
-    assert "1 repeated rows: lines 10" in data.warnings[0]
+    assert "repeated rows, in these lines: 10" in data.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("cat/0.png,dog", "'cat' in line 2 and 'dog' in line 10"),
-        ("cat/0.png,", "no label in 1 lines: 10"),
+        ("cat/0.png,", "no label in 1 of 9 rows, in these lines: 10"),
         ("cat/9.png,cat", r"1 of 9 images are missing: cat/9.png \(line 10\)"),
     ],
 )
