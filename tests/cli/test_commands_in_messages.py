@@ -40,8 +40,8 @@ def commands() -> list[Any]:
     for place, text in texts():
         for match in NAMED.finditer(text):
             words = match["words"].split()
-            if not match["before"] and words[0] not in GROUP.commands:
-                continue  # a sentence that starts with the name of the product
+            if "`" not in match["before"] and words[0] not in GROUP.commands:
+                continue  # the name of the product in a sentence
             rest = re.split(r"\.(?:\s|$)", match["rest"])[0]
             found.append(pytest.param(words, rest, id=f"{place} {match['words']}"))
     return found

@@ -97,7 +97,7 @@ DATA = [
     ("photos.TGZ", "tar -xf photos.TGZ -C photos"),
     ("photos.7z", "7z x photos.7z -ophotos"),
     ("train.ipynb", "notebook"),
-    ("labels.csv", "table"),
+    ("labels.json", "table"),
     ("model.onnx", "--model"),
     ("recipe.toml", "--recipe"),
     ("x.parquet", "folder that contains it"),

@@ -25,7 +25,7 @@ FREQUENCIES = 6
 """Largest frequency of a spectrum, in periods per image."""
 LARGEST_SHIFT = 3
 """Largest shift in pixels, at `SIDE`, that is undone."""
-SPECTRA, COARSE, FINE = 0.8, 0.8, 0.6
+SPECTRA, COARSE, FINE = 0.8, 0.8, 0.75
 """Least correlation of near-duplicates in each step."""
 LEAST_CONTRAST = 4.0
 """Standard deviation of pixel values, 0 to 255, below which an image is too flat to be compared."""
