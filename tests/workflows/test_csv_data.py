@@ -31,7 +31,7 @@ def test_a_run_on_a_csv_file_is_evaluated_again(table: Path, tiny: SimpleNamespa
     assert run.metrics["n"] == 12
     assert thirtytwo.load(run.path).classes == ("class 0", "class 1", "class 2")
     again = thirtytwo.evaluate(run.path, split="test")
-    assert again.metrics["accuracy"] == run.metrics["accuracy"]
+    assert again["accuracy"] == run.metrics["accuracy"]
     assert run_command(["data", "doctor", str(table), "--fail-on", "never"]) == 0
     assert run_command(["data", "show", str(table)]) == 0
 
