@@ -1,4 +1,4 @@
-"""Classes told by border, size, format or bytes alone; splits that differ; test sets that are small."""
+"""Classes predictable from border, size, format or bytes alone; splits that differ; test sets that are small."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_frame_of_one_pixel_around_one_class_is_found(color: int | str) -> Non
         image[:, [0, -1]] = framed
     found = findings(in_memory(images, classes=5))
     assert set(found) == {"T601"}
-    assert found["T601"].what.startswith("1 class is told from the rest by the border pixels alone: 'c'")
+    assert found["T601"].what.startswith("1 class is predictable from the border pixels alone: 'c'")
     assert found["T601"].severity == "warning"
     assert {place.position % 5 for place in found["T601"].groups[0]} == {2}
 
@@ -96,7 +96,7 @@ def test_two_classes_of_two_formats_are_found(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{position}.{('png', 'jpg')[position % 2]}")
     (found,) = diagnose(str(tmp_path / "set"), only=["T603"], cache=False).findings
-    assert found.what.startswith("2 classes are told")
+    assert found.what.startswith("2 classes are predictable")
 
 
 @pytest.mark.parametrize("kind", ["quality", "metadata", "gray", "partly"])
@@ -115,7 +115,7 @@ def test_compression_metadata_and_mode_are_found(kind: str, tmp_path: Path) -> N
             image.convert("L").save(f"{path}.jpg", quality=80)
 
     found = in_files(tmp_path / "set", save, 60 if kind == "partly" else 30)
-    assert "1 class is told" in found["T603"].what
+    assert "1 class is predictable" in found["T603"].what
     assert "'c'" in found["T603"].what
 
 
@@ -138,8 +138,8 @@ def test_random_features_tell_nothing() -> None:
         count, classes = int(random.integers(20, 300)), int(random.integers(2, 12))
         labels = random.integers(0, classes, count)
         features = np.concatenate([random.normal(size=(count, 4)), random.random((count, 3)) < 0.1], axis=1)
-        told = one_against_rest(features, labels, classes)
-        assert all(one.deviation < threshold(len(told)) for one in told), trial
+        found = one_against_rest(features, labels, classes)
+        assert all(one.deviation < threshold(len(found)) for one in found), trial
 
 
 def test_auroc_with_ties() -> None:
@@ -153,9 +153,9 @@ def test_rare_classes_and_unknown_values_are_possible() -> None:
     labels = np.array([0] * 30 + [1] * 30 + [2] * 3)
     features = np.where(labels == 1, 5.0, np.arange(63) % 2)[:, None]
     features[::7] = np.nan
-    told = {one.label: one for one in one_against_rest(features, labels, 4)}
-    assert set(told) == {0, 1}
-    assert told[1].auroc > 0.85
+    found = {one.label: one for one in one_against_rest(features, labels, 4)}
+    assert set(found) == {0, 1}
+    assert found[1].auroc > 0.85
     assert one_against_rest(features[:5], labels[:5], 4) == []
     assert sorted(np.bincount(folds_of(labels))) == [12, 12, 13, 13, 13]
     assert indicators(["x", None, "x"]).tolist() == [[1, 0], [0, 1], [1, 0]]

@@ -31,7 +31,7 @@ _COMMON = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Separation:
     """How well features tell one class from the rest.
 
     Attributes:
@@ -49,7 +49,7 @@ class Told:
     order: Ints
 
 
-def one_against_rest(features: npt.ArrayLike, labels: Ints, classes: int, seed: int = 0) -> list[Told]:
+def one_against_rest(features: npt.ArrayLike, labels: Ints, classes: int, seed: int = 0) -> list[Separation]:
     """Probe every class with at least `LEAST_IMAGES` images inside and outside of it.
 
     Args:
@@ -64,7 +64,7 @@ def one_against_rest(features: npt.ArrayLike, labels: Ints, classes: int, seed: 
         return []
     targets = np.eye(classes)[labels]
     scores = cross_validated(np.asarray(features, dtype=np.float64), targets, folds_of(labels, seed))
-    return [_told(scores[:, label], labels == label, int(label)) for label in usable]
+    return [_separation(scores[:, label], labels == label, int(label)) for label in usable]
 
 
 def threshold(tests: int) -> float:
@@ -134,11 +134,11 @@ def chance_error(inside: int, outside: int) -> float:
     return math.sqrt((inside + outside + 1) / (12 * inside * outside))
 
 
-def _told(scores: Floats, positive: npt.NDArray[np.bool_], label: int) -> Told:
+def _separation(scores: Floats, positive: npt.NDArray[np.bool_], label: int) -> Separation:
     inside = int(positive.sum())
     value = auroc(scores, positive)
     members = np.flatnonzero(positive)
-    return Told(
+    return Separation(
         label,
         value,
         _recall(scores, positive),

@@ -1,4 +1,4 @@
-"""A check of classes that can be told by what has nothing to do with what they show."""
+"""A check of classes that are predictable from what has nothing to do with what they show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.doctor.base import Check, Finding, Place
-from thirtytwo.doctor.probe import Told, one_against_rest, threshold
+from thirtytwo.doctor.probe import Separation, one_against_rest, threshold
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.images.decode import FileFacts
 from thirtytwo.text import percent, quote
@@ -28,7 +28,7 @@ class ShortcutCheck(Check):
     false alarm, and neither is explained by chance.
 
     Attributes:
-        by: what the classes are told by, as the sentence names it.
+        by: what the classes are predictable from, as the sentence names it.
         least_auroc: AUROC from which a class is reported.
         least_recall: recall at 95 % precision from which a class is reported.
     """
@@ -50,7 +50,7 @@ class ShortcutCheck(Check):
         probed = one_against_rest(features, train.labels, len(train.classes))
         least = threshold(len(probed))
         shares = train.counts / len(train)
-        found = [one for one in probed if one.deviation > least and self.is_told(one, float(shares[one.label]))]
+        found = [one for one in probed if one.deviation > least and self.is_predictable(one, float(shares[one.label]))]
         if not found:
             return
         found.sort(key=lambda one: -one.auroc)
@@ -62,13 +62,13 @@ class ShortcutCheck(Check):
         more = f" and {len(words) - 5} more" if len(words) > 5 else ""
         plural = "classes are" if len(found) > 1 else "class is"
         yield self.finding(
-            f"{len(found)} {plural} told from the rest by {self.by} alone: {', '.join(words[:5])}{more}.",
+            f"{len(found)} {plural} predictable from {self.by} alone: {', '.join(words[:5])}{more}.",
             [tuple(Place("train", int(position)) for position in one.order[:EXAMPLES]) for one in found],
             notes=words,
         )
 
-    def is_told(self, one: Told, share: float) -> bool:
-        """Whether a class of this share of all images is told well enough to be reported."""
+    def is_predictable(self, one: Separation, share: float) -> bool:
+        """Whether a class of this share of all images is predictable enough to be reported."""
         return one.auroc >= self.least_auroc or (one.recall >= self.least_recall and share <= 0.95 - LEAST_GAIN)
 
 

@@ -1,4 +1,4 @@
-"""T601: classes told by the border of their images."""
+"""T601: classes predictable from the border of their images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LEAST_SIDE = 4
 
 @CHECKS.register("T601")
 class BorderShortcut(ShortcutCheck):
-    """Classes that a probe tells by the outermost pixels: a frame, a watermark's edge, another background."""
+    """Classes that a probe predicts from the outermost pixels: a frame, a watermark's edge, another background."""
 
     code = "T601"
-    title = "classes told by the border of their images"
+    title = "classes predictable from the border of their images"
     severity = "warning"
     why = (
         "A network will learn the frame or background, not the class, and fails on images without it. Test images of "

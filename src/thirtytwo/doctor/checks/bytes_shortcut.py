@@ -1,4 +1,4 @@
-"""T604: classes told by the number of bytes per pixel of their files."""
+"""T604: classes predictable from the number of bytes per pixel of their files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from thirtytwo.doctor.subject import Subject
 
 @CHECKS.register("T604")
 class BytesShortcut(ShortcutCheck):
-    """Classes that a probe tells by bytes per pixel, which depend on compression, but also on what images show."""
+    """Classes that a probe predicts from bytes per pixel, which depend on compression, but also on what images show."""
 
     code = "T604"
-    title = "classes told by the bytes per pixel of their files"
+    title = "classes predictable from the bytes per pixel of their files"
     severity = "note"
     why = (
         "The files of these classes may be compressed more or less than the rest, which leaves traces in the pixels "

@@ -1,4 +1,4 @@
-"""T611: splits that can be told apart."""
+"""T611: splits that a probe can distinguish."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Drift(Check):
             return
         order = np.argsort(-scores[is_other], kind="stable")[:_EXAMPLES]
         yield self.finding(
-            f"The images of {name} can be told from those of train by simple statistics (AUROC {value:.3f}, chance is "
-            f"0.5); most different: {differences(train, other, name)}.",
+            f"The images of {name} can be distinguished from those of train by simple statistics "
+            f"(AUROC {value:.3f}, chance is 0.5); most different: {differences(train, other, name)}.",
             [[Place(name, int(position)) for position in order]],
             notes=[f"most unlike train: AUROC {value:.3f}"],
         )

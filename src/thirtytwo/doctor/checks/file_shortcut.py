@@ -1,4 +1,4 @@
-"""T603: classes told by the format, mode, JPEG quality or metadata of their files."""
+"""T603: classes predictable from the format, mode, JPEG quality or metadata of their files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from thirtytwo.images.decode import FileFacts
 
 @CHECKS.register("T603")
 class FileShortcut(ShortcutCheck):
-    """Classes that a probe tells by format, mode, JPEG quality and metadata of the files."""
+    """Classes that a probe predicts from format, mode, JPEG quality and metadata of the files."""
 
     code = "T603"
-    title = "classes told by the format of their files"
+    title = "classes predictable from the format of their files"
     severity = "warning"
     why = (
         "Compression leaves traces in the pixels, so a network can learn the format or quality in place of the class: "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.base import CHECKS, Place
+from thirtytwo.doctor.near_check import NearCheck
 from thirtytwo.doctor.subject import Subject
 
 
 @CHECKS.register("T111")
-class NearAcrossSplits(Check):
+class NearAcrossSplits(NearCheck):
     """Copies in more than one split that were recompressed, resized, brightened, shifted or mirrored."""
 
     code = "T111"
@@ -17,14 +18,9 @@ class NearAcrossSplits(Check):
     severity = "warning"
     why = "Test images of which the network saw a copy in training make test metrics optimistic."
     fix = "Look at them, and remove copies from one of the splits."
+    which = "are in more than one split"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare small copies of all images, mirrored and shifted too."""
-        found = [(group, value) for group, value in subject.near_groups if subject.splits_differ(group)]
-        if found:
-            groups = [group for group, _ in found]
-            yield self.finding(
-                f"{len(groups)} groups of nearly equal images are in more than one split: {subject.examples(groups)}.",
-                groups,
-                notes=[f"similarity {value:.2f}" for _, value in found],
-            )
+    @staticmethod
+    def concerns(subject: Subject, group: Sequence[Place]) -> bool:
+        """As `title` says."""
+        return subject.splits_differ(group)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.base import CHECKS, Place
+from thirtytwo.doctor.near_check import NearCheck
 from thirtytwo.doctor.subject import Subject
 
 
 @CHECKS.register("T112")
-class NearConflicts(Check):
+class NearConflicts(NearCheck):
     """Copies with different labels."""
 
     code = "T112"
@@ -17,14 +18,9 @@ class NearConflicts(Check):
     severity = "warning"
     why = "Of two labels of one photograph, at most one is right."
     fix = "Look at them; correct the labels or remove the images."
+    which = "have different labels"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare small copies of all images, mirrored and shifted too."""
-        found = [(group, value) for group, value in subject.near_groups if subject.labels_differ(group)]
-        if found:
-            groups = [group for group, _ in found]
-            yield self.finding(
-                f"{len(groups)} groups of nearly equal images have different labels: {subject.examples(groups)}.",
-                groups,
-                notes=[f"similarity {value:.2f}" for _, value in found],
-            )
+    @staticmethod
+    def concerns(subject: Subject, group: Sequence[Place]) -> bool:
+        """As `title` says."""
+        return subject.labels_differ(group)

@@ -1,4 +1,4 @@
-"""T602: classes told by the size of their images."""
+"""T602: classes predictable from the size of their images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from thirtytwo.doctor.subject import Subject
 
 @CHECKS.register("T602")
 class SizeShortcut(ShortcutCheck):
-    """Classes that a probe tells by width, height and aspect ratio of the files."""
+    """Classes that a probe predicts from width, height and aspect ratio of the files."""
 
     code = "T602"
-    title = "classes told by the size of their images"
+    title = "classes predictable from the size of their images"
     severity = "warning"
     why = (
         "Sharpness and distortion after resizing show the original size, so a network can learn it in place of the "

@@ -1,0 +1,32 @@
+"""A check of some of the groups of near-duplicates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from thirtytwo.doctor.base import Check, Finding, Place
+from thirtytwo.doctor.subject import Subject
+
+
+class NearCheck(Check):
+    """Groups of near-duplicates that a subclass selects; `which` ends the sentence on them."""
+
+    which: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def concerns(subject: Subject, group: Sequence[Place]) -> bool:
+        """Whether a group is reported."""
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Compare small copies of all images, mirrored and shifted too."""
+        found = [(group, value) for group, value in subject.near_groups if self.concerns(subject, group)]
+        if found:
+            groups = [group for group, _ in found]
+            yield self.finding(
+                f"{len(groups)} groups of nearly equal images {self.which}: {subject.examples(groups)}.",
+                groups,
+                notes=[f"similarity {value:.2f}" for _, value in found],
+            )
