@@ -78,3 +78,10 @@ def test_missing_csv(make, tmp_path):
     file = write(make, tmp_path, table())
     with pytest.raises(UnknownNameError, match="There is no file"):
         load_dataset(file.replace("labels", "label"))
+
+
+def test_advice_names_the_file_as_it_was_given(make, tmp_path):
+    file = write(make, tmp_path, ["a,b", "1,2"])
+    with pytest.raises(DataError) as caught:
+        load_dataset(file)
+    assert f"'{file}?image=NAME&label=NAME'" in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, i
         expected = "; ".join(f"{role}: {', '.join(_COLUMNS[role])}" for role in missing)
         raise DataError(
             f"{file} has no column for {' and '.join(missing)}; its first line is {listing(header)}.",
-            f"Add a header ({expected}), or name columns: {file.name}?image=NAME&label=NAME",
+            f"Add a header ({expected}), or name columns: {shlex.quote(f'{file}?image=NAME&label=NAME')}",
         )
     return found
 
