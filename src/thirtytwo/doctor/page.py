@@ -165,12 +165,11 @@ def _group(
 
 
 def _image(place: Place, subject: Subject, picture: Thumbnail | None) -> dict[str, Any]:
-    files = subject.splits[place.split].files
+    name = subject.splits[place.split].name_of(place.position)
     return {
         "split": place.split,
         "class": shorten(subject.class_of(place), LONGEST_NAME),
-        "name": shorten(subject.name_of(place), LONGEST_NAME),
-        "is_file": files is not None,
+        "name": shorten(name, LONGEST_NAME),
         "picture": picture,
     }
 

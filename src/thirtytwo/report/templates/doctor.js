@@ -17,7 +17,7 @@
       const copy = figure.cloneNode(true);
       const button = copy.querySelector(".enlarge");
       if (button) button.replaceWith(button.firstElementChild);
-      if (figures.length > 1 && figure === chosen) copy.classList.add("chosen");
+      if (figure === (chosen ?? figures[0])) copy.classList.add("chosen");
       drawn.append(copy);
     }
     title.textContent = group.closest("section").querySelector("h2").dataset.title;
