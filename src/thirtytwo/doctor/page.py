@@ -131,13 +131,13 @@ def _extent(findings: Sequence[Finding]) -> str:
 
 def _finding(shown: _Shown, subject: Subject | None, pictures: Iterator[Thumbnail | None]) -> dict[str, Any]:
     finding = shown.finding
-    groups = [_group(finding, number, group, subject, pictures) for number, group in enumerate(shown.groups)]
+    groups = enumerate(shown.groups)
     single = all(len(group) == 1 for group in finding.groups)
     return {
         "severity": finding.severity,
         "what": shorten(finding.what, LONGEST_TEXT),
         "fix": shorten(finding.fix, LONGEST_TEXT),
-        "groups": groups if subject else [],
+        "groups": [_group(finding, number, group, subject, pictures) for number, group in groups] if subject else [],
         "total": len(finding.groups),
         "single": single,
         "unit": "images" if single else "groups",
@@ -150,17 +150,25 @@ def _group(
     finding: Finding,
     number: int,
     group: Sequence[Place],
-    subject: Subject | None,
+    subject: Subject,
     pictures: Iterator[Thumbnail | None],
 ) -> dict[str, Any]:
     whole = finding.groups[number]
+    note = shorten(finding.notes[number], LONGEST_NAME) if finding.notes else ""
+    labels_differ, splits_differ = subject.labels_differ(whole), subject.splits_differ(whole)
+    about = [
+        (note, "note"),
+        ("labels differ" if labels_differ else "", "tag"),
+        ("across splits" if splits_differ else "", "tag quiet"),
+        (f"{len(group)} of {len(whole):,} images shown" if len(group) < len(whole) else "", "cut"),
+    ]
     return {
         "number": number + 1,
-        "note": shorten(finding.notes[number], LONGEST_NAME) if finding.notes else "",
-        "count": len(whole),
-        "labels_differ": subject is not None and subject.labels_differ(whole),
-        "splits_differ": Subject.splits_differ(whole),
-        "images": [_image(place, subject, next(pictures)) for place in group] if subject else [],
+        "note": note,
+        "about": [(phrase, kind) for phrase, kind in about if phrase],
+        "labels_differ": labels_differ,
+        "splits_differ": splits_differ,
+        "images": [_image(place, subject, next(pictures)) for place in group],
     }
 
 
