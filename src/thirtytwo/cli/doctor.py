@@ -89,7 +89,7 @@ def _check_outputs(out: Path | None, html: Path | None, force: bool) -> None:
 
 
 def checks() -> None:
-    """List the checks of `data doctor`."""
+    """List the checks of `data doctor`; its option --html shows the images of their findings."""
     from thirtytwo.doctor.output import described_checks
 
     show_table(["code", "severity", "problem"], described_checks())

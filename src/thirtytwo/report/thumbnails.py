@@ -105,7 +105,7 @@ def _uri(image: Image.Image, quality: int | None) -> str:
     buffer = io.BytesIO()
     if features.check("webp"):
         lossless = quality is None
-        image.save(buffer, kind := "WEBP", lossless=lossless, quality=50 if quality is None else quality, method=4)
+        image.save(buffer, kind := "WEBP", lossless=lossless, quality=50 if quality is None else quality, method=2)
     elif quality is None:
         image.save(buffer, kind := "PNG", optimize=True)
     else:
