@@ -14,7 +14,7 @@ from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import Pixels, load_preview
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
-from thirtytwo.text import counted, listing, shorten
+from thirtytwo.text import as_printable, counted, listing, shorten
 
 IMAGE_BUDGET = 11_000_000
 """Largest number of characters of the page for images; texts take less than 3 million."""
@@ -135,13 +135,13 @@ def _finding(shown: _Shown, subject: Subject | None, pictures: Iterator[Thumbnai
     single = all(len(group) == 1 for group in finding.groups)
     return {
         "severity": finding.severity,
-        "what": shorten(finding.what, LONGEST_TEXT),
-        "fix": shorten(finding.fix, LONGEST_TEXT),
+        "what": _short(finding.what, LONGEST_TEXT),
+        "fix": _short(finding.fix, LONGEST_TEXT),
         "groups": [_group(finding, number, group, subject, pictures) for number, group in groups] if subject else [],
         "total": len(finding.groups),
         "single": single,
         "unit": "images" if single else "groups",
-        "files": [shorten(file, LONGEST_NAME) for file in finding.files[:MAX_FILES]],
+        "files": [_short(file, LONGEST_NAME) for file in finding.files[:MAX_FILES]],
         "file_count": len(finding.files),
     }
 
@@ -154,7 +154,7 @@ def _group(
     pictures: Iterator[Thumbnail | None],
 ) -> dict[str, Any]:
     whole = finding.groups[number]
-    note = shorten(finding.notes[number], LONGEST_NAME) if finding.notes else ""
+    note = _short(finding.notes[number], LONGEST_NAME) if finding.notes else ""
     labels_differ, splits_differ = subject.labels_differ(whole), subject.splits_differ(whole)
     about = [
         (note, "note"),
@@ -176,8 +176,8 @@ def _image(place: Place, subject: Subject, picture: Thumbnail | None) -> dict[st
     name = subject.splits[place.split].name_of(place.position)
     return {
         "split": place.split,
-        "class": shorten(subject.class_of(place), LONGEST_NAME),
-        "name": shorten(name, LONGEST_NAME),
+        "class": _short(subject.class_of(place), LONGEST_NAME),
+        "name": _short(name, LONGEST_NAME),
         "picture": picture,
     }
 
@@ -187,12 +187,11 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     found = {finding.code for finding in diagnosis.findings}
     known = [CHECKS.get(code) for code in CHECKS]
     return {
-        "spec": diagnosis.spec,
-        "name": shorten(diagnosis.spec, LONGEST_NAME),
+        "name": _short(diagnosis.spec, LONGEST_NAME),
         "splits": [] if subject is None else [(name, len(images)) for name, images in subject.splits.items()],
         "total": 0 if subject is None else len(subject.places),
         "classes": 0 if subject is None else len(subject.data.classes),
-        "class_names": "" if subject is None else shorten(listing(subject.data.classes, quoted=False), LONGEST_TEXT),
+        "class_names": "" if subject is None else _short(listing(subject.data.classes, quoted=False), LONGEST_TEXT),
         "counts": [(severity, diagnosis.count(severity)) for severity in SEVERITIES],
         "verdict": _verdict(diagnosis),
         "ran": [check for check in known if check.code in ran],
@@ -211,3 +210,8 @@ def _verdict(diagnosis: Diagnosis) -> str:
     found = listing([counted(count, severity) for severity, count in counts if count], quoted=False)
     usable = "Parts of this data cannot be used" if diagnosis.count("error") else "This data can be used for training"
     return f"{usable}: {found}."
+
+
+def _short(text: str, most: int) -> str:
+    """A text of the data at most `most` characters long, with invisible characters as escape sequences."""
+    return as_printable(shorten(text, most))
