@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -49,9 +49,9 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
     """
     by_check = _by_check(diagnosis.findings)
     shown = _choose_groups(diagnosis, [findings[:MAX_FINDINGS] for findings in by_check.values()])
-    pictures = _thumbnails(diagnosis.subject, list(chain.from_iterable(shown)))
+    encoded = _thumbnails(diagnosis.subject, chain.from_iterable(shown))
     sections = [
-        _section(check, by_check[check], part, diagnosis.subject, pictures)
+        _section(check, by_check[check], part, diagnosis.subject, encoded)
         for check, part in zip(by_check, shown, strict=True)
     ]
     return render_template("doctor.html.j2", {**_summary(diagnosis), "sections": sections})
@@ -67,6 +67,7 @@ def _by_check(findings: Sequence[Finding]) -> dict[type[Check], list[Finding]]:
 
 def _choose_groups(diagnosis: Diagnosis, findings: Sequence[Sequence[Finding]]) -> list[list[_Shown]]:
     """The groups of each finding that the page shows: as many of each as leave room for those of the others."""
+    shown: list[list[_Shown]] = []
     for most in FEWER_GROUPS:
         shown = [[_Shown(finding, _first(finding, most)) for finding in part] for part in findings]
         if sum(len(group) for one in chain.from_iterable(shown) for group in one.groups) <= MAX_IMAGES:
@@ -78,15 +79,13 @@ def _first(finding: Finding, most: int) -> tuple[tuple[Place, ...], ...]:
     return tuple(group[:MAX_MEMBERS] for group in finding.groups[:most])
 
 
-def _thumbnails(subject: Subject | None, shown: Sequence[_Shown]) -> Iterator[Thumbnail | None]:
-    """A thumbnail of every image of the shown groups, in their order; None where there is no room for it."""
+def _thumbnails(subject: Subject | None, shown: Iterable[_Shown]) -> dict[Place, Thumbnail]:
+    """Thumbnails of the images of the shown groups; those that do not fit the page are missing."""
     if subject is None:
-        return
-    places = [place for one in shown for group in one.groups for place in group]
+        return {}
+    places = [place for one in shown for group in one.groups for place in group]  # as often as they are on the page
     previews = {place: _preview(subject, place) for place in places}
-    yield from thumbnails([previews[place] for place in places], IMAGE_BUDGET)
-    while True:
-        yield None
+    return dict(zip(places, thumbnails([previews[place] for place in places], IMAGE_BUDGET), strict=False))
 
 
 def _preview(subject: Subject, place: Place) -> Pixels:
@@ -97,7 +96,8 @@ def _preview(subject: Subject, place: Place) -> Pixels:
             return load_preview(subject.folder / images.files[place.position], PREVIEW_SIDE)
         except ImageError:  # changed since it was read
             pass
-    return images.images[place.position]
+    decoded: Pixels = images.images[place.position]
+    return decoded
 
 
 def _section(
@@ -105,7 +105,7 @@ def _section(
     findings: Sequence[Finding],
     shown: Sequence[_Shown],
     subject: Subject | None,
-    pictures: Iterator[Thumbnail | None],
+    encoded: Mapping[Place, Thumbnail],
 ) -> dict[str, Any]:
     """What the template shows of the findings of a check."""
     return {
@@ -115,7 +115,7 @@ def _section(
         "severity": findings[0].severity,
         "count": len(findings),
         "extent": _extent(findings),
-        "findings": [_finding(one, subject, pictures) for one in shown],
+        "findings": [_finding(one, subject, encoded) for one in shown],
     }
 
 
@@ -129,7 +129,7 @@ def _extent(findings: Sequence[Finding]) -> str:
     return ", ".join(parts)
 
 
-def _finding(shown: _Shown, subject: Subject | None, pictures: Iterator[Thumbnail | None]) -> dict[str, Any]:
+def _finding(shown: _Shown, subject: Subject | None, encoded: Mapping[Place, Thumbnail]) -> dict[str, Any]:
     finding = shown.finding
     groups = enumerate(shown.groups)
     single = all(len(group) == 1 for group in finding.groups)
@@ -137,7 +137,7 @@ def _finding(shown: _Shown, subject: Subject | None, pictures: Iterator[Thumbnai
         "severity": finding.severity,
         "what": _short(finding.what, LONGEST_TEXT),
         "fix": _short(finding.fix, LONGEST_TEXT),
-        "groups": [_group(finding, number, group, subject, pictures) for number, group in groups] if subject else [],
+        "groups": [_group(finding, number, group, subject, encoded) for number, group in groups] if subject else [],
         "total": len(finding.groups),
         "single": single,
         "unit": "images" if single else "groups",
@@ -151,7 +151,7 @@ def _group(
     number: int,
     group: Sequence[Place],
     subject: Subject,
-    pictures: Iterator[Thumbnail | None],
+    encoded: Mapping[Place, Thumbnail],
 ) -> dict[str, Any]:
     whole = finding.groups[number]
     note = _short(finding.notes[number], LONGEST_NAME) if finding.notes else ""
@@ -168,17 +168,17 @@ def _group(
         "about": [(phrase, kind) for phrase, kind in about if phrase],
         "labels_differ": labels_differ,
         "splits_differ": splits_differ,
-        "images": [_image(place, subject, next(pictures)) for place in group],
+        "images": [_image(place, subject, encoded.get(place)) for place in group],
     }
 
 
-def _image(place: Place, subject: Subject, picture: Thumbnail | None) -> dict[str, Any]:
+def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[str, Any]:
     name = subject.splits[place.split].name_of(place.position)
     return {
         "split": place.split,
         "class": _short(subject.class_of(place), LONGEST_NAME),
         "name": _short(name, LONGEST_NAME),
-        "picture": picture,
+        "thumbnail": thumbnail,
     }
 
 
