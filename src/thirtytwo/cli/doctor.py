@@ -12,7 +12,7 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
-from thirtytwo.errors import DataError
+from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter
 
 if TYPE_CHECKING:
@@ -37,18 +37,26 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the findings to.", show_default="stdout")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the images of each finding.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files if they exist.")] = False,
 ) -> None:
     """Check a data set before training, and say what to do about each finding.
 
     The exit code is 0 if no finding is at or above --fail-on, 3 if one is, and 2 if the data cannot be used.
     """
     from thirtytwo.doctor import diagnose
-    from thirtytwo.io import check_writable, write_text
+    from thirtytwo.io import write_text
 
-    if out is not None:
-        check_writable(out, force=force)
+    _check_outputs(out, html, force)
     diagnosis = diagnose(data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough)
+    if html is not None:
+        from thirtytwo.doctor.page import render_diagnosis
+
+        write_text(html, render_diagnosis(diagnosis))
+        log(f"Page: {html}")
     if out is not None:
         write_text(out, _formatted(diagnosis, format))
         log(f"Findings: {out}")
@@ -62,8 +70,26 @@ def doctor(
         raise typer.Exit(FOUND)
 
 
+def _check_outputs(out: Path | None, html: Path | None, force: bool) -> None:
+    """Check before the examination that its results can be written.
+
+    Raises:
+        OutputError: a file cannot be written, or both are the same.
+        MissingExtraError: there is a page to write, and Jinja2 is not installed.
+    """
+    from thirtytwo.io import check_writable, expand_home
+
+    for path in (out, html):
+        if path is not None:
+            check_writable(path, force=force)
+    if html is not None:
+        require("jinja2", "train")
+        if out is not None and expand_home(out).resolve() == expand_home(html).resolve():
+            raise OutputError(f"--out and --html both name {html}.", "Give two files.")
+
+
 def checks() -> None:
-    """List the checks of `data doctor`."""
+    """List the checks of `data doctor`; its option --html shows the images of their findings."""
     from thirtytwo.doctor.output import described_checks
 
     show_table(["code", "severity", "problem"], described_checks())
