@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.errors import DataError, OutputError, did_you_mean, require
+from thirtytwo.errors import DataError, OutputError, did_you_mean
 from thirtytwo.text import percent, size
 
 if TYPE_CHECKING:
@@ -31,35 +31,19 @@ def show_augmented(
     path = sheet or Path(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe_source).stem)}-augmented.png")
     if path.exists():
         raise OutputError(f"{path} already exists.", "Choose another name with --sheet, or move it away.")
-    require("torch", "train")
     import numpy as np
 
-    from thirtytwo.augment.augmenter import check_augment
-    from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
     from thirtytwo.data.explore import augmented_sheet
-    from thirtytwo.data.load import load_dataset
     from thirtytwo.images.render import png
     from thirtytwo.io import write_bytes
-    from thirtytwo.training.batches import augment_samples
+    from thirtytwo.workflows.show_data import augment_data
 
-    values, where = read_recipe_values(recipe_source), f"Recipe {recipe_source!r}"
-    provisional = resolve_recipe(values, overrides, classes=10, rows=50_000, where=where)
-    check_augment(provisional.augment)
-    data = load_dataset(
-        spec,
-        data_root=data_root,
-        image_size=provisional.data.image_size,
-        resize=provisional.data.resize,
-        seed=provisional.data.split_seed,
-        group_by=provisional.data.group_by,
-        skip_unreadable=provisional.data.skip_unreadable,
-    )
-    recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
-    samples = augment_samples(recipe, data.train)
+    found = augment_data(spec, recipe_source, overrides, data_root=data_root)
+    data, samples = found.data, found.samples
     names = [data.classes[label] for label in samples.labels]
     page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
     write_bytes(path, png(np.asarray(page)))
-    log(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")
+    log(f"Images of {data.name} (original on the left) augmented with the recipe {found.recipe.name}:")
     show(str(path))
 
 
