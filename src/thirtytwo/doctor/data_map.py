@@ -81,9 +81,7 @@ def _principal_components(features: Features, seed: int) -> Features:
     return np.asarray(decomposition.PCA(dimensions, random_state=seed).fit_transform(features), dtype=np.float32)
 
 
-def majority_of_neighbors(
-    features: Features, images: ImageSet, neighbors: int = NEIGHBORS
-) -> tuple[Ints, Ints, int]:
+def majority_of_neighbors(features: Features, images: ImageSet, neighbors: int = NEIGHBORS) -> tuple[Ints, Ints, int]:
     """Find images whose nearest neighbors mostly share one other label.
 
     Args:

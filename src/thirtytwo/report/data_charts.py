@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,7 @@ def _bars(counts: npt.NDArray[np.int64], names: Sequence[str]) -> list[str]:
 def spread_chart(spread: Spread) -> str:
     """Histogram of a statistic over images, with its median."""
     edges = np.linspace(spread.low, spread.high, len(spread.counts) + 1)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges)]
     span = spread.high - spread.low
     ticks = [
         ((tick - spread.low) / span, f"{tick:g}")
@@ -117,7 +118,7 @@ def ratio_chart(shapes: Shapes) -> str:
     """Histogram of width divided by height, logarithmic."""
     low, high = np.log(RATIOS)
     edges = np.exp(np.linspace(low, high, len(shapes.ratios) + 1))
-    names = [f"{start:.2f} to {end:.2f}" for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"{start:.2f} to {end:.2f}" for start, end in itertools.pairwise(edges)]
     shown = ((0.5, "1:2"), (2 / 3, "2:3"), (1.0, "1:1"), (1.5, "3:2"), (2.0, "2:1"))
     ticks = [(float((np.log(ratio) - low) / (high - low)), label) for ratio, label in shown]
     return "".join([*_open("Width divided by height"), *_bars(shapes.ratios, names), *_axis(ticks), "</svg>"])
@@ -162,8 +163,10 @@ def map_chart(found: DataMap, groups: npt.NDArray[np.int64], colors: Sequence[st
     """
     points = np.rint(_RIM + found.points * (MAP_SIDE - 2 * _RIM)).astype(np.int64)
     parts = [
-        f'<svg class="map" viewBox="0 0 {MAP_SIDE} {MAP_SIDE}" role="application" tabindex="0" '
-        'aria-label="Map of similar images: the arrow keys go through the marked ones">'
+        (
+            f'<svg class="map" viewBox="0 0 {MAP_SIDE} {MAP_SIDE}" role="application" tabindex="0" '
+            'aria-label="Map of similar images: the arrow keys go through the marked ones">'
+        )
     ]
     marked = found.other >= 0
     for outline in (False, True):

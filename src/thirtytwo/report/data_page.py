@@ -23,16 +23,26 @@ from thirtytwo.text import as_printable, capitalized, percent, size
 
 SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET = 6_000_000, 1_500_000, 500_000
 """Maximum number of characters of the page for sample images, mean images and extremes."""
-FEW_CLASSES = 20
-SHOWN_OF_FEW, SHOWN_OF_MANY = 15, 7
-"""Images shown of each class at first; where there are more than `FEW_CLASSES`, fewer."""
+SHOWN = 15
+"""Images shown of each class at first: one row on a wide screen."""
 MOST_COLORS = 24
 """Number of groups up to which the legend of the map lists them."""
 MOST_MARKED = 24
 """Images among those of another class that are listed below the map."""
 MOST_LISTED = 8
 """Sizes, formats and modes that are listed."""
-_PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
+_PALETTE = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+    "#9498a0",
+)
 _GOLDEN_ANGLE = 137.5
 
 
@@ -59,7 +69,6 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         "balance": _balance(found),
         "tree": _tree(found, shown),
         "kinds": _kinds(found, shown),
-        "each": shown.per_class,
         **_map(found, shown),
         "channels": list(zip(("Red", "Green", "Blue"), found.levels.mean, found.levels.std, strict=True)),
         "channel_charts": channel_charts(found.levels),
@@ -86,7 +95,6 @@ class _Shown:
     names: list[str]
     labels: npt.NDArray[np.int64]
     by_class: Mapping[int, list[int]]
-    per_class: int
     train: ImageSet
 
     @classmethod
@@ -106,7 +114,6 @@ class _Shown:
             [as_printable(chosen.name_of(place)) for place in range(len(chosen))],
             chosen.labels,
             by_class,
-            SHOWN_OF_FEW if len(found.classes) <= FEW_CLASSES else SHOWN_OF_MANY,
             train,
         )
 
@@ -117,7 +124,7 @@ def _facts(found: Overview) -> list[tuple[str, str]]:
     groups = len(set(found.superclasses.values()))
     rows.append(("classes", f"{len(found.classes):,}" + (f" in {groups:,} superclasses" if groups else "")))
     if found.shapes is not None:
-        width, height, count = found.shapes.sizes[0]
+        width, height, _ = found.shapes.sizes[0]
         same = len(found.shapes.sizes) == 1
         text = f"{width:,}×{height:,}, all images" if same else "{:,}×{:,} in the median".format(*found.shapes.median())
         rows.append(("image size", text))
@@ -158,7 +165,7 @@ def _image(place: int, shown: _Shown, classes: Sequence[str]) -> dict[str, Any]:
 
 def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
     """One block for each class, those of a superclass together: mean image, sample images, and more of them."""
-    order = sorted(range(len(found.classes)), key=lambda index: (found.superclasses.get(found.classes[index], ""), index))
+    order = sorted(range(len(found.classes)), key=lambda index: found.superclasses.get(found.classes[index], ""))
     blocks = []
     for index in order:
         images = [_image(place, shown, found.classes) for place in shown.by_class.get(index, [])]
@@ -169,8 +176,8 @@ def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
                 "superclass": as_printable(found.superclasses.get(found.classes[index], "")),
                 "count": found.counts[index].counts["train"],
                 "mean": shown.means[index] if index < len(shown.means) else None,
-                "images": images[: shown.per_class],
-                "more": images[shown.per_class :],
+                "images": images[:SHOWN],
+                "more": images[SHOWN:],
             }
         )
     return blocks
@@ -292,10 +299,10 @@ def _shapes(found: Shapes, side: int) -> dict[str, Any]:
 
 def _formats(found: Formats) -> dict[str, Any]:
     files = sum(count for _, count in found.formats)
+    modes = [(f"mode {mode}", count) for mode, count in found.modes[:MOST_LISTED]]
     return {
         "rows": [
-            (kind, f"{count:,}", percent(count / files, 1))
-            for kind, count in [*found.formats[:MOST_LISTED], *((f"mode {mode}", n) for mode, n in found.modes[:MOST_LISTED])]
+            (kind, f"{count:,}", percent(count / files, 1)) for kind, count in [*found.formats[:MOST_LISTED], *modes]
         ],
         "sizes": f"{size(found.total_bytes)} in {files:,} files; the median file has {size(found.median_bytes)}, "
         f"the largest {size(found.largest_bytes)}.",

@@ -25,6 +25,14 @@ PHOTOGRAPH_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
+class DataPage:
+    """A page that was written: its path, and the data set that it shows."""
+
+    path: Path
+    data: DataSet
+
+
+@dataclass(frozen=True, eq=False)
 class AugmentedSamples:
     """Training images before and after the augmentation of a recipe."""
 
@@ -42,8 +50,8 @@ def write_data_page(
     overrides: Mapping[str, Any] | None = None,
     force: bool = False,
     most: int | None = None,
-) -> Path:
-    """Write one self-contained HTML page that shows a data set; returns its path.
+) -> DataPage:
+    """Write one self-contained HTML page that shows a data set.
 
     Images that cannot be read are left out and listed.
 
@@ -76,7 +84,7 @@ def write_data_page(
         recipe="" if samples is None else samples.recipe.name,
     )
     write_text(target, page)
-    return target
+    return DataPage(target, data)
 
 
 def _side_of(spec: str, data_root: Path | None) -> int | Literal["auto"]:
