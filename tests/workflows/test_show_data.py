@@ -96,7 +96,7 @@ def test_the_summary_has_splits_channels_and_sizes(capsys: pytest.CaptureFixture
     images = load_dataset("digits").train.images
     mean, std = images.mean(axis=(0, 1, 2)) / 255, images.std(axis=(0, 1, 2)) / 255
     assert f"{mean[0]:.4f}  {std[0]:.4f}" in out
-    assert [line.split() for line in out.splitlines() if line.startswith("train ")][0][1:3] == ["1,439", "80.1"]
+    assert next(line.split() for line in out.splitlines() if line.startswith("train "))[1:3] == ["1,439", "80.1"]
     assert "8×8" in out
 
 

@@ -49,7 +49,6 @@ def show_data(
 ) -> None:
     """Show splits, classes, colors and sizes of a data set, on request as a page or with a recipe's augmentation."""
     from thirtytwo.config.resolve import parse_overrides
-    from thirtytwo.io import check_writable
 
     if recipe is None and settings:
         raise typer.BadParameter("--set requires --recipe.")
@@ -59,16 +58,8 @@ def show_data(
         return
     if sheet is not None:
         _check_sheet(sheet, force=force)
-    if html is None:
-        from thirtytwo.data.load import load_dataset
-
-        _show_summary(loaded := load_dataset(data, data_root=data_root))
-    else:
-        check_writable(html, force=force)
-        from thirtytwo.workflows.show_data import write_data_page
-
-        page = write_data_page(data, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force)
-        _show_summary(loaded := page.data)
+    loaded = _load_or_write_page(data, html, data_root, recipe, overrides, force=force)
+    _show_summary(loaded)
     if sheet is not None:
         from thirtytwo.data.explore import write_sheet
 
@@ -76,7 +67,26 @@ def show_data(
         log(f"Sample images of every class: {sheet}")
     if html is not None:
         log("Page:")
-        show(str(page.path))
+        show(str(html))
+
+
+def _load_or_write_page(
+    spec: str,
+    html: Path | None,
+    data_root: Path | None,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    force: bool,
+) -> DataSet:
+    """Load a data set, and write its page if `html` names one."""
+    if html is None:
+        from thirtytwo.data.load import load_dataset
+
+        return load_dataset(spec, data_root=data_root)
+    from thirtytwo.workflows.show_data import write_data_page
+
+    return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data
 
 
 def _check_sheet(path: Path, *, force: bool) -> None:

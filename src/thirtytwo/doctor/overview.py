@@ -11,11 +11,11 @@ import numpy.typing as npt
 from thirtytwo.data.channels import ChannelLevels
 from thirtytwo.data.explore import ClassCount, balanced_sample, class_counts, class_means
 from thirtytwo.doctor.data_map import DataMap, map_data
-from thirtytwo.doctor.features import PHOTO_SIDE
 from thirtytwo.doctor.shapes import Formats, Shapes, formats_of, shapes_of
 from thirtytwo.doctor.spread import Spread, spreads
 from thirtytwo.doctor.statistics import pixel_statistics
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.fewshot.base import PHOTO_SIDE
 
 MOST_SMALL, MOST_PHOTOGRAPHS = 3000, 1000
 """Images on the map; the features of a photograph take longer."""
