@@ -129,9 +129,9 @@ def sizes_chart(shapes: Shapes) -> str:
     shown = shapes.sizes[:MOST_SIZES]
     width_ticks = nice_ticks(0, max(width for width, _, _ in shown))
     height_ticks = nice_ticks(0, max(height for _, height, _ in shown), 4)
-    left, right, tall, most = 52.0, 16.0, 300.0, max(count for _, _, count in shown)
+    left, right, tall, most = 52.0, 16.0, 308.0, max(count for _, _, count in shown)
     across = (_WIDTH - left - right) / width_ticks[-1]
-    up = (tall - _TOP - 40) / height_ticks[-1]
+    up = (tall - _TOP - 48) / height_ticks[-1]
     bottom = tall - 40
     parts = _open("Width and height in pixels", height=tall)
     for tick in height_ticks:
