@@ -39,6 +39,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer__name": "adamw", "optimizer__lr": 0.01, "schedule__name": "cosine", "train__clip": 1.0},
     "lion, sam": {"optimizer__name": "lion", "optimizer__lr": 0.001, "optimizer__sam": 0.1, "train__focal": 2.0},
     "one-cycle": {"schedule__name": "one-cycle", "schedule__warmup": 0.3, "train__sampler": "balanced"},
+    "selection": {"train__selection__share": 0.5, "train__selection__random": 0.2},
+    "selection, cutmix": {"train__selection__share": 0.5, "augment__cutmix": 1.0},
 }
 
 
@@ -346,6 +348,11 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
             {"train": {"class_weights": "balanced", "sampler": "balanced"}},
             ["train.class_weights", "train.sampler"],
         ),
+        (
+            {"train": {"selection": {"share": 0.5}, "sampler": "balanced"}},
+            ["train.selection", "train.sampler"],
+        ),
+        ({"train": {"selection": {"share": 0}}}, ["train.selection.share"]),
         ({"schedule": {"name": "one-cycle"}}, ["'schedule'", "one-cycle", "warmup"]),
         ({"schedule": {"milestones": [0.5, 0.4]}}, ["'schedule'", "milestones"]),
         ({"optimizer": {"name": "adamw"}}, ["'optimizer'", "0.24", "adamw"]),

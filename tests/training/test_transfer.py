@@ -278,6 +278,7 @@ def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tin
         {"schedule__resolution": [{"size": 12, "until": 0.5}], "transfer__views": 0},
         {"train__patience": 5, "train__ema": 0.9},
         {"train__sampler": "balanced", "transfer__head_until": 0},
+        {"train__selection__share": 0.5},
     ],
     ids=lambda changes: "-".join(changes),
 )
