@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import parse_settings
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, to_device
+from thirtytwo.tensors import to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.ema import EMA

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.recipe import AugmentSettings, ModelSettings, Recipe
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
-from thirtytwo.tensors import channel_statistics, normalize, to_device
+from thirtytwo.tensors import normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.fit import Fitted, build_training

@@ -17,8 +17,9 @@ from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
 from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe, SelectionSettings
 from thirtytwo.data.arrays import Rows
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import as_tensor, channel_statistics, generator_for, send, to_device
+from thirtytwo.tensors import as_tensor, generator_for, send, to_device
 
 
 class Selection:
