@@ -82,7 +82,6 @@ def expand_home(path: Path | str) -> Path:
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-<<<<<<< HEAD
     """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
     Raises:
@@ -101,22 +100,6 @@ def check_writable(path: Path, *, force: bool) -> None:
             f"{path} cannot be written: no permission to write to {folder}.",
             "Choose another folder, or change its permissions.",
         )
-=======
-    """Check that `path` can be written without overwriting an existing file, before work whose result goes there.
-
-    Raises:
-        OutputError: `path` is a folder, or a file while `force` is not set; or its folder cannot be written to.
-    """
-    path = expand_home(path)
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; expected a file.", "Give a file name inside it.")
-    if path.is_file() and not force:
-        raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
-    parent = next((one for one in path.absolute().parents if one.exists()), None)
-    if parent is not None and not (parent.is_dir() and os.access(parent, os.W_OK)):
-        reason = "it is not a folder" if not parent.is_dir() else "permission denied"
-        raise OutputError(f"{path} cannot be written in {parent}: {reason}.", "Choose another location.")
->>>>>>> h-show
 
 
 RUNS = Path("runs")
