@@ -122,7 +122,7 @@ def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> D
 
 def _with_fixes(spec: Spec, request: Request, plan: FixPlan) -> DataSet:
     """The data set after the fixes of a plan; the hashes of the dropped images are in its `thinned`."""
-    stored = open_undecoded(spec, request)
+    stored = _open(spec, request)
     fixed = apply_fixes(stored, plan)
     hashes: list[int] = []
     for name, positions in fixed.dropped.items():
@@ -133,12 +133,17 @@ def _with_fixes(spec: Spec, request: Request, plan: FixPlan) -> DataSet:
     return replace(data, thinned=np.array(hashes, dtype=np.uint64), fixes=fixed.counts)
 
 
-def open_undecoded(spec: Spec, request: Request) -> UndecodedDataSet:
-    """Open a data set without decoding its images; one that is made in memory has PNG files in their place.
+def open_undecoded(spec: str, *, data_root: Path | None = None) -> UndecodedDataSet:
+    """Open a data set as stored, without decoding its images; one that is made in memory has PNG files in their place.
 
     Raises:
         UnknownNameError, DataError, OfflineError: as `load_dataset`.
     """
+    found = parse(spec)
+    return _open(found, Request(_root(data_root), options=_own_options(found), whole=True, spec=spec))
+
+
+def _open(spec: Spec, request: Request) -> UndecodedDataSet:
     if spec.kind == "folder":
         return open_local(expand_home(spec.name), request)
     known = cifar.KNOWN.get(spec.name) or next((one for one in cifar.KNOWN.values() if one.name == spec.name), None)
