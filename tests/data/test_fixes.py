@@ -189,6 +189,13 @@ def test_data_in_memory(tmp_path):
     kept = np.delete(np.arange(len(data.train)), 5)
     np.testing.assert_array_equal(fixed.train.images, data.train.images[kept])
     np.testing.assert_array_equal(fixed.train.labels, data.train.labels[kept])
+    np.testing.assert_array_equal(fixed.train.hashes, data.train.hashes[kept])
+    assert fixed.thinned.tolist() == [int(data.train.hashes[5])]
+    assert data.test is not None
+    plan = plan_of(fix("move", str(int(data.test.rows[0])), "train", split="test"), by_row=True)
+    moved = load_dataset("digits", image_size=8, fix_plan=plan)
+    np.testing.assert_array_equal(moved.train.images[-1], data.test.images[0])
+    assert moved.train.labels[-1] == data.test.labels[0]
 
 
 def test_unreadable_images_can_be_dropped(folder):

@@ -10,9 +10,10 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, as_undecoded, fingerprint
 from thirtytwo.data.fixes import Fix, FixPlan, refuse_problems
-from thirtytwo.data.split import SPLITS, Positions, Split
+from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
+from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import did_you_mean
 from thirtytwo.text import quote
 
@@ -68,6 +69,35 @@ def apply_fixes(data: UndecodedDataSet, plan: FixPlan, *, new_classes: bool = Fa
         for name in data.parts
     }
     return Fixed(fixed, total, dropped)
+
+
+def apply_in_memory(data: DataSet, plan: FixPlan) -> DataSet:
+    """Apply a plan to a data set in memory, as `apply_fixes` does."""
+    names = {id(images): name for name, images in data.stored.items()}
+    stored = as_undecoded(data, lambda images, position: f"{names[id(images)]} {position}".encode())
+    fixed = apply_fixes(stored, plan)
+    sets = {name: _taken(data, part, fixed.data.classes) for name, part in fixed.data.parts.items()}
+    dropped = [data.stored[name].hashes[positions] for name, positions in fixed.dropped.items()]
+    return replace(
+        data,
+        **sets,
+        fingerprint=fingerprint(fixed.data.classes, [(name, part.images, part.labels) for name, part in sets.items()]),
+        skipped=fixed.data.skipped,
+        thinned=np.concatenate([data.thinned, *dropped]),
+        fixes=fixed.counts,
+    )
+
+
+def _taken(data: DataSet, part: UndecodedPart, classes: tuple[str, ...]) -> ImageSet:
+    """The images of a fixed split, which are named by their split and position as stored."""
+    places = [source.decode().split() for source in part.stream(part.rows) if isinstance(source, bytes)]
+    found = None
+    for name in dict.fromkeys(name for name, _ in places):
+        some = data.stored[name].take(np.array([int(at) for split, at in places if split == name], dtype=np.int64))
+        found = some if found is None else concatenate(found, some)
+    if found is None:
+        found = data.train.take(np.zeros(0, dtype=np.int64))
+    return replace(found, labels=part.labels, classes=classes, rows=part.rows)
 
 
 def _content(data: UndecodedDataSet, chosen: Mapping[Place, Fix]) -> str | None:

@@ -25,7 +25,6 @@ from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
-from thirtytwo.images.render import png
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
@@ -108,12 +107,17 @@ class UndecodedDataSet:
     all_in_all: bool = False
 
 
-def as_undecoded(data: DataSet) -> UndecodedDataSet:
-    """A data set in memory as if it had not been decoded: its images become PNG files when they are read."""
+def as_undecoded(data: DataSet, encode: Callable[[ImageSet, int], Source]) -> UndecodedDataSet:
+    """A data set in memory as if it had not been decoded.
+
+    Args:
+        data: the data set.
+        encode: makes what is read of an image, from its split and its position there.
+    """
 
     def part(name: str, images: ImageSet) -> UndecodedPart:
         def stream(rows: Positions) -> Iterator[Source]:
-            return (png(images.images[position]) for position in np.searchsorted(images.rows, rows))
+            return (encode(images, int(position)) for position in np.searchsorted(images.rows, rows))
 
         return UndecodedPart(
             labels=images.labels,

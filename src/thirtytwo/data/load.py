@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.apply_fixes import apply_fixes
+from thirtytwo.data.apply_fixes import apply_fixes, apply_in_memory
 from thirtytwo.data.build import Survey, UndecodedDataSet, as_undecoded, build_dataset, fingerprint, survey_of
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.sources import cifar as cifar
@@ -25,12 +25,14 @@ from thirtytwo.data.sources import digits as digits
 from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
 from thirtytwo.data.sources.folder import open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, open_known, read_known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
+from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home
 from thirtytwo.text import listing
@@ -122,6 +124,8 @@ def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> D
 
 def _with_fixes(spec: Spec, request: Request, plan: FixPlan) -> DataSet:
     """The data set after the fixes of a plan; the hashes of the dropped images are in its `thinned`."""
+    if _in_memory(spec):
+        return apply_in_memory(DATASETS.get(spec.name)(request), plan)
     stored = _open(spec, request)
     fixed = apply_fixes(stored, plan)
     hashes: list[int] = []
@@ -146,10 +150,20 @@ def open_undecoded(spec: str, *, data_root: Path | None = None) -> UndecodedData
 def _open(spec: Spec, request: Request) -> UndecodedDataSet:
     if spec.kind == "folder":
         return open_local(expand_home(spec.name), request)
-    known = cifar.KNOWN.get(spec.name) or next((one for one in cifar.KNOWN.values() if one.name == spec.name), None)
-    if known is not None:
+    if known := _known(spec):
         return open_known(known, request)
-    return open_hub(spec.name, request) if spec.kind == "hub" else as_undecoded(DATASETS.get(spec.name)(request))
+    if spec.kind == "hub":
+        return open_hub(spec.name, request)
+    return as_undecoded(DATASETS.get(spec.name)(request), lambda images, position: png(images.images[position]))
+
+
+def _known(spec: Spec) -> KnownDataSet | None:
+    return cifar.KNOWN.get(spec.name) or next((one for one in cifar.KNOWN.values() if one.name == spec.name), None)
+
+
+def _in_memory(spec: Spec) -> bool:
+    """Whether a data set is made in memory, without files or a table."""
+    return spec.kind == "name" and _known(spec) is None
 
 
 def _root(data_root: Path | None) -> Path | None:
