@@ -14,7 +14,9 @@ import pytest
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
+from thirtytwo.config.resolve import format_override
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
+from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.rundir import RunDir
@@ -167,15 +169,13 @@ def test_merged_classes(tiny: SimpleNamespace, how: dict[str, Any], tmp_path: Pa
 
 
 def test_data_without_files(how: dict[str, Any], tmp_path: Path) -> None:
-    from thirtytwo.data.load import load_dataset
-
     data = load_dataset("digits")
     row = str(int(data.train.rows[0]))
     to = data.classes[(int(data.train.labels[0]) + 1) % 10]
     write_fix_plan(tmp_path / "plan.csv", FixPlan((Fix("relabel", "train", row, to=to),), by_row=True))
     words = ["train", "digits", "--apply", str(tmp_path / "plan.csv"), "--run", str(tmp_path / "run")]
     words += ["--recipe", "fast", "--limit-train", "200", "--epochs", "1", "--device", "cpu"]
-    settings = [f"{key}={json.dumps(value)}" for key, value in how["overrides"].items() if key != "model.options"]
+    settings = [format_override(key, value) for key, value in how["overrides"].items()]
     assert run_command([*words, *(word for one in settings for word in ("--set", one))]) == 0
     run = RunDir(tmp_path / "run")
     assert run.read_json(run.environment)["data"]["fixes"]["relabelled"] == 1
