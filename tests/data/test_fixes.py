@@ -83,7 +83,7 @@ def test_an_empty_plan_changes_nothing(folder, tmp_path):
     write_fix_plan(tmp_path / "plan.csv", plan_of())
     fixed = load_dataset(str(folder), fix_plan=read_fix_plan(tmp_path / "plan.csv"))
     assert fixed.fingerprint == load_dataset(str(folder)).fingerprint
-    assert fixed.fixes == {"dropped": 0, "relabelled": 0, "moved": 0}
+    assert fixed.fixes == {"dropped": 0, "relabeled": 0, "moved": 0}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_drop_relabel_and_move(make, folder):
         fix("relabel", "test/cat/0.png", "dog", split="test"),
     )
     data = load_dataset(str(folder), fix_plan=plan)
-    assert data.fixes == {"dropped": 1, "relabelled": 2, "moved": 1}
+    assert data.fixes == {"dropped": 1, "relabeled": 2, "moved": 1}
     kept = ("cat/1", "cat/2", "cat/3", "dog/0", "dog/1", "dog/2", "dog/3")
     assert data.train.files == (*(f"train/{name}.png" for name in kept), "test/dog/1.png")
     assert data.train.labels.tolist() == [1, 0, 0, 1, 1, 1, 1, 1]

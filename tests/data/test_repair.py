@@ -43,7 +43,7 @@ def test_split_folders(make, folder, tmp_path):
     before = {name: (folder / name).read_bytes() for name in names(folder)}
     written = write_fixed(str(folder), plan_of(*PLAN), tmp_path / "clean")
     assert written.images == 11
-    assert written.counts == {"dropped": 1, "relabelled": 1, "moved": 1}
+    assert written.counts == {"dropped": 1, "relabeled": 1, "moved": 1}
     assert names(tmp_path / "clean") == [
         "fixes.csv",
         *(f"test/{name}.png" for name in ("cat/0", "cat/1", "dog/0")),

@@ -81,11 +81,11 @@ def test_the_run_records_the_plan(trained: Run, plan: Path) -> None:
     run = RunDir(trained.path)
     assert run.fixes.read_bytes() == plan.read_bytes()
     environment = run.read_json(run.environment)
-    assert environment["data"]["fixes"] == {"dropped": 2, "relabelled": 2, "moved": 1}
+    assert environment["data"]["fixes"] == {"dropped": 2, "relabeled": 2, "moved": 1}
     assert environment["data"]["train"] + environment["data"]["val"] == 60
     assert environment["data"]["test"] == 29
     assert run.read_recipe().data.fix_plan.endswith("gone.csv")
-    assert "2 dropped, 2 relabelled, 1 moved" in run.report.read_text(encoding="utf-8")
+    assert "2 dropped, 2 relabeled, 1 moved" in run.report.read_text(encoding="utf-8")
     split = run.read_json(run.split)
     assert "train/class 0/0.png" not in [*split["train"]["files"], *split["val"]["files"]]
     place = split["test"]["files"].index("test/class 2/2.png")
@@ -111,7 +111,7 @@ def test_evaluate_report_and_resume(trained: Run, data: Path, tmp_path: Path) ->
     assert again["accuracy"] == trained.metrics["accuracy"]
     assert "changed" not in again or not any(again["changed"].values())
     thirtytwo.write_report(run)
-    assert "2 relabelled" in (run / "report.html").read_text(encoding="utf-8")
+    assert "2 relabeled" in (run / "report.html").read_text(encoding="utf-8")
     (run / "report.html").unlink()
     assert thirtytwo.train(str(data), run=run, resume=True, show=False).metrics["n"] == 29
     assert (run / "report.html").is_file()
@@ -178,7 +178,7 @@ def test_data_without_files(how: dict[str, Any], tmp_path: Path) -> None:
     settings = [format_override(key, value) for key, value in how["overrides"].items()]
     assert run_command([*words, *(word for one in settings for word in ("--set", one))]) == 0
     run = RunDir(tmp_path / "run")
-    assert run.read_json(run.environment)["data"]["fixes"]["relabelled"] == 1
+    assert run.read_json(run.environment)["data"]["fixes"]["relabeled"] == 1
     found = load_run_data(run)
     assert list(found.changes()) == []
     assert np.array_equal(found.parts.test.labels, run.read_predictions("test").truth)

@@ -11,7 +11,7 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, as_undecoded, fingerprint
-from thirtytwo.data.fixes import Fix, FixPlan, refuse_problems
+from thirtytwo.data.fixes import Action, Fix, FixPlan, refuse_problems
 from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import did_you_mean
@@ -19,7 +19,7 @@ from thirtytwo.text import quote
 
 Place: TypeAlias = tuple[Split, int]
 """Split as stored, and position in it."""
-_DONE = {"drop": "dropped", "relabel": "relabelled", "move": "moved"}
+_DONE: Mapping[Action, str] = {"drop": "dropped", "relabel": "relabeled", "move": "moved"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Fixed:
 
     Attributes:
         data: the data set.
-        counts: number of images that were `dropped`, `relabelled` and `moved`.
+        counts: number of images that were `dropped`, `relabeled` and `moved`.
         dropped: positions of the dropped images in the splits as stored.
     """
 
@@ -56,7 +56,7 @@ def apply_fixes(data: UndecodedDataSet, plan: FixPlan, *, new_classes: bool = Fa
     refuse_problems(plan, data.where, _emptied(data, parts, chosen))
     counts = Counter(fix.action for fix in chosen.values())
     total = {done: counts[action] for action, done in _DONE.items()}
-    note = f"fixes of {plan.where}: {', '.join(f'{count:,} {done}' for done, count in total.items())}"
+    note = f"fixes: {', '.join(f'{count:,} {done}' for done, count in total.items())}"
     fixed = replace(
         data,
         classes=classes,
@@ -80,7 +80,9 @@ def apply_in_memory(data: DataSet, plan: FixPlan) -> DataSet:
     dropped = [data.stored[name].hashes[positions] for name, positions in fixed.dropped.items()]
     return replace(
         data,
-        **sets,
+        train=sets["train"],
+        val=sets.get("val"),
+        test=sets.get("test"),
         fingerprint=fingerprint(fixed.data.classes, [(name, part.images, part.labels) for name, part in sets.items()]),
         skipped=fixed.data.skipped,
         thinned=np.concatenate([data.thinned, *dropped]),

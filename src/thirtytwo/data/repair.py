@@ -32,7 +32,7 @@ _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
 @dataclass(frozen=True)
 class Written:
-    """Number of images written, and of those that were `dropped`, `relabelled` and `moved`."""
+    """Number of images written, and of those that were `dropped`, `relabeled` and `moved`."""
 
     images: int
     counts: Mapping[str, int]

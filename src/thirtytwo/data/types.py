@@ -112,7 +112,7 @@ class DataSet:
         warnings: those of `skipped` that the data's owner should know about.
         sizes: number of images by original (width, height).
         thinned: hashes of images left out by an imbalance, or dropped by a plan of fixes.
-        fixes: number of images that a plan of fixes `dropped`, `relabelled` and `moved`; empty without a plan.
+        fixes: number of images that a plan of fixes `dropped`, `relabeled` and `moved`; empty without a plan.
     """
 
     name: str

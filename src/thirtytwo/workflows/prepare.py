@@ -276,7 +276,7 @@ def _data_choices(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
     if not dataset.fixes:
         return _groups_of(dataset, recipe)
     done = ", ".join(f"{count:,} {what}" for what, count in dataset.fixes.items())
-    return (*_groups_of(dataset, recipe), Choice("fixes", done, f"data.fix_plan = {recipe.data.fix_plan!r}"))
+    return (*_groups_of(dataset, recipe), Choice("fixes", done, f"data.fix_plan = {Path(recipe.data.fix_plan).name!r}"))
 
 
 def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
