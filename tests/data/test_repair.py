@@ -190,3 +190,25 @@ def test_odd_names_survive(make, tmp_path):
 
 def map_labels(data: object) -> list[str]:
     return [data.classes[label] for label in data.train.labels]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_class_named_like_a_split(splits, make, tmp_path):
+    names_of = ("train", "val")
+    make.parquet(tmp_path / "data" / "train.parquet", [0, 1] * 6, names=names_of)
+    if splits:
+        make.parquet(tmp_path / "data" / "test.parquet", [0, 1] * 2, names=names_of, first=50)
+    write_fixed(str(tmp_path / "data"), plan_of(by_row=True), tmp_path / "clean")
+    fixed, stored = (load_dataset(str(tmp_path / name), whole=True) for name in ("clean", "data"))
+    assert fixed.classes == stored.classes
+    assert {name: part.counts.tolist() for name, part in fixed.stored.items()} == {
+        name: part.counts.tolist() for name, part in stored.stored.items()
+    }
+    assert (tmp_path / "clean/metadata.csv").exists() is not splits
+
+
+def test_a_relative_path_of_links(make, tmp_path, monkeypatch):
+    make.tree(tmp_path / "pets", SPLIT)
+    monkeypatch.chdir(tmp_path)
+    write_fixed("pets", plan_of(), Path("clean"), link=True)
+    assert len(load_dataset("clean").train) == 8

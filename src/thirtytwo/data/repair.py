@@ -96,8 +96,7 @@ def _placed(
     data: UndecodedDataSet, old_classes: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], PurePosixPath, Source]]:
     """Each image: its row of `metadata.csv`, its path in the new folder, and what it is read from."""
-    folders = _class_folders(data)
-    splits = data.parts.keys() != {"train"}
+    splits, folders = _has_splits(data), _class_folders(data)
     taken: dict[str, set[str]] = defaultdict(set)
     for split, part in data.parts.items():
         for number, source in enumerate(part.stream(part.rows)):
@@ -132,25 +131,32 @@ def _class_folders(data: UndecodedDataSet) -> dict[str, str]:
     taken: set[str] = set()
     folders = {}
     for label in data.classes:
-        folders[label] = label if _names_folder(label) else free_name(f"class-{slug(label)}", taken)
+        folders[label] = label if _names_folder(label, _has_splits(data)) else free_name(f"class-{slug(label)}", taken)
         taken.add(folders[label].casefold())
     return folders
 
 
-def _names_folder(label: str) -> bool:
+def _has_splits(data: UndecodedDataSet) -> bool:
+    """Whether class folders are inside split folders."""
+    return data.parts.keys() != {"train"}
+
+
+def _names_folder(label: str, splits: bool) -> bool:
+    """Whether a folder of this name would be read as this class; beside others, one named `train` is a split."""
     return not (
         "/" in label
         or "\\" in label
         or is_junk(label)
         or label != label.strip()
-        or split_of(label) is not None
+        or (split_of(label) is not None and not splits)
         or short_name(label) != label
     )
 
 
 def _needs_table(data: UndecodedDataSet) -> bool:
     """Whether folders alone do not say what the data says."""
-    return any(part.groups is not None for part in data.parts.values()) or not all(map(_names_folder, data.classes))
+    named = all(_names_folder(label, _has_splits(data)) for label in data.classes)
+    return not named or any(part.groups is not None for part in data.parts.values())
 
 
 def _copy(source: Source, target: Path) -> None:
