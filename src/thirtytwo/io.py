@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -55,6 +56,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a new folder as a whole: yields a temporary folder beside `path`, renamed to `path` if no error is raised.
+
+    Raises:
+        OutputError: `path` exists, or it could not be written (disk full, no permission).
+        InputError: the block failed to read another file; names that file.
+    """
+    path = expand_home(path)
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already.", "Choose another name, or move it away.")
+    temporary = path.with_name(short_name(f".{path.name}.{token_hex(4)}"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if os.path.lexists(path):
+            raise OutputError(f"{path} was created by another program.", "Choose another name.")
+        temporary.rename(path)
+    except OSError as error:
+        reason, about = error.strerror or str(error), error.filename
+        written = about is None or isinstance(about, int) or os.fsdecode(about).startswith((str(temporary), str(path)))
+        above = about is not None and not isinstance(about, int) and os.fsdecode(about) in map(str, path.parents)
+        if written or above or error.errno in _WRITE_ERRNOS:
+            raise OutputError(
+                f"{path} could not be written: {reason}.",
+                "Free disk space or choose another location, then run the command again.",
+            ) from error
+        raise InputError(
+            f"{os.fsdecode(about)} could not be read: {reason}.", "Check the path and its permissions."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _create_beside(path: Path) -> Path:

@@ -18,7 +18,7 @@ from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import brief_warnings, log, show, show_error
 from thirtytwo.cli.data import cache, show_data
-from thirtytwo.cli.doctor import checks, doctor
+from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
 from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
@@ -43,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Show or check a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Show, check or fix a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -245,6 +245,7 @@ def recipes() -> None:
 data_app.command("show")(show_data)
 data_app.command()(doctor)
 data_app.command()(checks)
+data_app.command()(fix)
 add_settings_command(app, open_app, app_options)
 app.command()(cache)
 app.command()(tune)

@@ -41,6 +41,9 @@ class DataSettings(Settings):
     """Number of training images to use (a stratified sample, without the validation images); 0: all."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and note them in the run and its report, instead of stopping."""
+    fix_plan: str = ""
+    """Plan of fixes: CSV file of images to drop, relabel or move before the data is divided, as written by `data doctor
+    --fix-plan`; the run keeps a copy. Empty: none."""
 
 
 class ImageSettings(Settings):
