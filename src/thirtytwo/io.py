@@ -117,16 +117,24 @@ def expand_home(path: Path | str) -> Path:
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Check that `path` can be written without overwriting an existing file.
+    """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
     Raises:
-        OutputError: `path` is a folder, or a file while `force` is not set.
+        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder.
     """
     path = expand_home(path)
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, and --out needs a file.", "Give a file name inside it.")
+        raise OutputError(f"{path} is a folder; a file is needed.", "Give a file name inside it.")
     if path.is_file() and not force:
         raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
+    if not folder.is_dir():
+        raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path} cannot be written: no permission to write to {folder}.",
+            "Choose another folder, or change its permissions.",
+        )
 
 
 RUNS = Path("runs")

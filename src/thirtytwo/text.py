@@ -93,6 +93,11 @@ def size(count: float) -> str:
     return f"{count:.0f}{SPACE}{'byte' if count == 1 else 'bytes'}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with a regular noun: `1 image`, `1,200 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, separator: str = ", ") -> str:
     """The first `limit` names, separated by commas and quoted by default, and the number of the others.
 

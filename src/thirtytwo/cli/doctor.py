@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
-from thirtytwo.errors import DataError
+from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter
 
 if TYPE_CHECKING:
@@ -37,25 +38,34 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the findings to.", show_default="stdout")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the images of each finding.", show_default=False),
+    ] = None,
     fix_plan: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Also write a CSV file of suggested fixes, for data fix --plan or train --apply."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the files --out and --fix-plan.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files if they exist.")] = False,
 ) -> None:
     """Check a data set before training, and say what to do about each finding; the data is never changed.
 
     The exit code is 0 if no finding is at or above --fail-on, 3 if one is, and 2 if the data cannot be used.
     """
     from thirtytwo.doctor import diagnose
-    from thirtytwo.io import check_writable, write_text
+    from thirtytwo.io import write_text
 
-    for file in (out, fix_plan):
-        if file is not None:
-            check_writable(file, force=force)
+    _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, force)
+    if html is not None:
+        require("jinja2", "train")
     diagnosis = diagnose(data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough)
+    if html is not None:
+        from thirtytwo.doctor.page import render_diagnosis
+
+        write_text(html, render_diagnosis(diagnosis))
+        log(f"Page: {html}")
     if out is not None:
         write_text(out, _formatted(diagnosis, format))
         log(f"Findings: {out}")
@@ -69,6 +79,24 @@ def doctor(
         _write_plan(diagnosis, fix_plan)
     if diagnosis.reaches(fail_on):
         raise typer.Exit(FOUND)
+
+
+def _check_outputs(files: Mapping[str, Path | None], force: bool) -> None:
+    """Check before the examination that its results, by option, can be written.
+
+    Raises:
+        OutputError: a file cannot be written, or two are the same.
+    """
+    from thirtytwo.io import check_writable, expand_home
+
+    options: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        check_writable(path, force=force)
+        same = options.setdefault(expand_home(path).resolve(), option)
+        if same != option:
+            raise OutputError(f"{same} and {option} both name {path}.", "Give two files.")
 
 
 def _write_plan(diagnosis: Diagnosis, file: Path) -> None:
@@ -110,7 +138,7 @@ def fix(
 
 
 def checks() -> None:
-    """List the checks of `data doctor`."""
+    """List the checks of `data doctor`; its option --html shows the images of their findings."""
     from thirtytwo.doctor.output import described_checks
 
     show_table(["code", "severity", "problem"], described_checks())
