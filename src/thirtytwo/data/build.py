@@ -25,6 +25,7 @@ from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+from thirtytwo.images.render import ppm
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
@@ -100,6 +101,35 @@ class UndecodedDataSet:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     all_in_all: bool = False
+
+
+def undecoded_of(data: DataSet) -> UndecodedDataSet:
+    """A loaded data set as one whose images are encoded, without loss, when they are needed."""
+
+    def part(split: str, images: ImageSet) -> UndecodedPart:
+        def stream(rows: Positions) -> Iterator[Source]:
+            return (ppm(images.images[row]) for row in rows)
+
+        return UndecodedPart(
+            labels=images.labels,
+            rows=np.arange(len(images), dtype=np.int64),
+            stream=stream,
+            name_of=lambda row: images.name_of(row, split),
+            files=images.files,
+            random_access=True,
+        )
+
+    every: dict[Split, ImageSet | None] = {"train": data.train, "val": data.val, "test": data.test}
+    return UndecodedDataSet(
+        name=data.name,
+        where=data.name,
+        classes=data.classes,
+        parts={split: part(split, found) for split, found in every.items() if found is not None and len(found)},
+        content=lambda: data.fingerprint,
+        superclasses=data.superclasses,
+        skipped=data.skipped,
+        warnings=data.warnings,
+    )
 
 
 class UnreadableImagesError(DataError):

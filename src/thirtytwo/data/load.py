@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Survey, build_dataset, fingerprint, survey_of
+from thirtytwo.data.build import Survey, UndecodedDataSet, build_dataset, fingerprint, survey_of, undecoded_of
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
-from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
-from thirtytwo.data.sources.folder import open_local, read_local
-from thirtytwo.data.sources.hub import open_hub, read_known
+from thirtytwo.data.sources.csvfile import SUFFIXES
+from thirtytwo.data.sources.folder import is_data_file, open_local, read_local
+from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
@@ -141,6 +141,27 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     return Survey(side, sum(len(part) for part in data.stored.values()), len(data.classes))
 
 
+def open_dataset(spec: str, *, data_root: Path | None = None, group_by: str = "") -> UndecodedDataSet:
+    """Open a data set as it is stored, with the encoded images of every split; nothing is decoded where it is files.
+
+    Raises:
+        UnknownNameError, DataError, OfflineError: as `load_dataset`; also for `?imbalance=…`, which selects images by
+            their decoded content.
+    """
+    found = parse(spec)
+    if IMBALANCE in found.options:
+        raise DataError(f"{spec} is a subset by {IMBALANCE}, which is not stored.", f"Leave out ?{IMBALANCE}=….")
+    request = Request(_root(data_root), options=_own_options(found), group_by=group_by, whole=True, spec=spec)
+    if found.kind == "folder":
+        return open_local(expand_home(found.name), request)
+    known = cifar.KNOWN.get(found.name) if found.kind == "hub" else cifar.BY_NAME.get(found.name)
+    if known is not None:
+        return open_known(known, request)
+    if found.kind == "hub":
+        return open_hub(found.name, request)
+    return undecoded_of(DATASETS.get(found.name)(request))
+
+
 def absolute(spec: str) -> str | None:
     """The spec of a folder with its absolute path; None if `spec` is not a folder."""
     found = parse(spec)
@@ -177,7 +198,7 @@ def parse(spec: str) -> Spec:
     if name in DATASETS:
         return Spec("name", name, options)
     path = expand_home(name)
-    if name and (is_folder(path) or find_csv(path)):
+    if name and (is_folder(path) or is_data_file(path)):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
         raise file_error(

@@ -157,6 +157,12 @@ def png(pixels: Pixels, *, optimize: bool = False) -> bytes:
     return stream.getvalue()
 
 
+def ppm(pixels: Pixels) -> bytes:
+    """Encode an image, uint8 `(H, W, 3)`, as a PPM file: uncompressed, so that arrays can be read as files are."""
+    height, width = pixels.shape[:2]
+    return b"P6 %d %d 255\n" % (width, height) + np.ascontiguousarray(pixels).tobytes()
+
+
 def data_uri(pixels: Pixels, side: int | None = THUMBNAIL_SIDE, quality: int | None = None) -> str:
     """Encode an image, uint8 `(H, W, 3)`, as a data URI.
 
