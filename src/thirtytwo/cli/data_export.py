@@ -39,17 +39,21 @@ def export(
             last = time.monotonic()
             log(f"{done:,} of {every:,} images")
 
-    exported = export_dataset(
-        data,
-        format,
-        out,
-        data_root=data_root,
-        png=png,
-        skip_unreadable=skip_unreadable,
-        resume=resume,
-        force=force,
-        progress=progress,
-    )
+    try:
+        exported = export_dataset(
+            data,
+            format,
+            out,
+            data_root=data_root,
+            png=png,
+            skip_unreadable=skip_unreadable,
+            resume=resume,
+            force=force,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        log("Continue this export with the same command and --resume.")
+        raise
     for note in exported.skipped:
         log(note)
     if exported.resumed:

@@ -11,7 +11,9 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -20,7 +22,7 @@ import numpy.typing as npt
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
-from thirtytwo.data.sources.pickled import MAX_BYTES, read_pickle
+from thirtytwo.data.sources.pickled import MAX_BYTES, as_text, read_pickle
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import Request, refuse_options
@@ -32,8 +34,10 @@ from thirtytwo.text import first_line, listing
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
 _ARCHIVE = re.compile(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz)$", re.IGNORECASE)
-_MEMBERS = 32
-"""Number of members by which an archive is recognized; the official ones have at most 9."""
+_MEMBERS, _STRANGE = 32, 8
+"""An archive with more files, or more that are not CIFAR's, is another one; the official ones have 9, one of them a
+readme.
+"""
 _FINE, _COARSE = "fine_label", "coarse_label"
 
 
@@ -163,27 +167,53 @@ def open_cifar(root: Path, request: Request, known: KnownDataSet | None = None) 
 
 
 def _recognized(place: Path) -> _Found | None:
+    """The layout of a folder or archive; None for anything else.
+
+    Raises:
+        DataError: a file with the name of an official archive, but without its content.
+    """
     names = _names(place)
     for layout in LAYOUTS:
-        files = [*layout.names.values(), *map(re.escape, layout.meta)]
-        own = tuple(name for name in names if any(re.fullmatch(pattern, name) for pattern in files))
+        own = tuple(name for name in names if any(re.fullmatch(pattern, name) for pattern in _patterns(layout)))
         if set(layout.meta) <= set(own) and len(own) > len(layout.meta):
             return _Found(place, layout, own)
+    if place.name in {layout.archive for layout in LAYOUTS} and os.path.isfile(place):  # noqa: PTH113
+        raise DataError(f"{place} is damaged or incomplete.", "Download it again.")
     return None
 
 
-def _names(place: Path) -> list[str]:
-    """Names of the files in a folder, or of the first ones in an archive; none for anything else."""
+def _names(place: Path) -> tuple[str, ...]:
+    """Names of the files in a folder or archive; none for anything else."""
     try:
         if is_folder(place):
-            return [entry.name for entry in os.scandir(place) if entry.is_file()]
-        if not _ARCHIVE.search(place.name) or not place.is_file():
-            return []
-        with tarfile.open(place) as archive:
-            members = (member for _, member in zip(range(_MEMBERS), archive, strict=False))
-            return [member.name.rsplit("/", 1)[-1] for member in members if member.isreg()]
-    except (OSError, tarfile.TarError, EOFError, zlib.error):
-        return []
+            return tuple(entry.name for entry in os.scandir(place) if entry.is_file())
+        if _ARCHIVE.search(place.name) and place.is_file():
+            state = place.stat()
+            return _packed_names(place, state.st_size, state.st_mtime_ns)
+    except OSError:
+        pass
+    return ()
+
+
+@lru_cache(maxsize=16)
+def _packed_names(place: Path, size: int, modified: int) -> tuple[str, ...]:
+    """Names of the files in an archive, up to where it is known not to be CIFAR's; size and time are for the cache."""
+    known = re.compile("|".join(f"({pattern})" for layout in LAYOUTS for pattern in _patterns(layout)))
+    found: list[str] = []
+    strange = 0
+    with suppress(OSError, tarfile.TarError, EOFError, zlib.error), tarfile.open(place) as archive:
+        for member in archive:
+            name = member.name.rsplit("/", 1)[-1]
+            strange += member.isreg() and not known.fullmatch(name)
+            if strange > _STRANGE or member.size > MAX_BYTES or len(found) > _MEMBERS:
+                return ()
+            if member.isreg():
+                found.append(name)
+    return tuple(found)
+
+
+def _patterns(layout: Layout) -> list[str]:
+    return [*layout.names.values(), *map(re.escape, layout.meta)]
 
 
 def _paths(found: _Found) -> list[Path]:
@@ -239,16 +269,14 @@ def _class_names(found: _Found) -> dict[str, tuple[str, ...]]:
             column: tuple(line for line in text.splitlines() if line)
             for column, text in zip(columns, texts, strict=True)
         }
-    ((name, stream),) = _contents(found, layout.meta)
-    lists = read_pickle(stream, f"{name} in {found.place}")
-    named = {}
-    for column in columns:
-        values = lists.get(_META[column])
-        if not isinstance(values, list) or not values:
-            raise DataError(f"{name} in {found.place} has no {_META[column]!r}.", "Download the archive again.")
-        named[column] = tuple(
-            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values
-        )
+    named: dict[str, tuple[str, ...]] = {}
+    for name, stream in _contents(found, layout.meta):
+        lists = read_pickle(stream, f"{name} in {found.place}")
+        for column in columns:
+            values = lists.get(_META[column])
+            if not isinstance(values, list) or not values:
+                raise DataError(f"{name} in {found.place} has no {_META[column]!r}.", "Download the archive again.")
+            named[column] = tuple(map(as_text, values))
     return named
 
 

@@ -86,10 +86,11 @@ def read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
 def _plain(found: object) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _RefusedError(f"a {type(found).__name__} instead of a dictionary")
-    return {_text(key): value.values if isinstance(value, _Array) else value for key, value in found.items()}
+    return {as_text(key): value.values if isinstance(value, _Array) else value for key, value in found.items()}
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A text of Python 2 or 3 in a pickle."""
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
