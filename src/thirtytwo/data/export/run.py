@@ -114,7 +114,9 @@ def export_dataset(
             _verify(writer, journal)
         journal.remove()
     _replace(out, work)
-    return Exported(out, dict(plan.totals), files, resumed, kind.readable, survey.skipped)
+    return Exported(
+        out, {split: count for split, count in plan.totals.items()}, files, resumed, kind.readable, survey.skipped
+    )
 
 
 def _check_out(out: Path, spec: str, *, force: bool) -> None:
