@@ -20,11 +20,12 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.data.export import EXPORTS, export_dataset
+from thirtytwo.data.export import EXPORTS, export_dataset, run
 from thirtytwo.data.load import load_dataset, open_dataset
 from thirtytwo.errors import DataError, OutputError, RunError, UnknownNameError
 from thirtytwo.images.content import hash_pixels
 from thirtytwo.images.decode import decode
+from thirtytwo.io import lock_directory
 
 ALL = ("cifar-binary", "csv", "folder", "npz", "parquet", "webdataset")
 SPLIT = {"train/cat": 4, "train/dog 10": 4, "train/dog 9": 3, "test/cat": 2, "test/dog 10": 2, "test/dog 9": 1}
@@ -114,6 +115,7 @@ def test_layout_of_a_folder(pets, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out/test/cat").iterdir()) == ["000000-0.png", "000001-1.png"]
 
 
+@pytest.mark.slow
 def test_digits_become_png(tmp_path):
     done = export_dataset("digits", "folder", tmp_path / "digits")
     assert content(done.path) == content("digits")
@@ -235,9 +237,29 @@ def test_force_replaces_an_export(pets, tmp_path):
 
 
 def test_output_inside_of_the_data_is_refused(pets):
-    for out in (pets / "out", pets, pets / "train"):
+    for out in (pets / "out", pets, pets / "train", pets.parent):
         with pytest.raises(OutputError):
             export_dataset(str(pets), "folder", out, force=True)
+
+
+@pytest.mark.parametrize("name", ["data.npz", "x.tar.gz", "labels.csv"])
+def test_output_that_looks_like_a_file_is_refused(pets, tmp_path, name):
+    with pytest.raises(OutputError, match="folder to create"):
+        export_dataset(str(pets), "npz", tmp_path / name)
+
+
+def test_two_exports_to_one_place(pets, tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    with lock_directory(tmp_path / "out.partial"), pytest.raises(RunError, match="in use"):
+        export_dataset(str(pets), "folder", tmp_path / "out", force=True)
+
+
+def test_folder_in_the_place_of_an_unfinished_export_is_kept(pets, tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine.txt").write_text("kept")
+    with pytest.raises(OutputError, match="no unfinished export"):
+        export_dataset(str(pets), "folder", tmp_path / "out", force=True)
+    assert (tmp_path / "out.partial" / "mine.txt").is_file()
 
 
 @pytest.mark.parametrize("format", ["npz", "cifar-binary"])
@@ -337,6 +359,28 @@ def test_resuming_repairs_damage_and_refuses_other_data(make, tmp_path):
         export_dataset(str(root), "csv", tmp_path / "out", resume=True)
     done = export_dataset(str(root), "folder", tmp_path / "out", resume=True)
     assert content(done.path) == content(root)
+
+
+@pytest.mark.parametrize("stage", ["_complete", "_verify", "_replace"])
+@pytest.mark.parametrize("format", ALL)
+def test_interruption_at_the_end_is_resumed(pets, tmp_path, monkeypatch, format, stage):
+    """Also where files were joined or renamed already."""
+    finished = getattr(run, stage)
+
+    def interrupted(*arguments):
+        if stage != "_replace":
+            finished(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, stage, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_dataset(str(pets), format, tmp_path / "out")
+    done = export_dataset(str(pets), format, tmp_path / "out", resume=True)
+    assert content(done.path) == content(pets)
+    names = [path.name for path in done.path.rglob("*") if path.is_file()]
+    assert len(names) == done.files
+    assert sum(name.endswith((".parquet", ".tar", ".bin", ".npz")) for name in names) <= 2
 
 
 def test_resume_without_an_unfinished_export_starts_one(pets, tmp_path):

@@ -14,6 +14,7 @@ from typing import ClassVar
 from thirtytwo.data.split import Split
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import Pixels, decode
+from thirtytwo.images.render import from_ppm
 from thirtytwo.registry import Registry
 from thirtytwo.text import listing
 
@@ -47,7 +48,8 @@ class Item:
     @cached_property
     def pixels(self) -> Pixels:
         """The decoded image, uint8 `(H, W, 3)`; raises as `decode` does."""
-        return decode(self.encoded, self.name)
+        own = from_ppm(self.encoded)
+        return decode(self.encoded, self.name) if own is None else own
 
     @property
     def suffix(self) -> str:

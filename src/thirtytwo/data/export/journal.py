@@ -87,10 +87,6 @@ class Journal:
             if path.is_file() and path not in known and not hidden:
                 path.unlink()
 
-    def remove(self) -> None:
-        """Remove the journal of a complete export."""
-        self._file.unlink()
-
 
 def _is_key(line: str, key: str) -> bool:
     try:

@@ -49,7 +49,7 @@ class Exported:
     """
 
     path: Path
-    images: Mapping[str, int]
+    images: Mapping[Split, int]
     files: int
     resumed: int
     verified: bool
@@ -112,11 +112,8 @@ def export_dataset(
         files = _complete(writer, journal, format)
         if kind.readable:
             _verify(writer, journal)
-        journal.remove()
     _replace(out, work)
-    return Exported(
-        out, {split: count for split, count in plan.totals.items()}, files, resumed, kind.readable, survey.skipped
-    )
+    return Exported(out, plan.totals, files, resumed, kind.readable, survey.skipped)
 
 
 def _check_out(out: Path, spec: str, *, force: bool) -> None:
@@ -125,14 +122,11 @@ def _check_out(out: Path, spec: str, *, force: bool) -> None:
             f"--out is a folder to create; {out.name!r} looks like a file.", f"Give {str(out.with_suffix(''))!r}."
         )
     place = absolute(spec)
-    source = Path(place.partition("?")[0]) if place else None
-    if source is not None:
-        source = source if source.is_dir() else source.parent
-        target = out.resolve()
-        if target == source or (source.is_dir() and target.is_relative_to(source) and source != Path.cwd()):
-            raise OutputError(f"{out} lies inside of the data {source}.", "Choose a place outside.")
-        if source.is_relative_to(target) and target.exists():
-            raise OutputError(f"{out} exists and contains the data {source}.", "Choose another place.")
+    source, target = Path(place.partition("?")[0]) if place else None, out.resolve()
+    if source is not None and source.is_dir() and target.is_relative_to(source):
+        raise OutputError(f"{out} lies in the data {source}.", "Choose a place outside.")
+    if source is not None and target.exists() and source.is_relative_to(target):
+        raise OutputError(f"{out} exists and contains the data {source}.", "Choose another place.")
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
@@ -320,13 +314,16 @@ def _differs(what: str) -> ExportError:
 
 def _replace(out: Path, work: Path) -> None:
     """Rename the complete export to `out`; an earlier one there is removed."""
-    if (out / MANIFEST).is_file():
-        old = out.with_name(f".{out.name}.{token_hex(4)}")
-        out.rename(old)
+    old = out.with_name(f".{out.name}.{token_hex(4)}") if (out / MANIFEST).is_file() else None
+    try:
+        if old is not None:
+            out.rename(old)
         work.rename(out)
-        shutil.rmtree(old)
-    else:
-        work.rename(out)
+        (out / JOURNAL).unlink()
+        if old is not None:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise OutputError(f"{work} could not be renamed to {out}: {error.strerror}.", "Rename it yourself.") from None
 
 
 @contextmanager
