@@ -14,6 +14,7 @@ from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 MANIFEST = "export.json"
 CHECKSUMS = "checksums.sha256"
 CLASSES = "classes.txt"
+OWN_FILES = frozenset({MANIFEST, CHECKSUMS})
 """Files of an export that are not data."""
 VERSION = 1
 _KEY = "thirtytwo_export"
@@ -56,12 +57,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def restored(data: UndecodedDataSet, manifest: Manifest) -> UndecodedDataSet:
-    """The data set with the class order and superclasses of the manifest, and without notes on its files.
+    """The data set with the class order and superclasses of the manifest.
 
     Where the folder has classes that the manifest lacks, it was changed since, and its own order stays.
     """
-    own = tuple(f"skipped {name}:" for name in (MANIFEST, CHECKSUMS, CLASSES))
-    data = replace(data, skipped=tuple(note for note in data.skipped if not note.startswith(own)))
     if not set(data.classes) <= set(manifest.classes):
         note = f"{MANIFEST} does not list all classes, so the class order is that of the folder"
         return replace(data, skipped=(*data.skipped, note))

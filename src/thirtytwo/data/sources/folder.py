@@ -12,7 +12,7 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
-from thirtytwo.data.manifest import read_manifest, restored
+from thirtytwo.data.manifest import OWN_FILES, read_manifest, restored
 from thirtytwo.data.sources.cifar_archive import find_cifar, open_cifar
 from thirtytwo.data.sources.csvfile import find_csv, open_csv
 from thirtytwo.data.sources.npz import find_npz, open_npz
@@ -245,13 +245,17 @@ def _hint_one_deeper(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Direct content of a folder in natural order, without hidden and system folders.
+    """Direct content of a folder in natural order, without hidden and system folders, and files of `data export`.
 
     Raises:
         DataError: the folder cannot be read.
     """
     try:
-        inside = [entry for entry in folder.iterdir() if not (is_junk(entry.name) and is_folder(entry))]
+        inside = [
+            entry
+            for entry in folder.iterdir()
+            if entry.name not in OWN_FILES and not (is_junk(entry.name) and is_folder(entry))
+        ]
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from None
     return sorted(inside, key=lambda entry: natural_key(entry.name))

@@ -51,7 +51,8 @@ _RECONSTRUCT = (_Name("numpy.core.multiarray _reconstruct"), _Name("numpy._core.
 _NDARRAY, _DTYPE, _ENCODE = _Name("numpy ndarray"), _Name("numpy dtype"), _Name("_codecs encode")
 _KNOWN = (*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE)
 _MARK = _Mark()
-_MEMO_LIMIT = 2**22
+_MOST = 2**22
+"""Largest number of objects at a time."""
 
 Stack: TypeAlias = list[Any]
 
@@ -104,6 +105,8 @@ class _Machine:
 
     def run(self, opcode: str, argument: Any) -> None:
         """Execute one instruction."""
+        if len(self.stack) + len(self.memo) > _MOST:
+            raise _RefusedError(f"more than {_MOST:,} objects")
         if opcode in _PUSHES:
             self.stack.append(argument)
         elif opcode in _ACTIONS:
@@ -135,8 +138,6 @@ def _protocol(machine: _Machine, argument: Any) -> None:
 
 
 def _put(machine: _Machine, argument: Any) -> None:
-    if len(machine.memo) >= _MEMO_LIMIT:
-        raise _RefusedError("too many objects")
     machine.memo[int(argument)] = machine.stack[-1]
 
 
