@@ -25,7 +25,6 @@ from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
 from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
-from thirtytwo.images.render import ppm
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
@@ -65,6 +64,11 @@ class UndecodedPart:
     random_access: bool = False
     groups: tuple[str, ...] | None = None
 
+    def place_of(self, split: str, row: int, classes: Sequence[str]) -> tuple[str, str, str]:
+        """Split, file (or row, where images are not files) and class of an image, as in `ImageError.place`."""
+        position = int(np.searchsorted(self.rows, row))
+        return split, self.files[position] if self.files else str(row), classes[int(self.labels[position])]
+
     def take(self, positions: Positions) -> UndecodedPart:
         """The images at `positions`, which must be increasing."""
         return replace(
@@ -103,29 +107,33 @@ class UndecodedDataSet:
     all_in_all: bool = False
 
 
-def undecoded_of(data: DataSet) -> UndecodedDataSet:
-    """A loaded data set as one whose images are encoded, without loss, when they are needed."""
+def as_undecoded(data: DataSet, encode: Callable[[ImageSet, int], Source]) -> UndecodedDataSet:
+    """A data set in memory as if it had not been decoded.
 
-    def part(split: str, images: ImageSet) -> UndecodedPart:
+    Args:
+        data: the data set.
+        encode: makes what is read of an image, from its split and its position there.
+    """
+
+    def part(name: str, images: ImageSet) -> UndecodedPart:
         def stream(rows: Positions) -> Iterator[Source]:
-            return (ppm(images.images[row]) for row in rows)
+            return (encode(images, int(position)) for position in np.searchsorted(images.rows, rows))
 
         return UndecodedPart(
             labels=images.labels,
-            rows=np.arange(len(images), dtype=np.int64),
+            rows=images.rows,
             stream=stream,
-            name_of=lambda row: images.name_of(row, split),
+            name_of=lambda row: images.name_of(int(np.searchsorted(images.rows, row)), name),
             files=images.files,
             random_access=True,
         )
 
-    every: dict[Split, ImageSet | None] = {"train": data.train, "val": data.val, "test": data.test}
     return UndecodedDataSet(
         name=data.name,
         where=data.name,
         classes=data.classes,
-        parts={split: part(split, found) for split, found in every.items() if found is not None and len(found)},
-        content=lambda: data.fingerprint,
+        parts={name: part(name, data.stored[name]) for name in SPLITS if name in data.stored},
+        content=lambda: None,
         superclasses=data.superclasses,
         skipped=data.skipped,
         warnings=data.warnings,
@@ -161,7 +169,9 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
     except UnreadableImagesError as error:
         if request.unreadable is None:
             raise
-        request.unreadable.extend(error.causes.values())
+        for (name, row), cause in error.causes.items():
+            cause.place = undecoded.parts[name].place_of(name, row, undecoded.classes)
+            request.unreadable.append(cause)
         undecoded = _without(undecoded, error.causes)
         entry, large = _load_or_decode(undecoded, request)
     sets = {name: _image_set(undecoded, name, entry, large) for name in undecoded.parts}

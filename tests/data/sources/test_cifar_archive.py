@@ -11,7 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from thirtytwo.data.load import load_dataset, open_dataset
+from thirtytwo.data.load import load_dataset, open_undecoded
 from thirtytwo.data.sources.cifar import CIFAR10_CLASSES, CIFAR100, CIFAR100_SUPERCLASSES
 from thirtytwo.errors import DataError, ThirtytwoError, UnknownNameError
 
@@ -124,12 +124,12 @@ def test_every_form(tmp_path, form, packed):
 @pytest.mark.parametrize("form", ["binary 100", "python 100"])
 def test_coarse_labels_and_superclasses(tmp_path, form):
     folder = write(form, tmp_path, per_batch=100)
-    assert open_dataset(str(folder)).superclasses == CIFAR100_SUPERCLASSES
-    coarse = open_dataset(f"{folder}?label=coarse_label")
+    assert open_undecoded(str(folder)).superclasses == CIFAR100_SUPERCLASSES
+    coarse = open_undecoded(f"{folder}?label=coarse_label")
     assert coarse.classes == COARSE
     assert coarse.superclasses is None
     with pytest.raises(UnknownNameError, match="coarse_label"):
-        open_dataset(f"{folder}?label=coarse")
+        open_undecoded(f"{folder}?label=coarse")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -144,7 +144,7 @@ def test_known_name_finds_the_archive_below_the_data_root(tmp_path, form, packed
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
-    data = open_dataset(name, data_root=root)
+    data = open_undecoded(name, data_root=root)
     assert data.name == name
     assert {split: len(part.rows) for split, part in data.parts.items()} == {"train": 20, "test": 4}
 
@@ -152,9 +152,9 @@ def test_known_name_finds_the_archive_below_the_data_root(tmp_path, form, packed
 def test_other_classes_are_not_cifar(tmp_path):
     folder = write("binary 10", tmp_path / "data")
     (folder / "batches.meta.txt").write_text("\n".join("abcdefghij"))
-    assert open_dataset(str(folder)).classes == tuple("abcdefghij")
+    assert open_undecoded(str(folder)).classes == tuple("abcdefghij")
     with pytest.raises(DataError, match="is not cifar10"):
-        open_dataset("cifar10", data_root=tmp_path / "data")
+        open_undecoded("cifar10", data_root=tmp_path / "data")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_truncated_archive(tmp_path):
     file = pack(write("python 10", tmp_path, per_batch=40))
     file.write_bytes(file.read_bytes()[:-200_000])
     with pytest.raises(DataError, match="damaged or incomplete"):
-        open_dataset(str(file))
+        open_undecoded(str(file))
 
 
 def test_other_archives_are_refused_as_before(tmp_path):
@@ -191,7 +191,7 @@ def test_other_archives_are_refused_as_before(tmp_path):
     with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "x.txt", "x.txt")
     with pytest.raises(ThirtytwoError, match="Unpack it"):
-        open_dataset(str(tmp_path / "photos.tar.gz"))
+        open_undecoded(str(tmp_path / "photos.tar.gz"))
 
 
 class Evil:
@@ -279,7 +279,7 @@ def test_real_images_are_bit_identical(data_root, tmp_path, name, form):
         content = batch(f"{form} {'100' if hundred else '10'}", pixels_of(part), part.labels, number)
         (folder / f"{file}{suffix}").write_bytes(content)
     for place in (folder, pack(folder)):
-        after = open_dataset(str(place))
+        after = open_undecoded(str(place))
         assert after.classes == before.classes
         assert after.superclasses == before.superclasses
         for split, stored in before.stored.items():

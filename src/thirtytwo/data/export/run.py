@@ -19,11 +19,11 @@ from thirtytwo.data.cache import digest
 from thirtytwo.data.export.base import EXPORTS, DataFormat, Plan
 from thirtytwo.data.export.items import ShardItems, as_text, item_digest, items_of, total
 from thirtytwo.data.export.journal import JOURNAL, Journal, Shard, sha256
-from thirtytwo.data.load import absolute, open_dataset
+from thirtytwo.data.load import absolute, open_undecoded, parse
 from thirtytwo.data.manifest import CHECKSUMS, MANIFEST, Manifest
 from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.split import SPLITS, Positions, Split
-from thirtytwo.data.types import Request
+from thirtytwo.data.types import IMBALANCE, Request
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
 from thirtytwo.images.decode import read_facts
 from thirtytwo.io import LOCK, expand_home, lock_directory, write_json
@@ -95,7 +95,7 @@ def export_dataset(
     _check_out(out, spec, force=force)
     work = out.with_name(f"{out.name}.partial")
     _check_unfinished(work, resume=resume, force=force)
-    data = open_dataset(spec, data_root=data_root)
+    data = _opened(spec, data_root)
     survey = _survey(data, skip_unreadable=skip_unreadable)
     plan = _plan(data, survey)
     writer = kind(work, plan)
@@ -114,6 +114,14 @@ def export_dataset(
             _verify(writer, journal)
     _replace(out, work)
     return Exported(out, plan.totals, files, resumed, kind.readable, survey.skipped)
+
+
+def _opened(spec: str, data_root: Path | None) -> UndecodedDataSet:
+    if IMBALANCE in parse(spec).options:
+        raise DataError(
+            f"{spec} is a subset by {IMBALANCE}, which is chosen by decoded images.", f"Leave out ?{IMBALANCE}=…."
+        )
+    return open_undecoded(spec, data_root=data_root)
 
 
 def _check_out(out: Path, spec: str, *, force: bool) -> None:

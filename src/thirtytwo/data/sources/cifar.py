@@ -52,8 +52,6 @@ CIFAR100 = KnownDataSet(
 )
 
 KNOWN = {known.hub_id: known for known in (CIFAR10, CIFAR100)}
-"""By their names on the hub."""
-BY_NAME = {known.name: known for known in (CIFAR10, CIFAR100)}
 
 
 @DATASETS.register(CIFAR10.name)

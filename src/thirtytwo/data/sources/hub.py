@@ -38,12 +38,12 @@ class HubTable:
 
 
 def read_known(known: KnownDataSet, request: Request) -> DataSet:
-    """Load a well-known data set; see `open_known`, and `build_dataset` for the other errors."""
+    """Load a well-known data set; see `open_known`, and `build_dataset` for the errors."""
     return build_dataset(open_known(known, request), request)
 
 
 def open_known(known: KnownDataSet, request: Request) -> UndecodedDataSet:
-    """Open a well-known data set in the data root or of the hub.
+    """Open a well-known data set from the data root or the hub.
 
     A cached copy is used without contacting the hub, since the data does not change.
 

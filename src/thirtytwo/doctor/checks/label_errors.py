@@ -36,7 +36,8 @@ class LabelErrors(Check):
         rows = np.flatnonzero(np.isin(subject.labels, kept))
         classes = tuple(subject.data.classes[index] for index in kept)
         labels = np.searchsorted(kept, subject.labels[rows]).astype(np.int64)
-        issues = find_label_issues(predict_held_out(subject.features[rows], labels, classes))
+        predictions = predict_held_out(subject.features[rows], labels, classes)
+        issues = find_label_issues(predictions)
         if not len(issues):
             return
         groups = [(subject.places[rows[position]],) for position in issues.positions]
@@ -50,4 +51,8 @@ class LabelErrors(Check):
             + ("; …" if len(groups) > 3 else "."),
             groups,
             notes=notes,
+            predicted=[
+                (classes[suggested], float(predictions.confidence[position]))
+                for position, suggested in zip(issues.positions, issues.suggested, strict=True)
+            ],
         )
