@@ -3,8 +3,8 @@
     python benchmarks/data_commands.py [--commands show,doctor,thorough] [--data cifar10,trashnet] [--photographs 20000]
 
 Each measurement is a new process, imports included: first with an empty cache, then with what that run left there. The
-data sets are cifar10, cifar100, trashnet (2,527 photographs) and `many`: the photographs of TrashNet, copied until there
-are enough, each copy with a patch of noise so that no two are equal. Rewrites these figures in
+data sets are cifar10, cifar100, trashnet (2,527 photographs) and `many`: the photographs of TrashNet, copied until
+there are enough, each copy with a patch of noise so that no two are equal. Rewrites these figures in
 `benchmarks/results/data_commands.json`, and keeps the others.
 """
 
@@ -19,7 +19,6 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
