@@ -23,7 +23,7 @@ from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
 from thirtytwo.data.sources.folder import open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, read_known
 from thirtytwo.data.split import sample
-from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
+from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
@@ -58,6 +58,8 @@ def load_dataset(
     whole: bool = False,
     large: int = 0,
     skip_unreadable: bool = False,
+    together: Together | None = None,
+    split_test: bool = True,
 ) -> DataSet:
     """Load and decode a data set.
 
@@ -77,6 +79,8 @@ def load_dataset(
             and a single class, or a test split alone, is allowed.
         large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only.
+        split_test: split off a test set where the data has none.
 
     Returns:
         The data set, with images uint8 `(N, H, W, 3)` in each split.
@@ -90,7 +94,21 @@ def load_dataset(
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
-    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large, spec)
+    request = Request(
+        data_root=root,
+        image_size=image_size,
+        resize=resize,
+        seed=seed,
+        cache=cache,
+        options=options,
+        unreadable=left_out,
+        group_by=group_by,
+        whole=whole,
+        large=large,
+        spec=spec,
+        together=together,
+        split_test=split_test,
+    )
     data = _reader(found)(request)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)
