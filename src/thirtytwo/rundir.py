@@ -340,8 +340,11 @@ class RunDir:
         return value
 
     def read_recipe(self) -> Recipe:
-        """Read the resolved recipe."""
-        return read_recipe(self.recipe)
+        """Read the resolved recipe; runs that were written before `data.keep_together` existed kept copies together."""
+        recipe = read_recipe(self.recipe)
+        if recipe.data.keep_together != "auto":
+            return recipe
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update={"keep_together": "copies"})})
 
     def write_recipe(self, recipe: Recipe, head: str = "") -> None:
         """Write the resolved recipe, with the lines of `head` as comments above it."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.folds import assign_folds, with_fold
+from thirtytwo.data.folds import assign_folds, divide_or_fold
 from thirtytwo.data.split import hold_out, split_off
 from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.errors import DataError
@@ -69,16 +69,16 @@ def test_too_few_images_of_a_class(counts: tuple[int, int], folds: int) -> None:
         assign_folds(noise(*counts), folds, 0)
 
 
-def test_a_fold_becomes_the_test_set_and_stored_test_images_are_left_out() -> None:
-    images = noise(20, 20)
-    data = DataSet("noise", images, None, noise(3, 3), "0")
+def test_a_fold_becomes_the_test_set_and_stored_test_images_are_left_out(tiny) -> None:
+    data = DataSet("noise", noise(20, 20), None, noise(3, 3), "0")
     tested = []
     for fold in (1, 2, 3, 4):
-        found = with_fold(data, 4, fold, 0)
-        assert found.test is not None
+        found = divide_or_fold(data, tiny.recipe(data__folds=4, data__fold=fold))
+        assert found.val is not None
+        assert len(found.train) + len(found.val) + len(found.test) == 40
         assert not np.isin(found.train.hashes, found.test.hashes).any()
         tested += found.test.rows.tolist()
-        assert "6 test images are left out" in found.skipped[-1]
+        assert "6 test images of the data are left out" in found.notes[0]
     assert sorted(tested) == list(range(40))
 
 

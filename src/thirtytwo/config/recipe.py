@@ -12,6 +12,9 @@ MAX_SEED, MAX_COUNT = 10**18, 10**12
 """Larger seeds overflow in PyTorch; no data set has more images."""
 
 
+KeepTogether = Literal["auto", "near-duplicates", "copies"]
+
+
 class DataSettings(Settings):
     """Training data, and how the validation set is held out from it."""
 
@@ -24,7 +27,7 @@ class DataSettings(Settings):
     group_by: str = ""
     """Keeps related images, such as all images of one patient, in the same split: a regular expression on file paths,
     whose first capture group (else the whole match) is the group, or the name of a table column; empty: no groups."""
-    keep_together: Literal["auto", "near-duplicates", "copies"] = "auto"
+    keep_together: KeepTogether = "auto"
     """Which images stay on one side where validation and test are cut from the training images, besides the groups of
     `group_by`: `copies`, exact ones; `near-duplicates`, also resized, recompressed, shifted, brightened or mirrored
     ones; `auto`: near-duplicates for up to 20,000 photographs without `group_by`, copies for other data, for data that
@@ -55,11 +58,11 @@ class DataSettings(Settings):
     def _check_folds(self) -> DataSettings:
         if self.folds == 1 or (self.folds and not self.fold) or self.fold > self.folds:
             raise ValueError(
-                f"fold {self.fold} of {self.folds} folds does not exist; expected 2 folds or more, and a fold from 1 to "
-                "their number (--folds trains all of them)"
+                f"fold {self.fold} of {self.folds} folds does not exist; expected 2 folds or more, and a fold from 1 "
+                "to their number (--folds trains all of them)"
             )
         if self.folds and self.train_on == "all":
-            raise ValueError("a run of a cross-validation has train_on 'train'; folds are trained on without the others")
+            raise ValueError("folds cannot be combined with train_on = 'all'")
         return self
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.split import members_of, places_of, units_of
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.split import Parts, divide, members_of, places_of, units_of
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.text import listing
@@ -52,10 +53,25 @@ def with_fold(data: DataSet, folds: int, fold: int, seed: int) -> DataSet:
         DataError: as `assign_folds`.
     """
     held = assign_folds(data.train, folds, seed) == fold - 1
-    train, test = data.train.take(np.flatnonzero(~held)), data.train.take(np.flatnonzero(held))
-    left_out = "" if data.test is None else f"; its {len(data.test):,} test images are left out"
-    note = f"cross-validation: the test images are fold {fold} of {folds} of {len(held):,} training images{left_out}"
-    return replace(data, train=train, test=test, skipped=(*data.skipped, note))
+    return replace(data, train=data.train.take(np.flatnonzero(~held)), test=data.train.take(np.flatnonzero(held)))
+
+
+def divide_or_fold(dataset: DataSet, recipe: Recipe) -> Parts:
+    """Divide a data set according to a recipe, as `split.divide`; with `data.folds`, one of the folds is the test set.
+
+    Raises:
+        DataError: as `split.divide` and `assign_folds`.
+    """
+    settings = recipe.data
+    if not settings.folds:
+        return divide(dataset, recipe)
+    parts = divide(with_fold(dataset, settings.folds, settings.fold, settings.split_seed), recipe)
+    left_out = "" if dataset.test is None else f"; the {len(dataset.test):,} test images of the data are left out"
+    note = (
+        f"cross-validation: the test images are fold {settings.fold} of {settings.folds} of {len(dataset.train):,} "
+        f"training images{left_out}"
+    )
+    return replace(parts, notes=(note, *parts.notes))
 
 
 def _assign_units(images: ImageSet, unit_of: Folds, places: npt.NDArray[np.float64], folds: int) -> Folds:

@@ -159,6 +159,12 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     return Survey(side, sum(len(part) for part in data.stored.values()), len(data.classes))
 
 
+def is_known(spec: str) -> bool:
+    """Whether a spec names a data set that thirtytwo knows by name, such as `cifar10` or `hf:uoft-cs/cifar10`."""
+    found = parse(spec)
+    return found.kind == "name" or (found.kind == "hub" and found.name in cifar.KNOWN)
+
+
 def absolute(spec: str) -> str | None:
     """The spec of a folder with its absolute path; None if `spec` is not a folder."""
     found = parse(spec)

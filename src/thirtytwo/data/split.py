@@ -214,8 +214,8 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
         )
     if images.near is not None and not all(counts[name] == 1 for name in single):
         raise DataError(
-            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 distinct image each (near-duplicates count as "
-            f"one); expected at least 2, one to train on and one for {purpose}.",
+            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 distinct image each (near-duplicates count "
+            f"as one); expected at least 2, one to train on and one for {purpose}.",
             "Add images, remove the class, or set data.keep_together to 'copies'.",
         )
     what = "1 image" if all(counts[name] == 1 for name in single) else "1 distinct image"

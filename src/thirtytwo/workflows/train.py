@@ -94,16 +94,17 @@ def train(
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         existing = RunDir.open(path) if resume else None
-        precision = None
+        precision = keep = None
         if existing is not None:
             stack.enter_context(existing.writing())
             if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
             existing.check_resumable()
             resume_usage(existing, meter)
-            precision = existing.read_recipe().train.precision
+            before = existing.read_recipe()
+            precision, keep = before.train.precision, before.data.keep_together
         source = recipe or (existing.recipe if existing else SMALL)
-        plan = prepare(data, source, changes, device, root, precision, chosen)
+        plan = prepare(data, source, changes, device, root, precision, chosen, keep)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if existing.is_finished():
