@@ -6,6 +6,7 @@ added, and a training image never becomes one.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,6 +88,13 @@ def split_record(
     for name, images in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
         record[name] = _part_record(images)
     return record | {"unused": as_text(np.unique(unused)), "seen_before": dict(seen_before)}
+
+
+def content_of(rows: Positions, hashes: Hashes) -> str:
+    """Hash of the content of images by their rows, whatever their order and size: 32 hexadecimal digits."""
+    order = np.argsort(rows, kind="stable")
+    table = np.stack([rows[order].astype(np.uint64), hashes[order]])
+    return hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
 def unused_of(dataset: DataSet, parts: Parts) -> Hashes:
