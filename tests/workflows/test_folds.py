@@ -70,6 +70,7 @@ def test_summary_has_both_intervals(trained: Any) -> None:
     assert "class 2" in page
 
 
+@pytest.mark.long
 def test_interrupted_folds_resume_to_the_same_result(
     trained: Any, folder: Path, how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

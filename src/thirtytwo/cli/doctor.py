@@ -32,6 +32,14 @@ def doctor(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Run only this check; repeatable.")] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Also run the checks that take minutes.")] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Look for wrong labels (T501) by the predictions of a cross-validation: the directory that train "
+            "--folds wrote, or its parquet file.",
+        ),
+    ] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Least severity with which the exit code is 3.")] = "error",
     format: Annotated[Format, typer.Option(help="table: sentences; csv: the images of each finding.")] = "table",
     out: Annotated[
@@ -48,7 +56,9 @@ def doctor(
 
     if out is not None:
         check_writable(out, force=force)
-    diagnosis = diagnose(data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough)
+    diagnosis = diagnose(
+        data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough, predictions=predictions
+    )
     if out is not None:
         write_text(out, _formatted(diagnosis, format))
         log(f"Findings: {out}")

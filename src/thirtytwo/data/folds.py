@@ -20,7 +20,7 @@ def assign_folds(images: ImageSet, folds: int, seed: int) -> Folds:
     """Assign each image to one of `folds` folds, 0 to `folds` - 1: int64 `(N,)`.
 
     Equal images, groups and near-duplicates where they are known (`split.units_of`) are in one fold. Units are assigned
-    one after the other, large ones first and otherwise in an order that depends on their content and `seed`, to the
+    one after the other, large ones first, then by class, in an order that depends on their content and `seed`, to the
     fold that has the smallest share of their classes so far: the greedy rule of scikit-learn's `StratifiedGroupKFold`
     with shares instead of their standard deviation. Classes of single images are thus divided evenly, to one image.
 
@@ -82,7 +82,7 @@ def _assign_units(images: ImageSet, unit_of: Folds, places: npt.NDArray[np.float
     shares = np.zeros((folds, len(images.classes)))  # of the images of each class
     totals = np.zeros(folds)
     fold_of = np.zeros(len(places), dtype=np.int64)
-    for unit in np.lexsort((places, -sizes)).tolist():
+    for unit in np.lexsort((places, pairs[1, starts[:-1]], -sizes)).tolist():
         own = slice(starts[unit], starts[unit + 1])
         classes, weights = pairs[1, own], counts[own] / images.counts[pairs[1, own]]
         filled = (shares[:, classes] * weights).sum(axis=1) / weights.sum()
