@@ -142,12 +142,15 @@ def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
     Raises:
         OutputError: the file `sheet` already exists.
     """
+    from thirtytwo.config.recipe import DataSettings
     from thirtytwo.data.explore import class_counts, write_sheet
     from thirtytwo.data.load import load_dataset
+    from thirtytwo.doctor.together import kept_together
 
     if sheet is not None and sheet.exists():
         raise OutputError(f"{sheet} already exists.", "Choose another name with --sheet, or move it away.")
-    data = load_dataset(spec, data_root=data_root)
+    together = kept_together(spec, DataSettings(), data_root).together  # as in training
+    data = load_dataset(spec, data_root=data_root, together=together)
     parts = data.stored
     height, width = data.train.images.shape[1:3]
     counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
