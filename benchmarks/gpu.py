@@ -7,8 +7,8 @@ For a machine where the packages with ImageNet weights cannot be installed, `--e
 `lite0.safetensors` and so on to FOLDER, for `--weights-lite0` and `--weights`.
 
 Each stage runs in its own process, logs to `FOLDER/<stage>.log` and rewrites `FOLDER/<stage>.json` after each result,
-so that a stage that is cut off keeps its results. The stages run one after the other until the time is used up: in
-parallel they slow each other down, since each copy from the host waits for the other processes' turns. The weights that
+so that a stage that is cut off keeps its results. The stages run one after the other until the time is used up, those
+joined by `+` at the same time: they slow each other down, so that only their accuracies mean anything. The weights that
 `photos` trained are written to `FOLDER/photos-<data>.safetensors` in float16, with the logits of validation and test
 beside them; its run directory `FOLDER/photos-<data>/run` keeps the checkpoints of a training that was cut off.
 
@@ -45,48 +45,77 @@ TINY_NETWORKS: dict[str, dict[str, Any]] = {
 """Smaller networks of a trial run, by recipe."""
 
 LATE = "schedule.resolution"
-SWEEP: dict[str, dict[str, Any]] = {
-    "fast": {},
-    "6 epochs": {"schedule.epochs": 6},
-    "7 epochs, 20-24-32": {"schedule.epochs": 7, LATE: [{"size": 20, "until": 0.4}, {"size": 24, "until": 0.8}]},
-    "8 epochs, 16-20-24-32": {
-        "schedule.epochs": 8,
-        LATE: [{"size": 16, "until": 0.25}, {"size": 20, "until": 0.6}, {"size": 24, "until": 0.85}],
-    },
-    "8 epochs, 20-24-28": {
-        "schedule.epochs": 8,
-        LATE: [{"size": 20, "until": 0.4}, {"size": 24, "until": 0.8}, {"size": 28, "until": 1.0}],
-    },
-    "9 epochs, 20-24": {"schedule.epochs": 9, LATE: [{"size": 20, "until": 0.5}, {"size": 24, "until": 1.0}]},
-}
 CLASSIC = ("classic-frozen", "classic-finetuned", "classic-96")
-SHORT = SWEEP["8 epochs, 20-24-28"]
-GROUPS = [
+GROUPS: list[dict[str, Any]] = [
     {"width": 64, "body": [1, 1], "residual": True},
     {"width": 256, "body": [3, 1], "body_width": 192, "residual": True},
     {"width": 768, "kernel": 2, "body": [3, 3], "body_width": 512, "residual": True},
 ]
-SWEEP |= {
-    "8 epochs, 20-24-28, narrow end": {
-        **SHORT,
-        "model.options.groups": [*GROUPS[:2], {**GROUPS[2], "width": 512, "body_width": 384}],
-    },
-    "8 epochs, 20-24-28, slim middle": {
-        **SHORT,
-        "model.options.groups": [GROUPS[0], {**GROUPS[1], "width": 192, "body_width": 128}, GROUPS[2]],
-    },
-    "8 epochs, 20-24-28, colour": {**SHORT, "augment.brightness": 0.1, "augment.contrast": 0.1},
-    "8 epochs, 20-24-28, EMA": {**SHORT, "train.ema": 0.98},
-    "8 epochs, 20-24-28, smoothing 0.3": {**SHORT, "train.label_smoothing": 0.3},
-    "8 epochs, 20-24-28, batch 1536": {**SHORT, "schedule.batch_size": 1536},
+
+
+def _network(*groups: dict[str, Any]) -> dict[str, Any]:
+    return {"model.options.groups": list(groups)}
+
+
+SMALL: list[dict[str, Any]] = [{"width": 64}, {"width": 256}, {"width": 256}]
+BATCH = {"schedule.batch_size": 500, "optimizer.lr": 0.17}
+SIX = _network(*SMALL) | {"schedule.epochs": 6}
+SIX_500 = SIX | BATCH
+SWEEP: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "small, 6 epochs": SIX,
+    "small, 6 epochs, batch 500": SIX_500,
+    "small, 6 epochs, batch 500, lr 0.24": SIX_500 | {"optimizer.lr": 0.24},
+    "small, 6 epochs, batch 250": SIX | {"schedule.batch_size": 250, "optimizer.lr": 0.12},
+    "small, 6 epochs, batch 500, residual": SIX_500 | _network(*(group | {"residual": True} for group in SMALL)),
+    "64-192-256, 7 epochs, batch 500": SIX_500 | {"schedule.epochs": 7} | _network(SMALL[0], {"width": 192}, SMALL[2]),
+    "48-192-384, 7 epochs, batch 500": SIX_500
+    | {"schedule.epochs": 7}
+    | _network({"width": 48}, {"width": 192}, {"width": 384}),
+    "64-128-384, 8 epochs, batch 500": SIX_500
+    | {"schedule.epochs": 8}
+    | _network(SMALL[0], {"width": 128, "body": [3, 3], "residual": True}, {"width": 384}),
+    "groups 1 and 2 of fast, 256, 6 epochs, batch 500": SIX_500 | _network(*GROUPS[:2], SMALL[2]),
+    "groups 1 and 2 of fast, 512 with 1x1, 6 epochs, batch 500": SIX_500
+    | _network(*GROUPS[:2], {"width": 512, "kernel": 2, "body": [1, 1], "residual": True}),
+    "small, 6 epochs, batch 500, hardest 75 %": SIX_500 | {"train.selection.share": 0.75},
+    "small, 6 epochs, batch 500, warm-up 0.05": SIX_500 | {"schedule.warmup": 0.05},
+    "small, 6 epochs, batch 500, smoothing 0.3": SIX_500 | {"train.label_smoothing": 0.3},
+    "small, 7 epochs, batch 500, 32 pixels late": SIX_500
+    | {"schedule.epochs": 7, LATE: [{"size": 20, "until": 0.3}, {"size": 24, "until": 0.65}]},
+    "small, 6 epochs, batch 500, 24-32": SIX_500 | {LATE: [{"size": 24, "until": 0.6}]},
+    "small, 6 epochs, batch 500, brightness and contrast": SIX_500
+    | {"augment.brightness": 0.1, "augment.contrast": 0.1},
 }
+SLIM = (
+    SIX_500
+    | _network(SMALL[0], {"width": 128, "body": [3, 3], "residual": True}, {"width": 384})
+    | {"schedule.epochs": 8, "schedule.warmup": 0.05, "train.selection.share": 0.75}
+)
+SLOW = SLIM | {"optimizer.lr": 0.12}
+SWEEP |= {
+    "slim": SLIM,
+    "slim, lr 0.12": SLOW,
+    "slim, lr 0.12, 32 pixels late, 9 epochs": SLOW
+    | {"schedule.epochs": 9, LATE: [{"size": 20, "until": 0.3}, {"size": 24, "until": 0.65}]},
+    "slim, hardest 60 %": SLIM | {"train.selection.share": 0.6},
+    "slim, lr 0.12, 10 epochs": SLOW | {"schedule.epochs": 10},
+    "slim, lr 0.12, EMA": SLOW | {"train.ema": 0.97},
+    "slim, small, lr 0.12, 6 epochs": SLOW | _network(*SMALL) | {"schedule.epochs": 6},
+    "slim, lr 0.12, end of 512": SLOW
+    | _network(SMALL[0], {"width": 128, "body": [3, 3], "residual": True}, {"width": 512}),
+}
+"""Changes of `fast` that are compared on validation. Each but the first costs about
+half as much as the network of arXiv 2404.00498 with its 8 epochs, as measured on two cores without bfloat16."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu")
-    parser.add_argument("--stages", default="check,fast,photos-cifar100,photos-cifar10,sweep,tests")
+    parser.add_argument(
+        "--stages", default="check,fast,photos-cifar100,photos-cifar10,sweep-0.3+sweep-1.3+sweep-2.3,tests"
+    )
     parser.add_argument("--seconds", type=float, default=500, help="time limit of the stages that run in parallel")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of --architecture, a .safetensors file")
     parser.add_argument("--weights-lite0", type=Path, help="those of tf_efficientnet_lite0, for the classic stages")
@@ -97,6 +126,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of photos' recipe")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="a trial run: a few hundred images, one epoch, any device")
+    parser.add_argument("--only", default="", help="of the sweep, the changes whose names start with this")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export_weights:
@@ -144,8 +174,11 @@ def orchestrate(options: argparse.Namespace) -> int:
     """Run the stages; return 0 if all of them succeeded or reached the time limit."""
     deadline = time.monotonic() + options.seconds
     stages = options.stages.split(",")
-    failed = [stage for stage in stages if wait(start(stage, options, deadline), deadline) not in (0, None)]
-    for stage in stages:
+    failed = []
+    for together in stages:
+        running = {stage: start(stage, options, deadline) for stage in together.split("+")}
+        failed += [stage for stage, process in running.items() if wait(process, deadline) not in (0, None)]
+    for stage in "+".join(stages).split("+"):
         log = options.out / f"{stage}.log"
         print(f"== {stage}{' FAILED' if stage in failed else ''}\n{log.read_text()[-1500:]}", flush=True)
     return 1 if failed else 0
@@ -158,6 +191,7 @@ def start(stage: str, options: argparse.Namespace, deadline: float) -> subproces
     for flag, file in (("--weights", options.weights), ("--weights-lite0", options.weights_lite0)):
         words += [flag, str(file)] if file else []
     words += ["--tiny"] if options.tiny else []
+    words += ["--only", options.only]
     words += [word for change in options.set for word in ("--set", change)]
     words += ["--seconds", f"{deadline - time.monotonic():.0f}"]
     with (options.out / f"{stage}.log").open("wb") as log:
@@ -180,9 +214,9 @@ def run_stage(options: argparse.Namespace) -> int:
         return run_tests(options)
     name, _, data = stage.partition("-")
     if data:
-        {"photos": run_photos, "classic": run_classic}[name](options, data)
+        {"photos": run_photos, "classic": run_classic, "sweep": run_sweep}[name](options, data)
     else:
-        {"check": run_check, "fast": run_fast, "layouts": run_layouts, "sweep": run_sweep}[name](options)
+        {"check": run_check, "fast": run_fast, "layouts": run_layouts}[name](options)
     return 0
 
 
@@ -349,11 +383,17 @@ def run_fast(options: argparse.Namespace) -> None:
         write(options, {"runs": runs, "target": TARGET, "reached": sum(reached)})
 
 
-def run_sweep(options: argparse.Namespace) -> None:
-    """Shorter recipes on CIFAR-10, seed by seed, evaluated on validation until the time limit."""
+def run_sweep(options: argparse.Namespace, worker: str) -> None:
+    """Changes of `fast` on CIFAR-10, seed by seed, evaluated on validation until the time limit.
+
+    `worker` is `i.n`: the i-th of n processes that share the seeds.
+    """
+    number, of = (int(part) for part in worker.split("."))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SWEEP}
-    for seed in range(1 if options.tiny else 100):
+    for seed in range(number, 1 if options.tiny else 100, of):
         for name, changes in SWEEP.items():
+            if not name.startswith(options.only):
+                continue
             done = trained("cifar10", "fast", {**changes, "seed": seed, "train.validate_every": 1000}, options)
             found[name].append({"seed": seed, "seconds": done["seconds"], **accuracies(done, "val")})
             print(name, found[name][-1], flush=True)

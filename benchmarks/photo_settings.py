@@ -56,6 +56,12 @@ LAST_OF_15: dict[str, Any] = {
     "train.keep": "last",
     "train.patience": 0,
 }
+FIRST_160: dict[str, Any] = {
+    **LAST_OF_15,
+    "schedule.batch_size": 16,
+    "schedule.accumulate": 2,
+    "schedule.resolution": [{"until": 0.6, "size": 160}],
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
     "crop from 0.2": {"augment.crop": [0.2, 1.0]},
@@ -84,11 +90,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Lite2, 224 pixels": LITE2,
     "three quarters of the layers": {"transfer.unfreeze": 0.75},
     "15 epochs of three quarters of the layers, random erasing, last epoch": LAST_OF_15,
-    "15 epochs of three quarters of the layers, random erasing, last epoch, 160 pixels first": {
-        **LAST_OF_15,
-        "schedule.batch_size": 16,
-        "schedule.accumulate": 2,
-        "schedule.resolution": [{"until": 0.6, "size": 160}],
+    "15 epochs of three quarters of the layers, random erasing, last epoch, 160 pixels first": FIRST_160,
+    "18 epochs of three quarters of the layers, random erasing, last epoch, 160 then 192 pixels": {
+        **FIRST_160,
+        EPOCHS: 23,
+        HEAD: 0.2174,
+        "schedule.resolution": [{"until": 0.6, "size": 160}, {"until": 1.0, "size": 192}],
     },
     "crop from 0.2, BatchNorm trained, rate 2": {"augment.crop": [0.2, 1.0], NORMS: "trained", RATE: 2.0},
     "crop from 0.2, CutMix, BatchNorm trained": {

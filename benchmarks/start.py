@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import hold_out
 from thirtytwo.io import write_json
 from thirtytwo.process import own_process
-from thirtytwo.tensors import channel_statistics, to_device
+from thirtytwo.tensors import to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.hardware import choose_hardware, describe_machine
 

@@ -21,7 +21,7 @@ STAGES: dict[str, set[str]] = {
     "check": {"float32", "synchronizations", "waits", "largest_cpu_ms"},
     "fast": {"runs", "target", "reached"},
     "layouts": {"channels_last float32", "contiguous_format float32"},
-    "sweep": {"recipes", "runs"},
+    "sweep-0.1": {"recipes", "runs"},
     "photos-cifar10": PHOTOS,
     "photos-cifar100": PHOTOS,
     "classic-cifar10": {"data", "runs"},

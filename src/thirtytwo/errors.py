@@ -57,7 +57,13 @@ class OfflineError(DataError):
 
 
 class ImageError(DataError):
-    """A file that is not a readable image; the message names it."""
+    """A file that is not a readable image; the message names it.
+
+    Attributes:
+        place: its split, its file (or row, where images are not files) and its class, if it belongs to a data set.
+    """
+
+    place: tuple[str, str, str] | None = None
 
 
 class DivergedError(ThirtytwoError):

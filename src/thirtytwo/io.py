@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -57,6 +58,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a new folder as a whole: yields a temporary folder beside `path`, renamed to `path` if no error is raised.
+
+    Raises:
+        OutputError: `path` exists, or it could not be written (disk full, no permission).
+        InputError: the block failed to read another file; names that file.
+    """
+    path = expand_home(path)
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already.", "Choose another name, or move it away.")
+    temporary = path.with_name(short_name(f".{path.name}.{token_hex(4)}"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if os.path.lexists(path):
+            raise OutputError(f"{path} was created by another program.", "Choose another name.")
+        temporary.rename(path)
+    except OSError as error:
+        reason, about = error.strerror or str(error), error.filename
+        written = about is None or isinstance(about, int) or os.fsdecode(about).startswith((str(temporary), str(path)))
+        above = about is not None and not isinstance(about, int) and os.fsdecode(about) in map(str, path.parents)
+        if written or above or error.errno in _WRITE_ERRNOS:
+            raise OutputError(
+                f"{path} could not be written: {reason}.",
+                "Free disk space or choose another location, then run the command again.",
+            ) from error
+        raise InputError(
+            f"{os.fsdecode(about)} could not be read: {reason}.", "Check the path and its permissions."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _create_beside(path: Path) -> Path:
     """Create an empty temporary file beside `path`, with permissions according to the umask."""
     room = NAME_BYTES - len(f"..{'0' * 8}{path.suffix}".encode(errors="surrogateescape"))
@@ -82,16 +117,24 @@ def expand_home(path: Path | str) -> Path:
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Check that `path` can be written without overwriting an existing file.
+    """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
     Raises:
-        OutputError: `path` is a folder, or a file while `force` is not set.
+        OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder.
     """
     path = expand_home(path)
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, and --out needs a file.", "Give a file name inside it.")
+        raise OutputError(f"{path} is a folder; a file is needed.", "Give a file name inside it.")
     if path.is_file() and not force:
         raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
+    if not folder.is_dir():
+        raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path} cannot be written: no permission to write to {folder}.",
+            "Choose another folder, or change its permissions.",
+        )
 
 
 RUNS = Path("runs")

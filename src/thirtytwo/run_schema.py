@@ -29,6 +29,7 @@ class Data(_Entry):
     val: Count | None = 0
     test: Count | None = 0
     skipped: list[str] | None = None
+    fixes: dict[str, int] | None = None
 
 
 class Seconds(_Entry):
@@ -95,11 +96,12 @@ class Part(_Entry):
     hashes: list[str]
     rows: list[int]
     files: list[str] | None = None
+    labels: list[Count] | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Part:
-        if len({len(column) for column in (self.hashes, self.rows, self.files) if column is not None}) > 1:
-            raise ValueError("hashes, rows and files have different lengths")
+        if len({len(column) for column in (self.hashes, self.rows, self.files, self.labels) if column is not None}) > 1:
+            raise ValueError("hashes, rows, files and labels have different lengths")
         return self
 
 

@@ -41,6 +41,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PROBABILITY_PREFIX = "p_"
+FIXES = "fixes.csv"
+"""The plan of fixes that was applied to data, in a run directory and in a fixed copy of the data."""
 SEEDS_SUMMARY = "summary.json"
 """Summary of the runs of several seeds or folds, in the directory that holds them."""
 OUT_OF_FOLD = "out-of-fold"
@@ -114,6 +116,11 @@ class RunDir:
     @property
     def split(self) -> Path:
         return self.path / "split.json"
+
+    @property
+    def fixes(self) -> Path:
+        """The plan of fixes that was applied to the data, as it was read; absent without one."""
+        return self.path / FIXES
 
     @property
     def history(self) -> Path:

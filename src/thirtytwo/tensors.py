@@ -16,22 +16,6 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.process import changed
 
 
-def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images uint8 `(N, H, W, 3)`, on a scale from 0 to 1."""
-    total = np.zeros(3)
-    squares = np.zeros(3)
-    for start in range(0, len(images), 4096):
-        chunk = images[start : start + 4096].reshape(-1, 3)
-        counts = np.stack([np.bincount(chunk[:, channel], minlength=256) for channel in range(3)])
-        levels = np.arange(256) / 255
-        total += counts @ levels
-        squares += counts @ levels**2
-    pixels = max(1, images.shape[0] * images.shape[1] * images.shape[2])
-    mean = total / pixels
-    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-6))
-    return tuple(float(value) for value in mean.round(6)), tuple(float(value) for value in deviation.round(6))
-
-
 def normalize(
     images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:

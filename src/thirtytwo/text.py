@@ -93,6 +93,11 @@ def size(count: float) -> str:
     return f"{count:.0f}{SPACE}{'byte' if count == 1 else 'bytes'}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with a regular noun: `1 image`, `1,200 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, separator: str = ", ") -> str:
     """The first `limit` names, separated by commas and quoted by default, and the number of the others.
 
@@ -176,8 +181,8 @@ _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 class CsvWriter:
     """Writes rows as CSV in which no text is a formula, which spreadsheets would compute when they open the file.
 
-    Text that starts with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it (OWASP, CSV
-    Injection).
+    Text that starts with `=`, `+`, `-`, `@`, a tab or a carriage return, or with apostrophes before one of these, gets
+    an apostrophe before it (OWASP, CSV Injection); `csv_text` takes it away.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -188,8 +193,18 @@ class CsvWriter:
         self._writer.writerow([_without_formula(cell) for cell in row])
 
 
+def csv_text(cell: str) -> str:
+    """The text that `CsvWriter` wrote as this cell."""
+    return cell[1:] if cell.startswith("'") and _may_be_formula(cell) else cell
+
+
 def _without_formula(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_START) else cell
+    return f"'{cell}" if isinstance(cell, str) and _may_be_formula(cell) else cell
+
+
+def _may_be_formula(text: str) -> bool:
+    """Whether a text, or what follows its apostrophes, starts like a formula."""
+    return text.lstrip("'").startswith(_FORMULA_START)
 
 
 def as_printable(text: object) -> str:

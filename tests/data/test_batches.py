@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import channel_statistics, generator_for, normalize, to_device
+from thirtytwo.tensors import generator_for, normalize, to_device
 from thirtytwo.training.batches import Batches
 
 

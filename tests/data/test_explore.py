@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.data.explore import class_counts, class_sheet, write_sheet
+from thirtytwo.data.explore import balanced_sample, class_counts, class_means, class_sheet, write_sheet
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import OutputError
 
@@ -41,3 +41,31 @@ def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         write_sheet(image_set([0, 1]), tmp_path / "file" / "sheet.png")
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "chosen"),
+    [
+        ((5, 5), 6, [3, 3]),
+        ((5, 1, 5), 7, [3, 1, 3]),
+        ((2, 0, 1), 10, [2, 0, 1]),
+        ((4, 4, 4), 2, [1, 1, 0]),
+        ((0,), 3, [0]),
+    ],
+)
+def test_a_balanced_sample_has_equally_many_of_each_class(counts, most, chosen):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    found = balanced_sample(labels, most)
+    assert np.bincount(labels[found], minlength=len(counts)).tolist() == chosen
+    assert len(set(found.tolist())) == len(found)
+    assert (np.diff(labels[found]) >= 0).all()
+    assert balanced_sample(labels, most).tolist() == found.tolist()
+
+
+def test_class_means():
+    images = image_set([0, 1, 0], classes=("ant", "bee", "cow"))
+    means = class_means(images)
+    assert means.dtype == np.uint8
+    np.testing.assert_array_equal(means[0], np.rint(images.images[[0, 2]].mean(axis=0)))
+    np.testing.assert_array_equal(means[1], images.images[1])
+    assert not means[2].any()

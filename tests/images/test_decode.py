@@ -16,7 +16,16 @@ from PIL import Image, ImageOps
 
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, decode, load_image, read_header, read_size, resize
+from thirtytwo.images.decode import (
+    RESIZE_RULES,
+    ResizeRule,
+    decode,
+    load_image,
+    load_preview,
+    read_header,
+    read_size,
+    resize,
+)
 from thirtytwo.inference.model_file import ModelInfo
 
 SHAPE = (6, 9, 3)
@@ -284,6 +293,33 @@ def test_load_image_is_decode_then_resize():
     data = encoded(noise_image(shape=(50, 70, 3)))
     loaded = load_image(data, 16, "pad")
     np.testing.assert_array_equal(loaded.pixels, resize(decode(data), 16, "pad"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "orientation", "expected"),
+    [
+        ((600, 1200, 3), 1, (50, 100)),
+        ((600, 1200, 3), 6, (100, 50)),
+        ((40, 30, 3), 1, (40, 30)),
+        ((3, 900, 3), 1, (1, 100)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_previews_are_whole_upright_and_never_enlarged(kind, shape, orientation, expected):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = np.asarray(Image.fromarray(noise_image(shape=(2, 4, 3))).resize(shape[1::-1], Image.Resampling.BICUBIC))
+    data = encoded(smooth, kind, exif=exif)
+    preview, whole = load_preview(data, 100), decode(data)
+    assert preview.dtype == np.uint8
+    assert preview.shape == (*expected, 3)
+    wanted = np.asarray(Image.fromarray(whole).resize(expected[::-1], Image.Resampling.BICUBIC))
+    assert np.abs(preview.astype(int) - wanted.astype(int)).mean() < 3
+
+
+def test_previews_of_damaged_files_are_errors():
+    with pytest.raises(ImageError, match=r"cat\.jpg"):
+        load_preview(encoded(noise_image(shape=(90, 90, 3)), "JPEG")[:900], 50, "cat.jpg")
 
 
 @pytest.mark.parametrize("rule", ["crop", "pad", "squash"])

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import DivergedError, OutputError, RunError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, normalize, to_device
+from thirtytwo.tensors import normalize, to_device
 from thirtytwo.training import callbacks
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HISTORY_COLUMNS, HistoryCallback

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import parse_settings
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, to_device
+from thirtytwo.tensors import to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.ema import EMA
@@ -39,6 +40,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer__name": "adamw", "optimizer__lr": 0.01, "schedule__name": "cosine", "train__clip": 1.0},
     "lion, sam": {"optimizer__name": "lion", "optimizer__lr": 0.001, "optimizer__sam": 0.1, "train__focal": 2.0},
     "one-cycle": {"schedule__name": "one-cycle", "schedule__warmup": 0.3, "train__sampler": "balanced"},
+    "selection": {"train__selection__share": 0.5, "train__selection__random": 0.2},
+    "selection, cutmix": {"train__selection__share": 0.5, "augment__cutmix": 1.0},
 }
 
 
@@ -346,6 +349,11 @@ def test_class_weights_and_sampler_reach_the_step(train: Train, tiny: SimpleName
             {"train": {"class_weights": "balanced", "sampler": "balanced"}},
             ["train.class_weights", "train.sampler"],
         ),
+        (
+            {"train": {"selection": {"share": 0.5}, "sampler": "balanced"}},
+            ["train.selection", "train.sampler"],
+        ),
+        ({"train": {"selection": {"share": 0}}}, ["train.selection.share"]),
         ({"schedule": {"name": "one-cycle"}}, ["'schedule'", "one-cycle", "warmup"]),
         ({"schedule": {"milestones": [0.5, 0.4]}}, ["'schedule'", "milestones"]),
         ({"optimizer": {"name": "adamw"}}, ["'optimizer'", "0.24", "adamw"]),

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.recipe import AugmentSettings, ModelSettings, Recipe
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
-from thirtytwo.tensors import channel_statistics, normalize, to_device
+from thirtytwo.tensors import normalize, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.fit import Fitted, build_training
@@ -278,6 +279,7 @@ def test_images_are_normalised_as_in_the_run(started: Starter, train: Train, tin
         {"schedule__resolution": [{"size": 12, "until": 0.5}], "transfer__views": 0},
         {"train__patience": 5, "train__ema": 0.9},
         {"train__sampler": "balanced", "transfer__head_until": 0},
+        {"train__selection__share": 0.5},
     ],
     ids=lambda changes: "-".join(changes),
 )

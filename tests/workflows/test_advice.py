@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from thirtytwo.cli.main import run_command
 from thirtytwo.config.resolve import format_override
+from thirtytwo.report.gallery import HOW_TO_GET_IMAGES
+from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.rundir import RunDir
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.train import train
@@ -80,7 +86,7 @@ def terminal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def follow(error: str, **values: str) -> None:
     """Run the command that a message names; `values` replace its placeholders."""
-    found = re.findall(r"thirtytwo ((?:train|tune|evaluate|ensemble|compare|report|data|export) .+)", error)
+    found = re.findall(r"thirtytwo ((?:train|tune|evaluate|ensemble|compare|report|data|export|predict) .+)", error)
     assert len(found) == 1, error
     words = [values.get(word, word) for word in shlex.split(found[0])]
     assert run_command(words) == 0, words
@@ -272,3 +278,94 @@ def test_usage(words: list[str], terminal: Callable[..., str], capsys: pytest.Ca
     error = terminal(*words)
     assert run_command(shlex.split(error.partition("See: thirtytwo ")[2])) == 0
     assert "Usage" in capsys.readouterr().out
+
+
+def test_a_model_file_in_place_of_a_run(tiny: SimpleNamespace, runs: Path, terminal: Callable[..., str]) -> None:
+    alone = shutil.copy(runs / "one" / "model.onnx", runs / "alone.onnx")
+    images = tiny.folder(runs / "images", 6)
+    error = terminal("evaluate", str(alone))
+    follow(error, IMAGES=str(images))
+    error = terminal("evaluate", str(runs / "one" / "model.onnx"))
+    assert run_command(["evaluate", shlex.split(error.partition("Give the directory of its run:")[2])[0]]) == 0
+
+
+def test_unreadable_images_are_listed_by_the_command_that_is_named(
+    tiny: SimpleNamespace, runs: Path, terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.folder(runs / "my images", 24)
+    broken = next(folder.rglob("*.png"))
+    broken.write_bytes(b"no image")
+    error = terminal("train", str(folder))
+    words = shlex.split(re.findall(r"thirtytwo (data doctor .+)", error)[0])
+    assert run_command(words) == 3, "there are findings"
+    assert broken.name in capsys.readouterr().out
+
+
+def test_the_use_in_the_model_card(tiny: SimpleNamespace, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(runs / "one")
+    (line,) = re.findall(r"^thirtytwo (predict .+)$", run.card.read_text(encoding="utf-8"), re.MULTILINE)
+    shutil.copy(next(tiny.folder(runs / "images", 3).rglob("*.png")), run.path / "photo.jpg")
+    monkeypatch.chdir(run.path)
+    assert run_command(shlex.split(line)) == 0
+
+
+def weights_of(run: RunDir) -> dict[str, list[float]]:
+    return {name: values.flatten().tolist() for name, values in load_file(run.weights).items()}
+
+
+def test_the_recorded_commands_repeat_a_run(runs: Path) -> None:
+    """That from the resolved recipe gives the same weights."""
+    run = RunDir(runs / "one")
+    record = read_run_record(run)
+    repeated = shlex.split(record.command_with(str(run.recipe)).removeprefix("thirtytwo "))
+    assert run_command([*repeated, "--run", str(runs / "repeated")]) == 0
+    again = RunDir(runs / "repeated")
+    assert weights_of(again) == weights_of(run)
+    (typed,) = typed_commands(again)
+    assert run_command([*shlex.split(typed.removeprefix("thirtytwo ")), "--run", str(runs / "third")]) == 0
+    assert weights_of(RunDir(runs / "third")) == weights_of(run)
+
+
+def test_images_are_included_by_the_command_that_the_report_names(runs: Path) -> None:
+    run = RunDir(runs / "one")
+    (words,) = re.findall(r"thirtytwo (report RUN)", HOW_TO_GET_IMAGES)
+    assert run_command([run.path.as_posix() if word == "RUN" else word for word in words.split()]) == 0
+
+
+def test_the_next_steps_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["demo"]) == 0
+    shown = capsys.readouterr().out
+    named = re.findall(r"thirtytwo ((?:predict|app) .+)", shown)
+    assert len(named) == 2
+    predict, app = (shlex.split(words) for words in named)
+    assert run_command(predict) == 0
+    assert Path(app[app.index("--model") + 1]).is_dir()
+
+
+TUNE_TWICE = """
+import sys
+from thirtytwo.cli.main import run_command
+sys.exit(run_command(sys.argv[1:]))
+"""
+
+
+def test_tuning_that_is_continued_twice_at_once(flags: list[str], runs: Path, terminal: Callable[..., str]) -> None:
+    """One of the two continues; the other says who has the directory, in one sentence, and changes nothing."""
+    path = str(runs / "tuned")
+    words = ["tune", "digits", "--recipe", "digits", "--trials", "1", "--run", path, *flags]
+    assert run_command(words) == 0
+    resumed = [sys.executable, "-c", TUNE_TWICE, "tune", "digits", "--resume", "--run", path, "--trials", "3"]
+    both = [subprocess.Popen(resumed, stderr=subprocess.PIPE, text=True, cwd=runs.parent) for _ in range(2)]
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) in ([0, 2], [0, 0]), errors
+    assert not any("Traceback" in error for error in errors), errors
+    if 2 in codes:
+        assert "in use by process" in errors[codes.index(2)]
+    with (Path(path) / "trials.csv").open(encoding="utf-8", newline="") as file:
+        numbers = [row["trial"] for row in csv.DictReader(file)]
+    assert sorted(numbers) == [str(number) for number in range(len(numbers))], "no trial is recorded twice"
+    assert len(numbers) == 4

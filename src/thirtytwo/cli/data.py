@@ -1,4 +1,4 @@
-"""`thirtytwo data show DATA --recipe R`: a figure of augmented training images."""
+"""`thirtytwo data show DATA` and `thirtytwo cache`: show a data set, or the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -10,56 +10,166 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.errors import DataError, OutputError, did_you_mean, require
-from thirtytwo.text import percent, size
+from thirtytwo.cli.options import Data, DataRoot
+from thirtytwo.errors import DataError, OutputError, did_you_mean
+from thirtytwo.text import capitalized, percent, size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
+    from thirtytwo.data.types import DataSet, ImageSet
     from thirtytwo.training.batches import Samples
 
 MAX_LABELS = 2  # classes listed below a mixed image
+MAX_SIZES = 5
+"""Sizes of images that are listed."""
 
 
-def show_augmented(
-    spec: str, data_root: Path | None, recipe_source: str, overrides: Mapping[str, Any], sheet: Path | None
+def show_data(
+    data: Data,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page: samples, a map of similar images, colors, sizes."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a PNG with sample images of every class.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Show training images with this recipe's augmentation: on the page, or instead in a PNG.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of that recipe; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of --html and --sheet.")] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Show splits, classes, colors and sizes of a data set, on request as a page or with a recipe's augmentation."""
+    from thirtytwo.config.resolve import parse_overrides
+
+    if recipe is None and settings:
+        raise typer.BadParameter("--set requires --recipe.")
+    overrides = parse_overrides(settings or [])
+    if recipe is not None and html is None:
+        _write_augmented(data, data_root, recipe, overrides, sheet, force=force)
+        return
+    if sheet is not None:
+        _check_sheet(sheet, force=force)
+    loaded = _load_or_write_page(data, html, data_root, recipe, overrides, force=force)
+    _show_summary(loaded)
+    if sheet is not None:
+        from thirtytwo.data.explore import write_sheet
+
+        write_sheet(loaded.train, sheet)
+        log(f"Sample images of every class: {sheet}")
+    if html is not None:
+        log("Page:")
+        show(str(html))
+
+
+def _load_or_write_page(
+    spec: str,
+    html: Path | None,
+    data_root: Path | None,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    force: bool,
+) -> DataSet:
+    """Load a data set, and write its page if `html` names one."""
+    if html is None:
+        from thirtytwo.data.load import load_dataset
+
+        return load_dataset(spec, data_root=data_root)
+    from thirtytwo.workflows.show_data import write_data_page
+
+    return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data
+
+
+def _check_sheet(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise OutputError(f"{path} already exists.", "Choose another name with --sheet, or overwrite it with --force.")
+
+
+def _show_summary(data: DataSet) -> None:
+    """Print splits, channels, sizes and classes of a data set."""
+    from thirtytwo.data.channels import channel_statistics
+    from thirtytwo.data.explore import class_counts
+
+    parts = data.stored
+    height, width = data.train.images.shape[1:3]
+    counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
+    show(f"{data.name}: {len(data.classes)} classes; {counts} images, loaded at {width}×{height}")
+    show(f"content {data.fingerprint}")
+    show()
+    total = sum(len(part) for part in parts.values())
+    rows = [(name, f"{len(part):,}", percent(len(part) / total, 1), _per_class(part)) for name, part in parts.items()]
+    show_table(["split", "images", "share", "per class"], rows)
+    show()
+    channels = zip(("red", "green", "blue"), *channel_statistics(data.train.images), strict=True)
+    show_table(
+        ["channel of train", "mean", "std"], [(name, f"{mean:.4f}", f"{std:.4f}") for name, mean, std in channels]
+    )
+    show()
+    if data.sizes:
+        show_table(["size of images", "images"], _size_rows(data))
+        show()
+    superclasses = data.superclasses or {}
+    show_table(
+        ["class", *(["superclass"] if superclasses else []), *parts],
+        [
+            (
+                row.name,
+                *([superclasses[row.name]] if superclasses else []),
+                *(f"{count:,}" for count in row.counts.values()),
+            )
+            for row in class_counts(data)
+        ],
+    )
+    for skipped in data.skipped:
+        log(capitalized(skipped))
+
+
+def _per_class(images: ImageSet) -> str:
+    """Fewest and most images of a class of a split."""
+    least, most = int(images.counts.min()), int(images.counts.max())
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _size_rows(data: DataSet) -> list[tuple[str, str]]:
+    """The most frequent original sizes, and how many images have others."""
+    ordered = sorted(data.sizes.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(f"{width:,}×{height:,}", f"{count:,}") for (width, height), count in ordered[:MAX_SIZES]]
+    others = sum(count for _, count in ordered[MAX_SIZES:])
+    return [*rows, (f"{len(ordered) - MAX_SIZES:,} other sizes", f"{others:,}")] if others else rows
+
+
+def _write_augmented(
+    spec: str, data_root: Path | None, recipe: str, overrides: Mapping[str, Any], sheet: Path | None, *, force: bool
 ) -> None:
     """Write a PNG of training images with the recipe's augmentation, and print its path.
 
     Raises:
         OutputError: the file already exists.
     """
-    path = sheet or Path(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe_source).stem)}-augmented.png")
-    if path.exists():
-        raise OutputError(f"{path} already exists.", "Choose another name with --sheet, or move it away.")
-    require("torch", "train")
+    path = sheet or Path(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe).stem)}-augmented.png")
+    _check_sheet(path, force=force)
     import numpy as np
 
-    from thirtytwo.augment.augmenter import check_augment
-    from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
     from thirtytwo.data.explore import augmented_sheet
-    from thirtytwo.data.load import load_dataset
     from thirtytwo.images.render import png
     from thirtytwo.io import write_bytes
-    from thirtytwo.training.batches import augment_samples
+    from thirtytwo.workflows.show_data import augment_data
 
-    values, where = read_recipe_values(recipe_source), f"Recipe {recipe_source!r}"
-    provisional = resolve_recipe(values, overrides, classes=10, rows=50_000, where=where)
-    check_augment(provisional.augment)
-    data = load_dataset(
-        spec,
-        data_root=data_root,
-        image_size=provisional.data.image_size,
-        resize=provisional.data.resize,
-        seed=provisional.data.split_seed,
-        group_by=provisional.data.group_by,
-        skip_unreadable=provisional.data.skip_unreadable,
-    )
-    recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
-    samples = augment_samples(recipe, data.train)
+    found = augment_data(spec, recipe, overrides, data_root=data_root)
+    data, samples = found.data, found.samples
     names = [data.classes[label] for label in samples.labels]
     page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
     write_bytes(path, png(np.asarray(page)))
-    log(f"Images of {data.name} (original on the left) augmented with the recipe {recipe.name}:")
+    log(f"Images of {data.name} (original on the left) augmented with the recipe {found.recipe.name}:")
     show(str(path))
 
 

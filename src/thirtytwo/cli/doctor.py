@@ -1,10 +1,11 @@
-"""`thirtytwo data doctor DATA` and `thirtytwo data checks`: run or list the checks of a data set."""
+"""`thirtytwo data doctor`, `data checks` and `data fix`: check a data set, list the checks, and fix what they found."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ import typer
 
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
-from thirtytwo.errors import DataError
+from thirtytwo.errors import DataError, OutputError, require
 from thirtytwo.text import CsvWriter
 
 if TYPE_CHECKING:
@@ -45,20 +46,36 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the findings to.", show_default="stdout")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the images of each finding.", show_default=False),
+    ] = None,
+    fix_plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write a CSV file of suggested fixes, for data fix --plan or train --apply."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files if they exist.")] = False,
 ) -> None:
-    """Check a data set before training, and say what to do about each finding.
+    """Check a data set before training, and say what to do about each finding; the data is never changed.
 
     The exit code is 0 if no finding is at or above --fail-on, 3 if one is, and 2 if the data cannot be used.
     """
     from thirtytwo.doctor import diagnose
-    from thirtytwo.io import check_writable, write_text
+    from thirtytwo.io import write_text
 
-    if out is not None:
-        check_writable(out, force=force)
+    _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, force)
+    if html is not None:
+        require("jinja2", "train")
     diagnosis = diagnose(
         data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough, predictions=predictions
     )
+    if html is not None:
+        from thirtytwo.doctor.page import render_diagnosis
+
+        write_text(html, render_diagnosis(diagnosis))
+        log(f"Page: {html}")
     if out is not None:
         write_text(out, _formatted(diagnosis, format))
         log(f"Findings: {out}")
@@ -68,12 +85,70 @@ def doctor(
         sys.stdout.write(_formatted(diagnosis, format))
     if diagnosis.data is None:
         raise DataError(f"{data} cannot be used.", "Correct what is reported.")
+    if fix_plan is not None:
+        _write_plan(diagnosis, fix_plan)
     if diagnosis.reaches(fail_on):
         raise typer.Exit(FOUND)
 
 
+def _check_outputs(files: Mapping[str, Path | None], force: bool) -> None:
+    """Check before the examination that its results, by option, can be written.
+
+    Raises:
+        OutputError: a file cannot be written, or two are the same.
+    """
+    from thirtytwo.io import check_writable, expand_home
+
+    options: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        check_writable(path, force=force)
+        same = options.setdefault(expand_home(path).resolve(), option)
+        if same != option:
+            raise OutputError(f"{same} and {option} both name {path}.", "Give two files.")
+
+
+def _write_plan(diagnosis: Diagnosis, file: Path) -> None:
+    """Write the suggested fixes, and log their number and what they leave out."""
+    from thirtytwo.data.fixes import write_fix_plan
+    from thirtytwo.doctor.fix_plan import suggest_fixes
+
+    found = suggest_fixes(diagnosis)
+    write_fix_plan(file, found.plan, force=True)  # checked before
+    log(f"Plan of fixes: {file}: " + ", ".join(f"{count:,} to {action}" for action, count in found.plan.counts.items()))
+    if found.test:
+        log(f"{found.test:,} test images with findings are left as they are, so that test results stay comparable.")
+    if found.last:
+        log(f"{found.last:,} images with findings are left as they are: they are the last of their class in a split.")
+
+
+def fix(
+    data: Data,
+    plan: Annotated[Path, typer.Option(metavar="FILE", help="Plan of fixes, as data doctor --fix-plan writes it.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to create.")],
+    link: Annotated[
+        bool, typer.Option("--link", help="Link files (hard, else symbolic links) instead of copying them.")
+    ] = False,
+    new_classes: Annotated[
+        bool, typer.Option("--new-classes", help="Allow the plan to name classes that the data does not have.")
+    ] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Write a copy of a data set to which a plan of fixes is applied; the data itself is not changed.
+
+    The last output line is the new folder.
+    """
+    from thirtytwo.data.fixes import read_fix_plan
+    from thirtytwo.data.repair import write_fixed
+
+    written = write_fixed(data, read_fix_plan(plan), out, data_root=data_root, link=link, new_classes=new_classes)
+    log(f"{written.images:,} images: " + ", ".join(f"{count:,} {done}" for done, count in written.counts.items()))
+    show(str(out))
+
+
 def checks() -> None:
-    """List the checks of `data doctor`."""
+    """List the checks of `data doctor`; its option --html shows the images of their findings."""
     from thirtytwo.doctor.output import described_checks
 
     show_table(["code", "severity", "problem"], described_checks())

@@ -17,11 +17,11 @@ import typer
 from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import brief_warnings, log, show, show_error
-from thirtytwo.cli.data import cache
-from thirtytwo.cli.doctor import checks, doctor
+from thirtytwo.cli.data import cache, show_data
+from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
-from thirtytwo.cli.options import Data, DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
+from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
@@ -43,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Show or check a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Show, check or fix a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -242,40 +242,10 @@ def recipes() -> None:
     show_recipes()
 
 
-@data_app.command("show")
-def data_show(
-    data: Data,
-    sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a PNG with sample images of every class.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Instead write a PNG of training images with this recipe's augmentation."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of that recipe; may be repeated."),
-    ] = None,
-    data_root: DataRoot = None,
-) -> None:
-    """Show splits, classes and counts of a data set, or images with a recipe's augmentation."""
-    if recipe is None and settings:
-        raise typer.BadParameter("--set requires --recipe.")
-    if recipe is not None:
-        from thirtytwo.cli.data import show_augmented
-        from thirtytwo.config.resolve import parse_overrides
-
-        show_augmented(data, data_root, recipe, parse_overrides(settings or []), sheet)
-        return
-    from thirtytwo.cli.models import show_data
-
-    show_data(data, data_root, sheet)
-
-
+data_app.command("show")(show_data)
 data_app.command()(doctor)
 data_app.command()(checks)
+data_app.command()(fix)
 add_settings_command(app, open_app, app_options)
 app.command()(cache)
 app.command()(tune)

@@ -1,4 +1,4 @@
-"""Output of `thirtytwo models`, `recipes`, `data`, `evaluate` and `export`."""
+"""Output of `thirtytwo models`, `recipes`, `evaluate` and `export`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.errors import OutputError, ThirtytwoError
-from thirtytwo.text import capitalized, percent, quantity
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.text import percent, quantity
 from thirtytwo.text import size as size_text
 
 if TYPE_CHECKING:
@@ -134,41 +134,3 @@ def show_recipes() -> None:
     recipes = [(name, read_recipe(name)) for name in recipe_names()]
     rows = [(name, recipe.model.name, str(recipe.schedule.epochs), recipe.description) for name, recipe in recipes]
     show_table(["recipe", "network", "epochs", "description"], rows)
-
-
-def show_data(spec: str, data_root: Path | None, sheet: Path | None) -> None:
-    """Show splits, classes and counts of a data set.
-
-    Raises:
-        OutputError: the file `sheet` already exists.
-    """
-    from thirtytwo.config.recipe import DataSettings
-    from thirtytwo.data.explore import class_counts, write_sheet
-    from thirtytwo.data.load import load_dataset
-    from thirtytwo.doctor.together import kept_together
-
-    if sheet is not None and sheet.exists():
-        raise OutputError(f"{sheet} already exists.", "Choose another name with --sheet, or move it away.")
-    together = kept_together(spec, DataSettings(), data_root).together  # as in training
-    data = load_dataset(spec, data_root=data_root, together=together)
-    parts = data.stored
-    height, width = data.train.images.shape[1:3]
-    counts = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
-    show(f"{data.name}: {len(data.classes)} classes; {counts} images, loaded at {width}×{height}")
-    show(f"content {data.fingerprint}")
-    show()
-    superclasses = data.superclasses or {}
-    rows = [
-        (
-            row.name,
-            *([superclasses[row.name]] if superclasses else []),
-            *(f"{count:,}" for count in row.counts.values()),
-        )
-        for row in class_counts(data)
-    ]
-    show_table(["class", *(["superclass"] if superclasses else []), *parts], rows)
-    for skipped in data.skipped:
-        log(capitalized(skipped))
-    if sheet is not None:
-        write_sheet(data.train, sheet)
-        log(f"Sample images of every class: {sheet}")

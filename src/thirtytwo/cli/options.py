@@ -39,6 +39,10 @@ Model = Annotated[
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read instead of stopping.")
 ]
+Apply = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Plan of images to drop, relabel or move: see thirtytwo data doctor --fix-plan."),
+]
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.cli.options import Data, DataRoot, Device, LimitTrain, NewRun, SkipUnreadable
+from thirtytwo.cli.options import Apply, Data, DataRoot, Device, LimitTrain, NewRun, SkipUnreadable
 from thirtytwo.errors import ThirtytwoError, require
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: LimitTrain = None,
     skip_unreadable: SkipUnreadable = False,
+    apply: Apply = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +91,7 @@ def train(
     overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}
     overrides |= {} if group_by is None else {"data.group_by": group_by}
     overrides |= {"data.skip_unreadable": True} if skip_unreadable else {}
+    overrides |= {} if apply is None else {"data.fix_plan": str(apply)}
     shared: dict[str, Any] = {
         "recipe": recipe,
         "overrides": overrides,

@@ -53,6 +53,9 @@ class DataSettings(Settings):
     """Number of training images to use (a stratified sample, without the validation images); 0: all."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and note them in the run and its report, instead of stopping."""
+    fix_plan: str = ""
+    """Plan of fixes: CSV file of images to drop, relabel or move before the data is divided, as written by `data doctor
+    --fix-plan`; the run keeps a copy. Empty: none."""
 
     @model_validator(mode="after")
     def _check_folds(self) -> DataSettings:
@@ -319,6 +322,18 @@ class DistillSettings(Settings):
     """Weight of the distillation term in the loss; the rest is the loss on labels."""
 
 
+class SelectionSettings(Settings):
+    """Training on the images with the highest loss; the number of batches in an epoch stays the same."""
+
+    share: float = Field(1.0, gt=0, le=1)
+    """Fraction of the training images that an epoch is drawn from: those whose loss was highest when they were last
+    trained on; 1: all. The smaller it is, the more often each of them is repeated."""
+    random: float = Field(0.15, ge=0, le=1)
+    """Fraction of these that is drawn at random from the other images instead."""
+    start: int = Field(1, ge=1, le=1_000_000)
+    """Number of epochs, from the first, that use all images."""
+
+
 class TrainSettings(Settings):
     """Loss, sampling and the training loop. Every `auto` is resolved and logged with its reason."""
 
@@ -334,6 +349,8 @@ class TrainSettings(Settings):
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Images of an epoch: `shuffle` uses each once; `balanced` samples as many, with replacement and every class
     equally likely."""
+    selection: SelectionSettings = SelectionSettings()
+    """Training on the images with the highest loss."""
     clip: float = Field(0.0, ge=0, le=1e9)
     """Maximum norm of the gradient of the mean loss over all weights; larger gradients are scaled down; 0: no
     clipping."""
@@ -455,6 +472,8 @@ class Recipe(Settings):
             raise ValueError("optimizer.sam needs two passes over the same batch, so schedule.accumulate must be 1")
         if self.train.class_weights == "balanced" and self.train.sampler == "balanced":
             raise ValueError("train.class_weights and train.sampler cannot both be 'balanced'; choose one")
+        if self.train.selection.share < 1 and self.train.sampler == "balanced":
+            raise ValueError("train.selection and train.sampler = 'balanced' both choose the images; use one of them")
         return self
 
     def to_toml(self) -> str:

@@ -64,6 +64,11 @@ class UndecodedPart:
     random_access: bool = False
     groups: tuple[str, ...] | None = None
 
+    def place_of(self, split: str, row: int, classes: Sequence[str]) -> tuple[str, str, str]:
+        """Split, file (or row, where images are not files) and class of an image, as in `ImageError.place`."""
+        position = int(np.searchsorted(self.rows, row))
+        return split, self.files[position] if self.files else str(row), classes[int(self.labels[position])]
+
     def take(self, positions: Positions) -> UndecodedPart:
         """The images at `positions`, which must be increasing."""
         return replace(
@@ -102,6 +107,39 @@ class UndecodedDataSet:
     all_in_all: bool = False
 
 
+def as_undecoded(data: DataSet, encode: Callable[[ImageSet, int], Source]) -> UndecodedDataSet:
+    """A data set in memory as if it had not been decoded.
+
+    Args:
+        data: the data set.
+        encode: makes what is read of an image, from its split and its position there.
+    """
+
+    def part(name: str, images: ImageSet) -> UndecodedPart:
+        def stream(rows: Positions) -> Iterator[Source]:
+            return (encode(images, int(position)) for position in np.searchsorted(images.rows, rows))
+
+        return UndecodedPart(
+            labels=images.labels,
+            rows=images.rows,
+            stream=stream,
+            name_of=lambda row: images.name_of(int(np.searchsorted(images.rows, row)), name),
+            files=images.files,
+            random_access=True,
+        )
+
+    return UndecodedDataSet(
+        name=data.name,
+        where=data.name,
+        classes=data.classes,
+        parts={name: part(name, data.stored[name]) for name in SPLITS if name in data.stored},
+        content=lambda: None,
+        superclasses=data.superclasses,
+        skipped=data.skipped,
+        warnings=data.warnings,
+    )
+
+
 class UnreadableImagesError(DataError):
     """Images of a data set that cannot be read; names the first few."""
 
@@ -131,7 +169,9 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
     except UnreadableImagesError as error:
         if request.unreadable is None:
             raise
-        request.unreadable.extend(error.causes.values())
+        for (name, row), cause in error.causes.items():
+            cause.place = undecoded.parts[name].place_of(name, row, undecoded.classes)
+            request.unreadable.append(cause)
         undecoded = _without(undecoded, error.causes)
         entry, large = _load_or_decode(undecoded, request)
     sets = {name: _image_set(undecoded, name, entry, large) for name in undecoded.parts}

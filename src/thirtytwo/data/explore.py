@@ -14,6 +14,8 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.images.render import labeled_rows, png
 from thirtytwo.io import write_bytes
 
+_CHUNK = 2048
+"""Images that are copied into memory at once."""
 _MOST_CLASSES = 100
 _SMALLEST_CELL = 48
 _AUGMENTED_CELL = 90
@@ -34,6 +36,31 @@ def class_counts(dataset: DataSet) -> list[ClassCount]:
         ClassCount(label, {name: int(found[index]) for name, found in counts.items()})
         for index, label in enumerate(dataset.classes)
     ]
+
+
+def balanced_sample(labels: npt.NDArray[np.int64], most: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Positions of at most `most` images, int64, by class and in random order within it.
+
+    Every class has the same number, but those that have fewer images: these are all chosen.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    by_class = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(by_class, by_class)
+    chosen = np.lexsort((by_class, rank))[:most]
+    return np.asarray(order[np.sort(chosen)], dtype=np.int64)
+
+
+def class_means(images: ImageSet) -> npt.NDArray[np.uint8]:
+    """Mean image of each class, uint8 `(C, H, W, 3)`; black for a class without images."""
+    means = np.zeros((len(images.classes), *images.images.shape[1:]), dtype=np.uint8)
+    for index in range(len(images.classes)):
+        members = np.flatnonzero(images.labels == index)
+        total = np.zeros(images.images.shape[1:], dtype=np.float64)
+        for start in range(0, len(members), _CHUNK):
+            total += images.images[members[start : start + _CHUNK]].sum(axis=0, dtype=np.uint32)
+        means[index] = np.rint(total / max(1, len(members)))
+    return means
 
 
 def class_sheet(images: ImageSet, per_class: int = 10, seed: int = 0) -> Image.Image:

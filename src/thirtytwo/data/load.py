@@ -7,6 +7,7 @@ import os
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,23 +17,29 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Survey, build_dataset, fingerprint, survey_of
+from thirtytwo.data.apply_fixes import apply_fixes, apply_in_memory
+from thirtytwo.data.build import Survey, UndecodedDataSet, as_undecoded, build_dataset, fingerprint, survey_of
+from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
 from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
 from thirtytwo.data.sources.folder import open_local, read_local
-from thirtytwo.data.sources.hub import open_hub, read_known
+from thirtytwo.data.sources.hub import open_hub, open_known, read_known
+from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
+from thirtytwo.images.content import load_hashed
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
+from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home
 from thirtytwo.text import listing
 
 HUB_PREFIX = "hf:"
 DATA_ROOT_VARIABLE = "THIRTYTWO_DATA"
+_ANY_SIZE = 32  # does not change the content hash
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -60,6 +67,7 @@ def load_dataset(
     skip_unreadable: bool = False,
     together: Together | None = None,
     split_test: bool = True,
+    fix_plan: FixPlan | None = None,
 ) -> DataSet:
     """Load and decode a data set.
 
@@ -81,13 +89,14 @@ def load_dataset(
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
         together: training images that stay on one side where a split is cut from them; None: equal ones only.
         split_test: split off a test set where the data has none.
+        fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
 
     Returns:
         The data set, with images uint8 `(N, H, W, 3)` in each split.
 
     Raises:
         UnknownNameError: no such data set, option or column.
-        DataError: the data set or its options are not valid.
+        DataError: the data set or its options are not valid, or the plan of fixes does not fit it.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     found = parse(spec)
@@ -109,7 +118,7 @@ def load_dataset(
         together=together,
         split_test=split_test,
     )
-    data = _reader(found)(request)
+    data = _reader(found)(request) if fix_plan is None else _with_fixes(found, request, fix_plan)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)
     return data if ratio is None else long_tailed(data, ratio, seed, only_named=whole)
@@ -129,6 +138,50 @@ def _with_left_out(data: DataSet, causes: list[ImageError], *, whole: bool) -> D
         )
     note = f"skipped {len(causes):,} images that cannot be read: {reasons}"
     return replace(data, skipped=(note, *data.skipped), warnings=(note, *data.warnings))
+
+
+def _with_fixes(spec: Spec, request: Request, plan: FixPlan) -> DataSet:
+    """The data set after the fixes of a plan; the hashes of the dropped images are in its `thinned`."""
+    if _in_memory(spec):
+        return apply_in_memory(DATASETS.get(spec.name)(request), plan)
+    stored = _open(spec, request)
+    fixed = apply_fixes(stored, plan)
+    hashes: list[int] = []
+    for name, positions in fixed.dropped.items():
+        for source in stored.parts[name].stream(stored.parts[name].rows[positions]):
+            with suppress(ImageError):
+                hashes.append(load_hashed(source, _ANY_SIZE)[1])
+    data = build_dataset(fixed.data, request)
+    return replace(data, thinned=np.array(hashes, dtype=np.uint64), fixes=fixed.counts)
+
+
+def open_undecoded(spec: str, *, data_root: Path | None = None) -> UndecodedDataSet:
+    """Open a data set as stored, without decoding its images; one that is made in memory has PNG files in their place.
+
+    Raises:
+        UnknownNameError, DataError, OfflineError: as `load_dataset`.
+    """
+    found = parse(spec)
+    return _open(found, Request(_root(data_root), options=_own_options(found), whole=True, spec=spec))
+
+
+def _open(spec: Spec, request: Request) -> UndecodedDataSet:
+    if spec.kind == "folder":
+        return open_local(expand_home(spec.name), request)
+    if known := _known(spec):
+        return open_known(known, request)
+    if spec.kind == "hub":
+        return open_hub(spec.name, request)
+    return as_undecoded(DATASETS.get(spec.name)(request), lambda images, position: png(images.images[position]))
+
+
+def _known(spec: Spec) -> KnownDataSet | None:
+    return cifar.KNOWN.get(spec.name) or next((one for one in cifar.KNOWN.values() if one.name == spec.name), None)
+
+
+def _in_memory(spec: Spec) -> bool:
+    """Whether a data set is made in memory, without files or a table."""
+    return spec.kind == "name" and _known(spec) is None
 
 
 def _root(data_root: Path | None) -> Path | None:
@@ -324,7 +377,7 @@ def long_tailed(data: DataSet, ratio: float, seed: int, *, only_named: bool = Fa
             data.classes, [(name, part.images, part.labels) for name, part in splits.items() if part is not None]
         ),
         skipped=(*data.skipped, remark),
-        thinned=np.delete(data.train.hashes, chosen),
+        thinned=np.concatenate([data.thinned, np.delete(data.train.hashes, chosen)]),
     )
 
 

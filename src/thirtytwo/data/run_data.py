@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, load_dataset
@@ -86,7 +87,7 @@ def split_record(
         "test_evaluations": 0,
     }
     for name, images in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
-        record[name] = _part_record(images)
+        record[name] = _part_record(images, labels=bool(recipe.data.fix_plan))
     return record | {"unused": as_text(np.unique(unused)), "seen_before": dict(seen_before)}
 
 
@@ -173,7 +174,7 @@ def load_as_stored(
         resize=settings.resize,
         seed=settings.split_seed,
         whole=True,
-        skip_unreadable=settings.skip_unreadable,
+        skip_unreadable=settings.skip_unreadable or bool(settings.fix_plan),  # a plan may drop unreadable images
     )
 
 
@@ -218,7 +219,10 @@ def find_again(run: RunDir, dataset: DataSet) -> RunData:
 
 
 class _HashIndex:
-    """Images of a data set by content hash; each can be taken once."""
+    """Images of a data set by content hash; each can be taken once.
+
+    Recorded labels, which a plan of fixes may have changed, hold instead of those of the data set.
+    """
 
     def __init__(self, dataset: DataSet, classes: tuple[str, ...]) -> None:
         self._stored, self._classes = dataset.stored, classes
@@ -226,24 +230,25 @@ class _HashIndex:
         self._label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
         self._places: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for name, images in self._stored.items():
-            for position, (content, label) in enumerate(zip(images.hashes.tolist(), images.labels, strict=True)):
-                if self._label[label] >= 0:
-                    self._places[content].append((name, position))
+            for position, content in enumerate(images.hashes.tolist()):
+                self._places[content].append((name, position))
 
     def take(self, part: str, record: Mapping[str, Any], hashes: Hashes) -> tuple[ImageSet, tuple[str, ...]]:
         """The images of a recorded split, each at most once, and the names of missing ones."""
         files: Sequence[str | None] = record.get("files") or [None] * len(hashes)
         taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
         missing = []
-        for number, (content, file) in enumerate(zip(hashes.tolist(), files, strict=True)):
-            places = self._places.get(content)
-            if not places:
-                missing.append(file or f"row {record['rows'][number]}")
+        labels = None if record.get("labels") is None else np.array(record["labels"], dtype=np.int64)
+        for number, (content, file, row) in enumerate(zip(hashes.tolist(), files, record["rows"], strict=True)):
+            places = self._places.get(content, [])
+            known = places if labels is not None else [place for place in places if self._class(place) >= 0]
+            if not known:
+                missing.append(file or f"row {row}")
                 continue
-            best = max(places, key=lambda place: (self._file(place) == file, place[0] == part))
+            best = max(known, key=lambda place: (self._file(place) == file, place[0] == part, self._row(place) == row))
             places.remove(best)
             taken[best[0]].append((number, best[1]))
-        return self._images(taken, np.array(record["rows"], dtype=np.int64)), tuple(missing)
+        return self._images(taken, np.array(record["rows"], dtype=np.int64), labels), tuple(missing)
 
     def others(self, known: Hashes) -> Iterator[str]:
         """Names of the images whose hashes are not in `known`."""
@@ -255,8 +260,17 @@ class _HashIndex:
         files = self._stored[place[0]].files
         return None if files is None else files[place[1]]
 
-    def _images(self, taken: Mapping[str, list[tuple[int, int]]], rows: Positions) -> ImageSet:
-        """The images taken from each stored split, in the order and with the rows of the record."""
+    def _row(self, place: tuple[str, int]) -> int:
+        return int(self._stored[place[0]].rows[place[1]])
+
+    def _class(self, place: tuple[str, int]) -> int:
+        """Index of an image's class among those of the run; -1: none of them."""
+        return int(self._label[self._stored[place[0]].labels[place[1]]])
+
+    def _images(
+        self, taken: Mapping[str, list[tuple[int, int]]], rows: Positions, labels: npt.NDArray[np.int64] | None
+    ) -> ImageSet:
+        """The images taken from each stored split, in the order and with the rows and labels of the record."""
         nothing = next(iter(self._stored.values())).take(np.zeros(0, dtype=np.int64))
         order: list[int] = []
         together = None
@@ -269,7 +283,9 @@ class _HashIndex:
         images = nothing if together is None else together
         if len(taken) > 1:
             images = images.take(sorting)
-        return replace(images, labels=self._label[images.labels], classes=self._classes, rows=rows[numbers[sorting]])
+        chosen = numbers[sorting]
+        own = self._label[images.labels] if labels is None else labels[chosen]
+        return replace(images, labels=own, classes=self._classes, rows=rows[chosen])
 
 
 def _locate_by_row(run: RunDir, dataset: DataSet, record: Mapping[str, Any], about: Mapping[str, Any]) -> RunData:
@@ -297,11 +313,13 @@ def _known(run: RunDir, record: Mapping[str, Any]) -> Hashes:
     )
 
 
-def _part_record(images: ImageSet | None) -> dict[str, Any]:
+def _part_record(images: ImageSet | None, *, labels: bool) -> dict[str, Any]:
+    """Content hash, row and file of each image, and with `labels` its label, which the data may not have."""
     if images is None:
         return {"hashes": [], "rows": []}
-    files = {} if images.files is None else {"files": list(images.files)}
-    return {"hashes": as_text(images.hashes), "rows": images.rows.tolist(), **files}
+    found: dict[str, Any] = {"hashes": as_text(images.hashes), "rows": images.rows.tolist()}
+    found |= {} if images.files is None else {"files": list(images.files)}
+    return found | ({"labels": images.labels.tolist()} if labels else {})
 
 
 def _hashes(run: RunDir, record: Mapping[str, Any]) -> Hashes:

@@ -140,7 +140,8 @@ class DataSet:
         skipped: notes for the log: what was skipped while loading and why, and what else is special, each as a phrase.
         warnings: those of `skipped` that the data's owner should know about.
         sizes: number of images by original (width, height).
-        thinned: hashes of training images left out by an imbalance.
+        thinned: hashes of images left out by an imbalance, or dropped by a plan of fixes.
+        fixes: number of images that a plan of fixes `dropped`, `relabeled` and `moved`; empty without a plan.
     """
 
     name: str
@@ -153,6 +154,7 @@ class DataSet:
     warnings: tuple[str, ...] = field(default=())
     sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     thinned: Hashes = field(default_factory=_none)
+    fixes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stored(self) -> dict[str, ImageSet]:

@@ -35,6 +35,7 @@ class Finding:
         groups: the images concerned; those of a group belong together, as duplicates do. Most telling first.
         files: files that could not be read, and so are no images of the data set.
         notes: a phrase for each group, such as `labels: cat, dog`; empty, or one for each group.
+        predicted: for each group, the class that it probably has, with the probability; empty, or one for each group.
         severity: where it is not that of the check.
         fix: what to do, where it is not that of the check.
     """
@@ -44,6 +45,7 @@ class Finding:
     groups: tuple[tuple[Place, ...], ...] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    predicted: tuple[tuple[str, float], ...] = ()
     severity: Severity = "note"
     fix: str = ""
 
@@ -86,6 +88,7 @@ class Check(ABC):
         *,
         files: Sequence[str] = (),
         notes: Sequence[str] = (),
+        predicted: Sequence[tuple[str, float]] = (),
         severity: Severity | None = None,
         fix: str | None = None,
     ) -> Finding:
@@ -96,6 +99,7 @@ class Check(ABC):
             tuple(map(tuple, groups)),
             tuple(files),
             tuple(notes),
+            tuple(predicted),
             cls.severity if severity is None else severity,
             cls.fix if fix is None else fix,
         )

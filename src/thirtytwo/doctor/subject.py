@@ -80,9 +80,9 @@ class Subject:
         return f"{self.name_of(place)} ({self.class_of(place)})"
 
     def examples(self, groups: Sequence[Sequence[Place]]) -> str:
-        """The first groups, as text."""
+        """The first groups, as text that a full stop may follow."""
         shown = [" = ".join(map(self.described, group[:3])) for group in groups[:3]]
-        return "; ".join(shown) + ("; …" if len(groups) > 3 else "")
+        return "; ".join(shown) + (f"; and {len(groups) - 3:,} more" if len(groups) > 3 else "")
 
     @cached_property
     def folder(self) -> Path | None:

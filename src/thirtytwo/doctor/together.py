@@ -15,6 +15,7 @@ from thirtytwo.config.recipe import DataSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.data import cache
 from thirtytwo.data.build import TEST_FRACTION
+from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.folds import assign_folds
 from thirtytwo.data.load import is_known, load_dataset, survey
 from thirtytwo.data.split import split_off
@@ -42,7 +43,9 @@ class Kept:
 COPIES = Kept("copies")
 
 
-def kept_together(spec: str, settings: DataSettings, data_root: Path | None = None) -> Kept:
+def kept_together(
+    spec: str, settings: DataSettings, data_root: Path | None = None, fix_plan: FixPlan | None = None
+) -> Kept:
     """Resolve `data.keep_together` for a data set, and find its near-duplicates where they are to stay together.
 
     `auto` leaves the splits of known data sets, of data that brings its own, and of small images as they are: small
@@ -53,6 +56,7 @@ def kept_together(spec: str, settings: DataSettings, data_root: Path | None = No
         spec: the data set, as in `load_dataset`.
         settings: the table `[data]` of a recipe.
         data_root: folder in which known data sets are searched first.
+        fix_plan: images to drop, relabel or move first; None: none.
 
     Raises:
         ThirtytwoError: the size limit of the cache in the environment is not a number.
@@ -63,9 +67,13 @@ def kept_together(spec: str, settings: DataSettings, data_root: Path | None = No
     try:
         if wanted == "auto" and (reason := _reason_for_copies(spec, settings, data_root)):
             return Kept("copies", choices=(Choice(WHAT, "copies", reason),))
-        skip = settings.skip_unreadable
         data = load_dataset(
-            spec, data_root=data_root, seed=settings.split_seed, whole=True, skip_unreadable=skip, split_test=False
+            spec,
+            data_root=data_root,
+            seed=settings.split_seed,
+            whole=True,
+            skip_unreadable=settings.skip_unreadable,
+            fix_plan=fix_plan,
         )
     except DataError:
         return COPIES

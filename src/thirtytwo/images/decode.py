@@ -303,6 +303,29 @@ def load_image(
     return _with_stream(decoded, source, name)
 
 
+def load_preview(source: str | Path | bytes, side: int, name: str | None = None) -> Pixels:
+    """Decode an image, reduced to a longer side of at most `side` pixels, for people to look at; uint8 `(H, W, 3)`.
+
+    Its aspect ratio is kept, and it is never enlarged. A JPEG that is much larger is decoded at a smaller scale. Raises
+    as `decode` does.
+    """
+
+    def decoded(stream: IO[bytes], label: str) -> Pixels:
+        image = _open(stream, label, side)
+        _load(image, label, side)
+        try:
+            upright = _Upright.of(image, label)
+            width, height = upright.size
+            scale = min(1.0, side / max(width, height))
+            return upright.resample(max(1, round(scale * width)), max(1, round(scale * height)))
+        except ImageError:
+            raise
+        except Exception as error:  # as in `_load`
+            raise _damaged(label, error) from None
+
+    return _with_stream(decoded, source, name)
+
+
 class _UnknownFormatError(ImageError):
     """The first bytes of a file match no known format."""
 
@@ -451,6 +474,10 @@ class _Upright:
         if width == height == size:
             return np.asarray(self._part((0, 0, width, height)))
         return _resize_by(self._resample, width, height, size, rule)
+
+    def resample(self, width: int, height: int) -> Pixels:
+        """The whole image at another size."""
+        return np.ascontiguousarray(self._resample((0, 0, *self.size), width, height))
 
     def _resample(self, box: _Box, width: int, height: int) -> Pixels:
         """As `_resample` of a part of the image."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thirtytwo.errors import require
-from thirtytwo.text import percent
+from thirtytwo.text import capitalized, percent
 
 
 def render_template(name: str, context: Mapping[str, Any]) -> str:
@@ -19,5 +19,5 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters.update(percent=percent, capitalized=capitalized)
     return str(environment.get_template(name).render(context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +15,58 @@ from torch.nn import functional as F
 
 from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
 from thirtytwo.augment.geometry import resized
-from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recipe import Recipe, SelectionSettings
 from thirtytwo.data.arrays import Rows
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
-from thirtytwo.tensors import as_tensor, channel_statistics, generator_for, send, to_device
+from thirtytwo.tensors import as_tensor, generator_for, send, to_device
+
+
+class Selection:
+    """Draws each epoch from the images whose loss was highest when they were last trained on.
+
+    After the selective backpropagation of A. Jiang et al. (arXiv 1910.00762), with losses of earlier steps, which cost
+    no forward pass, and a share of other images, without which easy ones would be forgotten.
+
+    Args:
+        settings: the recipe's `train.selection`.
+        count: number of training images N.
+    """
+
+    def __init__(self, settings: SelectionSettings, count: int, device: torch.device) -> None:
+        self._settings = settings
+        self._losses = torch.full((count,), math.inf, device=device)  # images not yet seen come first
+
+    def record(self, positions: Tensor, losses: Tensor) -> None:
+        """Keep `losses` float `(B,)` of the images at `positions` int64 `(B,)`."""
+        self._losses[send(positions, self._losses.device)] = losses.float()
+
+    def order(self, epoch: int, generator: torch.Generator) -> Tensor:
+        """Positions of the images of an epoch, int64 `(N,)` on the CPU; selected images are repeated."""
+        count = len(self._losses)
+        if epoch < self._settings.start:
+            return torch.randperm(count, generator=generator)
+        kept = max(1, round(count * self._settings.share))
+        ranked = self._losses.argsort(descending=True, stable=True).cpu()
+        hardest = max(1, round(kept * (1 - self._settings.random)))
+        others = ranked[hardest:]
+        drawn = others[torch.randperm(len(others), generator=generator)[: kept - hardest]]
+        chosen = torch.cat([ranked[:hardest], drawn])
+        passes = [chosen[torch.randperm(len(chosen), generator=generator)] for _ in range(-(-count // len(chosen)))]
+        return torch.cat(passes)[:count]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"losses": self._losses}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._losses.copy_(state["losses"])
 
 
 class Batches:
     """Iterable over the batches of one epoch; the order depends only on `seed` and `epoch`.
 
     Each image is used once; where `chances` float `(N,)` are set, as many images are sampled with replacement, with
-    these weights.
+    these weights; where `selection` is set, it chooses them. `positions` int64 `(B,)` are those of the last batch.
 
     Args:
         count: number of training images N.
@@ -41,6 +83,8 @@ class Batches:
         self.seed = seed
         self.epoch = 0
         self.chances: Tensor | None = None
+        self.selection: Selection | None = None
+        self.positions = torch.empty(0, dtype=torch.int64)
         self._make = make
 
     def __len__(self) -> int:
@@ -50,9 +94,12 @@ class Batches:
         epoch = self.epoch
         order = self._order(generator_for(self.seed, epoch, "order"))
         for step in range(len(self)):
-            yield self._make(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
+            self.positions = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self._make(self.positions, epoch, step)
 
     def _order(self, generator: torch.Generator) -> Tensor:
+        if self.selection is not None:
+            return self.selection.order(self.epoch, generator)
         if self.chances is None:
             return torch.randperm(self.count, generator=generator)
         return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
@@ -80,6 +127,8 @@ class TrainingBatches(Batches):
     ) -> None:
         super().__init__(len(labels), recipe.schedule.batch_size, recipe.seed, self.batch)
         self.steps = len(self) * recipe.schedule.epochs
+        if recipe.train.selection.share < 1:
+            self.selection = Selection(recipe.train.selection, len(labels), labels.device)
         self._pixels, self._labels = pixels, labels
         self._large = large if recipe.augment.crops else None
         self._recipe = recipe

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError, require
 from thirtytwo.models import Network
@@ -23,7 +24,7 @@ from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.pretrained import Initialization, start_from
 from thirtytwo.process import quiet_loggers
 from thirtytwo.rundir import RunDir
-from thirtytwo.tensors import channel_statistics, generator_for, normalize, scored_batch_size, to_device
+from thirtytwo.tensors import generator_for, normalize, scored_batch_size, to_device
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
 from thirtytwo.training.distillation import read_teacher

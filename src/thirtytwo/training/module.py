@@ -65,6 +65,7 @@ class ClassifierModule(lightning.LightningModule):
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
         self._class_counts: Tensor | None = None
+        self._restored_selection: dict[str, Tensor] | None = None
 
     def configure_optimizers(self) -> Any:
         schedule = self.recipe.schedule
@@ -98,6 +99,9 @@ class ClassifierModule(lightning.LightningModule):
         batches = self.trainer.train_dataloader
         if isinstance(batches, TrainingBatches):
             batches.epoch = self.current_epoch
+            if batches.selection is not None and self._restored_selection is not None:
+                batches.selection.load_state_dict(self._restored_selection)
+                self._restored_selection = None
         last = self.current_epoch + 1 == self.recipe.schedule.epochs
         self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
         # dropout uses torch's global generator: it is seeded each epoch, so that resuming is exact
@@ -136,12 +140,32 @@ class ClassifierModule(lightning.LightningModule):
         if self._step_metrics is None:  # SAM's second pass uses perturbed weights, whose metrics mean nothing
             accuracy = (logits.argmax(dim=1) == hard_labels(labels)).float().mean()
             self._step_metrics = {"mean_loss": loss.detach() / len(labels), "accuracy": accuracy}
+            self._record_losses(logits.detach(), labels)
         accumulate = self.recipe.schedule.accumulate
         first = batch_idx - batch_idx % accumulate
         self._images = len(labels) * min(accumulate, self._batches - first)
         # Lightning divides by `accumulate` after this
         share = accumulate if self.recipe.optimizer.per_image else accumulate / self._images
         return {"loss": loss * share, **self._step_metrics}
+
+    def _record_losses(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep the cross-entropy of each image, from which the images of the next epoch are selected."""
+        batches = self._selecting_batches
+        if batches is not None and batches.selection is not None:
+            batches.selection.record(batches.positions, F.cross_entropy(logits, labels, reduction="none"))
+
+    @property
+    def _selecting_batches(self) -> TrainingBatches | None:
+        """The training batches, where they select images by their loss."""
+        batches = self._trainer.train_dataloader if self._trainer is not None else None
+        return batches if isinstance(batches, TrainingBatches) and batches.selection is not None else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if (batches := self._selecting_batches) is not None and batches.selection is not None:
+            checkpoint["selection"] = batches.selection.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._restored_selection = checkpoint.get("selection")
 
     def configure_gradient_clipping(
         self,

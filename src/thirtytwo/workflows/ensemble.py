@@ -182,8 +182,11 @@ def _plan(
     if parts.val is None:
         no_calibration = Choice("calibration", "none", "the members have no validation images to fit it on")
         written["choices"] = [*written["choices"], vars(no_calibration)]
+    written["data"] |= {"fixes": about.get("fixes")}
     split = split_record(parts, combined.recipe, unused_of(dataset, parts), origins.as_dict())
-    return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root)
+    applied = members[0].directory.fixes
+    fixes = applied.read_bytes() if applied.is_file() else None
+    return Plan(spec, dataset, parts, combined.recipe, chosen, None, written, split, root, fixes=fixes)
 
 
 def _warn_if_member_is_better(directory: RunDir, paths: Sequence[Path], log: Callable[[str], None]) -> None:

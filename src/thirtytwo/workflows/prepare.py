@@ -17,6 +17,7 @@ from thirtytwo.augment.augmenter import check_augment
 from thirtytwo.config.recipe import KeepTogether, Precision, Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import Choice
+from thirtytwo.data.fixes import FixPlan, read_fix_plan
 from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
@@ -26,6 +27,7 @@ from thirtytwo.doctor.together import Kept, kept_together
 from thirtytwo.errors import RecipeError
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.io import expand_home, write_bytes
 from thirtytwo.models import Network
 from thirtytwo.models.base import check_options, preserve_modes, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
@@ -89,22 +91,24 @@ def prepare(
     data_root: Path | None,
     precision: Precision | None = None,
     chosen: Choice | None = None,
-    keep: KeepTogether | None = None,
+    resumed: RunDir | None = None,
 ) -> Plan:
     """Resolve the recipe, hardware, images and split, and build the network.
 
-    Settings are checked before the data is read. `precision` and `keep` (`data.keep_together`) replace `auto` where
-    this training continues an earlier one that resolved it. `chosen` is the choice of the recipe, where it was made by
-    the data.
+    Settings are checked before the data is read. `precision` replaces `auto` where this training continues an earlier
+    one that resolved it. `chosen` is the choice of the recipe, where it was made by the data. `resumed` is the run that
+    is continued, if one is.
     """
     started = datetime.now(UTC)
+    keep = None if resumed is None else resumed.read_recipe().data.keep_together
     source = _RecipeSource.read(recipe_source, changes, precision, keep)
     early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
     hardware = choose_hardware(early.train, device)
     calibrated_by = _check_before_data(early, source.where)
-    kept = kept_together(data, early.data, data_root)
+    fixes = _read_fixes(early, recipe_source, changes, resumed)
+    kept = kept_together(data, early.data, data_root, fixes)
     source = replace(source, keep=kept.value)
-    dataset, parts = _load_divided(data, early, data_root, kept)
+    dataset, parts = _load_divided(data, early, data_root, fixes, kept)
     unused = unused_of(dataset, parts)
     recipe = source.resolve(len(dataset.classes), len(parts.train))
     if recipe.train != early.train:
@@ -112,7 +116,7 @@ def prepare(
     initialized = initialize_network(recipe, dataset.classes)
     _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
     origins = check_unseen(data, dataset, parts, recipe, data_root)
-    made = [*([chosen] if chosen else []), *_groups_of(dataset, early), *kept.choices, *origins.choices]
+    made = [*([chosen] if chosen else []), *_data_choices(dataset, early), *kept.choices, *origins.choices]
     hardware = _with_choices(hardware, *made)
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
@@ -121,7 +125,10 @@ def prepare(
         hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
     environment = record(dataset, data, parts, None if chosen else recipe_source, changes, hardware, started)
     split = split_record(parts, recipe, unused, origins.as_dict(), kept.together)
-    return Plan(data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized)
+    applied = None if fixes is None else fixes.content
+    return Plan(
+        data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized, applied
+    )
 
 
 def check_settings(recipe_source: str | Path, changes: Mapping[str, Any]) -> None:
@@ -185,8 +192,33 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     return calibration_run(recipe)
 
 
-def _load_divided(data: str, recipe: Recipe, data_root: Path | None, kept: Kept) -> tuple[DataSet, Parts]:
-    """Load the data and divide it into train, validation and test."""
+def _read_fixes(
+    recipe: Recipe, source: str | Path, changes: Mapping[str, Any], resumed: RunDir | None
+) -> FixPlan | None:
+    """The plan of fixes that `data.fix_plan` names; None without one.
+
+    A run has its own copy, which is read when it is resumed, or when its recipe is used again: the file itself may be
+    gone, or have changed.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not recipe.data.fix_plan:
+        return None
+    if resumed is not None and resumed.fixes.is_file():
+        return read_fix_plan(resumed.fixes)
+    place = expand_home(source)
+    run = RunDir(place if place.is_dir() else place.parent)
+    is_run = place in (run.path, run.recipe) and run.recipe.is_file() and run.split.is_file()
+    if is_run and run.fixes.is_file() and "data.fix_plan" not in changes:
+        return read_fix_plan(run.fixes)
+    return read_fix_plan(Path(recipe.data.fix_plan))
+
+
+def _load_divided(
+    data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | None, kept: Kept
+) -> tuple[DataSet, Parts]:
+    """Load the data with the fixes of a plan, and divide it into train, validation and test."""
     settings = recipe.data
     dataset = load_dataset(
         data,
@@ -197,6 +229,7 @@ def _load_divided(data: str, recipe: Recipe, data_root: Path | None, kept: Kept)
         group_by=settings.group_by,
         large=_decode_size(recipe),
         skip_unreadable=settings.skip_unreadable,
+        fix_plan=fixes,
         together=kept.together,
         split_test=not settings.folds,
     )
@@ -255,6 +288,14 @@ def _with_choices(hardware: Hardware, *choices: Choice) -> Hardware:
     return replace(hardware, choices=(*hardware.choices, *choices))
 
 
+def _data_choices(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
+    """What the recipe's groups and plan of fixes did with the data, for the log."""
+    if not dataset.fixes:
+        return _groups_of(dataset, recipe)
+    done = ", ".join(f"{count:,} {what}" for what, count in dataset.fixes.items())
+    return (*_groups_of(dataset, recipe), Choice("fixes", done, f"data.fix_plan = {Path(recipe.data.fix_plan).name!r}"))
+
+
 def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
     """How many groups `data.group_by` makes, for the log: a pattern that misses files leaves each of them alone."""
     found = [images.groups for images in dataset.stored.values() if images.groups is not None]
@@ -311,7 +352,8 @@ def _limit_batch_size(recipe: Recipe, rows: int) -> tuple[Recipe, tuple[Choice, 
 class Plan:
     """Everything resolved before training; `record` becomes `environment.json`, `split` becomes `split.json`.
 
-    `initialized` is the network to train; training modifies it, so a plan is trained once.
+    `initialized` is the network to train; training modifies it, so a plan is trained once. `fixes` is the content of
+    the plan of fixes that was applied to the data, if there was one.
     """
 
     spec: str
@@ -324,12 +366,15 @@ class Plan:
     split: dict[str, Any]
     data_root: Path | None
     initialized: InitializedNetwork | None = None
+    fixes: bytes | None = None
 
 
 def write_plan(plan: Plan, directory: RunDir) -> None:
     """Write the recipe, the split and the environment of a run; files of a resumed run stay as they are."""
     if not directory.recipe.is_file():
         _write_recipe(plan, directory)
+    if plan.fixes is not None and not directory.fixes.is_file():
+        write_bytes(directory.fixes, plan.fixes)
     if not directory.split.is_file():
         counted = directory.read_json(directory.metrics)["test_evaluations"] if directory.metrics.is_file() else 0
         directory.write_json(directory.split, plan.split | {"test_evaluations": counted})
@@ -341,6 +386,8 @@ def write_combination(plan: Plan, directory: RunDir) -> None:
     """Write the same files of a combination of runs, over those of an interrupted one, which the first identifies."""
     directory.write_json(directory.environment, plan.record)
     _write_recipe(plan, directory)
+    if plan.fixes is not None:
+        write_bytes(directory.fixes, plan.fixes)
     directory.write_json(directory.split, plan.split)
 
 

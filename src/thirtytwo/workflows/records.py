@@ -68,6 +68,7 @@ def record(
             "val": len(parts.val) if parts.val is not None else 0,
             "test": len(parts.test),
             "skipped": [*dataset.skipped, *parts.notes],
+            "fixes": dict(dataset.fixes) or None,
         },
         "interrupted": True,
     }

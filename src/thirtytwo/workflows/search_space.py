@@ -33,6 +33,7 @@ NOT_TUNABLE = (
     "data.folds",
     "data.fold",
     "data.train_on",
+    "data.fix_plan",
 )
 """Keys that only change seed variance, or the images that trials are compared on."""
 RANGE = "a range, such as { low = 0.1, high = 1.0, log = true }, or { choices = [1, 2] }"

@@ -45,6 +45,7 @@ def train(
     limit_train: int | None = None,
     pretrained: str | Path | None = None,
     group_by: str | None = None,
+    fix_plan: str | Path | None = None,
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
@@ -66,6 +67,8 @@ def train(
             directory; the recipe's by default.
         group_by: how to group images that must stay in the same split: a regular expression on file paths, or a column
             name; the recipe's by default.
+        fix_plan: CSV file of images to drop, relabel or move, as `thirtytwo data doctor --fix-plan` writes it; the
+            recipe's by default.
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.
@@ -80,6 +83,7 @@ def train(
     """
     log = progress_logger(show)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
+    settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes = with_settings(overrides, settings)
     root = Path(data_root) if data_root is not None else None
@@ -94,17 +98,16 @@ def train(
     with ExitStack() as stack:
         meter = stack.enter_context(UsageMeter())
         existing = RunDir.open(path) if resume else None
-        precision = keep = None
+        precision = None
         if existing is not None:
             stack.enter_context(existing.writing())
             if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
                 return _already_finished(existing, log)
             existing.check_resumable()
             resume_usage(existing, meter)
-            before = existing.read_recipe()
-            precision, keep = before.train.precision, before.data.keep_together
+            precision = existing.read_recipe().train.precision
         source = recipe or (existing.recipe if existing else SMALL)
-        plan = prepare(data, source, changes, device, root, precision, chosen, keep)
+        plan = prepare(data, source, changes, device, root, precision, chosen, existing)
         if existing is not None:
             check_same(existing, plan.recipe, plan.dataset, data, plan.split)
             if existing.is_finished():

@@ -55,7 +55,7 @@ def find_csv(root: Path, label: str = "") -> Path | None:
     inside = root / METADATA
     if not os.path.isfile(inside):  # noqa: PTH113
         return None
-    header = {name.casefold() for name in _read(inside)[0][1]}
+    header = {name.casefold() for name in read_rows(inside)[0][1]}
     labels = {label.casefold()} if label else set(_COLUMNS["label"])
     return inside if "file_name" in header and labels & header else None
 
@@ -68,7 +68,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
         DataError: no header, an empty cell, an unknown split, a missing image, or an image with two labels.
     """
     refuse_options(request, str(file), tuple(_COLUMNS))
-    lines = _read(file)
+    lines = read_rows(file)
     columns = _columns(file, lines[0][1], request)
     rows, notes = _distinct(file, _rows(file, lines[1:], columns))
     _check_files(file, rows)
@@ -92,8 +92,13 @@ def _stamp(path: Path) -> list[str | int]:
     return [str(path.resolve()), found.st_size, found.st_mtime_ns]
 
 
-def _read(file: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of each row, the header first.
+def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[int, list[str]]]:
+    """Line number and cells of each row, the header first; separator and encoding are detected.
+
+    Args:
+        file: the CSV file.
+        strip: whether spaces around cells are removed.
+        least: number of rows, with the header, that a file has at least.
 
     Raises:
         DataError: the file cannot be read, or is empty.
@@ -107,10 +112,10 @@ def _read(file: Path) -> list[tuple[int, list[str]]]:
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        rows = [(reader.line_num, [cell.strip() for cell in cells] if strip else cells) for cells in reader]
     except csv.Error as error:
         raise DataError(f"{file}, line {reader.line_num}: {error}.", "Save the table as CSV again.") from None
-    if len(rows) < 2:
+    if len(rows) < least:
         raise DataError(f"{file} has no rows.", "Expected a header such as 'file,label' and one row per image.")
     return rows
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, build_dataset
-from thirtytwo.data.sources.folder import open_local, read_local
+from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
@@ -37,7 +37,12 @@ class HubTable:
 
 
 def read_known(known: KnownDataSet, request: Request) -> DataSet:
-    """Load a well-known data set from the data root or the hub.
+    """Load a well-known data set; see `open_known`, and `build_dataset` for the errors."""
+    return build_dataset(open_known(known, request), request)
+
+
+def open_known(known: KnownDataSet, request: Request) -> UndecodedDataSet:
+    """Open a well-known data set from the data root or the hub.
 
     A cached copy is used without contacting the hub, since the data does not change.
 
@@ -47,12 +52,12 @@ def read_known(known: KnownDataSet, request: Request) -> DataSet:
     refuse_options(request, known.name, OPTIONS)
     place = under_root(request, known.name, known.hub_id)
     if place is not None:
-        return read_local(place, request, known)
+        return open_local(place, request, known)
     try:
         splits = _fetch(known.hub_id, request, offline=True)
     except ThirtytwoError:
         splits = _fetch(known.hub_id, request, offline=not hub_is_reachable(), known=known)
-    return build_dataset(_open(known.name, known.name, splits, request, known), request)
+    return _open(known.name, known.name, splits, request, known)
 
 
 def open_hub(hub_id: str, request: Request) -> UndecodedDataSet:

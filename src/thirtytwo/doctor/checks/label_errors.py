@@ -53,6 +53,10 @@ class LabelErrors(Check):
             + ("; …" if len(groups) > 3 else "."),
             groups,
             notes=notes,
+            predicted=[
+                (classes[suggested], float(predictions.confidence[position]))
+                for position, suggested in zip(issues.positions, issues.suggested, strict=True)
+            ],
         )
 
 

@@ -41,9 +41,8 @@ class Outliers(Check):
         if not len(rows):
             return
         groups = [(subject.places[row],) for row in rows]
-        shown = "; ".join(subject.described(place) for (place,) in groups[:3]) + ("; …" if len(groups) > 3 else "")
         yield self.finding(
-            f"{len(groups):,} of {len(subject.places):,} images are far from every class: {shown}.",
+            f"{len(groups):,} of {len(subject.places):,} images are far from every class: {subject.examples(groups)}.",
             groups,
             notes=[f"{deviations[row]:.1f} deviations from what is usual" for row in rows],
         )

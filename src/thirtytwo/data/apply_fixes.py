@@ -1,0 +1,262 @@
+"""Apply a plan of fixes to a data set that has not been decoded: every row must fit, or nothing is applied."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from thirtytwo.data import cache
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, as_undecoded, fingerprint
+from thirtytwo.data.fixes import Action, Fix, FixPlan, refuse_problems
+from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.errors import did_you_mean
+from thirtytwo.text import quote
+
+Place: TypeAlias = tuple[Split, int]
+"""Split as stored, and position in it."""
+_DONE: Mapping[Action, str] = {"drop": "dropped", "relabel": "relabeled", "move": "moved"}
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A data set to which a plan was applied.
+
+    Attributes:
+        data: the data set.
+        counts: number of images that were `dropped`, `relabeled` and `moved`.
+        dropped: positions of the dropped images in the splits as stored.
+    """
+
+    data: UndecodedDataSet
+    counts: Mapping[str, int]
+    dropped: Mapping[Split, Positions]
+
+
+def apply_fixes(data: UndecodedDataSet, plan: FixPlan, *, new_classes: bool = False) -> Fixed:
+    """Drop, relabel and move images as a plan says.
+
+    Args:
+        data: the data set as stored.
+        plan: the plan.
+        new_classes: whether images may get a class that the data set does not have.
+
+    Raises:
+        DataError: rows of the plan cannot be read or do not fit the data; all of them are named at once.
+    """
+    chosen, problems = _chosen(data, plan, new_classes)
+    refuse_problems(plan, data.where, problems)
+    added = dict.fromkeys(fix.to for fix in chosen.values() if fix.action == "relabel" and fix.to not in data.classes)
+    classes = (*data.classes, *added)
+    parts = {name: _part(data, name, chosen, classes) for name in data.parts}
+    refuse_problems(plan, data.where, _emptied(data, parts, chosen))
+    counts = Counter(fix.action for fix in chosen.values())
+    total = {done: counts[action] for action, done in _DONE.items()}
+    note = f"fixes: {', '.join(f'{count:,} {done}' for done, count in total.items())}"
+    fixed = replace(
+        data,
+        classes=classes,
+        parts=parts,
+        content=lambda: _content(data, chosen),
+        skipped=(note, *data.skipped),
+    )
+    dropped: dict[Split, Positions] = {
+        name: np.array(sorted(p for (split, p), fix in chosen.items() if split == name and fix.action == "drop"), int)
+        for name in data.parts
+    }
+    return Fixed(fixed, total, dropped)
+
+
+def apply_in_memory(data: DataSet, plan: FixPlan) -> DataSet:
+    """Apply a plan to a data set in memory, as `apply_fixes` does."""
+    names = {id(images): name for name, images in data.stored.items()}
+    stored = as_undecoded(data, lambda images, position: f"{names[id(images)]} {position}".encode())
+    fixed = apply_fixes(stored, plan)
+    sets = {name: _taken(data, part, fixed.data.classes) for name, part in fixed.data.parts.items()}
+    dropped = [data.stored[name].hashes[positions] for name, positions in fixed.dropped.items()]
+    return replace(
+        data,
+        train=sets["train"],
+        val=sets.get("val"),
+        test=sets.get("test"),
+        fingerprint=fingerprint(fixed.data.classes, [(name, part.images, part.labels) for name, part in sets.items()]),
+        skipped=fixed.data.skipped,
+        thinned=np.concatenate([data.thinned, *dropped]),
+        fixes=fixed.counts,
+    )
+
+
+def _taken(data: DataSet, part: UndecodedPart, classes: tuple[str, ...]) -> ImageSet:
+    """The images of a fixed split, which are named by their split and position as stored."""
+    places = [source.decode().split() for source in part.stream(part.rows) if isinstance(source, bytes)]
+    found = None
+    for name in dict.fromkeys(name for name, _ in places):
+        some = data.stored[name].take(np.array([int(at) for split, at in places if split == name], dtype=np.int64))
+        found = some if found is None else concatenate(found, some)
+    if found is None:
+        found = data.train.take(np.zeros(0, dtype=np.int64))
+    return replace(found, labels=part.labels, classes=classes, rows=part.rows)
+
+
+def _content(data: UndecodedDataSet, chosen: Mapping[Place, Fix]) -> str | None:
+    """Key of the content for the cache: images that are moved are in other places than their rows say."""
+    content = data.content()
+    moved = sorted((*place, fix.to) for place, fix in chosen.items() if fix.action == "move")
+    return cache.digest([content, moved]) if content is not None and moved else content
+
+
+def _chosen(data: UndecodedDataSet, plan: FixPlan, new_classes: bool) -> tuple[dict[Place, Fix], list[str]]:
+    """The fix of each image, and phrases on the rows that do not fit."""
+    places = _by_row(data) if plan.by_row else _by_file(data)
+    chosen: dict[Place, Fix] = {}
+    problems: list[str] = []
+    if plan.by_row and any(part.files is not None for part in data.parts.values()):
+        return {}, ["its images are named by row, but those of the data are files, to be named in a column file"]
+    for fix in plan.fixes:
+        place = _place(data, places, fix, by_row=plan.by_row)
+        problem = place if isinstance(place, str) else _mismatch(data, place, fix, new_classes)
+        if isinstance(place, tuple) and not problem:
+            before = chosen.setdefault(place, fix)
+            if (before.action, _target(before)) != (fix.action, _target(fix)):
+                problem = f"is there twice: {_described(before)} and {_described(fix)}"
+        if problem:
+            start = f"line {fix.line}: " if fix.line else ""
+            problems.append(f"{start}{_name(fix, plan.by_row)} {problem}")
+    return chosen, problems
+
+
+def _target(fix: Fix) -> str:
+    return "" if fix.action == "drop" else fix.to
+
+
+def _described(fix: Fix) -> str:
+    return fix.action if fix.action == "drop" else f"{fix.action} to {quote(fix.to)}"
+
+
+def _name(fix: Fix, by_row: bool) -> str:
+    return f"{fix.split} row {fix.image}" if by_row else fix.image
+
+
+def _by_file(data: UndecodedDataSet) -> dict[object, list[Place]]:
+    places: dict[object, list[Place]] = defaultdict(list)
+    for name, part in data.parts.items():
+        for position, file in enumerate(part.files or ()):
+            places[file].append((name, position))
+    return places
+
+
+def _by_row(data: UndecodedDataSet) -> dict[object, list[Place]]:
+    return {
+        (name, row): [(name, position)]
+        for name, part in data.parts.items()
+        for position, row in enumerate(part.rows.tolist())
+    }
+
+
+def _place(data: UndecodedDataSet, places: Mapping[object, Sequence[Place]], fix: Fix, *, by_row: bool) -> Place | str:
+    """Where the image of a fix is, or what is wrong, as the end of a phrase.
+
+    An image that is split off as test when the data is loaded is stored in train.
+    """
+    stored = "train" if fix.split == "test" and "test" not in data.parts else fix.split
+    found = places.get((stored, int(fix.image)) if by_row else fix.image, ())
+    if not found:
+        return "is not in the data"
+    if len(found) > 1:
+        return f"is the name of {len(found)} images"
+    if stored and found[0][0] != stored:
+        return f"is in {found[0][0]}, not in {fix.split}"
+    return found[0]
+
+
+def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool) -> str | None:
+    """What does not fit in a row of the plan, as the end of a phrase."""
+    name, position = place
+    label = data.classes[int(data.parts[name].labels[position])]
+    if fix.label and fix.label != label:
+        return f"has the class {quote(label)}, not {quote(fix.label)}"
+    if fix.action == "relabel" and fix.to not in data.classes and not new_classes:
+        close = did_you_mean(fix.to, data.classes).rstrip(".?")
+        return f"cannot get the class {quote(fix.to)}, which does not exist ({close}; see data fix --new-classes)"
+    if fix.action == "move" and fix.to not in data.parts:
+        return f"cannot be moved to {fix.to}: the data has no such split"
+    return None
+
+
+def _emptied(
+    data: UndecodedDataSet, parts: Mapping[Split, UndecodedPart], chosen: Mapping[Place, Fix]
+) -> Iterator[str]:
+    """Phrases on the classes of which a split keeps no image because images are dropped."""
+    for name, part in data.parts.items():
+        left = set(parts[name].labels.tolist())
+        dropped = {
+            int(part.labels[position])
+            for (split, position), fix in chosen.items()
+            if split == name and fix.action == "drop"
+        }
+        for index in sorted(dropped - left):
+            yield f"no image of {quote(data.classes[index])} would be left in {name}"
+
+
+def _part(data: UndecodedDataSet, name: Split, chosen: Mapping[Place, Fix], classes: Sequence[str]) -> UndecodedPart:
+    """A split with new labels, without images that are dropped or moved away, and with those that are moved to it."""
+    index = {label: number for number, label in enumerate(classes)}
+    part = data.parts[name]
+    labels = part.labels.copy()
+    keeps = np.ones(len(labels), dtype=bool)
+    for (split, position), fix in chosen.items():
+        if split != name:
+            continue
+        if fix.action == "relabel":
+            labels[position] = index[fix.to]
+        elif fix.action == "drop" or fix.to != name:
+            keeps[position] = False
+    own = replace(part, labels=labels).take(np.flatnonzero(keeps))
+    others = []
+    for source in SPLITS:
+        moved = sorted(
+            position
+            for (split, position), fix in chosen.items()
+            if split == source and source != name and fix.action == "move" and fix.to == name
+        )
+        if moved:
+            others.append(data.parts[source].take(np.array(moved, dtype=np.int64)))
+    return joined(own, others, int(part.rows.max(initial=-1)) + 1) if others else own
+
+
+def joined(own: UndecodedPart, others: Sequence[UndecodedPart], start: int) -> UndecodedPart:
+    """A split with the images of others after its own; those are numbered from `start`, above all of its own rows."""
+    pieces = [(0, own, np.arange(start, dtype=np.int64))]
+    for other in others:
+        pieces.append((pieces[-1][0] + len(pieces[-1][2]), other, other.rows))
+    stop = pieces[-1][0] + len(pieces[-1][2])
+
+    def stream(rows: Positions) -> Iterator[Source]:
+        for first, part, originals in pieces:
+            chosen = rows[(rows >= first) & (rows < first + len(originals))] - first
+            if len(chosen):
+                yield from part.stream(originals[chosen])
+
+    def name_of(row: int) -> str:
+        first, part, originals = next(piece for piece in reversed(pieces) if piece[0] <= row)
+        return part.name_of(int(originals[row - first]))
+
+    def together(values: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+        if any(value is None for value in values):
+            return None
+        return tuple(text for value in cast("Sequence[tuple[str, ...]]", values) for text in value)
+
+    every = [own, *others]
+    return UndecodedPart(
+        labels=np.concatenate([part.labels for part in every]),
+        rows=np.concatenate([own.rows, np.arange(start, stop, dtype=np.int64)]),
+        stream=stream,
+        name_of=name_of,
+        files=together([part.files for part in every]),
+        random_access=all(part.random_access for part in every),
+        groups=together([part.groups for part in every]),
+    )

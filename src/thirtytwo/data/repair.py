@@ -1,0 +1,181 @@
+"""Write a copy of a data set to which a plan of fixes is applied: class folders, within split folders if it has splits.
+
+Images are copied or linked one by one, as they are; those of a table or of data in memory become files. Where folders
+cannot say everything, as with groups or a class named `a/b`, `metadata.csv` says it.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from thirtytwo.data.apply_fixes import apply_fixes
+from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
+from thirtytwo.data.fixes import FixPlan
+from thirtytwo.data.load import open_undecoded, parse
+from thirtytwo.data.sources.csvfile import METADATA
+from thirtytwo.data.split import split_of
+from thirtytwo.errors import DataError, OutputError
+from thirtytwo.images.decode import HEAD_BYTES, format_of
+from thirtytwo.images.discover import is_junk
+from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug
+from thirtytwo.rundir import FIXES
+
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
+"""Suffixes that are not the name of the format."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Number of images written, and of those that were `dropped`, `relabeled` and `moved`."""
+
+    images: int
+    counts: Mapping[str, int]
+
+
+def write_fixed(
+    spec: str,
+    plan: FixPlan,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    link: bool = False,
+    new_classes: bool = False,
+) -> Written:
+    """Write a copy of a data set, with the fixes of a plan and the plan itself as `fixes.csv`.
+
+    The folder appears when it is complete; after an error there is none.
+
+    Args:
+        spec: the data set, as for `load_dataset`.
+        plan: the plan.
+        out: folder to create.
+        data_root: folder in which known names are searched first.
+        link: link files instead of copying them: hard links, or symbolic ones where these are not possible.
+        new_classes: whether images may get a class that the data set does not have.
+
+    Raises:
+        DataError: the plan does not fit, or there are no files to link.
+        OutputError: `out` exists, lies in the data, or cannot be written.
+        InputError: an image cannot be read.
+    """
+    out, found = expand_home(out), parse(spec)
+    if found.kind == "folder":
+        _refuse_inside(out, expand_home(found.name))
+    stored = open_undecoded(spec, data_root=data_root)
+    if link and any(part.files is None for part in stored.parts.values()):
+        raise DataError(f"{spec} has no files of single images to link.", "Leave out --link.")
+    fixed = apply_fixes(stored, plan, new_classes=new_classes)
+    images = 0
+    with atomic_folder(out) as folder:
+        rows: list[tuple[str, ...]] = []
+        place = _link if link else _copy
+        for row, target, source in _placed(fixed.data, stored.classes):
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            place(source, folder / target)
+            rows.append(row)
+            images += 1
+        if _needs_table(fixed.data):
+            _write_rows(folder / METADATA, ("file_name", "label", "split", "group"), rows)
+        (folder / FIXES).write_bytes(plan.content)
+    return Written(images, fixed.counts)
+
+
+def _refuse_inside(out: Path, root: Path) -> None:
+    """Raise an OutputError if the new folder would become part of the data itself."""
+    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        raise OutputError(f"{out} lies in the data {root}.", "Choose a folder outside of it.")
+
+
+def _placed(
+    data: UndecodedDataSet, old_classes: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], PurePosixPath, Source]]:
+    """Each image: its row of `metadata.csv`, its path in the new folder, and what it is read from."""
+    splits, folders = _has_splits(data), _class_folders(data)
+    taken: dict[str, set[str]] = defaultdict(set)
+    for split, part in data.parts.items():
+        for number, source in enumerate(part.stream(part.rows)):
+            label = data.classes[int(part.labels[number])]
+            inner = _name(part, number, source, old_classes)
+            folder = str(PurePosixPath(split if splits else "", folders[label], inner.parent))
+            name = free_name(inner.name, taken[folder])
+            taken[folder].add(name.casefold())
+            target = PurePosixPath(folder, name)
+            group = "" if part.groups is None else part.groups[number]
+            yield (str(target), label, split, group), target, source
+
+
+def _name(part: UndecodedPart, number: int, source: Source, classes: Sequence[str]) -> PurePosixPath:
+    """Path of the new file of an image in the folder of its class.
+
+    It is that of its file in the old folder of a class; elsewhere the name of its file, or its row with the suffix of
+    its format.
+    """
+    if not isinstance(source, Path):
+        kind = format_of(source[:HEAD_BYTES]) or "PNG"
+        return PurePosixPath(f"{int(part.rows[number]):06}{_SUFFIXES.get(kind, f'.{kind.lower()}')}")
+    steps = PurePosixPath(part.files[number] if part.files else source.name).parts
+    inner = steps[1:] if len(steps) > 2 and split_of(steps[0]) else steps
+    if ".." in steps or len(inner) < 2 or inner[0] not in classes:
+        return PurePosixPath(steps[-1])
+    return PurePosixPath(*inner[1:])
+
+
+def _class_folders(data: UndecodedDataSet) -> dict[str, str]:
+    """Folder of each class: its name where that can be the name of a folder of a class."""
+    taken: set[str] = set()
+    folders = {}
+    for label in data.classes:
+        folders[label] = label if _names_folder(label, _has_splits(data)) else free_name(f"class-{slug(label)}", taken)
+        taken.add(folders[label].casefold())
+    return folders
+
+
+def _has_splits(data: UndecodedDataSet) -> bool:
+    """Whether class folders are inside split folders."""
+    return data.parts.keys() != {"train"}
+
+
+def _names_folder(label: str, splits: bool) -> bool:
+    """Whether a folder of this name would be read as this class; beside others, one named `train` is a split."""
+    return not (
+        "/" in label
+        or "\\" in label
+        or is_junk(label)
+        or label != label.strip()
+        or (split_of(label) is not None and not splits)
+        or short_name(label) != label
+    )
+
+
+def _needs_table(data: UndecodedDataSet) -> bool:
+    """Whether folders alone do not say what the data says."""
+    named = all(_names_folder(label, _has_splits(data)) for label in data.classes)
+    return not named or any(part.groups is not None for part in data.parts.values())
+
+
+def _copy(source: Source, target: Path) -> None:
+    if isinstance(source, Path):
+        shutil.copy2(source, target)
+    else:
+        target.write_bytes(source)
+
+
+def _link(source: Source, target: Path) -> None:
+    """Link the file that `source` is, following links; the original stays where it is."""
+    assert isinstance(source, Path)
+    original = source.resolve()
+    try:
+        os.link(original, target)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(original)
+
+
+def _write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])

@@ -1,0 +1,199 @@
+"""Suggest fixes for the findings of a diagnosis, as a plan that people read and edit before it is applied.
+
+Test images stay as they are unless they cannot be read: runs before and after the fixes are compared on them, and a
+test set that is corrected by a model's predictions agrees more with models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from thirtytwo.data.fixes import Fix, FixPlan
+from thirtytwo.data.types import DataSet
+from thirtytwo.doctor.base import CHECKS, Finding, Place
+from thirtytwo.doctor.checks.exact_across_splits import ExactAcrossSplits
+from thirtytwo.doctor.checks.exact_conflicts import ExactConflicts
+from thirtytwo.doctor.checks.exact_within_split import ExactWithinSplit
+from thirtytwo.doctor.checks.label_errors import LabelErrors
+from thirtytwo.doctor.checks.near_across_splits import NearAcrossSplits
+from thirtytwo.doctor.checks.single_color import SingleColor
+from thirtytwo.doctor.checks.unreadable import Unreadable
+from thirtytwo.doctor.diagnose import Diagnosis
+from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import listing
+
+TEST = "test"
+MAJORITY = 2
+"""Number of equal images that must agree on a label for each one that has another."""
+CONFIDENT = 0.6
+"""Least probability of the predicted class with which a label is replaced; below it, the image is dropped."""
+_ORDER = ("train", "val", TEST)
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """A plan, and what it leaves out.
+
+    Attributes:
+        plan: the suggested fixes, most certain first.
+        test: number of test images with such findings, which are left as they are.
+        last: number of images that would be fixed if they were not the last of their class in their split.
+    """
+
+    plan: FixPlan
+    test: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Suggestion:
+    """A fix of an image, and how certain it is, 0 to 1; `place` is None for an image that cannot be read."""
+
+    place: Place | None
+    fix: Fix
+    certainty: float = 1.0
+
+
+def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
+    """Suggest what to do about the findings of a diagnosis.
+
+    Of equal images one stays, and of copies in several splits those in the split that is not trained on; copies with
+    different labels are all dropped unless one label has a majority of `MAJORITY` to 1. Probably wrong labels are
+    replaced by confident predictions. Images that are of one color or cannot be read are dropped.
+
+    Raises:
+        ValueError: the data set could not be loaded.
+    """
+    subject = diagnosis.subject
+    if subject is None:
+        raise ValueError("there is no data set to fix")
+    ran = set(diagnosis.ran)
+    found = [
+        *(_unreadable(subject) if Unreadable.code in ran else ()),
+        *_exact(subject, diagnosis.findings),
+        *_blank(subject, diagnosis.findings),
+        *_near(subject, diagnosis.findings),
+        *_wrong_labels(subject, diagnosis.findings),
+    ]
+    found.sort(key=lambda suggestion: -suggestion.certainty)  # stable: of equal certainty in the order above
+    left = _left(subject.data)
+    test: set[Place] = set()
+    last: set[Place] = set()
+    fixes: dict[Place | tuple[str, str], Fix] = {}
+    for one in found:
+        key = one.place or (one.fix.split, one.fix.image)
+        if one.place is not None and one.place.split == TEST:
+            test.add(one.place)
+        elif key not in fixes and one.place is not None and left[one.place.split, one.fix.label] < 2:
+            last.add(one.place)
+        elif key not in fixes:
+            fixes[key] = one.fix
+            left[one.fix.split, one.fix.label] -= one.place is not None
+            left[one.fix.split, one.fix.to] += one.fix.action == "relabel"
+    by_row = all(images.files is None for images in subject.splits.values())
+    return Suggestions(FixPlan(tuple(fixes.values()), by_row), len(test), len(last.difference(fixes)))
+
+
+def _left(data: DataSet) -> Counter[tuple[str, str]]:
+    """Number of images by split and class."""
+    return Counter(
+        {
+            (name, label): int(count)
+            for name, images in data.stored.items()
+            for label, count in zip(data.classes, images.counts, strict=True)
+        }
+    )
+
+
+def _suggestion(
+    subject: Subject, place: Place, code: str, evidence: str, to: str = "", certainty: float = 1.0
+) -> _Suggestion:
+    """A suggestion to relabel an image, or to drop it if `to` is empty."""
+    images = subject.splits[place.split]
+    name = str(int(images.rows[place.position])) if images.files is None else images.files[place.position]
+    reason = f"{code} {CHECKS.get(code).title}"
+    fix = Fix("relabel" if to else "drop", place.split, name, subject.class_of(place), to, reason, evidence)
+    return _Suggestion(place, fix, certainty)
+
+
+def _groups(findings: Sequence[Finding], code: str) -> Iterator[tuple[Place, ...]]:
+    for finding in findings:
+        if finding.code == code:
+            yield from finding.groups
+
+
+def _unreadable(subject: Subject) -> Iterator[_Suggestion]:
+    """Drop images that cannot be read."""
+    reason = f"{Unreadable.code} {Unreadable.title}"
+    for cause in subject.unreadable:
+        if cause.place is not None:
+            split, name, label = cause.place
+            yield _Suggestion(None, Fix("drop", split, name, label, "", reason, cause.message))
+
+
+def _exact(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Keep one of equal images, or none where their labels differ."""
+    kinds = (ExactConflicts, ExactAcrossSplits, ExactWithinSplit)
+    reported = {kind.code: set(_groups(findings, kind.code)) for kind in kinds}
+    for group in subject.exact_groups if any(reported.values()) else ():
+        for place, code in _superfluous(subject, group):
+            if group in reported[code]:
+                others = [other for other in group if other != place]
+                yield _suggestion(subject, place, code, f"same pixels as {_named(subject, others)}")
+
+
+def _superfluous(subject: Subject, group: Sequence[Place]) -> Iterator[tuple[Place, str]]:
+    """The images of a group of equal ones that are to be dropped, with the code of the check that reports them."""
+    held = max(_ORDER.index(place.split) for place in group)
+    conflict = subject.labels_differ(group)
+    lower = [place for place in group if _ORDER.index(place.split) < held]
+    same = [place for place in group if _ORDER.index(place.split) == held]
+    for place in lower:
+        yield place, ExactConflicts.code if conflict else ExactAcrossSplits.code
+    label, count = Counter(map(subject.label, group)).most_common(1)[0]
+    agrees = count >= MAJORITY * (len(group) - count)
+    kept = next((place for place in same if agrees and subject.label(place) == label), None)
+    if _ORDER[held] == TEST and not subject.labels_differ(same):
+        kept = same[0]
+    for place in same:
+        if place != kept:
+            yield place, ExactConflicts.code if conflict else ExactWithinSplit.code
+
+
+def _named(subject: Subject, places: Sequence[Place]) -> str:
+    """The images with their classes, those that are kept from training first."""
+    order = sorted(places, key=lambda place: -_ORDER.index(place.split))
+    return listing(map(subject.described, order), _NAMED, quoted=False)
+
+
+def _blank(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Drop images of one color."""
+    for (place,) in _groups(findings, SingleColor.code):
+        yield _suggestion(subject, place, SingleColor.code, "all pixels are equal")
+
+
+def _near(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Of near-duplicates in several splits, keep those in the split that is not trained on."""
+    groups = set(_groups(findings, NearAcrossSplits.code))
+    for group, similarity in subject.near_groups if groups else ():
+        held = max(_ORDER.index(place.split) for place in group)
+        others = [place for place in group if _ORDER.index(place.split) == held]
+        evidence = f"similarity {similarity:.2f} to {_named(subject, others)}"
+        for place in group if group in groups else ():
+            if place not in others:
+                certainty = min(similarity, 1.0)
+                yield _suggestion(subject, place, NearAcrossSplits.code, evidence, certainty=certainty)
+
+
+def _wrong_labels(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
+    """Replace probably wrong labels by confident predictions, and drop images without one."""
+    for finding in findings:
+        if finding.code != LabelErrors.code:
+            continue
+        for (place,), (label, probability) in zip(finding.groups, finding.predicted, strict=True):
+            evidence = f"given {subject.class_of(place)}, predicted {label} with {probability:.2f}"
+            to = label if probability >= CONFIDENT else ""
+            yield _suggestion(subject, place, LabelErrors.code, evidence, to, probability)

@@ -1,0 +1,217 @@
+"""A diagnosis as one self-contained HTML page, with the images of each finding side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Place, Severity
+from thirtytwo.doctor.diagnose import Diagnosis
+from thirtytwo.doctor.subject import Subject
+from thirtytwo.errors import ImageError
+from thirtytwo.images.decode import Pixels, load_preview
+from thirtytwo.report.templating import render_template
+from thirtytwo.report.thumbnails import Thumbnail, thumbnails
+from thirtytwo.text import as_printable, counted, listing, shorten
+
+IMAGE_BUDGET = 11_000_000
+"""Largest number of characters of the page for images; texts take less than 3 million."""
+PREVIEW_SIDE = 320
+"""Longer side to which photographs are reduced before their size on the page is chosen, in pixels."""
+MAX_IMAGES = 1_000
+MAX_GROUPS = 60
+MAX_MEMBERS = 12
+MAX_FILES = 100
+MAX_FINDINGS = 40
+"""Largest numbers shown: of images on the page, of groups and files of a finding, of images of a group, of findings of
+a check."""
+FEWER_GROUPS = (MAX_GROUPS, 48, 36, 24, 16, 12, 8, 4, 2, 1)
+"""Groups shown of each finding: the first number with which the images are at most `MAX_IMAGES`."""
+LONGEST_TEXT, LONGEST_NAME = 1_500, 240
+"""Characters after which sentences, and names and notes, are shortened in the middle."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A finding and the first of its groups, each cut to `MAX_MEMBERS` images."""
+
+    finding: Finding
+    groups: tuple[tuple[Place, ...], ...]
+
+
+def render_diagnosis(diagnosis: Diagnosis) -> str:
+    """Render a diagnosis as HTML of at most 15 MB. The template escapes all names.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
+    by_check = _by_check(diagnosis.findings)
+    shown = _choose_groups(diagnosis, [findings[:MAX_FINDINGS] for findings in by_check.values()])
+    encoded = _thumbnails(diagnosis.subject, chain.from_iterable(shown))
+    sections = [
+        _section(check, by_check[check], part, diagnosis.subject, encoded)
+        for check, part in zip(by_check, shown, strict=True)
+    ]
+    return render_template("doctor.html.j2", {**_summary(diagnosis), "sections": sections})
+
+
+def _by_check(findings: Sequence[Finding]) -> dict[type[Check], list[Finding]]:
+    """The findings of each check; checks in the order of their first, most severe finding."""
+    found: dict[type[Check], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+def _choose_groups(diagnosis: Diagnosis, findings: Sequence[Sequence[Finding]]) -> list[list[_Shown]]:
+    """The groups of each finding that the page shows: as many of each as leave room for those of the others."""
+    shown: list[list[_Shown]] = []
+    for most in FEWER_GROUPS:
+        shown = [[_Shown(finding, _first(finding, most)) for finding in part] for part in findings]
+        if sum(len(group) for one in chain.from_iterable(shown) for group in one.groups) <= MAX_IMAGES:
+            break
+    return shown
+
+
+def _first(finding: Finding, most: int) -> tuple[tuple[Place, ...], ...]:
+    return tuple(group[:MAX_MEMBERS] for group in finding.groups[:most])
+
+
+def _thumbnails(subject: Subject | None, shown: Iterable[_Shown]) -> dict[Place, Thumbnail]:
+    """Thumbnails of the images of the shown groups; those that do not fit the page are missing."""
+    if subject is None:
+        return {}
+    places = [place for one in shown for group in one.groups for place in group]  # as often as they are on the page
+    previews = {place: _preview(subject, place) for place in places}
+    return dict(zip(places, thumbnails([previews[place] for place in places], IMAGE_BUDGET), strict=False))
+
+
+def _preview(subject: Subject, place: Place) -> Pixels:
+    """An image as people see it: whole and from its file if it has one, else as decoded."""
+    images = subject.splits[place.split]
+    if images.files is not None and subject.folder is not None:
+        try:
+            return load_preview(subject.folder / images.files[place.position], PREVIEW_SIDE)
+        except ImageError:  # changed since it was read
+            pass
+    decoded: Pixels = images.images[place.position]
+    return decoded
+
+
+def _section(
+    check: type[Check],
+    findings: Sequence[Finding],
+    shown: Sequence[_Shown],
+    subject: Subject | None,
+    encoded: Mapping[Place, Thumbnail],
+) -> dict[str, Any]:
+    """What the template shows of the findings of a check."""
+    return {
+        "code": check.code,
+        "title": check.title,
+        "why": check.why,
+        "severity": findings[0].severity,
+        "count": len(findings),
+        "extent": _extent(findings),
+        "findings": [_finding(one, subject, encoded) for one in shown],
+    }
+
+
+def _extent(findings: Sequence[Finding]) -> str:
+    """How much was found: `17 groups, 34 images`; empty where no image is named."""
+    groups = [group for finding in findings for group in finding.groups]
+    images, files = sum(map(len, groups)), sum(len(finding.files) for finding in findings)
+    parts = [counted(len(groups), "group")] if images > len(groups) > 1 else []
+    parts += [counted(images, "image")] if images else []
+    parts += [counted(files, "file")] if files else []
+    return ", ".join(parts)
+
+
+def _finding(shown: _Shown, subject: Subject | None, encoded: Mapping[Place, Thumbnail]) -> dict[str, Any]:
+    finding = shown.finding
+    groups = enumerate(shown.groups)
+    single = all(len(group) == 1 for group in finding.groups)
+    return {
+        "severity": finding.severity,
+        "what": _short(finding.what, LONGEST_TEXT),
+        "fix": _short(finding.fix, LONGEST_TEXT),
+        "groups": [_group(finding, number, group, subject, encoded) for number, group in groups] if subject else [],
+        "total": len(finding.groups),
+        "single": single,
+        "unit": "images" if single else "groups",
+        "files": [_short(file, LONGEST_NAME) for file in finding.files[:MAX_FILES]],
+        "file_count": len(finding.files),
+    }
+
+
+def _group(
+    finding: Finding,
+    number: int,
+    group: Sequence[Place],
+    subject: Subject,
+    encoded: Mapping[Place, Thumbnail],
+) -> dict[str, Any]:
+    whole = finding.groups[number]
+    note = _short(finding.notes[number], LONGEST_NAME) if finding.notes else ""
+    labels_differ, splits_differ = subject.labels_differ(whole), subject.splits_differ(whole)
+    about = [
+        (note, "note"),
+        ("labels differ" if labels_differ else "", "tag"),
+        ("across splits" if splits_differ else "", "tag quiet"),
+        (f"{len(group)} of {len(whole):,} images shown" if len(group) < len(whole) else "", "cut"),
+    ]
+    return {
+        "number": number + 1,
+        "note": note,
+        "about": [(phrase, kind) for phrase, kind in about if phrase],
+        "labels_differ": labels_differ,
+        "splits_differ": splits_differ,
+        "images": [_image(place, subject, encoded.get(place)) for place in group],
+    }
+
+
+def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[str, Any]:
+    name = subject.splits[place.split].name_of(place.position)
+    return {
+        "split": place.split,
+        "class": _short(subject.class_of(place), LONGEST_NAME),
+        "name": _short(name, LONGEST_NAME),
+        "thumbnail": thumbnail,
+    }
+
+
+def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
+    subject, ran = diagnosis.subject, set(diagnosis.ran)
+    found = {finding.code for finding in diagnosis.findings}
+    known = [CHECKS.get(code) for code in CHECKS]
+    return {
+        "name": _short(diagnosis.spec, LONGEST_NAME),
+        "splits": [] if subject is None else [(name, len(images)) for name, images in subject.splits.items()],
+        "total": 0 if subject is None else len(subject.places),
+        "classes": 0 if subject is None else len(subject.data.classes),
+        "class_names": "" if subject is None else _short(listing(subject.data.classes, quoted=False), LONGEST_TEXT),
+        "counts": [(severity, diagnosis.count(severity)) for severity in SEVERITIES],
+        "verdict": _verdict(diagnosis),
+        "ran": [check for check in known if check.code in ran],
+        "clean": [check for check in known if check.code in ran and check.code not in found],
+        "left_out": [check for check in known if check.code not in ran and check.code not in found],
+    }
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    """The diagnosis in a sentence."""
+    if diagnosis.subject is None:
+        return "This data cannot be used: nothing could be checked."
+    if not diagnosis.findings:
+        return f"No findings: {counted(len(diagnosis.ran), 'check')} found nothing to correct."
+    counts: list[tuple[Severity, int]] = [(severity, diagnosis.count(severity)) for severity in SEVERITIES]
+    found = listing([counted(count, severity) for severity, count in counts if count], quoted=False)
+    usable = "Parts of this data cannot be used" if diagnosis.count("error") else "This data can be used for training"
+    return f"{usable}: {found}."
+
+
+def _short(text: str, most: int) -> str:
+    """A text of the data at most `most` characters long, with invisible characters as escape sequences."""
+    return as_printable(shorten(text, most))

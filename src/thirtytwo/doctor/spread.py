@@ -1,0 +1,85 @@
+"""How brightness, contrast and sharpness vary over the images of a data set, and which images are the extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.doctor.statistics import Floats, PixelStatistics
+
+BINS = 48
+EXTREMES = 8
+"""Images at each end that are named."""
+_FLAT = 1e-3
+"""Contrast up to which an image has a single color, and so no sharpness."""
+_TAIL = 0.1
+"""Percentage of the images at each end that histograms count in their last bins, so that a few do not stretch them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """The values of a statistic over images.
+
+    Attributes:
+        name: the statistic, `brightness`, `contrast` or `sharpness`.
+        counts: histogram, int64 `(BINS,)`; the outer bins count all images beyond them, too.
+        low: left edge of the histogram.
+        high: right edge of the histogram.
+        median: the median value.
+        lowest: positions of the images with the lowest values, lowest first, int64.
+        lowest_values: their values, float32.
+        highest: positions of the images with the highest values, highest first, int64.
+        highest_values: their values, float32.
+    """
+
+    name: str
+    counts: npt.NDArray[np.int64]
+    low: float
+    high: float
+    median: float
+    lowest: npt.NDArray[np.int64]
+    lowest_values: Floats
+    highest: npt.NDArray[np.int64]
+    highest_values: Floats
+
+
+def spreads(statistics: PixelStatistics, extremes: int = EXTREMES) -> tuple[Spread, ...]:
+    """Brightness, contrast and sharpness; images of a single color have no sharpness and are left out of it."""
+    every = np.arange(len(statistics.contrast))
+    textured = np.flatnonzero(statistics.contrast > _FLAT)
+    given = (("brightness", every), ("contrast", every), ("sharpness", textured))
+    return tuple(
+        _spread(name, getattr(statistics, name)[positions], positions, extremes)
+        for name, positions in given
+        if len(positions)
+    )
+
+
+def _spread(name: str, values: Floats, positions: npt.NDArray[np.int64], extremes: int) -> Spread:
+    low, high = np.percentile(values, (_TAIL, 100 - _TAIL)).tolist()
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    order = np.argsort(values, kind="stable")
+    lowest, highest = order[:extremes], order[::-1][:extremes]
+    counts, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
+    return Spread(
+        name,
+        counts.astype(np.int64),
+        low,
+        high,
+        float(np.median(values)),
+        positions[lowest],
+        values[lowest],
+        positions[highest],
+        values[highest],
+    )
+
+
+def extreme_positions(found: tuple[Spread, ...]) -> Iterator[int]:
+    """Positions of all images that are an extreme of a statistic, each once."""
+    yield from dict.fromkeys(
+        position for spread in found for ends in (spread.lowest, spread.highest) for position in ends.tolist()
+    )

@@ -1,0 +1,310 @@
+"""The page of a data set: one self-contained HTML file, for screen, phone and print, light and dark."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thirtytwo.data.types import ImageSet
+from thirtytwo.doctor.overview import Overview
+from thirtytwo.doctor.shapes import Formats, Shapes
+from thirtytwo.doctor.spread import Spread, extreme_positions
+from thirtytwo.report.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
+from thirtytwo.report.gallery import Augmented, augmented_rows
+from thirtytwo.report.templating import render_template
+from thirtytwo.report.thumbnails import Thumbnail, thumbnails
+from thirtytwo.text import as_printable, capitalized, percent, size
+
+SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET = 6_000_000, 1_500_000, 500_000
+"""Maximum number of characters of the page for sample images, mean images and extremes."""
+SHOWN = 15
+"""Images shown of each class at first: one row on a wide screen."""
+MOST_COLORS = 24
+"""Number of groups up to which the legend of the map lists them."""
+MOST_MARKED = 24
+"""Images among those of another class that are listed below the map."""
+MOST_LISTED = 8
+"""Sizes, formats and modes that are listed."""
+_PALETTE = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+    "#9498a0",
+)
+_GOLDEN_ANGLE = 137.5
+
+
+def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | None = None, recipe: str = "") -> str:
+    """Render the page of a data set as HTML. The template escapes all names; charts escape their own.
+
+    Args:
+        found: the overview.
+        train: the training images that positions of the overview refer to.
+        samples: training images before and after augmentation; None: none are shown.
+        recipe: name of the recipe that augmented them.
+    """
+    classes = [as_printable(name) for name in found.classes]
+    shown = _Shown.of(found, train)
+    context = {
+        "name": as_printable(found.name),
+        "classes": classes,
+        "splits": list(found.splits.items()),
+        "total": sum(found.splits.values()),
+        "side": found.side,
+        "facts": _facts(found),
+        "notes": [capitalized(as_printable(note)) for note in found.notes],
+        "class_rows": _class_rows(found),
+        "balance": _balance(found),
+        "tree": _tree(found, shown),
+        "kinds": _kinds(found, shown),
+        **_map(found, shown),
+        "channels": list(zip(("Red", "Green", "Blue"), found.levels.mean, found.levels.std, strict=True)),
+        "channel_charts": channel_charts(found.levels),
+        "spreads": [_spread(one, shown) for one in found.spreads],
+        "shapes": None if found.shapes is None else _shapes(found.shapes, found.side),
+        "formats": None if found.formats is None else _formats(found.formats),
+        "augmented": [] if samples is None else augmented_rows(samples, tuple(classes)),
+        "recipe": as_printable(recipe),
+    }
+    return render_template("data.html.j2", context)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """The images of the page.
+
+    `samples` are those of `Overview.sample`, the first of which may be all; `means` those of the classes; `extremes` by
+    position in the training images; `names` and `labels` describe the samples.
+    """
+
+    samples: list[Thumbnail]
+    means: list[Thumbnail]
+    extremes: dict[int, Thumbnail]
+    names: list[str]
+    labels: npt.NDArray[np.int64]
+    by_class: Mapping[int, list[int]]
+    train: ImageSet
+
+    @classmethod
+    def of(cls, found: Overview, train: ImageSet) -> _Shown:
+        """Encode the images."""
+        chosen = train.take(found.sample)
+        samples = thumbnails(chosen.images, SAMPLES_BUDGET)
+        by_class: dict[int, list[int]] = defaultdict(list)
+        for place in range(len(samples)):
+            by_class[int(chosen.labels[place])].append(place)
+        positions = list(extreme_positions(found.spreads))
+        extremes = thumbnails(train.images[np.array(positions, dtype=np.int64)], EXTREMES_BUDGET)
+        return cls(
+            samples,
+            thumbnails(found.means, MEANS_BUDGET),
+            dict(zip(positions, extremes, strict=False)),
+            [as_printable(chosen.name_of(place)) for place in range(len(chosen))],
+            chosen.labels,
+            by_class,
+            train,
+        )
+
+
+def _facts(found: Overview) -> list[tuple[str, str]]:
+    """Terms and descriptions beside the number of training images."""
+    rows = [(name, f"{count:,} images") for name, count in found.splits.items() if name != "train"]
+    groups = len(set(found.superclasses.values()))
+    rows.append(("classes", f"{len(found.classes):,}" + (f" in {groups:,} superclasses" if groups else "")))
+    if found.shapes is not None:
+        width, height, _ = found.shapes.sizes[0]
+        same = len(found.shapes.sizes) == 1
+        text = f"{width:,}×{height:,}, all images" if same else "{:,}×{:,} in the median".format(*found.shapes.median())
+        rows.append(("image size", text))
+    return rows
+
+
+def _class_rows(found: Overview) -> list[dict[str, Any]]:
+    """One row for each class: number of images by split, and the share of the largest one for a bar."""
+    most = max((row.counts["train"] for row in found.counts), default=0)
+    return [
+        {
+            "index": index,
+            "name": as_printable(row.name),
+            "superclass": as_printable(found.superclasses.get(row.name, "")),
+            "counts": list(row.counts.values()),
+            "bar": row.counts["train"] / max(1, most),
+        }
+        for index, row in enumerate(found.counts)
+    ]
+
+
+def _balance(found: Overview) -> str:
+    """A sentence on how the training images are distributed over the classes."""
+    counts = {row.name: row.counts["train"] for row in found.counts}
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[least] == counts[most]:
+        return f"Every class has {counts[most]:,} training images."
+    few, many = counts[least], counts[most]
+    ratio = f", {many / few:.1f} times as many" if few else ""
+    return as_printable(f"{least} has the fewest training images, {few:,}; {most} has {many:,}{ratio}.")
+
+
+def _image(place: int, shown: _Shown, classes: Sequence[str]) -> dict[str, Any]:
+    thumbnail = shown.samples[place]
+    name = f"{as_printable(classes[int(shown.labels[place])])}, {shown.names[place]}"
+    return {"place": place, "source": thumbnail.source, "pixelated": thumbnail.pixelated, "name": name}
+
+
+def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
+    """One block for each class, those of a superclass together: mean image, sample images, and more of them."""
+    order = sorted(range(len(found.classes)), key=lambda index: found.superclasses.get(found.classes[index], ""))
+    blocks = []
+    for index in order:
+        images = [_image(place, shown, found.classes) for place in shown.by_class.get(index, [])]
+        blocks.append(
+            {
+                "index": index,
+                "name": as_printable(found.classes[index]),
+                "superclass": as_printable(found.superclasses.get(found.classes[index], "")),
+                "count": found.counts[index].counts["train"],
+                "mean": shown.means[index] if index < len(shown.means) else None,
+                "images": images[:SHOWN],
+                "more": images[SHOWN:],
+            }
+        )
+    return blocks
+
+
+def _tree(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
+    """The superclasses with their classes, each with an image; empty where the data has none."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for index, name in enumerate(found.classes):
+        if name in found.superclasses:
+            places = shown.by_class.get(index, [])
+            image = _image(places[0], shown, found.classes) if places else None
+            groups[as_printable(found.superclasses[name])].append(
+                {"index": index, "name": as_printable(name), "image": image}
+            )
+    return [{"name": name, "classes": groups[name]} for name in sorted(groups)]
+
+
+def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
+    """The map, its legend, what the script needs, and the marked images."""
+    groups, names = _groups(found)
+    colors = [_color(index, len(names)) for index in range(len(names))]
+    chart, points = map_chart(found.map, groups[shown.labels], colors)
+    data = {
+        "points": points,
+        "labels": shown.labels.tolist(),
+        "groups": groups.tolist(),
+        "colors": colors,
+        "other": found.map.other.tolist(),
+        "votes": found.map.votes.tolist(),
+        "neighbors": found.map.neighbors,
+        "marked": found.map.crossing.tolist(),
+        "names": shown.names,
+        "classes": [as_printable(name) for name in found.classes],
+    }
+    marked = [place for place in found.map.crossing.tolist() if place < len(shown.samples)]
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    legend = list(zip(names, colors, strict=True)) if 1 < len(names) <= MOST_COLORS else []
+    return {
+        "map_chart": chart,
+        "map_text": text,
+        "map_count": len(found.sample),
+        "map_model": found.map.model,
+        "neighbors": found.map.neighbors,
+        "legend": legend,
+        "selectable": len(found.classes) > 1 and (len(legend) != len(found.classes)),
+        "marked_count": len(found.map.crossing),
+        "marked": [
+            _image(place, shown, found.classes)
+            | {
+                "label": as_printable(found.classes[int(shown.labels[place])]),
+                "other": as_printable(found.classes[int(found.map.other[place])]),
+                "votes": int(found.map.votes[place]),
+            }
+            for place in marked[:MOST_MARKED]
+        ],
+    }
+
+
+def _groups(found: Overview) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """The color group of each class, int64 `(C,)`, and the names of the groups: superclasses where there are any."""
+    names = [as_printable(found.superclasses.get(name, name)) for name in found.classes]
+    order = sorted(set(names)) if found.superclasses else names
+    places = {name: place for place, name in enumerate(order)}
+    return np.array([places[name] for name in names], dtype=np.int64), list(order)
+
+
+def _color(index: int, count: int) -> str:
+    """Color of a group that can be told from the others on light and dark paper, as far as their number permits."""
+    if count <= len(_PALETTE):
+        return _PALETTE[index]
+    return f"hsl({index * _GOLDEN_ANGLE % 360:.0f} {(75, 50)[index % 2]}% {(48, 62, 55)[index % 3]}%)"
+
+
+def _spread(found: Spread, shown: _Shown) -> dict[str, Any]:
+    """The chart of a statistic, and the images at its ends."""
+    ends = ((found.lowest, found.lowest_values), (found.highest, found.highest_values))
+    words = {"brightness": ("Darkest", "Brightest"), "contrast": ("Lowest contrast", "Highest contrast")}
+    titles = words.get(found.name, (f"Lowest {found.name}", f"Highest {found.name}"))
+    return {
+        "chart": spread_chart(found),
+        "ends": [
+            {
+                "title": title,
+                "images": [
+                    {
+                        "source": shown.extremes[position].source,
+                        "pixelated": shown.extremes[position].pixelated,
+                        "label": as_printable(shown.train.classes[int(shown.train.labels[position])]),
+                        "name": as_printable(shown.train.name_of(position)),
+                        "value": f"{value:.3g}",
+                    }
+                    for position, value in zip(positions.tolist(), values.tolist(), strict=True)
+                    if position in shown.extremes
+                ],
+            }
+            for title, (positions, values) in zip(titles, ends, strict=True)
+        ],
+    }
+
+
+def _shapes(found: Shapes, side: int) -> dict[str, Any]:
+    """Sizes and aspect ratios; charts only where images differ in size."""
+    total, several = found.images, len(found.sizes) > 1
+    return {
+        "side": side,
+        "different": len(found.sizes),
+        "sizes": [
+            (f"{width:,}×{height:,}", f"{count:,}", percent(count / total, 1))
+            for width, height, count in found.sizes[:MOST_LISTED]
+        ],
+        "orientations": [
+            (name, f"{count:,}", percent(count / total, 1))
+            for name, count in (("Portrait", found.portrait), ("Square", found.square), ("Landscape", found.landscape))
+        ],
+        "charts": [sizes_chart(found), ratio_chart(found)] if several else [],
+    }
+
+
+def _formats(found: Formats) -> dict[str, Any]:
+    files = sum(count for _, count in found.formats)
+    modes = [(f"mode {mode}", count) for mode, count in found.modes[:MOST_LISTED]]
+    return {
+        "rows": [
+            (kind, f"{count:,}", percent(count / files, 1)) for kind, count in [*found.formats[:MOST_LISTED], *modes]
+        ],
+        "sizes": f"{size(found.total_bytes)} in {files:,} files; the median file has {size(found.median_bytes)}, "
+        f"the largest {size(found.largest_bytes)}.",
+        "rotated": found.rotated,
+    }

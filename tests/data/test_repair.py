@@ -1,0 +1,214 @@
+"""`data fix`: a clean copy of data in every form, complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.data.fixes import Fix, FixPlan, read_fix_plan, write_fix_plan
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.repair import write_fixed
+from thirtytwo.errors import DataError, OutputError
+
+SPLIT = {"train/cat": 4, "train/dog": 4, "test/cat": 2, "test/dog": 2}
+
+
+def plan_of(*fixes: Fix, by_row: bool = False) -> FixPlan:
+    return FixPlan(fixes, by_row=by_row, content=b"action,file\n")
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def folder(make: SimpleNamespace, tmp_path: Path) -> Path:
+    found: Path = make.tree(tmp_path / "pets", SPLIT)
+    return found
+
+
+PLAN = (
+    Fix("drop", "train", "train/cat/0.png", "cat"),
+    Fix("relabel", "train", "train/cat/1.png", "cat", "dog"),
+    Fix("move", "test", "test/dog/1.png", "dog", "train"),
+)
+
+
+def test_split_folders(make, folder, tmp_path):
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+    written = write_fixed(str(folder), plan_of(*PLAN), tmp_path / "clean")
+    assert written.images == 11
+    assert written.counts == {"dropped": 1, "relabeled": 1, "moved": 1}
+    assert names(tmp_path / "clean") == [
+        "fixes.csv",
+        *(f"test/{name}.png" for name in ("cat/0", "cat/1", "dog/0")),
+        *(f"train/{name}.png" for name in ("cat/2", "cat/3", "dog/0", "dog/1-2", "dog/1-3", "dog/1", "dog/2", "dog/3")),
+    ]
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before
+    fixed, applied = load_dataset(str(tmp_path / "clean")), load_dataset(str(folder), fix_plan=plan_of(*PLAN))
+    assert sorted(zip(fixed.train.hashes.tolist(), fixed.train.labels.tolist(), strict=True)) == sorted(
+        zip(applied.train.hashes.tolist(), applied.train.labels.tolist(), strict=True)
+    )
+
+
+def test_class_folders_with_folders_inside(make, tmp_path):
+    root = make.tree(tmp_path / "pets", {"cat/p1": 3, "cat/p2": 3, "dog/p1": 3, "dog": 2})
+    write_fixed(str(root), plan_of(Fix("relabel", "", "cat/p1/0.png", to="dog")), tmp_path / "clean")
+    assert names(tmp_path / "clean") == [
+        *(f"cat/p1/{number}.png" for number in (1, 2)),
+        *(f"cat/p2/{number}.png" for number in range(3)),
+        *(f"dog/{number}.png" for number in range(2)),
+        *(f"dog/p1/{name}.png" for name in ("0-2", "0", "1", "2")),
+        "fixes.csv",
+    ]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_links(links, folder, tmp_path, monkeypatch):
+    def refuse(*args: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    assert run_fix(folder, tmp_path, "--link") == 0
+    copy, original = tmp_path / "clean/train/dog/0.png", folder / "train/dog/0.png"
+    assert copy.samefile(original)
+    assert copy.is_symlink() is not links
+    assert len(load_dataset(str(tmp_path / "clean")).train) == 8
+
+
+def run_fix(data: Path, tmp_path: Path, *options: str, fixes: tuple[Fix, ...] = PLAN) -> int:
+    plan = tmp_path / "plan.csv"
+    write_fix_plan(plan, FixPlan(fixes), force=True)
+    return run_command(["data", "fix", str(data), "--plan", str(plan), "--out", str(tmp_path / "clean"), *options])
+
+
+def test_the_command(folder, tmp_path, capsys):
+    assert run_fix(folder, tmp_path) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == str(tmp_path / "clean")
+    assert "1 dropped" in captured.err
+    assert (tmp_path / "clean/fixes.csv").read_bytes() == (tmp_path / "plan.csv").read_bytes()
+    assert len(read_fix_plan(tmp_path / "clean/fixes.csv").fixes) == 3
+
+
+def test_an_existing_folder_is_left_alone(folder, tmp_path, capsys):
+    (tmp_path / "clean").mkdir()
+    assert run_fix(folder, tmp_path) == 2
+    assert names(tmp_path / "clean") == []
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_plan_that_does_not_fit_leaves_nothing(folder, tmp_path, capsys):
+    assert run_fix(folder, tmp_path, fixes=(*PLAN, Fix("drop", "train", "train/cow/1.png"))) == 2
+    assert "train/cow/1.png" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets", "plan.csv"]
+
+
+def test_an_interrupted_copy_leaves_nothing(folder, tmp_path, monkeypatch):
+    copied: list[object] = []
+
+    def interrupted(*args: object) -> None:
+        copied.append(args)
+        if len(copied) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("thirtytwo.data.repair.shutil.copy2", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_fixed(str(folder), plan_of(*PLAN), tmp_path / "clean")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+
+
+def test_not_into_the_data_itself(folder):
+    with pytest.raises(OutputError):
+        write_fixed(str(folder), plan_of(), folder / "clean")
+
+
+def test_new_classes(folder, tmp_path):
+    fixes = (Fix("relabel", "train", "train/cat/0.png", to="lynx"), Fix("relabel", "", "test/cat/0.png", to="lynx"))
+    assert run_fix(folder, tmp_path, fixes=fixes) == 2
+    assert run_fix(folder, tmp_path, "--new-classes", fixes=fixes) == 0
+    assert load_dataset(str(tmp_path / "clean")).classes == ("cat", "dog", "lynx")
+
+
+def test_a_table_becomes_image_files(make, tmp_path):
+    root = tmp_path / "data"
+    make.parquet(root / "train.parquet", [0, 1] * 4, names=["cat", "a/b"])
+    make.parquet(root / "test.parquet", [0, 1] * 2, names=["cat", "a/b"], first=50)
+    fixes = (Fix("drop", "train", "0", "cat"), Fix("move", "test", "3", "a/b", "train"))
+    write_fixed(str(root), plan_of(*fixes, by_row=True), tmp_path / "clean")
+    fixed = load_dataset(str(tmp_path / "clean"))
+    assert fixed.classes == ("a/b", "cat")
+    assert fixed.train.counts.tolist() == [5, 3]
+    assert fixed.test is not None
+    assert fixed.test.counts.tolist() == [1, 2]
+    stored = load_dataset(str(root), fix_plan=plan_of(*fixes, by_row=True))
+    assert sorted(fixed.train.hashes.tolist()) == sorted(stored.train.hashes.tolist())
+    with pytest.raises(DataError, match="link"):
+        write_fixed(str(root), plan_of(by_row=True), tmp_path / "linked", link=True)
+
+
+def test_groups_of_a_table_of_files_are_kept(make, tmp_path):
+    make.tree(tmp_path, {"photos": 12})
+    rows = [f"photos/{number}.png,{'ab'[number % 2]},p{number // 4}" for number in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,group", *rows]))
+    write_fixed(str(tmp_path / "labels.csv"), plan_of(Fix("drop", "", "photos/0.png")), tmp_path / "clean")
+    fixed = load_dataset(str(tmp_path / "clean"), whole=True)
+    assert fixed.train.counts.tolist() == [5, 6]
+    assert fixed.train.groups is not None
+    assert len(np.unique(fixed.train.groups)) == 3
+
+
+def test_data_in_memory(tmp_path):
+    data = load_dataset("digits", image_size=32)
+    row = str(int(data.train.rows[0]))
+    written = write_fixed("digits", plan_of(Fix("drop", "train", row), by_row=True), tmp_path / "clean")
+    assert written.images == 1796
+    assert len(load_dataset(str(tmp_path / "clean")).train) == len(data.train) - 1
+
+
+def test_odd_names_survive(make, tmp_path):
+    root = make.tree(tmp_path / "pets", {"=cat, 'x'": 6, "Käfer 虫": 6})
+    latin = Path(os.fsdecode(os.fsencode(root) + b"/\xe9t\xe9"))
+    latin.mkdir()
+    for number in range(4):
+        (latin / os.fsdecode(b'\xff, "%d".png' % number)).write_bytes(make.png(80 + number))
+    data = load_dataset(str(root), whole=True)
+    assert data.train.files is not None
+    fixes = [Fix("drop", "train", file, label) for file, label in zip(data.train.files, map_labels(data), strict=True)]
+    chosen = (fixes[0], fixes[7], fixes[12])
+    assert run_fix(root, tmp_path, fixes=chosen) == 0
+    fixed = load_dataset(str(tmp_path / "clean"), whole=True)
+    assert fixed.classes == data.classes
+    assert fixed.train.counts.tolist() == (data.train.counts - 1).tolist()
+
+
+def map_labels(data: object) -> list[str]:
+    return [data.classes[label] for label in data.train.labels]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_class_named_like_a_split(splits, make, tmp_path):
+    names_of = ("train", "val")
+    make.parquet(tmp_path / "data" / "train.parquet", [0, 1] * 6, names=names_of)
+    if splits:
+        make.parquet(tmp_path / "data" / "test.parquet", [0, 1] * 2, names=names_of, first=50)
+    write_fixed(str(tmp_path / "data"), plan_of(by_row=True), tmp_path / "clean")
+    fixed, stored = (load_dataset(str(tmp_path / name), whole=True) for name in ("clean", "data"))
+    assert fixed.classes == stored.classes
+    assert {name: part.counts.tolist() for name, part in fixed.stored.items()} == {
+        name: part.counts.tolist() for name, part in stored.stored.items()
+    }
+    assert (tmp_path / "clean/metadata.csv").exists() is not splits
+
+
+def test_a_relative_path_of_links(make, tmp_path, monkeypatch):
+    make.tree(tmp_path / "pets", SPLIT)
+    monkeypatch.chdir(tmp_path)
+    write_fixed("pets", plan_of(), Path("clean"), link=True)
+    assert len(load_dataset("clean").train) == 8

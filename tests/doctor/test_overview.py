@@ -1,0 +1,135 @@
+"""The numbers of an overview, against values that were computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.doctor.data_map import majority_of_neighbors, map_data
+from thirtytwo.doctor.overview import survey_data
+from thirtytwo.doctor.shapes import RATIO_BINS, formats_of, shapes_of
+from thirtytwo.doctor.spread import BINS, extreme_positions, spreads
+from thirtytwo.doctor.statistics import pixel_statistics
+from thirtytwo.doctor.subject import Subject
+from thirtytwo.images.decode import FileFacts
+
+
+def image_set(images, labels, classes=("ant", "bee")) -> ImageSet:
+    return ImageSet(images, np.array(labels, dtype=np.int64), classes, np.arange(len(labels), dtype=np.int64))
+
+
+def noise(count, side=8, seed=0):
+    return np.random.default_rng(seed).integers(90, 160, (count, side, side, 3), dtype=np.uint8)
+
+
+def facts(kind="JPEG", mode="RGB", size=100, orientation=1) -> FileFacts:
+    return FileFacts(kind, mode, False, orientation, 4, 4, size, False, False, False, 0.0)
+
+
+def test_spreads_name_the_extremes():
+    images = noise(20)
+    images[3], images[5] = 10, 250
+    images[7, ::2] = 0
+    images[7, 1::2] = 255
+    brightness, contrast, sharpness = spreads(pixel_statistics(images), extremes=2)
+    assert (brightness.name, contrast.name, sharpness.name) == ("brightness", "contrast", "sharpness")
+    assert (brightness.lowest[0], brightness.highest[0]) == (3, 5)
+    assert brightness.lowest_values[0] == pytest.approx(10, abs=1e-3)
+    assert contrast.highest[0] == 7
+    assert set(contrast.lowest.tolist()) == {3, 5}
+    assert not {3, 5} & {*sharpness.lowest.tolist(), *sharpness.highest.tolist()}
+    assert brightness.counts.sum() == 20
+    assert sharpness.counts.sum() == 18
+    assert len(brightness.counts) == BINS
+    found = list(extreme_positions((brightness, contrast, sharpness)))
+    assert len(found) == len(set(found))
+    assert {3, 5, 7} <= set(found)
+
+
+def test_images_of_one_color_have_no_sharpness():
+    assert [one.name for one in spreads(pixel_statistics(np.full((3, 8, 8, 3), 9, dtype=np.uint8)))] == [
+        "brightness",
+        "contrast",
+    ]
+
+
+def test_shapes():
+    found = shapes_of({(40, 30): 3, (30, 40): 1, (20, 20): 2, (900, 30): 1})
+    assert found.sizes[0] == (40, 30, 3)
+    assert (found.portrait, found.square, found.landscape, found.images) == (1, 2, 4, 7)
+    assert found.median() == (40, 30)
+    assert found.ratios.sum() == 7
+    assert len(found.ratios) == RATIO_BINS
+    assert found.ratios[-1] == 1
+    assert shapes_of({}) is None
+
+
+def test_formats():
+    found = formats_of([facts(size=10), facts(size=30, orientation=6), facts("PNG", "L", 500)])
+    assert found.formats == (("JPEG", 2), ("PNG", 1))
+    assert found.modes == (("RGB", 2), ("L", 1))
+    assert (found.rotated, found.median_bytes, found.largest_bytes, found.total_bytes) == (1, 30, 500, 540)
+    assert formats_of([]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "votes"), [(3, 3), (5, 5)])
+def test_an_image_among_another_class_is_marked(count, votes):
+    features = np.array([[0, x] for x in range(7)] + [[50, x] for x in range(7)], dtype=np.float32)
+    labels = [0, 0, 1, 0, 0, 0, 0, *[1] * 7]
+    other, found, compared = majority_of_neighbors(features, image_set(noise(14), labels), count)
+    assert np.flatnonzero(other >= 0).tolist() == [2]
+    assert (other[2], found[2], compared) == (0, votes, count)
+
+
+@pytest.mark.slow
+def test_neighbors_of_several_other_classes_mark_nothing():
+    features = np.arange(9, dtype=np.float32)[:, None]
+    labels = [1, 2, 3, 1, 0, 2, 3, 1, 2]
+    other, votes, _ = majority_of_neighbors(features, image_set(noise(9), labels, ("a", "b", "c", "d")), 4)
+    assert other[4] == -1
+    assert votes[4] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1, 2, 4, 9, 40])
+def test_a_map_of_few_images(count):
+    images = image_set(noise(count, 32), [place % 2 for place in range(count)])
+    found = map_data(DataSet("noise", images, None, None, "x"), np.arange(count, dtype=np.int64))
+    assert found.points.shape == (count, 2)
+    assert found.points.min() >= 0
+    assert found.points.max() <= 1
+    assert found.neighbors == min(10, count - 1)
+
+
+@pytest.mark.long
+def test_equal_images_have_a_map():
+    images = image_set(np.full((12, 32, 32, 3), 80, dtype=np.uint8), [0, 1] * 6)
+    found = map_data(DataSet("flat", images, None, None, "x"), np.arange(12, dtype=np.int64))
+    assert np.isfinite(found.points).all()
+
+
+@pytest.mark.long
+def test_similar_images_with_another_label_are_marked():
+    random = np.random.default_rng(0)
+    rows = np.linspace(0, 255, 32, dtype=np.uint8)
+    stripes = np.where(np.arange(32) // 4 % 2, 255, 0).astype(np.uint8)
+    smooth = np.broadcast_to(rows[:, None, None], (32, 32, 3)).astype(np.int64)
+    striped = np.broadcast_to(stripes[None, :, None], (32, 32, 3)).astype(np.int64)
+    kinds = np.stack([smooth] * 15 + [striped] * 15) + random.integers(-25, 25, (30, 32, 32, 3))
+    labels = [0] * 15 + [1] * 15
+    labels[4] = 1
+    data = DataSet("two", image_set(np.clip(kinds, 0, 255).astype(np.uint8), labels), None, None, "x")
+    found = survey_data(Subject(data))
+    assert [int(found.sample[place]) for place in found.map.crossing] == [4]
+    assert found.map.other[found.map.crossing].tolist() == [0]
+    assert found.splits == {"train": 30}
+    assert found.side == 32
+    assert found.formats is None
+
+
+@pytest.mark.long
+def test_positions_of_the_sample_are_bounded():
+    data = DataSet("noise", image_set(noise(30, 32), [place % 2 for place in range(30)]), None, None, "x")
+    assert len(survey_data(Subject(data), most=8).sample) == 8

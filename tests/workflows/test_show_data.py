@@ -1,0 +1,144 @@
+"""The page of a data set, from every form of data and from the command line."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import run_command
+from thirtytwo.data.load import load_dataset
+from thirtytwo.errors import OutputError, ThirtytwoError, UnknownNameError
+from thirtytwo.workflows.show_data import PHOTOGRAPH_SIDE, write_data_page
+
+
+def as_csv(folder: Path) -> Path:
+    files = sorted(folder.rglob("*.png"))
+    lines = ["file,label", *(f"{file.relative_to(folder)},{file.parent.name}" for file in files)]
+    (folder / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "labels.csv"
+
+
+def as_parquet(folder: Path) -> Path:
+    datasets = pytest.importorskip("datasets")
+    target = folder.parent / "tables"
+    target.mkdir()
+    files = sorted(folder.rglob("*.png"))
+    names = sorted({file.parent.name for file in files})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {
+        "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+        "label": [names.index(file.parent.name) for file in files],
+    }
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(target / "train-00000-of-00001.parquet")
+    return target
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", [lambda folder: folder, as_csv, as_parquet], ids=["folder", "csv", "parquet"])
+def test_every_form_of_data(form, tiny: SimpleNamespace, tmp_path: Path) -> None:
+    data = form(tiny.folder(tmp_path / "set", 36))
+    page = write_data_page(str(data), tmp_path / "deep" / "page.html")
+    text = page.path.read_text(encoding="utf-8")
+    assert page.path == tmp_path / "deep" / "page.html"
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.rstrip().endswith("</html>")
+    assert all(name in text for name in page.data.classes)
+    assert ("PNG" in text) == (data.suffix == ".csv" or not (data / "train-00000-of-00001.parquet").exists())
+
+
+@pytest.mark.long
+def test_photographs_are_shown_larger_and_unreadable_ones_are_noted(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "set" / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (200, 150) if number % 3 else (140, 210)
+        Image.fromarray(random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
+    stream = io.BytesIO()
+    Image.new("RGB", (200, 150)).save(stream, "JPEG")
+    (tmp_path / "set" / "cat" / "broken.jpg").write_bytes(stream.getvalue()[:-300])
+    page = write_data_page(str(tmp_path / "set"), tmp_path / "page.html")
+    text = page.path.read_text(encoding="utf-8")
+    assert page.data.train.images.shape[1] == PHOTOGRAPH_SIDE
+    assert "broken.jpg" in text
+    assert "2 different sizes" in text
+    assert "Landscape" in text
+
+
+@pytest.mark.long
+def test_the_command_writes_a_page_with_the_recipes_augmentation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["data", "show", "digits", "--html", "page.html"]
+    assert run_command([*command, "--recipe", "digits", "--set", "augment.cutout=4"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "page.html"
+    assert "per class" in out
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Augmented images" in text
+    assert run_command(command) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.slow
+def test_the_summary_has_splits_channels_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "show", "digits"]) == 0
+    out = capsys.readouterr().out
+    images = load_dataset("digits").train.images
+    mean, std = images.mean(axis=(0, 1, 2)) / 255, images.std(axis=(0, 1, 2)) / 255
+    assert f"{mean[0]:.4f}  {std[0]:.4f}" in out
+    assert next(line.split() for line in out.splitlines() if line.startswith("train "))[1:3] == ["1,439", "80.1"]
+    assert "8×8" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "error"),
+    [
+        ("file/page.html", {}, OutputError),
+        ("folder", {}, OutputError),
+        ("file", {}, OutputError),
+        ("page.html", {"recipe": "fsat"}, UnknownNameError),
+        ("page.html", {"recipe": "fast", "overrides": {"augment": {"policy": "augmx"}}}, UnknownNameError),
+    ],
+)
+def test_wrong_arguments_are_reported_before_the_data_is_read(
+    target: str, changes: dict[str, object], error: type[ThirtytwoError], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(error) as caught:
+        write_data_page("no such data", tmp_path / target, **changes)
+    assert "no such data" not in caught.value.message
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.long
+def test_a_page_needs_no_pytorch(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from thirtytwo.cli.main import run_command\n"
+        f"code = run_command(['data', 'show', 'digits', '--html', {str(tmp_path / 'page.html')!r}])\n"
+        "sys.exit(code or ('torch' in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.realdata
+def test_cifar100_is_one_page_with_its_superclasses(data_root: Path, tmp_path: Path) -> None:
+    page = write_data_page("cifar100", tmp_path / "page.html", data_root=data_root, most=300).path
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 15_000_000
+    assert "100 in 20 superclasses" in text
+    assert all(value in text for value in ("0.5071", "0.4865", "0.4409", "0.2673", "0.2564", "0.2762"))
