@@ -22,8 +22,8 @@ from thirtytwo.data.build import Survey, UndecodedDataSet, as_undecoded, build_d
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
-from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
-from thirtytwo.data.sources.folder import open_local, read_local
+from thirtytwo.data.sources.csvfile import SUFFIXES
+from thirtytwo.data.sources.folder import is_data_file, open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
@@ -254,7 +254,7 @@ def parse(spec: str) -> Spec:
     if name in DATASETS:
         return Spec("name", name, options)
     path = expand_home(name)
-    if name and (is_folder(path) or find_csv(path)):
+    if name and (is_folder(path) or is_data_file(path)):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
         raise file_error(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.types import DataSet
+from thirtytwo.doctor.data_page import render_data_page
 from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import require
 from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.io import check_writable, expand_home, write_text
-from thirtytwo.report.data_page import render_data_page
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
