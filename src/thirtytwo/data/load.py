@@ -27,7 +27,7 @@ from thirtytwo.data.sources.folder import is_data_file, open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
-from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
+from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.decode import ResizeRule
@@ -65,6 +65,8 @@ def load_dataset(
     whole: bool = False,
     large: int = 0,
     skip_unreadable: bool = False,
+    together: Together | None = None,
+    split_test: bool = True,
     fix_plan: FixPlan | None = None,
 ) -> DataSet:
     """Load and decode a data set.
@@ -85,6 +87,8 @@ def load_dataset(
             and a single class, or a test split alone, is allowed.
         large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only.
+        split_test: split off a test set where the data has none.
         fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
 
     Returns:
@@ -99,7 +103,21 @@ def load_dataset(
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
-    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large, spec)
+    request = Request(
+        data_root=root,
+        image_size=image_size,
+        resize=resize,
+        seed=seed,
+        cache=cache,
+        options=options,
+        unreadable=left_out,
+        group_by=group_by,
+        whole=whole,
+        large=large,
+        spec=spec,
+        together=together,
+        split_test=split_test,
+    )
     data = _reader(found)(request) if fix_plan is None else _with_fixes(found, request, fix_plan)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)
@@ -192,6 +210,12 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     sides = [min(size) for size, count in data.sizes.items() for _ in range(count)]
     side = int(statistics.median(sides)) if sides else int(data.train.images.shape[1])
     return Survey(side, sum(len(part) for part in data.stored.values()), len(data.classes))
+
+
+def is_known(spec: str) -> bool:
+    """Whether a spec names a data set that thirtytwo knows by name, such as `cifar10` or `hf:uoft-cs/cifar10`."""
+    found = parse(spec)
+    return found.kind == "name" or (found.kind == "hub" and found.name in cifar.KNOWN)
 
 
 def absolute(spec: str) -> str | None:
