@@ -28,6 +28,7 @@ ODD_NAMES = (
     "K\\xe4fer.png",
     "two\nlines.png",
     "\ttab.png",
+    "\rreturn\r.png",
     "semi;colon.png",
 )
 
