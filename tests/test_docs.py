@@ -177,7 +177,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return train(data, **{**settings, "epochs": 1, "device": "cpu"})
 
     monkeypatch.setattr(workflow, "train", train_briefly)
-    monkeypatch.setattr("thirtytwo.workflows.seeds.train", train_briefly)
+    monkeypatch.setattr("thirtytwo.workflows.series.train", train_briefly)
     return tmp_path
 
 

@@ -125,3 +125,14 @@ def test_folds_are_neither_seeds_nor_combined(trained: Any, folder: Path, tmp_pa
         thirtytwo.train_seeds(str(folder), seeds=[1], run=trained.path, resume=True, show=False)
     with pytest.raises(DataError, match="cross-validation"):
         thirtytwo.ensemble([trained.path], run=tmp_path / "ensemble", show=False)
+
+
+@pytest.mark.slow
+def test_batches_limited_by_the_images_of_a_fold_may_differ(
+    tiny: SimpleNamespace, how: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, batch = tiny.folder(tmp_path / "set", 21), {"schedule.batch_size": 64}
+    found = train_folds(str(folder), folds=2, run=tmp_path / "run", **{**how, "overrides": how["overrides"] | batch})
+    sizes = {RunDir(run.path).read_recipe().schedule.batch_size for run in found.runs}
+    assert len(sizes) == 2
+    assert len(found.predictions.rows) == 21

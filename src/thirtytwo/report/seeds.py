@@ -174,7 +174,7 @@ def summarize(
     kind: Kind = "fold" if folds else "seed"
     found = {number: RunDir(run_path(parent, kind, number)) for number in planned}
     finished = {number: run for number, run in found.items() if run.metrics.is_file() and run.environment.is_file()}
-    _check_one_recipe(finished)
+    _check_one_recipe(finished, kind)
     runs = [{kind: number, **_entry(run)} for number, run in finished.items()]
     statistics = {key: _statistics_of(runs, key) for key in (*(metric.key for metric in METRICS), SECONDS)}
     seconds = statistics.pop(SECONDS)
@@ -276,10 +276,18 @@ def _statistics_of(runs: Sequence[Mapping[str, Any]], key: str) -> Spread | None
     return spread(values) if values and len(values) == len(runs) else None
 
 
-def _check_one_recipe(runs: Mapping[int, RunDir]) -> None:
+def _check_one_recipe(runs: Mapping[int, RunDir], kind: Kind) -> None:
+    """Check that runs have the same data, and those of several seeds the same resolved recipe.
+
+    What a recipe is resolved to can differ between folds, which have different training images (a batch no larger than
+    their number, class weights).
+
+    Raises:
+        RunError: they differ.
+    """
     first: tuple[Path, dict[str, Any], Any] | None = None
     for run in runs.values():
-        settings = settings_without_seed(run.read_recipe())
+        settings = settings_without_seed(run.read_recipe()) if kind == "seed" else {}
         fingerprint = (run.read_json(run.environment).get("data") or {}).get("fingerprint")
         if first is None:
             first = run.path, settings, fingerprint
