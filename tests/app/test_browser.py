@@ -178,7 +178,7 @@ def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
     page.wait_for_selector(".tt-matrix")
 
 
-@pytest.mark.parametrize("path", ["", "compare", "explore", "models", "teach"])
+@pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach"])
 def test_every_page_fits_a_phone(visit: Visit, path: str) -> None:
     page = visit(path, width=390, color_scheme="dark", is_mobile=True, has_touch=True)
     page.wait_for_timeout(800)
