@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from thirtytwo.doctor import Place, diagnose
+from thirtytwo.data.load import load_dataset
+from thirtytwo.doctor import CHECKS, Diagnosis, Place, Subject, diagnose, examine
 from thirtytwo.doctor.review import Review
 
 SPLIT = {"train/cat": 6, "train/dog": 6, "test/cat": 4, "test/dog": 4}
@@ -116,9 +118,15 @@ def test_a_file_that_cannot_be_read_has_no_image(folder):
     assert (item.place, item.others) == (None, ())
 
 
-def test_images_without_files_are_found_by_row(tmp_path):
-    review = Review(diagnose("digits"))
-    assert all(isinstance(item.place, Place) for item in review.items)
+def test_images_without_files_are_found_by_row(folder):
+    data = load_dataset(str(folder))
+    train = replace(data.train, files=None, rows=data.train.rows + 100)
+    assert data.test is not None
+    bare = replace(data, train=train, test=replace(data.test, files=None))
+    review = Review(Diagnosis("data", Subject(bare), examine(bare), tuple(CHECKS)))
+    assert [item.fix.image for item in review.items if item.code == "T103"] == ["106", "107"]
+    assert [item.place for item in review.items if item.code == "T103"] == [Place("train", 6), Place("train", 7)]
+    review.decide(True)
     assert review.plan.by_row
 
 
