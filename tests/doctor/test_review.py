@@ -66,6 +66,14 @@ def test_accepted_fixes_become_the_plan(folder):
     assert review.plan.fixes == (first, second)
 
 
+def test_two_decisions_on_the_same_item_leave_the_next_one(folder):
+    review = reviewed(folder)
+    review.decide(True, 0)
+    review.decide(False, 0)
+    assert review.decided == {review.items[0].fix: False}
+    assert review.position == 1
+
+
 def test_all_fixes_of_a_check_at_once(folder):
     review = reviewed(folder)
     review.decide_all("T103", True)

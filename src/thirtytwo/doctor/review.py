@@ -115,8 +115,9 @@ class Review:
         found = [index for index, item in enumerate(self.items) if item.code == code]
         self.position = next((index for index in found if index not in self._decisions), found[0])
 
-    def decide(self, accepted: bool) -> None:
-        """Accept or reject the current fix, and look at the next one."""
+    def decide(self, accepted: bool, index: int | None = None) -> None:
+        """Accept or reject the fix at an index, by default the current one, and look at the one after it."""
+        self.position = self.position if index is None else index
         self._set([self.position], accepted)
         self.go(1)
 

@@ -177,7 +177,10 @@ def _left_out(review: Review) -> Iterator[str]:
 
 
 def _show_buttons(review: Review) -> None:
-    """Show the buttons to decide on the current fix and to go to others."""
+    """Show the buttons to decide on the current fix and to go to others.
+
+    The buttons to decide name the fix that is shown: of two quick clicks, none decides on one that was not yet shown.
+    """
     last = len(review.items) - 1
     with st.container(horizontal=True, key="decide", gap="small"):
         st.button(
@@ -187,7 +190,7 @@ def _show_buttons(review: Review) -> None:
             icon=":material/check:",
             shortcut=SHORTCUTS["accept"],
             on_click=review.decide,
-            args=(True,),
+            args=(True, review.position),
         )
         st.button(
             "Reject",
@@ -195,7 +198,7 @@ def _show_buttons(review: Review) -> None:
             icon=":material/close:",
             shortcut=SHORTCUTS["reject"],
             on_click=review.decide,
-            args=(False,),
+            args=(False, review.position),
         )
         st.button(
             "Previous",
@@ -237,18 +240,23 @@ def _action(fix: Fix) -> str:
 
 
 def _place(fix: Fix) -> str:
-    return f"{fix.split} row {fix.image}" if fix.image.isdecimal() else f"{fix.split}, {fix.image}"
+    return f"{fix.split} row {fix.image}" if fix.image.isdecimal() else fix.image
 
 
 def _compared(review: Review, subject: Subject, item: Item, place: Place) -> str:
     """The image of a fix and those it is compared with, as HTML."""
-    suggested = {one.place for one in review.items}
+    roles = {one.place: _role(one.fix, review.decision(index)) for index, one in enumerate(review.items)}
     others = item.others[: _MAX_MEMBERS - 1]
     figures = [_figure(subject, place, "this image", "tt-this")]
-    figures += [_figure(subject, one, "also suggested" if one in suggested else "stays") for one in others]
+    figures += [_figure(subject, one, roles.get(one, "stays")) for one in others]
     more = len(item.others) - len(others)
     note = f'<p class="tt-soft">and {more:,} more</p>' if more else ""
     return f'<div class="tt-review">{"".join(figures)}</div>{note}'
+
+
+def _role(fix: Fix, accepted: bool | None) -> str:
+    """What is to become of an image: `drop suggested`."""
+    return f"{fix.action} {'suggested' if accepted is None else 'accepted' if accepted else 'rejected'}"
 
 
 def _figure(subject: Subject, place: Place, role: str, kind: str = "") -> str:
@@ -259,10 +267,9 @@ def _figure(subject: Subject, place: Place, role: str, kind: str = "") -> str:
 
 
 def _name(subject: Subject, place: Place) -> str:
-    """The split of an image and its file or row."""
-    images = subject.splits[place.split]
-    name = images.name_of(place.position)
-    return f"{place.split} row {name}" if images.files is None else f"{place.split}, {name}"
+    """The file of an image, with its split where the folder does not say it; or its split and row."""
+    name = subject.name_of(place)
+    return name if name.startswith(place.split) else f"{place.split}, {name}"
 
 
 def _show_code(review: Review, code: str) -> None:
