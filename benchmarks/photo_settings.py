@@ -37,6 +37,7 @@ HEAD, DECAY, NORMS = "transfer.head_until", "transfer.layer_decay", "transfer.ba
 LITE2 = {"model.options.architecture": "tf_efficientnet_lite2"}
 TRAINED: dict[str, Any] = {NORMS: "trained", DECAY: 1.0}
 BASE: dict[str, Any] = {
+    "data.keep_together": "copies",
     EPOCHS: 14,
     HEAD: 0.3571,
     "schedule.batch_size": 32,

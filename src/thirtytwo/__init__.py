@@ -8,6 +8,7 @@ Public functions:
 
     train           train, evaluate and export a classifier        -> Run
     train_seeds     the same for several seeds                     -> SeedRuns
+    train_folds     cross-validate a recipe                        -> FoldRuns
     tune            search the settings of a recipe                -> Tuned
     evaluate        evaluate a run again, or on other data         -> dict, as in metrics.json
     compare         compare runs with paired tests                 -> Comparison
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.evaluate import evaluate
     from thirtytwo.workflows.export import Exported, export_model
     from thirtytwo.workflows.finish import Run
+    from thirtytwo.workflows.folds import FoldRuns, train_folds
     from thirtytwo.workflows.report import write_report
     from thirtytwo.workflows.seeds import SeedRuns, train_seeds
     from thirtytwo.workflows.train import train
@@ -48,6 +50,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Exported",
+    "FoldRuns",
     "Run",
     "SeedRuns",
     "ThirtytwoError",
@@ -59,6 +62,7 @@ __all__ = [
     "export_model",
     "load",
     "train",
+    "train_folds",
     "train_seeds",
     "tune",
     "write_report",
@@ -71,6 +75,7 @@ _MODULES = {
     "Classifier": "inference.classifier",
     "Comparison": "report.comparison",
     "Exported": "workflows.export",
+    "FoldRuns": "workflows.folds",
     "Run": "workflows.finish",
     "SeedRuns": "workflows.seeds",
     "ThirtytwoError": "errors",
@@ -81,6 +86,7 @@ _MODULES = {
     "export_model": "workflows.export",
     "load": "inference.classifier",
     "train": "workflows.train",
+    "train_folds": "workflows.folds",
     "train_seeds": "workflows.seeds",
     "tune": "workflows.tune",
     "write_report": "workflows.report",

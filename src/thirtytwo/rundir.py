@@ -44,7 +44,10 @@ PROBABILITY_PREFIX = "p_"
 FIXES = "fixes.csv"
 """The plan of fixes that was applied to data, in a run directory and in a fixed copy of the data."""
 SEEDS_SUMMARY = "summary.json"
-"""Summary of the runs of several seeds, in the directory that holds them."""
+"""Summary of the runs of several seeds or folds, in the directory that holds them."""
+OUT_OF_FOLD = "out-of-fold"
+"""Predictions of every training image by the run of a cross-validation that was not trained on it, like a split."""
+_CONTENT_KEY = b"thirtytwo_content"
 
 
 def _parse_int(text: str) -> int:
@@ -266,7 +269,7 @@ class RunDir:
                 f"There is no run directory {str(run.path)!r}.", "Use the path printed at the end of training."
             )
         if holds_seeds(run.path):
-            raise RunError(f"{run.path} holds the runs of several seeds.", "Use the path of one of them.")
+            raise RunError(f"{run.path} holds the runs of several seeds or folds.", "Use the path of one of them.")
         if not run.recipe.is_file():
             raise RunError(
                 f"{run.path} is not a run directory: it has no recipe.toml.",
@@ -347,8 +350,11 @@ class RunDir:
         return value
 
     def read_recipe(self) -> Recipe:
-        """Read the resolved recipe."""
-        return read_recipe(self.recipe)
+        """Read the resolved recipe; runs that were written before `data.keep_together` existed kept copies together."""
+        recipe = read_recipe(self.recipe)
+        if recipe.data.keep_together != "auto":
+            return recipe
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update={"keep_together": "copies"})})
 
     def write_recipe(self, recipe: Recipe, head: str = "") -> None:
         """Write the resolved recipe, with the lines of `head` as comments above it."""
@@ -431,8 +437,11 @@ class RunDir:
             writer.writeheader()
             writer.writerows(rows)
 
-    def write_predictions(self, split: str, predictions: Predictions) -> None:
-        """Write predictions as parquet: `row`, `file` (if known), `true`, `predicted` (class names), `p_<class>`."""
+    def write_predictions(self, split: str, predictions: Predictions, content: str = "") -> None:
+        """Write predictions as parquet: `row`, `file` (if known), `true`, `predicted` (class names), `p_<class>`.
+
+        `content` is a hash of the images (`data.run_data.content_of`), kept in the metadata.
+        """
         arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
         names = np.asarray(predictions.classes, dtype=object)
         columns: dict[str, Any] = {"row": predictions.rows}
@@ -442,8 +451,11 @@ class RunDir:
         columns["predicted"] = names[predictions.predicted]
         for index, name in enumerate(predictions.classes):
             columns[PROBABILITY_PREFIX + name] = predictions.probabilities[:, index]
+        table = arrow.table(columns)
+        if content:
+            table = table.replace_schema_metadata({_CONTENT_KEY: content.encode()})
         with atomic_write(self.predictions(split)) as temporary:
-            parquet.write_table(arrow.table(columns), temporary)
+            parquet.write_table(table, temporary)
 
     def read_predictions(self, split: str) -> Predictions:
         """Read what `write_predictions` wrote.
@@ -451,7 +463,6 @@ class RunDir:
         Raises:
             RunError: the file is missing or damaged.
         """
-        parquet = require("pyarrow.parquet", "train")
         path = self.predictions(split)
         if not path.is_file():
             raise RunError(
@@ -460,27 +471,36 @@ class RunDir:
             )
         option = f" --split {split}" if split != "test" else ""
         again = f"Move it away and run: thirtytwo evaluate {shlex.quote(str(self.path))}{option}"
-        try:
-            table = parquet.read_table(path)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {error}.", again) from None
-        columns = [name for name in table.column_names if name.startswith(PROBABILITY_PREFIX)]
-        classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in columns)
-        index = {name: number for number, name in enumerate(classes)}
-        fits = (
-            bool(classes)
-            and {"row", "true"} <= set(table.column_names)
-            and index.keys() >= set(table["true"].to_pylist())
-        )
-        if not fits:
-            raise RunError(f"{path} does not hold predictions.", again)
-        return Predictions(
-            classes=classes,
-            truth=np.array([index[name] for name in table["true"].to_pylist()], dtype=np.int64),
-            probabilities=np.stack([table[name].to_numpy() for name in columns], axis=1).astype(np.float32),
-            rows=table["row"].to_numpy().astype(np.int64),
-            files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
-        )
+        return read_predictions_file(path, again)[0]
+
+
+def read_predictions_file(path: Path, fix: str) -> tuple[Predictions, str]:
+    """Read a file that `RunDir.write_predictions` wrote: the predictions, and the hash of their images if it has one.
+
+    Raises:
+        RunError: the file is damaged, or holds no predictions; `fix` says what to do.
+    """
+    parquet = require("pyarrow.parquet", "train")
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}.", fix) from None
+    columns = [name for name in table.column_names if name.startswith(PROBABILITY_PREFIX)]
+    classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in columns)
+    index = {name: number for number, name in enumerate(classes)}
+    fits = (
+        bool(classes) and {"row", "true"} <= set(table.column_names) and index.keys() >= set(table["true"].to_pylist())
+    )
+    if not fits:
+        raise RunError(f"{path} does not hold predictions.", fix)
+    found = Predictions(
+        classes=classes,
+        truth=np.array([index[name] for name in table["true"].to_pylist()], dtype=np.int64),
+        probabilities=np.stack([table[name].to_numpy() for name in columns], axis=1).astype(np.float32),
+        rows=table["row"].to_numpy().astype(np.int64),
+        files=tuple(table["file"].to_pylist()) if "file" in table.column_names else None,
+    )
+    return found, (table.schema.metadata or {}).get(_CONTENT_KEY, b"").decode()
 
 
 def default_path(*parts: str | Path) -> Path:
@@ -500,7 +520,7 @@ def _file_error(path: Path) -> RunError:
 
 
 def holds_seeds(path: Path) -> bool:
-    """Whether a directory holds the runs of several seeds, rather than being a run itself."""
+    """Whether a directory holds the runs of several seeds or folds, rather than being a run itself."""
     return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()
 
 

@@ -17,6 +17,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
 
 seeds = pytest.importorskip("thirtytwo.workflows.seeds")
+series = pytest.importorskip("thirtytwo.workflows.series")
 
 
 class Training:
@@ -51,7 +52,7 @@ class Training:
 @pytest.fixture
 def training(finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Training:
     stand_in = Training(finished_run)
-    monkeypatch.setattr(seeds, "train", stand_in)
+    monkeypatch.setattr(series, "train", stand_in)
     monkeypatch.chdir(tmp_path)
     return stand_in
 

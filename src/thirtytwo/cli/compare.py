@@ -1,4 +1,4 @@
-"""Output of `thirtytwo compare` and `thirtytwo train --seeds`."""
+"""Output of `thirtytwo compare`, `thirtytwo train --seeds` and `thirtytwo train --folds`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,40 @@ def train_seeds(data: str, seeds: list[int] | None, seed: int | None, **settings
     show(str(trained.path))
 
 
+def refuse_several(seeds: str | None, repeat: int | None) -> None:
+    """Check that a cross-validation has one seed.
+
+    Raises:
+        RecipeError: several are given.
+    """
+    other = "--seeds" if seeds is not None else "--repeat" if repeat is not None else None
+    if other is not None:
+        raise RecipeError(
+            f"--folds and {other} cannot be used together.", "Cross-validate once for each seed, with --seed and --run."
+        )
+
+
+def holds_folds(run: Path) -> bool:
+    """Whether a directory holds the folds of a cross-validation."""
+    from thirtytwo.report.seeds import kind_of, read_summary
+    from thirtytwo.rundir import holds_seeds
+
+    return holds_seeds(run) and kind_of(read_summary(run)) == "fold"
+
+
+def train_folds(data: str, folds: int | None, **settings: Any) -> None:
+    """Cross-validate a recipe; print each fold, the summary and finally the directory."""
+    import thirtytwo
+    from thirtytwo.report.seeds import cross_validation_sentences
+
+    trained = thirtytwo.train_folds(data, folds=folds, **settings)
+    show_seeds(trained.summary)
+    show()
+    for sentence in cross_validation_sentences(trained.summary):
+        show(sentence)
+    show(str(trained.path))
+
+
 def show_seeds(summary: Mapping[str, Any]) -> None:
     """Show the accuracy of each run, then mean, standard deviation and n of every metric."""
     from thirtytwo.report.seeds import summary_rows
@@ -70,7 +104,7 @@ def show_seeds(summary: Mapping[str, Any]) -> None:
         rows.append((run["directory"], percent(run["accuracy"]), f"{percent(low)} to {percent(high)}"))
     show_table(["run", "accuracy", "95\u00a0% interval"], rows)
     show()
-    show_table([f"{summary['data']}, test", "mean", "std", "n", "min", "max"], summary_rows(summary))
+    show_table([f"{summary['data']}, {summary['split']}", "mean", "std", "n", "min", "max"], summary_rows(summary))
 
 
 def compare(runs: Sequence[Path], **settings: Any) -> None:

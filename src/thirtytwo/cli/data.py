@@ -81,9 +81,12 @@ def _load_or_write_page(
 ) -> DataSet:
     """Load a data set, and write its page if `html` names one."""
     if html is None:
+        from thirtytwo.config.recipe import DataSettings
         from thirtytwo.data.load import load_dataset
+        from thirtytwo.doctor.together import kept_together
 
-        return load_dataset(spec, data_root=data_root)
+        together = kept_together(spec, DataSettings(), data_root).together  # as in training
+        return load_dataset(spec, data_root=data_root, together=together)
     from thirtytwo.workflows.show_data import write_data_page
 
     return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data

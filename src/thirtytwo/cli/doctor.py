@@ -33,6 +33,14 @@ def doctor(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Run only this check; repeatable.")] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Also run the checks that take minutes.")] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Look for wrong labels (T501) by the predictions of a cross-validation: the directory that train "
+            "--folds wrote, or its parquet file.",
+        ),
+    ] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Least severity with which the exit code is 3.")] = "error",
     format: Annotated[Format, typer.Option(help="table: sentences; csv: the images of each finding.")] = "table",
     out: Annotated[
@@ -60,7 +68,9 @@ def doctor(
     _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, force)
     if html is not None:
         require("jinja2", "train")
-    diagnosis = diagnose(data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough)
+    diagnosis = diagnose(
+        data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough, predictions=predictions
+    )
     if html is not None:
         from thirtytwo.doctor.page import render_diagnosis
 

@@ -18,6 +18,7 @@ from thirtytwo.cli.app import app as open_app
 from thirtytwo.cli.app import app_options
 from thirtytwo.cli.console import brief_warnings, log, show, show_error
 from thirtytwo.cli.data import cache, show_data
+from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Show, check or fix a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Show, check, fix or convert a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -246,6 +247,7 @@ data_app.command("show")(show_data)
 data_app.command()(doctor)
 data_app.command()(checks)
 data_app.command()(fix)
+data_app.command("export")(export_data)
 add_settings_command(app, open_app, app_options)
 app.command()(cache)
 app.command()(tune)

@@ -19,7 +19,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="cifar10, cifar100, digits, hf:owner/name, a CSV file, or a folder of images or parquet files.",
+        help="cifar10, cifar100, digits, hf:owner/name, a CSV file, an archive of CIFAR, or a folder of images or "
+        "parquet files.",
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory: the last output line of thirtytwo train.")]

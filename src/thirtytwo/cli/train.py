@@ -45,6 +45,15 @@ def train(
             min=1, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
         ),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100,
+            metavar="K",
+            help="Cross-validate: train one run per fold of the training images, tested on its fold.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --run.")] = False,
     limit_train: LimitTrain = None,
@@ -73,7 +82,7 @@ def train(
     The last output line is the run directory.
     """
     import thirtytwo
-    from thirtytwo.cli.compare import parse_seeds, train_seeds
+    from thirtytwo.cli.compare import holds_folds, parse_seeds, refuse_several, train_folds, train_seeds
     from thirtytwo.cli.models import show_metrics
     from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.rundir import holds_seeds
@@ -91,12 +100,19 @@ def train(
         "data_root": data_root,
     }
     if find_lr:
-        if resume or run or seeds or repeat or epochs:
-            raise typer.BadParameter("--find-lr writes no run: remove --run, --resume, --seeds, --repeat and --epochs.")
+        if resume or run or seeds or repeat or folds or epochs:
+            raise typer.BadParameter(
+                "--find-lr writes no run: remove --run, --resume, --seeds, --repeat, --folds and --epochs."
+            )
         find_learning_rate(data, seed=seed, **shared)
         return
+    if folds is not None:
+        refuse_several(seeds, repeat)
     seed_list = parse_seeds(seeds, repeat, seed, recipe)
     options = shared | {"run": run, "epochs": epochs, "resume": resume}
+    if folds is not None or (seed_list is None and resume and run is not None and holds_folds(run)):
+        train_folds(data, folds, seed=seed, **options)
+        return
     if seed_list is not None or (resume and run is not None and holds_seeds(run)):
         train_seeds(data, seed_list, seed, **options)
         return

@@ -12,6 +12,9 @@ MAX_SEED, MAX_COUNT = 10**18, 10**12
 """Larger seeds overflow in PyTorch; no data set has more images."""
 
 
+KeepTogether = Literal["auto", "near-duplicates", "copies"]
+
+
 class DataSettings(Settings):
     """Training data, and how the validation set is held out from it."""
 
@@ -24,6 +27,15 @@ class DataSettings(Settings):
     group_by: str = ""
     """Keeps related images, such as all images of one patient, in the same split: a regular expression on file paths,
     whose first capture group (else the whole match) is the group, or the name of a table column; empty: no groups."""
+    keep_together: KeepTogether = "auto"
+    """Which images stay on one side where validation and test are cut from the training images, besides the groups of
+    `group_by`: `copies`, exact ones; `near-duplicates`, also resized, recompressed, shifted, brightened or mirrored
+    ones; `auto`: near-duplicates for up to 20,000 photographs without `group_by`, copies for other data, for data that
+    brings its own splits, and for known data sets, whose splits stay the same."""
+    folds: int = Field(0, ge=0, le=100)
+    """Number of folds of a cross-validation; 0: none. `--folds` sets it, with `fold` for each run."""
+    fold: int = Field(0, ge=0, le=100)
+    """Fold of the training images that this run is tested on, from 1 to `folds`; the other folds are trained on."""
     train_on: Literal["train", "all"] = "train"
     """`all` trains on the validation images as well, once all hyperparameters are fixed; needs `calibrate_from`."""
     calibrate_from: str = ""
@@ -44,6 +56,17 @@ class DataSettings(Settings):
     fix_plan: str = ""
     """Plan of fixes: CSV file of images to drop, relabel or move before the data is divided, as written by `data doctor
     --fix-plan`; the run keeps a copy. Empty: none."""
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> DataSettings:
+        if self.folds == 1 or (self.folds and not self.fold) or self.fold > self.folds:
+            raise ValueError(
+                f"fold {self.fold} of {self.folds} folds does not exist; expected 2 folds or more, and a fold from 1 "
+                "to their number (--folds trains all of them)"
+            )
+        if self.folds and self.train_on == "all":
+            raise ValueError("folds cannot be combined with train_on = 'all'")
+        return self
 
 
 class ImageSettings(Settings):

@@ -162,7 +162,7 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
     """
     check_request(request)
     undecoded = _without_empty_splits(undecoded) if request.whole else _with_all_classes(undecoded)
-    if not request.whole and "test" not in undecoded.parts:
+    if not request.whole and request.split_test and "test" not in undecoded.parts:
         _check_divisible(undecoded)
     try:
         entry, large = _load_or_decode(undecoded, request)
@@ -186,7 +186,11 @@ def build_dataset(undecoded: UndecodedDataSet, request: Request) -> DataSet:
         warnings=undecoded.warnings,
         sizes=entry.sizes,
     )
-    return found if request.whole or found.test is not None else split_off_test(found, request.seed)
+    if request.together is not None:
+        near = request.together.of(found.train.hashes)
+        found = replace(found, train=replace(found.train, near=near))
+    split = not request.whole and request.split_test and found.test is None
+    return split_off_test(found, request.seed) if split else found
 
 
 def split_off_test(data: DataSet, seed: int) -> DataSet:

@@ -22,12 +22,12 @@ from thirtytwo.data.build import Survey, UndecodedDataSet, as_undecoded, build_d
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
-from thirtytwo.data.sources.csvfile import SUFFIXES, find_csv
-from thirtytwo.data.sources.folder import open_local, read_local
+from thirtytwo.data.sources.csvfile import SUFFIXES
+from thirtytwo.data.sources.folder import is_data_file, open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
-from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request
+from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.decode import ResizeRule
@@ -65,6 +65,8 @@ def load_dataset(
     whole: bool = False,
     large: int = 0,
     skip_unreadable: bool = False,
+    together: Together | None = None,
+    split_test: bool = True,
     fix_plan: FixPlan | None = None,
 ) -> DataSet:
     """Load and decode a data set.
@@ -85,6 +87,8 @@ def load_dataset(
             and a single class, or a test split alone, is allowed.
         large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only.
+        split_test: split off a test set where the data has none.
         fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
 
     Returns:
@@ -99,7 +103,21 @@ def load_dataset(
     root, options = _root(data_root), _own_options(found)
     ratio = ratio_of(found.options)
     left_out: list[ImageError] | None = [] if skip_unreadable and unreadable is None else unreadable
-    request = Request(root, image_size, resize, seed, cache, options, left_out, group_by, whole, large, spec)
+    request = Request(
+        data_root=root,
+        image_size=image_size,
+        resize=resize,
+        seed=seed,
+        cache=cache,
+        options=options,
+        unreadable=left_out,
+        group_by=group_by,
+        whole=whole,
+        large=large,
+        spec=spec,
+        together=together,
+        split_test=split_test,
+    )
     data = _reader(found)(request) if fix_plan is None else _with_fixes(found, request, fix_plan)
     if left_out and unreadable is None:
         data = _with_left_out(data, left_out, whole=whole)
@@ -194,6 +212,12 @@ def survey(spec: str, *, data_root: Path | None = None) -> Survey:
     return Survey(side, sum(len(part) for part in data.stored.values()), len(data.classes))
 
 
+def is_known(spec: str) -> bool:
+    """Whether a spec names a data set that thirtytwo knows by name, such as `cifar10` or `hf:uoft-cs/cifar10`."""
+    found = parse(spec)
+    return found.kind == "name" or (found.kind == "hub" and found.name in cifar.KNOWN)
+
+
 def absolute(spec: str) -> str | None:
     """The spec of a folder with its absolute path; None if `spec` is not a folder."""
     found = parse(spec)
@@ -230,7 +254,7 @@ def parse(spec: str) -> Spec:
     if name in DATASETS:
         return Spec("name", name, options)
     path = expand_home(name)
-    if name and (is_folder(path) or find_csv(path)):
+    if name and (is_folder(path) or is_data_file(path)):
         return Spec("folder", name, options)
     if name and os.path.exists(path):  # noqa: PTH110, False without permission
         raise file_error(

@@ -6,6 +6,7 @@ added, and a training image never becomes one.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.load import absolute, load_dataset
 from thirtytwo.data.split import Parts, Positions, concatenate
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.errors import DataError, RunError, ThirtytwoError, UnknownNameError
 from thirtytwo.images.content import Hashes, as_text, from_text
 from thirtytwo.rundir import RunDir
@@ -57,7 +58,9 @@ def _names(names: Sequence[str]) -> str:
     return listing(names, 5, quoted=False)
 
 
-def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any]) -> dict[str, Any]:
+def split_record(
+    parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapping[str, Any], together: Together | None = None
+) -> dict[str, Any]:
     """Content of `split.json`: content hash, row and file of each image by split, and the number of test evaluations.
 
     Args:
@@ -65,12 +68,18 @@ def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapp
         recipe: recipe by which they were divided.
         unused: hashes of the images of the data set that are in no split.
         seen_before: training images of the runs that this one builds on (`workflows.provenance`).
+        together: near-duplicates that were kept on one side; None: they were not searched for.
     """
     record: dict[str, Any] = {
         "seed": recipe.data.split_seed,
         "val_fraction": recipe.data.val_fraction,
         "train_on": recipe.data.train_on,
         "group_by": recipe.data.group_by,
+        "keep_together": recipe.data.keep_together,
+        "near_duplicate_groups": None if together is None else len(together.sizes),
+        "near_duplicates": None if together is None else int(together.sizes.sum()),
+        "folds": recipe.data.folds,
+        "fold": recipe.data.fold,
         "n_train": len(parts.train),
         "n_val": len(parts.val) if parts.val is not None else 0,
         "n_test": len(parts.test),
@@ -80,6 +89,13 @@ def split_record(parts: Parts, recipe: Recipe, unused: Hashes, seen_before: Mapp
     for name, images in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
         record[name] = _part_record(images, labels=bool(recipe.data.fix_plan))
     return record | {"unused": as_text(np.unique(unused)), "seen_before": dict(seen_before)}
+
+
+def content_of(rows: Positions, hashes: Hashes) -> str:
+    """Hash of the content of images by their rows, whatever their order and size: 32 hexadecimal digits."""
+    order = np.argsort(rows, kind="stable")
+    table = np.stack([rows[order].astype(np.uint64), hashes[order]])
+    return hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
 def unused_of(dataset: DataSet, parts: Parts) -> Hashes:

@@ -86,7 +86,9 @@ def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) ->
     to the boundary changes sides, and may change back when images are added. A training image is thus not held out
     later when images are added, except in classes that would have had no training images.
 
-    Groups and equal images count as one image.
+    Groups, near-duplicates where they are known, and equal images count as one image. A group with more than
+    `LARGEST_HELD` times the wanted number of images of one of its classes is not split off, so that it does not take
+    the place of most others.
 
     Returns:
         Positions that remain and positions split off, both int64 and increasing.
@@ -99,12 +101,15 @@ def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) ->
     everything = np.arange(len(images), dtype=np.int64)
     if fraction == 0 or not len(images):
         return everything, everything[:0]
-    units, unit_of = np.unique(_units(images), return_inverse=True)
-    pairs = np.unique(np.stack([images.labels, unit_of]), axis=1)
-    members = [pairs[1, pairs[0] == index] for index in range(len(images.classes))]  # units of each class
+    units, unit_of = np.unique(units_of(images), return_inverse=True)
+    members = members_of(images, unit_of)
     _check_both_sides(images, [len(own) for own in members], purpose)
-    places = _places(units, f"{purpose} {seed}")
+    places = places_of(units, f"{purpose} {seed}")
     held = places < fraction
+    if images.groups is not None or images.near is not None:
+        large = _large(images, unit_of, fraction)
+        held &= ~large
+        places = np.where(large, 1.0 + places, places)
     _ensure_both_sides(members, places, held, images, purpose)
     chosen = held[unit_of]
     return everything[~chosen], everything[chosen]
@@ -112,7 +117,7 @@ def split_off(images: ImageSet, fraction: float, seed: int, purpose: Purpose) ->
 
 def sample(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positions:
     """Sample `wanted[c]` positions of each class c, int64 and increasing, by image content and `seed`."""
-    places = _places(images.hashes, f"drawn {seed}")
+    places = places_of(images.hashes, f"drawn {seed}")
     order = np.argsort(places, kind="stable")
     drawn = [order[images.labels[order] == index][:count] for index, count in enumerate(wanted)]
     return np.sort(np.concatenate(drawn)).astype(np.int64)
@@ -123,14 +128,34 @@ def group_ids(names: Iterable[str]) -> Hashes:
     return np.array([hash_bytes(b"group ", name.encode()) for name in names], dtype=np.uint64)
 
 
-def _units(images: ImageSet) -> Hashes:
-    """An id for each image, equal for images that must stay together: equal images, and groups that share one."""
-    if images.groups is None:
+LARGEST_HELD = 2.0
+"""Largest group that is split off, as a multiple of the images wanted of a class."""
+
+
+def _large(images: ImageSet, unit_of: Positions, fraction: float) -> Chosen:
+    """Whether each unit has two or more images of a class, and more than are wanted of it: bool `(U,)`."""
+    pairs, counts = np.unique(np.stack([unit_of, images.labels]), axis=1, return_counts=True)
+    large = np.zeros(int(unit_of.max()) + 1, dtype=bool)
+    wanted = LARGEST_HELD * fraction * images.counts[pairs[1]]
+    large[pairs[0, (counts > 1) & (counts > wanted)]] = True
+    return large
+
+
+def members_of(images: ImageSet, unit_of: Positions) -> list[Positions]:
+    """The units of each class, given the unit of each image."""
+    pairs = np.unique(np.stack([images.labels, unit_of]), axis=1)
+    return [pairs[1, pairs[0] == index] for index in range(len(images.classes))]
+
+
+def units_of(images: ImageSet) -> Hashes:
+    """An id for each image, equal for images that stay together: equal images, groups and near-duplicates."""
+    kinds = [keys for keys in (images.groups, images.near) if keys is not None]
+    if not kinds:
         return images.hashes
-    units = images.groups
+    units = kinds[0]
     while True:  # propagate the smallest id through equal images and groups until nothing changes
         before = units
-        for keys in (images.hashes, images.groups):
+        for keys in (images.hashes, *kinds):
             _, place = np.unique(keys, return_inverse=True)
             least = np.full(place.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
             np.minimum.at(least, place, units)
@@ -139,7 +164,7 @@ def _units(images: ImageSet) -> Hashes:
             return units
 
 
-def _places(units: Hashes, key: str) -> npt.NDArray[np.float64]:
+def places_of(units: Hashes, key: str) -> npt.NDArray[np.float64]:
     """A pseudo-random number from 0 to 1 for each unit, float64 `(N,)`."""
     salt = hashlib.blake2b(key.encode(), digest_size=16).digest()
     drawn = [
@@ -186,6 +211,12 @@ def _check_both_sides(images: ImageSet, units: Sequence[int], purpose: Purpose) 
             f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 group each by data.group_by (equal images "
             f"count as one); expected at least 2, one to train on and one for {purpose}.",
             "Name smaller groups with --group-by, or divide the data into train/, val/ and test/ yourself.",
+        )
+    if images.near is not None and not all(counts[name] == 1 for name in single):
+        raise DataError(
+            f"{listing(single)} {'has' if len(single) == 1 else 'have'} 1 distinct image each (near-duplicates count "
+            f"as one); expected at least 2, one to train on and one for {purpose}.",
+            "Add images, remove the class, or set data.keep_together to 'copies'.",
         )
     what = "1 image" if all(counts[name] == 1 for name in single) else "1 distinct image"
     raise DataError(
@@ -268,11 +299,13 @@ def _without_validation(recipe: Recipe) -> list[str]:
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
     """Concatenate two image sets, `first` before `second`."""
-    files = groups = None
+    files = groups = near = None
     if first.files is not None and second.files is not None:
         files = first.files + second.files
     if first.groups is not None and second.groups is not None:
         groups = np.concatenate([first.groups, second.groups])
+    if first.near is not None and second.near is not None:
+        near = np.concatenate([first.near, second.near])
     return replace(
         first,
         images=joined(first.images, second.images),
@@ -281,6 +314,7 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
         files=files,
         hashes=np.concatenate([first.hashes, second.hashes]),
         groups=groups,
+        near=near,
         large=None if first.large is None or second.large is None else first.large.joined(second.large),
     )
 

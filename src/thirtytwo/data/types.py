@@ -22,6 +22,31 @@ def _none() -> Hashes:
 
 
 @dataclass(frozen=True, eq=False)
+class Together:
+    """Groups of images that are split together, by content: images that differ only slightly, and the like.
+
+    `hashes`: content hashes of images, uint64 `(M,)`, each once and increasing. `groups`: uint64 `(M,)`, the smallest
+    content hash in the group of each, so that an image that is alone in its group has its own.
+    """
+
+    hashes: Hashes
+    groups: Hashes
+
+    def of(self, hashes: Hashes) -> Hashes:
+        """The group of each image by its content hash, uint64 `(N,)`; its own hash where it is in no group."""
+        if not len(self.hashes):
+            return hashes
+        places = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return np.where(self.hashes[places] == hashes, self.groups[places], hashes)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Number of different images in each group of two or more, int64 `(G,)`."""
+        found = np.unique(self.groups, return_counts=True)[1]
+        return np.asarray(found[found > 1], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled images of one size.
 
@@ -34,6 +59,7 @@ class ImageSet:
         hashes: content hash of each image before resizing, uint64 `(N,)` (`images.content`); computed from `images`
             where the source gives none.
         groups: uint64 `(N,)`, equal for images that must stay in one split; None without groups.
+        near: uint64 `(N,)`, equal for near-duplicates, which stay on one side where the set is split; None: unknown.
         large: larger copies of the images, uint8 `(N, L, L, 3)`, for random crops in training; None: there are none.
     """
 
@@ -44,6 +70,7 @@ class ImageSet:
     files: tuple[str, ...] | None = None
     hashes: Hashes = field(default_factory=_none)
     groups: Hashes | None = None
+    near: Hashes | None = None
     large: Rows | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +86,7 @@ class ImageSet:
             or len(self.hashes) != count
             or (self.files is not None and len(self.files) != count)
             or (self.groups is not None and len(self.groups) != count)
+            or (self.near is not None and len(self.near) != count)
             or (self.large is not None and len(self.large) != count)
         ):
             raise DataError(
@@ -93,6 +121,7 @@ class ImageSet:
             files=None if self.files is None else tuple(self.files[position] for position in positions),
             hashes=self.hashes[positions],
             groups=None if self.groups is None else self.groups[positions],
+            near=None if self.near is None else self.near[positions],
             large=None if self.large is None else self.large.take(positions),
         )
 
@@ -151,6 +180,8 @@ class Request:
         large: side of the larger copies of training images (`ImageSet.large`); 0: none.
         whole: load the data as stored: no test set is split off, and a single class, or a test split alone, is allowed.
         spec: the spec as the user gave it, for advice; empty: unknown.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only.
+        split_test: whether a test set is split off where the data has none.
     """
 
     data_root: Path | None = None
@@ -164,6 +195,8 @@ class Request:
     whole: bool = False
     large: int = 0
     spec: str = ""
+    together: Together | None = None
+    split_test: bool = True
 
 
 IMBALANCE = "imbalance"

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.load import load_dataset, parse
-from thirtytwo.data.types import DataSet
+from thirtytwo.data.types import DataSet, Together
 from thirtytwo.doctor import checks  # noqa: F401  registers the checks
 from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Severity
 from thirtytwo.doctor.checks.unreadable import Unreadable, Unusable
+from thirtytwo.doctor.out_of_fold import read_out_of_fold
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
+
+BY_PREDICTIONS = "T501"
+"""Code of the check that uses predictions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +62,7 @@ def diagnose(
     muted: Collection[str] = (),
     only: Collection[str] = (),
     costly: bool = False,
+    predictions: Path | None = None,
 ) -> Diagnosis:
     """Load a data set and examine it; the first arguments are those of `load_dataset`.
 
@@ -69,12 +76,15 @@ def diagnose(
         muted: codes of checks that are left out.
         only: codes of the only checks that are run; empty: all.
         costly: whether checks run that take minutes.
+        predictions: directory of a cross-validation, or its predictions out of their folds, which the check of labels
+            then uses; it runs without `costly`.
 
     Raises:
         UnknownNameError: no such data set, or no such check.
+        RunError, DataError: the predictions cannot be read, or do not fit the data.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
-    chosen = chosen_checks(muted, only, costly)
+    chosen = chosen_checks(muted, only, costly, [] if predictions is None else [BY_PREDICTIONS])
     parse(spec)
     unreadable: list[ImageError] = []
     try:
@@ -86,15 +96,23 @@ def diagnose(
             seed=seed,
             cache=cache,
             unreadable=unreadable,
+            together=_kept(spec, seed, data_root),
         )
     except OfflineError:
         raise
     except DataError as error:
         findings = [*Unreadable.findings(unreadable), Unusable.finding(error.message, fix=error.fix or "")]
         return Diagnosis(spec, None, tuple(findings), ())
-    subject = Subject(data, unreadable, spec=spec, data_root=data_root)
+    out_of_fold = None if predictions is None else read_out_of_fold(predictions, data)
+    subject = Subject(data, unreadable, spec=spec, data_root=data_root, out_of_fold=out_of_fold)
     found = tuple(finding for check in chosen for finding in check().run(subject))
     return Diagnosis(spec, subject, by_severity(found), tuple(check.code for check in chosen))
+
+
+def _kept(spec: str, seed: int, data_root: Path | None) -> Together | None:
+    """What training keeps together by default where it splits the data, so that the same splits are examined."""
+    settings = DataSettings(split_seed=seed, skip_unreadable=True)
+    return kept_together(spec, settings, data_root).together
 
 
 def examine(data: DataSet) -> tuple[Finding, ...]:
@@ -104,9 +122,9 @@ def examine(data: DataSet) -> tuple[Finding, ...]:
 
 
 def chosen_checks(
-    muted: Collection[str] = (), only: Collection[str] = (), costly: bool = False
+    muted: Collection[str] = (), only: Collection[str] = (), costly: bool = False, cheap: Collection[str] = ()
 ) -> tuple[type[Check], ...]:
-    """The checks to run, by code.
+    """The checks to run, by code; those of `cheap` are not costly here.
 
     Raises:
         UnknownNameError: there is no check of such a code.
@@ -114,7 +132,7 @@ def chosen_checks(
     for code in [*muted, *only]:
         CHECKS.get(code)
     found = [CHECKS.get(code) for code in CHECKS if code not in muted and (not only or code in only)]
-    return tuple(check for check in found if costly or not check.costly or check.code in only)
+    return tuple(check for check in found if costly or not check.costly or check.code in {*only, *cheap})
 
 
 def by_severity(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

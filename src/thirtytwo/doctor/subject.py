@@ -16,6 +16,7 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.features import Features, dataset_features
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
+from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError, ThirtytwoError
 from thirtytwo.images.decode import FileFacts, read_facts
@@ -30,6 +31,7 @@ class Subject:
         unreadable: errors of the images that could not be read, which `data` lacks.
         spec: how the data set was named on the command line; None for data in memory.
         data_root: folder where known data sets are looked for, if not the default.
+        out_of_fold: predictions of a cross-validation, if there are any.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Subject:
         *,
         spec: str | None = None,
         data_root: Path | None = None,
+        out_of_fold: OutOfFold | None = None,
     ) -> None:
         self.data = data
         self.unreadable = tuple(unreadable)
         self.spec, self.data_root = spec, data_root
+        self.out_of_fold = out_of_fold
 
     @property
     def splits(self) -> Mapping[str, ImageSet]:

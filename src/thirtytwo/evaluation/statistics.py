@@ -177,6 +177,19 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(given.mean()), std, len(given), float(given.min()), float(given.max()))
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % t interval of the mean of two or more values; None for one.
+
+    Over the folds of a cross-validation (Mitchell 1997, section 5.6) it is approximate and tends to be too narrow,
+    since the training sets overlap; there is no unbiased estimator (Bengio and Grandvalet 2004, JMLR 5:1089-1105).
+    """
+    found = spread(values)
+    if found.std is None:
+        return None
+    half = float(require("scipy.stats", "train").t.ppf(0.975, found.n - 1)) * found.std / found.n**0.5
+    return found.mean - half, found.mean + half
+
+
 def compare_means(first: Sequence[float], second: Sequence[float]) -> MeanTest | None:
     """Welch's t-test of the means of two recipes' runs (Welch 1947); None if either has fewer than two runs."""
     if min(len(first), len(second)) < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from thirtytwo.images.fonts import pillow_fonts
 from thirtytwo.text import abbreviate
 
 COLUMNS = 3
+_PPM = re.compile(rb"P6 (\d{1,5}) (\d{1,5}) 255\n")
 CELL = 192
 _GAP = 12
 _LINE = 18
@@ -155,6 +157,22 @@ def png(pixels: Pixels, *, optimize: bool = False) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", optimize=optimize)
     return stream.getvalue()
+
+
+def ppm(pixels: Pixels) -> bytes:
+    """Encode an image, uint8 `(H, W, 3)`, as a PPM file: uncompressed, so that arrays can be read as files are."""
+    height, width = pixels.shape[:2]
+    return b"P6 %d %d 255\n" % (width, height) + np.ascontiguousarray(pixels).tobytes()
+
+
+def from_ppm(data: bytes) -> Pixels | None:
+    """The image that `ppm` encoded, uint8 `(H, W, 3)`; None for any other data."""
+    found = _PPM.match(data)
+    if found is None:
+        return None
+    width, height = int(found[1]), int(found[2])
+    pixels = np.frombuffer(data, dtype=np.uint8, offset=found.end())
+    return pixels.reshape(height, width, 3) if len(pixels) == 3 * width * height else None
 
 
 def data_uri(pixels: Pixels, side: int | None = THUMBNAIL_SIDE, quality: int | None = None) -> str:

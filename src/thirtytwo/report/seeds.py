@@ -1,4 +1,4 @@
-"""Runs of several seeds of one recipe: `seed<N>/` for each, with `summary.json` and `summary.md`."""
+"""Runs of one recipe with several seeds or folds: `seed<N>/` or `fold<N>/` for each, and their summary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import DataError, RunError
@@ -20,16 +20,38 @@ from thirtytwo.text import as_markdown, duration, interval, percent
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"
+Kind: TypeAlias = Literal["seed", "fold"]
+"""What the runs differ in."""
 _SEED_AND_TEXTS = ("seed", "description")
 _NOTE = (
     "Mean and standard deviation (divisor n - 1) are over seeds: they measure seed variance. "
     "The 95\u00a0% interval of a run is over images: it measures sampling error of the test set."
 )
+_FOLDS_NOTE = (
+    "Each run is tested on its fold of the training images, of which it was trained on none. "
+    "Mean and standard deviation (divisor n - 1) are over folds. The interval of the mean is Student's t; it is "
+    "approximate, since the training sets overlap. The interval of all predictions is Wilson's, over images."
+)
+
+
+def run_path(parent: Path, kind: Kind, number: int) -> Path:
+    """The run directory of one seed or fold."""
+    return parent / f"{kind}{number}"
 
 
 def seed_path(parent: Path, seed: int) -> Path:
     """The run directory of one seed."""
-    return parent / f"seed{seed}"
+    return run_path(parent, "seed", seed)
+
+
+def kind_of(content: Mapping[str, Any]) -> Kind:
+    """What the runs of a summary differ in."""
+    return "fold" if content.get("folds") else "seed"
+
+
+def missing_runs(content: Mapping[str, Any]) -> list[int]:
+    """Numbers of the seeds or folds of a summary that are not finished."""
+    return sorted(set(content["planned"]) - {run[kind_of(content)] for run in content["runs"]})
 
 
 def read_summary(parent: Path) -> dict[str, Any]:
@@ -43,12 +65,12 @@ def read_summary(parent: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(
-            f"{parent} has no {SEEDS_SUMMARY}.", "Give the directory that training with --seeds printed."
+            f"{parent} has no {SEEDS_SUMMARY}.", "Give the directory that training with --seeds or --folds printed."
         ) from None
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}.", _restore_hint(parent)) from None
     if not isinstance(content, dict) or not {"data", "asked", "planned", "runs"} <= content.keys():
-        raise RunError(f"{path} is not a summary of seeds.", _restore_hint(parent))
+        raise RunError(f"{path} is not a summary of seeds or folds.", _restore_hint(parent))
     return content
 
 
@@ -62,11 +84,18 @@ def _restore_hint(parent: Path) -> str:
     return f"Move it away and run: {shlex.join([*words, ','.join(map(str, seeds))])}"
 
 
-def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
+def expanded_runs(runs: Sequence[Path | str], *, folds: bool = False) -> tuple[list[Path], list[str]]:
     """The paths of the runs, with directories of seeds replaced by their finished runs; and what was left out.
 
+    A directory of folds stays as it is, for its predictions out of their folds.
+
+    Args:
+        runs: run directories, and directories of seeds or folds.
+        folds: whether directories of folds are accepted.
+
     Raises:
-        DataError: a run is named twice.
+        DataError: a run is named twice, or a directory of folds is not accepted.
+        RunError: a directory of folds is not finished.
     """
     paths: list[Path] = []
     notices = []
@@ -75,8 +104,11 @@ def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
             paths.append(named)
             continue
         content = read_summary(named)
+        if kind_of(content) == "fold":
+            paths.append(_finished_folds(named, content) if folds else _refuse_folds(named))
+            continue
         paths += [named / run["directory"] for run in content["runs"]]
-        missing = sorted(set(content["planned"]) - {run["seed"] for run in content["runs"]})
+        missing = missing_runs(content)
         if missing:
             notices.append(f"{named}: left out seed {', '.join(map(str, missing))}, which is not finished.")
     seen: set[Path] = set()
@@ -87,25 +119,35 @@ def expanded_runs(runs: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
     return paths, notices
 
 
+def _finished_folds(named: Path, content: Mapping[str, Any]) -> Path:
+    missing = missing_runs(content)
+    if missing:
+        words = shlex.join(["thirtytwo", "train", str(content["data"]), "--resume", "--run", str(named)])
+        raise RunError(
+            f"{named} is not finished: fold {', '.join(map(str, missing))} is missing.", f"Continue it with: {words}"
+        )
+    return named
+
+
+def _refuse_folds(named: Path) -> Path:
+    raise DataError(
+        f"{named} holds the folds of a cross-validation, and each run was trained on test images of the others.",
+        "Use runs of several seeds instead (--seeds).",
+    )
+
+
 def settings_without_seed(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe without seed and description: equal for runs that differ only in the seed."""
     settings = recipe.model_dump(mode="json", exclude=set(_SEED_AND_TEXTS))
     settings["data"].pop("calibrate_from")  # a path: each seed has its own calibration run
+    settings["data"].pop("fold")
     return settings
 
 
-def write_summary(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `summary.json` and `summary.md` of the finished runs below `parent`; returns the content of the former.
-
-    `planned` are all seeds to train, `asked` the arguments of training.
-
-    Raises:
-        RunError: the runs have different recipes, or one of their files is damaged.
-    """
-    content = summarize(parent, data, planned, asked)
+def write_summary(parent: Path, content: Mapping[str, Any]) -> None:
+    """Write the content of `summarize` as `summary.json` and `summary.md`."""
     write_json(parent / SEEDS_SUMMARY, content)
     write_text(parent / SUMMARY_TEXT, summary_text(content))
-    return content
 
 
 def remove_summary(parent: Path) -> None:
@@ -114,19 +156,34 @@ def remove_summary(parent: Path) -> None:
         (parent / name).unlink(missing_ok=True)
 
 
-def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `summary.json`: every metric of every finished run, and its mean, std, n, min and max."""
-    found = {seed: RunDir(seed_path(parent, seed)) for seed in planned}
-    finished = {seed: run for seed, run in found.items() if run.metrics.is_file() and run.environment.is_file()}
+def summarize(
+    parent: Path, data: str, planned: Sequence[int], asked: Mapping[str, Any], folds: int = 0
+) -> dict[str, Any]:
+    """The content of `summary.json`: every metric of every finished run, and its mean, std, n, min and max.
+
+    Args:
+        parent: directory that holds the runs.
+        data: the data, as it was named.
+        planned: all seeds or folds to train.
+        asked: the arguments of training.
+        folds: number of folds; 0: the runs are of several seeds.
+
+    Raises:
+        RunError: the runs have different recipes, or one of their files is damaged.
+    """
+    kind: Kind = "fold" if folds else "seed"
+    found = {number: RunDir(run_path(parent, kind, number)) for number in planned}
+    finished = {number: run for number, run in found.items() if run.metrics.is_file() and run.environment.is_file()}
     _check_one_recipe(finished)
-    runs = [_entry(seed, run) for seed, run in finished.items()]
+    runs = [{kind: number, **_entry(run)} for number, run in finished.items()]
     statistics = {key: _statistics_of(runs, key) for key in (*(metric.key for metric in METRICS), SECONDS)}
     seconds = statistics.pop(SECONDS)
     return {
         "data": data,
         "asked": dict(asked),
         "planned": list(planned),
-        "split": "test",
+        **({"folds": folds} if folds else {}),
+        "split": "fold" if folds else "test",
         "runs": runs,
         "figures": {key: over.as_dict() for key, over in statistics.items() if over is not None},
         SECONDS: None if seconds is None else seconds.as_dict(),
@@ -135,15 +192,16 @@ def summarize(parent: Path, data: str, planned: Sequence[int], asked: Mapping[st
 
 def summary_text(content: Mapping[str, Any]) -> str:
     """`summary.json` as a Markdown page."""
-    runs, planned = content["runs"], content["planned"]
+    runs, kind = content["runs"], kind_of(content)
     title = f"{content['data']}, recipe {content['asked'].get('recipe') or 'chosen by the data'}"
+    note = f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}"
     parts = [
-        f"# {as_markdown(title)}: {_seeds(len(runs))}",
-        f"Each run is evaluated on {content['split']}, with one view per image unless stated. {_NOTE}",
+        f"# {as_markdown(title)}: {len(runs)} {kind}{'' if len(runs) == 1 else 's'}",
+        _FOLDS_NOTE if kind == "fold" else note,
+        *cross_validation_sentences(content),
     ]
-    missing = [seed for seed in planned if seed not in {run["seed"] for run in runs}]
-    if missing:
-        parts.append(f"Not finished yet: seed {', '.join(map(str, missing))}.")
+    if missing := missing_runs(content):
+        parts.append(f"Not finished yet: {kind} {', '.join(map(str, missing))}.")
     if runs:
         metrics = table_of(("metric", "mean", "std", "n", "min", "max"), summary_rows(content))
         rows = [
@@ -155,6 +213,20 @@ def summary_text(content: Mapping[str, Any]) -> str:
             table_markdown(table_of(("run", "accuracy", "95\u00a0% interval", "training time"), rows)),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_sentences(content: Mapping[str, Any]) -> list[str]:
+    """The accuracy of a finished cross-validation with its intervals, as sentences; none without one."""
+    found = content.get("cross_validation")
+    if not found:
+        return []
+    mean, every = found["mean_accuracy"], found["out_of_fold"]["accuracy"]
+    over_folds = f"Accuracy over {content['folds']} folds: {percent(mean['value'])}"
+    over_images = f"All {found['out_of_fold']['n']:,} predictions out of their folds: {percent(every['value'])}"
+    return [
+        f"{over_folds}, 95\u00a0% interval {interval(mean['ci95'])} (Student's t).",
+        f"{over_images}, 95\u00a0% interval {interval(every['ci95'])} (Wilson).",
+    ]
 
 
 def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -187,11 +259,10 @@ def spread_texts(key: str, statistics: Mapping[str, Any]) -> tuple[str, str, str
     )
 
 
-def _entry(seed: int, run: RunDir) -> dict[str, Any]:
+def _entry(run: RunDir) -> dict[str, Any]:
     metrics, environment = run.read_json(run.metrics), run.read_json(run.environment)
     values = {metric.key: (metrics.get(metric.key) or {}).get("value") for metric in METRICS}
     return {
-        "seed": seed,
         "directory": run.path.name,
         "n": metrics["n"],
         **values,
@@ -218,7 +289,3 @@ def _check_one_recipe(runs: Mapping[int, RunDir]) -> None:
                 f"{run.path} was trained with another {what} than {first[0]}, so they cannot be summarized together.",
                 "Train them in two directories and compare the directories.",
             )
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

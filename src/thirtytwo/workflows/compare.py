@@ -26,8 +26,8 @@ from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPai
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
-from thirtytwo.report.seeds import SECONDS, expanded_runs, settings_without_seed
-from thirtytwo.rundir import Predictions, RunDir, default_path
+from thirtytwo.report.seeds import SECONDS, expanded_runs, run_path, settings_without_seed
+from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir, default_path, holds_seeds
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
 DEFAULT_OUT = default_path("comparison")
@@ -51,7 +51,8 @@ def compare(
     PyTorch is not needed.
 
     Args:
-        runs: two or more run directories; a directory of seeds stands for every finished run in it.
+        runs: two or more run directories; a directory of seeds stands for every finished run in it, and one of folds
+            for its predictions of all images.
         out: the directory to create; a new one under `runs/` by default.
         split: the split to compare on, `test` or `val`.
         timed: also measure the milliseconds per image of each `model.onnx`.
@@ -112,12 +113,12 @@ def gather_comparison(
 
     Images come from the data of the runs where it can be read.
     """
-    paths, notices = expanded_runs(runs)
+    paths, notices = expanded_runs(runs, folds=True)
     if len(paths) < 2:
         found = f"found {len(paths)}: {paths[0]}" if paths else "found none"
         raise DataError(f"A comparison needs at least 2 runs; {found}.", "Give another run.")
     names = _names(paths)
-    record = {name: _read(RunDir.open(path), split) for name, path in zip(names, paths, strict=True)}
+    record = {name: _read(path, split) for name, path in zip(names, paths, strict=True)}
     predictions = aligned({name: _predictions(found, split) for name, found in record.items()})
     metrics = {name: _metrics(found) for name, found in record.items()}
     ranked = sorted(names, key=lambda name: (-metrics[name]["accuracy"]["value"], metrics[name]["nll"]["value"]))
@@ -161,7 +162,15 @@ def _letters() -> Iterator[str]:
         yield from (before + letter for letter in string.ascii_uppercase)
 
 
-def _read(run: RunDir, split: str) -> RunRecord:
+def _read(path: Path, split: str) -> RunRecord:
+    """The files of a run; of a cross-validation, those of its first fold with the results of all folds."""
+    if holds_seeds(path):
+        directory, first = RunDir(path), RunDir(run_path(path, "fold", 1))
+        metrics = directory.read_json(directory.metrics_on(OUT_OF_FOLD))
+        return replace(
+            read_run_record(first, "test"), predictions=directory.read_predictions(OUT_OF_FOLD), metrics=metrics
+        )
+    run = RunDir.open(path)
     if not run.predictions(split).is_file():
         run.read_predictions(split)  # raises the error that says how to create it
     return read_run_record(run, split)

@@ -59,7 +59,8 @@ def _network(member: LoadedRun) -> str:
 
 _DIFFERENT_SPLIT = "have different {} images, so one may have been trained on those of the other"
 _SAME_SPLIT = (
-    "Train them with the same data.split_seed, data.group_by, data.val_fraction, data.train_on and data.limit_train."
+    "Train them with the same data.split_seed, data.group_by, data.keep_together, data.val_fraction, "
+    "data.train_on and data.limit_train."
 )
 _AVERAGE_PROBABILITIES = "Omit --soup to average their probabilities instead."
 _RULES = (

@@ -14,14 +14,16 @@ import torch
 from torch import nn
 
 from thirtytwo.augment.augmenter import check_augment
-from thirtytwo.config.recipe import Precision, Recipe
+from thirtytwo.config.recipe import KeepTogether, Precision, Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.fixes import FixPlan, read_fix_plan
+from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
-from thirtytwo.data.split import Parts, divide
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.doctor.together import Kept, kept_together
 from thirtytwo.errors import RecipeError
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.inference.model_file import ModelInfo, read_info
@@ -98,12 +100,15 @@ def prepare(
     is continued, if one is.
     """
     started = datetime.now(UTC)
-    source = _RecipeSource.read(recipe_source, changes, precision)
+    keep = None if resumed is None else resumed.read_recipe().data.keep_together
+    source = _RecipeSource.read(recipe_source, changes, precision, keep)
     early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
     hardware = choose_hardware(early.train, device)
     calibrated_by = _check_before_data(early, source.where)
     fixes = _read_fixes(early, recipe_source, changes, resumed)
-    dataset, parts = _load_divided(data, early, data_root, fixes)
+    kept = kept_together(data, early.data, data_root, fixes)
+    source = replace(source, keep=kept.value)
+    dataset, parts = _load_divided(data, early, data_root, fixes, kept)
     unused = unused_of(dataset, parts)
     recipe = source.resolve(len(dataset.classes), len(parts.train))
     if recipe.train != early.train:
@@ -111,14 +116,15 @@ def prepare(
     initialized = initialize_network(recipe, dataset.classes)
     _check_with_data(recipe, dataset, parts, initialized, calibrated_by)
     origins = check_unseen(data, dataset, parts, recipe, data_root)
-    hardware = _with_choices(hardware, *([chosen] if chosen else []), *_data_choices(dataset, early), *origins.choices)
+    made = [*([chosen] if chosen else []), *_data_choices(dataset, early), *kept.choices, *origins.choices]
+    hardware = _with_choices(hardware, *made)
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
     if calibrated_by is not None:
         source_run = f"from {recipe.data.calibrate_from}"
         hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
     environment = record(dataset, data, parts, None if chosen else recipe_source, changes, hardware, started)
-    split = split_record(parts, recipe, unused, origins.as_dict())
+    split = split_record(parts, recipe, unused, origins.as_dict(), kept.together)
     applied = None if fixes is None else fixes.content
     return Plan(
         data, dataset, parts, recipe, hardware, calibrated_by, environment, split, data_root, initialized, applied
@@ -131,7 +137,7 @@ def check_settings(recipe_source: str | Path, changes: Mapping[str, Any]) -> Non
     Raises:
         ThirtytwoError: a setting is wrong.
     """
-    source = _RecipeSource.read(recipe_source, changes, None)
+    source = _RecipeSource.read(recipe_source, changes)
     _check_before_data(source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS), source.where)
 
 
@@ -143,13 +149,20 @@ class _RecipeSource:
     changes: Mapping[str, Any]
     where: str
     precision: Precision | None
+    keep: KeepTogether | None
 
     @classmethod
-    def read(cls, source: str | Path, changes: Mapping[str, Any], precision: Precision | None) -> _RecipeSource:
+    def read(
+        cls,
+        source: str | Path,
+        changes: Mapping[str, Any],
+        precision: Precision | None = None,
+        keep: KeepTogether | None = None,
+    ) -> _RecipeSource:
         """Read the tables of a recipe, with those of the run that it starts from, if it asks for them."""
         values, where = read_recipe_values(source), f"Recipe {str(source)!r}"
         recipe = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
-        return cls(with_run_settings(values, recipe), changes, where, precision)
+        return cls(with_run_settings(values, recipe), changes, where, precision, keep)
 
     def resolve(self, classes: int, rows: int) -> Recipe:
         """The recipe for data with this number of classes and of training images."""
@@ -157,7 +170,7 @@ class _RecipeSource:
         recipe = resolve_transfer(recipe)
         if recipe.data.image_size != "auto":
             recipe = recipe.model_copy(update={"model": fit_to_images(recipe.model, recipe.data.image_size)})
-        return _with_precision(recipe, self.precision)
+        return _with_resolved(recipe, self.precision, self.keep)
 
 
 def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
@@ -202,7 +215,9 @@ def _read_fixes(
     return read_fix_plan(Path(recipe.data.fix_plan))
 
 
-def _load_divided(data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | None) -> tuple[DataSet, Parts]:
+def _load_divided(
+    data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | None, kept: Kept
+) -> tuple[DataSet, Parts]:
     """Load the data with the fixes of a plan, and divide it into train, validation and test."""
     settings = recipe.data
     dataset = load_dataset(
@@ -215,8 +230,10 @@ def _load_divided(data: str, recipe: Recipe, data_root: Path | None, fixes: FixP
         large=_decode_size(recipe),
         skip_unreadable=settings.skip_unreadable,
         fix_plan=fixes,
+        together=kept.together,
+        split_test=not settings.folds,
     )
-    return dataset, divide(dataset, recipe)
+    return dataset, divide_or_fold(dataset, recipe)
 
 
 CROP_MARGIN = 1.2
@@ -290,11 +307,13 @@ def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
     return (Choice("groups", f"{len(sizes):,}", reason),)
 
 
-def _with_precision(recipe: Recipe, precision: Precision | None) -> Recipe:
-    """The recipe with `auto` precision replaced by an earlier resolution, if there is one."""
-    if precision is None or recipe.train.precision != "auto":
-        return recipe
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
+def _with_resolved(recipe: Recipe, precision: Precision | None, keep: KeepTogether | None) -> Recipe:
+    """The recipe with `auto` precision and `keep_together` replaced by an earlier resolution, if there is one."""
+    if precision is not None and recipe.train.precision == "auto":
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
+    if keep is not None and recipe.data.keep_together == "auto":
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keep_together": keep})})
+    return recipe
 
 
 def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:

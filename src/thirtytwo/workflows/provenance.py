@@ -13,15 +13,17 @@ import numpy as np
 from thirtytwo.config.recipe import TUNED, Recipe
 from thirtytwo.config.resolve import format_override
 from thirtytwo.config.settings import Choice
+from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import find_again, recorded_hashes, trained_on
-from thirtytwo.data.split import Parts, divide
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet
+from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.images.content import Hashes, as_text
 from thirtytwo.rundir import RunDir
 
-DIVIDING = ("split_seed", "val_fraction", "group_by")
+DIVIDING = ("split_seed", "val_fraction", "group_by", "keep_together")
 """Keys of `[data]` that decide which images are held out."""
 
 
@@ -134,8 +136,10 @@ def _fix(run: RunDir, spec: str, dataset: DataSet, recipe: Recipe, theirs: Hashe
                 seed=changed.data.split_seed,
                 group_by=changed.data.group_by,
                 skip_unreadable=recipe.data.skip_unreadable,
+                together=kept_together(spec, changed.data, data_root).together,
+                split_test=not changed.data.folds,
             )
-            if not _overlap(divide(again, changed), theirs):
+            if not _overlap(divide_or_fold(again, changed), theirs):
                 return "Split the data as it did: " + _settings(differ)
         except ThirtytwoError:
             pass

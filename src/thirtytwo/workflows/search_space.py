@@ -29,6 +29,9 @@ NOT_TUNABLE = (
     "data.val_fraction",
     "data.split_seed",
     "data.group_by",
+    "data.keep_together",
+    "data.folds",
+    "data.fold",
     "data.train_on",
     "data.fix_plan",
 )

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.types import DataSet
+from thirtytwo.doctor.data_page import render_data_page
 from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import require
 from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.io import check_writable, expand_home, write_text
-from thirtytwo.report.data_page import render_data_page
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
@@ -75,7 +77,14 @@ def write_data_page(
     for module in ("jinja2", "sklearn", "onnx", *(["torch"] if recipe else [])):
         require(module, "train")
     samples = None if recipe is None else augment_data(spec, recipe, overrides or {}, data_root=data_root)
-    data = load_dataset(spec, data_root=data_root, image_size=_side_of(spec, data_root), skip_unreadable=True)
+    kept = kept_together(spec, DataSettings(skip_unreadable=True), data_root)  # as in training
+    data = load_dataset(
+        spec,
+        data_root=data_root,
+        image_size=_side_of(spec, data_root),
+        skip_unreadable=True,
+        together=kept.together,
+    )
     found = survey_data(Subject(data, spec=spec, data_root=data_root), most)
     page = render_data_page(
         found,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
+from thirtytwo.data.manifest import OWN_FILES, read_manifest, restored
+from thirtytwo.data.sources.cifar_archive import find_cifar, open_cifar
 from thirtytwo.data.sources.csvfile import find_csv, open_csv
+from thirtytwo.data.sources.npz import find_npz, open_npz
 from thirtytwo.data.sources.parquet import find_parquet, open_parquet
 from thirtytwo.data.sources.tables import KnownDataSet
+from thirtytwo.data.sources.webdataset import find_webdataset, open_webdataset
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
@@ -240,13 +245,17 @@ def _hint_one_deeper(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Direct content of a folder in natural order, without hidden and system folders.
+    """Direct content of a folder in natural order, without hidden and system folders, and files of `data export`.
 
     Raises:
         DataError: the folder cannot be read.
     """
     try:
-        inside = [entry for entry in folder.iterdir() if not (is_junk(entry.name) and is_folder(entry))]
+        inside = [
+            entry
+            for entry in folder.iterdir()
+            if entry.name not in OWN_FILES and not (is_junk(entry.name) and is_folder(entry))
+        ]
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from None
     return sorted(inside, key=lambda entry: natural_key(entry.name))
@@ -256,13 +265,43 @@ def _relative(root: Path, path: Path) -> str:
     return escape_bytes(path.relative_to(root).as_posix())
 
 
+def is_data_file(path: Path) -> bool:
+    """Whether a path is a file that is a data set: a table, arrays, or an official archive of CIFAR."""
+    return not is_folder(path) and any(map(bool, (find_csv(path), find_npz(path), find_cifar(path))))
+
+
 def open_local(root: Path, request: Request, known: KnownDataSet | None = None) -> UndecodedDataSet:
-    """Open a local data set: a CSV file, parquet files if there are any and no image files, else image files."""
+    """Open a local data set, which is a file or a folder; what `data export` noted of it is restored.
+
+    A folder is read as a table, an archive or arrays only where it has no image files, except for the CSV file that it
+    was exported with.
+    """
+    folder = root if is_folder(root) else root.parent
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.data and (root / manifest.data).is_file():
+        root = root / manifest.data
+    found = _open_layout(root, request, known)
+    whole = manifest is not None and root in (folder, folder / manifest.data)
+    return restored(found, manifest) if manifest is not None and whole else found
+
+
+def _open_layout(root: Path, request: Request, known: KnownDataSet | None) -> UndecodedDataSet:
     if table := find_csv(root, request.options.get("label", "")):
         return open_csv(table, request)
-    if find_parquet(root) and not list_images(root)[0]:
-        return open_parquet(root, request, known)
+    for find, open_found in _LAYOUTS:
+        if find(root) and not (is_folder(root) and list_images(root)[0]):
+            return open_found(root, request, known)
     return open_folder(root, request)
+
+
+_Opener: TypeAlias = Callable[[Path, Request, KnownDataSet | None], UndecodedDataSet]
+_LAYOUTS: tuple[tuple[Callable[[Path], object], _Opener], ...] = (
+    (find_parquet, open_parquet),
+    (find_cifar, open_cifar),
+    (find_npz, open_npz),
+    (find_webdataset, open_webdataset),
+)
+"""Layouts other than a table or a folder of images: whether a path has it, and what opens it."""
 
 
 def read_local(root: Path, request: Request, known: KnownDataSet | None = None) -> DataSet:

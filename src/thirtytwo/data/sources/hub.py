@@ -11,6 +11,7 @@ from typing import Any
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, build_dataset
+from thirtytwo.data.sources.cifar_archive import find_cifar
 from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, open_tables
 from thirtytwo.data.split import Split, split_of
@@ -51,6 +52,8 @@ def open_known(known: KnownDataSet, request: Request) -> UndecodedDataSet:
     """
     refuse_options(request, known.name, OPTIONS)
     place = under_root(request, known.name, known.hub_id)
+    if place is None and request.data_root is not None:
+        place = find_cifar(request.data_root, tuple(known.classes))
     if place is not None:
         return open_local(place, request, known)
     try:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.label_probe import LEAST, predict_held_out
+from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.evaluation.label_issues import find_label_issues
+from thirtytwo.rundir import Predictions
+
+Positions = npt.NDArray[np.int64]
 
 
 @CHECKS.register("T501")
@@ -22,22 +27,18 @@ class LabelErrors(Check):
     why = (
         "Wrong labels cost accuracy in training, and in a test set they make every metric wrong. A linear layer on the "
         "features of a bundled model, fitted on four fifths of the images, predicts the others, and confident learning "
-        "(arXiv 1911.00068) compares these predictions with the labels."
+        "(arXiv 1911.00068) compares these predictions with the labels. With --predictions they are those of a "
+        "cross-validation (train --folds), by networks that were not trained on the image."
     )
     fix = "Look at them, the first ones first, and correct those that are wrong: many are right, but unusual."
     costly = True
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Predict every image by a probe that was fitted without it."""
-        counts = np.bincount(subject.labels, minlength=len(subject.data.classes))
-        kept = np.flatnonzero(counts >= LEAST)
-        if len(kept) < 2:
+        """Compare the labels with predictions by models that were fitted without the image."""
+        rows, predictions = _by_probe(subject) if subject.out_of_fold is None else _by_folds(subject.out_of_fold)
+        if len(predictions.classes) < 2:
             return
-        rows = np.flatnonzero(np.isin(subject.labels, kept))
-        classes = tuple(subject.data.classes[index] for index in kept)
-        labels = np.searchsorted(kept, subject.labels[rows]).astype(np.int64)
-        predictions = predict_held_out(subject.features[rows], labels, classes)
-        issues = find_label_issues(predictions)
+        issues, classes, labels = find_label_issues(predictions), predictions.classes, predictions.truth
         if not len(issues):
             return
         groups = [(subject.places[rows[position]],) for position in issues.positions]
@@ -45,8 +46,9 @@ class LabelErrors(Check):
             f"labeled {classes[labels[position]]}, predicted {classes[suggested]}, quality {quality:.2f}"
             for position, suggested, quality in zip(issues.positions, issues.suggested, issues.quality, strict=True)
         ]
+        by_folds = "" if subject.out_of_fold is None else f" by {subject.out_of_fold.path}"
         yield self.finding(
-            f"{len(groups):,} of {len(rows):,} labels are probably wrong: "
+            f"{len(groups):,} of {len(rows):,} labels are probably wrong{by_folds}: "
             + "; ".join(f"{subject.name_of(place)} ({note})" for (place,), note in zip(groups[:3], notes, strict=False))
             + ("; …" if len(groups) > 3 else "."),
             groups,
@@ -56,3 +58,29 @@ class LabelErrors(Check):
                 for position, suggested in zip(issues.positions, issues.suggested, strict=True)
             ],
         )
+
+
+def _by_probe(subject: Subject) -> tuple[Positions, Predictions]:
+    """Positions of the images of classes with enough of them, and predictions by a probe fitted on their features."""
+    kept, rows, labels = _of_kept_classes(subject.labels, len(subject.data.classes))
+    classes = tuple(subject.data.classes[index] for index in kept)
+    if len(kept) < 2:
+        return rows, Predictions(classes, labels, np.zeros((len(rows), len(kept)), dtype=np.float32), rows)
+    return rows, predict_held_out(subject.features[rows], labels, classes)
+
+
+def _by_folds(given: OutOfFold) -> tuple[Positions, Predictions]:
+    """The same by a cross-validation, for the images that it predicted."""
+    all_of = given.predictions
+    kept, rows, labels = _of_kept_classes(all_of.truth, len(all_of.classes))
+    probabilities = all_of.probabilities[np.ix_(rows, kept)].astype(np.float64) + 1e-9
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    classes = tuple(all_of.classes[index] for index in kept)
+    return given.positions[rows], Predictions(classes, labels, probabilities.astype(np.float32), all_of.rows[rows])
+
+
+def _of_kept_classes(labels: Positions, classes: int) -> tuple[Positions, Positions, Positions]:
+    """Classes with at least `LEAST` images, positions of their images, and the labels of these among these classes."""
+    kept = np.flatnonzero(np.bincount(labels, minlength=classes) >= LEAST)
+    rows = np.flatnonzero(np.isin(labels, kept))
+    return kept, rows, np.searchsorted(kept, labels[rows]).astype(np.int64)

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data.types import ImageSet
+from thirtytwo.doctor.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, Shapes
 from thirtytwo.doctor.spread import Spread, extreme_positions
-from thirtytwo.report.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails

@@ -14,11 +14,11 @@ from thirtytwo.data.channels import ChannelLevels
 from thirtytwo.data.explore import balanced_sample, class_counts, class_means
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.data_map import DataMap
+from thirtytwo.doctor.data_page import SHOWN, render_data_page
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, shapes_of
 from thirtytwo.doctor.spread import spreads
 from thirtytwo.doctor.statistics import pixel_statistics
-from thirtytwo.report.data_page import SHOWN, render_data_page
 
 NAMES = ("ant", "<b>bee</b>", "</script><script>alert(1)</script>", 'a "cow" & \u202e', "naïve 猫")
 VOID = {"meta", "br", "img", "link", "input", "hr"}

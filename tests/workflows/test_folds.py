@@ -1,0 +1,127 @@
+"""Cross-validation: one run for each fold, predictions of every image, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import thirtytwo
+from thirtytwo.errors import DataError, RecipeError, RunError
+from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.rundir import RunDir
+
+folds = pytest.importorskip("thirtytwo.workflows.folds")
+train_folds = folds.train_folds
+
+
+@pytest.fixture(scope="module")
+def how(tiny: SimpleNamespace) -> dict[str, Any]:
+    overrides = tiny.overrides | {"schedule.epochs": 1, "model.name": "fastnet"}
+    return {"recipe": "fast", "overrides": overrides, "device": "cpu", "show": False}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of three classes."""
+    return Path(tiny.folder(tmp_path_factory.mktemp("data") / "set", 60))
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, how: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return train_folds(str(folder), folds=3, run=tmp_path_factory.mktemp("runs") / "folds", **how)
+
+
+def test_every_image_is_predicted_by_a_run_that_did_not_see_it(trained: Any, folder: Path) -> None:
+    found = trained.predictions
+    assert found.rows.tolist() == list(range(60))
+    assert set(found.files) == {str(file.relative_to(folder)) for file in folder.rglob("*.png")}
+    for run in trained.runs:
+        split = json.loads((run.path / "split.json").read_text())
+        held, seen = (set(split[part]["rows"]) for part in ("test", "train"))
+        assert len(held) == 20
+        assert not held & (seen | set(split["val"]["rows"]))
+        assert len(held | seen | set(split["val"]["rows"])) == 60
+        own = RunDir(run.path).read_predictions("test")
+        assert np.array_equal(own.probabilities, found.probabilities[own.rows])
+
+
+def test_summary_has_both_intervals(trained: Any) -> None:
+    summary = json.loads((trained.path / "summary.json").read_text())
+    assert summary == trained.summary
+    values = [run["accuracy"] for run in summary["runs"]]
+    mean = summary["cross_validation"]["mean_accuracy"]
+    assert mean["value"] == pytest.approx(np.mean(values))
+    half = 4.302653 * np.std(values, ddof=1) / 3**0.5
+    low, high = max(0.0, mean["value"] - half), min(1.0, mean["value"] + half)
+    assert mean["ci95"] == pytest.approx([low, high], abs=1e-6)
+    every, right = summary["cross_validation"]["out_of_fold"], int(trained.predictions.correct.sum())
+    assert every["n"] == 60
+    assert every["accuracy"] == {"value": right / 60, "ci95": list(wilson(right, 60))}
+    text = (trained.path / "summary.md").read_text()
+    assert "3 folds" in text
+    assert "Wilson" in text
+    page = (trained.path / "report.html").read_text()
+    assert "Fold 3" in page
+    assert "class 2" in page
+
+
+@pytest.mark.long
+def test_interrupted_folds_resume_to_the_same_result(
+    trained: Any, folder: Path, how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thirtytwo.workflows import series
+
+    real, done = series.train, []
+
+    def stops(*arguments: Any, **options: Any) -> Any:
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(series, "train", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train_folds(str(folder), folds=3, run=tmp_path / "folds", **how)
+    left = json.loads((tmp_path / "folds/summary.json").read_text())
+    assert [run["fold"] for run in left["runs"]] == [1]
+    assert "cross_validation" not in left
+    with pytest.raises(RunError, match="not finished"):
+        thirtytwo.compare([tmp_path / "folds", trained.path], out=tmp_path / "compared")
+    monkeypatch.setattr(series, "train", real)
+    with pytest.raises(RunError, match="folds"):
+        train_folds(str(folder), folds=4, run=tmp_path / "folds", resume=True, show=False)
+    again = train_folds(str(folder), run=tmp_path / "folds", resume=True, show=False)
+    assert np.array_equal(again.predictions.probabilities, trained.predictions.probabilities)
+    compared = thirtytwo.compare([trained.path, tmp_path / "folds"], out=tmp_path / "compared")
+    assert compared.count == 60
+    assert compared.pairs[0].test.difference == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"folds": 1}, RecipeError),
+        ({"folds": 101}, RecipeError),
+        ({}, RecipeError),
+        ({"folds": 21}, DataError),
+        ({"folds": 3, "overrides": {"data.fold": 1}}, RecipeError),
+        ({"folds": 3, "resume": True}, RunError),
+    ],
+)
+def test_invalid_arguments(settings: dict[str, Any], kind: type[Exception], folder: Path, tmp_path: Path) -> None:
+    run = {} if settings.get("resume") else {"run": tmp_path / "run"}
+    with pytest.raises(kind):
+        train_folds(str(folder), recipe="fast", show=False, **run, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folds_are_neither_seeds_nor_combined(trained: Any, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds folds"):
+        thirtytwo.train_seeds(str(folder), seeds=[1], run=trained.path, resume=True, show=False)
+    with pytest.raises(DataError, match="cross-validation"):
+        thirtytwo.ensemble([trained.path], run=tmp_path / "ensemble", show=False)
