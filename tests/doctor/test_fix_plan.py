@@ -18,7 +18,7 @@ from thirtytwo.data.fixes import read_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor import CHECKS, Diagnosis, Subject, diagnose
-from thirtytwo.doctor.fix_plan import CONFIDENT, Suggestions, suggest_fixes
+from thirtytwo.doctor.fix_plan import CONFIDENT, DOUBTFUL, Suggestions, suggest_fixes
 
 SPLIT = {"train/cat": 8, "train/dog": 8, "val/cat": 3, "val/dog": 3, "test/cat": 4, "test/dog": 4}
 SIDE = 32
@@ -162,6 +162,7 @@ def test_probably_wrong_labels(folder):
     data = load_dataset(str(folder))
     sure, unsure = CONFIDENT + 0.1, CONFIDENT - 0.1
     wrong = [("train", 0, "dog", unsure), ("train", 1, "dog", sure), ("val", 0, "dog", 0.98), ("test", 0, "dog", 0.99)]
+    wrong.append(("train", 2, "dog", DOUBTFUL - 0.1))
     found = suggest_fixes(with_findings(data, wrong))
     assert rows(found) == [
         ("relabel", "val/cat/0.png", "dog", "T501"),
