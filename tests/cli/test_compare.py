@@ -190,7 +190,7 @@ def test_seeds_print_the_directory_of_all_last(
     finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[dict[str, Any]] = []
-    module = pytest.importorskip("thirtytwo.workflows.seeds")
+    module = pytest.importorskip("thirtytwo.workflows.series")
 
     def train(data: str, *, run: Path, **settings: Any) -> Any:
         calls.append(settings)
