@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import html
+import io
 import re
 
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thirtytwo.text import (
+    CsvWriter,
     as_html,
     as_markdown,
     as_printable,
+    csv_text,
     duration,
     first_line,
     for_terminal,
@@ -203,3 +207,13 @@ def test_shortened_text_keeps_both_ends(text: str, most: int) -> None:
 def test_terminals_get_ordinary_spaces() -> None:
     assert for_terminal(percent(0.5)) == "50.00 %"
     assert for_terminal("a\x1b\n") == "a\\x1b\n"
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\ta", "\ra", "'=1", "''@", "'", "", "it's", "'a", "a=1"])
+def test_text_in_a_csv_file_is_no_formula_and_comes_back(text: str) -> None:
+    stream = io.StringIO(newline="")
+    CsvWriter(stream).writerow([text, 1])
+    stream.seek(0)
+    ((cell, number),) = csv.reader(stream)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert (csv_text(cell), number) == (text, "1")

@@ -77,17 +77,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise OutputError(f"{path} was created by another program.", "Choose another name.")
         temporary.rename(path)
     except OSError as error:
-        reason, about = error.strerror or str(error), error.filename
-        written = about is None or isinstance(about, int) or os.fsdecode(about).startswith((str(temporary), str(path)))
-        above = about is not None and not isinstance(about, int) and os.fsdecode(about) in map(str, path.parents)
-        if written or above or error.errno in _WRITE_ERRNOS:
+        reason = error.strerror or str(error)
+        about = None if error.filename is None or isinstance(error.filename, int) else Path(os.fsdecode(error.filename))
+        written = about is None or about.is_relative_to(temporary) or about in (path, *path.parents)
+        if written or error.errno in _WRITE_ERRNOS:
             raise OutputError(
                 f"{path} could not be written: {reason}.",
                 "Free disk space or choose another location, then run the command again.",
             ) from error
-        raise InputError(
-            f"{os.fsdecode(about)} could not be read: {reason}.", "Check the path and its permissions."
-        ) from error
+        raise InputError(f"{about} could not be read: {reason}.", "Check the path and its permissions.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -187,10 +187,13 @@ class CsvWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._writer = csv.writer(stream, lineterminator="\n")
+        self._quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
     def writerow(self, row: Iterable[object]) -> None:
         """Write one row; numbers are written as they are."""
-        self._writer.writerow([_without_formula(cell) for cell in row])
+        cells = [_without_formula(cell) for cell in row]
+        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted by itself before 3.13
+        (self._quoting if returns else self._writer).writerow(cells)
 
 
 def csv_text(cell: str) -> str:

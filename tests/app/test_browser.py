@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.data.fixes import read_fix_plan
 from thirtytwo.inference.classifier import Classifier
 
 pytestmark = pytest.mark.browser
@@ -178,7 +179,42 @@ def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
     page.wait_for_selector(".tt-matrix")
 
 
-@pytest.mark.parametrize("path", ["", "compare", "explore", "models", "teach"])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_suggested_fixes_are_decided_by_keys(
+    visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, width: int
+) -> None:
+    first = shade(tmp_path / "pets" / "cat", (240, 200, 30), 8, seed=1)[0]
+    shade(tmp_path / "pets" / "dog", (130, 30, 180), 8, seed=2)
+    for name in ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"):
+        (tmp_path / "pets" / name).write_bytes(first.read_bytes())
+    page = visit("data", width=width)
+    field = page.get_by_role("textbox", name="Data set or folder")
+    field.fill(str(tmp_path / "pets"))
+    page.get_by_role("button", name="Check").click()
+    page.wait_for_selector("text=1 of 5, 0 accepted")
+    wait_for_script(page)
+    field.focus()
+    page.keyboard.type("ax")
+    assert field.input_value().endswith("petsax")
+    page.locator("h1").click()
+    for key, expected in (("a", "2 of 5, 1"), ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"text={expected} accepted")
+        wait_for_script(page)
+    assert page.locator(".tt-review img").count() == 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    plan = tmp_path / "plan.csv"
+    plan.write_bytes(download(page, "Download plan (CSV)"))
+    assert len(read_fix_plan(plan).fixes) == 2
+    if width > 640:  # on a phone the links to pages are in a menu
+        page.get_by_role("link", name="Models").click()
+        page.wait_for_selector("h1:has-text('Models')")
+        page.get_by_role("link", name="Data", exact=True).click()
+        page.wait_for_selector("text=3 of 5, 2 accepted")
+
+
+@pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach"])
 def test_every_page_fits_a_phone(visit: Visit, path: str) -> None:
     page = visit(path, width=390, color_scheme="dark", is_mobile=True, has_touch=True)
     page.wait_for_timeout(800)

@@ -28,6 +28,7 @@ ODD_NAMES = (
     "K\\xe4fer.png",
     "two\nlines.png",
     "\ttab.png",
+    "\rreturn\r.png",
     "semi;colon.png",
 )
 
@@ -300,3 +301,10 @@ def test_imbalance_comes_after_the_fixes(folder):
 def test_unknown_data_is_reported_first(tmp_path):
     with pytest.raises(UnknownNameError):
         load_dataset(str(tmp_path / "nothing"), fix_plan=plan_of())
+
+
+def test_the_column_of_the_images_must_be_that_of_the_data(folder):
+    with pytest.raises(DataError, match="1 problem: .*'file'"):
+        load_dataset(str(folder), fix_plan=plan_of(fix("drop", "1"), fix("drop", "2"), by_row=True))
+    with pytest.raises(DataError, match="1 problem: .*'row'"):
+        load_dataset("digits", fix_plan=plan_of(fix("drop", "1.png"), fix("drop", "2.png")))

@@ -13,7 +13,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.fixes import Fix, FixPlan, read_fix_plan, write_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
-from thirtytwo.errors import DataError, OutputError
+from thirtytwo.errors import DataError, InputError, OutputError
 
 SPLIT = {"train/cat": 4, "train/dog": 4, "test/cat": 2, "test/dog": 2}
 
@@ -212,3 +212,18 @@ def test_a_relative_path_of_links(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_fixed("pets", plan_of(), Path("clean"), link=True)
     assert len(load_dataset("clean").train) == 8
+
+
+@pytest.mark.parametrize("name", ["clean", "pe"])
+def test_an_image_that_is_gone_is_named(name, folder, tmp_path):
+    (folder / "train/cat/lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"lost\.png"):
+        write_fixed(str(folder), plan_of(), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+    write_fixed(str(folder), plan_of(Fix("drop", "train", "train/cat/lost.png")), tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_created(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        write_fixed(str(folder), plan_of(), tmp_path / "file" / "clean")

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from thirtytwo.app.components import show_error
-from thirtytwo.app.views import classify, compare, explore, fewshot, models
+from thirtytwo.app.views import classify, compare, data, explore, fewshot, models
 from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
@@ -28,6 +28,7 @@ def main() -> None:
         ),
         st.Page(with_errors(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
         st.Page(with_errors(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
+        st.Page(with_errors(data.show), title="Data", icon=":material/fact_check:", url_path="data"),
         st.Page(with_errors(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
         st.Page(with_errors(fewshot.show), title="Add classes", icon=":material/school:", url_path="teach"),
     ]

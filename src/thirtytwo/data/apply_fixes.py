@@ -114,8 +114,9 @@ def _chosen(data: UndecodedDataSet, plan: FixPlan, new_classes: bool) -> tuple[d
     places = _by_row(data) if plan.by_row else _by_file(data)
     chosen: dict[Place, Fix] = {}
     problems: list[str] = []
-    if plan.by_row and any(part.files is not None for part in data.parts.values()):
-        return {}, ["its images are named by row, but those of the data are files, to be named in a column file"]
+    if plan.fixes and plan.by_row == any(part.files is not None for part in data.parts.values()):
+        used, needed = ("row", "file") if plan.by_row else ("file", "row")
+        return {}, [f"it names images in a column {used!r}, but for this data the column is {needed!r}"]
     for fix in plan.fixes:
         place = _place(data, places, fix, by_row=plan.by_row)
         problem = place if isinstance(place, str) else _mismatch(data, place, fix, new_classes)

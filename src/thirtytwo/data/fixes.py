@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from thirtytwo.data.sources.csvfile import read_rows
 from thirtytwo.data.split import SPLITS, split_of
 from thirtytwo.errors import DataError, OutputError, did_you_mean
-from thirtytwo.io import atomic_write, expand_home
+from thirtytwo.io import expand_home, write_bytes
 from thirtytwo.text import CsvWriter, csv_text, listing, quote
 
 Action: TypeAlias = Literal["drop", "relabel", "move"]
@@ -82,14 +83,17 @@ def write_fix_plan(path: Path, plan: FixPlan, *, force: bool = False) -> None:
     path = expand_home(path)
     if path.exists() and not force:
         raise OutputError(f"{path} exists already.", "Choose another name, or move it away.")
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = CsvWriter(stream)
-        writer.writerow(ROW if plan.by_row and name == "file" else name for name in COLUMNS)
-        for fix in plan.fixes:
-            writer.writerow((fix.action, fix.split, fix.image, fix.label, fix.to, fix.reason, fix.evidence))
+    write_bytes(path, encode_fix_plan(plan))
+
+
+def encode_fix_plan(plan: FixPlan) -> bytes:
+    """A plan as the content of a CSV file in UTF-8; `read_fix_plan` reads it."""
+    stream = StringIO()
+    writer = CsvWriter(stream)
+    writer.writerow(ROW if plan.by_row and name == "file" else name for name in COLUMNS)
+    for fix in plan.fixes:
+        writer.writerow((fix.action, fix.split, fix.image, fix.label, fix.to, fix.reason, fix.evidence))
+    return stream.getvalue().encode(errors="backslashreplace")
 
 
 def read_fix_plan(path: Path) -> FixPlan:

@@ -47,17 +47,17 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
     Raises:
         MissingExtraError: Jinja2 is not installed.
     """
-    by_check = _by_check(diagnosis.findings)
-    shown = _choose_groups(diagnosis, [findings[:MAX_FINDINGS] for findings in by_check.values()])
+    found = by_check(diagnosis.findings)
+    shown = _choose_groups(diagnosis, [findings[:MAX_FINDINGS] for findings in found.values()])
     encoded = _thumbnails(diagnosis.subject, chain.from_iterable(shown))
     sections = [
-        _section(check, by_check[check], part, diagnosis.subject, encoded)
-        for check, part in zip(by_check, shown, strict=True)
+        _section(check, found[check], part, diagnosis.subject, encoded)
+        for check, part in zip(found, shown, strict=True)
     ]
     return render_template("doctor.html.j2", {**_summary(diagnosis), "sections": sections})
 
 
-def _by_check(findings: Sequence[Finding]) -> dict[type[Check], list[Finding]]:
+def by_check(findings: Sequence[Finding]) -> dict[type[Check], list[Finding]]:
     """The findings of each check; checks in the order of their first, most severe finding."""
     found: dict[type[Check], list[Finding]] = {}
     for finding in findings:
@@ -84,16 +84,19 @@ def _thumbnails(subject: Subject | None, shown: Iterable[_Shown]) -> dict[Place,
     if subject is None:
         return {}
     places = [place for one in shown for group in one.groups for place in group]  # as often as they are on the page
-    previews = {place: _preview(subject, place) for place in places}
+    previews = {place: preview(subject, place) for place in places}
     return dict(zip(places, thumbnails([previews[place] for place in places], IMAGE_BUDGET), strict=False))
 
 
-def _preview(subject: Subject, place: Place) -> Pixels:
-    """An image as people see it: whole and from its file if it has one, else as decoded."""
+def preview(subject: Subject, place: Place, side: int = PREVIEW_SIDE) -> Pixels:
+    """An image as people see it, uint8 `(H, W, 3)`: whole and from its file if it has one, else as decoded.
+
+    The longer side of one from a file is at most `side` pixels.
+    """
     images = subject.splits[place.split]
     if images.files is not None and subject.folder is not None:
         try:
-            return load_preview(subject.folder / images.files[place.position], PREVIEW_SIDE)
+            return load_preview(subject.folder / images.files[place.position], side)
         except ImageError:  # changed since it was read
             pass
     decoded: Pixels = images.images[place.position]
@@ -114,12 +117,12 @@ def _section(
         "why": check.why,
         "severity": findings[0].severity,
         "count": len(findings),
-        "extent": _extent(findings),
+        "extent": extent(findings),
         "findings": [_finding(one, subject, encoded) for one in shown],
     }
 
 
-def _extent(findings: Sequence[Finding]) -> str:
+def extent(findings: Sequence[Finding]) -> str:
     """How much was found: `17 groups, 34 images`; empty where no image is named."""
     groups = [group for finding in findings for group in finding.groups]
     images, files = sum(map(len, groups)), sum(len(finding.files) for finding in findings)
@@ -193,14 +196,14 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
         "classes": 0 if subject is None else len(subject.data.classes),
         "class_names": "" if subject is None else _short(listing(subject.data.classes, quoted=False), LONGEST_TEXT),
         "counts": [(severity, diagnosis.count(severity)) for severity in SEVERITIES],
-        "verdict": _verdict(diagnosis),
+        "verdict": verdict(diagnosis),
         "ran": [check for check in known if check.code in ran],
         "clean": [check for check in known if check.code in ran and check.code not in found],
         "left_out": [check for check in known if check.code not in ran and check.code not in found],
     }
 
 
-def _verdict(diagnosis: Diagnosis) -> str:
+def verdict(diagnosis: Diagnosis) -> str:
     """The diagnosis in a sentence."""
     if diagnosis.subject is None:
         return "This data cannot be used: nothing could be checked."

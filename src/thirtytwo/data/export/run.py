@@ -92,6 +92,8 @@ def export_dataset(
         ExportError: what was written differs from the data.
     """
     kind, out = EXPORTS.get(format), expand_home(out)
+    if out.name in ("", ".."):  # such as "."
+        out = out.resolve()
     _check_out(out, spec, force=force)
     work = out.with_name(f"{out.name}.partial")
     _check_unfinished(work, resume=resume, force=force)

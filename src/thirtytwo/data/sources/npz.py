@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.data import cache
+from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split
@@ -20,9 +22,9 @@ from thirtytwo.images.decode import Pixels
 from thirtytwo.images.render import ppm
 from thirtytwo.text import first_line
 
-SUFFIX = ".npz"
+SUFFIX, _MEMBER = ".npz", ".npy"
 _LOCAL_HEADER = 30
-_BATCH = 1024
+_BATCH_BYTES = 2**24
 
 
 def find_npz(root: Path) -> Path | None:
@@ -74,22 +76,25 @@ def _open(file: Path) -> Mapping[str, Any]:
         DataError: damaged, or with pickled objects.
     """
     try:
-        with np.load(file, allow_pickle=False) as loaded, zipfile.ZipFile(file) as archive:
-            return {
-                name: loaded[name] if (mapped := _mapped(file, archive, name)) is None else mapped
-                for name in loaded.files
-            }
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        with zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(_MEMBER)]
+            return {member.filename.removesuffix(_MEMBER): _array(file, archive, member) for member in members}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
         raise DataError(
             f"{file} cannot be read as arrays: {first_line(error)}.", "Save it with numpy.savez, without objects."
         ) from None
 
 
-def _mapped(file: Path, archive: zipfile.ZipFile, name: str) -> Any:
+def _array(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    mapped = _mapped(file, member) if member.compress_type == zipfile.ZIP_STORED else None
+    if mapped is not None:
+        return mapped
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _mapped(file: Path, member: zipfile.ZipInfo) -> Any:
     """A memory map of an uncompressed array in the file; None where it cannot be mapped."""
-    member = archive.getinfo(f"{name}.npy")
-    if member.compress_type != zipfile.ZIP_STORED:
-        return None
     with file.open("rb") as stream:
         stream.seek(member.header_offset)
         header = stream.read(_LOCAL_HEADER)
@@ -140,10 +145,12 @@ def _classes(file: Path, arrays: Mapping[str, Any], most: int) -> tuple[str, ...
 
 def _part(split: Split, pixels: Any, labels: Positions) -> UndecodedPart:
     def stream(rows: Positions) -> Iterator[bytes]:
-        for start in range(0, len(rows), _BATCH):
-            for image in pixels[rows[start : start + _BATCH]]:
+        step = max(1, _BATCH_BYTES // max(1, pixels[:1].nbytes))
+        for start in range(0, len(rows), step):
+            for image in pixels[rows[start : start + step]]:
                 colored = image.reshape(*image.shape[:2], -1)
                 yield ppm(np.broadcast_to(colored, (*image.shape[:2], 3)))
+            release_pages(pixels)
 
     return UndecodedPart(
         labels=labels,

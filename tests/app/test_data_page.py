@@ -1,0 +1,170 @@
+"""The page Data without a browser: from a folder with problems to a plan of accepted fixes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+from thirtytwo.app import library
+from thirtytwo.app.settings import AppSettings
+from thirtytwo.app.views import data
+from thirtytwo.data.fixes import read_fix_plan
+from thirtytwo.data.repair import write_fixed
+
+EVIL = "![x](y) :red[a] $b$ <b>c"
+"""A class name that is Markdown."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shade: Callable[..., list[Path]]) -> Path:
+    """`pets`, with two copies of an image in a class, and one image in both classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "settings", AppSettings())
+    for seed, part in enumerate(("train", "test")):
+        shade(tmp_path / "pets" / part / "cat", (240, 200, 30), 6, seed=seed)
+        shade(tmp_path / "pets" / part / EVIL, (130, 30, 180), 6, seed=seed + 2)
+    train = tmp_path / "pets" / "train"
+    other = train / EVIL
+    for source, target in (("1", train / "cat" / "a.png"), ("1", train / "cat" / "b.png"), ("2", other / "c.png")):
+        target.write_bytes((train / "cat" / f"{source}.png").read_bytes())
+    return tmp_path / "pets"
+
+
+def page() -> AppTest:
+    """The page, run once; with a switch to another page and back."""
+
+    def script() -> None:
+        import streamlit as st
+
+        from thirtytwo.app.components import show_error
+        from thirtytwo.app.views import data
+        from thirtytwo.errors import ThirtytwoError
+
+        if st.toggle("elsewhere", key="elsewhere"):
+            return
+        try:
+            data.show()
+        except ThirtytwoError as error:
+            show_error(error)
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    assert not found.exception
+    return found
+
+
+def checked(spec: str) -> AppTest:
+    found = page()
+    found.text_input(key="doctor-spec").set_value(spec)
+    found.button(key="doctor-check").click().run()
+    assert not found.exception
+    return found
+
+
+def click(found: AppTest, *keys: str) -> None:
+    for key in keys:
+        found.button(key=key).click().run()
+        assert not found.exception
+
+
+def texts(found: AppTest) -> str:
+    kinds = ("markdown", "info", "error", "caption", "code")
+    return "\n".join(one.value for kind in kinds for one in getattr(found, kind))
+
+
+def counter(found: AppTest) -> str:
+    return str(found.get("progress")[0].proto.text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def accepted(found: AppTest) -> list[str]:
+    """Files of the accepted fixes."""
+    return [fix.image for fix in found.session_state[data._CHECKED].review.plan.fixes]
+
+
+@pytest.mark.long
+def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
+    before = content(folder)
+    found = checked("pets")
+    headings = [one.label for one in found.expander]
+    assert any("T102" in one for one in headings)
+    assert any("T103" in one for one in headings)
+    severities = [one.partition(" ")[0] for one in headings[:-1]]
+    assert severities == sorted(severities, key=["Error", "Warning", "Note"].index)
+    assert "**Why it matters.**" in texts(found)
+    assert "**What to do.**" in texts(found)
+    assert counter(found).startswith("**1 of 4, 0 accepted**")
+    assert found.button(key="fix-previous").disabled
+    assert "not decided" in texts(found)
+
+    click(found, "fix-accept", "fix-reject")
+    assert counter(found).startswith("**3 of 4, 1 accepted**")
+    click(found, "fix-previous")
+    assert ":gray-badge[rejected]" in texts(found)
+    click(found, "fix-accept")
+    assert len(accepted(found)) == 2
+    click(found, "fix-undo", "fix-undo", "fix-undo")
+    assert (accepted(found), found.button(key="fix-undo").disabled) == ([], True)
+
+    click(found, "accept-T103", "reject-T102")
+    assert counter(found).endswith("2 accepted**, 0 not decided")
+    found.toggle(key="elsewhere").set_value(True).run()
+    assert not found.get("progress")
+    found.toggle(key="elsewhere").set_value(False).run()
+    assert accepted(found) == ["train/cat/a.png", "train/cat/b.png"]
+    assert found.text_input(key="doctor-spec").value == "pets"
+    assert "thirtytwo data fix pets --plan plan.csv --out NEW\nthirtytwo train pets --apply plan.csv" in texts(found)
+    assert content(folder) == before, "the page changes nothing"
+
+    plan = tmp_path / "plan.csv"
+    plan.write_bytes(data.encode_fix_plan(found.session_state[data._CHECKED].review.plan))
+    assert write_fixed(str(folder), read_fix_plan(plan), tmp_path / "new").images == len(before) - 2
+
+
+@pytest.mark.slow
+def test_names_are_text(folder: Path) -> None:
+    found = checked("pets")
+    click(found, "show-T102")
+    assert "![x]" not in texts(found)
+    assert ":red[a]" not in texts(found).replace("\\:red\\[a\\]", "")
+    assert all("![x]" not in one.label for one in found.expander)
+
+
+def test_errors_are_sentences(folder: Path) -> None:
+    found = checked("petz")
+    assert [one.value.count("'petz'") for one in found.error] == [1]
+    assert "'pets'" in found.error[0].value.replace("\\", "")
+    assert not found.get("progress")
+    (folder.parent / "empty").mkdir()
+    found = checked("empty")
+    assert "cannot be used" in texts(found)
+    assert "There is no fix to suggest." in texts(found)
+
+
+def test_from_another_computer_only_known_data_can_be_checked(folder: Path) -> None:
+    library.settings = AppSettings(host="0.0.0.0")
+    found = checked("pets")
+    assert "`digits`" in found.error[0].value
+    assert not found.get("progress")
+
+
+def test_commands_are_quoted_and_name_the_data_root(folder: Path) -> None:
+    library.settings = AppSettings(data_root=Path("my data"))
+    assert data.commands("a b") == (
+        "thirtytwo data fix 'a b' --plan plan.csv --out NEW --data-root 'my data'",
+        "thirtytwo train 'a b' --apply plan.csv --data-root 'my data'",
+    )
