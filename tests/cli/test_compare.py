@@ -190,7 +190,7 @@ def test_seeds_print_the_directory_of_all_last(
     finished_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[dict[str, Any]] = []
-    module = pytest.importorskip("thirtytwo.workflows.seeds")
+    module = pytest.importorskip("thirtytwo.workflows.series")
 
     def train(data: str, *, run: Path, **settings: Any) -> Any:
         calls.append(settings)
@@ -204,7 +204,8 @@ def test_seeds_print_the_directory_of_all_last(
     assert out[-1] == "runs/many"
     assert [line.split()[0] for line in out[:3]] == ["run", "seed3", "seed4"]
     assert "mean" in out[4]
-    assert [call["overrides"] for call in calls] == [{"schedule.epochs": 2}] * 2
+    assert [call["overrides"]["schedule.epochs"] for call in calls] == [2, 2]
+    assert calls[1]["overrides"]["data.keep_together"] == "copies"  # as the first was resolved
     calls.clear()
     assert run_command(["train", "digits", "--resume", "--run", "runs/many"]) == 0
     assert [call["resume"] for call in calls] == [True, True]
@@ -218,11 +219,11 @@ def test_seeds_print_the_directory_of_all_last(
 def test_compare_takes_the_directory_of_seeds(
     finished_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from thirtytwo.report.seeds import write_summary
+    from thirtytwo.report.seeds import summarize, write_summary
 
     for seed in (0, 1):
         finished_run(Path(f"runs/many/seed{seed}"), seed=seed)
-    write_summary(Path("runs/many"), "colours", [0, 1], {})
+    write_summary(Path("runs/many"), summarize(Path("runs/many"), "colours", [0, 1], {}))
     assert run_command(["compare", "runs/many"]) == 0
     out = capsys.readouterr().out
     assert "n = 2" in out

@@ -26,7 +26,7 @@ from thirtytwo.report.comparison_tables import (
     seeds_verdict,
     verdict,
 )
-from thirtytwo.report.seeds import write_summary
+from thirtytwo.report.seeds import summarize, write_summary
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import percent
 from thirtytwo.workflows.compare import compare
@@ -151,10 +151,10 @@ def test_seeds_are_grouped(finished_run: Maker, tmp_path: Path) -> None:
             finished_run(
                 tmp_path / name / f"seed{seed}", seed=seed + (name == "two") * 10, skill=skill, settings=settings
             )
-        write_summary(tmp_path / name, "colours", [0, 1, 2], {})
+        write_summary(tmp_path / name, summarize(tmp_path / name, "colours", [0, 1, 2], {}))
     finished_run(tmp_path / "two" / "seed3", seed=99)
     (tmp_path / "two" / "seed3" / "metrics.json").unlink()
-    write_summary(tmp_path / "two", "colours", [0, 1, 2, 3], {})
+    write_summary(tmp_path / "two", summarize(tmp_path / "two", "colours", [0, 1, 2, 3], {}))
     found = compare([tmp_path / "two", tmp_path / "one"], out=tmp_path / "out")
     assert {run.name for run in found.runs[:3]} == {"one/seed0", "one/seed1", "one/seed2"}
     assert [len(group.members) for group in found.groups] == [3, 3]
