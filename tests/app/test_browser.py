@@ -179,7 +179,7 @@ def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
     page.wait_for_selector(".tt-matrix")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("width", [1280, 390])
 def test_suggested_fixes_are_decided_by_keys(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, width: int

@@ -96,7 +96,7 @@ def accepted(found: AppTest) -> list[str]:
     return [fix.image for fix in found.session_state[data._CHECKED].review.plan.fixes]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     before = content(folder)
     found = checked("pets")
@@ -144,6 +144,7 @@ def test_names_are_text(folder: Path) -> None:
     assert all("![x]" not in one.label for one in found.expander)
 
 
+@pytest.mark.slow
 def test_errors_are_sentences(folder: Path) -> None:
     found = checked("petz")
     assert [one.value.count("'petz'") for one in found.error] == [1]
