@@ -15,7 +15,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError
 from thirtytwo.rundir import Predictions, RunDir, default_path
 
-RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}}, "test")
+RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}, "data": {"keep_together": "copies"}}, "test")
 
 
 @pytest.fixture
