@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from thirtytwo.app import library
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import data
-from thirtytwo.data.fixes import read_fix_plan
+from thirtytwo.data.fixes import encode_fix_plan, read_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
 from thirtytwo.doctor import CHECKS, Diagnosis, Place, Subject
@@ -135,7 +135,7 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     assert content(folder) == before, "the page changes nothing"
 
     plan = tmp_path / "plan.csv"
-    plan.write_bytes(data.encode_fix_plan(found.session_state[data._CHECKED].review.plan))
+    plan.write_bytes(encode_fix_plan(found.session_state[data._CHECKED].review.plan))
     assert write_fixed(str(folder), read_fix_plan(plan), tmp_path / "new").images == len(before) - 2
 
 

@@ -167,7 +167,7 @@ def _show_review(review: Review) -> None:
     st.progress(decided / total, f"**{number:,} of {total:,}, {accepted:,} accepted**, {total - decided:,} not decided")
     _show_buttons(review)
     _show_item(review)
-    with st.expander(f"All fixes of a check ({len(review.codes)})"):
+    with st.expander("Accept or reject all fixes of a check"):
         for code in review.codes:
             _show_code(review, code)
     _show_plan(review)
