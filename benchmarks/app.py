@@ -40,7 +40,7 @@ from predict import hardware
 
 RESULTS = Path(__file__).parent / "results" / "app.json"
 MAX_IMAGES = 24
-PAGES = ("compare", "explore", "models", "teach")
+PAGES = ("compare", "explore", "data", "models", "teach")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from streamlit.testing.v1 import AppTest
 from thirtytwo.app import library
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import data
-from thirtytwo.data.fixes import read_fix_plan
+from thirtytwo.data.fixes import encode_fix_plan, read_fix_plan
+from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
+from thirtytwo.doctor import CHECKS, Diagnosis, Place, Subject
+from thirtytwo.doctor.review import Review
 
 EVIL = "![x](y) :red[a] $b$ <b>c"
 """A class name that is Markdown."""
@@ -131,7 +135,7 @@ def test_from_a_folder_to_a_fixed_copy(folder: Path, tmp_path: Path) -> None:
     assert content(folder) == before, "the page changes nothing"
 
     plan = tmp_path / "plan.csv"
-    plan.write_bytes(data.encode_fix_plan(found.session_state[data._CHECKED].review.plan))
+    plan.write_bytes(encode_fix_plan(found.session_state[data._CHECKED].review.plan))
     assert write_fixed(str(folder), read_fix_plan(plan), tmp_path / "new").images == len(before) - 2
 
 
@@ -142,6 +146,35 @@ def test_names_are_text(folder: Path) -> None:
     assert "![x]" not in texts(found)
     assert ":red[a]" not in texts(found).replace("\\:red\\[a\\]", "")
     assert all("![x]" not in one.label for one in found.expander)
+
+
+@pytest.mark.slow
+def test_decisions_on_data_that_was_checked_before_are_kept(folder: Path) -> None:
+    (folder.parent / "empty").mkdir()
+    found = checked("pets")
+    click(found, "accept-T103")
+    for spec in ("empty", "pets"):
+        found.text_input(key="doctor-spec").set_value(spec)
+        click(found, "doctor-check")
+    assert accepted(found) == ["train/cat/a.png", "train/cat/b.png"]
+
+
+def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:
+    subject = Subject(load_dataset("pets"))
+    wrong = [(Place("train", 0),), (Place("train", 1),)]
+    finding = CHECKS.get("T501").finding("labels", wrong, predicted=[("cat", 0.9), ("cat", 0.3)])
+    review = Review(Diagnosis("pets", subject, (finding,), ("T501",)))
+    assert [item.fix.action for item in review.items] == ["relabel", "drop"]
+    image = review.current
+    assert image.place is not None
+    shown = data._compared(review, subject, image, image.place)
+    assert shown.count("this image") == 1
+    assert [shown.count(f"Other images of {name}<") for name in ("cat", html.escape(EVIL))] == [1, 1]
+    assert EVIL not in shown
+    same = shown.partition("Other images of")[2].partition("Other images of")[0]
+    assert "2.png" in same
+    assert "/0.png" not in same
+    assert "/1.png" not in same, "it is probably wrong, too"
 
 
 @pytest.mark.slow

@@ -52,6 +52,15 @@ def test_each_fix_has_its_image_and_those_of_its_group(folder):
     assert sorted(review.codes) == ["T102", "T103"]
 
 
+def test_images_that_stay_are_compared_first(folder):
+    for target in ("train/cat/y.png", "test/cat/z.png"):
+        (folder / target).write_bytes((folder / "train/cat/0.png").read_bytes())
+    review = reviewed(folder)
+    assert review.diagnosis.subject is not None
+    item = next(item for item in review.items if item.fix.image == "train/cat/0.png")
+    assert [review.diagnosis.subject.name_of(other) for other in item.others] == ["test/cat/z.png", "train/cat/y.png"]
+
+
 def test_accepted_fixes_become_the_plan(folder):
     review = reviewed(folder)
     assert images(review) == []

@@ -19,7 +19,7 @@ class Item:
     Attributes:
         fix: the suggestion.
         place: its image; None for a file that cannot be read.
-        others: the images that the finding names with it, such as its duplicates.
+        others: the images that the finding names with it, such as its duplicates; those without a suggested fix first.
     """
 
     fix: Fix
@@ -161,7 +161,9 @@ def _items(subject: Subject, plan: FixPlan, findings: Iterable[Finding]) -> Iter
         for group in finding.groups if finding.code in codes else ():
             for place in group:
                 groups.setdefault((finding.code, place), group)
+    fixed = {places.get((fix.split, fix.image)) for fix in plan.fixes}
     for fix in plan.fixes:
         item = Item(fix, places.get((fix.split, fix.image)))
         group = () if item.place is None else groups.get((item.code, item.place), ())
-        yield replace(item, others=tuple(place for place in group if place != item.place))
+        others = (place for place in group if place != item.place)
+        yield replace(item, others=tuple(sorted(others, key=lambda place: place in fixed)))

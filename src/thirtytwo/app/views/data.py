@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import streamlit as st
 
 from thirtytwo.app import library
@@ -22,12 +23,12 @@ from thirtytwo.text import as_html, as_markdown, as_printable, capitalized, coun
 
 SHORTCUTS = {"accept": "A", "reject": "X", "previous": "Left", "next": "Right", "undo": "Z"}
 """Keys of the buttons; Streamlit reserves R."""
-_CHECKED = "checked data"
+_CHECKED, _DECIDED = "checked data", "decided fixes"
 _ICONS: dict[Severity, str] = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
 _STATES = {True: ":green-badge[accepted]", False: ":gray-badge[rejected]", None: ":blue-badge[not decided]"}
 _SIDE, _SMALL = 640, 160
 """Longer side of the image to decide on, and of those of a finding, in pixels."""
-_MAX_FINDINGS, _MAX_GROUPS, _MAX_MEMBERS, _MAX_FILES = 10, 4, 6, 10
+_MAX_FINDINGS, _MAX_GROUPS, _MAX_MEMBERS, _MAX_FILES, _MAX_TYPICAL = 10, 4, 6, 10, 5
 _LONGEST = 600
 """Characters after which sentences about the data are shortened in the middle."""
 
@@ -71,7 +72,9 @@ def _show_form() -> None:
             help="DATA argument of thirtytwo train",
             persist_state="session",
         )
-        thorough = st.checkbox("Also look for wrong labels, which takes minutes", key="doctor-thorough")
+        thorough = st.checkbox(
+            "Also look for wrong labels, which takes minutes", key="doctor-thorough", persist_state="session"
+        )
         wanted = st.form_submit_button("Check", type="primary", icon=":material/fact_check:", key="doctor-check")
     if not wanted or not spec.strip():
         return
@@ -83,15 +86,17 @@ def _show_form() -> None:
 
 
 def _check(spec: str, *, thorough: bool) -> _Checked:
-    """Examine a data set; decisions on fixes of the same data are kept.
+    """Examine a data set; the decisions of this session on fixes of the same data are kept.
 
     Raises:
         DataError: there is no such data set, or it is not on this machine.
         MissingExtraError: a check needs a library that is not installed.
     """
     before: _Checked | None = st.session_state.get(_CHECKED)
-    kept = before.review.decided if before is not None and before.review.diagnosis.spec == spec else {}
-    review = Review(diagnose(spec, data_root=library.settings.data_root, costly=thorough), kept)
+    decided: dict[str, dict[Fix, bool]] = st.session_state.setdefault(_DECIDED, {})
+    if before is not None:
+        decided.setdefault(before.review.diagnosis.spec, {}).update(before.review.decided)
+    review = Review(diagnose(spec, data_root=library.settings.data_root, costly=thorough), decided.get(spec))
     subject = review.diagnosis.subject
     images = {}
     if subject is not None:
@@ -162,7 +167,7 @@ def _show_review(review: Review) -> None:
     st.progress(decided / total, f"**{number:,} of {total:,}, {accepted:,} accepted**, {total - decided:,} not decided")
     _show_buttons(review)
     _show_item(review)
-    with st.expander(f"All fixes of a check ({len(review.codes)})"):
+    with st.expander("Accept or reject all fixes of a check"):
         for code in review.codes:
             _show_code(review, code)
     _show_plan(review)
@@ -251,7 +256,21 @@ def _compared(review: Review, subject: Subject, item: Item, place: Place) -> str
     figures += [_figure(subject, one, roles.get(one, "stays")) for one in others]
     more = len(item.others) - len(others)
     note = f'<p class="tt-soft">and {more:,} more</p>' if more else ""
-    return f'<div class="tt-review">{"".join(figures)}</div>{note}'
+    return f'<div class="tt-review">{"".join(figures)}</div>{note}{_typical(subject, item.fix, suggested=roles)}'
+
+
+def _typical(subject: Subject, fix: Fix, suggested: Collection[Place | None]) -> str:
+    """Images of the present and of the new class of an image that is relabeled, as HTML."""
+    if fix.action != "relabel":
+        return ""
+    images, parts = subject.splits[fix.split], []
+    for name in (fix.label, fix.to):
+        positions = np.flatnonzero(images.labels == images.classes.index(name))
+        some = positions[:: max(1, len(positions) // (2 * _MAX_TYPICAL))].tolist()
+        places = [place for place in (Place(fix.split, position) for position in some) if place not in suggested]
+        tiles = ((preview(subject, one, _SMALL), name, _name(subject, one)) for one in places[:_MAX_TYPICAL])
+        parts.append(f'<p class="tt-soft">Other images of {as_html(name)}</p>{image_grid(tiles)}')
+    return "".join(parts)
 
 
 def _role(fix: Fix, accepted: bool | None) -> str:
