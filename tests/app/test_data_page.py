@@ -162,7 +162,7 @@ def test_decisions_on_data_that_was_checked_before_are_kept(folder: Path) -> Non
 def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:
     subject = Subject(load_dataset("pets"))
     wrong = [(Place("train", 0),), (Place("train", 1),)]
-    finding = CHECKS.get("T501").finding("labels", wrong, predicted=[("cat", 0.9), ("cat", 0.3)])
+    finding = CHECKS.get("T501").finding("labels", wrong, predicted=[("cat", 0.9), ("cat", 0.55)])
     review = Review(Diagnosis("pets", subject, (finding,), ("T501",)))
     assert [item.fix.action for item in review.items] == ["relabel", "drop"]
     image = review.current
