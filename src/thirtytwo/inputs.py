@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from thirtytwo.errors import DataError
-from thirtytwo.io import free_name, free_path
+from thirtytwo.errors import DataError, OutputError
+from thirtytwo.io import expand_home, free_name, free_path
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
 _HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
@@ -139,3 +139,22 @@ def _lines(content: bytes, where: str) -> list[str]:
     if not found:
         raise DataError(f"There is no path in {where}.", "Expected one path a line.")
     return found
+
+
+def refuse_data_as_output(path: Path, spec: str) -> None:
+    """Check that an output is not a file of the data that a command reads, which `--force` would overwrite.
+
+    Args:
+        path: the output.
+        spec: the data, as given on the command line.
+
+    Raises:
+        OutputError: it is the data, or an existing file in its folder.
+    """
+    data = expand_home(spec.partition("?")[0])
+    output = expand_home(path)
+    if not (output.is_file() and data.exists()):
+        return
+    inside = data.is_dir() and output.resolve().is_relative_to(data.resolve())
+    if inside or output.resolve() == data.resolve():
+        raise OutputError(f"{path} is a file of the data {spec}.", "Choose another name.")

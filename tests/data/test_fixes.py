@@ -90,7 +90,7 @@ def test_an_empty_plan_changes_nothing(folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "no rows"),
+        ("", "is empty"),
         ("file,label\na,b\n", "'label'"),
         ("action,class\ndrop,cat\n", "file"),
         ("action,file,row\ndrop,a,1\n", "both"),

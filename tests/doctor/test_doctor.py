@@ -50,17 +50,17 @@ def test_duplicates_within_across_and_with_other_labels():
     }
     assert len(found) == 2
     across, conflict = found
-    assert conflict.startswith("1 groups")
+    assert conflict.startswith("1 group ")
     assert "labels: train row 6 (ant) = test row 1 (bee)" in conflict
     assert across.startswith("2 groups")
     assert "more than one split" in across
-    assert severities(data_set(train, test), "^2 images .*split: train row") == ["note"]
+    assert severities(data_set(train, test), "^2 duplicates .*split: train row") == ["note"]
 
 
 def test_images_of_a_single_color():
     train = image_set([0, 1] * 25)
     train.images[7] = 9
-    assert severities(data_set(train), r"^1 images of train .*color.*train row 7 \(bee\)") == ["warning"]
+    assert severities(data_set(train), r"^1 image of train .*color.*train row 7 \(bee\)") == ["warning"]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_the_plan_of_the_command(folder, tmp_path, capsys):
     plan = tmp_path / "plan.csv"
     command = ["data", "doctor", str(folder), "--fix-plan", str(plan), "--fail-on", "never"]
     assert run_command(command) == 0
-    assert "test images" in capsys.readouterr().err
+    assert "test image" in capsys.readouterr().err
     with plan.open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     assert list(row) == ["action", "split", "file", "class", "to", "reason", "evidence"]

@@ -12,6 +12,7 @@ import typer
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, did_you_mean
+from thirtytwo.inputs import refuse_data_as_output
 from thirtytwo.text import capitalized, percent, size
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def show_data(
     if recipe is None and settings:
         raise typer.BadParameter("--set requires --recipe.")
     overrides = parse_overrides(settings or [])
+    for path in (html, sheet):
+        if path is not None:
+            refuse_data_as_output(path, data)
     if recipe is not None and html is None:
         _write_augmented(data, data_root, recipe, overrides, sheet, force=force)
         return
@@ -85,8 +89,8 @@ def _load_or_write_page(
         from thirtytwo.data.load import load_dataset
         from thirtytwo.doctor.together import kept_together
 
-        together = kept_together(spec, DataSettings(), data_root).together  # as in training
-        return load_dataset(spec, data_root=data_root, together=together)
+        together = kept_together(spec, DataSettings(skip_unreadable=True), data_root).together  # as in training
+        return load_dataset(spec, data_root=data_root, together=together, skip_unreadable=True)
     from thirtytwo.workflows.show_data import write_data_page
 
     return write_data_page(spec, html, data_root=data_root, recipe=recipe, overrides=overrides, force=force).data

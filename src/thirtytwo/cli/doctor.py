@@ -14,7 +14,7 @@ import typer
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, require
-from thirtytwo.text import CsvWriter
+from thirtytwo.text import CsvWriter, counted
 
 if TYPE_CHECKING:
     from thirtytwo.doctor import Diagnosis, Finding
@@ -65,7 +65,7 @@ def doctor(
     from thirtytwo.doctor import diagnose
     from thirtytwo.io import write_text
 
-    _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, force)
+    _check_outputs({"--out": out, "--html": html, "--fix-plan": fix_plan}, data, force)
     if html is not None:
         require("jinja2", "train")
     diagnosis = diagnose(
@@ -91,18 +91,20 @@ def doctor(
         raise typer.Exit(FOUND)
 
 
-def _check_outputs(files: Mapping[str, Path | None], force: bool) -> None:
+def _check_outputs(files: Mapping[str, Path | None], data: str, force: bool) -> None:
     """Check before the examination that its results, by option, can be written.
 
     Raises:
-        OutputError: a file cannot be written, or two are the same.
+        OutputError: a file cannot be written or belongs to the data, or two are the same.
     """
+    from thirtytwo.inputs import refuse_data_as_output
     from thirtytwo.io import check_writable, expand_home
 
     options: dict[Path, str] = {}
     for option, path in files.items():
         if path is None:
             continue
+        refuse_data_as_output(path, data)
         check_writable(path, force=force)
         same = options.setdefault(expand_home(path).resolve(), option)
         if same != option:
@@ -118,9 +120,9 @@ def _write_plan(diagnosis: Diagnosis, file: Path) -> None:
     write_fix_plan(file, found.plan, force=True)  # checked before
     log(f"Plan of fixes: {file}: " + ", ".join(f"{count:,} to {action}" for action, count in found.plan.counts.items()))
     if found.test:
-        log(f"{found.test:,} test images with findings are left as they are, so that test results stay comparable.")
+        log(f"{counted(found.test, 'test image')} with findings left unchanged, so that test results stay comparable.")
     if found.last:
-        log(f"{found.last:,} images with findings are left as they are: they are the last of their class in a split.")
+        log(f"{counted(found.last, 'image')} with findings left, the last of a class in a split.")
 
 
 def fix(
@@ -142,7 +144,10 @@ def fix(
     from thirtytwo.data.fixes import read_fix_plan
     from thirtytwo.data.repair import write_fixed
 
-    written = write_fixed(data, read_fix_plan(plan), out, data_root=data_root, link=link, new_classes=new_classes)
+    found = read_fix_plan(plan)
+    if not found.fixes:
+        log(f"{plan} has no rows: the copy is as the data.")
+    written = write_fixed(data, found, out, data_root=data_root, link=link, new_classes=new_classes)
     log(f"{written.images:,} images: " + ", ".join(f"{count:,} {done}" for done, count in written.counts.items()))
     show(str(out))
 

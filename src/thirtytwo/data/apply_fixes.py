@@ -53,7 +53,7 @@ def apply_fixes(data: UndecodedDataSet, plan: FixPlan, *, new_classes: bool = Fa
     added = dict.fromkeys(fix.to for fix in chosen.values() if fix.action == "relabel" and fix.to not in data.classes)
     classes = (*data.classes, *added)
     parts = {name: _part(data, name, chosen, classes) for name in data.parts}
-    refuse_problems(plan, data.where, _emptied(data, parts, chosen))
+    refuse_problems(plan, data.where, _emptied(data, parts, classes, chosen))
     counts = Counter(fix.action for fix in chosen.values())
     total = {done: counts[action] for action, done in _DONE.items()}
     note = f"fixes: {', '.join(f'{count:,} {done}' for done, count in total.items())}"
@@ -139,7 +139,7 @@ def _described(fix: Fix) -> str:
 
 
 def _name(fix: Fix, by_row: bool) -> str:
-    return f"{fix.split} row {fix.image}" if by_row else fix.image
+    return f"{fix.split} row {fix.image}" if by_row else quote(fix.image)
 
 
 def _by_file(data: UndecodedDataSet) -> dict[object, list[Place]]:
@@ -166,12 +166,19 @@ def _place(data: UndecodedDataSet, places: Mapping[object, Sequence[Place]], fix
     stored = "train" if fix.split == "test" and "test" not in data.parts else fix.split
     found = places.get((stored, int(fix.image)) if by_row else fix.image, ())
     if not found:
-        return "is not in the data"
+        close = "" if by_row else _spelled(fix.image, places)
+        return f"is not in the data; did you mean {quote(close)}?" if close else "is not in the data"
     if len(found) > 1:
         return f"is the name of {len(found)} images"
     if stored and found[0][0] != stored:
         return f"is in {found[0][0]}, not in {fix.split}"
     return found[0]
+
+
+def _spelled(name: str, places: Mapping[object, object]) -> str:
+    """The file that is meant by other separators, a leading `./` or spaces around it; empty: none."""
+    plain = name.strip().replace("\\", "/").removeprefix("./")
+    return plain if plain in places else ""
 
 
 def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool) -> str | None:
@@ -180,6 +187,10 @@ def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool)
     label = data.classes[int(data.parts[name].labels[position])]
     if fix.label and fix.label != label:
         return f"has the class {quote(label)}, not {quote(fix.label)}"
+    if fix.action == "drop" and fix.to.strip():
+        return f"is to be dropped, but the column to has {quote(fix.to)}; empty that cell, or choose another action"
+    if (fix.action, fix.to) in {("relabel", label), ("move", name)}:
+        return f"is already {'of the class' if fix.action == 'relabel' else 'in'} {quote(fix.to)}"
     if fix.action == "relabel" and fix.to not in data.classes and not new_classes:
         close = did_you_mean(fix.to, data.classes).rstrip(".?")
         return f"cannot get the class {quote(fix.to)}, which does not exist ({close}; see data fix --new-classes)"
@@ -189,18 +200,22 @@ def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool)
 
 
 def _emptied(
-    data: UndecodedDataSet, parts: Mapping[Split, UndecodedPart], chosen: Mapping[Place, Fix]
+    data: UndecodedDataSet, parts: Mapping[Split, UndecodedPart], classes: Sequence[str], chosen: Mapping[Place, Fix]
 ) -> Iterator[str]:
-    """Phrases on the classes of which a split keeps no image because images are dropped."""
+    """Phrases on the classes of which a split keeps or gets no image; a new class needs images in every split.
+
+    A class whose images all get other labels is merged with others, which is no problem while two classes are left.
+    """
+    added = set(range(len(data.classes), len(classes)))
+    left = {name: set(part.labels.tolist()) for name, part in parts.items()}
+    everywhere = set[int]().union(*left.values())
+    lost = {
+        int(data.parts[name].labels[position]) for (name, position), fix in chosen.items() if fix.action != "relabel"
+    }
+    merged = set(range(len(classes))) - everywhere - lost if len(everywhere) > 1 else set[int]()
     for name, part in data.parts.items():
-        left = set(parts[name].labels.tolist())
-        dropped = {
-            int(part.labels[position])
-            for (split, position), fix in chosen.items()
-            if split == name and fix.action == "drop"
-        }
-        for index in sorted(dropped - left):
-            yield f"no image of {quote(data.classes[index])} would be left in {name}"
+        for index in sorted({*part.labels.tolist(), *added} - left[name] - merged):
+            yield f"no image of {quote(classes[index])} would be {'in' if index in added else 'left in'} {name}"
 
 
 def _part(data: UndecodedDataSet, name: Split, chosen: Mapping[Place, Fix], classes: Sequence[str]) -> UndecodedPart:

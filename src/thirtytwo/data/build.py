@@ -215,7 +215,7 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
 def _image_set(undecoded: UndecodedDataSet, name: Split, entry: cache.Entry, large: cache.Entry | None) -> ImageSet:
     part = undecoded.parts[name]
     copies = None if large is None else large.images.get(name)
-    groups = None if part.groups is None else group_ids(part.groups)
+    groups = None if part.groups is None else group_ids(part.groups, entry.hashes[name])
     return ImageSet(
         entry.images[name],
         part.labels,

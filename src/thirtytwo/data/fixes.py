@@ -105,7 +105,10 @@ def read_fix_plan(path: Path) -> FixPlan:
         DataError: the file cannot be read, or has other columns than a plan.
     """
     path = expand_home(path)
-    (_, header), *lines = read_rows(path, strip=False, least=1)
+    rows = read_rows(path, strip=False, least=0)
+    if not rows:
+        raise DataError(f"{path} is empty.", _NEW_PLAN)
+    (_, header), *lines = rows
     names = _column_names(path, header)
     fixes: list[Fix] = []
     problems: list[str] = []
@@ -113,7 +116,7 @@ def read_fix_plan(path: Path) -> FixPlan:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(names) and any(cells[len(names) :]):
-            problems.append(f"line {line} has {len(cells)} cells; expected {len(names)}")
+            problems.append(f"line {line} has {len(cells)} cells; expected {len(names)} at most")
             continue
         fix = _fix(line, dict(zip(names, map(csv_text, cells), strict=False)))
         if isinstance(fix, str):

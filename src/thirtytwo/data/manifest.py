@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
+from thirtytwo.errors import DataError
+from thirtytwo.rundir import FIXES
 
 MANIFEST = "export.json"
 CHECKSUMS = "checksums.sha256"
 CLASSES = "classes.txt"
-OWN_FILES = frozenset({MANIFEST, CHECKSUMS})
-"""Files of an export that are not data."""
+OWN_FILES = frozenset({MANIFEST, CHECKSUMS, FIXES})
+"""Files of an export or of a fixed copy that are not data."""
 VERSION = 1
 _KEY = "thirtytwo_export"
 
@@ -33,6 +35,8 @@ class Manifest:
     data: str
     classes: tuple[str, ...]
     superclasses: Mapping[str, str] | None
+    images: Mapping[str, int] | None = None
+    """Number of images of each split; None: not known."""
 
     def as_json(self, **more: object) -> dict[str, object]:
         """The content of the file; `more` is for people."""
@@ -51,16 +55,36 @@ def read_manifest(folder: Path) -> Manifest | None:
             str(found["data"]),
             tuple(map(str, found["classes"])),
             None if groups is None else {str(name): str(group) for name, group in groups.items()},
+            {str(name): int(one["images"]) for name, one in found["splits"].items()} if "splits" in found else None,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
+def _compared(data: UndecodedDataSet, manifest: Manifest) -> UndecodedDataSet:
+    counts = {str(split): len(part.labels) for split, part in data.parts.items()}
+    notes = []
+    for split, listed in (manifest.images or {}).items():
+        if split not in counts and listed:
+            raise DataError(
+                f"{data.where} lacks the split {split!r}, of which {MANIFEST} lists {listed:,} images.",
+                f"Copy the export again; if the split was removed on purpose, move {MANIFEST} away.",
+            )
+        if counts.get(split, 0) < listed:
+            notes.append(f"{MANIFEST} lists {listed:,} images in {split}, but {counts[split]:,} were found")
+    return replace(data, skipped=(*data.skipped, *notes), warnings=(*data.warnings, *notes)) if notes else data
+
+
 def restored(data: UndecodedDataSet, manifest: Manifest) -> UndecodedDataSet:
     """The data set with the class order and superclasses of the manifest.
 
-    Where the folder has classes that the manifest lacks, it was changed since, and its own order stays.
+    Where the folder has classes that the manifest lacks, it was changed since, and its own order stays. Fewer images
+    than the manifest lists are noted.
+
+    Raises:
+        DataError: a split of the manifest is missing as a whole, so that another one would be cut from the others.
     """
+    data = _compared(data, manifest)
     if not set(data.classes) <= set(manifest.classes):
         note = f"{MANIFEST} does not list all classes, so the class order is that of the folder"
         return replace(data, skipped=(*data.skipped, note))

@@ -25,7 +25,10 @@ from thirtytwo.images.decode import HEAD_BYTES, format_of
 from thirtytwo.images.discover import is_junk
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug
 from thirtytwo.rundir import FIXES
+from thirtytwo.text import listing
 
+_GROUP = "group "
+"""Before the names of groups, as sources give them."""
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 """Suffixes that are not the name of the format."""
 
@@ -71,6 +74,13 @@ def write_fixed(
     if link and any(part.files is None for part in stored.parts.values()):
         raise DataError(f"{spec} has no files of single images to link.", "Leave out --link.")
     fixed = apply_fixes(stored, plan, new_classes=new_classes)
+    spaced = [label for label in fixed.data.classes if label != label.strip()]
+    if spaced and _needs_table(fixed.data):
+        raise DataError(
+            f"The copy needs the table {METADATA}, in which the spaces around the names of the classes "
+            f"{listing(spaced)} would be lost.",
+            "Rename these classes.",
+        )
     images = 0
     with atomic_folder(out) as folder:
         rows: list[tuple[str, ...]] = []
@@ -106,7 +116,7 @@ def _placed(
             name = free_name(inner.name, taken[folder])
             taken[folder].add(name.casefold())
             target = PurePosixPath(folder, name)
-            group = "" if part.groups is None else part.groups[number]
+            group = "" if part.groups is None else part.groups[number].removeprefix(_GROUP)
             yield (str(target), label, split, group), target, source
 
 
@@ -147,7 +157,6 @@ def _names_folder(label: str, splits: bool) -> bool:
         "/" in label
         or "\\" in label
         or is_junk(label)
-        or label != label.strip()
         or (split_of(label) is not None and not splits)
         or short_name(label) != label
     )
@@ -156,7 +165,7 @@ def _names_folder(label: str, splits: bool) -> bool:
 def _needs_table(data: UndecodedDataSet) -> bool:
     """Whether folders alone do not say what the data says."""
     named = all(_names_folder(label, _has_splits(data)) for label in data.classes)
-    return not named or any(part.groups is not None for part in data.parts.values())
+    return not named or any(any(part.groups or ()) for part in data.parts.values())
 
 
 def _copy(source: Source, target: Path) -> None:

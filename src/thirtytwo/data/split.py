@@ -123,9 +123,10 @@ def sample(images: ImageSet, wanted: npt.NDArray[np.int64], seed: int) -> Positi
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
-def group_ids(names: Iterable[str]) -> Hashes:
-    """Hashes of group names, uint64 `(N,)`."""
-    return np.array([hash_bytes(b"group ", name.encode()) for name in names], dtype=np.uint64)
+def group_ids(names: Iterable[str], hashes: Hashes) -> Hashes:
+    """Hashes of group names, uint64 `(N,)`; an image of no group (an empty name) has its own hash in `hashes`."""
+    found = (hash_bytes(b"group ", name.encode()) if name else own for name, own in zip(names, hashes, strict=True))
+    return np.array(list(found), dtype=np.uint64)
 
 
 LARGEST_HELD = 2.0

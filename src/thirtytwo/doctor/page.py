@@ -29,6 +29,8 @@ MAX_FINDINGS = 40
 a check."""
 FEWER_GROUPS = (MAX_GROUPS, 48, 36, 24, 16, 12, 8, 4, 2, 1)
 """Groups shown of each finding: the first number with which the images are at most `MAX_IMAGES`."""
+SAME = "T1"
+"""Start of the codes of checks whose groups are images of the same thing, so that labels and splits should agree."""
 LONGEST_TEXT, LONGEST_NAME = 1_500, 240
 """Characters after which sentences, and names and notes, are shortened in the middle."""
 
@@ -158,7 +160,8 @@ def _group(
 ) -> dict[str, Any]:
     whole = finding.groups[number]
     note = _short(finding.notes[number], LONGEST_NAME) if finding.notes else ""
-    labels_differ, splits_differ = subject.labels_differ(whole), subject.splits_differ(whole)
+    same = finding.check.code.startswith(SAME)
+    labels_differ, splits_differ = same and subject.labels_differ(whole), same and subject.splits_differ(whole)
     about = [
         (note, "note"),
         ("labels differ" if labels_differ else "", "tag"),

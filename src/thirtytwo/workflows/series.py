@@ -157,7 +157,7 @@ def resume_series(parent: Path, series: Series, planned: list[int]) -> tuple[Ser
     if differ:
         raise RunError(
             f"{parent} was started with other arguments: {', '.join(differ)}.",
-            "Resume without --recipe, --set and --epochs, or start a new run with another --run.",
+            "Resume with --resume and --run alone, or start a new run with another --run.",
         )
     before = [int(number) for number in content["planned"]]
     return first, before + [number for number in planned if number not in before]

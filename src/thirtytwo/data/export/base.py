@@ -130,6 +130,7 @@ class DataFormat(ABC):
         title: what it writes, as a phrase.
         as_pixels: whether it stores decoded pixels instead of encoded images.
         readable: whether thirtytwo reads what it writes, so that the export is verified by reading it again.
+        groups: what becomes of groups that the data has, as a note; empty: they are read again as they were.
         data: path of DATA in the output, such as `labels.csv`; empty: the output itself.
         shard_images: largest number of images of a shard.
         shard_bytes: bytes of encoded images after which a shard ends.
@@ -138,6 +139,7 @@ class DataFormat(ABC):
     title: ClassVar[str]
     as_pixels: ClassVar[bool] = False
     readable: ClassVar[bool] = True
+    groups: ClassVar[str] = "groups are not kept; the formats csv and webdataset keep them"
     data: ClassVar[str] = ""
     shard_images: ClassVar[int] = 256
     shard_bytes: ClassVar[int] = 2**28

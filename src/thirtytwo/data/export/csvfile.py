@@ -18,6 +18,7 @@ class Table(DataFormat):
     """Columns `file`, `label`, `split`, `group` where there are groups, and `source`, the former name of the image."""
 
     title = "labels.csv and a folder images/"
+    groups = ""
     data = "labels.csv"
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ class Parquet(DataFormat):
     """`data/train-00000-of-00002.parquet` with an `image` (struct of `bytes` and `path`) and a `label` (ClassLabel)."""
 
     title = "parquet files as on the Hugging Face hub"
+    groups = "groups are in the column group; --group-by group keeps them together"
     shard_images = 50_000
 
     def check(self) -> None:

@@ -45,7 +45,7 @@ class Exported:
         files: number of files.
         resumed: number of images that an earlier, interrupted export had written.
         verified: whether it was read again and compared.
-        skipped: notes on what was left out.
+        skipped: notes on what was left out, or is to be read in a certain way.
     """
 
     path: Path
@@ -115,7 +115,8 @@ def export_dataset(
         if kind.readable:
             _verify(writer, journal)
     _replace(out, work)
-    return Exported(out, plan.totals, files, resumed, kind.readable, survey.skipped)
+    notes = (*survey.skipped, kind.groups) if plan.grouped and kind.groups else survey.skipped
+    return Exported(out, plan.totals, files, resumed, kind.readable, notes)
 
 
 def _opened(spec: str, data_root: Path | None) -> UndecodedDataSet:
@@ -234,7 +235,7 @@ def _plan(data: UndecodedDataSet, survey: _Survey) -> Plan:
         superclasses=dict(groups) if groups and set(data.classes) <= set(groups) else None,
         totals={split: len(own) for split, own in survey.positions.items()},
         sizes=survey.sizes,
-        grouped=any(part.groups is not None for part in data.parts.values()),
+        grouped=any(any(part.groups or ()) for part in data.parts.values()),
     )
 
 

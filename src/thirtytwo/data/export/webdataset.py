@@ -18,6 +18,7 @@ class WebDataset(DataFormat):
     """`train-000000.tar` with `KEY.png`, `KEY.cls` (the index of a line of `classes.txt`) and `KEY.json`."""
 
     title = "tar files as WebDataset reads them"
+    groups = ""
     shard_images = 10_000
 
     def check(self) -> None:

@@ -151,6 +151,7 @@ def open_cifar(root: Path, request: Request, known: KnownDataSet | None = None) 
         raise DataError(
             f"{where} is not {known.name}: its classes are {listing(names[label], 3)}.", "Copy the data again."
         )
+    _check_batches(found, where)
     splits: list[Split] = [split for split in ("train", "test") if found.of(split)]
     if "train" not in splits and not (request.whole and splits):
         raise DataError(f"{where} has no training images.", f"Expected files such as {found.layout.names['train']}.")
@@ -164,6 +165,18 @@ def open_cifar(root: Path, request: Request, known: KnownDataSet | None = None) 
         content=lambda: cache.content_key(found.place.parent, _paths(found)),
         superclasses=_superclasses(names, columns_of) if label == _FINE else None,
     )
+
+
+def _check_batches(found: _Found, where: str) -> None:
+    """Check that no training batch before the last is missing, as after an incomplete download.
+
+    Raises:
+        DataError: one is missing.
+    """
+    numbers = [int(match[1]) for name in found.of("train") if (match := re.fullmatch(r"data_batch_(\d+).*", name))]
+    if missing := [number for number in range(1, max(numbers, default=0)) if number not in numbers]:
+        names = listing([f"data_batch_{number}" for number in missing])
+        raise DataError(f"{where} lacks {names}, of which there are later ones.", "Copy or download the data again.")
 
 
 def _recognized(place: Path) -> _Found | None:

@@ -75,11 +75,12 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
     classes = tuple(sorted({row.label for row in rows}, key=natural_key))
     rows = sorted(rows, key=lambda row: (natural_key(row.label), natural_key(row.file)))
     parts = {name: own for name in SPLITS if (own := [row for row in rows if row.split == name])}
+    grouped = any(row.group for row in rows)
     return UndecodedDataSet(
         name=file.resolve().parent.name if file.name == METADATA else file.stem,
         where=str(file),
         classes=classes,
-        parts={name: _part(own, classes, grouped="group" in columns) for name, own in parts.items()},
+        parts={name: _part(own, classes, grouped=grouped) for name, own in parts.items()},
         content=lambda: cache.digest([_stamp(row.path) for name in parts for row in parts[name]]),
         skipped=tuple(notes),
         warnings=tuple(notes),
@@ -106,7 +107,8 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        fix = "Check its permissions." if isinstance(error, PermissionError) else "Name a CSV file."
+        raise DataError(f"{file} cannot be read: {error.strerror}.", fix) from None
     text = _decode(content)
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
@@ -237,5 +239,5 @@ def _part(rows: Sequence[_Row], classes: Sequence[str], *, grouped: bool) -> Und
         name_of=files.__getitem__,
         files=files,
         random_access=True,
-        groups=tuple(f"group {row.group}" if row.group else f"file {row.file}" for row in rows) if grouped else None,
+        groups=tuple(f"group {row.group}" if row.group else "" for row in rows) if grouped else None,
     )

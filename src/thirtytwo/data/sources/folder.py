@@ -222,10 +222,7 @@ def _grouped(root: Path, parts: dict[Split, UndecodedPart], request: Request) ->
     return {
         name: replace(
             part,
-            groups=tuple(
-                f"file {file}" if one is None else f"group {one}"
-                for file, one in zip(part.files or (), named[name], strict=True)
-            ),
+            groups=tuple("" if one is None else f"group {one}" for one in named[name]),
         )
         for name, part in parts.items()
     }

@@ -297,14 +297,14 @@ def _part(prefix: str, table: Table, image: str, labels: Labels, group_by: str) 
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
         name_of=lambda row: f"{prefix} {row}",
-        groups=tuple(_group_names(prefix, table.column(group_by))) if group_by else None,
+        groups=tuple(_group_names(table.column(group_by))) if group_by else None,
     )
 
 
-def _group_names(prefix: str, column: Any) -> Iterator[str]:
-    """The group of each row; a row without one is a group of its own."""
-    for row, cell in enumerate(column.to_pylist()):
-        yield f"{prefix} {row}" if cell is None else f"group {cell}"
+def _group_names(column: Any) -> Iterator[str]:
+    """The group of each row; empty for a row without one."""
+    for cell in column.to_pylist():
+        yield "" if cell is None else f"group {cell}"
 
 
 def _source(cell: Any) -> Source:

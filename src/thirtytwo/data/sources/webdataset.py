@@ -157,7 +157,7 @@ def _part(samples: Sequence[_Sample], index: Mapping[str, int]) -> UndecodedPart
             if opened is not None:
                 opened[1].close()
 
-    groups = tuple(f"group {one.group}" if one.group else f"file {one.key}" for one in samples)
+    groups = tuple(f"group {one.group}" if one.group else "" for one in samples)
     return UndecodedPart(
         labels=np.array([index[str(sample.label)] for sample in samples], dtype=np.int64),
         rows=np.arange(len(samples), dtype=np.int64),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import counted
 
 
 @CHECKS.register("T101")
@@ -23,6 +24,7 @@ class ExactAcrossSplits(Check):
         across = [group for group in subject.exact_groups if subject.splits_differ(group)]
         if across:
             yield self.finding(
-                f"{len(across)} groups of duplicate images are in more than one split: {subject.examples(across)}.",
+                f"{counted(len(across), 'group')} of duplicate images in more than one split: "
+                f"{subject.examples(across)}.",
                 across,
             )

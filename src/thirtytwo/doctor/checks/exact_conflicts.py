@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import counted
 
 
 @CHECKS.register("T102")
@@ -23,6 +24,7 @@ class ExactConflicts(Check):
         conflicts = [group for group in subject.exact_groups if subject.labels_differ(group)]
         if conflicts:
             yield self.finding(
-                f"{len(conflicts)} groups of duplicate images have different labels: {subject.examples(conflicts)}.",
+                f"{counted(len(conflicts), 'group')} of duplicate images with different labels: "
+                f"{subject.examples(conflicts)}.",
                 conflicts,
             )

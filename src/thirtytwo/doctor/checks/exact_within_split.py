@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import counted
 
 
 @CHECKS.register("T103")
@@ -23,4 +24,5 @@ class ExactWithinSplit(Check):
         within = [group for group in subject.exact_groups if len({place.split for place in group}) < len(group)]
         if within:
             extra = sum(len(group) - len({place.split for place in group}) for group in within)
-            yield self.finding(f"{extra} images are duplicates within their split: {subject.examples(within)}.", within)
+            what = f"{counted(extra, 'duplicate')} of other images of the same split: {subject.examples(within)}."
+            yield self.finding(what, within)

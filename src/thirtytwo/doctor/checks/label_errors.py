@@ -13,8 +13,13 @@ from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import percent
 
 Positions = npt.NDArray[np.int64]
+
+
+RELIABLE = 0.5
+"""Least agreement of predictions and labels without a word of caution."""
 
 
 @CHECKS.register("T501")
@@ -43,12 +48,15 @@ class LabelErrors(Check):
             return
         groups = [(subject.places[rows[position]],) for position in issues.positions]
         notes = [
-            f"labeled {classes[labels[position]]}, predicted {classes[suggested]}, quality {quality:.2f}"
-            for position, suggested, quality in zip(issues.positions, issues.suggested, issues.quality, strict=True)
+            f"labeled {classes[labels[position]]}, predicted {classes[suggested]}, "
+            f"probability {predictions.confidence[position]:.2f}"
+            for position, suggested in zip(issues.positions, issues.suggested, strict=True)
         ]
-        by_folds = "" if subject.out_of_fold is None else f" by {subject.out_of_fold.path}"
+        source = "a linear layer on features" if subject.out_of_fold is None else str(subject.out_of_fold.path)
+        agreement = float((predictions.predicted == labels).mean())
         yield self.finding(
-            f"{len(groups):,} of {len(rows):,} labels are probably wrong{by_folds}: "
+            f"By {source}, whose predictions agree with {percent(agreement, 1)} of the labels, {len(groups):,} of "
+            f"{len(rows):,} labels are probably wrong{_caution(agreement)}: "
             + "; ".join(f"{subject.name_of(place)} ({note})" for (place,), note in zip(groups[:3], notes, strict=False))
             + ("; …" if len(groups) > 3 else "."),
             groups,
@@ -58,6 +66,10 @@ class LabelErrors(Check):
                 for position, suggested in zip(issues.positions, issues.suggested, strict=True)
             ],
         )
+
+
+def _caution(agreement: float) -> str:
+    return "" if agreement >= RELIABLE else " (predictions that agree so little say little about labels)"
 
 
 def _by_probe(subject: Subject) -> tuple[Positions, Predictions]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding, Place
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import counted
 
 
 @CHECKS.register("T401")
@@ -27,5 +28,6 @@ class SingleColor(Check):
             if flat:
                 shown = ", ".join(map(subject.described, flat[:3]))
                 yield self.finding(
-                    f"{len(flat)} images of {name} have a single color: {shown}.", [(place,) for place in flat]
+                    f"{counted(len(flat), 'image')} of {name} with a single color: {shown}.",
+                    [(place,) for place in flat],
                 )
