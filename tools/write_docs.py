@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import classic_table
+import data_tables
 import evaluation_tables
 import measured_accuracies
 import photograph_tables
@@ -209,6 +210,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "network-options": network_options,
     "networks": networks,
     "published-options": published_options,
+    "data-commands": data_tables.data_commands,
     "photo-settings": photograph_tables.photo_settings,
     "photographs": photograph_tables.photographs,
     "problems": problems,

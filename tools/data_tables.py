@@ -1,0 +1,40 @@
+"""Tables of what the commands that look at data cost and find, from `benchmarks/results/`."""
+
+from result_tables import read_results
+
+from thirtytwo.text import percent
+
+COMMANDS = {"show": "`data show --html`", "doctor": "`data doctor`", "thorough": "`data doctor --thorough`"}
+DATA = {
+    "cifar10": "CIFAR-10, 60,000 images",
+    "cifar100": "CIFAR-100, 60,000 images",
+    "trashnet": "TrashNet, 2,527 photographs",
+}
+
+
+def data_commands() -> str:
+    """Seconds and memory of each command, and how well T501 finds flipped labels."""
+    found = read_results("data_commands")["found"]
+    lines = [
+        "| data | command | first time | again | memory | page |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    measured = []
+    for name, title in DATA.items():
+        for command, shown in COMMANDS.items():
+            if figures := found.get(name, {}).get(command):
+                first, again = figures["first_time"], figures["from_cache"]
+                cells = [title, shown, f"{first['seconds']:.0f} s", f"{again['seconds']:.0f} s"]
+                cells += [f"{first['peak_mb'] / 1000:.1f} GB", f"{first['page_mb']:.1f} MB"]
+                lines.append(f"| {' | '.join(cells)} |")
+                measured.append(figures)
+    last = measured[-1]
+    labels = read_results("label_errors")
+    return "\n".join(lines) + (
+        f"\n\nOne run each, with an empty cache and again ({last['cores']} cores of {last['cpu']}, {last['date']}; "
+        "`benchmarks/data_commands.py`).\n\n"
+        f"Of CIFAR-10's {labels['n']:,} training labels, {percent(labels['share'], 0)} were changed at random. T501 "
+        f"orders the labels with an average precision of {labels['average_precision']:.2f}; it lists {labels['listed']:,}, of "
+        f"which {percent(labels['precision'], 0)} were changed, and {percent(labels['recall'], 0)} of the changed ones "
+        f"are among them (seed {labels['seed']}, {labels['date']}; `benchmarks/label_errors.py`).\n"
+    )
