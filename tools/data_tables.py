@@ -35,6 +35,7 @@ def data_commands() -> str:
         "`benchmarks/data_commands.py`).\n\n"
         f"Of CIFAR-10's {labels['n']:,} training labels, {percent(labels['share'], 0)} were changed at random. T501 "
         f"orders the labels with an average precision of {labels['average_precision']:.2f}; it lists "
-        f"{labels['listed']:,}, of which {percent(labels['precision'], 0)} were changed, and {percent(labels['recall'], 0)} of the changed ones "
+        f"{labels['listed']:,}, of which {percent(labels['precision'], 0)} were changed, and "
+        f"{percent(labels['recall'], 0)} of the changed ones "
         f"are among them (seed {labels['seed']}, {labels['date']}; `benchmarks/label_errors.py`).\n"
     )
