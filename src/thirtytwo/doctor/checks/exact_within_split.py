@@ -17,11 +17,15 @@ class ExactWithinSplit(Check):
     title = "exact duplicates within a split"
     severity = "note"
     why = "They count twice: in training as a larger weight, in the test as a smaller number of different images."
-    fix = "Remove them."
+    fix = "Keep one of each group."
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """Compare the pixels of all images at the decoded size."""
-        within = [group for group in subject.exact_groups if len({place.split for place in group}) < len(group)]
+        """Compare the pixels of all images at the decoded size; groups with different labels are those of T102."""
+        within = [
+            group
+            for group in subject.exact_groups
+            if len({place.split for place in group}) < len(group) and not subject.labels_differ(group)  # else T102
+        ]
         if within:
             extra = sum(len(group) - len({place.split for place in group}) for group in within)
             what = f"{counted(extra, 'duplicate')} of other images of the same split: {subject.examples(within)}."
