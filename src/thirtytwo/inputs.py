@@ -158,3 +158,13 @@ def refuse_data_as_output(path: Path, spec: str) -> None:
     inside = data.is_dir() and output.resolve().is_relative_to(data.resolve())
     if inside or output.resolve() == data.resolve():
         raise OutputError(f"{path} is a file of the data {spec}.", "Choose another name.")
+
+
+def refuse_folder_in_data(path: Path, data: Path) -> None:
+    """Check that a new folder does not become part of the data that it is made from.
+
+    Raises:
+        OutputError: it lies in the folder of the data.
+    """
+    if data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+        raise OutputError(f"{path} lies in the data {data}.", "Choose a folder outside of it.")

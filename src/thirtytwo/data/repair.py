@@ -20,9 +20,10 @@ from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.load import open_undecoded, parse
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
-from thirtytwo.errors import DataError, OutputError
+from thirtytwo.errors import DataError
 from thirtytwo.images.decode import HEAD_BYTES, format_of
 from thirtytwo.images.discover import is_junk
+from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug
 from thirtytwo.rundir import FIXES
 from thirtytwo.text import listing
@@ -69,7 +70,7 @@ def write_fixed(
     """
     out, found = expand_home(out), parse(spec)
     if found.kind == "folder":
-        _refuse_inside(out, expand_home(found.name))
+        refuse_folder_in_data(out, expand_home(found.name))
     stored = open_undecoded(spec, data_root=data_root)
     if link and any(part.files is None for part in stored.parts.values()):
         raise DataError(f"{spec} has no files of single images to link.", "Leave out --link.")
@@ -94,12 +95,6 @@ def write_fixed(
             _write_rows(folder / METADATA, ("file_name", "label", "split", "group"), rows)
         (folder / FIXES).write_bytes(plan.content)
     return Written(images, fixed.counts)
-
-
-def _refuse_inside(out: Path, root: Path) -> None:
-    """Raise an OutputError if the new folder would become part of the data itself."""
-    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise OutputError(f"{out} lies in the data {root}.", "Choose a folder outside of it.")
 
 
 def _placed(

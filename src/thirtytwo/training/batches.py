@@ -97,6 +97,14 @@ class Batches:
             self.positions = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield self._make(self.positions, epoch, step)
 
+    def record_losses(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep the loss of each image of the last batch, where `selection` chooses images by it.
+
+        `logits` float `(B, C)`; `labels` int64 `(B,)` or class shares float `(B, C)`.
+        """
+        if self.selection is not None:
+            self.selection.record(self.positions, F.cross_entropy(logits, labels, reduction="none"))
+
     def _order(self, generator: torch.Generator) -> Tensor:
         if self.selection is not None:
             return self.selection.order(self.epoch, generator)

@@ -140,7 +140,8 @@ class ClassifierModule(lightning.LightningModule):
         if self._step_metrics is None:  # SAM's second pass uses perturbed weights, whose metrics mean nothing
             accuracy = (logits.argmax(dim=1) == hard_labels(labels)).float().mean()
             self._step_metrics = {"mean_loss": loss.detach() / len(labels), "accuracy": accuracy}
-            self._record_losses(logits.detach(), labels)
+            if (batches := self._training_batches) is not None:
+                batches.record_losses(logits.detach(), labels)
         accumulate = self.recipe.schedule.accumulate
         first = batch_idx - batch_idx % accumulate
         self._images = len(labels) * min(accumulate, self._batches - first)
@@ -148,20 +149,13 @@ class ClassifierModule(lightning.LightningModule):
         share = accumulate if self.recipe.optimizer.per_image else accumulate / self._images
         return {"loss": loss * share, **self._step_metrics}
 
-    def _record_losses(self, logits: Tensor, labels: Tensor) -> None:
-        """Keep the cross-entropy of each image, from which the images of the next epoch are selected."""
-        batches = self._selecting_batches
-        if batches is not None and batches.selection is not None:
-            batches.selection.record(batches.positions, F.cross_entropy(logits, labels, reduction="none"))
-
     @property
-    def _selecting_batches(self) -> TrainingBatches | None:
-        """The training batches, where they select images by their loss."""
+    def _training_batches(self) -> TrainingBatches | None:
         batches = self._trainer.train_dataloader if self._trainer is not None else None
-        return batches if isinstance(batches, TrainingBatches) and batches.selection is not None else None
+        return batches if isinstance(batches, TrainingBatches) else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if (batches := self._selecting_batches) is not None and batches.selection is not None:
+        if (batches := self._training_batches) is not None and batches.selection is not None:
             checkpoint["selection"] = batches.selection.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

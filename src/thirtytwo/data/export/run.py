@@ -26,6 +26,7 @@ from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import IMBALANCE, Request
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
 from thirtytwo.images.decode import read_facts
+from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, write_json
 from thirtytwo.text import listing
 
@@ -134,8 +135,8 @@ def _check_out(out: Path, spec: str, *, force: bool) -> None:
         )
     place = absolute(spec)
     source, target = Path(place.partition("?")[0]) if place else None, out.resolve()
-    if source is not None and source.is_dir() and target.is_relative_to(source):
-        raise OutputError(f"{out} lies in the data {source}.", "Choose a place outside.")
+    if source is not None:
+        refuse_folder_in_data(out, source)
     if source is not None and target.exists() and source.is_relative_to(target):
         raise OutputError(f"{out} exists and contains the data {source}.", "Choose another place.")
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
