@@ -330,6 +330,8 @@ def _usage_message(error: typer.TyperException) -> tuple[str, str]:
     close = getattr(error, "possibilities", None)
     if close:
         message = f"{error.message}. Did you mean {' or '.join(sorted(close))}?"
+    elif not message.endswith((".", "?", "!")):
+        message += "."  # as pydantic's and Click's messages of ranges have none
     context = getattr(error, "ctx", None)
     return message, f"See: {context.command_path if context else 'thirtytwo'} --help"
 

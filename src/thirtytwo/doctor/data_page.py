@@ -246,7 +246,7 @@ def _groups(found: Overview) -> tuple[npt.NDArray[np.int64], list[str]]:
 
 
 def _color(index: int, count: int) -> str:
-    """Color of a group that can be told from the others on light and dark paper, as far as their number permits."""
+    """Color of a group, distinct from the others on light and dark paper as far as their number permits."""
     if count <= len(_PALETTE):
         return _PALETTE[index]
     return f"hsl({index * _GOLDEN_ANGLE % 360:.0f} {(75, 50)[index % 2]}% {(48, 62, 55)[index % 3]}%)"

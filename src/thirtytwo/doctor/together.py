@@ -27,7 +27,7 @@ from thirtytwo.fewshot.base import PHOTO_SIDE
 
 MOST = 20_000
 """Number of images up to which `auto` searches for near-duplicates: its time grows with their square."""
-WHAT = "kept together"
+WHAT = "kept in one split"
 _FORMAT = 1
 
 
