@@ -164,6 +164,7 @@ def test_groups_of_a_table_of_files_are_kept(make, tmp_path):
     assert len(np.unique(fixed.train.groups)) == 3
 
 
+@pytest.mark.slow
 def test_data_in_memory(tmp_path):
     data = load_dataset("digits", image_size=32)
     row = str(int(data.train.rows[0]))

@@ -185,6 +185,7 @@ def test_images_without_files_are_named_by_row(folder):
 ODD = ('a, "b".png', "=cmd.png", "Käfer 虫.png", "-x.png", "'@.png")
 
 
+@pytest.mark.slow
 def test_round_trip_from_the_doctor_to_a_fixed_copy(folder, tmp_path, capsys):
     for number, name in enumerate(ODD):
         copy(folder, f"train/cat/{number}.png", f"train/cat/{name}")
@@ -206,6 +207,7 @@ def test_round_trip_from_the_doctor_to_a_fixed_copy(folder, tmp_path, capsys):
     assert rows(suggest_fixes(after)) == []
 
 
+@pytest.mark.slow
 def test_round_trip_of_class_folders(make, tmp_path):
     root = make.tree(tmp_path / "pets", {"cat": 20, "dog": 20}, side=SIDE)
     for number in range(6):
