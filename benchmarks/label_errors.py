@@ -1,17 +1,19 @@
 """Label errors: average precision of T501's ranking on CIFAR-10 training labels of which 5 % were flipped at random.
 
-    python benchmarks/label_errors.py [--images 50000] [--train [--epochs 8] [--seeds 3]] [--sheet FILE DATA]
+    python benchmarks/label_errors.py [--images 50000] [--train] [--plans FOLDER] [--seeds 3] [--sheet FILE DATA]
 
 The method was chosen on seed 1, and seed 0 is the metric. `--images` takes the first training images only. CIFAR-10's
 own labels have errors too, which count as false positives. `--sheet` draws the first 50 suspects of DATA to look at.
 `--train` instead trains the recipe `fast` on the given labels, on the flipped ones, and on these with the fixes that
 `data doctor --thorough --fix-plan` suggests for T501, and measures how much of the lost test accuracy they recover.
+`--plans` without `--train` only writes the plans of fixes, to train with them on another machine.
 Writes `benchmarks/results/label_errors.json`, or `label_repair.json` beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -36,11 +38,11 @@ from thirtytwo.doctor.label_probe import predict_held_out
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name
-from thirtytwo.workflows.train import train
 
 RESULTS = Path(__file__).parent / "results" / "label_errors.json"
 SHARE, SEED, OTHERS = 0.05, 0, (1, 2, 3)
 SHOWN = 50
+ARMS = ("clean", "flipped", "repaired")
 
 
 def main() -> int:
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--sheet", nargs=2, metavar=("FILE", "DATA"), help="draw the first suspects of DATA, and end")
     parser.add_argument("--train", action="store_true", help="measure what training with the plan of fixes recovers")
+    parser.add_argument("--plans", type=Path, metavar="FOLDER", help="write the plans of fixes here, or read them")
     parser.add_argument("--epochs", type=int, help="passes over the training images with --train; the recipe's")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds with --train")
     parser.add_argument("--out", type=Path)
@@ -59,9 +62,8 @@ def main() -> int:
     if options.sheet:
         draw(Path(options.sheet[0]), options.sheet[1], Path(root))
         return 0
-    if options.train:
-        content = train_all(options.images, options.epochs, range(options.seeds), Path(root))
-        write_json(options.out or RESULTS.with_name("label_repair.json"), content | machine())
+    if options.train or options.plans:
+        repair(options, Path(root))
         return 0
     data = load_dataset("cifar10", data_root=Path(root))
     path = choose_model(data)
@@ -74,6 +76,25 @@ def main() -> int:
     content |= {"seed": SEED} | found[SEED] | {"other_seeds": {str(seed): found[seed] for seed in OTHERS}}
     write_json(options.out or RESULTS, content | machine())
     return 0
+
+
+def repair(options: argparse.Namespace, root: Path) -> None:
+    """Write the plans of fixes where there are none, and train with each of them if asked to."""
+    with TemporaryDirectory() as temporary:
+        folder = options.plans or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        if not (folder / "plans.json").is_file():
+            write_plans(options.images, folder, root)
+        if options.train:
+            content = train_all(folder, options.epochs, range(options.seeds), root)
+            write_json(options.out or RESULTS.with_name("label_repair.json"), content | trained_on())
+
+
+def trained_on() -> dict[str, Any]:
+    """Where and when the networks were trained."""
+    import torch
+
+    return machine() | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
 
 
 def machine() -> dict[str, Any]:
@@ -108,8 +129,8 @@ def flip(labels: npt.NDArray[np.int64], classes: int, seed: int) -> tuple[npt.ND
     return np.where(wrong, (labels + random.integers(1, classes, len(labels))) % classes, labels), wrong
 
 
-def train_all(images: int, epochs: int | None, seeds: Sequence[int], root: Path) -> dict[str, Any]:
-    """Test accuracies with the given labels, the flipped ones, and after the suggested fixes; one run of each a seed.
+def write_plans(images: int, folder: Path, root: Path) -> None:
+    """Write `clean.csv`, `flipped.csv` and `repaired.csv`, and `plans.json` with what they hold, to `folder`.
 
     All three are plans of fixes of the same data; validation is held out of train, with the labels that train has.
     """
@@ -126,31 +147,39 @@ def train_all(images: int, epochs: int | None, seeds: Sequence[int], root: Path)
     # Of an image that gets its own label back, nothing is left to fix.
     repaired = {row: fix for row, fix in (flips | suggested).items() if fix.to != own[row]}
     arms = {"clean": left_out, "flipped": left_out | flips, "repaired": left_out | repaired}
-    accuracies: dict[str, list[float]] = {}
-    with TemporaryDirectory() as folder:
-        for name, fixes in arms.items():
-            write_fix_plan(Path(folder, f"{name}.csv"), FixPlan(tuple(fixes.values()), by_row=True))
-            accuracies[name] = [train_once(Path(folder), name, epochs, seed, root) for seed in seeds]
-            print(name, accuracies[name], flush=True)
+    for name, fixes in arms.items():
+        write_fix_plan(folder / f"{name}.csv", FixPlan(tuple(fixes.values()), by_row=True))
+    counts = {
+        "n": images,
+        "flipped": len(flips),
+        "suggested": Counter(fix.action for fix in suggested.values()),
+        "suggested_for_flipped": len(flips.keys() & suggested.keys()),
+        "relabeled_right": sum(fix.to == own[row] for row, fix in suggested.items()),
+    }
+    write_json(folder / "plans.json", counts)
+
+
+def train_all(folder: Path, epochs: int | None, seeds: Sequence[int], root: Path) -> dict[str, Any]:
+    """Test accuracies with each plan of `folder`, and the share of the accuracy lost by flipping that fixes recover."""
+    accuracies: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in seeds:
+        for arm in ARMS:
+            accuracies[arm].append(train_once(folder / f"{arm}.csv", epochs, seed, root))
+            print(seed, arm, accuracies[arm][-1], flush=True)
     means = {name: float(np.mean(values)) for name, values in accuracies.items()}
     lost = means["clean"] - means["flipped"]
-    return {
+    content = {
         "what": "Test accuracy that training with the suggested fixes recovers after labels were flipped at random.",
-        "n": images,
-        "n_test": len(data.test) if data.test is not None else 0,
         "share": SHARE,
         "seed": SEED,
         "training_seeds": list(seeds),
         "epochs": epochs,
         "recipe": "fast",
-        "flipped": len(flips),
-        "suggested": Counter(fix.action for fix in suggested.values()),
-        "suggested_for_flipped": len(flips.keys() & suggested.keys()),
-        "relabeled_right": sum(fix.to == own[row] for row, fix in suggested.items()),
         "accuracy": {name: [round(value, 4) for value in values] for name, values in accuracies.items()},
         "mean_accuracy": {name: round(value, 4) for name, value in means.items()},
         "recovered": round((means["repaired"] - means["flipped"]) / lost, 3) if lost else None,
     }
+    return content | json.loads((folder / "plans.json").read_text(encoding="utf-8"))
 
 
 def suggest(flips: FixPlan, root: Path) -> dict[int, Fix]:
@@ -164,12 +193,22 @@ def suggest(flips: FixPlan, root: Path) -> dict[int, Fix]:
     return {int(fix.image): replace(fix, label="") for fix in plan.fixes}
 
 
-def train_once(folder: Path, name: str, epochs: int | None, seed: int, root: Path) -> float:
-    """Test accuracy of one run with a plan of fixes in `folder`."""
-    settings: dict[str, Any] = {"fix_plan": folder / f"{name}.csv", "seed": seed, "epochs": epochs, "data_root": root}
-    overrides = {"evaluate.tta": False}
-    run = train("cifar10", recipe="fast", run=folder / f"{name} {seed}", overrides=overrides, show=False, **settings)
-    return float(run.metrics["accuracy"]["value"])
+def train_once(fix_plan: Path, epochs: int | None, seed: int, root: Path) -> float:
+    """Test accuracy in one view of one training of `fast` with a plan of fixes."""
+    from thirtytwo.evaluation.scoring import Scorer
+    from thirtytwo.rundir import RunDir
+    from thirtytwo.training.fit import fit
+    from thirtytwo.workflows.prepare import prepare, write_plan
+
+    settings: dict[str, Any] = {"data.fix_plan": str(fix_plan), "seed": seed, "data.keep_together": "copies"}
+    settings |= {"schedule.epochs": epochs} if epochs else {}
+    plan = prepare("cifar10", "fast", settings, "auto", root)
+    with TemporaryDirectory() as place:
+        directory = RunDir.create(Path(place) / "run")
+        write_plan(plan, directory)
+        fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, show=False)
+    scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device)
+    return float((scorer.logits(plan.parts.test.images).argmax(1) == plan.parts.test.labels).mean())
 
 
 def draw(file: Path, spec: str, root: Path) -> None:

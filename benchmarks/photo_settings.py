@@ -62,6 +62,15 @@ FIRST_160: dict[str, Any] = {
     "schedule.accumulate": 2,
     "schedule.resolution": [{"until": 0.6, "size": 160}],
 }
+THEN_192: dict[str, Any] = {
+    **FIRST_160,
+    EPOCHS: 23,
+    HEAD: 0.2174,
+    "schedule.resolution": [{"until": 0.6, "size": 160}, {"until": 1.0, "size": 192}],
+}
+THEN = "18 epochs of three quarters of the layers, random erasing, last epoch, 160 then 192 pixels"
+FROM_128 = "22 epochs of three quarters of the layers, random erasing, last epoch, 128 then 192 pixels"
+SIZES_128 = [{"until": 0.6, "size": 128}, {"until": 1.0, "size": 192}]
 SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
     "crop from 0.2": {"augment.crop": [0.2, 1.0]},
@@ -91,12 +100,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "three quarters of the layers": {"transfer.unfreeze": 0.75},
     "15 epochs of three quarters of the layers, random erasing, last epoch": LAST_OF_15,
     "15 epochs of three quarters of the layers, random erasing, last epoch, 160 pixels first": FIRST_160,
-    "18 epochs of three quarters of the layers, random erasing, last epoch, 160 then 192 pixels": {
-        **FIRST_160,
-        EPOCHS: 23,
-        HEAD: 0.2174,
-        "schedule.resolution": [{"until": 0.6, "size": 160}, {"until": 1.0, "size": 192}],
+    THEN: THEN_192,
+    f"{THEN}, no color changes": {
+        **THEN_192,
+        "augment.brightness": 0.0,
+        "augment.contrast": 0.0,
+        "augment.saturation": 0.0,
     },
+    f"{THEN}, rate 0.7": {**THEN_192, RATE: 0.7},
+    f"{THEN}, rate 1.4": {**THEN_192, RATE: 1.4},
+    f"{THEN}, crop from 0.2": {**THEN_192, "augment.crop": [0.2, 1.0]},
+    f"{THEN}, EMA 0.995": {**THEN_192, "train.ema": 0.995},
+    f"{THEN}, float32": {**THEN_192, "train.precision": "float32"},
+    f"{THEN}, all layers": {**THEN_192, "transfer.unfreeze": "all"},
+    f"{THEN}, half of the layers": {**THEN_192, "transfer.unfreeze": 0.5},
+    FROM_128: {**THEN_192, EPOCHS: 27, HEAD: 0.1852, "schedule.resolution": SIZES_128},
+    f"{FROM_128}, rate 0.7": {**THEN_192, EPOCHS: 27, HEAD: 0.1852, "schedule.resolution": SIZES_128, RATE: 0.7},
     "crop from 0.2, BatchNorm trained, rate 2": {"augment.crop": [0.2, 1.0], NORMS: "trained", RATE: 2.0},
     "crop from 0.2, CutMix, BatchNorm trained": {
         "augment.crop": [0.2, 1.0],

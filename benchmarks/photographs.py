@@ -55,8 +55,6 @@ from thirtytwo.workflows.prepare import CROP_MARGIN
 RESULTS = Path(__file__).parent / "results" / "photographs.json"
 LIMIT = 300
 TWO, PER_CLASS = 2, 120
-KEPT = "copies"
-"""`data.keep_together`: the split of the committed results."""
 BATCH, STEPS, WARM_UP, REPEATS = 32, 20, 3, 5
 """Images of an optimizer step, and steps of a round."""
 
@@ -104,7 +102,6 @@ def train_once(folder: Path, part: str, seed: int, *, timed: bool) -> dict[str, 
         data = two_classes(folder, Path(place) / "two") if part == "two" else folder
         path = Path(place) / "run"
         command = [sys.executable, "-m", "thirtytwo", "train", str(data), "--run", str(path), "--seed", str(seed)]
-        command += ["--set", f"data.keep_together={KEPT}"]
         command += ["--limit-train", str(LIMIT)] if part == "limit" else []
         environment = os.environ | {"THIRTYTWO_CACHE": str(Path(place) / "cache")}  # decoding counts
         started = time.perf_counter()
@@ -114,7 +111,6 @@ def train_once(folder: Path, part: str, seed: int, *, timed: bool) -> dict[str, 
         metrics, about = run.read_json(run.metrics), run.read_json(run.environment)
     return {
         "seed": seed,
-        "keep_together": KEPT,
         "n_train": about["data"]["train"],
         "n_test": metrics["n"],
         "recipe": next(choice["value"] for choice in about["choices"] if choice["what"] == "recipe"),

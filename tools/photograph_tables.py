@@ -58,20 +58,25 @@ def _accuracy(runs: dict[str, Any]) -> str:
 
 
 def photo_settings() -> str:
-    """Accuracy of each setting of `photos` on the first fold, and on all folds where it was trained on them."""
+    """Accuracy of each setting of `photos` on the first fold, on all folds, and on those of two divisions."""
     result = read_results("photo_settings")
-    runs = [run for run in result["runs"] if not run["limit"] and not run["repeat"]]
-    first = {run["setting"]: run for run in runs if run["fold"] == 0}
+    runs = [run for run in result["runs"] if not run["limit"]]
+    first = {run["setting"]: run for run in runs if (run["repeat"], run["fold"]) == (0, 0)}
     folds = len({run["fold"] for run in runs})
     size = next(iter(first.values()))["n"]
     whole = sum(run["n"] for run in runs if run["setting"] == "none")
-    lines = [f"| changed | first fold ({size:,} images) | all folds ({whole:,}) |", "| --- | --- | --- |"]
+    lines = [
+        f"| changed | first fold ({size:,} images) | its division ({whole:,}) | all trainings |",
+        "| --- | --- | --- | --- |",
+    ]
     for name in sorted(first, key=lambda name: -first[name]["right"]):
         own = [run for run in runs if run["setting"] == name]
-        every = _share(own) if len(own) == folds else "–"
-        lines.append(f"| {name} | {_share([first[name]])} | {every} |")
+        division = [run for run in own if not run["repeat"]]
+        every = _share(division) if len(division) == folds else "–"
+        more = f"{_share(own)} of {len(own)}" if len(own) > len(division) else "–"
+        lines.append(f"| {name} | {_share([first[name]])} | {every} | {more} |")
     places = {run["hardware"] for run in runs}
-    return "\n".join([*lines, f"\nOne seed; {' and '.join(sorted(places))}, {result['date']}."]) + "\n"
+    return "\n".join([*lines, f"\n{' and '.join(sorted(places))}, {result['date']}."]) + "\n"
 
 
 def _share(runs: list[dict[str, Any]]) -> str:
