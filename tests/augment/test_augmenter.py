@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from thirtytwo.augment import AUGMENTATIONS, Terms
 from thirtytwo.augment.augmenter import Augmenter, check_augment, erased, mix
-from thirtytwo.augment.geometry import padded
+from thirtytwo.augment.geometry import padded, resized
 from thirtytwo.config.recipe import AugmentSettings
 from thirtytwo.config.resolve import resolve_recipe
 from thirtytwo.errors import RecipeError, UnknownNameError
@@ -97,6 +97,18 @@ def test_everything_runs_on_the_device_of_the_images(changes: dict[str, Any]) ->
     assert images.shape == (60, 3, 16, 16)
     labels, mixing = torch.empty(60, dtype=torch.long, device="meta"), settings(mixup=1.0, cutmix=1.0)
     assert all(part.device.type == "meta" for part in mix(images, labels, 3, mixing, torch.Generator()))
+
+
+@pytest.mark.parametrize("changes", [*EVERYTHING, {"translate": 3, "classes": {"cat": {"cutout": 4}}}], ids=str)
+def test_smaller_images_show_what_full_ones_do(changes: dict[str, Any]) -> None:
+    pixels = noise(size=24)
+    augmenter = Augmenter(settings(**changes), MEAN, STD, CLASSES)
+    first, tables = torch.zeros(60, dtype=torch.bool), augmenter.lookup_tables(LABELS)
+    full = augmenter(pixels, first, tables, 0, partial(generator_for, 0, 0))
+    small = augmenter(pixels, first, tables, 0, partial(generator_for, 0, 0), 24, 10)
+    assert small.shape == (60, 3, 10, 10)
+    one_level = 1 / 255 / min(STD)
+    assert float((small - resized(full, 10)).abs().max()) <= 1.01 * one_level
 
 
 def test_empty_settings_change_nothing() -> None:

@@ -18,6 +18,7 @@ from thirtytwo.augment.geometry import (
     flip_mask,
     mirrored,
     padded,
+    resized,
     scaling_matrices,
     shifted,
     warp,
@@ -83,7 +84,14 @@ class Augmenter:
         return tables
 
     def __call__(
-        self, pixels: Tensor, first: Tensor, tables: Tensor | None, epoch: int, draw: Draw, size: int | None = None
+        self,
+        pixels: Tensor,
+        first: Tensor,
+        tables: Tensor | None,
+        epoch: int,
+        draw: Draw,
+        size: int | None = None,
+        small: int | None = None,
     ) -> Tensor:
         """Augment and normalize a batch.
 
@@ -93,33 +101,46 @@ class Augmenter:
             tables: int64 `(B,)` from `lookup_tables`, or None.
             epoch: number of the epoch, from 0.
             draw: gives the generator of each purpose.
-            size: side S of the result in pixels, where it is not that of `pixels`.
+            size: side in pixels at which images are augmented, where it is not that of `pixels`.
+            small: side S of the result in pixels, if it is smaller; by default S is `size`.
 
         Returns:
             Normalized float `(B, 3, S, S)`.
         """
         size = size or int(pixels.shape[1])
+        sides = (size, small or size)
         if tables is None:
-            return self._augment_with(pixels, first, epoch, draw, size, *self._tables[0])
-        out = torch.empty((len(pixels), 3, size, size), device=pixels.device, memory_format=torch.channels_last)
+            return self._augment_with(pixels, first, epoch, draw, sides, *self._tables[0])
+        shape = (len(pixels), 3, sides[1], sides[1])
+        out = torch.empty(shape, device=pixels.device, memory_format=torch.channels_last)
         for number, (name, table) in enumerate(self._tables):
             indices = (tables == number).nonzero().flatten()
             if len(indices):
                 indices = send(indices, pixels.device)
-                out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, size, name, table)
+                out[indices] = self._augment_with(pixels[indices], first[indices], epoch, draw, sides, name, table)
         return out
 
     def _augment_with(
-        self, pixels: Tensor, first: Tensor, epoch: int, draw: Draw, size: int, name: str | None, table: ImageSettings
+        self,
+        pixels: Tensor,
+        first: Tensor,
+        epoch: int,
+        draw: Draw,
+        sides: tuple[int, int],
+        name: str | None,
+        table: ImageSettings,
     ) -> Tensor:
+        size, small = sides
         suffix = "" if name is None else f" {name}"
         changed = self._transform_pixels(pixels.permute(0, 3, 1, 2), size, table, draw("pixels" + suffix))
+        if not (table.translate or table.cutout):  # their lengths are pixels of the full size
+            changed = resized(changed, small)
         generator = draw("augment" + suffix)
         changed = mirrored(changed, flip_mask(first, epoch, table.flip, generator))
         images = normalize(changed.permute(0, 2, 3, 1), self._mean, self._std)
         wide = padded(images, table.translate, table.fill)
         images = shifted(wide, images.shape[-1], table.translate, generator)
-        return cutout(images, table.cutout, generator)
+        return resized(cutout(images, table.cutout, generator), small)
 
     def _transform_pixels(self, images: Tensor, size: int, table: ImageSettings, generator: torch.Generator) -> Tensor:
         """Apply crops and affine transforms, color changes, the policies and random erasing to uint8 `(B, 3, H, W)`."""

@@ -204,7 +204,9 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Resize float images `(N, 3, H, W)` to `size` × `size`, bilinear with antialiasing."""
+    """Resize float or uint8 images `(N, 3, H, W)` to `size` × `size`, bilinear with antialiasing."""
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
+    if images.dtype == torch.uint8 and images.device.type != "cpu":  # torch resizes bytes on CPUs only
+        return resized(images.float(), size).round().clamp(0, 255).to(torch.uint8)
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thirtytwo.augment.augmenter import Augmenter, mix, uses_mixing
-from thirtytwo.augment.geometry import resized
 from thirtytwo.config.recipe import Recipe, SelectionSettings
 from thirtytwo.data.arrays import Rows
 from thirtytwo.data.channels import channel_statistics
@@ -167,8 +166,8 @@ class TrainingBatches(Batches):
         positions = send(positions, self._labels.device)
         pixels = self._pixels[positions] if read is None else send(read, self._labels.device)
         size = int(self._pixels.shape[1])
-        images = self._augment(pixels, self._flip_first[positions], tables, epoch, draw, size)
-        images = resized(images, self.size_at(number / self.steps))
+        small = self.size_at(number / self.steps)
+        images = self._augment(pixels, self._flip_first[positions], tables, epoch, draw, size, small)
         labels = self._labels[positions]
         if self._mixes:
             images, labels = mix(images, labels, self._classes, self._recipe.augment, draw("mix"))
