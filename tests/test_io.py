@@ -11,6 +11,7 @@ import pytest
 
 from thirtytwo.errors import InputError, OutputError
 from thirtytwo.io import (
+    atomic_folder,
     atomic_write,
     free_name,
     free_path,
@@ -209,3 +210,41 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     with lock_directory(tmp_path):
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left - {".lock"} == set(OTHERS)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from thirtytwo.io import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "a.txt").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["out", "o" * 255])
+def test_folder_of_a_killed_process_is_removed(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    mine = [tmp_path / ".out.0a1b2c3d", tmp_path / ".other.0a1b2c3d"]
+    for folder in mine:
+        folder.mkdir()
+        (folder / "mine.txt").write_text("kept")
+    with atomic_folder(out) as folder:
+        (folder / "a.txt").write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([out, *mine])
+    assert [path.name for path in out.iterdir()] == ["a.txt"]
+    assert all((folder / "mine.txt").read_text() == "kept" for folder in mine)
+
+
+@posix
+def test_folder_of_a_running_process_is_kept(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as first:
+        (first / "a.txt").write_text("first")
+        with atomic_folder(tmp_path / "out") as second:
+            (second / "a.txt").write_text("second")
+        assert (first / "a.txt").read_text() == "first"
+        (tmp_path / "out").rename(tmp_path / "moved")
+    assert (tmp_path / "out/a.txt").read_text() == "first"

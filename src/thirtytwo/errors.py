@@ -37,7 +37,8 @@ class ThirtytwoError(Exception):
     def __init__(self, message: str, fix: str | None = None) -> None:
         self.message = message
         self.fix = fix
-        super().__init__(message if fix is None else f"{message} {fix}")
+        between = "\n" if "\n  " in message else " "  # below a list (`text.itemized`)
+        super().__init__(message if fix is None else f"{message}{between}{fix}")
 
 
 class UnknownNameError(ThirtytwoError):
@@ -101,11 +102,16 @@ class MissingExtraError(ThirtytwoError):
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """One sentence of help for a mistyped name: the close matches, or all known names."""
     names = sorted(known)
-    folded = {name.casefold(): name for name in names}
-    close = [folded[match] for match in get_close_matches(found.casefold(), folded, n=3, cutoff=0.6)]
-    if close:
-        return "Did you mean " + " or ".join(repr(name) for name in close) + "?"
+    if close := closest(found, names):
+        return f"Did you mean {close}?"
     return "Known: " + ", ".join(names) + "." if names else "There are none."
+
+
+def closest(found: str, known: Iterable[str]) -> str:
+    """The known names that a mistyped name may mean, quoted and joined by `or`; empty: none is close."""
+    folded = {name.casefold(): name for name in known}
+    close = get_close_matches(found.casefold(), folded, n=3, cutoff=0.6)
+    return " or ".join(repr(folded[match]) for match in close)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -11,13 +11,13 @@ import platform
 import re
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from thirtytwo.errors import InputError, OutputError, RunError, ThirtytwoError, require
+from thirtytwo.errors import InputError, MissingExtraError, OutputError, RunError, ThirtytwoError, require
 
 METADATA_KEY = "thirtytwo"
 """Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
@@ -62,6 +62,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Write a new folder as a whole: yields a temporary folder beside `path`, renamed to `path` if no error is raised.
 
+    The temporary folder is locked, so that a later call for the same `path` can tell what a killed process left behind,
+    and removes it.
+
     Raises:
         OutputError: `path` exists, or it could not be written (disk full, no permission).
         InputError: the block failed to read another file; names that file.
@@ -69,10 +72,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path = expand_home(path)
     if os.path.lexists(path):
         raise OutputError(f"{path} exists already.", "Choose another name, or move it away.")
-    temporary = path.with_name(short_name(f".{path.name}.{token_hex(4)}"))
+    _remove_unfinished(path)
+    temporary = path.with_name(_unfinished_name(path, token_hex(4)))
     try:
         temporary.mkdir(parents=True)
-        yield temporary
+        with _locked_if_possible(temporary, path):
+            yield temporary
         if os.path.lexists(path):
             raise OutputError(f"{path} was created by another program.", "Choose another name.")
         temporary.rename(path)
@@ -88,6 +93,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"{about} could not be read: {reason}.", "Check the path and its permissions.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked_if_possible(temporary: Path, path: Path) -> Iterator[None]:
+    """Hold the lock of the temporary folder of `path`, if the library for it is installed.
+
+    Raises:
+        OutputError: the lock file could not be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_directory(temporary))
+        except MissingExtraError:
+            pass
+        except RunError as error:
+            raise OutputError(f"{path} could not be written: {error.message}", "Choose another location.") from None
+        yield
+
+
+def _unfinished_name(path: Path, token: str) -> str:
+    """Name of the temporary folder of `atomic_folder`."""
+    return short_name(f".{path.name}.{token}")
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove the temporary folders of killed processes that were to become `path`.
+
+    A folder is one of these if it has the name, and the lock file of a process that no longer holds the lock.
+    """
+    with suppress(OSError):
+        for folder in list(path.parent.iterdir()):
+            named = folder.name == _unfinished_name(path, folder.name[-8:]) and _TOKEN.fullmatch(folder.name[-8:])
+            if not named or folder.is_symlink() or not folder.is_dir() or not _is_lock(folder / LOCK):
+                continue
+            with suppress(RunError, MissingExtraError):  # in use, or not writable
+                with lock_directory(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)  # where a file that is open cannot be removed
+                logger.info("%s was removed: an interrupted command left it.", folder)
 
 
 def _create_beside(path: Path) -> Path:
@@ -265,6 +309,7 @@ def lock_directory(directory: Path) -> Iterator[None]:
         lock.release()
 
 
+_TOKEN = re.compile(r"[0-9a-f]{8}")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<suffix>\.[^.]+)?")
 """Names of the temporary files of `atomic_write`."""
 
@@ -283,6 +328,14 @@ def is_unused(directory: Path, ignored: Container[str] = ()) -> bool:
     """Whether a directory holds nothing but files named in `ignored`, and what killed processes leave behind."""
     names = (entry.name for entry in directory.iterdir())
     return all(name == LOCK or name in ignored or _TEMPORARY.fullmatch(name) for name in names)
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a file is one that `lock_directory` wrote."""
+    try:
+        return {"pid", "host"} == set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _holder(path: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -484,7 +485,9 @@ def read_predictions_file(path: Path, fix: str) -> tuple[Predictions, str]:
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}.", fix) from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise RunError(f"{path} cannot be read: {os.strerror(error.errno)}.", "Check its permissions.") from None
+        raise RunError(f"{path} is damaged, or not a parquet file.", fix) from None
     columns = [name for name in table.column_names if name.startswith(PROBABILITY_PREFIX)]
     classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in columns)
     index = {name: number for number, name in enumerate(classes)}

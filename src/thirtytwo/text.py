@@ -108,6 +108,22 @@ def listing(names: Iterable[object], limit: int = 10, *, quoted: bool = True, se
     return separator.join((quote(str(name)) if quoted else str(name)) for name in all_names[:limit]) + more
 
 
+ITEM = "\n  "
+"""Before each item of a list in a message; the command line keeps these line breaks, unlike others."""
+
+
+def itemized(sentence: str, items: Iterable[str], limit: int = 20) -> str:
+    """A sentence that ends with a colon, and below it the first `limit` items, one a line, and the number of others.
+
+    A single item stays on the line of the sentence.
+    """
+    every = [" ".join(item.splitlines()) for item in items]
+    if len(every) == 1:
+        return f"{sentence} {every[0]}{'' if every[0].endswith('?') else '.'}"
+    more = [f"and {len(every) - limit:,} more"] if len(every) > limit else []
+    return "".join([sentence, *(f"{ITEM}{item}" for item in [*every[:limit], *more])])
+
+
 def quote(name: str) -> str:
     """A name in quotes for a message, as by `repr`, but with single backslashes, as in names from `escape_bytes`."""
     return repr(name).replace("\\\\", "\\")

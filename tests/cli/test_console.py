@@ -12,6 +12,7 @@ from PIL import Image
 
 from thirtytwo.cli.console import brief_warnings, show_error, show_table
 from thirtytwo.cli.main import run_command
+from thirtytwo.text import itemized
 
 TITLE = "\x1b]0;owned\x07"
 RED = "\x1b[31m"
@@ -69,3 +70,18 @@ def test_warnings_of_libraries_are_one_line(capsys: pytest.CaptureFixture[str]) 
             warnings.warn_explicit("lbfgs failed\n to converge", UserWarning, "/x/site-packages/sklearn/linear.py", 3)
             warnings.warn_explicit("deprecated", UserWarning, "/x/elsewhere.py", 3)
     assert capsys.readouterr().err == "warning: lbfgs failed to converge (sklearn)\nwarning: deprecated (elsewhere)\n"
+
+
+def test_a_list_in_an_error_has_a_line_for_each_item(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = itemized("The plan does not fit:", ["line 2: 'a  b'", "line 3: 'two\nlines'"])
+    show_error(message, "Correct it.")
+    expected = "The plan does not fit:\n  line 2: 'a  b'\n  line 3: 'two lines'\nCorrect it.\n"
+    assert capsys.readouterr().err == f"thirtytwo: {expected}"
+    assert itemized("Wrong:", ["one"]) == "Wrong: one."
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_error(message, "Correct it.")
+    assert stream.getvalue() == f"Error\n{expected}"

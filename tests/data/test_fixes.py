@@ -274,10 +274,30 @@ def test_all_problems_are_listed_at_once(folder, tmp_path):
     (tmp_path / "plan.csv").write_text("\n".join(["action,file", "erase,train/cat/0.png", *lines]))
     with pytest.raises(DataError) as caught:
         load_dataset(str(folder), fix_plan=read_fix_plan(tmp_path / "plan.csv"))
-    assert "31 problems" in caught.value.message
-    assert "line 2" in caught.value.message
-    assert "line 5" in caught.value.message
-    assert "21 more" in caught.value.message
+    first, *lines = caught.value.message.splitlines()
+    assert first.endswith("31 problems:")
+    assert len(lines) == 21
+    assert all(line.strip().startswith(f"line {number}: ") for number, line in enumerate(lines[:20], 2))
+    assert lines[20].strip() == "and 11 more"
+    assert caught.value.message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ("relabel,train,train/cat/{},,lynx", "'cat', 'dog'"),
+        ("move,train,train/cat/{},,val", "train, test"),
+        ("move,train,train/cat/{},,attic", "train, val, test"),
+        ("erase,train,train/cat/{},,", "drop, relabel, move"),
+    ],
+)
+def test_what_is_known_is_listed_once(row, known, folder, tmp_path):
+    rows = [row.format(f"{number}.png") for number in range(3)]
+    (tmp_path / "plan.csv").write_text("\n".join(["action,split,file,class,to", *rows]))
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(folder), fix_plan=read_fix_plan(tmp_path / "plan.csv"))
+    assert len(caught.value.message.splitlines()) == 4
+    assert str(caught.value).count(known) == 1
 
 
 def test_the_same_row_twice_counts_once(folder):

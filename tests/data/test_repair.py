@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import datetime
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +13,10 @@ import numpy as np
 import pytest
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.data.export import export_dataset
 from thirtytwo.data.fixes import Fix, FixPlan, read_fix_plan, write_fix_plan
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.manifest import Manifest
 from thirtytwo.data.repair import write_fixed
 from thirtytwo.errors import DataError, InputError, OutputError
 
@@ -228,3 +233,99 @@ def test_a_folder_that_cannot_be_created(folder, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):
         write_fixed(str(folder), plan_of(), tmp_path / "file" / "clean")
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_other_columns_of_a_csv_file_are_kept(make, tmp_path):
+    make.tree(tmp_path, {"photos": 8})
+    rows = [
+        f'photos/{number}.png,{"ab"[number % 2]},{number / 4},"says ""{number}"", éa",x{number}' for number in range(8)
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,age,note,path", *rows]), encoding="utf-8")
+    fixes = (Fix("drop", "", "photos/0.png"), Fix("relabel", "", "photos/2.png", to="b"))
+    write_fixed(str(tmp_path / "labels.csv"), plan_of(*fixes), tmp_path / "clean")
+    kept = rows_of(tmp_path / "clean/metadata.csv")
+    assert list(kept[0]) == ["file_name", "label", "split", "age", "note", "path"]
+    by_name = {Path(row["file_name"]).name: row for row in kept}
+    assert set(by_name) == {f"{number}.png" for number in range(1, 8)}
+    assert by_name["2.png"] == {
+        "file_name": "b/2.png", "label": "b", "split": "train", "age": "0.5", "note": 'says "2", éa', "path": "x2",
+    }  # fmt: skip
+    fixed = load_dataset(str(tmp_path / "clean"), whole=True)
+    assert fixed.train.counts.tolist() == [2, 5]
+    write_fixed(str(tmp_path / "clean"), plan_of(), tmp_path / "again")
+    again = rows_of(tmp_path / "again/metadata.csv")
+    assert sorted(map(sorted, map(dict.items, again))) == sorted(map(sorted, map(dict.items, kept)))
+
+
+def test_columns_that_are_named_as_those_of_the_copy_get_a_number(make, tmp_path):
+    make.tree(tmp_path, {"photos": 8})
+    rows = [f"photos/{number}.png,{'ab'[number % 2]},{number}" for number in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,species,label", *rows]))
+    write_fixed(f"{tmp_path / 'labels.csv'}?label=species", plan_of(), tmp_path / "clean")
+    assert list(rows_of(tmp_path / "clean/metadata.csv")[0]) == ["file_name", "label", "split", "label-2"]
+    assert load_dataset(str(tmp_path / "clean"), whole=True).classes == ("a", "b")
+
+
+def test_names_columns_and_order_of_a_table_are_kept(make, tmp_path):
+    cells = [{"bytes": make.png(number), "path": f"in/a/photo {number}.png"} for number in range(6)]
+    cells += [{"bytes": make.png(6), "path": "..\\x.PNG"}, {"bytes": make.png(7), "path": None}]
+    cells[1]["path"], cells[3]["path"], cells[5]["path"] = "photo 0.png", "b", ".hidden.png"
+    more = {
+        "age": [None, *range(1, 8)],
+        "tags": [["x", "y"]] * 8,
+        "thumbnail": [b"\0"] * 8,
+        "when": [datetime.date(2020, 1, 2)] * 8,
+    }
+    make.parquet(tmp_path / "data/train.parquet", [0, 1] * 4, names=["dog", "cat"], images=cells, more=more)
+    fixes = (Fix("drop", "train", "0", "dog"),)
+    write_fixed(str(tmp_path / "data"), plan_of(*fixes, by_row=True), tmp_path / "clean")
+    rows = rows_of(tmp_path / "clean/metadata.csv")
+    assert [row["file_name"] for row in rows] == [
+        "cat/photo 0.png",
+        "dog/photo 2.png",
+        "cat/b.png",
+        "dog/photo 4.png",
+        "cat/000005.png",
+        "dog/x.PNG",
+        "cat/000007.png",
+    ]
+    assert [row["age"] for row in rows] == list("1234567")
+    assert {(row["tags"], row["when"]) for row in rows} == {('["x", "y"]', "2020-01-02")}
+    assert "thumbnail" not in rows[0]
+
+
+def test_superclasses_and_the_order_of_the_classes_are_kept(make, tmp_path):
+    make.tree(tmp_path / "pets", SPLIT)
+    names = {"dog": "animal", "cat": "animal", "oak": "plant"}
+    manifest = Manifest("", ("dog", "cat", "oak"), names).as_json(format="folder")
+    (tmp_path / "pets/export.json").write_text(json.dumps(manifest))
+    written = write_fixed(str(tmp_path / "pets"), plan_of(*PLAN), tmp_path / "clean")
+    assert written.notes == ()
+    fixed = load_dataset(str(tmp_path / "clean"))
+    assert fixed.classes == ("dog", "cat")
+    assert dict(fixed.superclasses or {}) == {"dog": "animal", "cat": "animal"}
+    with pytest.raises(OutputError, match="no export"):
+        export_dataset(str(tmp_path / "pets"), "folder", tmp_path / "clean", force=True)
+    fixes = tuple(Fix("relabel", "", f"{name}/0.png", to="lynx") for name in ("train/cat", "test/cat"))
+    written = write_fixed(str(tmp_path / "pets"), plan_of(*fixes), tmp_path / "new", new_classes=True)
+    assert "lynx" in written.notes[0]
+    assert not load_dataset(str(tmp_path / "new")).superclasses
+
+
+def test_moved_images_of_a_table_keep_their_name_and_columns(make, tmp_path):
+    for split, count, first in (("train", 6, 0), ("test", 4, 10)):
+        cells = [{"bytes": make.png(first + n), "path": f"{first + n}.png"} for n in range(count)]
+        more = {"age": list(range(first, first + count))} if split == "test" else {}
+        labels = [0, 1] * (count // 2)
+        make.parquet(tmp_path / f"data/{split}.parquet", labels, names=["cat", "dog"], images=cells, more=more)
+    fixes = (Fix("move", "test", "3", "dog", "train"),)
+    write_fixed(str(tmp_path / "data"), plan_of(*fixes, by_row=True), tmp_path / "clean")
+    ages = {row["file_name"]: row["age"] for row in rows_of(tmp_path / "clean/metadata.csv")}
+    assert ages["train/dog/13.png"] == "13"
+    assert ages["train/dog/1.png"] == ""
+    assert ages["test/cat/10.png"] == "10"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.data.split import hold_out, limit, split_of, split_off
+from thirtytwo.data.split import hold_out, limit, split_of, split_off, uneven_share
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -179,3 +179,14 @@ def test_limit_keeps_small_sets_and_rejects_too_few():
 )  # fmt: skip
 def test_split_names(name, split):
     assert split_of(name) == split
+
+
+def test_an_uneven_share_by_large_groups_is_remarked_on():
+    images = noise(50, 50)
+    large = replace(images, groups=np.where(np.arange(100) < 38, 7, np.arange(100) + 100).astype(np.uint64))
+    (remark,) = uneven_share(large, 38, 0.2, "test")
+    assert "test has 38" in remark
+    assert "up to 38" in remark
+    assert uneven_share(large, 25, 0.2, "test") == ()
+    assert uneven_share(images, 38, 0.2, "test") == ()
+    assert uneven_share(large, 0, 0.0, "val") == ()

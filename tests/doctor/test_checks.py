@@ -81,3 +81,19 @@ def test_the_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["data", "checks"]) == 0
     listed = capsys.readouterr().out
     assert all(code in listed for code in CHECKS)
+
+
+@pytest.mark.parametrize("options", [["--only", "T103", "--mute", "T103"], [f"--mute={code}" for code in CHECKS]])
+def test_no_check_left_is_refused(options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["data", "doctor", str(folder), *options]) == 2
+    assert "No check is left" in capsys.readouterr().err
+
+
+def test_no_plan_for_data_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, plan = folder.parent / "missing.csv", folder.parent / "plan.csv"
+    table.write_text("file,label\nset/a/1.png,a\nset/a/none.png,a\nset/b/1.png,b\n")
+    assert run_command(["data", "doctor", str(table), "--fix-plan", str(plan)]) == 2
+    captured = capsys.readouterr()
+    assert "none.png" in captured.out
+    assert str(plan) in captured.err
+    assert not plan.exists()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from thirtytwo.cli.main import run_command
+from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import content_of
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor import diagnose
+from thirtytwo.doctor.fix_plan import suggest_fixes
+from thirtytwo.doctor.out_of_fold import fixes_of
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
 
@@ -120,3 +124,94 @@ def test_missing_or_damaged_file(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(RunError):
             diagnose(str(folder), predictions=path)
     assert issubclass(RunError, ThirtytwoError)
+
+
+def relabel(file: str, label: str, to: str) -> Fix:
+    return Fix("relabel", "train", file, label, to)
+
+
+@pytest.fixture
+def fixed(folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes predictions of the folder's images after fixes, wrong for the files `wrong`; returns their directory."""
+
+    def write(fixes: tuple[Fix, ...], wrong: Sequence[str] = ()) -> Path:
+        plan = FixPlan(fixes)
+        data = load_dataset(str(folder), whole=True, fix_plan=plan)
+        assert data.train.files is not None
+        found = predictions_of(data, [data.train.files.index(name) for name in wrong])
+        place = RunDir(tmp_path / "folds")
+        (place.path / "fold1").mkdir(parents=True, exist_ok=True)
+        write_fix_plan(place.path / "fold1/fixes.csv", plan, force=True)
+        place.write_predictions(OUT_OF_FOLD, found, content_of(data.train.rows, data.train.hashes))
+        return place.path
+
+    return write
+
+
+def test_predictions_of_fixed_data_fit_with_its_plan(folder: Path, fixed: Callable[..., Path]) -> None:
+    fixes = (Fix("drop", "train", "ant/1.png"), relabel("ant/2.png", "ant", "bee"), relabel("bee/7.png", "bee", "cow"))
+    place = fixed(fixes, ["ant/5.png", "ant/2.png", "bee/7.png", "cow/3.png"])
+    diagnosis = diagnose(str(folder), predictions=place, only=["T501"])
+    assert diagnosis.subject is not None
+    (finding,) = diagnosis.findings
+    named = {diagnosis.subject.name_of(one) for (one,) in finding.groups}
+    assert named == {"ant/5.png", "ant/2.png", "bee/7.png", "cow/3.png"}
+    suggested = {fix.image: (fix.action, fix.label, fix.to) for fix in suggest_fixes(diagnosis).plan.fixes}
+    test = {file for file in named if file in (diagnosis.subject.splits["test"].files or ())}
+    expected = {
+        "ant/1.png": ("drop", "", ""),
+        "ant/5.png": ("relabel", "ant", "bee"),
+        "ant/2.png": ("relabel", "ant", "cow"),
+        "cow/3.png": ("relabel", "cow", "ant"),
+        "bee/7.png": ("relabel", "bee", "ant"),
+    }
+    kept = {"ant/2.png": ("relabel", "ant", "bee"), "bee/7.png": ("relabel", "bee", "cow")}
+    assert suggested == {
+        name: kept.get(name) if name in test else what
+        for name, what in expected.items()
+        if name not in test or name in kept
+    }
+    load_dataset(str(folder), fix_plan=suggest_fixes(diagnosis).plan)
+
+
+def test_a_fix_that_is_taken_back_leaves_the_plan(folder: Path, fixed: Callable[..., Path]) -> None:
+    data = load_dataset(str(folder))
+    assert data.train.files is not None
+    name = next(file for file in data.train.files if file.startswith("cow/"))
+    place = fixed((relabel(name, "cow", "bee"), Fix("drop", "train", "ant/1.png")))
+    found = predictions_of(load_dataset(str(folder), whole=True, fix_plan=fixes_of(place)), [])
+    assert found.files is not None
+    at = found.files.index(name)
+    found.probabilities[at] = (0.1, 0.1, 0.8)
+    RunDir(place).write_predictions(OUT_OF_FOLD, found)
+    plan = suggest_fixes(diagnose(str(folder), predictions=place, only=["T501"])).plan
+    assert [(fix.action, fix.image) for fix in plan.fixes] == [("drop", "ant/1.png")]
+
+
+def test_the_command_says_that_fixes_are_applied(
+    folder: Path, fixed: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = fixed((Fix("drop", "train", "ant/1.png"),), ["ant/5.png"])
+    command = ["data", "doctor", str(folder), "--predictions", str(place), "--only", "T501"]
+    assert run_command([*command, "--fix-plan", str(tmp_path / "plan.csv")]) == 0
+    captured = capsys.readouterr()
+    assert "1 dropped" in captured.err
+    assert f"includes the fixes of {place}" in captured.err
+    assert "ant/1.png" in (tmp_path / "plan.csv").read_text()
+
+
+def test_a_plan_that_does_not_fit_is_no_finding(folder: Path, fixed: Callable[..., Path]) -> None:
+    place = fixed((Fix("drop", "train", "ant/1.png"),))
+    (folder / "ant/1.png").unlink()
+    with pytest.raises(DataError, match=r"predictions in .* ant/1.png") as caught:
+        diagnose(str(folder), predictions=place)
+    assert "--folds" in (caught.value.fix or "")
+
+
+def test_the_file_alone_has_no_plan(folder: Path, fixed: Callable[..., Path]) -> None:
+    place = fixed((Fix("drop", "train", "ant/1.png"),))
+    alone = place.parent / "predictions-out-of-fold.parquet"
+    alone.write_bytes((place / alone.name).read_bytes())
+    with pytest.raises(DataError) as caught:
+        diagnose(str(folder), predictions=alone)
+    assert "--apply" in (caught.value.fix or "")

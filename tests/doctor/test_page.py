@@ -18,7 +18,15 @@ from thirtytwo.doctor import CHECKS, Check, Diagnosis, Finding, Place, Subject, 
 from thirtytwo.doctor.checks.exact_conflicts import ExactConflicts
 from thirtytwo.doctor.checks.left_out import LeftOut
 from thirtytwo.doctor.checks.unreadable import Unreadable
-from thirtytwo.doctor.page import IMAGE_BUDGET, MAX_FILES, MAX_FINDINGS, MAX_GROUPS, MAX_MEMBERS, render_diagnosis
+from thirtytwo.doctor.page import (
+    IMAGE_BUDGET,
+    MAX_FILES,
+    MAX_FINDINGS,
+    MAX_GROUPS,
+    MAX_MEMBERS,
+    extent,
+    render_diagnosis,
+)
 
 LARGEST = 15_000_000
 VOID = {"meta", "img", "wbr"}
@@ -329,3 +337,25 @@ def test_page_in_a_browser(options: dict[str, Any], opened: Callable[..., Any]) 
     dark = options.get("color_scheme") == "dark"
     color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", color))) < 384) == dark
+
+
+@pytest.mark.parametrize(
+    ("finding", "expected"),
+    [
+        ({"images": 60}, "60 images"),
+        ({"classes": 2}, "2 classes"),
+        ({"groups": [[Place("train", 0), Place("train", 1)]] * 2}, "2 groups, 4 images"),
+        ({}, "1 finding"),
+    ],
+)
+def test_every_problem_has_an_extent(finding: dict[str, Any], expected: str) -> None:
+    assert extent([LeftOut.finding("Something.", **finding)]) == expected
+
+
+def test_the_table_of_problems_has_no_empty_cell(make: Any, tmp_path: Path) -> None:
+    root = make.tree(tmp_path / "set", {"train/a": 30, "train/b": 2, "test/a": 3, "test/B": 1, "train/B": 1})
+    Image.new("RGB", (60, 10), "red").save(root / "train/a/long.png")
+    page = render_diagnosis(diagnose(str(root)))
+    cells = re.findall(r'<td class="n">([^<]*)</td>', page)
+    assert len(cells) > 5
+    assert all(cells)

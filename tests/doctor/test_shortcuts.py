@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,14 @@ def test_darker_test_images_are_drift() -> None:
     assert "brightness" in found.what
     assert found.groups[0][0].split == "test"
     assert found.severity == "warning"
+
+
+def test_drift_of_a_test_split_that_was_split_off_is_a_note() -> None:
+    data = in_memory(scenes(300), (scenes(100, 5) * 0.6).astype(np.uint8))
+    found = findings(replace(data, test_is_cut=True))["T611"]
+    assert found.severity == "note"
+    assert "split off at random" in found.what
+    assert "split_seed" in found.fix
 
 
 def test_other_shares_of_the_classes_are_no_drift() -> None:

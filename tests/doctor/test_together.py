@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
+from thirtytwo.doctor import features
 from thirtytwo.doctor import together as module
 from thirtytwo.doctor.together import kept_together
 
@@ -143,3 +144,36 @@ def test_data_that_cannot_be_read_is_reported_by_loading(folder: Path) -> None:
     (folder / "class 0" / "00.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     assert kept_together(str(folder), DataSettings()).value == "copies"
     assert kept_together(str(folder), DataSettings(skip_unreadable=True)).value == "near-duplicates"
+
+
+def test_share_that_large_groups_change_is_noted(tmp_path: Path) -> None:
+    """Bursts of seven photographs, of which the seed puts many into test."""
+    for label in range(2):
+        for number in range(6):
+            image = photograph(100 * label + number)
+            for copy in range(7):
+                save(
+                    ImageEnhance.Brightness(image).enhance(1 + copy / 50), tmp_path / f"set/{label}/{number}-{copy}.png"
+                )
+    notes = []
+    for seed in range(8):
+        kept = kept_together(str(tmp_path / "set"), DataSettings(split_seed=seed))
+        data = load_dataset(str(tmp_path / "set"), seed=seed, together=kept.together)
+        assert data.test is not None
+        share = len(data.test) / 84
+        remarks = [note for note in data.warnings if note.startswith("test has")]
+        assert bool(remarks) == (not 0.2 / 1.5 < share < 0.2 * 1.5)
+        notes += remarks
+    assert notes
+
+
+def test_photographs_are_decoded_larger_for_features_whatever_split_was_cut(folder: Path) -> None:
+    for seed in range(4):
+        kept = kept_together(str(folder), DataSettings(split_seed=seed))
+        data = load_dataset(str(folder), seed=seed, together=kept.together)
+        path = features.choose_model(data)
+        larger = features._at_input_size(path, data, str(folder), None)
+        for name, part in data.stored.items():
+            assert larger[name].shape[1] > part.images.shape[1]
+            means = larger[name].mean(axis=(1, 2)), part.images.mean(axis=(1, 2))
+            np.testing.assert_allclose(*means, atol=3)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import thirtytwo
+from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
+from thirtytwo.doctor import diagnose
 from thirtytwo.errors import DataError, RecipeError, RunError
 from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.rundir import RunDir
@@ -136,3 +138,27 @@ def test_batches_limited_by_the_images_of_a_fold_may_differ(
     sizes = {RunDir(run.path).read_recipe().schedule.batch_size for run in found.runs}
     assert len(sizes) == 2
     assert len(found.predictions.rows) == 21
+
+
+@pytest.mark.long
+def test_folds_with_a_plan_and_its_predictions_in_the_doctor(
+    tiny: SimpleNamespace, how: dict[str, Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    tiny.folder(root / "train", 36)
+    tiny.folder(root / "test", 12, seed=1)
+    fixes = (
+        Fix("drop", "train", "train/class 0/0.png", "class 0"),
+        Fix("relabel", "train", "train/class 1/1.png", "class 1", "class 2"),
+        Fix("move", "train", "train/class 2/2.png", "class 2", "test"),
+        *(Fix("move", "test", f"test/class 0/{number}.png", "class 0", "train") for number in (0, 3, 6)),
+    )
+    write_fix_plan(tmp_path / "plan.csv", FixPlan(fixes))
+    overrides = how["overrides"] | {"data.fix_plan": str(tmp_path / "plan.csv")}
+    found = train_folds(str(root), folds=2, run=tmp_path / "folds", **{**how, "overrides": overrides})
+    assert len(found.predictions.rows) == 36 - 2 + 3
+    (tmp_path / "plan.csv").unlink()
+    diagnosis = diagnose(str(root), predictions=found.path, only=["T501", "T301"])
+    assert diagnosis.ran == ("T301", "T501")
+    assert diagnosis.data is not None
+    assert diagnosis.data.fixes == {"dropped": 1, "relabeled": 1, "moved": 4}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import OutputError, ThirtytwoError, UnknownNameError
 from thirtytwo.workflows.show_data import PHOTOGRAPH_SIDE, write_data_page
@@ -142,3 +143,35 @@ def test_cifar100_is_one_page_with_its_superclasses(data_root: Path, tmp_path: P
     assert len(text) < 15_000_000
     assert "100 in 20 superclasses" in text
     assert all(value in text for value in ("0.5071", "0.4865", "0.4409", "0.2673", "0.2564", "0.2762"))
+
+
+@pytest.fixture
+def with_plan(tiny: SimpleNamespace, tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of 36 images, and a plan that drops one and relabels another."""
+    data = tiny.folder(tmp_path / "set", 36)
+    fixes = (Fix("drop", "", "class 0/0.png"), Fix("relabel", "", "class 1/1.png", to="class 2"))
+    write_fix_plan(tmp_path / "plan.csv", FixPlan(fixes))
+    return data, tmp_path / "plan.csv"
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_recipe_is_applied_to_its_samples(
+    with_plan: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, plan = with_plan
+    assert run_command(["data", "show", str(data), "--recipe", "fast", "--set", f"data.fix_plan={plan}"]) == 0
+    assert "1 dropped, 1 relabeled, 0 moved" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_plan_of_a_recipe_is_applied_to_its_page(
+    with_plan: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, plan = with_plan
+    command = ["data", "show", str(data), "--html", str(tmp_path / "page.html")]
+    assert run_command([*command, "--recipe", "fast", "--set", f"data.fix_plan={plan}"]) == 0
+    captured = capsys.readouterr()
+    assert "1 dropped, 1 relabeled, 0 moved" in captured.err
+    shown = {line.split("  ")[0]: line.split()[2:] for line in captured.out.splitlines() if line.startswith("class ")}
+    assert [sum(map(int, counts)) for counts in shown.values() if counts[0].isdigit()] == [11, 11, 13]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from thirtytwo.process import library_attribute
-from thirtytwo.text import as_printable, for_terminal, listing
+from thirtytwo.text import ITEM, as_printable, for_terminal, listing
 
 _MAX_LISTED = 5  # skipped files listed by name
 
@@ -39,16 +39,26 @@ def show(text: str = "") -> None:
 
 
 def show_error(message: str, fix: str | None = None) -> None:
-    """Print an error on stderr: wrapped and colored on a terminal, otherwise as one plain line."""
-    text = f"{message} {fix}" if fix else message
+    """Print an error on stderr: wrapped and colored on a terminal, otherwise as one plain line.
+
+    A list in the message (`text.itemized`) has a line for each item.
+    """
+    sentence, *items = message.split(ITEM)
+    paragraphs = [sentence, *(f"  {item}" for item in items), *([fix] if fix else [])]
     if not sys.stderr.isatty():
-        log(f"thirtytwo: {' '.join(text.split())}")
+        plain = [part if part.startswith("  ") else " ".join(part.split()) for part in paragraphs]
+        log("thirtytwo: " + ("\n" if items else " ").join(plain))
         return
     width = min(shutil.get_terminal_size().columns, 100)
     wrapped = [
-        textwrap.fill(as_printable(part), width, break_long_words=False, break_on_hyphens=False)
-        for part in (message, fix)
-        if part
+        textwrap.fill(
+            as_printable(part),
+            width,
+            subsequent_indent="    " if part.startswith("  ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for part in paragraphs
     ]
     label = "Error" if "NO_COLOR" in os.environ else "\033[1;31mError\033[0m"
     print("\n".join([label, *wrapped]), file=sys.stderr)

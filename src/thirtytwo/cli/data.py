@@ -176,6 +176,9 @@ def _write_augmented(
     names = [data.classes[label] for label in samples.labels]
     page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
     write_bytes(path, png(np.asarray(page)))
+    if found.fixes is not None:
+        done = ", ".join(f"{count:,} {what}" for what, count in data.fixes.items())
+        log(f"With the fixes of {found.fixes.where}: {done}")
     log(f"Images of {data.name} (original on the left) augmented with the recipe {found.recipe.name}:")
     show(str(path))
 

@@ -14,7 +14,7 @@ import typer
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, require
-from thirtytwo.text import CsvWriter, counted
+from thirtytwo.text import CsvWriter, capitalized, counted
 
 if TYPE_CHECKING:
     from thirtytwo.doctor import Diagnosis, Finding
@@ -71,6 +71,9 @@ def doctor(
     diagnosis = diagnose(
         data, data_root=data_root, muted=mute or (), only=only or (), costly=thorough, predictions=predictions
     )
+    if diagnosis.fixes is not None and diagnosis.data is not None:
+        done = ", ".join(f"{count:,} {what}" for what, count in diagnosis.data.fixes.items())
+        log(f"Checked with the fixes of {diagnosis.fixes.where} ({done}), as the predictions are.")
     if html is not None:
         from thirtytwo.doctor.page import render_diagnosis
 
@@ -84,7 +87,8 @@ def doctor(
     else:
         sys.stdout.write(_formatted(diagnosis, format))
     if diagnosis.data is None:
-        raise DataError(f"{data} cannot be used.", "Correct what is reported.")
+        no_plan = "" if fix_plan is None else f", so no plan of fixes was written to {fix_plan}"
+        raise DataError(f"{data} cannot be used{no_plan}.", "Correct what is reported.")
     if fix_plan is not None:
         _write_plan(diagnosis, fix_plan)
     if diagnosis.reaches(fail_on):
@@ -119,6 +123,8 @@ def _write_plan(diagnosis: Diagnosis, file: Path) -> None:
     found = suggest_fixes(diagnosis)
     write_fix_plan(file, found.plan, force=True)  # checked before
     log(f"Plan of fixes: {file}: " + ", ".join(f"{count:,} to {action}" for action, count in found.plan.counts.items()))
+    if diagnosis.fixes is not None:
+        log(f"It includes the fixes of {diagnosis.fixes.where}, and is for the data without them.")
     if found.test:
         log(f"{counted(found.test, 'test image')} with findings left unchanged, so that test results stay comparable.")
     if found.last:
@@ -149,6 +155,8 @@ def fix(
         log(f"{plan} has no rows: the copy is as the data.")
     written = write_fixed(data, found, out, data_root=data_root, link=link, new_classes=new_classes)
     log(f"{written.images:,} images: " + ", ".join(f"{count:,} {done}" for done, count in written.counts.items()))
+    for note in written.notes:
+        log(capitalized(note))
     show(str(out))
 
 

@@ -11,15 +11,17 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, as_undecoded, fingerprint
-from thirtytwo.data.fixes import Action, Fix, FixPlan, refuse_problems
+from thirtytwo.data.fixes import Action, Fix, FixPlan, Problem, refuse_problems
 from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.errors import did_you_mean
-from thirtytwo.text import quote
+from thirtytwo.errors import closest
+from thirtytwo.text import listing, quote
 
 Place: TypeAlias = tuple[Split, int]
 """Split as stored, and position in it."""
 _DONE: Mapping[Action, str] = {"drop": "dropped", "relabel": "relabeled", "move": "moved"}
+_CLASSES = 20
+"""Classes that a message lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +111,24 @@ def _content(data: UndecodedDataSet, chosen: Mapping[Place, Fix]) -> str | None:
     return cache.digest([content, moved]) if content is not None and moved else content
 
 
-def _chosen(data: UndecodedDataSet, plan: FixPlan, new_classes: bool) -> tuple[dict[Place, Fix], list[str]]:
-    """The fix of each image, and phrases on the rows that do not fit."""
+def _chosen(data: UndecodedDataSet, plan: FixPlan, new_classes: bool) -> tuple[dict[Place, Fix], list[Problem]]:
+    """The fix of each image, and what is wrong with the rows that do not fit."""
     places = _by_row(data) if plan.by_row else _by_file(data)
     chosen: dict[Place, Fix] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     if plan.fixes and plan.by_row == any(part.files is not None for part in data.parts.values()):
         used, needed = ("row", "file") if plan.by_row else ("file", "row")
-        return {}, [f"it names images in a column {used!r}, but for this data the column is {needed!r}"]
+        return {}, [Problem(f"it names images in a column {used!r}, but for this data the column is {needed!r}")]
     for fix in plan.fixes:
         place = _place(data, places, fix, by_row=plan.by_row)
-        problem = place if isinstance(place, str) else _mismatch(data, place, fix, new_classes)
-        if isinstance(place, tuple) and not problem:
+        problem = place if isinstance(place, Problem) else _mismatch(data, place, fix, new_classes)
+        if isinstance(place, tuple) and problem is None:
             before = chosen.setdefault(place, fix)
             if (before.action, _target(before)) != (fix.action, _target(fix)):
-                problem = f"is there twice: {_described(before)} and {_described(fix)}"
-        if problem:
+                problem = Problem(f"is there twice: {_described(before)} and {_described(fix)}")
+        if problem is not None:
             start = f"line {fix.line}: " if fix.line else ""
-            problems.append(f"{start}{_name(fix, plan.by_row)} {problem}")
+            problems.append(replace(problem, what=f"{start}{_name(fix, plan.by_row)} {problem.what}"))
     return chosen, problems
 
 
@@ -158,7 +160,9 @@ def _by_row(data: UndecodedDataSet) -> dict[object, list[Place]]:
     }
 
 
-def _place(data: UndecodedDataSet, places: Mapping[object, Sequence[Place]], fix: Fix, *, by_row: bool) -> Place | str:
+def _place(
+    data: UndecodedDataSet, places: Mapping[object, Sequence[Place]], fix: Fix, *, by_row: bool
+) -> Place | Problem:
     """Where the image of a fix is, or what is wrong, as the end of a phrase.
 
     An image that is split off as test when the data is loaded is stored in train.
@@ -167,11 +171,11 @@ def _place(data: UndecodedDataSet, places: Mapping[object, Sequence[Place]], fix
     found = places.get((stored, int(fix.image)) if by_row else fix.image, ())
     if not found:
         close = "" if by_row else _spelled(fix.image, places)
-        return f"is not in the data; did you mean {quote(close)}?" if close else "is not in the data"
+        return Problem(f"is not in the data; did you mean {quote(close)}?" if close else "is not in the data")
     if len(found) > 1:
-        return f"is the name of {len(found)} images"
+        return Problem(f"is the name of {len(found)} images")
     if stored and found[0][0] != stored:
-        return f"is in {found[0][0]}, not in {fix.split}"
+        return Problem(f"is in {found[0][0]}, not in {fix.split}")
     return found[0]
 
 
@@ -181,28 +185,40 @@ def _spelled(name: str, places: Mapping[object, object]) -> str:
     return plain if plain in places else ""
 
 
-def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool) -> str | None:
+def _mismatch(data: UndecodedDataSet, place: Place, fix: Fix, new_classes: bool) -> Problem | None:
     """What does not fit in a row of the plan, as the end of a phrase."""
     name, position = place
     label = data.classes[int(data.parts[name].labels[position])]
     if fix.label and fix.label != label:
-        return f"has the class {quote(label)}, not {quote(fix.label)}"
+        return Problem(f"has the class {quote(label)}, not {quote(fix.label)}")
     if fix.action == "drop" and fix.to.strip():
-        return f"is to be dropped, but the column to has {quote(fix.to)}; empty that cell, or choose another action"
+        return Problem(
+            f"is to be dropped, but the column to has {quote(fix.to)}", "A row with drop has no cell to: empty it."
+        )
     if (fix.action, fix.to) in {("relabel", label), ("move", name)}:
-        return f"is already {'of the class' if fix.action == 'relabel' else 'in'} {quote(fix.to)}"
+        return Problem(f"is already {'of the class' if fix.action == 'relabel' else 'in'} {quote(fix.to)}")
     if fix.action == "relabel" and fix.to not in data.classes and not new_classes:
-        close = did_you_mean(fix.to, data.classes).rstrip(".?")
-        return f"cannot get the class {quote(fix.to)}, which does not exist ({close}; see data fix --new-classes)"
+        return _unknown_class(data, fix.to)
     if fix.action == "move" and fix.to not in data.parts:
-        return f"cannot be moved to {fix.to}: the data has no such split"
+        return Problem(
+            f"cannot be moved to {fix.to}, a split that the data does not have",
+            f"Splits of the data: {', '.join(split for split in SPLITS if split in data.parts)}.",
+        )
     return None
+
+
+def _unknown_class(data: UndecodedDataSet, name: str) -> Problem:
+    """The problem of a new class; the help lists the existing ones, so that it stands in a message once."""
+    close = closest(name, data.classes)
+    known = f"Classes of the data: {listing(data.classes, _CLASSES)}; data fix --new-classes allows others."
+    meant = f"; did you mean {close}?" if close else ""
+    return Problem(f"cannot get the class {quote(name)}, which does not exist{meant}", known)
 
 
 def _emptied(
     data: UndecodedDataSet, parts: Mapping[Split, UndecodedPart], classes: Sequence[str], chosen: Mapping[Place, Fix]
-) -> Iterator[str]:
-    """Phrases on the classes of which a split keeps or gets no image; a new class needs images in every split.
+) -> Iterator[Problem]:
+    """Problems with the classes of which a split keeps or gets no image; a new class needs images in every split.
 
     A class whose images all get other labels is merged with others, which is no problem while two classes are left.
     """
@@ -215,7 +231,8 @@ def _emptied(
     merged = set(range(len(classes))) - everywhere - lost if len(everywhere) > 1 else set[int]()
     for name, part in data.parts.items():
         for index in sorted({*part.labels.tolist(), *added} - left[name] - merged):
-            yield f"no image of {quote(classes[index])} would be {'in' if index in added else 'left in'} {name}"
+            where = f"in {name}" if index in added else f"left in {name}"
+            yield Problem(f"no image of {quote(classes[index])} would be {where}")
 
 
 def _part(data: UndecodedDataSet, name: Split, chosen: Mapping[Place, Fix], classes: Sequence[str]) -> UndecodedPart:
@@ -257,22 +274,41 @@ def joined(own: UndecodedPart, others: Sequence[UndecodedPart], start: int) -> U
             if len(chosen):
                 yield from part.stream(originals[chosen])
 
-    def name_of(row: int) -> str:
+    def original(row: int) -> tuple[UndecodedPart, int]:
         first, part, originals = next(piece for piece in reversed(pieces) if piece[0] <= row)
-        return part.name_of(int(originals[row - first]))
+        return part, int(originals[row - first])
 
-    def together(values: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-        if any(value is None for value in values):
-            return None
-        return tuple(text for value in cast("Sequence[tuple[str, ...]]", values) for text in value)
+    def name_of(row: int) -> str:
+        part, own_row = original(row)
+        return part.name_of(own_row)
+
+    def file_name(row: int) -> str:
+        part, own_row = original(row)
+        return part.file_name(own_row)
+
+    def cells(row: int) -> tuple[str, ...]:
+        part, own_row = original(row)
+        known = dict(zip(part.columns, part.cells(own_row), strict=True))
+        return tuple(known.get(name, "") for name in columns)
 
     every = [own, *others]
+    columns = tuple(dict.fromkeys(name for part in every for name in part.columns))
     return UndecodedPart(
         labels=np.concatenate([part.labels for part in every]),
         rows=np.concatenate([own.rows, np.arange(start, stop, dtype=np.int64)]),
         stream=stream,
         name_of=name_of,
-        files=together([part.files for part in every]),
+        files=_together([part.files for part in every]),
         random_access=all(part.random_access for part in every),
-        groups=together([part.groups for part in every]),
+        groups=_together([part.groups for part in every]),
+        columns=columns,
+        cells=cells,
+        file_name=file_name,
     )
+
+
+def _together(values: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The values one after the other; None where one is None."""
+    if any(value is None for value in values):
+        return None
+    return tuple(text for value in cast("Sequence[tuple[str, ...]]", values) for text in value)

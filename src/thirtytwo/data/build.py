@@ -20,7 +20,7 @@ import PIL
 
 from thirtytwo.data import cache
 from thirtytwo.data.arrays import Rows, blank
-from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off
+from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off, uneven_share
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
@@ -54,6 +54,9 @@ class UndecodedPart:
         files: file of each image; None where images are not files.
         random_access: whether reading distant rows is as fast as reading consecutive ones.
         groups: group of each image, for images that must stay in one split; None: no groups.
+        columns: names of the other columns of the table that lists the images.
+        cells: the cells of a row in these columns, as text; they are read when first asked for.
+        file_name: file name that a table gives an image of a row, or the archive that it is in; empty: none.
     """
 
     labels: npt.NDArray[np.int64]
@@ -63,6 +66,9 @@ class UndecodedPart:
     files: tuple[str, ...] | None = None
     random_access: bool = False
     groups: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
+    cells: Callable[[int], tuple[str, ...]] = lambda row: ()
+    file_name: Callable[[int], str] = lambda row: ""
 
     def place_of(self, split: str, row: int, classes: Sequence[str]) -> tuple[str, str, str]:
         """Split, file (or row, where images are not files) and class of an image, as in `ImageError.place`."""
@@ -203,12 +209,15 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
     train, test = data.train.take(kept), data.train.take(held)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
     remark = f"no test split: {len(held)} of {len(data.train)} images were split off as test (seed {seed})"
+    uneven = uneven_share(data.train, len(held), TEST_FRACTION, "test")
     return replace(
         data,
         train=train,
         test=test,
         fingerprint=fingerprint(data.classes, [(name, part.images, part.labels) for name, part in parts]),
-        skipped=(*data.skipped, remark),
+        skipped=(*data.skipped, remark, *uneven),
+        warnings=(*data.warnings, *uneven),
+        test_is_cut=True,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -13,15 +13,24 @@ from thirtytwo.data.sources.csvfile import read_rows
 from thirtytwo.data.split import SPLITS, split_of
 from thirtytwo.errors import DataError, OutputError, did_you_mean
 from thirtytwo.io import expand_home, write_bytes
-from thirtytwo.text import CsvWriter, csv_text, listing, quote
+from thirtytwo.rundir import RunDir
+from thirtytwo.text import CsvWriter, counted, csv_text, itemized, listing, quote
 
 Action: TypeAlias = Literal["drop", "relabel", "move"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 COLUMNS = ("action", "split", "file", "class", "to", "reason", "evidence")
 """Columns of a plan for files; for images without files, `row` stands for `file`."""
 ROW = "row"
+KNOWN_SPLITS = f"Known splits: {', '.join(SPLITS)}."
 _NEW_PLAN = "Correct these rows, or write a new plan with: thirtytwo data doctor DATA --fix-plan FILE"
-_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a row of a plan, as a phrase, and a sentence that helps with all such rows, or none."""
+
+    what: str
+    help: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,14 @@ class FixPlan:
         by_row: whether images are named by their rows instead of their files.
         where: what error messages call the plan.
         content: the file as it was read; empty where it is from none.
-        problems: what is wrong with the other rows, each as a phrase; `fix_errors` raises them.
+        problems: what is wrong with the other rows; `refuse_problems` raises them.
     """
 
     fixes: tuple[Fix, ...]
     by_row: bool = False
     where: str = "The plan"
     content: bytes = field(default=b"", repr=False)
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def counts(self) -> dict[Action, int]:
@@ -111,16 +120,16 @@ def read_fix_plan(path: Path) -> FixPlan:
     (_, header), *lines = rows
     names = _column_names(path, header)
     fixes: list[Fix] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for line, cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(names) and any(cells[len(names) :]):
-            problems.append(f"line {line} has {len(cells)} cells; expected {len(names)} at most")
+            problems.append(Problem(f"line {line} has {len(cells)} cells", f"At most {len(names)} cells are expected."))
             continue
         fix = _fix(line, dict(zip(names, map(csv_text, cells), strict=False)))
-        if isinstance(fix, str):
-            problems.append(f"line {line}: {fix}")
+        if isinstance(fix, Problem):
+            problems.append(replace(fix, what=f"line {line}: {fix.what}"))
         else:
             fixes.append(fix)
     return FixPlan(tuple(fixes), ROW in names, str(path), path.read_bytes(), tuple(problems))
@@ -149,42 +158,74 @@ def _column_names(path: Path, header: Sequence[str]) -> list[str]:
     return names
 
 
-def _fix(line: int, cell: Mapping[str, str]) -> Fix | str:
-    """The fix in the cells of a row, by column; or what is wrong with them, as a phrase."""
+def _fix(line: int, cell: Mapping[str, str]) -> Fix | Problem:
+    """The fix in the cells of a row, by column; or what is wrong with them."""
     action = next((known for known in ACTIONS if known == cell.get("action", "").strip().casefold()), None)
     if action is None:
-        return f"unknown action {quote(cell.get('action', ''))}; expected {', '.join(ACTIONS)}"
+        return Problem(f"unknown action {quote(cell.get('action', ''))}", f"Known actions: {', '.join(ACTIONS)}.")
     image, to, split = cell.get("file", "") or cell.get(ROW, "").strip(), cell.get("to", ""), cell.get("split", "")
     if not image:
-        return f"the cell {ROW if ROW in cell else 'file'} is empty"
+        return Problem(f"the cell {ROW if ROW in cell else 'file'} is empty")
     if ROW in cell and not image.isdecimal():
-        return f"{quote(image)} is not a number of a row"
+        return Problem(f"{quote(image)} is not a number of a row")
     if (split.strip() and split_of(split.strip()) is None) or (ROW in cell and not split.strip()):
-        return f"unknown split {quote(split)}; expected {', '.join(SPLITS)}"
+        return Problem(f"unknown split {quote(split)}", KNOWN_SPLITS)
     if action != "drop" and not to.strip():
-        return f"{action} needs a new {'class' if action == 'relabel' else 'split'} in the column to"
+        return Problem(f"{action} needs a new {'class' if action == 'relabel' else 'split'} in the column to")
     if action == "move":
         new = split_of(to.strip())
         if new is None:
-            return f"unknown split {quote(to)}; expected {', '.join(SPLITS)}"
+            return Problem(f"unknown split {quote(to)}", KNOWN_SPLITS)
         to = new
     texts = (cell.get("class", ""), to, cell.get("reason", ""), cell.get("evidence", ""))
     return Fix(action, split_of(split.strip()) or "", image, *texts, line=line)
 
 
-def refuse_problems(plan: FixPlan, where: str, problems: Iterable[str]) -> None:
+def refuse_problems(plan: FixPlan, where: str, problems: Iterable[Problem]) -> None:
     """Raise everything that is wrong with a plan at once.
 
     Args:
         plan: the plan.
         where: what error messages call the data.
-        problems: phrases on the rows that do not fit the data; the plan has those that could not be read.
+        problems: those of the rows that do not fit the data; the plan has those of rows that could not be read.
 
     Raises:
         DataError: there are problems.
     """
     every = [*plan.problems, *problems]
     if every:
-        count = f"{len(every):,} problem{'s' * (len(every) > 1)}"
-        shown = listing(every, _SHOWN, quoted=False, separator="; ")
-        raise DataError(f"{plan.where} does not fit {where}: {count}: {shown}.", _NEW_PLAN)
+        count = counted(len(every), "problem")
+        helps = dict.fromkeys(problem.help for problem in every if problem.help)
+        raise DataError(
+            itemized(f"{plan.where} does not fit {where}: {count}:", (problem.what for problem in every)),
+            " ".join([*helps, _NEW_PLAN]),
+        )
+
+
+def recipe_fixes(
+    fix_plan: str, source: str | Path, changes: Mapping[str, object], resumed: RunDir | None = None
+) -> FixPlan | None:
+    """The plan of fixes that `data.fix_plan` of a recipe names; None without one.
+
+    A run has its own copy, which is read when it is resumed, or when its recipe is used again: the file itself may be
+    gone, or have changed.
+
+    Args:
+        fix_plan: the setting.
+        source: name or file of the recipe, or directory of the run that it is of.
+        changes: settings of the recipe that are replaced.
+        resumed: the run that is resumed, if one is.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not fix_plan:
+        return None
+    if resumed is not None and resumed.fixes.is_file():
+        return read_fix_plan(resumed.fixes)
+    place = expand_home(source)
+    run = RunDir(place if place.is_dir() else place.parent)
+    is_run = place in (run.path, run.recipe) and run.recipe.is_file() and run.split.is_file()
+    if is_run and run.fixes.is_file() and "data.fix_plan" not in changes:
+        return read_fix_plan(run.fixes)
+    return read_fix_plan(Path(fix_plan))

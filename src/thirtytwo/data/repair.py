@@ -18,13 +18,14 @@ from thirtytwo.data.apply_fixes import apply_fixes
 from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.load import open_undecoded, parse
+from thirtytwo.data.manifest import MANIFEST, Manifest
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import HEAD_BYTES, format_of
-from thirtytwo.images.discover import is_junk
+from thirtytwo.images.discover import IMAGE_SUFFIXES, is_junk
 from thirtytwo.inputs import refuse_folder_in_data
-from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug
+from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
 from thirtytwo.rundir import FIXES
 from thirtytwo.text import listing
 
@@ -36,10 +37,11 @@ _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
 @dataclass(frozen=True)
 class Written:
-    """Number of images written, and of those that were `dropped`, `relabeled` and `moved`."""
+    """Number of images written, and of those that were `dropped`, `relabeled` and `moved`; `notes` on what is lost."""
 
     images: int
     counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def write_fixed(
@@ -82,26 +84,50 @@ def write_fixed(
             f"{listing(spaced)} would be lost.",
             "Rename these classes.",
         )
-    images = 0
+    columns = tuple(dict.fromkeys(name for part in fixed.data.parts.values() for name in part.columns))
     with atomic_folder(out) as folder:
         rows: list[tuple[str, ...]] = []
         place = _link if link else _copy
-        for row, target, source in _placed(fixed.data, stored.classes):
+        for row, target, source in _placed(fixed.data, stored.classes, columns):
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             place(source, folder / target)
             rows.append(row)
-            images += 1
         if _needs_table(fixed.data):
-            _write_rows(folder / METADATA, ("file_name", "label", "split", "group"), rows)
+            _write_rows(folder / METADATA, _header(fixed.data, columns), rows)
+        notes = _write_superclasses(folder, fixed.data)
         (folder / FIXES).write_bytes(plan.content)
-    return Written(images, fixed.counts)
+    return Written(len(rows), fixed.counts, notes)
+
+
+def _header(data: UndecodedDataSet, columns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns of `metadata.csv`; other columns of the data that have one of these get a number."""
+    own = ("file_name", "label", "split", *(("group",) if _is_grouped(data) else ()))
+    taken = set(own)
+    others = []
+    for name in columns:
+        others.append(free_name(name, taken))
+        taken.add(others[-1].casefold())
+    return (*own, *others)
+
+
+def _write_superclasses(folder: Path, data: UndecodedDataSet) -> tuple[str, ...]:
+    """Write the superclasses and the order of the classes, which folders cannot say; a note where it is impossible."""
+    if not data.superclasses:
+        return ()
+    present = {int(label) for part in data.parts.values() for label in part.labels}
+    classes = tuple(name for index, name in enumerate(data.classes) if index in present)
+    if missing := [name for name in classes if name not in data.superclasses]:
+        return (f"superclasses are not kept: {listing(missing)} has none",)
+    manifest = Manifest("", classes, {name: data.superclasses[name] for name in classes})
+    write_json(folder / MANIFEST, manifest.as_json(source=data.where))
+    return ()
 
 
 def _placed(
-    data: UndecodedDataSet, old_classes: Sequence[str]
+    data: UndecodedDataSet, old_classes: Sequence[str], columns: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], PurePosixPath, Source]]:
     """Each image: its row of `metadata.csv`, its path in the new folder, and what it is read from."""
-    splits, folders = _has_splits(data), _class_folders(data)
+    splits, folders, grouped = _has_splits(data), _class_folders(data), _is_grouped(data)
     taken: dict[str, set[str]] = defaultdict(set)
     for split, part in data.parts.items():
         for number, source in enumerate(part.stream(part.rows)):
@@ -112,23 +138,34 @@ def _placed(
             taken[folder].add(name.casefold())
             target = PurePosixPath(folder, name)
             group = "" if part.groups is None else part.groups[number].removeprefix(_GROUP)
-            yield (str(target), label, split, group), target, source
+            cells = dict(zip(part.columns, part.cells(int(part.rows[number])), strict=True))
+            others = (cells.get(column, "") for column in columns)
+            yield (str(target), label, split, *((group,) if grouped else ()), *others), target, source
 
 
 def _name(part: UndecodedPart, number: int, source: Source, classes: Sequence[str]) -> PurePosixPath:
     """Path of the new file of an image in the folder of its class.
 
-    It is that of its file in the old folder of a class; elsewhere the name of its file, or its row with the suffix of
-    its format.
+    It is that of its file in the old folder of a class; elsewhere the name of its file, or that in its table, or its
+    row with the suffix of its format.
     """
     if not isinstance(source, Path):
-        kind = format_of(source[:HEAD_BYTES]) or "PNG"
-        return PurePosixPath(f"{int(part.rows[number]):06}{_SUFFIXES.get(kind, f'.{kind.lower()}')}")
+        kind, row = format_of(source[:HEAD_BYTES]) or "PNG", int(part.rows[number])
+        suffix = _SUFFIXES.get(kind, f".{kind.lower()}")
+        return PurePosixPath(_with_suffix(part.file_name(row), suffix) or f"{row:06}{suffix}")
     steps = PurePosixPath(part.files[number] if part.files else source.name).parts
     inner = steps[1:] if len(steps) > 2 and split_of(steps[0]) else steps
     if ".." in steps or len(inner) < 2 or inner[0] not in classes:
         return PurePosixPath(steps[-1])
     return PurePosixPath(*inner[1:])
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    """The file name in a path of any system, with a suffix of images; empty where it cannot be the name of a file."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    if not last or is_junk(last) or "\0" in last:
+        return ""
+    return last if PurePosixPath(last).suffix.lower() in {*IMAGE_SUFFIXES, ".heic", ".heif"} else last + suffix
 
 
 def _class_folders(data: UndecodedDataSet) -> dict[str, str]:
@@ -160,7 +197,12 @@ def _names_folder(label: str, splits: bool) -> bool:
 def _needs_table(data: UndecodedDataSet) -> bool:
     """Whether folders alone do not say what the data says."""
     named = all(_names_folder(label, _has_splits(data)) for label in data.classes)
-    return not named or any(any(part.groups or ()) for part in data.parts.values())
+    return not named or _is_grouped(data) or any(part.columns for part in data.parts.values())
+
+
+def _is_grouped(data: UndecodedDataSet) -> bool:
+    """Whether images have groups."""
+    return any(any(part.groups or ()) for part in data.parts.values())
 
 
 def _copy(source: Source, target: Path) -> None:

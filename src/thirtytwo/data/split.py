@@ -16,7 +16,7 @@ from thirtytwo.data.arrays import joined
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
 from thirtytwo.images.content import Hashes, hash_bytes
-from thirtytwo.text import listing
+from thirtytwo.text import listing, percent
 
 Split: TypeAlias = Literal["train", "val", "test"]
 Purpose: TypeAlias = Literal["validation", "testing"]
@@ -131,6 +131,28 @@ def group_ids(names: Iterable[str], hashes: Hashes) -> Hashes:
 
 LARGEST_HELD = 2.0
 """Largest group that is split off, as a multiple of the images wanted of a class."""
+
+
+UNEVEN = 1.5
+"""Factor by which a share that is split off differs from the wanted one so that it is remarked on."""
+
+
+def uneven_share(images: ImageSet, held: int, fraction: float, name: str) -> tuple[str, ...]:
+    """A remark where groups of images that stay together made a split much larger or smaller than wanted.
+
+    Args:
+        images: the images before the split.
+        held: number of images that were split off.
+        fraction: the wanted share of them.
+        name: name of the split that they became.
+    """
+    if not fraction or not len(images) or fraction / UNEVEN < held / len(images) < fraction * UNEVEN:
+        return ()
+    largest = int(np.unique(units_of(images), return_counts=True)[1].max())
+    if largest == 1:
+        return ()
+    shares = f"{percent(held / len(images), 0)} of the images instead of {percent(fraction, 0)}"
+    return (f"{name} has {shares}: images that belong together stay on one side, up to {largest:,} here",)
 
 
 def _large(images: ImageSet, unit_of: Positions, fraction: float) -> Chosen:
@@ -266,7 +288,9 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     notes: list[str] = []
     train, val = _without_shared(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
-        train, val = hold_out(train, settings.val_fraction, settings.split_seed)
+        whole = train
+        train, val = hold_out(whole, settings.val_fraction, settings.split_seed)
+        notes += uneven_share(whole, len(val), settings.val_fraction, "val")
         if settings.limit_train > len(train) and settings.train_on == "train":
             notes.append(
                 f"data.limit_train = {settings.limit_train} has no effect: "

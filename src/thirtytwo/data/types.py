@@ -142,6 +142,7 @@ class DataSet:
         sizes: number of images by original (width, height).
         thinned: hashes of images left out by an imbalance, or dropped by a plan of fixes.
         fixes: number of images that a plan of fixes `dropped`, `relabeled` and `moved`; empty without a plan.
+        test_is_cut: whether the test split was split off the training images at random, since the data had none.
     """
 
     name: str
@@ -155,6 +156,7 @@ class DataSet:
     sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     thinned: Hashes = field(default_factory=_none)
     fixes: Mapping[str, int] = field(default_factory=dict)
+    test_is_cut: bool = False
 
     @property
     def stored(self) -> dict[str, ImageSet]:

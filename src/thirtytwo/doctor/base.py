@@ -38,6 +38,8 @@ class Finding:
         predicted: for each group, the class that it probably has, with the probability; empty, or one for each group.
         severity: where it is not that of the check.
         fix: what to do, where it is not that of the check.
+        images: number of images concerned, where `groups` does not name them; 0: not known.
+        classes: number of classes concerned; 0: it is not about classes.
     """
 
     check: type[Check]
@@ -48,6 +50,8 @@ class Finding:
     predicted: tuple[tuple[str, float], ...] = ()
     severity: Severity = "note"
     fix: str = ""
+    images: int = 0
+    classes: int = 0
 
     @property
     def code(self) -> str:
@@ -91,6 +95,8 @@ class Check(ABC):
         predicted: Sequence[tuple[str, float]] = (),
         severity: Severity | None = None,
         fix: str | None = None,
+        images: int = 0,
+        classes: int = 0,
     ) -> Finding:
         """A finding of this check, with its severity and advice unless others are given."""
         return Finding(
@@ -102,6 +108,8 @@ class Check(ABC):
             tuple(predicted),
             cls.severity if severity is None else severity,
             cls.fix if fix is None else fix,
+            images,
+            classes,
         )
 
 

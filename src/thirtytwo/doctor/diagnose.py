@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from thirtytwo.config.recipe import DataSettings
+from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.load import load_dataset, parse
 from thirtytwo.data.types import DataSet, Together
 from thirtytwo.doctor import checks  # noqa: F401  registers the checks
 from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Severity
 from thirtytwo.doctor.checks.unreadable import Unreadable, Unusable
-from thirtytwo.doctor.out_of_fold import read_out_of_fold
+from thirtytwo.doctor.out_of_fold import check_fixes, fixes_of, read_out_of_fold
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import DataError, ImageError, OfflineError
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.text import listing
 
 BY_PREDICTIONS = "T501"
 """Code of the check that uses predictions."""
@@ -27,13 +29,15 @@ BY_PREDICTIONS = "T501"
 class Diagnosis:
     """The findings on a data set, most severe first.
 
-    `subject` is None where the data set could not be loaded; `ran` has the codes of the checks that were run.
+    `subject` is None where the data set could not be loaded; `ran` has the codes of the checks that were run; `fixes`
+    is the plan that was applied to the data first, because the predictions that were used are of such data.
     """
 
     spec: str
     subject: Subject | None
     findings: tuple[Finding, ...]
     ran: tuple[str, ...]
+    fixes: FixPlan | None = None
 
     @property
     def data(self) -> DataSet | None:
@@ -77,15 +81,20 @@ def diagnose(
         only: codes of the only checks that are run; empty: all.
         costly: whether checks run that take minutes.
         predictions: directory of a cross-validation, or its predictions out of their folds, which the check of labels
-            then uses; it runs without `costly`.
+            then uses; it runs without `costly`. If a plan of fixes was applied to the cross-validated data, it is
+            applied here, too.
 
     Raises:
         UnknownNameError: no such data set, or no such check.
-        RunError, DataError: the predictions cannot be read, or do not fit the data.
+        RunError: the predictions cannot be read.
+        DataError: they do not fit the data, or no check is left to run.
         OfflineError: it is not on this machine and cannot be downloaded.
     """
     chosen = chosen_checks(muted, only, costly, [] if predictions is None else [BY_PREDICTIONS])
     parse(spec)
+    fixes = None if predictions is None else fixes_of(predictions)
+    if fixes is not None and predictions is not None:
+        check_fixes(fixes, spec, predictions, data_root)
     unreadable: list[ImageError] = []
     try:
         data = load_dataset(
@@ -96,7 +105,8 @@ def diagnose(
             seed=seed,
             cache=cache,
             unreadable=unreadable,
-            together=_kept(spec, seed, data_root),
+            together=_kept(spec, seed, data_root, fixes),
+            fix_plan=fixes,
         )
     except OfflineError:
         raise
@@ -106,13 +116,13 @@ def diagnose(
     out_of_fold = None if predictions is None else read_out_of_fold(predictions, data)
     subject = Subject(data, unreadable, spec=spec, data_root=data_root, out_of_fold=out_of_fold)
     found = tuple(finding for check in chosen for finding in check().run(subject))
-    return Diagnosis(spec, subject, by_severity(found), tuple(check.code for check in chosen))
+    return Diagnosis(spec, subject, by_severity(found), tuple(check.code for check in chosen), fixes)
 
 
-def _kept(spec: str, seed: int, data_root: Path | None) -> Together | None:
+def _kept(spec: str, seed: int, data_root: Path | None, fixes: FixPlan | None) -> Together | None:
     """What training keeps together by default where it splits the data, so that the same splits are examined."""
     settings = DataSettings(split_seed=seed, skip_unreadable=True)
-    return kept_together(spec, settings, data_root).together
+    return kept_together(spec, settings, data_root, fixes).together
 
 
 def examine(data: DataSet) -> tuple[Finding, ...]:
@@ -128,11 +138,18 @@ def chosen_checks(
 
     Raises:
         UnknownNameError: there is no check of such a code.
+        DataError: no check is left.
     """
     for code in [*muted, *only]:
         CHECKS.get(code)
     found = [CHECKS.get(code) for code in CHECKS if code not in muted and (not only or code in only)]
-    return tuple(check for check in found if costly or not check.costly or check.code in {*only, *cheap})
+    left = tuple(check for check in found if costly or not check.costly or check.code in {*only, *cheap})
+    if not left:
+        chosen = f"of {listing(sorted(set(only)), quoted=False)}" if only else "of all checks"
+        raise DataError(
+            f"No check is left to run: {chosen}, all are muted.", "Leave out --mute, or name other checks with --only."
+        )
+    return left
 
 
 def by_severity(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from rich.progress import track
 
 from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
+from thirtytwo.data.split import concatenate
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
@@ -171,11 +173,21 @@ def _at_input_size(path: Path, data: DataSet, spec: str | None, data_root: Path 
     if spec is None or own >= side or not any(min(size) > own for size in data.sizes):
         return decoded
     try:
-        larger = load_dataset(spec, data_root=data_root, image_size=side, resize=RESIZE, unreadable=[]).stored
+        larger = load_dataset(
+            spec, data_root=data_root, image_size=side, resize=RESIZE, unreadable=[], whole=True
+        ).stored
     except (DataError, UnknownNameError):  # the data changed since
         return decoded
-    same = larger.keys() == decoded.keys() and all(_same(larger[name], part) for name, part in data.stored.items())
-    return {name: part.images for name, part in larger.items()} if same else decoded
+    if larger.keys() == decoded.keys() and all(_same(larger[name], part) for name, part in data.stored.items()):
+        return {name: part.images for name, part in larger.items()}
+    every = reduce(concatenate, larger.values())  # a split was cut from the data, or a plan of fixes was applied to it
+    place = {content: position for position, content in enumerate(every.hashes.tolist())}
+    if any(content not in place for part in data.stored.values() for content in part.hashes.tolist()):
+        return decoded
+    return {
+        name: every.take(np.array([place[content] for content in part.hashes.tolist()], dtype=np.int64)).images
+        for name, part in data.stored.items()
+    }
 
 
 def _same(one: ImageSet, other: ImageSet) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thirtytwo.data.fixes import Fix, FixPlan
 from thirtytwo.data.types import DataSet
@@ -65,7 +65,8 @@ def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
 
     Of equal images one stays, and of copies in several splits those in the split that is not trained on; copies with
     different labels are all dropped unless one label has a majority of `MAJORITY` to 1. Probably wrong labels are
-    replaced by confident predictions. Images that are of one color or cannot be read are dropped.
+    replaced by confident predictions. Images that are of one color or cannot be read are dropped. If a plan was applied
+    to the data before the diagnosis, its fixes are part of the suggested plan, which is for the data as it is stored.
 
     Raises:
         ValueError: the data set could not be loaded.
@@ -97,7 +98,40 @@ def suggest_fixes(diagnosis: Diagnosis) -> Suggestions:
             left[one.fix.split, one.fix.label] -= one.place is not None
             left[one.fix.split, one.fix.to] += one.fix.action == "relabel"
     by_row = all(images.files is None for images in subject.splits.values())
-    return Suggestions(FixPlan(tuple(fixes.values()), by_row), len(test), len(last.difference(fixes)))
+    every = tuple(fixes.values())
+    if diagnosis.fixes is not None:
+        every = _after(diagnosis.fixes, every)
+    return Suggestions(FixPlan(every, by_row), len(test), len(last.difference(fixes)))
+
+
+def _after(before: FixPlan, new: Sequence[Fix]) -> tuple[Fix, ...]:
+    """A plan for the data as it is stored, where `new` are fixes of the data to which `before` was applied.
+
+    An image keeps its earlier fix where both together cannot be said in one row. Of rows of a table, images that were
+    moved to a split have other numbers there, so nothing new is suggested for that split.
+    """
+    earlier = {_image_of(fix, before): fix for fix in before.fixes}
+    moved_to = {fix.to for fix in before.fixes if fix.action == "move" and before.by_row}
+    found: dict[tuple[str, str], Fix | None] = dict(earlier)
+    for fix in new:
+        image = _image_of(fix, before)
+        old = earlier.get(image)
+        if fix.split not in moved_to:
+            found[image] = fix if old is None else _both(old, fix)
+    return tuple(fix for fix in found.values() if fix is not None)
+
+
+def _image_of(fix: Fix, plan: FixPlan) -> tuple[str, str]:
+    return (fix.split if plan.by_row else "", fix.image)
+
+
+def _both(old: Fix, new: Fix) -> Fix | None:
+    """One fix that does what two do one after the other; None where they cancel each other out."""
+    if new.action == "drop":
+        return replace(new, split=old.split, label=old.label)
+    if old.action != "relabel" or not old.label:
+        return old
+    return None if new.to == old.label else replace(new, split=old.split, label=old.label)
 
 
 def _left(data: DataSet) -> Counter[tuple[str, str]]:

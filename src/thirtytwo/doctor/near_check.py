@@ -20,6 +20,10 @@ class NearCheck(Check):
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:
         """Whether a group is reported."""
 
+    def advice(self, subject: Subject) -> str:
+        """What to do about the groups in this data set."""
+        return self.fix
+
     def run(self, subject: Subject) -> Iterator[Finding]:
         """Compare small copies of all images, mirrored and shifted too."""
         found = [(group, value) for group, value in subject.near_groups if self.concerns(subject, group)]
@@ -29,4 +33,5 @@ class NearCheck(Check):
                 f"{len(groups)} groups of nearly equal images {self.which}: {subject.examples(groups)}.",
                 groups,
                 notes=[f"similarity {value:.2f}" for _, value in found],
+                fix=self.advice(subject),
             )

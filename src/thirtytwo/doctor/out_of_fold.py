@@ -8,14 +8,49 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.data.apply_fixes import apply_fixes
+from thirtytwo.data.fixes import FixPlan, read_fix_plan
+from thirtytwo.data.load import open_undecoded
 from thirtytwo.data.run_data import content_of
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.io import expand_home
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir, read_predictions_file
+from thirtytwo.rundir import FIXES, OUT_OF_FOLD, Predictions, RunDir, read_predictions_file
 from thirtytwo.text import listing
 
 _FIX = "Cross-validate this data again with: thirtytwo train DATA --folds 5"
+
+
+def fixes_of(path: Path) -> FixPlan | None:
+    """The plan of fixes that was applied to the data of a cross-validation, as its runs keep it; None without one.
+
+    Args:
+        path: as for `read_out_of_fold`.
+    """
+    path = expand_home(path)
+    found = sorted((path if path.is_dir() else path.parent).glob(f"fold*/{FIXES}"))
+    return read_fix_plan(found[0]) if found else None
+
+
+def check_fixes(plan: FixPlan, spec: str, path: Path, data_root: Path | None = None) -> None:
+    """Check that the plan of fixes of a cross-validation fits the data that its predictions are used for.
+
+    Data that cannot be opened passes: loading it says why.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    try:
+        stored = open_undecoded(spec, data_root=data_root)
+    except DataError:
+        return
+    try:
+        apply_fixes(stored, plan)
+    except DataError as error:
+        raise DataError(
+            f"The predictions in {path} are of data to which a plan of fixes was applied. {error.message}",
+            "Name the data that was cross-validated, or cross-validate this data: thirtytwo train DATA --folds 5",
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +125,7 @@ def _predicted(
     raise DataError(
         f"{file} has predictions of {len(predictions.rows):,} images, which are not the {len(data.train):,} training "
         f"images of {data.name}.",
-        _FIX,
+        f"{_FIX} If a plan of fixes was applied (--apply), give the directory of the folds, which has the plan.",
     )
 
 

@@ -125,13 +125,16 @@ def _section(
 
 
 def extent(findings: Sequence[Finding]) -> str:
-    """How much was found: `17 groups, 34 images`; empty where no image is named."""
+    """How much was found: `17 groups, 34 images`; the number of findings where they name and count nothing."""
     groups = [group for finding in findings for group in finding.groups]
-    images, files = sum(map(len, groups)), sum(len(finding.files) for finding in findings)
+    images = sum(sum(map(len, finding.groups)) or finding.images for finding in findings)
+    files = sum(len(finding.files) for finding in findings)
+    classes = sum(finding.classes for finding in findings)
     parts = [counted(len(groups), "group")] if images > len(groups) > 1 else []
     parts += [counted(images, "image")] if images else []
     parts += [counted(files, "file")] if files else []
-    return ", ".join(parts)
+    parts += [f"{classes:,} class{'' if classes == 1 else 'es'}"] if classes else []
+    return ", ".join(parts) or counted(len(findings), "finding")
 
 
 def _finding(shown: _Shown, subject: Subject | None, encoded: Mapping[Place, Thumbnail]) -> dict[str, Any]:

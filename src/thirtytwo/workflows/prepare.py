@@ -17,7 +17,7 @@ from thirtytwo.augment.augmenter import check_augment
 from thirtytwo.config.recipe import KeepTogether, Precision, Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import Choice
-from thirtytwo.data.fixes import FixPlan, read_fix_plan
+from thirtytwo.data.fixes import FixPlan, recipe_fixes
 from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
@@ -27,7 +27,7 @@ from thirtytwo.doctor.together import Kept, kept_together
 from thirtytwo.errors import RecipeError
 from thirtytwo.evaluation.evaluators import evaluators
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import expand_home, write_bytes
+from thirtytwo.io import write_bytes
 from thirtytwo.models import Network
 from thirtytwo.models.base import check_options, preserve_modes, with_resolved_options
 from thirtytwo.models.ensemble import NAME as ENSEMBLE
@@ -105,7 +105,7 @@ def prepare(
     early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
     hardware = choose_hardware(early.train, device)
     calibrated_by = _check_before_data(early, source.where)
-    fixes = _read_fixes(early, recipe_source, changes, resumed)
+    fixes = recipe_fixes(early.data.fix_plan, recipe_source, changes, resumed)
     kept = kept_together(data, early.data, data_root, fixes)
     source = replace(source, keep=kept.value)
     dataset, parts = _load_divided(data, early, data_root, fixes, kept)
@@ -190,29 +190,6 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     check_augment(recipe.augment)
     evaluators()  # imports those of other packages, which are used only after the training
     return calibration_run(recipe)
-
-
-def _read_fixes(
-    recipe: Recipe, source: str | Path, changes: Mapping[str, Any], resumed: RunDir | None
-) -> FixPlan | None:
-    """The plan of fixes that `data.fix_plan` names; None without one.
-
-    A run has its own copy, which is read when it is resumed, or when its recipe is used again: the file itself may be
-    gone, or have changed.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if not recipe.data.fix_plan:
-        return None
-    if resumed is not None and resumed.fixes.is_file():
-        return read_fix_plan(resumed.fixes)
-    place = expand_home(source)
-    run = RunDir(place if place.is_dir() else place.parent)
-    is_run = place in (run.path, run.recipe) and run.recipe.is_file() and run.split.is_file()
-    if is_run and run.fixes.is_file() and "data.fix_plan" not in changes:
-        return read_fix_plan(run.fixes)
-    return read_fix_plan(Path(recipe.data.fix_plan))
 
 
 def _load_divided(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from thirtytwo.config.recipe import DataSettings
+from thirtytwo.data.fixes import FixPlan, recipe_fixes
 from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.data_page import render_data_page
@@ -36,11 +37,12 @@ class DataPage:
 
 @dataclass(frozen=True, eq=False)
 class AugmentedSamples:
-    """Training images before and after the augmentation of a recipe."""
+    """Training images before and after the augmentation of a recipe, and the plan of fixes that it applies first."""
 
     data: DataSet
     recipe: Recipe
     samples: Samples
+    fixes: FixPlan | None = None
 
 
 def write_data_page(
@@ -61,7 +63,8 @@ def write_data_page(
         spec: the data set, as for `load_dataset`.
         out: file to write.
         data_root: folder where known data sets are looked for.
-        recipe: name or file of a recipe whose augmentation is shown, which needs PyTorch; None: none.
+        recipe: name or file of a recipe, or a run, whose augmentation is shown, which needs PyTorch, and whose plan of
+            fixes is applied; None: none.
         overrides: settings of the recipe that are replaced.
         force: overwrite `out`.
         most: largest number of images on the map and among the samples; None: by their size.
@@ -77,13 +80,15 @@ def write_data_page(
     for module in ("jinja2", "sklearn", "onnx", *(["torch"] if recipe else [])):
         require(module, "train")
     samples = None if recipe is None else augment_data(spec, recipe, overrides or {}, data_root=data_root)
-    kept = kept_together(spec, DataSettings(skip_unreadable=True), data_root)  # as in training
+    fixes = None if samples is None else samples.fixes
+    kept = kept_together(spec, DataSettings(skip_unreadable=True), data_root, fixes)  # as in training
     data = load_dataset(
         spec,
         data_root=data_root,
         image_size=_side_of(spec, data_root),
         skip_unreadable=True,
         together=kept.together,
+        fix_plan=fixes,
     )
     found = survey_data(Subject(data, spec=spec, data_root=data_root), most)
     page = render_data_page(
@@ -126,6 +131,8 @@ def augment_data(
     values, where = read_recipe_values(source), f"Recipe {source!r}"
     provisional = resolve_recipe(values, overrides, classes=10, rows=50_000, where=where)
     check_augment(provisional.augment)
+    fixes = recipe_fixes(provisional.data.fix_plan, source, overrides)
+    kept = kept_together(spec, provisional.data, data_root, fixes)
     data = load_dataset(
         spec,
         data_root=data_root,
@@ -134,6 +141,8 @@ def augment_data(
         seed=provisional.data.split_seed,
         group_by=provisional.data.group_by,
         skip_unreadable=provisional.data.skip_unreadable,
+        together=kept.together,
+        fix_plan=fixes,
     )
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
-    return AugmentedSamples(data, recipe, augment_samples(recipe, data.train))
+    return AugmentedSamples(data, recipe, augment_samples(recipe, data.train), fixes)

@@ -85,3 +85,60 @@ def test_advice_names_the_file_as_it_was_given(make, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(file)
     assert f"'{file}?image=NAME&label=NAME'" in str(caught.value)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_no_header(order, separator, make, tmp_path):
+    lines = [separator.join(row[place] for place in order) for row in ROWS]
+    data = load_dataset(write(make, tmp_path, lines), whole=True)
+    assert data.classes == ("cat", "dog")
+    assert data.train.counts.tolist() == [4, 4]
+    assert "no header" in data.warnings[0]
+
+
+def test_no_header_and_splits(make, tmp_path):
+    lines = [f"{file},{'test' if '3' in file else 'train'},{label}" for file, label in ROWS]
+    data = load_dataset(write(make, tmp_path, lines))
+    assert data.test is not None
+    assert (len(data.train), len(data.test)) == (6, 2)
+
+
+def test_no_header_and_unclear_columns(make, tmp_path):
+    lines = [f"{file},{label},{number}" for number, (file, label) in enumerate(ROWS)]
+    file = write(make, tmp_path, lines)
+    with pytest.raises(DataError, match="no header.*cat/0.png") as caught:
+        load_dataset(file)
+    header = (caught.value.fix or "").rpartition(": ")[2]
+    assert header == "file,label,column 3"
+    write(make, tmp_path, [header, *lines])
+    assert load_dataset(file, whole=True).train.counts.tolist() == [4, 4]
+
+
+def test_no_header_and_a_missing_image(make, tmp_path):
+    lines = ["cat/none.png,cat", *(f"{file},{label}" for file, label in ROWS)]
+    with pytest.raises(DataError, match=r"1 of 9 images are missing: cat/none.png \(line 1\)"):
+        load_dataset(write(make, tmp_path, lines))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("header", [True, False])
+def test_utf16_without_a_byte_order_mark(encoding, header, make, tmp_path):
+    lines = [line.replace(",cat", ",kätzchen 虫") for line in table()[not header :]]
+    data = load_dataset(write(make, tmp_path, lines, encoding), whole=True)
+    assert data.classes == ("dog", "kätzchen 虫")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04 xl/workbook.xml", "workbook"),
+        (b"file,label\ncat/0.png,a\0b\n", "not a text file"),
+        (b'file,label\n"cat/0.png,' + b"a" * 140_000, "quotation mark"),
+    ],
+)
+def test_files_that_are_no_tables(content, words, make, tmp_path):
+    file = write(make, tmp_path, table())
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        load_dataset(file)

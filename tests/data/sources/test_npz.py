@@ -75,7 +75,7 @@ def test_faults(tmp_path, arrays, message):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY"])
 def test_damage(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz cannot be read as arrays"):
+    with pytest.raises(DataError, match=r"a\.npz is damaged, incomplete, or not a file of NumPy"):
         open_undecoded(str(tmp_path / "a.npz"))
 
 

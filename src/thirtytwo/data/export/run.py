@@ -28,6 +28,7 @@ from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
 from thirtytwo.images.decode import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, write_json
+from thirtytwo.rundir import FIXES
 from thirtytwo.text import listing
 
 _FILE_SUFFIXES = (".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz", ".zip", ".json")
@@ -141,7 +142,7 @@ def _check_out(out: Path, spec: str, *, force: bool) -> None:
         raise OutputError(f"{out} exists and contains the data {source}.", "Choose another place.")
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / MANIFEST).is_file():
+    if not (out / MANIFEST).is_file() or (out / FIXES).exists():  # a fixed copy has both
         raise OutputError(f"{out} exists already and is no export.", "Choose another name, or move it away.")
     if not force:
         raise OutputError(f"{out} exists already.", "Choose another name, or replace it with --force.")

@@ -29,7 +29,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import is_folder, natural_key
 from thirtytwo.images.render import ppm
-from thirtytwo.text import first_line, listing
+from thirtytwo.text import listing
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
@@ -248,7 +248,9 @@ def _contents(found: _Found, names: Sequence[str]) -> Iterator[tuple[str, IO[byt
             return
         packed = dict(_unpacked(found, set(names)))
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{found.place} is damaged or incomplete: {first_line(error)}.", "Download it again.") from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{found.place} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        raise DataError(f"{found.place} is damaged or incomplete.", "Download it again.") from None
     for name in names:
         yield name, io.BytesIO(packed.pop(name))
 

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,13 @@ from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
-from thirtytwo.images.discover import natural_key
+from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
+from thirtytwo.io import free_name
 from thirtytwo.text import listing
 
 METADATA = "metadata.csv"
+_OF_METADATA = "file_name"
+"""Column of the images in `metadata.csv`, whatever others there are."""
 SUFFIXES = (".csv", ".tsv")
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("file", "image", "filename", "path", "file_name"),
@@ -29,11 +32,18 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "group": ("group",),
 }
 _SHOWN = 10
+_HEAD = 4096
+"""Bytes by which an encoding is recognized."""
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of a workbook of Excel or LibreOffice, and of other ZIP files."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the file: its line from 1, the image as written, its path, and what the columns say of it."""
+    """A row of the file: its line from 1, the image as written, its path, and what the columns say of it.
+
+    `others` are the cells of the columns that have no meaning for the data set.
+    """
 
     line: int
     file: str
@@ -41,6 +51,7 @@ class _Row:
     label: str
     split: Split
     group: str
+    others: tuple[str, ...] = ()
 
 
 def find_csv(root: Path, label: str = "") -> Path | None:
@@ -57,7 +68,7 @@ def find_csv(root: Path, label: str = "") -> Path | None:
         return None
     header = {name.casefold() for name in read_rows(inside)[0][1]}
     labels = {label.casefold()} if label else set(_COLUMNS["label"])
-    return inside if "file_name" in header and labels & header else None
+    return inside if _OF_METADATA in header and labels & header else None
 
 
 def open_csv(file: Path, request: Request) -> UndecodedDataSet:
@@ -69,8 +80,11 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
     """
     refuse_options(request, str(file), tuple(_COLUMNS))
     lines = read_rows(file)
+    lines, headless = _with_header(file, lines, request)
     columns = _columns(file, lines[0][1], request)
-    rows, notes = _distinct(file, _rows(file, lines[1:], columns))
+    others = _others(lines[0][1], columns.values())
+    rows, notes = _distinct(file, _rows(file, lines[1:], columns, tuple(others.values())))
+    notes += headless
     _check_files(file, rows)
     classes = tuple(sorted({row.label for row in rows}, key=natural_key))
     rows = sorted(rows, key=lambda row: (natural_key(row.label), natural_key(row.file)))
@@ -80,7 +94,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
         name=file.resolve().parent.name if file.name == METADATA else file.stem,
         where=str(file),
         classes=classes,
-        parts={name: _part(own, classes, grouped=grouped) for name, own in parts.items()},
+        parts={name: _part(own, classes, tuple(others), grouped=grouped) for name, own in parts.items()},
         content=lambda: cache.digest([_stamp(row.path) for name in parts for row in parts[name]]),
         skipped=tuple(notes),
         warnings=tuple(notes),
@@ -110,26 +124,88 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
         fix = "Check its permissions." if isinstance(error, PermissionError) else "Name a CSV file."
         raise DataError(f"{file} cannot be read: {error.strerror}.", fix) from None
     text = _decode(content)
+    _refuse_binary(file, content, text)
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in cells] if strip else cells) for cells in reader]
     except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: {error}.", "Save the table as CSV again.") from None
+        long = f"a quotation mark is not closed, or a cell has more than {csv.field_size_limit():,} characters"
+        reason = long if "limit" in str(error) else "its quotation marks or line breaks are not those of a CSV file"
+        raise DataError(f"{file}, line {reader.line_num}: {reason}.", "Save the table as CSV again.") from None
     if len(rows) < least:
         raise DataError(f"{file} has no rows.", "Expected a header such as 'file,label' and one row per image.")
     return rows
 
 
 def _decode(content: bytes) -> str:
-    """The text of a file in UTF-8, in UTF-16 with a byte order mark, or else in Latin-1."""
+    """The text of a file in UTF-8, in UTF-16 with or without a byte order mark, or else in Latin-1."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
+    pairs = [content[start:_HEAD:2] for start in (0, 1)]
+    zeros = [half.count(0) for half in pairs]
+    if 4 * max(zeros) > len(pairs[0]):  # the other bytes of ASCII characters
+        return content.decode("utf-16-le" if zeros[1] > zeros[0] else "utf-16-be", errors="replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def _refuse_binary(file: Path, content: bytes, text: str) -> None:
+    """Check that a file is text.
+
+    Raises:
+        DataError: it is a workbook, or something else that is not text.
+    """
+    if content.startswith(_WORKBOOKS):
+        raise DataError(f"{file} is a workbook or an archive, not a CSV file.", "Save the table as CSV (UTF-8).")
+    if "\0" in text:
+        raise DataError(f"{file} is not a text file.", "Save the table as CSV (UTF-8).")
+
+
+def _with_header(
+    file: Path, lines: list[tuple[int, list[str]]], request: Request
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """The lines with a header, and a note where the file has none, but columns whose meaning is clear.
+
+    Raises:
+        DataError: the first line is no header, but has an image, and the meaning of the columns is not clear.
+    """
+    first = lines[0][1]
+    folded = {name.casefold() for name in first}
+    if all(request.options.get(role) or folded & set(_COLUMNS[role]) for role in ("image", "label")):
+        return lines, []
+    roles = _roles(file, [cells for _, cells in lines])
+    rest = [place for place in range(len(first)) if place not in roles]
+    if "file" not in roles.values() or not rest:
+        return lines, []
+    names = roles | {place: f"column {place + 1}" for place in rest} | {rest[0]: "label"}
+    header = [names[place] for place in range(len(first))]
+    if len(rest) == 1:
+        return [(0, header), *lines], [f"{file.name} has no header: its columns are read as {', '.join(header)}"]
+    image = next(place for place, name in roles.items() if name == "file")
+    raise DataError(
+        f"{file} has no header: its first line has the image {first[image]!r}.",
+        f"Add a first line that names its {len(first)} columns, separated as the others, such as: {','.join(header)}",
+    )
+
+
+def _roles(file: Path, lines: Sequence[Sequence[str]]) -> dict[int, str]:
+    """Columns of a table without a header that can only be those of the images and the splits, by position."""
+    images = [place for place, cell in enumerate(lines[0]) if cell and _names_image(file.parent / cell)]
+    splits = [
+        place
+        for place in range(len(lines[0]))
+        if all(place < len(cells) and split_of(cells[place]) is not None for cells in lines)
+    ]
+    found = {images[0]: "file"} if len(images) == 1 else {}
+    return found | ({splits[0]: "split"} if len(splits) == 1 else {})
+
+
+def _names_image(path: Path) -> bool:
+    return os.path.isfile(path) or path.suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH113
 
 
 def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, int]:
@@ -141,7 +217,8 @@ def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, i
     """
     folded = [name.casefold() for name in header]
     found: dict[str, int] = {}
-    for role, names in _COLUMNS.items():
+    for role, usual in _COLUMNS.items():
+        names = sorted(usual, key=_OF_METADATA.__ne__) if file.name == METADATA else usual
         wanted = request.options.get(role) or (request.group_by if role == "group" else "")
         if wanted:
             if wanted not in header:
@@ -160,8 +237,22 @@ def _columns(file: Path, header: Sequence[str], request: Request) -> dict[str, i
     return found
 
 
-def _rows(file: Path, lines: Sequence[tuple[int, list[str]]], columns: Mapping[str, int]) -> list[_Row]:
-    """The rows as images.
+def _others(header: Sequence[str], used: Collection[int]) -> dict[str, int]:
+    """Positions of the columns that have no meaning for the data set, by names that differ in more than case."""
+    found: dict[str, int] = {}
+    taken: set[str] = set()
+    for place, name in enumerate(header):
+        if place not in used and name:
+            unique = free_name(name, taken)
+            taken.add(unique.casefold())
+            found[unique] = place
+    return found
+
+
+def _rows(
+    file: Path, lines: Sequence[tuple[int, list[str]]], columns: Mapping[str, int], others: Sequence[int]
+) -> list[_Row]:
+    """The rows as images; `others` are the positions of columns that have no meaning.
 
     Raises:
         DataError: empty cells or unknown splits, with their lines.
@@ -178,7 +269,8 @@ def _rows(file: Path, lines: Sequence[tuple[int, list[str]]], columns: Mapping[s
             unknown.setdefault(cell["split"], line)
         else:
             path = file.parent / cell["image"]
-            rows.append(_Row(line, cell["image"], path, cell["label"], split, cell.get("group", "")))
+            more = tuple(cells[place] if place < len(cells) else "" for place in others)
+            rows.append(_Row(line, cell["image"], path, cell["label"], split, cell.get("group", ""), more))
     if empty:
         raise DataError(
             f"{file} has no image or no label in {len(empty):,} of {len(lines):,} rows, in these lines: "
@@ -225,7 +317,7 @@ def _check_files(file: Path, rows: Sequence[_Row]) -> None:
         )
 
 
-def _part(rows: Sequence[_Row], classes: Sequence[str], *, grouped: bool) -> UndecodedPart:
+def _part(rows: Sequence[_Row], classes: Sequence[str], others: tuple[str, ...], *, grouped: bool) -> UndecodedPart:
     index = {label: number for number, label in enumerate(classes)}
     files = tuple(row.file for row in rows)
 
@@ -240,4 +332,6 @@ def _part(rows: Sequence[_Row], classes: Sequence[str], *, grouped: bool) -> Und
         files=files,
         random_access=True,
         groups=tuple(f"group {row.group}" if row.group else "" for row in rows) if grouped else None,
+        columns=others,
+        cells=lambda row: rows[row].others,
     )

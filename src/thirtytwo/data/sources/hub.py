@@ -13,7 +13,7 @@ from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet, build_dataset
 from thirtytwo.data.sources.cifar_archive import find_cifar
 from thirtytwo.data.sources.folder import open_local
-from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, open_tables
+from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, has_names, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
@@ -35,6 +35,11 @@ class HubTable:
     def batches(self, name: str) -> Iterator[Any]:
         for table in self._split.select_columns([name]).iter(_BATCH):
             yield table[name]
+
+    def file_names(self, name: str) -> list[str]:
+        if not has_names(self.schema.field(name).type):
+            return []
+        return [file or "" for chunk in self.column(name).chunks for file in chunk.field("path").to_pylist()]
 
 
 def read_known(known: KnownDataSet, request: Request) -> DataSet:

@@ -20,7 +20,6 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import Pixels
 from thirtytwo.images.render import ppm
-from thirtytwo.text import first_line
 
 SUFFIX, _MEMBER = ".npz", ".npy"
 _LOCAL_HEADER = 30
@@ -80,9 +79,20 @@ def _open(file: Path) -> Mapping[str, Any]:
             members = [member for member in archive.infolist() if member.filename.endswith(_MEMBER)]
             return {member.filename.removesuffix(_MEMBER): _array(file, archive, member) for member in members}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
-        raise DataError(
-            f"{file} cannot be read as arrays: {first_line(error)}.", "Save it with numpy.savez, without objects."
-        ) from None
+        raise DataError(f"{file} {_reason(error)}.", "Save it with numpy.savez, without objects.") from None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file that cannot be read, as the end of a sentence."""
+    if isinstance(error, MemoryError):
+        return "has arrays that are too large for the memory of this machine"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
+        return "is damaged, incomplete, or not a file of NumPy"
+    if "allow_pickle" in str(error) or "pickle" in str(error):
+        return "has Python objects, which are not read, instead of arrays of numbers"
+    return "has an array that is damaged or incomplete"
 
 
 def _array(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:

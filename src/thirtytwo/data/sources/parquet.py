@@ -10,7 +10,7 @@ from typing import Any
 
 from thirtytwo.data import cache
 from thirtytwo.data.build import UndecodedDataSet
-from thirtytwo.data.sources.tables import KnownDataSet, open_tables
+from thirtytwo.data.sources.tables import KnownDataSet, has_names, names_in, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
@@ -18,6 +18,7 @@ from thirtytwo.images.discover import is_junk, natural_key, output_kind
 from thirtytwo.text import listing
 
 _BATCH = 256
+_MAGIC = b"PAR1"
 
 
 class ParquetTable:
@@ -34,9 +35,11 @@ class ParquetTable:
                 [chunk for file in self.files for chunk in self._opened(file).read([name])[name].chunks],
                 type=self.schema.field(name).type,
             )
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, KeyError, ValueError, TypeError):
             raise DataError(
-                f"{self.files[0].parent}: column {name!r} cannot be read: {error}.", "Copy it again."
+                f"{self.files[0].parent}: the column {name!r} cannot be read: a file is damaged, or has the column in "
+                "another type than the first one.",
+                "Copy the files again.",
             ) from None
 
     def batches(self, name: str) -> Iterator[Any]:
@@ -44,14 +47,31 @@ class ParquetTable:
             try:
                 for batch in self._opened(file).iter_batches(_BATCH, columns=[name]):
                     yield batch.column(0)
-            except OSError as error:
-                raise _damaged(file, error) from None
+            except OSError:
+                raise _damaged(file) from None
+
+    def file_names(self, name: str) -> list[str]:
+        if not has_names(self.schema.field(name).type):
+            return []
+        found: list[str] = []
+        for file in self.files:
+            try:
+                found += names_in(self._opened(file).read([f"{name}.path"]).column(0).to_pylist())
+            except (OSError, LookupError, ValueError, TypeError):
+                raise _damaged(file) from None
+        return found
 
     def _opened(self, file: Path) -> Any:
         try:
             return require("pyarrow.parquet", "train").ParquetFile(file)
-        except (OSError, ValueError) as error:
-            raise _damaged(file, error) from None
+        except OSError as error:
+            if error.errno is not None:
+                raise DataError(
+                    f"{file} cannot be read: {os.strerror(error.errno)}.", "Check its permissions."
+                ) from None
+            raise _damaged(file) from None
+        except ValueError:
+            raise _damaged(file) from None
 
 
 def find_parquet(root: Path) -> list[Path]:
@@ -126,7 +146,18 @@ def _config(
     return next(iter(configs.values()))
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
+def _damaged(file: Path) -> DataError:
+    """The error for a file that is not parquet, or not all of it."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_MAGIC))
+            size = stream.seek(0, os.SEEK_END)
+    except OSError:
+        start, size = b"", 0
+    if not size:
+        return DataError(f"{file} is empty (0 bytes).", "Copy it again.")
+    if start != _MAGIC:
+        return DataError(f"{file} is not a parquet file, whatever its name says.", "Copy it again, or remove it.")
     return DataError(
-        f"{file} is not a valid parquet file: {' '.join(str(error).split()).rstrip('.')}.", "Copy it again."
+        f"{file} is damaged or incomplete: it starts as a parquet file, but its rest cannot be read.", "Copy it again."
     )

@@ -77,10 +77,9 @@ def read_pickle(stream: IO[bytes], where: str) -> dict[str, Any]:
             f"{where} contains {error}, which CIFAR's files do not; it was not executed.",
             "Download the archive again from the CIFAR page, or use its binary version.",
         ) from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError, UnicodeError) as error:
-        reason = " ".join(str(error).split())[:100].rstrip(".") or type(error).__name__
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError, UnicodeError):
         raise DataError(
-            f"{where} is not a complete pickle: {reason}.", "Unpack or download the archive again."
+            f"{where} is damaged, or its end is missing.", "Unpack or download the archive again."
         ) from None
 
 

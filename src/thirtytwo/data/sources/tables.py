@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -36,6 +37,9 @@ class Table(Protocol):
 
     def batches(self, name: str) -> Iterator[Any]:
         """A column as a sequence of Arrow arrays."""
+
+    def file_names(self, name: str) -> list[str]:
+        """The file names in a column of images, which is not read as a whole; empty for images without one."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def open_tables(
         where=where,
         classes=classes,
         parts={
-            split: _part(f"{split} row", table, columns.image, labels[split], columns.group)
+            split: _part(f"{split} row", table, columns, labels[split])
             for split, table in tables.items()
             if split not in unlabelled
         },
@@ -108,6 +112,11 @@ class _Columns:
     group: str
     classes: tuple[str, ...] | None
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that say what the data set is."""
+        return frozenset({self.image, self.label, self.group} - {""})
+
 
 def _choose_columns(where: str, schema: Any, request: Request, known: KnownDataSet | None) -> _Columns:
     features = _features(schema)
@@ -123,9 +132,8 @@ def _choose_columns(where: str, schema: Any, request: Request, known: KnownDataS
 
 def _check_columns(where: str, tables: Mapping[Split, Table], columns: _Columns) -> None:
     """Check that every split has the columns."""
-    needed = {columns.image, columns.label, columns.group} - {""}
     for split, table in tables.items():
-        if lacking := needed - set(table.schema.names):
+        if lacking := columns.used - set(table.schema.names):
             raise DataError(f"{where}: {split} has no column {listing(sorted(lacking))}, which train has.", "Add it.")
 
 
@@ -214,10 +222,7 @@ def _class_names(
     where: str, label: str, features: dict[str, Any], known: KnownDataSet | None
 ) -> tuple[str, ...] | None:
     """Class names by index: those of the known data set, else those in the features."""
-    listed: Any = features.get(label, {}).get("names")
-    if isinstance(listed, dict):
-        listed = [listed[key] for key in sorted(listed, key=int)]
-    names = tuple(map(str, listed)) if listed else None
+    names = _listed(features.get(label, {})) or None
     expected = known.classes.get(label) if known else None
     if known is not None and expected is not None and names is not None and names != expected:
         raise DataError(
@@ -225,6 +230,14 @@ def _class_names(
             "Copy the data again, or load it as a folder: ./folder.",
         )
     return expected or names
+
+
+def _listed(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names that a feature lists; empty: none."""
+    listed: Any = feature.get("names")
+    if isinstance(listed, dict):
+        listed = [listed[key] for key in sorted(listed, key=int)]
+    return tuple(map(str, listed)) if listed else ()
 
 
 def _indices(
@@ -278,11 +291,22 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(prefix: str, table: Table, image: str, labels: Labels, group_by: str) -> UndecodedPart:
+def _part(prefix: str, table: Table, columns: _Columns, labels: Labels) -> UndecodedPart:
+    others = tuple(field.name for field in table.schema if field.name not in columns.used and _is_text(field.type))
+    features = _features(table.schema)
+
+    @cache
+    def texts(name: str) -> list[str]:
+        return list(_texts(table.column(name), features.get(name, {})))
+
+    @cache
+    def file_names() -> list[str]:
+        return table.file_names(columns.image)
+
     def stream(rows: Positions) -> Iterator[Source]:
         """Rows are increasing, so one pass over the batches reaches them all."""
         start = done = 0
-        for batch in table.batches(image):
+        for batch in table.batches(columns.image):
             if done == len(rows):
                 return
             stop = start + len(batch)
@@ -297,8 +321,38 @@ def _part(prefix: str, table: Table, image: str, labels: Labels, group_by: str) 
         rows=np.arange(len(labels), dtype=np.int64),
         stream=stream,
         name_of=lambda row: f"{prefix} {row}",
-        groups=tuple(_group_names(table.column(group_by))) if group_by else None,
+        groups=tuple(_group_names(table.column(columns.group))) if columns.group else None,
+        columns=others,
+        cells=lambda row: tuple(texts(name)[row] for name in others),
+        file_name=lambda row: file_names()[row] if file_names() else "",
     )
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether the values of a column can be written as text."""
+    return "binary" not in str(kind)
+
+
+def _texts(column: Any, feature: Mapping[str, Any]) -> Iterator[str]:
+    """The cells of a column as text, class indices as names; empty for empty cells."""
+    names = _listed(feature)
+    for cell in column.to_pylist():
+        if cell is None:
+            yield ""
+        elif isinstance(cell, int) and 0 <= cell < len(names):
+            yield names[cell]
+        else:
+            yield json.dumps(cell, default=str, ensure_ascii=False) if isinstance(cell, list | dict) else str(cell)
+
+
+def names_in(cells: Iterable[Any]) -> list[str]:
+    """The file names in the cells of a column of images."""
+    return [str((isinstance(cell, dict) and cell.get("path")) or "") for cell in cells]
+
+
+def has_names(kind: Any) -> bool:
+    """Whether the type of a column of images has file names beside the images."""
+    return bool(require("pyarrow", "train").types.is_struct(kind)) and any(field.name == "path" for field in kind)
 
 
 def _group_names(column: Any) -> Iterator[str]:

@@ -23,7 +23,7 @@ from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
-from thirtytwo.text import first_line, listing
+from thirtytwo.text import listing
 
 _LABEL = ".cls"
 _DETAILS = ".json"
@@ -33,12 +33,13 @@ _MOST = 2**20
 
 @dataclass
 class _Sample:
-    """An image in a tar file: where it is, and its label as written."""
+    """An image in a tar file: where it is, its file name, and its label as written."""
 
     key: str
     file: Path
     start: int = -1
     size: int = 0
+    name: str = ""
     label: str | None = None
     group: str = ""
 
@@ -93,7 +94,10 @@ def _samples(file: Path) -> list[_Sample]:
                 if member.isreg() and not member.name.rsplit("/", 1)[-1].startswith("."):
                     _add(found, file, archive, member)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{file} is not a valid tar file: {first_line(error)}.", "Copy it again.") from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{file} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        what = "is damaged, or its end is missing" if found else "is not a tar file, or is damaged"
+        raise DataError(f"{file} {what}.", "Copy it again.") from None
     wrong = [one.key for one in found.values() if one.start < 0 or one.label is None]
     if wrong:
         raise DataError(
@@ -109,7 +113,7 @@ def _add(found: dict[str, _Sample], file: Path, archive: tarfile.TarFile, member
     key, suffix = f"{folder}/{stem}" if folder else stem, (dot + suffix).lower()
     sample = found.setdefault(key, _Sample(key, file))
     if suffix in IMAGE_SUFFIXES or suffix in (".heic", ".heif"):
-        sample.start, sample.size = member.offset_data, member.size
+        sample.start, sample.size, sample.name = member.offset_data, member.size, name
     elif suffix == _LABEL:
         sample.label = _text(archive, member).strip()
     elif suffix == _DETAILS:
@@ -165,4 +169,5 @@ def _part(samples: Sequence[_Sample], index: Mapping[str, int]) -> UndecodedPart
         name_of=lambda row: f"{samples[row].file.name}: {samples[row].key}",
         random_access=True,
         groups=groups if any(sample.group for sample in samples) else None,
+        file_name=lambda row: samples[row].name,
     )

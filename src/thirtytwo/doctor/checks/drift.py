@@ -27,6 +27,10 @@ NAMES = (
     "bytes per pixel",
 )
 _EXAMPLES = 8
+_FIX_CUT = (
+    "Large groups of similar images that stay on one side make such a difference: divide the data into train/ and "
+    "test/ yourself, or try another data.split_seed before you train."
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,11 +63,15 @@ class Drift(Check):
         if value < LEAST_AUROC or deviation < threshold(1):
             return
         order = np.argsort(-scores[is_other], kind="stable")[:_EXAMPLES]
+        cut = name == "test" and subject.data.test_is_cut
         yield self.finding(
             f"The images of {name} can be distinguished from those of train by simple statistics "
-            f"(AUROC {value:.3f}, chance is 0.5); most different: {differences(train, other, name)}.",
+            f"(AUROC {value:.3f}, chance is 0.5); most different: {differences(train, other, name)}."
+            + (" It was split off at random here, since the data has no test split." if cut else ""),
             [[Place(name, int(position)) for position in order]],
             notes=[f"most unlike train: AUROC {value:.3f}"],
+            severity="note" if cut else None,
+            fix=_FIX_CUT if cut else None,
         )
 
 

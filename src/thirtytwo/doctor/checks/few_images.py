@@ -29,5 +29,6 @@ class FewImages(Check):
         few = [subject.data.classes[index] for index in np.flatnonzero(counts < FEW_IMAGES)]
         if few:
             yield self.finding(
-                f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} training images: {listing(few)}."
+                f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} training images: {listing(few)}.",
+                classes=len(few),
             )

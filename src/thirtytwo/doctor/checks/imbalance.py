@@ -28,5 +28,6 @@ class Imbalance(Check):
         if counts[least] and counts[most] > IMBALANCE * counts[least]:
             yield self.finding(
                 f"Classes are imbalanced: {quote(classes[most])} has {counts[most]} training images, "
-                f"{quote(classes[least])} has {counts[least]}."
+                f"{quote(classes[least])} has {counts[least]}.",
+                classes=2,
             )

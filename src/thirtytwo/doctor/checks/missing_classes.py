@@ -29,4 +29,5 @@ class MissingClasses(Check):
                 yield self.finding(
                     f"{name} has no images of {listing(missing)}.",
                     severity="error" if name == "train" else "warning",
+                    classes=len(missing),
                 )

@@ -20,6 +20,15 @@ class NearAcrossSplits(NearCheck):
     fix = "Look at them, and remove copies from one of the splits."
     which = "are in more than one split"
 
+    def advice(self, subject: Subject) -> str:
+        """As `fix`, but a test split that thirtytwo cuts can be cut so that copies stay on one side."""
+        if not subject.data.test_is_cut:
+            return self.fix
+        return (
+            "Train with --set data.keep_together=near-duplicates: the data has no test split, and the one that "
+            "thirtytwo splits off then has each group on one side. Or remove the copies."
+        )
+
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:
         """As `title` says."""

@@ -28,4 +28,6 @@ class SimilarNames(Check):
             groups[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
         for names in groups.values():
             if len(names) > 1:
-                yield self.finding(f"The classes {' and '.join(map(quote, names))} have almost the same name.")
+                yield self.finding(
+                    f"The classes {' and '.join(map(quote, names))} have almost the same name.", classes=len(names)
+                )

@@ -28,11 +28,14 @@ class Sizes(Check):
         widths, heights = zip(*sizes, strict=True)
         checked = f"checked at {side}×{side}. The recipe sets the size for training."
         if len(sizes) == 1:
-            yield self.finding(f"All images have {widths[0]}×{heights[0]} pixels; {checked}")
+            yield self.finding(
+                f"All images have {widths[0]}×{heights[0]} pixels; {checked}", images=sum(sizes.values())
+            )
         else:
             yield self.finding(
                 f"Images are {min(widths)} to {max(widths)} pixels wide and {min(heights)} to {max(heights)} high; "
-                f"{checked}"
+                f"{checked}",
+                images=sum(sizes.values()),
             )
 
 
@@ -52,7 +55,9 @@ class Enlarged(Check):
         total = sum(sizes.values())
         small = sum(count for size, count in sizes.items() if min(size) < side)
         if small and small < total:
-            yield self.finding(f"{small} of {total} images are smaller than {side}×{side} and are enlarged.")
+            yield self.finding(
+                f"{small} of {total} images are smaller than {side}×{side} and are enlarged.", images=small
+            )
 
 
 @CHECKS.register("T413")
@@ -71,5 +76,6 @@ class LongImages(Check):
         long = sum(count for size, count in sizes.items() if max(size) > LONG_SIDE_RATIO * min(size))
         if long:
             yield self.finding(
-                f"{long} of {sum(sizes.values())} images have an aspect ratio above {LONG_SIDE_RATIO:g}."
+                f"{long} of {sum(sizes.values())} images have an aspect ratio above {LONG_SIDE_RATIO:g}.",
+                images=long,
             )

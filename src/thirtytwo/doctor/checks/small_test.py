@@ -38,6 +38,7 @@ class SmallTest(Check):
                 f"The test set has {len(test)} images: an accuracy of {100 * ASSUMED_ACCURACY:.0f} % is measured to "
                 f"±{points(half, 1, signed=False)} (95 % interval).",
                 severity="warning" if half >= TOO_WIDE else "note",
+                images=len(test),
             )
 
 

@@ -42,4 +42,4 @@ class Unreadable(Check):
     def findings(cls, causes: Iterable[ImageError]) -> Iterator[Finding]:
         """A finding for each error."""
         for cause in causes:
-            yield cls.finding(cause.message, fix=cause.fix)
+            yield cls.finding(cause.message, fix=cause.fix, images=1)
