@@ -18,6 +18,7 @@ from secrets import token_hex
 from typing import Any
 
 from thirtytwo.errors import InputError, MissingExtraError, OutputError, RunError, ThirtytwoError, require
+from thirtytwo.text import shorten
 
 METADATA_KEY = "thirtytwo"
 """Key of the metadata in model.onnx and weights.safetensors; the value is JSON."""
@@ -70,6 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         InputError: the block failed to read another file; names that file.
     """
     path = expand_home(path)
+    refuse_long_name(path)
     if os.path.lexists(path):
         raise OutputError(f"{path} exists already.", "Choose another name, or move it away.")
     _remove_unfinished(path)
@@ -86,10 +88,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         about = None if error.filename is None or isinstance(error.filename, int) else Path(os.fsdecode(error.filename))
         written = about is None or about.is_relative_to(temporary) or about in (path, *path.parents)
         if written or error.errno in _WRITE_ERRNOS:
-            raise OutputError(
-                f"{path} could not be written: {reason}.",
-                "Free disk space or choose another location, then run the command again.",
-            ) from error
+            full = "Free disk space or choose another location, then run the command again."
+            fix = full if error.errno in _WRITE_ERRNOS else "Choose another location."
+            raise OutputError(f"{path} could not be written: {reason}.", fix) from error
         raise InputError(f"{about} could not be read: {reason}.", "Check the path and its permissions.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -206,6 +207,19 @@ def short_name(name: str, most: int = NAME_BYTES) -> str:
     end = b"-" + hashlib.blake2b(encoded, digest_size=4).hexdigest().encode() + (suffix if len(suffix) <= 16 else b"")
     start = encoded[: max(0, most - len(end))]
     return start.decode("utf-8", "ignore") + end.decode("utf-8", "ignore")
+
+
+def refuse_long_name(path: Path) -> None:
+    """Check that a name is not longer than file systems allow, before work that takes long.
+
+    Raises:
+        OutputError: it is.
+    """
+    if len(os.fsencode(path.name)) > NAME_BYTES:
+        raise OutputError(
+            f"{shorten(path.name, 40)} has {len(os.fsencode(path.name)):,} bytes; a file name has at most {NAME_BYTES}.",
+            "Choose a shorter name.",
+        )
 
 
 def create_directory(path: Path, error: type[ThirtytwoError], fix: str) -> bool:

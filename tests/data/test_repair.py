@@ -134,6 +134,12 @@ def test_not_into_the_data_itself(folder):
         write_fixed(str(folder), plan_of(), folder / "clean")
 
 
+def test_a_name_that_is_too_long_is_refused_at_once(folder, tmp_path):
+    with pytest.raises(OutputError, match="at most 255"):
+        write_fixed(str(folder), plan_of(*PLAN), tmp_path / ("o" * 256))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+
+
 def test_new_classes(folder, tmp_path):
     fixes = (Fix("relabel", "train", "train/cat/0.png", to="lynx"), Fix("relabel", "", "test/cat/0.png", to="lynx"))
     assert run_fix(folder, tmp_path, fixes=fixes) == 2

@@ -151,7 +151,7 @@ def fix(
     from thirtytwo.data.repair import write_fixed
 
     found = read_fix_plan(plan)
-    if not found.fixes:
+    if not found.fixes and not found.problems:
         log(f"{plan} has no rows: the copy is as the data.")
     written = write_fixed(data, found, out, data_root=data_root, link=link, new_classes=new_classes)
     log(f"{written.images:,} images: " + ", ".join(f"{count:,} {done}" for done, count in written.counts.items()))

@@ -242,6 +242,11 @@ def test_output_inside_of_the_data_is_refused(pets):
             export_dataset(str(pets), "folder", out, force=True)
 
 
+def test_a_name_that_is_too_long_is_refused(pets, tmp_path):
+    with pytest.raises(OutputError, match="at most 255"):
+        export_dataset(str(pets), "folder", tmp_path / ("o" * 250))
+
+
 @pytest.mark.parametrize("name", ["data.npz", "x.tar.gz", "labels.csv"])
 def test_output_that_looks_like_a_file_is_refused(pets, tmp_path, name):
     with pytest.raises(OutputError, match="folder to create"):

@@ -27,7 +27,7 @@ from thirtytwo.data.types import IMBALANCE, Request
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
 from thirtytwo.images.decode import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
-from thirtytwo.io import LOCK, expand_home, lock_directory, write_json
+from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
 from thirtytwo.rundir import FIXES
 from thirtytwo.text import listing
 
@@ -97,7 +97,7 @@ def export_dataset(
     if out.name in ("", ".."):  # such as "."
         out = out.resolve()
     _check_out(out, spec, force=force)
-    work = out.with_name(f"{out.name}.partial")
+    work = _work_of(out)
     _check_unfinished(work, resume=resume, force=force)
     data = _opened(spec, data_root)
     survey = _survey(data, skip_unreadable=skip_unreadable)
@@ -121,6 +121,11 @@ def export_dataset(
     return Exported(out, plan.totals, files, resumed, kind.readable, notes)
 
 
+def _work_of(out: Path) -> Path:
+    """The folder of an unfinished export."""
+    return out.with_name(f"{out.name}.partial")
+
+
 def _opened(spec: str, data_root: Path | None) -> UndecodedDataSet:
     if IMBALANCE in parse(spec).options:
         raise DataError(
@@ -134,6 +139,7 @@ def _check_out(out: Path, spec: str, *, force: bool) -> None:
         raise OutputError(
             f"--out is a folder to create; {out.name!r} looks like a file.", f"Give {str(out.with_suffix(''))!r}."
         )
+    refuse_long_name(_work_of(out))
     place = absolute(spec)
     source, target = Path(place.partition("?")[0]) if place else None, out.resolve()
     if source is not None:
