@@ -215,9 +215,10 @@ def refuse_long_name(path: Path) -> None:
     Raises:
         OutputError: it is.
     """
-    if len(os.fsencode(path.name)) > NAME_BYTES:
+    size = len(os.fsencode(path.name))
+    if size > NAME_BYTES:
         raise OutputError(
-            f"{shorten(path.name, 40)} has {len(os.fsencode(path.name)):,} bytes; a file name has at most {NAME_BYTES}.",
+            f"The name {shorten(path.name, 40)} has {size:,} bytes; file systems allow at most {NAME_BYTES}.",
             "Choose a shorter name.",
         )
 

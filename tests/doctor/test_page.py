@@ -353,7 +353,8 @@ def test_every_problem_has_an_extent(finding: dict[str, Any], expected: str) -> 
 
 
 def test_the_table_of_problems_has_no_empty_cell(make: Any, tmp_path: Path) -> None:
-    root = make.tree(tmp_path / "set", {"train/a": 30, "train/b": 2, "test/a": 3, "test/b": 1, "test/B": 1, "train/B": 1})
+    counts = {"train/a": 30, "train/b": 2, "train/B": 1, "test/a": 3, "test/b": 1, "test/B": 1}
+    root = make.tree(tmp_path / "set", counts)
     Image.new("RGB", (60, 10), "red").save(root / "train/a/long.png")
     page = render_diagnosis(diagnose(str(root)))
     cells = re.findall(r'<td class="n">([^<]*)</td>', page)

@@ -91,6 +91,8 @@ def train(
     overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}
     overrides |= {} if group_by is None else {"data.group_by": group_by}
     overrides |= {"data.skip_unreadable": True} if skip_unreadable else {}
+    if apply is not None and overrides.get("data.fix_plan", str(apply)) != str(apply):
+        raise typer.BadParameter("--apply and --set data.fix_plan name two plans of fixes: give one.")
     overrides |= {} if apply is None else {"data.fix_plan": str(apply)}
     shared: dict[str, Any] = {
         "recipe": recipe,

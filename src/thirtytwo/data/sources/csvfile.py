@@ -121,6 +121,8 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
     try:
         content = file.read_bytes()
     except OSError as error:
+        if file.is_dir():
+            raise DataError(f"{file} is a folder; expected a CSV file.", "Name a file.") from None
         fix = "Check its permissions." if isinstance(error, PermissionError) else "Name a CSV file."
         raise DataError(f"{file} cannot be read: {error.strerror}.", fix) from None
     text = _decode(content)
