@@ -191,4 +191,4 @@ def _conclusion(diagnosis: Diagnosis) -> str:
     if diagnosis.data is None:
         return f"{diagnosis.spec} could not be checked; {found}."
     usable = "can be used for training" if not errors else "has errors; the rest can be used for training"
-    return f"{diagnosis.spec} {usable}; {found}; {len(diagnosis.ran)} checks."
+    return f"{diagnosis.spec} {usable}; {found}; {counted(len(diagnosis.ran), 'check')}."

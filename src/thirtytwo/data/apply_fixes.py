@@ -20,6 +20,7 @@ from thirtytwo.text import listing, quote
 Place: TypeAlias = tuple[Split, int]
 """Split as stored, and position in it."""
 _DONE: Mapping[Action, str] = {"drop": "dropped", "relabel": "relabeled", "move": "moved"}
+_EVERYWHERE = "Each split keeps an image of each class that it has, the test split too where --folds leaves it out."
 _CLASSES = 20
 """Classes that a message lists."""
 
@@ -232,7 +233,7 @@ def _emptied(
     for name, part in data.parts.items():
         for index in sorted({*part.labels.tolist(), *added} - left[name] - merged):
             where = f"in {name}" if index in added else f"left in {name}"
-            yield Problem(f"no image of {quote(classes[index])} would be {where}")
+            yield Problem(f"no image of {quote(classes[index])} would be {where}", _EVERYWHERE)
 
 
 def _part(data: UndecodedDataSet, name: Split, chosen: Mapping[Place, Fix], classes: Sequence[str]) -> UndecodedPart:
