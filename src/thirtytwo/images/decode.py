@@ -83,7 +83,9 @@ _UNSUPPORTED = re.compile(
     r"unknown pixel mode|unknown data organization|not supported|unsupported|cannot (handle|read this)|not available",
     re.I,
 )
-_CUT_SHORT = re.compile(r"truncat|not enough|premature|not processed|unexpected end|unrecognized data|buffer of", re.I)
+_CUT_SHORT = re.compile(
+    r"truncated|truncation|not enough|premature|not processed|unexpected end|unrecognized data|buffer of", re.I
+)
 # Chunks of a PNG with text or a color profile; Pillow refuses the whole file where one unpacks to more than this.
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _PNG_TEXT_BYTES = 2**20
