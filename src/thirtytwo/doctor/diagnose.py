@@ -145,9 +145,9 @@ def chosen_checks(
     found = [CHECKS.get(code) for code in CHECKS if code not in muted and (not only or code in only)]
     left = tuple(check for check in found if costly or not check.costly or check.code in {*only, *cheap})
     if not left:
-        chosen = f"of {listing(sorted(set(only)), quoted=False)}" if only else "of all checks"
+        named = f"all that --only names ({listing(sorted(set(only)), quoted=False)})" if only else "all of them"
         raise DataError(
-            f"No check is left to run: {chosen}, all are muted.", "Leave out --mute, or name other checks with --only."
+            f"No check is left to run: --mute leaves out {named}.", "Mute fewer checks, or name others with --only."
         )
     return left
 

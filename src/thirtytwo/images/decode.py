@@ -83,9 +83,6 @@ _UNSUPPORTED = re.compile(
     r"unknown pixel mode|unknown data organization|not supported|unsupported|cannot (handle|read this)|not available",
     re.I,
 )
-_CUT_SHORT = re.compile(
-    r"truncated|truncation|not enough|premature|not processed|unexpected end|unrecognized data|buffer of", re.I
-)
 # Chunks of a PNG with text or a color profile; Pillow refuses the whole file where one unpacks to more than this.
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _PNG_TEXT_BYTES = 2**20
@@ -815,9 +812,7 @@ def _damaged(name: str, error: Exception, stream: IO[bytes] | None = None, kind:
         found = f"has {channels} channels" if channels > 4 else f"is of an unsupported kind ({reason})"
         return ImageError(f"{name} {found}.", "Save it as an RGB or grayscale image with 8 bits per channel.")
     logger.debug("%s: %s", name, reason)
-    cut = isinstance(error, EOFError | struct.error) or _CUT_SHORT.search(reason)
-    found = "its end is missing" if cut else "its content cannot be decoded"
-    return ImageError(f"{name} is damaged or truncated: {found}.", "Copy it again or leave it out.")
+    return ImageError(f"{name} is damaged or truncated, and cannot be decoded.", "Copy it again or leave it out.")
 
 
 def _tiff_channels(stream: IO[bytes]) -> int:

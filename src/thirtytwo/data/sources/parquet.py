@@ -47,7 +47,7 @@ class ParquetTable:
             try:
                 for batch in self._opened(file).iter_batches(_BATCH, columns=[name]):
                     yield batch.column(0)
-            except OSError:
+            except (OSError, ValueError):
                 raise _damaged(file) from None
 
     def file_names(self, name: str) -> list[str]:
