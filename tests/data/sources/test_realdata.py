@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.load import load_dataset, open_undecoded
 from thirtytwo.data.sources.cifar import CIFAR10_CLASSES, CIFAR100, CIFAR100_GROUPS
 from thirtytwo.data.sources.parquet import ParquetTable
 from thirtytwo.data.split import hold_out
@@ -99,3 +99,10 @@ def test_the_doctor_finds_the_known_duplicates(data_root):
     """CIFAR-100 holds 10 groups of equal images that cross train and test."""
     texts = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]
     assert any(what.startswith("10 groups") and "more than one split" in what for what in texts), texts
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("cifar100", ()), ("cifar100?label=coarse_label", ("fine_label",)), ("cifar10", ())]
+)
+def test_superclasses_that_follow_from_the_class_are_no_other_column(name, columns, data_root):
+    assert open_undecoded(name, data_root=data_root).parts["train"].columns == columns

@@ -87,18 +87,20 @@ def open_tables(
     values = {split: table.column(columns.label) for split, table in tables.items()}
     classes, labels = _indices(where, columns.label, values, columns.classes)
     unlabelled = _check_labelled(where, columns.label, labels)
+    superclasses = known.superclasses.get(columns.label) if known else None
+    implied = frozenset(known.classes if known and superclasses else ())  # columns that follow from the class
     options = "".join(f"?{key}={value}" for key, value in sorted(request.options.items()))
     return UndecodedDataSet(
         name=name + options.replace("?", "&").replace("&", "?", 1),
         where=where,
         classes=classes,
         parts={
-            split: _part(f"{split} row", table, columns, labels[split])
+            split: _part(f"{split} row", table, columns, labels[split], implied)
             for split, table in tables.items()
             if split not in unlabelled
         },
         content=lambda: None if (found := content()) is None else f"{found} {columns.image}",
-        superclasses=known.superclasses.get(columns.label) if known else None,
+        superclasses=superclasses,
         skipped=(*skipped, *(f"skipped split {split!r}: no row has a label" for split in unlabelled)),
     )
 
@@ -291,8 +293,12 @@ def _from_texts(
     return classes, {split: np.array([index[text] for text in column], np.int64) for split, column in texts.items()}
 
 
-def _part(prefix: str, table: Table, columns: _Columns, labels: Labels) -> UndecodedPart:
-    others = tuple(field.name for field in table.schema if field.name not in columns.used and _is_text(field.type))
+def _part(
+    prefix: str, table: Table, columns: _Columns, labels: Labels, implied: frozenset[str] = frozenset()
+) -> UndecodedPart:
+    """A split; columns that are `implied` by the label are not among its other columns."""
+    meant = columns.used | implied
+    others = tuple(field.name for field in table.schema if field.name not in meant and _is_text(field.type))
     features = _features(table.schema)
 
     @cache
