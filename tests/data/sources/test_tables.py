@@ -191,8 +191,8 @@ def _no_rows(make, root):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_bad_file, r"train\.parquet is empty"),
-        (_cut_file, r"train\.parquet is empty"),
+        (_bad_file, r"train\.parquet is not a parquet file"),
+        (_cut_file, r"train\.parquet is damaged or incomplete"),
         (_empty_file, r"train\.parquet is empty"),
         (_no_train, "no train split; found test"),
         (_no_image, "no image column.*'label'.*image="),
