@@ -352,6 +352,7 @@ def test_every_problem_has_an_extent(finding: dict[str, Any], expected: str) -> 
     assert extent([LeftOut.finding("Something.", **finding)]) == expected
 
 
+@pytest.mark.slow
 def test_the_table_of_problems_has_no_empty_cell(make: Any, tmp_path: Path) -> None:
     counts = {"train/a": 30, "train/b": 2, "train/B": 1, "test/a": 3, "test/b": 1, "test/B": 1}
     root = make.tree(tmp_path / "set", counts)

@@ -146,6 +146,7 @@ def test_data_that_cannot_be_read_is_reported_by_loading(folder: Path) -> None:
     assert kept_together(str(folder), DataSettings(skip_unreadable=True)).value == "near-duplicates"
 
 
+@pytest.mark.slow
 def test_share_that_large_groups_change_is_noted(tmp_path: Path) -> None:
     """Bursts of seven photographs, of which the seed puts many into test."""
     for label in range(2):
@@ -167,6 +168,7 @@ def test_share_that_large_groups_change_is_noted(tmp_path: Path) -> None:
     assert notes
 
 
+@pytest.mark.slow
 def test_photographs_are_decoded_larger_for_features_whatever_split_was_cut(folder: Path) -> None:
     for seed in range(4):
         kept = kept_together(str(folder), DataSettings(split_seed=seed))
