@@ -88,3 +88,13 @@ def test_findings_name_split_and_label() -> None:
     assert "train row 6 (ant) = test row 3 (bee)" in found["T112"].what
     assert [place.position for place in found["T113"].groups[0]] == [9, 11]
     assert found["T111"].notes[0].startswith("similarity ")
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_advice_on_copies_across_splits_depends_on_who_cut_them(cut: bool) -> None:
+    images = scenes(60)
+    images[50] = recompressed(images[7])
+    parts = [ImageSet(images[rows], rows % 2, ("a", "b"), rows) for rows in np.split(np.arange(60), [40])]
+    data = DataSet("set", parts[0], None, parts[1], "x", test_is_cut=cut)
+    (finding,) = [finding for finding in examine(data) if finding.code == "T111"]
+    assert ("keep_together" in finding.fix) is cut
