@@ -229,8 +229,8 @@ logger = logging.getLogger(__name__)
 def lock_directory(directory: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold an exclusive lock on an existing directory while the block runs.
 
-    Where the file system does not support locks, a warning is logged and the directory is not locked. `wait` is the time
-    in seconds to wait for another holder.
+    Another holder is waited for, for `wait` seconds. Where the file system does not support locks, a warning is logged
+    and the directory is not locked.
 
     Raises:
         RunError: another process, or another thread of this one, holds the lock; or the directory is not writable.

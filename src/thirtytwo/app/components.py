@@ -144,7 +144,7 @@ def title(text: str, description: str) -> None:
 
 
 def choose_model() -> Entry:
-    """Show the selection of the model in use, which only the user changes; without any, show how to get one and stop."""
+    """Show the selection of the model in use, which only the user changes; without any, say how to get one and stop."""
     found = entries()
     if not found:
         require_model()

@@ -74,7 +74,7 @@ def session_models() -> dict[str, Entry]:
 
 
 def taught_models() -> list[Entry]:
-    """Models taught in the app: those of this computer's projects; users of other computers see that of their open one."""
+    """Models taught in the app: of this computer's projects; for users of other computers only of their open one."""
     store = projects()
     found = [one for one in store.all() if settings.is_local or one.identity == st.session_state.get(OPEN_PROJECT)]
     seen: Counter[str] = Counter()
