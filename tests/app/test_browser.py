@@ -313,6 +313,9 @@ def test_text_of_a_model_file_is_not_interpreted(
         if path == "models":
             for title in page.locator("summary").all():
                 title.click()
+        if path == "teach":
+            page.get_by_role("combobox", name="Start from").click()
+            page.get_by_role("option", name=":red[mine] _m_", exact=True).click()
         page.wait_for_timeout(700)
         text = page.inner_text("body").replace("\u2060", "")
         if path != "explore":

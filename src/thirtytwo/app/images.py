@@ -196,8 +196,8 @@ def warn_before_leaving(*, unsaved: bool) -> None:
 
 
 def sample_files() -> list[Path]:
-    """The bundled sample images."""
-    return sorted(SAMPLES.glob("*.jpg"))
+    """The bundled sample images; the last one is of no class of the default model."""
+    return sorted(SAMPLES.glob("*.jpg"), reverse=True)
 
 
 def _hand_over(files: Sequence[Uploaded], receive: Receive) -> None:

@@ -138,13 +138,14 @@ def _choose_base(project: Project) -> Entry:
 
 
 def _automatic_base(found: Sequence[Entry], project: Project) -> tuple[Entry, str]:
-    """The model that suits the size of the images, and why."""
+    """The model that suits the size of the images, and why, if there are images."""
+    sides = _sides(project)
     try:
-        wanted, reason = choose_base(None, _sides(project))
+        wanted, reason = choose_base(None, sides)
     except ModelFileError:  # neither bundled models nor runs
         return found[0], ""
     default = next((one for one in found if one.path.resolve() == wanted.resolve()), None)
-    return (found[0], "") if default is None else (default, reason)
+    return (found[0], "") if default is None else (default, reason if sides else "")
 
 
 def _sides(project: Project) -> list[int]:
