@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def photographs(tmp_path: Path) -> list[Path]:
     return files
 
 
+def peak(process: psutil.Process) -> float:
+    """Peak of a process's memory in MB; where the system does not record it, what it uses now."""
+    status = Path(f"/proc/{process.pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) * 1024 / 1e6 if found else process.memory_info().rss / 1e6
+
+
 def test_photographs_of_12_megapixels_fit_in_bounded_memory(
     launch_app: Callable[..., Any], browser: Any, photographs: list[Path], tmp_path: Path
 ) -> None:
@@ -48,8 +56,9 @@ def test_photographs_of_12_megapixels_fit_in_bounded_memory(
         page.locator("input[type=file]").first.set_input_files(photographs)
         page.wait_for_selector(f"text={COUNT} images classified", timeout=120_000)
         page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-        used.append(process.memory_info().rss / 1e6)
+        used.append(peak(process))
         page.close()
+    print(used)
     total = sum(path.stat().st_size for path in photographs) / 1e6
     assert total > 100, total
     assert max(used) < ALLOWED_MB, used

@@ -59,7 +59,7 @@ class DiskUploads(MemoryUploadedFileManager):
 
 def install() -> None:
     """Make the servers that Streamlit creates from now on keep uploads on disk."""
-    server.MemoryUploadedFileManager = DiskUploads  # type: ignore[misc]
+    vars(server)["MemoryUploadedFileManager"] = DiskUploads
 
 
 def content(file: Uploaded) -> bytes:

@@ -15,6 +15,7 @@ from thirtytwo.app.library import Entry, entries, projects, select_model, select
 from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.views.classify import cards
 from thirtytwo.evaluation.metrics import confusion_matrix
+from thirtytwo.images.decode import Pixels
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import as_markdown, interval, listing, percent, readable
 
@@ -102,7 +103,7 @@ def _show_misclassified(project: Project, result: Result, predictions: Predictio
         return
     wrong = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
     stored = {photo.digest: photo for one in project.classes for photo in one.photos}
-    tiles = []
+    tiles: list[tuple[Pixels, str, str]] = []
     for index in wrong.tolist():
         photo = stored.get(result.digests[index])
         if photo is not None and len(tiles) < _MAX_ERRORS:
