@@ -10,14 +10,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.photos import InputImage
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
-from thirtytwo.images.decode import Pixels, decode, load_image
+from thirtytwo.images.decode import Pixels, load_image, load_preview
 from thirtytwo.images.render import data_uri, for_display, is_pixelated, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
@@ -52,13 +51,9 @@ def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
 
 def view(image: InputImage) -> Pixels:
     """The upright image for display, uint8 `(H, W, 3)`: large images are reduced, small ones enlarged."""
-    loaded = load_image(image.path, SIDE, "squash", image.name)  # decodes large JPEGs at reduced size
-    longer = max(loaded.width, loaded.height)
-    if longer <= SIDE:
-        return for_display(decode(image.path, image.name), least=min(SIDE, 8 * longer), most=SIDE)
-    scale = SIDE / longer
-    size = (max(1, round(scale * loaded.width)), max(1, round(scale * loaded.height)))
-    return np.asarray(Image.fromarray(loaded.pixels).resize(size, Image.Resampling.LANCZOS))
+    pixels = load_preview(image.path, SIDE, image.name)
+    longer = max(pixels.shape[:2])
+    return pixels if longer >= SIDE else for_display(pixels, least=min(SIDE, 8 * longer), most=SIDE)
 
 
 def heat_method(classifier: Classifier) -> str:
@@ -92,6 +87,8 @@ TOP = 10
 """Maximum number of classes kept per image."""
 _PROGRESS_FROM = 12  # smallest number of images with a progress bar
 _STEP = 8
+_BATCH = 2
+"""Number of images in one run of a model; ONNX Runtime keeps the memory that a run takes."""
 _MAX_CACHED = 4000
 _CACHE = "results"
 
@@ -105,7 +102,8 @@ def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
     if new:
         classifier = load_classifier(entry)
         bar = st.progress(0.0, f"Classifying {len(new)} images …") if len(new) >= _PROGRESS_FROM else None
-        new_results = classifier.predict_iter((image.path for image in new), top=min(TOP, len(classifier.classes)))
+        top = min(TOP, len(classifier.classes))
+        new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH)
         for number, (image, result) in enumerate(zip(new, new_results, strict=True), start=1):
             cache[entry.stamp, image.digest] = result
             if bar is not None and number % _STEP == 0:
