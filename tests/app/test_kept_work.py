@@ -236,7 +236,7 @@ def test_results_of_earlier_names_and_images_are_marked_out_of_date(visit: Visit
     page.wait_for_selector("text=Out of date: 'sun' is now named 'moon' since this model was trained.")
     assert "sun" in page.inner_text(".tt-matrix")
     page.get_by_role("button", name="Remove 0.png").last.click()
-    page.wait_for_selector("text=1 images of 'grape' were removed")
+    page.wait_for_selector("text=1 image of 'grape' was removed")
     train(page)
     page.wait_for_function("!document.body.innerText.includes('Out of date')")
     assert "moon" in page.inner_text(".tt-matrix")

@@ -27,6 +27,7 @@ from thirtytwo.fewshot import LEAST, LinearProbe
 from thirtytwo.io import free_name, lock_directory, write_bytes, write_json
 from thirtytwo.machine import cpu_count
 from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.text import counted
 
 VARIABLE = "THIRTYTWO_PROJECTS"
 """Environment variable that names the folder of projects."""
@@ -221,7 +222,11 @@ def changes_since(project: Project, base: str) -> list[str]:
         if before.name != one.name:
             found.append(f"{before.name!r} is now named {one.name!r}")
         now, then = {photo.digest for photo in one.readable}, set(before.digests)
-        found += [f"{len(part)} images of {one.name!r} {what}" for part, what in _differences(now, then) if part]
+        found += [
+            f"{counted(len(part), 'image')} of {one.name!r} {'was' if len(part) == 1 else 'were'} {what}"
+            for part, what in ((now - then, "added"), (then - now, "removed"))
+            if part
+        ]
     if project.result.base != base:
         found.append(f"it would start from {base!r} instead of {project.result.base!r}")
     return found
@@ -229,10 +234,6 @@ def changes_since(project: Project, base: str) -> list[str]:
 
 def _numbers(project: Project) -> set[int]:
     return {one.number for one in project.classes}
-
-
-def _differences(now: set[str], then: set[str]) -> list[tuple[set[str], str]]:
-    return [(now - then, "were added"), (then - now, "were removed")]
 
 
 def projects_dir() -> Path:

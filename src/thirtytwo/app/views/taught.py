@@ -17,7 +17,7 @@ from thirtytwo.app.views.classify import cards
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.decode import Pixels
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import as_markdown, interval, listing, percent, readable
+from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
 
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
 _MAX_ERRORS = 12
@@ -113,5 +113,5 @@ def _show_misclassified(project: Project, result: Result, predictions: Predictio
             confidence = percent(float(predictions.confidence[index]), 1)
             image = projects().image(project.identity, photo)
             tiles.append((view(image), f"{true} → {found}", f"{confidence} confidence · {photo.name}"))
-    with st.expander(f"{len(wrong)} misclassified images", expanded=len(wrong) <= _MAX_EXPANDED):
+    with st.expander(counted(len(wrong), "misclassified image"), expanded=len(wrong) <= _MAX_EXPANDED):
         st.html(image_grid(tiles))
