@@ -75,6 +75,7 @@ def project_of(page: Any) -> str:
 
 
 def values(page: Any) -> list[str]:
+    wait_for_script(page)
     return [page.get_by_label(f"Name of class {number}").input_value() for number in (1, 2)]
 
 
