@@ -20,7 +20,7 @@ EVIL = "**bold** $x^2$ [link](http://127.0.0.1:9/leak) :red[red] <b>b</b>"
 
 
 def wait_for_script(page: Any) -> None:
-    page.wait_for_timeout(150)
+    page.wait_for_timeout(300)  # until the server got what was done
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
 
 
