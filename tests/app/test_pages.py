@@ -24,7 +24,7 @@ from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch, library, photos
 from thirtytwo.app.components import SURE as CONFIDENT
-from thirtytwo.app.components import bars, headline, image_grid, matrix
+from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import sample_files
 from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
@@ -223,6 +223,31 @@ def test_names_cannot_become_markup() -> None:
 
 def prediction(top: str, known: bool = True) -> Prediction:
     return Prediction("a.png", 4, 4, top, 0.75, known, ((top, 0.75), ("other", 0.25)))
+
+
+@pytest.mark.parametrize(
+    ("known", "confidence", "badge"), [(True, 0.75, ""), (True, 0.4, "not sure"), (False, 0.9, "unknown")]
+)
+def test_answers_are_readable_and_say_when_the_model_is_not_sure(known: bool, confidence: float, badge: str) -> None:
+    result = Prediction("x", 1, 1, "sweet_pepper", confidence, known, (("sweet_pepper", confidence),))
+    for text in (headline(result), short_headline(result)):
+        assert "sweet pepper" in text
+        assert [word for word in ("not sure", "unknown") if word in text] == ([badge] if badge else [])
+    assert "sweet pepper" in bars(result.predictions)
+
+
+def test_compare_says_that_no_models_have_the_same_classes(
+    place: Path, colour_model: Path, write_model: Callable[..., Path]
+) -> None:
+    other = write_model(place / "other.onnx", classes=("red", "green", "sea"))
+    library.settings = AppSettings(models=(str(colour_model), str(other)))
+    assert "These models do not know the same classes" in texts(page("compare"))
+    same = write_model(place / "same.onnx", classes=("sea", "green", "red"))
+    library.settings = AppSettings(models=(str(colour_model), str(other), str(same)))
+    found = page("compare")
+    assert "do not know the same classes" not in texts(found)
+    assert found.multiselect[0].value == ["other", "same"]
+    assert "No other model has the classes of" in texts(found)
 
 
 def test_agreement() -> None:
