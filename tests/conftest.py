@@ -89,6 +89,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["THIRTYTWO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["THIRTYTWO_PROJECTS"] = str(tmp_path_factory.mktemp("projects"))
 
 
 @pytest.fixture(scope="session")

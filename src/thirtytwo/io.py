@@ -285,17 +285,18 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold an exclusive lock on an existing directory while the block runs.
 
-    Where the file system does not support locks, a warning is logged and the directory is not locked.
+    Another holder is waited for, for `wait` seconds. Where the file system does not support locks, a warning is logged
+    and the directory is not locked.
 
     Raises:
         RunError: another process, or another thread of this one, holds the lock; or the directory is not writable.
     """
     filelock = require("filelock", "train")
     path = directory / LOCK
-    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+    lock = filelock.FileLock(path, timeout=wait, fallback_to_soft=False)
     try:
         lock.acquire()
     except filelock.Timeout:

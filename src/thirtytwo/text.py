@@ -145,6 +145,11 @@ def capitalized(phrase: str) -> str:
     return phrase[:1].upper() + phrase[1:]
 
 
+def readable(name: str) -> str:
+    """The name of a class for people: `sweet_pepper` as `sweet pepper`."""
+    return " ".join(name.replace("_", " ").split()) or name
+
+
 def shorten(text: str, most: int) -> str:
     """Shorten a text in the middle to at most `most` characters: `a_very_long_name` as `a_ve…ame`."""
     if len(text) <= most:

@@ -109,10 +109,18 @@ def test_pasting_and_samples(visit: Visit, paint: Callable[..., bytes]) -> None:
     page.get_by_text("Samples", exact=True).first.click()
     page.get_by_role("button", name="rocket", exact=True).click()
     page.wait_for_selector("figcaption:has-text('rocket.jpg')")
+    assert page.locator(".tt-card").count() == 2, "the pasted image is still there"
 
 
 def test_two_models_side_by_side(visit: Visit, files: list[Path]) -> None:
     page = visit("compare")
+    wait_for_script(page)
+    page.get_by_role("combobox", name="Models").press("Backspace")  # takes the last one away
+    wait_for_script(page)
+    page.get_by_role("combobox", name="Models").click()
+    page.get_by_role("option", name="other", exact=True).click()
+    page.keyboard.press("Escape")
+    wait_for_script(page)
     upload(page, files[:3])
     page.wait_for_selector("text=Both predict the same class for 2 of 3 images.")
     page.locator(".tt-beside").nth(2).wait_for()
@@ -305,6 +313,9 @@ def test_text_of_a_model_file_is_not_interpreted(
         if path == "models":
             for title in page.locator("summary").all():
                 title.click()
+        if path == "teach":
+            page.get_by_role("combobox", name="Start from").click()
+            page.get_by_role("option", name=":red[mine] _m_", exact=True).click()
         page.wait_for_timeout(700)
         text = page.inner_text("body").replace("\u2060", "")
         if path != "explore":

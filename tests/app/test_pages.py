@@ -22,15 +22,17 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from thirtytwo.app import launch, library
-from thirtytwo.app.components import bars, headline, image_grid, matrix
+from thirtytwo.app import launch, library, photos
+from thirtytwo.app.components import SURE as CONFIDENT
+from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
 from thirtytwo.app.display import as_csv, as_json
-from thirtytwo.app.images import InputImage, as_images, sample_files
+from thirtytwo.app.images import sample_files
 from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
 from thirtytwo.app.views import compare
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, select
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import readable
 
 MAIN = Path(launch.__file__).with_name("main.py")
 
@@ -39,6 +41,7 @@ MAIN = Path(launch.__file__).with_name("main.py")
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None) -> Path:
     """An empty working directory of the app, without bundled models."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THIRTYTWO_PROJECTS", str(tmp_path / "projects"))
     monkeypatch.setattr(library, "settings", AppSettings())
     return tmp_path
 
@@ -94,7 +97,7 @@ def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, pai
     assert found.selectbox(key="model").value == "mine"
     assert "3 classes of colours · 90.0\u00a0%" in texts(found)
     files = [("a.png", paint("blue"), "image/png"), ("b.png", b"\x89PNG", "image/png")]
-    found.file_uploader(key="upload").set_value(files).run()
+    found.file_uploader(key="upload-0").set_value(files).run()
     assert not found.exception
     assert [one.value.partition(" ")[0] for one in found.warning] == ["b.png"]
     table = found.dataframe[0].value
@@ -172,10 +175,10 @@ def test_missing_input_of_new_classes_is_listed(
     files = [(file.name, file.read_bytes(), "image/png") for file in shade(place / "a", (200, 30, 30), 5, 1)]
     found.text_input(key="name-1").set_value("one")
     found.text_input(key="name-2").set_value("one")
-    found.file_uploader(key="group-files-1").set_value(files).run()
+    found.file_uploader(key="group-files-1-0").set_value(files).run()
     assert "use the name 'one' for one class only; add images of one" in texts(found)
     found.text_input(key="name-2").set_value("two")
-    found.file_uploader(key="group-files-2").set_value(files).run()
+    found.file_uploader(key="group-files-2-0").set_value(files).run()
     assert not found.button[-1].disabled
     found.button[-1].click().run()
     assert "'one'" in found.error[0].value
@@ -222,6 +225,31 @@ def prediction(top: str, known: bool = True) -> Prediction:
     return Prediction("a.png", 4, 4, top, 0.75, known, ((top, 0.75), ("other", 0.25)))
 
 
+@pytest.mark.parametrize(
+    ("known", "confidence", "badge"), [(True, 0.75, ""), (True, 0.4, "not sure"), (False, 0.9, "unknown")]
+)
+def test_answers_are_readable_and_say_when_the_model_is_not_sure(known: bool, confidence: float, badge: str) -> None:
+    result = Prediction("x", 1, 1, "sweet_pepper", confidence, known, (("sweet_pepper", confidence),))
+    for text in (headline(result), short_headline(result)):
+        assert "sweet pepper" in text
+        assert [word for word in ("not sure", "unknown") if word in text] == ([badge] if badge else [])
+    assert "sweet pepper" in bars(result.predictions)
+
+
+def test_compare_says_that_no_models_have_the_same_classes(
+    place: Path, colour_model: Path, write_model: Callable[..., Path]
+) -> None:
+    other = write_model(place / "other.onnx", classes=("red", "green", "sea"))
+    library.settings = AppSettings(models=(str(colour_model), str(other)))
+    assert "These models do not know the same classes" in texts(page("compare"))
+    same = write_model(place / "same.onnx", classes=("sea", "green", "red"))
+    library.settings = AppSettings(models=(str(colour_model), str(other), str(same)))
+    found = page("compare")
+    assert "do not know the same classes" not in texts(found)
+    assert found.multiselect[0].value == ["other", "same"]
+    assert "No other model has the classes of" in texts(found)
+
+
 def test_agreement() -> None:
     assert compare.agree([prediction("cat"), prediction("cat")])
     assert not compare.agree([prediction("cat"), prediction("dog")])
@@ -241,23 +269,28 @@ def test_results_have_the_form_of_predict() -> None:
     assert rows[1]["error"] == "b.png is empty."
 
 
-class Upload:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def getvalue(self) -> bytes:
-        return b"x"
-
-
-def test_repeated_file_names_get_a_number() -> None:
-    names = [one.name for one in as_images([Upload("a.png"), Upload("b.png"), Upload("a.png"), Upload("a.png")])]
-    assert names == ["a.png", "b.png", "a-2.png", "a-3.png"]
-    assert InputImage("a", b"x").digest == InputImage("b", b"x").digest != InputImage("a", b"y").digest
+def test_repeated_file_names_get_a_number_and_the_same_image_is_added_once(paint: Callable[..., bytes]) -> None:
+    files = {"a.png": "red", "b.png": "green", "A.png": "blue", "c.png": "red"}
+    images = photos.merge([], [photos.from_upload(name, paint(color)) for name, color in files.items()])
+    assert [one.name for one in images] == ["a.png", "b.png", "A-2.png"]
+    grey = photos.from_upload("b.png", paint("grey"))
+    assert [one.name for one in photos.merge(images, [grey, images[0]])] == ["b-2.png", "a.png", "b.png", "A-2.png"]
 
 
 def test_samples_can_be_read(colour_model: Path) -> None:
     assert len(sample_files()) >= 4
     assert all(isinstance(one, Prediction) for one in load(colour_model).predict(sample_files()))
+
+
+@pytest.mark.long
+def test_samples_show_the_default_model_at_its_best_and_one_unknown() -> None:
+    results = load().predict(sample_files())
+    answers = {Path(one.file or "").stem: one for one in results if isinstance(one, Prediction)}
+    unknown = [name for name, one in answers.items() if not one.known]
+    assert len(unknown) == 1
+    for name, one in answers.items():
+        if name not in unknown:
+            assert (readable(one.top), one.confidence >= CONFIDENT) == (name.replace("-", " "), True), (name, one)
 
 
 def test_streamlit_options_are_private() -> None:

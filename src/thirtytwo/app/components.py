@@ -9,15 +9,17 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app.display import Rendered, uri
-from thirtytwo.app.library import Entry, entries, index_of_selected, info_of, select_model
+from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_html, as_markdown, percent
+from thirtytwo.text import as_html, as_markdown, listing, percent, readable
 
 Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
+SURE = 0.5
+"""Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
 
 
 def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool) -> str:
@@ -35,20 +37,26 @@ def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: b
 
 
 def headline(result: Prediction) -> str:
-    """The top class, with a badge and an explanation if the image is unknown."""
-    if result.known:
-        return f'<p class="tt-top">{as_html(result.top)}</p>'
-    return (
-        f'<p class="tt-top">{as_html(result.top)}?<span class="tt-badge tt-warm">unknown</span></p>'
-        '<p class="tt-soft" style="margin:0 0 8px">Out of distribution: unlike the training images. The classes '
-        "below are the nearest ones.</p>"
-    )
+    """The top class, with a badge and an explanation if the image is unknown or the model is not sure."""
+    name = as_html(readable(result.top))
+    if not result.known:
+        return (
+            f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">unknown</span></p>'
+            '<p class="tt-soft" style="margin:0 0 8px">Out of distribution: unlike the training images. The classes '
+            "below are the nearest ones.</p>"
+        )
+    if result.confidence < SURE:
+        return (
+            f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">not sure</span></p>'
+            '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all others together.</p>'
+        )
+    return f'<p class="tt-top">{name}</p>'
 
 
 def bars(predictions: Iterable[tuple[str, float]]) -> str:
     """Classes and their calibrated probabilities as bars."""
     rows = (
-        f'<b>{as_html(name)}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
+        f'<b>{as_html(readable(name))}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
         f"<em>{percent(value, 1)}</em>"
         for name, value in predictions
     )
@@ -85,15 +93,16 @@ def side_by_side(
 
 
 def short_headline(result: Prediction) -> str:
-    """The top class, with a badge if the image is unknown."""
-    badge = "" if result.known else '<span class="tt-badge tt-warm">unknown</span>'
-    return f'<p class="tt-top">{as_html(result.top)}{badge}</p>'
+    """The top class, with a badge if the image is unknown or the model is not sure."""
+    words = "" if result.known and result.confidence >= SURE else "not sure" if result.known else "unknown"
+    badge = f'<span class="tt-badge tt-warm">{words}</span>' if words else ""
+    return f'<p class="tt-top">{as_html(readable(result.top))}{badge}</p>'
 
 
 def matrix(counts: Ints, classes: Sequence[str]) -> str:
     """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in classes)
+    head = "".join(f'<th scope="col">{as_html(readable(name))}</th>' for name in classes)
     rows = []
     for row, name in enumerate(classes):
         cells = "".join(
@@ -101,7 +110,7 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
             f"{int(counts[row, column]) or ''}</td>"
             for column in range(len(classes))
         )
-        rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{as_html(readable(name))}</th>{cells}</tr>')
     return (
         '<p class="tt-soft">Rows: true class. Columns: predicted class.</p>'
         '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
@@ -114,6 +123,10 @@ def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
     sharp = ' class="tt-sharp"' if is_pixelated(pixels) else ""
     return f'<img{sharp} src="{uri(pixels)}" alt="{as_html(alt)}">'
 
+
+_MODEL = "model"
+_FEW = 12
+"""Number of classes that are named at once."""
 
 NO_MODEL = """
 This page needs a model, and there is none yet. Either
@@ -130,23 +143,34 @@ def title(text: str, description: str) -> None:
     st.markdown(description)
 
 
-def choose_model(label: str = "Model", *, key: str = "model", remember: bool = True) -> Entry:
-    """Show a selection of the available models; without any, show how to get one and stop the page.
-
-    The choice becomes the default of other pages unless `remember` is false.
-    """
+def choose_model() -> Entry:
+    """Show the selection of the model in use, which only the user changes; without any, say how to get one and stop."""
     found = entries()
     if not found:
         require_model()
     names = [entry.name for entry in found]
-    if st.session_state.get(key) not in names:
-        st.session_state.pop(key, None)
-    name = st.selectbox(label, names, index=index_of_selected(found), key=key)
-    entry = found[names.index(name)]
-    if remember:
-        select_model(entry)
+    entry = selected_model(found)
+    if st.session_state.get(_MODEL) != entry.name:
+        st.session_state[_MODEL] = entry.name
+
+    def choose() -> None:
+        select_model(found[names.index(st.session_state[_MODEL])])
+
+    st.selectbox("Model in use", names, key=_MODEL, on_change=choose)
     st.caption(describe(info_of(entry)))
     return entry
+
+
+def show_vocabulary(info: ModelInfo) -> None:
+    """Say what a model can name: some of its classes, and all of them on demand."""
+    names = [readable(name) for name in info.classes]
+    if len(names) <= _FEW:
+        st.markdown(as_markdown(f"It can name {listing(names, _FEW, quoted=False)}."))
+        return
+    some = names[:: len(names) // _FEW][:_FEW]
+    st.markdown(as_markdown(f"It can name {len(names):,} things, such as {listing(some, _FEW, quoted=False)}."))
+    with st.expander(f"All {len(names):,} things that it can name"):
+        st.markdown(as_markdown(", ".join(sorted(names, key=str.casefold))))
 
 
 def require_model() -> None:

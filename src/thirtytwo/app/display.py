@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +10,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
-from thirtytwo.app.images import InputImage
 from thirtytwo.app.library import Entry, load_classifier
+from thirtytwo.app.photos import InputImage
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
-from thirtytwo.images.decode import Pixels, decode, load_image
+from thirtytwo.images.decode import Pixels, load_image, load_preview
 from thirtytwo.images.render import data_uri, for_display, is_pixelated, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
@@ -27,6 +25,8 @@ from thirtytwo.io import free_name
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
 _JPEG_QUALITY = 88
+_MAX_HEATMAPS = 64
+"""Number of heatmaps kept for all sessions; one of 288×288 pixels takes 0.3 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +41,19 @@ def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
     """Render a readable image."""
     classifier = load_classifier(entry)
     info = classifier.info
-    displayed = view(image.data)
-    loaded = load_image(image.data, info.input_size, info.resize)
+    displayed = view(image)
+    loaded = load_image(image.path, info.input_size, info.resize, image.name)
     if heat:
         heatmap = _heatmap(entry.stamp, image.digest, classifier, loaded.pixels)
         displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
     return Rendered(displayed, loaded.pixels)
 
 
-def view(data: bytes) -> Pixels:
+def view(image: InputImage) -> Pixels:
     """The upright image for display, uint8 `(H, W, 3)`: large images are reduced, small ones enlarged."""
-    loaded = load_image(data, SIDE, "squash")  # decodes large JPEGs at reduced size
-    longer = max(loaded.width, loaded.height)
-    if longer <= SIDE:
-        return for_display(decode(data), least=min(SIDE, 8 * longer), most=SIDE)
-    scale = SIDE / longer
-    size = (max(1, round(scale * loaded.width)), max(1, round(scale * loaded.height)))
-    return np.asarray(Image.fromarray(loaded.pixels).resize(size, Image.Resampling.LANCZOS))
+    pixels = load_preview(image.path, SIDE, image.name)
+    longer = max(pixels.shape[:2])
+    return pixels if longer >= SIDE else for_display(pixels, least=min(SIDE, 8 * longer), most=SIDE)
 
 
 def heat_method(classifier: Classifier) -> str:
@@ -72,7 +68,7 @@ def uri(pixels: Pixels) -> str:
     return data_uri(pixels, side=None, quality=None if is_pixelated(pixels) else _JPEG_QUALITY)
 
 
-@st.cache_data(show_spinner="Computing the heatmap …", max_entries=500)
+@st.cache_data(show_spinner="Computing the heatmap …", max_entries=_MAX_HEATMAPS)
 def _heatmap(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, _pixels: Pixels) -> Heat:
     """Heatmap of the top class, float32 `(S, S)`, computed without PyTorch."""
     batch = _pixels[None]
@@ -91,9 +87,10 @@ TOP = 10
 """Maximum number of classes kept per image."""
 _PROGRESS_FROM = 12  # smallest number of images with a progress bar
 _STEP = 8
+_BATCH = 2
+"""Number of images in one run of a model; ONNX Runtime keeps the memory that a run takes."""
 _MAX_CACHED = 4000
 _CACHE = "results"
-_UNNAMED = re.compile("The image")  # how errors refer to an image without a file name
 
 Result = Prediction | UnreadableImage
 
@@ -105,7 +102,8 @@ def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
     if new:
         classifier = load_classifier(entry)
         bar = st.progress(0.0, f"Classifying {len(new)} images …") if len(new) >= _PROGRESS_FROM else None
-        new_results = classifier.predict_iter((image.data for image in new), top=min(TOP, len(classifier.classes)))
+        top = min(TOP, len(classifier.classes))
+        new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH)
         for number, (image, result) in enumerate(zip(new, new_results, strict=True), start=1):
             cache[entry.stamp, image.digest] = result
             if bar is not None and number % _STEP == 0:
@@ -150,9 +148,9 @@ def truncate(result: Result, top: int) -> Result:
 
 
 def _with_name(result: Result, name: str) -> Result:
-    """Set the file name of a result that was predicted from bytes."""
+    """The result with the name that the file had where it was uploaded from."""
     if isinstance(result, UnreadableImage):
-        return UnreadableImage(name, _UNNAMED.sub(lambda _: name, result.error, count=1))
+        return UnreadableImage(name, result.error.replace(result.file, name) if result.file else result.error)
     return replace(result, file=name)
 
 

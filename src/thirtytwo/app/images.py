@@ -1,27 +1,36 @@
-"""Image input: dropped, pasted, from the camera or samples; the current images are kept across pages."""
+"""Image input: dropped, pasted, from the camera or samples; thumbnails to remove images; a warning before leaving."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import streamlit as st
 
+from thirtytwo.app import photos
+from thirtytwo.app.photos import InputImage
 from thirtytwo.app.settings import IMAGE_MB
-from thirtytwo.images.decode import load_image
+from thirtytwo.app.uploads import Uploaded, content, discard
 from thirtytwo.images.discover import IMAGE_SUFFIXES
-from thirtytwo.io import free_name
-from thirtytwo.text import as_markdown
+from thirtytwo.images.render import as_uri
+from thirtytwo.machine import cpu_count
+from thirtytwo.text import as_markdown, counted
 
 SAMPLES = Path(__file__).with_name("samples")
 TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
-_IMAGES = "images"
-_THUMBNAIL = 108
+THUMBNAILS_PER_PAGE = 48
+_SAMPLE_WIDTH = 108
+_CHUNK = 8
+"""Number of uploaded images that are in memory at a time."""
+_THREADS = 4
+_PROGRESS_FROM = 12
+
+Receive = Callable[[list[tuple[str, bytes]]], None]
+"""Takes names and contents of uploaded images."""
 
 PASTE = """
 export default function () {
@@ -45,26 +54,49 @@ export default function () {
 """
 """Script that passes pasted images to the uploader of the page, which does not support pasting."""
 
+THUMBNAILS = """
+export default function ({ data, parentElement, setTriggerValue }) {
+  const list = parentElement.querySelector("ul");
+  list.setAttribute("aria-label", data.label);
+  list.replaceChildren(...data.images.map((image) => {
+    const item = document.createElement("li");
+    if (image.source) {
+      const shown = document.createElement("img");
+      Object.assign(shown, { src: image.source, alt: image.name, title: image.name });
+      item.append(shown);
+    } else {
+      const note = document.createElement("span");
+      note.textContent = `${image.name}: cannot be read`;
+      note.title = image.problem;
+      item.append(note);
+      item.className = "tt-unreadable";
+    }
+    const remove = document.createElement("button");
+    Object.assign(remove, { type: "button", textContent: "×", title: `Remove ${image.name}` });
+    remove.setAttribute("aria-label", `Remove ${image.name}`);
+    remove.onclick = () => setTriggerValue("removed", image.digest);
+    item.append(remove);
+    return item;
+  }));
+}
+"""
+"""Script that shows thumbnails with a button each that removes the image."""
 
-@dataclass(frozen=True, eq=False)
-class InputImage:
-    """An encoded image and its name."""
-
-    name: str
-    data: bytes
-
-    @cached_property
-    def digest(self) -> str:
-        """Content hash of the encoded image."""
-        return blake2b(self.data, digest_size=12).hexdigest()
-
-
-class Uploaded(Protocol):
-    """The part of Streamlit's uploaded file that is used."""
-
-    name: str
-
-    def getvalue(self) -> bytes: ...
+LEAVE = """
+export default function ({ data }) {
+  window.thirtytwoUnsaved = data.unsaved;
+  if (!window.thirtytwoWarns) {
+    window.thirtytwoWarns = true;
+    window.addEventListener("beforeunload", (event) => {
+      if (!window.thirtytwoUnsaved) return;
+      event.preventDefault();
+      event.returnValue = "";
+    });
+  }
+  return () => { window.thirtytwoUnsaved = false; };
+}
+"""
+"""Script that lets the browser ask before the page is closed or reloaded, while there is something to lose."""
 
 
 def image_input() -> list[InputImage]:
@@ -79,102 +111,167 @@ def image_input() -> list[InputImage]:
         persist_state="session",
     )
     if source == CAMERA:
-        st.camera_input("Take a photo", key="camera", on_change=_set_from_field, args=("camera",))
+        _camera()
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _set_from_field, help="No data leaves this computer.")
-    images = current_images()
-    if images:
-        _show_current(images)
+        upload_field("Images", "upload", _receive, help="No data leaves this computer.")
+    return current_images(photos.CLASSIFIED)
+
+
+def current_images(place: str) -> list[InputImage]:
+    """Show the thumbnails of a list of images, with buttons to remove them and to undo that; return the images."""
+    images = photos.current_images(place)
+    thumbnails(images, place, lambda digest: photos.remove_image(digest, place))
+    undoable = photos.undoable(place)
+    if images or undoable:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if images:
+                st.caption(f"{counted(len(images), 'image')}", width="content")
+                clear = "Remove all images"
+                st.button(clear, key=f"clear-{place}", type="tertiary", on_click=photos.clear_images, args=(place,))
+            if undoable:
+                undo_button(undoable, f"undo-{place}", partial(photos.undo, place))
     return images
 
 
-def upload_field(label: str, key: str, on_change: Any, args: Sequence[Any] = (), *, help: str | None = None) -> None:
-    """A field to upload several images; the field with the key `upload` also accepts pasted images."""
-    container = st.container(key="paste-here" if key == "upload" else None)
-    with container:
-        st.file_uploader(
+def undo_button(what: str, key: str, undo: Callable[[], None]) -> None:
+    """A button that undoes what a phrase says, which stands beside it."""
+    st.button("Undo", key=key, icon=":material/undo:", on_click=undo)
+    st.caption(as_markdown(what), width="content")
+
+
+def upload_field(label: str, key: str, receive: Receive, *, help: str | None = None) -> None:
+    """A field to upload several images; the field with the key `upload` also accepts pasted images.
+
+    `receive` gets the images in portions. The field is empty afterwards: pages show what they received themselves.
+    """
+    turn = st.session_state.setdefault(f"{key}-turn", 0)
+    with st.container(key="paste-here" if key == "upload" else None):
+        files = st.file_uploader(
             as_markdown(label),
             type=TYPES,
             accept_multiple_files=True,
-            key=key,
-            on_change=on_change,
-            args=(key, *args),
+            key=f"{key}-{turn}",
             max_upload_size=IMAGE_MB,
             help=help,
             label_visibility="collapsed" if key == "upload" else "visible",
         )
     if key == "upload":
         _paste_component()(key="paste", height=1)
+    if files:
+        _hand_over(files, receive)
+        st.session_state[f"{key}-turn"] = turn + 1
+        st.rerun()
 
 
-def as_images(files: Iterable[Uploaded]) -> list[InputImage]:
-    """Uploaded files as images; repeated names get a number."""
-    taken: set[str] = set()
-    images = []
-    for file in files:
-        name = free_name(file.name, taken)
-        taken.add(name.casefold())
-        images.append(InputImage(name, file.getvalue()))
-    return images
+def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], None]) -> None:
+    """Show the thumbnails of images, each with a button that calls `remove` with its content hash."""
+    if not images:
+        return
+    pages = -(-len(images) // THUMBNAILS_PER_PAGE)
+    first = 0
+    if pages > 1:
+        first = (st.pagination(pages, key=f"thumbnails-page-{key}-{pages}") - 1) * THUMBNAILS_PER_PAGE
+    name = f"thumbnails-{key}"
+
+    def removed() -> None:
+        digest = st.session_state[name].get("removed")
+        if digest:
+            remove(digest)
+
+    shown = images[first : first + THUMBNAILS_PER_PAGE]
+    data = {
+        "label": "Images",
+        "images": [
+            {"name": one.name, "digest": one.digest, "problem": one.problem, "source": _source(one)} for one in shown
+        ],
+    }
+    _thumbnails_component()(key=name, data=data, on_removed_change=removed)
 
 
-def current_images() -> list[InputImage]:
-    """The images that pages currently work on."""
-    images: list[InputImage] = st.session_state.get(_IMAGES, [])
-    return images
-
-
-def set_images(images: Sequence[InputImage]) -> None:
-    """Set the images that pages work on."""
-    st.session_state[_IMAGES] = list(images)
+def warn_before_leaving(*, unsaved: bool) -> None:
+    """Let the browser ask before the page is closed or reloaded, if there is something to lose."""
+    _leave_component()(key="leave", data={"unsaved": unsaved}, height=1)
 
 
 def sample_files() -> list[Path]:
-    """The bundled sample images."""
-    return sorted(SAMPLES.glob("*.jpg"))
+    """The bundled sample images; the last one is of no class of the default model."""
+    return sorted(SAMPLES.glob("*.jpg"), reverse=True)
 
 
-def _set_from_field(key: str) -> None:
-    """Set the current images to those in a field."""
-    uploaded = st.session_state[key]
-    files = uploaded if isinstance(uploaded, list) else [uploaded] if uploaded is not None else []
-    if key == "camera":
-        set_images([InputImage("camera.jpg", file.getvalue()) for file in files])
-    else:
-        set_images(as_images(files))
+def _hand_over(files: Sequence[Uploaded], receive: Receive) -> None:
+    """Pass uploaded files on in portions, and delete each portion when it was taken; shows the progress."""
+    bar = st.progress(0.0, "Reading images …") if len(files) >= _PROGRESS_FROM else None
+    for start in range(0, len(files), _CHUNK):
+        portion = files[start : start + _CHUNK]
+        receive([(file.name, content(file)) for file in portion])
+        for file in portion:
+            discard(file)
+        if bar is not None:
+            done = start + len(portion)
+            bar.progress(done / len(files), f"Read {done} of {len(files)} images")
+
+
+def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:
+    with ThreadPoolExecutor(cpu_count(_THREADS)) as pool:
+        found = list(pool.map(lambda file: photos.from_upload(*file), files))
+    photos.add_images(found, place)
+
+
+def receive_for(place: str) -> Receive:
+    """A function that adds uploaded images to a list."""
+    return partial(_receive, place=place)
+
+
+def _camera() -> None:
+    turn = st.session_state.setdefault("camera-turn", 0)
+    taken = st.camera_input("Take a photo", key=f"camera-{turn}")
+    if taken is not None:
+        _receive([("camera.jpg", content(taken))])
+        discard(taken)
+        st.session_state["camera-turn"] = turn + 1
+        st.rerun()
 
 
 def _show_samples() -> None:
-    files = sample_files()
+    samples = _samples()
     with st.container(horizontal=True, key="samples", gap="small"):
-        for file in files:
-            with st.container(width=_THUMBNAIL, gap="small"):
-                image = InputImage(file.name, file.read_bytes())
-                st.image(load_image(image.data, 2 * _THUMBNAIL).pixels, alt=file.stem, width="stretch")
+        for image in samples:
+            stem = Path(image.name).stem
+            with st.container(width=_SAMPLE_WIDTH, gap="small"):
+                st.image(image.thumbnail, alt=stem, width="stretch")
                 st.button(
-                    as_markdown(file.stem),
-                    key=f"sample-{file.stem}",
+                    as_markdown(stem),
+                    key=f"sample-{stem}",
                     width="stretch",
-                    on_click=set_images,
+                    on_click=photos.add_images,
                     args=([image],),
                 )
-    all_samples = [InputImage(file.name, file.read_bytes()) for file in files]
-    st.button("All samples", key="sample-all", on_click=set_images, args=(all_samples,))
+    st.button("All samples", key="sample-all", on_click=photos.add_images, args=(samples,))
 
 
-def _show_current(images: Sequence[InputImage]) -> None:
-    """Show the names of the current images if the page's field does not show them."""
-    shown = st.session_state.get("upload") or ([st.session_state["camera"]] if st.session_state.get("camera") else [])
-    if len(shown) == len(images):
-        return
-    names = ", ".join(image.name for image in images[:3]) + (" …" if len(images) > 3 else "")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"Current images: {as_markdown(names)}")
-        st.button("Clear", key="clear", type="tertiary", on_click=set_images, args=([],))
+@st.cache_resource(show_spinner=False)
+def _samples() -> list[InputImage]:
+    return [photos.from_file(path) for path in sample_files()]
+
+
+def _source(image: InputImage) -> str:
+    """The thumbnail as a data URI; empty if there is none."""
+    return as_uri(image.thumbnail, "jpeg") if image.thumbnail else ""
 
 
 @st.cache_resource(show_spinner=False)
 def _paste_component() -> Any:
     return st.components.v2.component("thirtytwo_paste", js=PASTE)
+
+
+@st.cache_resource(show_spinner=False)
+def _thumbnails_component() -> Any:
+    html = '<ul class="tt-thumbnails"></ul>'
+    return st.components.v2.component("thirtytwo_thumbnails", html=html, js=THUMBNAILS, isolate_styles=False)
+
+
+@st.cache_resource(show_spinner=False)
+def _leave_component() -> Any:
+    return st.components.v2.component("thirtytwo_leave", js=LEAVE)

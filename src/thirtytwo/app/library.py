@@ -2,92 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from itertools import count
 from pathlib import Path
-from threading import Lock
-from time import monotonic
-from weakref import WeakValueDictionary, finalize
 
 import streamlit as st
 
+from thirtytwo.app.file_store import UploadHandle, UploadStore
+from thirtytwo.app.projects import ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import free_name, write_bytes
-
-MAX_FILES, MAX_BYTES = 32, 2 << 30
-
-
-class UploadHandle:
-    """A stored file that exists while this object is referenced, unless it is evicted to make room."""
-
-    def __init__(self, path: Path, digest: str, size: int) -> None:
-        self.path, self.digest, self.size = path, digest, size
-        self.used = monotonic()
-        finalize(self, path.unlink, missing_ok=True)
-
-
-class UploadStore:
-    """A directory of content-addressed files, shared by all sessions of the process.
-
-    Args:
-        max_files: maximum number of files; the least recently used ones are evicted first, even if still referenced.
-        max_bytes: maximum total size; a single larger file is kept alone.
-    """
-
-    def __init__(self, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="thirtytwo-app-"))
-        finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self._max_files, self._max_bytes = max_files, max_bytes
-        self._handles: WeakValueDictionary[str, UploadHandle] = WeakValueDictionary()
-        self._numbers = count()
-        self._lock = Lock()
-
-    def add(self, data: bytes) -> UploadHandle:
-        """Store a file atomically, or return the existing one with the same content.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        digest = blake2b(data, digest_size=12).hexdigest()
-        with self._lock:
-            found = self._handles.get(digest)
-            if found is None:
-                # A unique number: an equal file may be about to be deleted with its last handle.
-                found = UploadHandle(self.folder / f"{digest}-{next(self._numbers)}.onnx", digest, len(data))
-                write_bytes(found.path, data)
-                self._handles[digest] = found
-                self._evict(found)
-            found.used = monotonic()
-        return found
-
-    def touch(self, path: Path) -> None:
-        """Mark a file as just used, if it is in the store."""
-        with self._lock:
-            for one in list(self._handles.values()):
-                if one.path == path:
-                    one.used = monotonic()
-
-    def _evict(self, new: UploadHandle) -> None:
-        others = sorted((one for one in self._handles.values() if one is not new), key=lambda one: one.used)
-        size = new.size + sum(one.size for one in others)
-        while others and (len(others) >= self._max_files or size > self._max_bytes):
-            oldest = others.pop(0)
-            size -= oldest.size
-            del self._handles[oldest.digest]
-            oldest.path.unlink(missing_ok=True)
-
+from thirtytwo.io import free_name
+from thirtytwo.text import shorten
 
 settings = AppSettings()
 """Settings of the app; set by `launch.run`."""
 
 _SESSION_MODELS = "own models"
 _SELECTED = "chosen model"
+OPEN_PROJECT = "open project"
+"""Key of the identity of the project that a session has open."""
+_NAME = 60
+"""Length in characters from which the name of a taught model is shortened."""
+FROM_OPTION, BUNDLED, TAUGHT = "from --model", "bundled with thirtytwo", "taught in the app"
+"""Where a model comes from."""
 _MAX_LOADED = 4
 """Number of models kept loaded; the least recently used one is unloaded first."""
 
@@ -110,13 +52,14 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """All available models: from --model, added in this session, bundled, then runs under ./runs, newest first."""
+    """All available models: from --model, added in this session, taught in the app, bundled, then runs under ./runs."""
     found: list[Entry] = []
     for text in settings.models:
         path = find_model(text)
-        found.append(Entry(model_name(path), path, "from --model"))
+        found.append(Entry(model_name(path), path, FROM_OPTION))
     found += session_models().values()
-    found += [Entry(name, path, "bundled with thirtytwo") for name, path in bundled_models().items()]
+    found += taught_models()
+    found += [Entry(name, path, BUNDLED) for name, path in bundled_models().items()]
     found += [Entry(model_name(path), path, f"run {path.parent}") for path in finished_runs()]
     return _with_unique_names(found)
 
@@ -130,14 +73,38 @@ def session_models() -> dict[str, Entry]:
     return kept
 
 
+def taught_models() -> list[Entry]:
+    """Models taught in the app: of this computer's projects; for users of other computers only of their open one."""
+    store = projects()
+    found = [one for one in store.all() if settings.is_local or one.identity == st.session_state.get(OPEN_PROJECT)]
+    seen: Counter[str] = Counter()
+    models = []
+    for project in sorted(found, key=lambda one: one.created):  # so that numbers stay
+        path = store.model(project.identity)
+        if project.result is not None and path.is_file():
+            name = shorten(" or ".join(project.result.names), _NAME)
+            seen[name] += 1
+            models.append(Entry(name if seen[name] == 1 else f"{name} ({seen[name]})", path, TAUGHT))
+    return models[::-1]
+
+
+def expectation_of(entry: Entry) -> str:
+    """The accuracy to expect of a model that was taught in the app, as a phrase; empty for other models."""
+    if entry.origin != TAUGHT:
+        return ""
+    with suppress(ThirtytwoError):  # deleted by another session
+        result = projects().read(entry.path.parent.name).result
+        return "" if result is None else result.expectation
+    return ""
+
+
 def add_model(name: str, path: Path, origin: str, handle: UploadHandle | None = None) -> Entry:
-    """Add a valid model to the session and select it; `handle` keeps its uploaded file on disk."""
+    """Add a valid model to the session; `handle` keeps its uploaded file on disk."""
     name = name.strip() or "model"
     others = {f"{one.name}.onnx".casefold() for one in entries() if one.path != path}
     entry = Entry(free_name(f"{name}.onnx", others).removesuffix(".onnx"), path, origin, handle)
     kept = {str(path): entry} | {key: one for key, one in session_models().items() if key != str(path)}
     st.session_state[_SESSION_MODELS] = kept
-    select_model(entry)
     return entry
 
 
@@ -155,10 +122,14 @@ def add_upload(name: str, data: bytes) -> Entry:
     return add_model(Path(name).stem, handle.path, "uploaded", handle)
 
 
-def save_probe(name: str, data: bytes) -> Entry:
-    """Add a linear probe that was trained in the app to the session."""
-    handle = uploads().add(data)
-    return add_model(name, handle.path, "trained in the app", handle)
+def projects() -> ProjectStore:
+    """The projects of this computer's user."""
+    return _projects(projects_dir())
+
+
+@st.cache_resource(show_spinner=False)
+def _projects(folder: Path) -> ProjectStore:
+    return ProjectStore.open(folder)
 
 
 @st.cache_resource(show_spinner=False)
@@ -168,14 +139,21 @@ def uploads() -> UploadStore:
 
 
 def select_model(entry: Entry) -> None:
-    """Make a model the default selection of all pages."""
+    """Use a model on all pages; only called when the user asks for it."""
     st.session_state[_SELECTED] = str(entry.path)
 
 
-def index_of_selected(found: list[Entry]) -> int:
-    """Index of the default selection."""
+def selected_model(found: Sequence[Entry]) -> Entry:
+    """The model in use: the one that the user chose while it exists, else the first one of --model, bundled or found.
+
+    It stays in use when other models are added.
+    """
     wanted = st.session_state.get(_SELECTED)
-    return next((number for number, one in enumerate(found) if str(one.path) == wanted), 0)
+    chosen = next((one for one in found if str(one.path) == wanted), None)
+    if chosen is None:
+        chosen = min(found, key=lambda one: (one.origin != FROM_OPTION, not one.origin.startswith(BUNDLED)))
+        select_model(chosen)
+    return chosen
 
 
 def load_classifier(entry: Entry) -> Classifier:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from thirtytwo.app import photos, session
 from thirtytwo.app.components import show_error
+from thirtytwo.app.images import warn_before_leaving
 from thirtytwo.app.views import classify, compare, data, explore, fewshot, models
 from thirtytwo.errors import ThirtytwoError
 
@@ -35,6 +37,7 @@ def main() -> None:
     page = st.navigation(pages, position="top")
     st.html(STYLE)
     page.run()
+    warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
 
 
 def with_errors(show: Callable[[], None]) -> Callable[[], None]:

@@ -127,12 +127,17 @@ class Classifier:
         """
         return list(self.predict_iter(as_iterable(images), top))
 
-    def predict_iter(self, images: Iterable[ImageLike], top: int = 5) -> Iterator[Prediction | UnreadableImage]:
-        """Like `predict`, but yield one result at a time; memory use does not grow with the number of images."""
+    def predict_iter(
+        self, images: Iterable[ImageLike], top: int = 5, *, batch: int | None = None
+    ) -> Iterator[Prediction | UnreadableImage]:
+        """Like `predict`, but yield one result at a time; memory use does not grow with the number of images.
+
+        At most `batch` images are in one run of the model, by default as many as bound its memory.
+        """
         if top < 1:
             raise ValueError(f"top must be at least 1, found {top}")
         pending: list[DecodedImage | UnreadableImage] = []
-        size = min(_BATCH, self.largest_batch)
+        size = min(batch or _BATCH, self.largest_batch)
         for decoded in self._decode_ahead(images):
             pending.append(decoded)
             if len(pending) == size:

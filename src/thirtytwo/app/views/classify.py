@@ -7,12 +7,13 @@ from functools import partial
 
 import streamlit as st
 
-from thirtytwo.app.components import card, choose_model, title
+from thirtytwo.app.components import card, choose_model, show_vocabulary, title
 from thirtytwo.app.display import Result, as_csv, as_json, as_zip, classify, heat_method, render
-from thirtytwo.app.images import InputImage, image_input
-from thirtytwo.app.library import Entry, load_classifier
+from thirtytwo.app.images import image_input
+from thirtytwo.app.library import Entry, info_of, load_classifier
+from thirtytwo.app.photos import InputImage
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, readable
 
 IMAGES_PER_PAGE = 8
 
@@ -21,6 +22,7 @@ def show() -> None:
     """Show the page."""
     title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
+    show_vocabulary(info_of(entry))
     images = image_input()
     if not images:
         st.info(
@@ -58,7 +60,7 @@ def cards(
 def results_table(results: Sequence[Result]) -> None:
     """Show all results as a table."""
     rows = [
-        {"file": one.file, "class": one.top, "confidence": one.confidence, "known": one.known, "error": ""}
+        {"file": one.file, "class": readable(one.top), "confidence": one.confidence, "known": one.known, "error": ""}
         if isinstance(one, Prediction)
         else {"file": one.file, "class": None, "confidence": None, "known": None, "error": one.error}
         for one in results

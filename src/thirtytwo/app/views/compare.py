@@ -9,14 +9,17 @@ import streamlit as st
 
 from thirtytwo.app.components import describe, require_model, side_by_side, title
 from thirtytwo.app.display import Result, classify, view
-from thirtytwo.app.images import InputImage, image_input
-from thirtytwo.app.library import Entry, entries, index_of_selected, info_of
+from thirtytwo.app.images import image_input
+from thirtytwo.app.library import Entry, entries, info_of, selected_model
+from thirtytwo.app.photos import InputImage
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import CsvWriter, as_markdown
 
 MAX_MODELS = 4
 IMAGES_PER_PAGE = 8
 _TOP = 3
+_CHOSEN = "models-compared"
 
 Compared = tuple[InputImage, tuple[Result, ...]]
 """An image and the results of all models for it."""
@@ -76,7 +79,7 @@ def _show_page(compared: Sequence[Compared], names: Sequence[str]) -> None:
     for image, row in compared[first : first + IMAGES_PER_PAGE]:
         with st.container(border=True):
             predictions = list(zip(names, _predictions(row), strict=True))
-            st.html(side_by_side(image.name, view(image.data), predictions, _TOP, agree=agree(row)))
+            st.html(side_by_side(image.name, view(image), predictions, _TOP, agree=agree(row)))
 
 
 def _show_download(results: dict[str, list[Result]]) -> None:
@@ -114,13 +117,47 @@ def as_csv(results: dict[str, list[Result]]) -> str:
 
 
 def _choose(found: list[Entry]) -> list[Entry]:
+    """Let the user choose models, at first the one in use and one with the same classes; say where classes differ."""
     names = [entry.name for entry in found]
-    first = index_of_selected(found)
-    default = [names[first], next(name for name in names if name != names[first])]
-    picked = st.multiselect("Models", names, default=default, max_selections=MAX_MODELS, key="models-compared")
+    kept = [name for name in st.session_state.get(_CHOSEN, []) if name in names]
+    if _CHOSEN not in st.session_state:
+        kept = [entry.name for entry in opening_pair(found, selected_model(found))]
+    st.session_state[_CHOSEN] = kept
+    picked = st.multiselect("Models", names, max_selections=MAX_MODELS, key=_CHOSEN, persist_state="session")
     models = [found[names.index(name)] for name in picked]
+    used = selected_model(found)
+    if used not in models and models == opening_pair(found, used):
+        st.caption(
+            as_markdown(f"No other model has the classes of {used.name}, the model in use; these two have the same.")
+        )
     st.caption("  \n".join(f"{as_markdown(entry.name)}: {describe(info_of(entry))}" for entry in models))
+    if len({classes_of(entry) for entry in models}) > 1:
+        st.info(
+            "These models do not know the same classes, so they cannot agree on every image. Choose models with the "
+            "same classes to compare how well they do.",
+            icon=":material/balance:",
+        )
     return models
+
+
+def opening_pair(found: Sequence[Entry], used: Entry) -> list[Entry]:
+    """The two models to compare at first: the one in use and one with its classes, else any two with the same classes.
+
+    Where no two have the same classes, the one in use and another one.
+    """
+    for first in (used, *found):
+        partner = next((one for one in found if one != first and classes_of(one) == classes_of(first)), None)
+        if partner is not None:
+            return [first, partner]
+    return [used, next(one for one in found if one != used)]
+
+
+def classes_of(entry: Entry) -> frozenset[str]:
+    """The classes of a model, for comparison with those of another; empty if its file cannot be read."""
+    try:
+        return frozenset(name.casefold() for name in info_of(entry).classes)
+    except ThirtytwoError:
+        return frozenset()
 
 
 def _predictions(row: Sequence[Result]) -> list[Prediction]:

@@ -25,7 +25,7 @@ from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import as_markdown, capitalized, interval, percent
+from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
@@ -88,11 +88,11 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
         others[number] = 0
         rows.append(
             {
-                "class": name,
+                "class": readable(name),
                 "images": support,
                 "recall": correct / support if support else None,
                 "precision": correct / int(predicted_counts[number]) if predicted_counts[number] else None,
-                "most confused with": predictions.classes[int(others.argmax())] if others.any() else "",
+                "most confused with": readable(predictions.classes[int(others.argmax())]) if others.any() else "",
             }
         )
     return rows
@@ -174,7 +174,8 @@ def _show_confusions(predictions: Predictions) -> None:
     if len(predictions.classes) <= _MATRIX:
         st.html(matrix(confusion_matrix(predictions), predictions.classes))
     st.caption("Most frequent confusions; select both classes under Images to see the images.")
-    st.dataframe(confusions(predictions)[:_MAX_CONFUSIONS], hide_index=True, alt="Most frequent confusions")
+    rows = [one | {key: readable(one[key]) for key in ("true", "predicted")} for one in confusions(predictions)]
+    st.dataframe(rows[:_MAX_CONFUSIONS], hide_index=True, alt="Most frequent confusions")
 
 
 def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
@@ -194,8 +195,8 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
 def _choose_filter(run: RunDir, classes: Sequence[str]) -> PredictionFilter:
     names = [ANY, *sorted(classes)]
     first, second, third = st.columns(3)
-    true = first.selectbox("True class", names, key=f"true-{run.path}")
-    predicted = second.selectbox("Predicted class", names, key=f"predicted-{run.path}")
+    true = first.selectbox("True class", names, format_func=readable, key=f"true-{run.path}")
+    predicted = second.selectbox("Predicted class", names, format_func=readable, key=f"predicted-{run.path}")
     order = third.selectbox("Order", [SURE, UNSURE], key="order")
     outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
     return PredictionFilter(
@@ -228,8 +229,8 @@ def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:
     return {
         "image": predictions.name_of(position),
-        "true": predictions.classes[int(predictions.truth[position])],
-        "predicted": predictions.classes[int(predictions.predicted[position])],
+        "true": readable(predictions.classes[int(predictions.truth[position])]),
+        "predicted": readable(predictions.classes[int(predictions.predicted[position])]),
         "confidence": float(predictions.confidence[position]),
     }
 
@@ -263,7 +264,9 @@ def _show_data() -> None:
     _show_samples(data)
     st.subheader("Classes", anchor=False)
     st.dataframe(
-        [{"class": row.name, **row.counts} for row in class_counts(data)], hide_index=True, alt="Images of each class"
+        [{"class": readable(row.name), **row.counts} for row in class_counts(data)],
+        hide_index=True,
+        alt="Images of each class",
     )
 
 
@@ -283,7 +286,7 @@ def _show_samples(data: DataSet) -> None:
     parts = data.stored
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
-    name = second.selectbox("Class", [ANY, *data.classes], key="data-class")
+    name = second.selectbox("Class", [ANY, *data.classes], format_func=readable, key="data-class")
     st.html(image_grid(_samples(part, None if name == ANY else data.classes.index(name))))
 
 
@@ -299,7 +302,7 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
     return [
         (
             for_display(part.images[position], least=_TILE),
-            part.classes[int(part.labels[position])],
+            readable(part.classes[int(part.labels[position])]),
             Path(part.name_of(position)).name,
         )
         for position in positions.tolist()

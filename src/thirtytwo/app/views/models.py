@@ -15,17 +15,19 @@ from thirtytwo.app.library import (
     add_model,
     add_upload,
     entries,
-    index_of_selected,
+    expectation_of,
     info_of,
     select_model,
+    selected_model,
 )
 from thirtytwo.app.settings import MODEL_MB
+from thirtytwo.app.uploads import content
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import measured
 from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown
+from thirtytwo.text import as_markdown, readable
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
@@ -39,10 +41,10 @@ def show() -> None:
     found = entries()
     if not found:
         require_model()
-    used = index_of_selected(found)
+    used = selected_model(found)
     for number, entry in enumerate(found):
         with st.container(border=True):
-            _show_model(entry, number, used=number == used)
+            _show_model(entry, number, used=entry == used)
     st.subheader("Add a model", anchor=False)
     upload()
     if library.settings.is_local:
@@ -64,7 +66,7 @@ def upload() -> None:
 def _add_uploaded() -> None:
     uploaded = st.session_state["model-upload"]
     if uploaded is not None:
-        _add("model-upload", lambda: add_upload(uploaded.name, uploaded.getvalue()))
+        _add("model-upload", lambda: add_upload(uploaded.name, content(uploaded)))
 
 
 def _show_path_form() -> None:
@@ -90,7 +92,7 @@ def _add(key: str, add: Any) -> None:
     """Add a model and store the outcome for `_show_outcome`."""
     try:
         entry = add()
-        st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added and is in use.")
+        st.session_state[f"{key}-outcome"] = (True, f"{entry.name} was added. To classify with it, choose Use.")
     except ThirtytwoError as error:
         st.session_state[f"{key}-outcome"] = (False, f"{error.message} {error.fix or ''}")
 
@@ -111,10 +113,12 @@ def _show_model(entry: Entry, number: int, *, used: bool) -> None:
         show_error(error)
         return
     st.markdown(describe(info))
+    if expectation := expectation_of(entry):
+        st.markdown(as_markdown(f"Expected accuracy: {expectation}"))
     size = entry.path.stat().st_size / 1e6
     st.caption(f"{as_markdown(entry.origin)} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
     with st.expander("Classes"):
-        st.markdown(", ".join(as_markdown(name) for name in info.classes))
+        st.markdown(", ".join(as_markdown(readable(name)) for name in info.classes))
     run = RunDir(entry.path.parent)
     if entry.path.name == run.onnx.name and run.metrics.is_file():
         _show_run(run, number)

@@ -1,0 +1,160 @@
+"""Images of a session: files on disk with thumbnails, kept across pages, and undo."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from thirtytwo.app.file_store import UploadHandle, UploadStore
+from thirtytwo.errors import ImageError
+from thirtytwo.images.decode import load_preview
+from thirtytwo.io import free_name
+
+CLASSIFIED, TRIED = "images", "images to try"
+"""Lists of images: those of the pages Classify and Compare, and those that a taught model is tried on."""
+THUMBNAIL = 176
+"""Longer side of a thumbnail, in pixels; shown at half of it."""
+MAX_PHOTOS, MAX_PHOTO_BYTES = 20_000, 16 << 30
+"""Bounds of the files of all sessions on disk."""
+_QUALITY = 80
+_MAX_UNDO = 20
+_UNDO = "undo of images"
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What is known of an encoded image: content hash, thumbnail as JPEG, and why it cannot be read, if so."""
+
+    digest: str
+    thumbnail: bytes
+    problem: str
+
+
+def inspect(name: str, data: bytes) -> Inspected:
+    """Check that an encoded image can be read, and make its thumbnail."""
+    digest = blake2b(data, digest_size=12).hexdigest()
+    try:
+        pixels = load_preview(data, THUMBNAIL, name)
+    except ImageError as error:
+        return Inspected(digest, b"", str(error))
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "JPEG", quality=_QUALITY)
+    return Inspected(digest, stream.getvalue(), "")
+
+
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """An encoded image on disk.
+
+    Attributes:
+        name: its file name where it was uploaded from.
+        path: its file here.
+        digest: content hash of the file.
+        thumbnail: JPEG with a longer side of at most `THUMBNAIL` pixels; empty if the image cannot be read.
+        problem: why it cannot be read; empty if it can.
+        handle: keeps an uploaded file on disk; None for files that stay there anyway.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    thumbnail: bytes = field(default=b"", repr=False)
+    problem: str = ""
+    handle: UploadHandle | None = field(default=None, repr=False)
+
+
+def from_file(path: Path) -> InputImage:
+    """An image that is a file on this computer, such as a sample."""
+    found = inspect(path.name, path.read_bytes())
+    return InputImage(path.name, path, found.digest, found.thumbnail, found.problem)
+
+
+def from_upload(name: str, data: bytes) -> InputImage:
+    """An uploaded image; its file is deleted when it is no longer referenced."""
+    found = inspect(name, data)
+    handle = photo_store().add(data, Path(name).suffix.lower()[:8])
+    return InputImage(name, handle.path, found.digest, found.thumbnail, found.problem, handle)
+
+
+@st.cache_resource(show_spinner=False)
+def photo_store() -> UploadStore:
+    """The uploaded images of all sessions; deleted when the process ends."""
+    return UploadStore(MAX_PHOTOS, MAX_PHOTO_BYTES)
+
+
+def current_images(place: str = CLASSIFIED) -> list[InputImage]:
+    """The images of a list, newest upload first."""
+    images: list[InputImage] = st.session_state.get(place, [])
+    return images
+
+
+def add_images(new: Iterable[InputImage], place: str = CLASSIFIED) -> None:
+    """Add images to a list."""
+    st.session_state[place] = merge(current_images(place), new)
+
+
+def merge(images: Sequence[InputImage], new: Iterable[InputImage]) -> list[InputImage]:
+    """New images in their order, but those that are there already, then the others; repeated names get a number."""
+    known, taken = {one.digest for one in images}, {one.name.casefold() for one in images}
+    added = []
+    for image in new:
+        if image.digest not in known:
+            name = free_name(image.name, taken)
+            known.add(image.digest)
+            taken.add(name.casefold())
+            added.append(image if name == image.name else replace(image, name=name))
+    return [*added, *images]
+
+
+def remove_image(digest: str, place: str = CLASSIFIED) -> None:
+    """Remove an image from a list; can be undone."""
+    kept = [one for one in current_images(place) if one.digest != digest]
+    gone = [one for one in current_images(place) if one.digest == digest]
+    if gone:
+        _remember(place, f"{gone[0].name} was removed")
+        st.session_state[place] = kept
+
+
+def clear_images(place: str = CLASSIFIED) -> None:
+    """Remove all images from a list; can be undone."""
+    count = len(current_images(place))
+    _remember(place, f"{count} images were removed" if count > 1 else "1 image was removed")
+    st.session_state[place] = []
+
+
+def undoable(place: str = CLASSIFIED) -> str:
+    """What `undo` would undo, as a phrase; empty if there is nothing."""
+    stack = _stack(place)
+    return stack[-1][0] if stack else ""
+
+
+def undo(place: str = CLASSIFIED) -> None:
+    """Bring back the images that were removed last; images added since then stay."""
+    stack = _stack(place)
+    if stack:
+        earlier, images = stack.pop()[1], current_images(place)
+        known = {one.digest for one in earlier}
+        st.session_state[place] = [*(one for one in images if one.digest not in known), *earlier]
+
+
+def has_unsaved() -> bool:
+    """Whether the session has uploaded images, which are lost when the page is closed."""
+    return any(one.handle is not None for place in (CLASSIFIED, TRIED) for one in current_images(place))
+
+
+def _stack(place: str) -> list[tuple[str, list[InputImage]]]:
+    stacks: dict[str, list[tuple[str, list[InputImage]]]] = st.session_state.setdefault(_UNDO, {})
+    return stacks.setdefault(place, [])
+
+
+def _remember(place: str, what: str) -> None:
+    stack = _stack(place)
+    stack.append((what, current_images(place)))
+    del stack[:-_MAX_UNDO]

@@ -1,0 +1,169 @@
+"""The project that a session has open, and undo of what it removed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import streamlit as st
+
+from thirtytwo.app import library
+from thirtytwo.app.library import OPEN_PROJECT, projects
+from thirtytwo.app.projects import Photo, Project, Result
+from thirtytwo.errors import InputError, ThirtytwoError
+from thirtytwo.fewshot import LinearProbe
+from thirtytwo.text import counted
+
+QUERY = "project"
+"""Parameter of the page's address that names the open project, so that reloading opens it again."""
+_UNDO, _LOST = "undo of the project", "problem of the project"
+_MAX_UNDO = 50
+
+Change = Callable[[Project], Project]
+
+
+def current() -> Project:
+    """The open project as it is stored now; an empty one that is not stored yet, if none is open.
+
+    A session opens the project that the page's address names. The address then names the open one.
+    """
+    if OPEN_PROJECT not in st.session_state:
+        _open(st.query_params.get(QUERY, ""))
+        projects().delete_unused(st.session_state[OPEN_PROJECT])
+    identity: str = st.session_state[OPEN_PROJECT]
+    if not identity:
+        st.query_params.pop(QUERY, None)
+        return Project()
+    try:
+        project = projects().read(identity)
+    except InputError as error:
+        st.session_state[_LOST] = str(error)
+        _open("")
+        st.query_params.pop(QUERY, None)
+        return Project()
+    if st.query_params.get(QUERY) != identity:
+        st.query_params[QUERY] = identity
+    return project
+
+
+def lost() -> str:
+    """Why the project that was asked for is not open, or a change was not stored; once."""
+    return str(st.session_state.pop(_LOST, ""))
+
+
+def others() -> list[Project]:
+    """The user's other projects, the last changed one first; none for users of other computers."""
+    if not library.settings.is_local:
+        return []
+    return [one for one in projects().all() if one.identity != st.session_state.get(OPEN_PROJECT)]
+
+
+def open_project(identity: str) -> None:
+    """Open another project, or with an empty identity a new one."""
+    _open(identity)
+
+
+def delete_project() -> None:
+    """Delete the open project and open a new one."""
+    identity = st.session_state.get(OPEN_PROJECT, "")
+    _open("")
+    if identity:
+        projects().delete(identity)
+
+
+def rename_class(number: int, name: str) -> None:
+    """Rename a class."""
+    _change(lambda project: project.rename(number, name))
+
+
+def add_class() -> None:
+    """Add a class."""
+    _change(Project.with_class)
+
+
+def remove_class(number: int) -> None:
+    """Remove a class; can be undone."""
+    classes = current().classes
+    position = next((place for place, one in enumerate(classes) if one.number == number), None)
+    if position is not None:
+        found = classes[position]
+        _remember(f"{found.name or 'A class'} was removed", lambda project: project.restore_class(position, found))
+        _change(lambda project: project.without_class(number))
+
+
+def add_photos(number: int, files: Sequence[tuple[str, bytes]]) -> None:
+    """Add images, given by name and content, to a class."""
+    projects().add_photos(_stored(), number, files)
+
+
+def remove_photos(number: int, photos: Sequence[Photo]) -> None:
+    """Remove images from a class; can be undone."""
+    if photos:
+        what = photos[0].name if len(photos) == 1 else counted(len(photos), "image")
+        _remember(
+            f"{what} {'was' if len(photos) == 1 else 'were'} removed", partial(_with_photos, number, tuple(photos))
+        )
+        digests = [photo.digest for photo in photos]
+        _change(lambda project: project.without_photos(number, digests))
+
+
+def set_base(base: str | None) -> None:
+    """Choose the model to start from; None: by the size of the images."""
+    _change(lambda project: project.with_base(base))
+
+
+def save_result(identity: str, result: Result, probe: LinearProbe) -> None:
+    """Store a taught model and its result in the project that it was taught with."""
+    projects().teach(identity, result, probe)
+
+
+def undoable() -> str:
+    """What `undo` would undo, as a sentence without its full stop; empty if there is nothing."""
+    stack = _stack()
+    return stack[-1][0] if stack else ""
+
+
+def undo() -> None:
+    """Undo what was removed last; other changes since then stay."""
+    stack = _stack()
+    if stack:
+        _change(stack.pop()[1])
+
+
+def has_unsaved() -> bool:
+    """Whether the open project is lost with this process, because the user's data folder cannot be written."""
+    return bool(st.session_state.get(OPEN_PROJECT)) and not projects().kept
+
+
+def _open(identity: str) -> None:
+    st.session_state[OPEN_PROJECT] = identity
+    st.session_state.pop(_UNDO, None)
+
+
+def _stored() -> str:
+    """Identity of the open project, which is stored first if it is not yet."""
+    if not st.session_state.get(OPEN_PROJECT):
+        st.session_state[OPEN_PROJECT] = projects().create().identity
+    return str(st.session_state[OPEN_PROJECT])
+
+
+def _change(change: Change) -> None:
+    """Apply a change; where that fails, `lost` says why."""
+    try:
+        projects().change(_stored(), change)
+    except ThirtytwoError as error:
+        st.session_state[_LOST] = str(error)
+
+
+def _with_photos(number: int, photos: Sequence[Photo], project: Project) -> Project:
+    return project.with_photos(number, photos)
+
+
+def _stack() -> list[tuple[str, Change]]:
+    stack: list[tuple[str, Change]] = st.session_state.setdefault(_UNDO, [])
+    return stack
+
+
+def _remember(what: str, change: Change) -> None:
+    _stack().append((what, change))
+    del _stack()[:-_MAX_UNDO]

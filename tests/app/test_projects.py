@@ -1,0 +1,204 @@
+"""Projects on disk: changes of several sessions, damaged files, names that clash, and results out of date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("streamlit")
+
+from thirtytwo.app.projects import (
+    Photo,
+    PhotoClass,
+    Project,
+    ProjectStore,
+    Result,
+    TaughtClass,
+    changes_since,
+    missing_input,
+    projects_dir,
+    repeated_names,
+)
+from thirtytwo.errors import InputError, RunError
+from thirtytwo.io import lock_directory
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ProjectStore:
+    return ProjectStore.open(tmp_path / "projects")
+
+
+def named(*names: str) -> Project:
+    return Project(classes=tuple(PhotoClass(number=place, name=name) for place, name in enumerate(names, start=1)))
+
+
+def test_a_project_is_read_as_it_was_written(store: ProjectStore, paint: Callable[..., bytes]) -> None:
+    identity = store.create().identity
+    store.change(identity, lambda project: project.rename(1, "  red  cars ").with_base("imagenet"))
+    files = [("a.png", paint("red")), ("a.png", paint("blue")), ("b.png", paint("red")), ("c.jpg", b"\xff\xd8 no")]
+    store.add_photos(identity, 1, files)
+    found = ProjectStore.open(store.folder).read(identity)
+    assert (found.classes[0].name, found.base) == ("red cars", "imagenet")
+    assert [photo.name for photo in found.classes[0].photos] == ["a.png", "a-2.png", "c.jpg"], "the same image once"
+    assert [bool(photo.problem) for photo in found.classes[0].photos] == [False, False, True]
+    assert "c.jpg" in found.classes[0].photos[2].problem
+    assert len(found.classes[0].readable) == 2
+    image = store.image(identity, found.classes[0].photos[0])
+    assert image.path.read_bytes() == paint("red")
+    assert image.thumbnail.startswith(b"\xff\xd8")
+    assert [one.identity for one in store.all()] == [identity]
+
+
+def test_changes_of_several_sessions_are_all_kept(store: ProjectStore) -> None:
+    identity = store.create().identity
+    problems: list[Exception] = []
+
+    def session(number: int) -> None:
+        own = ProjectStore.open(store.folder)  # as another process would
+        try:
+            for place in range(5):
+                photo = Photo(name=f"{number}-{place}.png", digest=f"{number}-{place}", suffix=".png")
+                own.change(identity, lambda project, photo=photo: project.with_photos(1, [photo]))
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=session, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    assert len(store.read(identity).classes[0].photos) == 20
+
+
+def test_a_lock_is_waited_for_a_limited_time(tmp_path: Path) -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock_directory(tmp_path):
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    with pytest.raises(RunError), lock_directory(tmp_path, wait=0.1):
+        pass
+    threading.Timer(0.1, done.set).start()
+    with lock_directory(tmp_path, wait=10):
+        pass
+    thread.join()
+
+
+@pytest.mark.parametrize("identity", ["", "../../etc", "0123456789abcdef/..", "0123456789ABCDEF", "0123456789abcdef"])
+def test_a_name_from_an_address_opens_projects_only(store: ProjectStore, identity: str) -> None:
+    with pytest.raises(InputError):
+        store.read(identity)
+    with pytest.raises(InputError):
+        store.change(identity, Project.with_class)
+    store.delete(identity)
+
+
+def test_a_damaged_project_is_an_error_and_hides_no_other(store: ProjectStore) -> None:
+    damaged, sound = store.create().identity, store.create().identity
+    (store.folder / damaged / "project.json").write_text('{"identity"')
+    with pytest.raises(InputError, match="damaged"):
+        store.read(damaged)
+    assert [one.identity for one in store.all()] == [sound]
+    store.delete(sound)
+    assert store.all() == []
+
+
+def test_a_folder_that_cannot_be_written_is_replaced_by_a_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = ProjectStore.open(tmp_path / "file" / "projects")
+    assert not found.kept
+    assert found.read(found.create().identity).classes
+
+
+def test_files_of_removed_images_are_deleted_after_a_day(
+    store: ProjectStore, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = store.create().identity
+    project = store.add_photos(identity, 1, [("a.png", paint("red")), ("b.png", paint("blue"))])
+    kept, gone = project.classes[0].photos
+    store.change(identity, lambda one: one.without_photos(1, [gone.digest]))
+    store.delete_unused(identity)
+    assert store.image(identity, gone).path.is_file(), "removing can be undone"
+    monkeypatch.setattr("thirtytwo.app.projects._KEPT_SECONDS", -1.0)
+    store.delete_unused(identity)
+    assert store.image(identity, kept).path.is_file()
+    assert not store.image(identity, gone).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cat", "dog"), []),
+        (("cat", "Cat"), ["Cat"]),
+        (("cat", "  CAT "), ["  CAT "]),
+        (("my cat", "my  cat"), ["my  cat"]),
+        (("Straße", "STRASSE"), ["STRASSE"]),
+        (("café", "cafe\u0301"), ["cafe\u0301"]),
+        (("", ""), []),
+    ],
+)
+def test_names_that_people_take_for_the_same(names: tuple[str, str], expected: list[str]) -> None:
+    assert repeated_names(named(*names)) == expected
+    assert bool([step for step in missing_input(named(*names)) if "name '" in step or "than" in step]) == bool(expected)
+
+
+def taught(project: Project, base: str = "imagenet") -> Project:
+    classes = tuple(
+        TaughtClass(number=one.number, name=one.name, digests=tuple(photo.digest for photo in one.readable))
+        for one in project.classes
+    )
+    result = Result(base=base, classes=classes, expectation="", accuracy=None, folds=0, count=0, notes=())
+    return project.with_result(result)
+
+
+PHOTO, OTHER = Photo(name="a.png", digest="a", suffix=".png"), Photo(name="b.png", digest="b", suffix=".png")
+BROKEN = Photo(name="c.png", digest="c", suffix=".png", problem="It is empty.")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda project: project, []),
+        (lambda project: project.with_photos(1, [BROKEN]), []),
+        (lambda project: project.rename(1, "puma").rename(1, "cat"), []),
+        (lambda project: project.rename(1, "puma"), ["'cat' is now named 'puma'"]),
+        (lambda project: project.with_photos(2, [OTHER]), ["1 image of 'dog' was added"]),
+        (lambda project: project.without_photos(1, ["a"]), ["1 image of 'cat' was removed"]),
+        (lambda project: project.without_class(2), ["'dog' was removed"]),
+        (lambda project: project.with_class(), ["a class is new"]),
+    ],
+)
+def test_what_makes_a_result_out_of_date(change: Callable[[Project], Project], expected: list[str]) -> None:
+    project = taught(named("cat", "dog").with_photos(1, [PHOTO]))
+    assert changes_since(change(project), "imagenet") == expected
+
+
+def test_another_model_to_start_from_makes_a_result_out_of_date() -> None:
+    assert changes_since(taught(named("cat", "dog")), "cifar100") == [
+        "it would start from 'cifar100' instead of 'imagenet'"
+    ]
+    assert changes_since(named("cat", "dog"), "cifar100") == []
+
+
+def test_a_removed_class_comes_back_in_its_place() -> None:
+    project = named("a", "b", "c")
+    restore = partial(Project.restore_class, position=1, found=project.classes[1])
+    assert restore(project.without_class(2)) == project
+    assert restore(project) == project, "another session restored it"
+
+
+def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("THIRTYTWO_PROJECTS", str(tmp_path))
+    assert projects_dir() == tmp_path
+    monkeypatch.delenv("THIRTYTWO_PROJECTS")
+    assert projects_dir().parts[-2:] == ("thirtytwo", "projects")
