@@ -58,6 +58,7 @@ def test_images_have_a_description() -> None:
     assert 'alt="&quot;cat&quot;"' in image("data:x", 32, '"cat"')
 
 
+@pytest.mark.slow
 def test_a_data_set_shows_classes_counts_and_images() -> None:
     data = thirtytwo.load_dataset("digits")
     assert data.test is not None
@@ -87,6 +88,7 @@ def test_a_comparison_shows_runs_and_tests(tmp_path: Path, finished_run: Callabl
     assert str(found.page) in text
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_metrics(tmp_path: Path, finished_run: Callable[..., Path]) -> None:
     pytest.importorskip("torch")
     path = finished_run(tmp_path / "run", skill=1.0)

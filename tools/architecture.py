@@ -19,7 +19,7 @@ LINE = 17
 
 @dataclass(frozen=True)
 class Box:
-    """A part: its corner and size in pixels, its name, and lines below the name; `style` is `torch`, `file` or empty."""
+    """A part: its corner and size in pixels, its name, and lines below it; `style` is `torch`, `file` or empty."""
 
     x: int
     y: int
@@ -93,8 +93,8 @@ def draw() -> str:
             (330, "file", "written to disk; everything after it reads only this"),
         )
     )
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title">
-<title id="title">The parts of thirtytwo and how data flows between them</title>
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"
+aria-labelledby="title"><title id="title">The parts of thirtytwo and how data flows between them</title>
 <style>{STYLE}</style>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path
 style="stroke:none;fill:#546e7a;marker-end:none" d="M0 0L8 4L0 8z"/></marker></defs>

@@ -2,8 +2,9 @@
 
     python tools/build_site.py [--out FOLDER]
 
-Needs the extra `docs`. The builder reports broken links of the Markdown and of the navigation; then the finished HTML is
-read: every link, anchor, image, style and script must exist in the folder, and nothing may be loaded from another host.
+Needs the extra `docs`. The builder reports broken links of the Markdown and of the navigation; then the finished HTML
+is read: every link, anchor, image, style and script must exist in the folder, and nothing may be loaded from another
+host.
 """
 
 import argparse

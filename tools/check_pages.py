@@ -61,9 +61,9 @@ def page(check: type[Check], every: list[type[Check]]) -> str:
     thorough = " --thorough" if check.costly else ""
     parts += [
         "Look at the images of this check alone, or leave the check out:",
-        f"```bash\nthirtytwo data doctor my-images{thorough} --only {check.code} --html findings.html\n"
-        f"thirtytwo data doctor my-images{thorough} --mute {check.code}\n```",
     ]
+    command = f"thirtytwo data doctor my-images{thorough}"
+    parts.append(f"```bash\n{command} --only {check.code} --html findings.html\n{command} --mute {check.code}\n```")
     beside = [other for other in every if other.code[:2] == check.code[:2] and other is not check]
     if beside:
         links = [f"- [{other.code}]({other.code}.md): {other.title}" for other in beside]

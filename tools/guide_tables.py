@@ -62,7 +62,7 @@ def recipe_guide() -> str:
     ]
     text = """
 Times are those of training, on the hardware that the row names; for photographs, from start to report.
-Rows of CIFAR on a GPU: other trainings ran on it at the same time, where [the steps](classic-notebook.md#cost) say so."""
+On the GPU, other trainings ran at the same time for some rows: [those](classic-notebook.md#cost)."""
     return "\n".join([*head, *rows, text]) + "\n"
 
 
@@ -105,9 +105,8 @@ def _of_few_shot() -> list[str]:
 def _of_cifar() -> list[str]:
     rows = []
     for data, title in classic_table.DATA.items():
-        for recipe in ON_CPU:
-            if result := read_results(f"accuracy-{data}-{recipe}-cpu"):
-                rows.append(_of_accuracy(recipe, title, result))
+        on_cpu = {recipe: read_results(f"accuracy-{data}-{recipe}-cpu") for recipe in ON_CPU}
+        rows += [_of_accuracy(recipe, title, result) for recipe, result in on_cpu.items() if result]
         found = classic_table.results_on(data)
         for recipe in ("transfer-lite2", *CLASSIC):
             if one := found.get(recipe):
@@ -173,7 +172,8 @@ def _public(name: str) -> str:
 
 
 def _reference(place: str, title: str) -> str:
-    return f"::: {place}\n    options:\n      heading: {title}\n      toc_label: {title.rpartition('.')[2]}\n      heading_level: 3"
+    options = {"heading": title, "toc_label": title.rpartition(".")[2], "heading_level": 3}
+    return "\n".join([f"::: {place}", "    options:", *(f"      {key}: {value}" for key, value in options.items())])
 
 
 def commands() -> str:

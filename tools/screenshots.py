@@ -2,8 +2,8 @@
 
     python tools/screenshots.py [--report PAGE] [--only report|app]
 
-Needs a Chromium on the path. Written to `docs/images/`: the head of the report beside its confusion matrix, and pages of
-`thirtytwo app` with a model that is trained for this, on digits.
+Needs a Chromium on the path. Written to `docs/images/`: the head of the report beside its confusion matrix, and pages
+of `thirtytwo app` with a model that is trained for this, on digits.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[object] = ()) -> str:
     body = "".join(
         f"<tr>{''.join(_cell(value, 'td', number) for number, value in enumerate(row))}</tr>" for row in rows
     )
-    return f'<table style="border-collapse:collapse">{f"<tr>{top}</tr>" if top else ""}{body}</table>'
+    return f'<table style="border-collapse:collapse;margin:4px 0">{f"<tr>{top}</tr>" if top else ""}{body}</table>'
 
 
 class Html(str):

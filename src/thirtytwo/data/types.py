@@ -173,6 +173,10 @@ class DataSet:
         """Class names in the order of their indices, the same in every split."""
         return self.train.classes
 
+    def __repr__(self) -> str:
+        parts = (f"{name} {len(images):,}" for name, images in self.stored.items())
+        return f"DataSet({self.name!r}, {len(self.classes):,} classes, {', '.join(parts)})"
+
     def _repr_html_(self) -> str:
         """The number of images of each class in each split, and some training images of each class."""
         stored = self.stored

@@ -131,6 +131,10 @@ class Comparison:
         """Name of the data set."""
         return self.runs[0].record.dataset
 
+    def __repr__(self) -> str:
+        names = ", ".join(f"{run.name} {run.accuracy:.4f}" for run in self.runs)
+        return f"Comparison({self.dataset!r}, {self.split} accuracy: {names})"
+
     def _repr_html_(self) -> str:
         """The runs with their metrics, the paired tests, and where the page is."""
         from thirtytwo.report import comparison_tables as tables  # needs this module

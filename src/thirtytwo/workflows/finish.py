@@ -50,6 +50,10 @@ class Run:
     path: Path
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        accuracy, split = self.metrics["accuracy"]["value"], self.metrics["split"]
+        return f"Run({str(self.path)!r}, {split} accuracy {accuracy:.4f})"
+
     def _repr_html_(self) -> str:
         """Metrics with intervals, the classes that are confused most, and where the report is."""
         shown = self.metrics
