@@ -61,8 +61,8 @@ def recipe_guide() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     text = """
-Times are those of training, on the hardware that the row names; for photographs, from start to report.
-On the GPU, other trainings ran at the same time for some rows: [those](classic-notebook.md#cost)."""
+Times are those of training, on the hardware that the row names; for photographs, from start to report. Some trainings
+had pauses or others beside them, so they would take less time alone: the head of each recipe's file says so."""
     return "\n".join([*head, *rows, text]) + "\n"
 
 
@@ -95,7 +95,7 @@ def _of_few_shot() -> list[str]:
                 what,
                 _accuracy(task["accuracy"], spread),
                 f"{result['draws']} draws",
-                "seconds",
+                "–",
                 "–",
             )
         )
