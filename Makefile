@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist wor
 COVERAGE = --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-all test-quick check format docs bench clean
+.PHONY: help setup demo test test-long test-all test-quick check format docs notebooks bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,11 +47,15 @@ format: $(STAMP) ## format the code and fix lint findings
 	$(BIN)/ruff check --fix --exit-zero
 	$(BIN)/ruff format
 
-docs: $(STAMP) ## regenerate the generated pages of docs/
+docs: $(STAMP) ## regenerate the generated pages of docs/ and build the site into site/
 	$(BIN)/python tools/write_docs.py
+	$(BIN)/python tools/build_site.py
+
+notebooks: $(STAMP) ## run the notebooks and keep their outputs
+	$(BIN)/python tools/write_notebooks.py
 
 bench: $(STAMP) ## run every benchmark that can run here; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove .venv and caches; runs are kept
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

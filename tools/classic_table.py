@@ -41,7 +41,7 @@ class Result:
 
 def classic() -> str:
     """One row for each step that was measured on some data set."""
-    found = {data: _results(data) for data in DATA}
+    found = {data: results_on(data) for data in DATA}
     lines = [
         f"| step | recipe | pixels | {' | '.join(DATA.values())} | notebook, CIFAR-10 |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -64,7 +64,7 @@ def classic_costs() -> str:
     lines = ["| recipe | data | epochs | training | hardware, date |", "| --- | --- | --- | --- | --- |"]
     for recipe in STEPS:
         for data, name in DATA.items():
-            result = _results(data).get(recipe)
+            result = results_on(data).get(recipe)
             if result is not None:
                 took = f"{result.seconds:.0f} s" if result.seconds < 300 else f"{result.seconds / 60:.0f} minutes"
                 cells = [f"`{recipe}`", name, str(result.epochs), took, f"{result.hardware}, {result.date}"]
@@ -78,7 +78,7 @@ def _cell(result: Result) -> str:
     return f"**{percent(result.accuracy)}** ({interval(result.ends, digits=1)})"
 
 
-def _results(data: str) -> dict[str, Result]:
+def results_on(data: str) -> dict[str, Result]:
     """Measured results on `data` by recipe."""
     found: dict[str, Result] = {}
     classic, photos = read_results(f"gpu/classic-{data}"), read_results(f"gpu/photos-{data}")

@@ -1,16 +1,25 @@
-"""Take the screenshot of a report that the README shows, from the page of a bundled model in `docs/reports/`.
+"""Take the screenshots of README and docs, from the page of a bundled model in `docs/reports/` and from the app.
 
-    python tools/screenshots.py [--report PAGE]
+    python tools/screenshots.py [--report PAGE] [--only report|app]
 
-Needs a Chromium on the path. Written to `docs/images/report.png`: the head of the report beside its confusion matrix.
+Needs a Chromium on the path. Written to `docs/images/`: the head of the report beside its confusion matrix, and pages
+of `thirtytwo app` with a model that is trained for this, on digits.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import re
 import shutil
+import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +27,19 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "images" / "report.png"
+IMAGES = ROOT / "docs" / "images"
+SAMPLES = ROOT / "src" / "thirtytwo" / "app" / "samples"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH, HEIGHT, GAP, COLORS = 620, 760, 24, 96
+DESKTOP, PHONE = {"width": 1100, "height": 760}, {"width": 390, "height": 780}
+WAIT = 120_000
+"""Milliseconds that the app may take to show something, on a slow machine."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", type=Path, default=ROOT / "docs" / "reports" / "cifar10.html")
+    parser.add_argument("--only", choices=("report", "app"), help="default: both")
     options = parser.parse_args()
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
@@ -33,14 +47,75 @@ def main() -> int:
         return 2
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser)
-        page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
-        page.goto(options.report.resolve().as_uri())
-        head = read_png(page.screenshot())
-        matrix = read_png(page.locator("#confusions svg").first.screenshot())
+        if options.only != "app":
+            take_report(chromium, options.report)
+        if options.only != "report":
+            with running_app() as address:
+                take_app(chromium, address)
         chromium.close()
-    save(beside(head, matrix))
-    print(f"written: {OUT.relative_to(ROOT)} ({OUT.stat().st_size / 1000:.0f} kB)")
     return 0
+
+
+def take_report(chromium: Any, report: Path) -> None:
+    """The head of a report beside its confusion matrix."""
+    page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
+    page.goto(report.resolve().as_uri())
+    head = read_png(page.screenshot())
+    matrix = read_png(page.locator("#confusions svg").first.screenshot())
+    page.close()
+    save(beside(head, matrix), "report")
+
+
+def take_app(chromium: Any, address: str) -> None:
+    """The pages Classify, on a desktop and on a phone, and Explore."""
+    for name, size in (("app-classify", DESKTOP), ("app-phone", PHONE)):
+        page = chromium.new_page(viewport=size, device_scale_factor=1)
+        page.goto(address, timeout=WAIT)
+        page.wait_for_selector("input[type=file]", state="attached", timeout=WAIT)
+        page.locator("input[type=file]").first.set_input_files([SAMPLES / "cat.jpg"])
+        page.wait_for_selector(".tt-card", timeout=WAIT)
+        page.locator(".tt-card").first.scroll_into_view_if_needed()
+        page.wait_for_timeout(1500)  # transitions
+        save(read_png(page.screenshot()), name)
+        page.close()
+    page = chromium.new_page(viewport=DESKTOP, device_scale_factor=1)
+    page.goto(f"{address}/explore")
+    page.wait_for_selector(".tt-tile img", timeout=WAIT)
+    page.get_by_role("tab", name="Confusions").click()
+    page.wait_for_selector(".tt-matrix", timeout=WAIT)
+    page.wait_for_timeout(1500)
+    save(read_png(page.screenshot()), "app-explore")
+    page.close()
+
+
+@contextmanager
+def running_app() -> Iterator[str]:
+    """The address of `thirtytwo app` in a folder with one finished run; it is stopped at the end."""
+    command = [sys.executable, "-m", "thirtytwo"]
+    with tempfile.TemporaryDirectory() as folder:
+        train = ["train", "digits", "--recipe", "digits", "--epochs", "3", "--run", "runs/digits"]
+        subprocess.run([*command, *train], cwd=folder, check=True, capture_output=True)
+        arguments = ["app", "--port", "0", "--no-browser"]
+        app = subprocess.Popen([*command, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True)
+        try:
+            assert app.stderr is not None
+            found = next(match for line in app.stderr if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
+            wait_for(f"{found[0]}/_stcore/health")
+            yield found[0]
+        finally:
+            app.terminate()
+            app.wait()
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server answers."""
+    for _ in range(WAIT // 500):
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    raise TimeoutError(f"{address} did not answer")
 
 
 def read_png(data: bytes) -> Any:
@@ -56,9 +131,10 @@ def beside(left: Any, right: Any) -> Any:
     return joined
 
 
-def save(image: Any) -> None:
-    OUT.parent.mkdir(exist_ok=True)
-    image.quantize(COLORS, dither=Image.Dither.NONE).save(OUT, optimize=True)
+def save(image: Any, name: str) -> None:
+    out = IMAGES / f"{name}.png"
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(out, optimize=True)
+    print(f"written: {out.relative_to(ROOT)} ({out.stat().st_size / 1000:.0f} kB)")
 
 
 if __name__ == "__main__":

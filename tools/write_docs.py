@@ -1,6 +1,7 @@
 """Regenerate the generated parts of README and docs/: `make docs`. A test fails if they are not current.
 
-A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`.
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. The pages in docs/checks/, the diagram of the
+architecture and the navigation of the checks in mkdocs.yml are generated as a whole.
 """
 
 import json
@@ -12,9 +13,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import architecture
+import check_pages
 import classic_table
 import data_tables
 import evaluation_tables
+import guide_tables
 import measured_accuracies
 import photograph_tables
 from result_tables import (
@@ -39,6 +43,8 @@ from thirtytwo.text import capitalized, percent
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 OPENAPI = ROOT / "docs" / "openapi.json"
+SITE = ROOT / "mkdocs.yml"
+NAVIGATION = re.compile(r"(      - Checks:\n          - checks\.md\n).*?(?=^  - )", re.DOTALL | re.MULTILINE)
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -177,33 +183,35 @@ def augmentations() -> str:
 
 def checks() -> str:
     """Every check of `data doctor`, with why it matters and what to do."""
-    from thirtytwo.doctor import CHECKS
-
     lines = ["| code | severity | problem |", "| --- | --- | --- |"]
-    found = [CHECKS.get(code) for code in CHECKS]
-    ours = [check for check in found if check.__module__.startswith("thirtytwo.")]
+    ours = check_pages.ours()
     for check in ours:
         severity = check.severity + (", with `--thorough`" if check.costly else "")
         lines.append(f"| [{check.code}](#{check.code.lower()}) | {severity} | {check.title} |")
     for check in ours:
-        lines += ["", f"## {check.code}", "", f"**{capitalized(check.title)}.** {check.why} {check.fix}".rstrip()]
+        text = f"**{capitalized(check.title)}.** {check.why} {check.fix}".rstrip()
+        lines += ["", f"## {check.code}", "", f"{text} [More](checks/{check.code}.md)"]
     return "\n".join(lines) + "\n"
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
+    "api": guide_tables.api,
+    "api-extensions": guide_tables.api_extensions,
     "app": app_figures,
     "augmentation-costs": augmentation_costs,
     "augmentations": augmentations,
     "bundled": bundled,
     "changes-of-fast": changes_of_fast,
     "checks": checks,
+    "commands": guide_tables.commands,
     "classic": classic_table.classic,
     "classic-costs": classic_table.classic_costs,
     "explanations": explanations,
     "explanations-photographs": photograph_explanations,
     "confidence": evaluation_tables.confidence,
     "installs": installs,
+    "interval-table": guide_tables.interval_table,
     "service": service,
     "speeds": speeds,
     "transfer": transfer_gains,
@@ -214,6 +222,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "photo-settings": photograph_tables.photo_settings,
     "photographs": photograph_tables.photographs,
     "problems": problems,
+    "recipe-guide": guide_tables.recipe_guide,
     "recipe-keys": recipe_keys,
     "remedies": remedies,
     "recipes": recipes,
@@ -297,6 +306,16 @@ def main() -> None:
         text = card.read_text(encoding="utf-8")
         card.write_text(with_photographs(text, card.stem), encoding="utf-8")
     OPENAPI.write_text(openapi_document(), encoding="utf-8")
+    for path in check_pages.write():
+        print(f"written: {path.relative_to(ROOT)}")
+    architecture.OUT.write_text(architecture.draw(), encoding="utf-8")
+    SITE.write_text(with_navigation(SITE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_navigation(text: str) -> str:
+    """The configuration of the site with all pages of checks in its navigation."""
+    pages = "\n".join(check_pages.navigation()) + "\n"
+    return NAVIGATION.sub(lambda found: found[1] + pages, text)
 
 
 def cards() -> list[Path]:

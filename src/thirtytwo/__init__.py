@@ -16,6 +16,7 @@ Public functions:
     export_model    write a model in another format                -> Exported
     write_report    write report, figures and model card again     -> Path
     load            open a model for prediction                    -> Classifier
+    load_dataset    load images and labels to look at them         -> DataSet
 
 Every error that the user can fix is a `ThirtytwoError`. The modules for extensions (docs/extending.md) are public as
 well: `registry`, `augment`, `config.settings`, `data.types`, `data.build`, `models`, `models.base`,
@@ -30,6 +31,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thirtytwo.data.load import load_dataset
+    from thirtytwo.data.types import DataSet
     from thirtytwo.errors import ThirtytwoError
     from thirtytwo.inference.classifier import Classifier, load
     from thirtytwo.report.comparison import Comparison
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Comparison",
+    "DataSet",
     "Exported",
     "FoldRuns",
     "Run",
@@ -61,6 +65,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "load",
+    "load_dataset",
     "train",
     "train_folds",
     "train_seeds",
@@ -74,6 +79,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _MODULES = {
     "Classifier": "inference.classifier",
     "Comparison": "report.comparison",
+    "DataSet": "data.types",
     "Exported": "workflows.export",
     "FoldRuns": "workflows.folds",
     "Run": "workflows.finish",
@@ -85,13 +91,16 @@ _MODULES = {
     "evaluate": "workflows.evaluate",
     "export_model": "workflows.export",
     "load": "inference.classifier",
+    "load_dataset": "data.load",
     "train": "workflows.train",
     "train_folds": "workflows.folds",
     "train_seeds": "workflows.seeds",
     "tune": "workflows.tune",
     "write_report": "workflows.report",
 }
-_WITHOUT_TORCH = frozenset({"errors", "inference.classifier", "report.comparison", "workflows.compare"})
+_WITHOUT_TORCH = frozenset(
+    {"data.load", "data.types", "errors", "inference.classifier", "report.comparison", "workflows.compare"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,13 @@ from thirtytwo.data.arrays import Rows, taken
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.render import data_uri
 from thirtytwo.registry import Registry
+from thirtytwo.reprs import Html, card, image, table
+from thirtytwo.text import counted
+
+SHOWN_CLASSES, SHOWN_IMAGES, SHOWN_SIDE = 20, 8, 32
+"""Numbers of classes and of images of each that a data set shows in a notebook, and the height of these in pixels."""
 
 
 def _none() -> Hashes:
@@ -168,6 +174,28 @@ class DataSet:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their indices, the same in every split."""
         return self.train.classes
+
+    def __repr__(self) -> str:
+        parts = (f"{name} {len(images):,}" for name, images in self.stored.items())
+        return f"DataSet({self.name!r}, {len(self.classes):,} classes, {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """The number of images of each class in each split, and some training images of each class."""
+        stored = self.stored
+        head = ("Class", *(f"{name}, {len(images):,}" for name, images in stored.items()), "")
+        rows = [
+            (label, *(f"{int(images.counts[index]):,}" for images in stored.values()), self._samples(index))
+            for index, label in enumerate(self.classes[:SHOWN_CLASSES])
+        ]
+        more = len(self.classes) - len(rows)
+        title = f"{self.name}: {counted(sum(map(len, stored.values())), 'image')}, {len(self.classes):,} classes"
+        return card(title, table(rows, head), note=f"and {more:,} more classes" if more else "")
+
+    def _samples(self, index: int) -> Html:
+        """The first training images of a class."""
+        places = np.flatnonzero(self.train.labels == index)[:SHOWN_IMAGES]
+        uris = [data_uri(self.train.images[place], SHOWN_SIDE) for place in places]
+        return Html("".join(image(uri, SHOWN_SIDE, self.classes[index]) for uri in uris))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ The last features of a small network are made for its own classes; earlier layer
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 
 from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
@@ -28,6 +25,7 @@ from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
 from thirtytwo.images.decode import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
 from thirtytwo.inference.model_file import INPUT
+from thirtytwo.progress import tracked
 
 Features: TypeAlias = npt.NDArray[np.float32]
 """One row for each image, float32 `(N, D)`."""
@@ -83,7 +81,7 @@ def dataset_features(data: DataSet, spec: str | None = None, data_root: Path | N
 
 
 def compute_features(path: Path, images: Pixels) -> Features:
-    """Features of images uint8 `(N, S, S, 3)` of any side, float32 `(N, D)`; the progress is shown on stderr.
+    """Features of images uint8 `(N, S, S, 3)` of any side, float32 `(N, D)`; a bar shows the progress.
 
     The features of each layer have length 1, and are concatenated.
 
@@ -93,8 +91,7 @@ def compute_features(path: Path, images: Pixels) -> Features:
     classifier = Classifier(path)
     side, starts = classifier.info.input_size, range(0, len(images), _CHUNK)
     run = _layers_of(classifier) if path.stem in SMALL_BASES else _last_features(classifier)
-    console, title = Console(stderr=True), f"Features of {len(images):,} images by {path.stem}"
-    shown = track(starts, title, console=console, transient=True, disable=not sys.stderr.isatty() or len(starts) < 2)
+    shown = tracked(starts, f"Features of {len(images):,} images by {path.stem}")
     return np.concatenate([run(_resized(images[start : start + _CHUNK], side)) for start in shown])
 
 

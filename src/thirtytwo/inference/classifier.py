@@ -19,6 +19,9 @@ from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
 from thirtytwo.io import RUNS, expand_home
 from thirtytwo.machine import cpu_count
+from thirtytwo.reprs import Html, bar, card, table
+from thirtytwo.text import NOT_RECORDED, as_html, listing, percent
+from thirtytwo.text import size as file_size
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -65,6 +68,12 @@ class Prediction:
             "predictions": [{"class": name, "confidence": value} for name, value in self.predictions],
         }
 
+    def _repr_html_(self) -> str:
+        """The most probable classes with bars."""
+        rows = [(name, bar(value), percent(value, 1)) for name, value in self.predictions]
+        name = self.file or f"{self.width}×{self.height} pixels"
+        return card(f"{name}: {self.top}{'' if self.known else ' (unknown)'}", table(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class UnreadableImage:
@@ -103,6 +112,20 @@ class Classifier:
 
     def __repr__(self) -> str:
         return f"Classifier({str(self.path)!r}, {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        """What the model file says about itself."""
+        info = self.info
+        rows = [
+            ("Classes", f"{len(info.classes):,}: {listing(info.classes, quoted=False)}"),
+            ("Trained on", info.dataset),
+            ("Network", info.architecture),
+            ("Test accuracy", NOT_RECORDED if info.accuracy is None else percent(info.accuracy)),
+            ("Input", f"{info.input_size}×{info.input_size} pixels, {info.resize}"),
+            ("Marks unknown images", "no" if info.unknown_threshold is None else "yes"),
+            ("File", f"{self.path} ({file_size(self.path.stat().st_size)})"),
+        ]
+        return card(f"Classifier {model_name(self.path)}", table((name, Html(as_html(value))) for name, value in rows))
 
     @property
     def classes(self) -> tuple[str, ...]:

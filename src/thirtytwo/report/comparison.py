@@ -13,7 +13,9 @@ from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Sp
 from thirtytwo.inference.timing import Timing
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS
+from thirtytwo.reprs import card, table
 from thirtytwo.rundir import Predictions
+from thirtytwo.text import counted
 
 LEVEL = 0.05
 """Significance level: p values below it count as a difference."""
@@ -128,6 +130,23 @@ class Comparison:
     def dataset(self) -> str:
         """Name of the data set."""
         return self.runs[0].record.dataset
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{run.name} {run.accuracy:.4f}" for run in self.runs)
+        return f"Comparison({self.dataset!r}, {self.split} accuracy: {names})"
+
+    def _repr_html_(self) -> str:
+        """The runs with their metrics, the paired tests, and where the page is."""
+        from thirtytwo.report import comparison_tables as tables  # needs this module
+
+        found = [tables.runs_table(self), tables.metrics_table(self)]
+        found += [tables.pairs_table(self)] if self.pairs else []
+        parts = [table(([cell.text for cell in row] for row in one.rows), one.columns) for one in found]
+        note = f"The runs disagree on {counted(len(self.disagreements), 'image')}."
+        page = f" Page: {self.page}" if self.page else ""
+        images = counted(self.count, f"{self.split} image")
+        title = f"{counted(len(self.runs), 'run')} on {images} of {self.dataset}"
+        return card(title, *parts, note=note + page)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `comparison.json`."""

@@ -14,13 +14,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from thirtytwo.config.recipe import MONITORS
 from thirtytwo.errors import DivergedError
 from thirtytwo.io import atomic_write
+from thirtytwo.progress import Bar, open_bar
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, for_terminal, percent
 from thirtytwo.training.hardware import UsageMeter
@@ -50,8 +49,9 @@ EPOCH_LINE_SECONDS = 1.0
 class HistoryCallback(lightning.Callback):
     """Writes one row of `history.csv` per epoch, and shows progress on standard error.
 
-    Progress is a bar on a terminal, and plain lines elsewhere. Checkpoints contain the rows and the state of `meter`,
-    so that a resumed run continues both. Training stops after the first epoch for whose row `should_stop` returns True.
+    Progress is a bar on a terminal and in a notebook, and plain lines elsewhere. Checkpoints contain the rows and the
+    state of `meter`, so that a resumed run continues both. Training stops after the first epoch for whose row
+    `should_stop` returns True.
     """
 
     def __init__(
@@ -71,8 +71,7 @@ class HistoryCallback(lightning.Callback):
         self._show = show
         self._should_stop = should_stop
         self._meter = meter
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: Bar | None = None
         self._sums: Tensor | None = None
         self._batches = self._images = 0
         self._validated = False
@@ -94,22 +93,9 @@ class HistoryCallback(lightning.Callback):
         if self._meter is not None and measured is not None:
             self._meter.load_state_dict(measured)
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._show and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}\u00a0%  {task.fields[metrics]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._bar is not None:
-            self._task = self._bar.add_task(
-                "train", total=self._total_steps, completed=trainer.global_step, epoch="", metrics=""
-            )
+        if self._show:
+            self._bar = open_bar("epoch", self._total_steps, done=trainer.global_step)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._sums, self._batches, self._images = None, 0, 0
@@ -166,7 +152,9 @@ class HistoryCallback(lightning.Callback):
             logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._should_stop is not None and self._should_stop(row):
             trainer.should_stop = True
-        if self._show and self._bar is None:
+        if self._bar is not None:
+            self._bar.update(trainer.global_step, title=self._epoch_title(row["epoch"]), text=_metrics(row))
+        elif self._show:
             self._log_epoch(row, last=trainer.should_stop or row["epoch"] == self._epochs)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -186,7 +174,7 @@ class HistoryCallback(lightning.Callback):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
             self._bar = None
 
     @property
@@ -204,11 +192,14 @@ class HistoryCallback(lightning.Callback):
         loss, accuracy = self._epoch_means()
         rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
         metrics = f"loss {loss:.3f}  accuracy {percent(accuracy, 1)}  {rate:,.0f} images/s"
-        epoch = f"{trainer.current_epoch + 1}/{self._epochs}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=trainer.global_step, epoch=epoch, metrics=metrics)
+        title = self._epoch_title(trainer.current_epoch + 1)
+        if self._bar is not None:
+            self._bar.update(trainer.global_step, title=title, text=metrics)
             return
-        log_line(f"epoch {epoch}  {metrics}{self._time_left(trainer, rate)}")
+        log_line(f"{title}  {metrics}{self._time_left(trainer, rate)}")
+
+    def _epoch_title(self, epoch: float) -> str:
+        return f"epoch {epoch:.0f}/{self._epochs}"
 
     def _time_left(self, trainer: lightning.Trainer, rate: float) -> str:
         """The time left by the images per second of this epoch; empty where later epochs have another rate."""
@@ -231,8 +222,11 @@ def _validation(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:
+    return f"epoch {row['epoch']:.0f}/{epochs} done  {_metrics(row)}"
+
+
+def _metrics(row: Mapping[str, float]) -> str:
     parts = [
-        f"epoch {row['epoch']:.0f}/{epochs} done",
         f"loss {row['train_loss']:.3f}",
         f"accuracy {percent(row['train_accuracy'], 1)}",
     ]

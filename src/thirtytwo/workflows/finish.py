@@ -16,7 +16,7 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import ExportError
 from thirtytwo.evaluation.calibration import calibration_of
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
-from thirtytwo.evaluation.metrics import compute_metrics
+from thirtytwo.evaluation.metrics import compute_metrics, measured
 from thirtytwo.evaluation.ood import validation_false_alarms
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
@@ -26,7 +26,9 @@ from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY, write_bytes
 from thirtytwo.machine import package_version
 from thirtytwo.models import Network
 from thirtytwo.models.base import tensors_checksum
+from thirtytwo.reprs import card, table
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import SPACE, counted
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.workflows.prepare import Plan
@@ -37,6 +39,8 @@ from thirtytwo.workflows.scoring import Calibrated, Means, calibrate, compute_cl
 
 PARITY_IMAGES, PARITY_SIDE = 512, 64
 """Number of images whose outputs are compared after the export; fewer where they are larger than this side."""
+CONFUSED = 5
+"""Number of pairs of classes that a run shows in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,23 @@ class Run:
 
     path: Path
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        accuracy, split = self.metrics["accuracy"]["value"], self.metrics["split"]
+        return f"Run({str(self.path)!r}, {split} accuracy {accuracy:.4f})"
+
+    def _repr_html_(self) -> str:
+        """Metrics with intervals, the classes that are confused most, and where the report is."""
+        shown = self.metrics
+        rows = [(metric.name, value, ends) for metric, value, ends in measured(shown)]
+        pairs = [(f"{row['true']} → {row['predicted']}", f"{row['count']:,}") for row in shown["confusions"][:CONFUSED]]
+        parts = [table(rows, ("Metric", "Value", f"95{SPACE}% interval"))]
+        if pairs:
+            parts.append(table(pairs, ("Most confused: true → predicted", "Images")))
+        images = counted(shown["n"], f"{shown['split']} image")
+        title = f"{self.path}: {shown['dataset']}, {images}"
+        times = counted(shown["test_evaluations"], "test evaluation")
+        return card(title, *parts, note=f"{times}. Report: {RunDir(self.path).report}")
 
 
 def finish(

@@ -1,0 +1,83 @@
+"""The documentation site builds strictly, its links hold, and it loads nothing from other hosts."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def tool(name: str) -> ModuleType:
+    """A script of tools/."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"(?:: |- )([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_photographs_are_one_click_from_the_start() -> None:
+    assert "[Train on my photographs](my-photographs.md)" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def test_pages_of_checks_are_current() -> None:
+    pages = tool("check_pages")
+    for path, text in pages.pages().items():
+        assert path.is_file(), f"write it with: make docs: {path.name}"
+        assert path.read_text(encoding="utf-8") == text, f"regenerate it with: make docs: {path.name}"
+    assert pages.stale() == []
+
+
+def test_navigation_and_diagram_are_current() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert tool("write_docs").with_navigation(text) == text
+    diagram = tool("architecture")
+    assert diagram.OUT.read_text(encoding="utf-8") == diagram.draw()
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ('<a href="gone.html">x</a>', "gone.html does not exist"),
+        ('<a href="other.html#gone">x</a>', "other.html#gone has no such anchor"),
+        ('<a href="#gone">x</a>', "#gone has no such anchor"),
+        ('<img src="gone.png">', "gone.png does not exist"),
+        ('<script src="https://example.org/x.js"></script>', "from another host"),
+        ('<link rel="stylesheet" href="//example.org/x.css">', "from another host"),
+        ('<a href="https://example.org">x</a><a href="other.html#there">x</a>', None),
+    ],
+)
+def test_problems_of_pages_are_found(tmp_path: Path, body: str, problem: str | None) -> None:
+    (tmp_path / "index.html").write_text(f"<html><body>{body}</body></html>", encoding="utf-8")
+    (tmp_path / "other.html").write_text('<h2 id="there">x</h2>', encoding="utf-8")
+    found = list(tool("build_site").problems_of(tmp_path))
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
+
+
+def needs_the_extra() -> None:
+    missing = [name for name in tool("build_site").NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install '.[docs]'")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    needs_the_extra()
+    assert tool("build_site").build(tmp_path / "site") == []
+    page = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    for name in __import__("thirtytwo").__all__:
+        assert name.startswith("_") or f"thirtytwo.{name}" in page, f"{name} is not in the reference"
