@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from PIL import Image
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.fixes import read_fix_plan
 from thirtytwo.inference.classifier import Classifier
+from thirtytwo.text import interval, percent
 
 pytestmark = pytest.mark.browser
 
@@ -177,6 +179,60 @@ def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
     )
     page.get_by_role("tab", name="Confusions").click()
     page.wait_for_selector(".tt-matrix")
+
+
+@pytest.fixture(scope="module")
+def cross_validated(explorable: Path, tiny: SimpleNamespace) -> dict[str, Any]:
+    """A cross-validation below the runs of the app, `runs/folded`: the content of its `summary.json`."""
+    from thirtytwo.workflows.folds import train_folds
+
+    images = tiny.folder(explorable / "few", 60)
+    overrides = tiny.overrides | {"schedule.epochs": 1, "model.name": "fastnet"}
+    where = explorable / "runs" / "folded"
+    return train_folds(
+        str(images), folds=3, recipe="fast", overrides=overrides, run=where, device="cpu", show=False
+    ).summary
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_cross_validation_is_explored(visit: Visit, cross_validated: dict[str, Any], width: int) -> None:
+    page = visit("explore", width=width)
+    page.get_by_role("combobox", name="Run").click()
+    page.get_by_role("option", name="folded, cross-validation").click()
+    page.wait_for_selector("[data-testid=stMetric]:has-text('mean accuracy over 3 folds')")
+    found = cross_validated["cross_validation"]
+    over_folds, over_images = page.locator("[data-testid=stMetric]").all_inner_texts()
+    assert percent(found["mean_accuracy"]["value"], 1) in over_folds
+    assert interval(found["mean_accuracy"]["ci95"], digits=1) in over_folds
+    assert "60 images" in over_images
+    assert interval(found["out_of_fold"]["accuracy"]["ci95"], digits=1) in over_images
+    page.get_by_text("All", exact=True).first.click()
+    page.wait_for_selector("p:has-text('60 images') >> visible=true")
+    page.wait_for_function("document.querySelectorAll('.tt-tile img').length === 24")
+    assert page.locator(".tt-tile").first.inner_text().startswith("class ")
+    page.get_by_role("tab", name="Classes").click()
+    page.locator("[data-testid=stDataFrame] >> visible=true").wait_for()
+    page.get_by_role("tab", name="Confusions").click()
+    page.wait_for_selector(".tt-matrix >> visible=true")
+    page.get_by_role("tab", name="Folds").click()
+    page.get_by_text("Each fold is the test of one run").wait_for()
+    assert b"3 folds" in download(page, "Report (HTML)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.long
+def test_models_lists_cross_validations(visit: Visit, cross_validated: dict[str, Any]) -> None:
+    page = visit("models")
+    page.wait_for_selector("h3:has-text('Cross-validations')")
+    assert f"Accuracy over 3 folds: {percent(cross_validated['cross_validation']['mean_accuracy']['value'])}" in (
+        page.inner_text("body")
+    )
+    page.locator("[data-testid=stFileUploader]").wait_for()  # the page is drawn from top to bottom
+    wait_for_script(page)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Report (HTML)", exact=True).last.click()
+    assert waiting.value.suggested_filename == "folded-report.html"
 
 
 @pytest.mark.long
