@@ -10,7 +10,6 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,9 +45,7 @@ def choose_model(data: DataSet) -> Path:
     this name or with these classes is not taken if there is another one.
     """
     models = bundled_models()
-    sides = [min(size) for size, count in data.sizes.items() for _ in range(count)]
-    side = median(sides) if sides else data.train.images.shape[1]
-    wanted = (PHOTO_BASE, *SMALL_BASES) if side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
+    wanted = (PHOTO_BASE, *SMALL_BASES) if data.median_side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
     present = [models[name] for name in wanted if name in models]
     return next((path for path in present if not _trained_on(path, data)), present[0] if present else default_model())
 

@@ -18,7 +18,7 @@ class NearAcrossSplits(NearCheck):
     severity = "warning"
     why = "Test images of which the network saw a copy in training make test metrics optimistic."
     fix = "Look at them, and remove copies from one of the splits."
-    which = "are in more than one split"
+    which = "in more than one split"
 
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:

@@ -18,7 +18,7 @@ class NearWithinSplit(NearCheck):
     severity = "note"
     why = "Bursts and copies count several times, and make the data seem larger than it is."
     fix = "Keep one of each group, or name the groups with --group-by so that they stay in one split."
-    which = "are in one split"
+    which = "within one split"
 
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:
