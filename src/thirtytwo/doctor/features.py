@@ -167,8 +167,8 @@ def _at_input_size(
     """The images, decoded again at the model's input size where they were made smaller, and the order of the data set.
 
     Returns:
-        Arrays uint8 `(M, S, S, 3)`; and the position of each image of the data set, the splits in their order, among the
-        images of all arrays, int64 `(N,)`.
+        Arrays uint8 `(M, S, S, 3)`; and the position of each image of the data set, the splits in their order, among
+        the images of all arrays, int64 `(N,)`.
     """
     parts = list(data.stored.values())
     decoded = [part.images for part in parts], np.arange(sum(map(len, parts)))

@@ -27,7 +27,8 @@ class NearCheck(Check):
         if found:
             groups = [group for group, _ in found]
             yield self.finding(
-                f"{counted(len(groups), 'group')} of nearly equal images {self.which}: {subject.examples(groups, '≈')}.",
+                f"{counted(len(groups), 'group')} of nearly equal images {self.which}: "
+                f"{subject.examples(groups, '≈')}.",
                 groups,
                 notes=[f"similarity {value:.2f}" for _, value in found],
             )

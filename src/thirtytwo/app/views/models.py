@@ -58,8 +58,8 @@ def _show_cross_validations() -> None:
         return
     st.subheader("Cross-validations", anchor=False)
     st.caption(
-        "A cross-validation measures what accuracy to expect of training on this data. It trains a model for each fold, "
-        "not one to use. The page Explore shows its images."
+        "A cross-validation measures what accuracy to expect of training on this data. Its models, one for each fold, "
+        "serve that purpose only. The page Explore shows its images."
     )
     for number, path in enumerate(found):
         with st.container(border=True):
