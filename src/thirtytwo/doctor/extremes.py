@@ -54,7 +54,7 @@ class ExtremeCheck(Check):
         places = [subject.places[position] for position in found]
         shown = ", ".join(map(subject.described, places[:3]))
         yield self.finding(
-            f"{len(places):,} of {len(values):,} images are {self.adjective}: {shown}.",
+            f"{len(places):,} of {len(values):,} images {'is' if len(places) == 1 else 'are'} {self.adjective}: {shown}.",
             [(place,) for place in places],
             notes=[f"{self.statistic} {values[position]:.3g}" for position in found],
         )
