@@ -240,7 +240,14 @@ def test_suggested_fixes_are_decided_by_keys(
     page.keyboard.type("ax")
     assert field.input_value().endswith("petsax")
     page.locator("h1").click()
-    for key, expected in (("a", "2 of 5, 1"), ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
+    keys = (
+        ("a", "2 of 5, 1"),
+        ("z", "1 of 5, 0"),
+        ("ArrowRight", "2 of 5, 0"),
+        ("ArrowLeft", "1 of 5, 0"),
+        ("a", "2 of 5, 1"),
+    )
+    for key, expected in (*keys, ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
         page.keyboard.press(key)
         page.wait_for_selector(f"text={expected} accepted")
         wait_for_script(page)
@@ -254,6 +261,31 @@ def test_suggested_fixes_are_decided_by_keys(
         page.wait_for_selector("h1:has-text('Models')")
         page.get_by_role("link", name="Data", exact=True).click()
         page.wait_for_selector("text=3 of 5, 2 accepted")
+
+
+@pytest.mark.long
+def test_fixes_are_decided_by_buttons(visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path) -> None:
+    first = shade(tmp_path / "pets" / "cat", (240, 200, 30), 8, seed=1)[0]
+    shade(tmp_path / "pets" / "dog", (130, 30, 180), 8, seed=2)
+    for name in ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"):
+        (tmp_path / "pets" / name).write_bytes(first.read_bytes())
+    page = visit("data")
+    page.get_by_role("textbox", name="Data set or folder").fill(str(tmp_path / "pets"))
+    page.get_by_role("button", name="Check").click()
+    page.wait_for_selector("text=1 of 5, 0 accepted")
+    page.locator("summary", has_text="Accept or reject all fixes").click()
+    single = (("accept", "2 of 5, 1"), ("undo", "1 of 5, 0"), ("next", "2 of 5, 0"), ("previous", "1 of 5, 0"))
+    for key, expected in (*single, ("reject", "2 of 5, 0")):
+        wait_for_script(page)
+        page.locator(f".st-key-fix-{key} button").click()
+        page.wait_for_selector(f"text={expected} accepted")
+    for label, expected in (("Accept all", "[1-5]"), ("Reject all", "0")):
+        wait_for_script(page)
+        page.get_by_role("button", name=label, exact=True).first.click()
+        page.wait_for_selector(f"text=/of 5, {expected} accepted/")
+    wait_for_script(page)
+    page.get_by_role("button", name="Show", exact=True).first.click()
+    page.wait_for_selector("text=/1 of 5, 0 accepted/")
 
 
 @pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach"])
