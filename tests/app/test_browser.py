@@ -207,6 +207,21 @@ def test_a_cross_validation_is_explored(visit: Visit, cross_validated: dict[str,
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_report_of_a_cross_validation(
+    browser: Any, explorable: Path, cross_validated: dict[str, Any], width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page.goto((explorable / "runs" / "folded" / "report.html").as_uri())
+    assert page.locator("h1").inner_text() == f"few, {cross_validated['folds']} folds"
+    for link in page.locator("nav a").all():
+        link.click()
+        assert page.locator(link.get_attribute("href")).is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()
+
+
 @pytest.mark.long
 def test_models_lists_cross_validations(visit: Visit, cross_validated: dict[str, Any]) -> None:
     page = visit("models")
