@@ -1,12 +1,15 @@
-"""Near-duplicates: recall on copies made by hand, number found across splits, seconds.
+"""Near-duplicates: recall on copies made by hand, number found, seconds.
 
     python benchmarks/duplicates.py [DATA ...] [--copies 1000] [--sheet FOLDER]
 
-DATA are CIFAR-10 and CIFAR-100 by default, read as `thirtytwo train` reads them. `COPIES` training images, chosen at
-random, are changed in each of `KINDS` of ways and added to all images of the data; recall is the share of copies that
-are found as a near-duplicate of their original. Then the data itself is examined, and the pairs across splits are
-counted. `--sheet` draws a random sample of these pairs side by side, for looking at them. Writes
-`benchmarks/results/duplicates.json`.
+DATA are CIFAR-10 and CIFAR-100 by default, read as `thirtytwo data doctor` reads them. `COPIES` images, chosen at
+random, are changed in each of `KINDS` of ways; recall is the share of copies that are found as a near-duplicate of
+their original. Then the data itself is examined, and the pairs across splits are counted. `--sheet` draws a random
+sample of these pairs side by side, for looking at them. Writes `benchmarks/results/duplicates.json`.
+
+Photographs are changed at `LARGE` pixels, and recall and the number of pairs are given for each of `LEAST` as the least
+similarity, to choose it. `--sheet` draws the pairs between two of these on a sheet of their own. Writes
+`benchmarks/results/duplicates_photographs.json`.
 """
 
 from __future__ import annotations
@@ -26,15 +29,21 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.data.load import load_dataset
-from thirtytwo.doctor.near_duplicates import find_pairs, thumbnails
+from thirtytwo.data.types import DataSet
+from thirtytwo.doctor.near_duplicates import FINE, SIDE, Pairs, find_pairs, thumbnails
 from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.images.decode import load_image, resize
 from thirtytwo.images.render import png
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name
 
 Pixels = npt.NDArray[np.uint8]
-RESULTS = Path(__file__).parent / "results" / "duplicates.json"
-SHOWN = 60
+Floats = npt.NDArray[np.float32]
+RESULTS = Path(__file__).parent / "results"
+SHOWN, COLUMNS, TILE = 60, 10, 96
+LARGE = 192
+LEAST = (0.75, 0.8, 0.85, 0.9, 0.95)
+KNOWN = ("cifar10", "cifar100")
 
 
 def mirrored(image: Pixels) -> Pixels:
@@ -74,43 +83,42 @@ KINDS: dict[str, Callable[[Pixels], Pixels]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="*", default=["cifar10", "cifar100"])
+    parser.add_argument("data", nargs="*", default=list(KNOWN))
     parser.add_argument("--copies", type=int, default=1000)
     parser.add_argument("--sheet", type=Path, help="folder for sheets of pairs")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     root = os.environ.get("THIRTYTWO_DATA")
     if root is None:
         print("skipped: set THIRTYTWO_DATA to a folder with the data sets")
         return 0
     content: dict[str, Any] = {"what": __doc__.splitlines()[0], "copies": options.copies}
+    small = set(options.data) <= set(KNOWN)
     for spec in options.data:
-        content[spec] = examine(spec, Path(root), options.copies, options.sheet)
+        found = examine if spec in KNOWN else examine_photographs
+        content[spec] = found(spec, Path(root), options.copies, options.sheet)
         print(spec, content[spec], flush=True)
     content |= {"cpu": cpu_name(), "cores": cpu_count(), "date": datetime.now(UTC).date().isoformat()}
-    write_json(options.out, content)
+    write_json(options.out or RESULTS / f"duplicates{'' if small else '_photographs'}.json", content)
     return 0
 
 
 def examine(spec: str, root: Path, copies: int, sheet: Path | None) -> dict[str, Any]:
     """Recall, and pairs across splits."""
-    found = root / spec
-    data = load_dataset(str(found) if spec not in ("cifar10", "cifar100") else spec, data_root=root)
-    parts = list(data.stored.values())
-    images = np.concatenate([part.images for part in parts])
-    split = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
+    data = load_dataset(spec, data_root=root)
+    images, labels, split = joined(data)
     start = time.perf_counter()
-    small = thumbnails(images)
-    pairs = find_pairs(small)
+    pairs = find_pairs(thumbnails(images))
     seconds = time.perf_counter() - start
     across = split[pairs.first] != split[pairs.second]
     differ = labels[pairs.first] != labels[pairs.second]
     if sheet is not None:
-        draw(images, pairs, np.flatnonzero(across), sheet / f"{spec}.png")
+        chosen = np.flatnonzero(across)
+        draw(images, pairs, chosen, sheet / f"{spec}.png")
+    originals = images[np.random.default_rng(0).choice(len(images), copies, replace=False)]
     return {
         "n": len(images),
-        "recall": recalls(small, copies),
+        "recall": recalls(similarities(originals), FINE),
         "pairs": len(pairs),
         "pairs_across_splits": int(across.sum()),
         "pairs_across_splits_with_different_labels": int((across & differ).sum()),
@@ -118,30 +126,74 @@ def examine(spec: str, root: Path, copies: int, sheet: Path | None) -> dict[str,
     }
 
 
-def recalls(small: Pixels, copies: int) -> dict[str, Any]:
-    """Share of the copies of each kind that are found, with a 95 % interval."""
-    chosen = np.random.default_rng(0).choice(len(small), copies, replace=False)
+def examine_photographs(spec: str, root: Path, copies: int, sheet: Path | None) -> dict[str, Any]:
+    """Recall and pairs by the least similarity."""
+    data = load_dataset(str(root / spec))
+    images, labels, _ = joined(data)
+    pairs = find_pairs(thumbnails(images))
+    equal = (images[pairs.first] == images[pairs.second]).all(axis=(1, 2, 3))
+    differ = labels[pairs.first] != labels[pairs.second]
+    files = [root / spec / name for part in data.stored.values() for name in part.files or ()]
+    originals = np.random.default_rng(0).choice(len(images), min(copies, len(images)), replace=False)
+    found = similarities(np.stack([load_image(files[place], LARGE).pixels for place in originals]))
+    by_least = {}
+    for least, most in zip(LEAST, (*LEAST[1:], 2.0), strict=True):
+        chosen = (pairs.similarity >= least) & ~equal
+        by_least[str(least)] = {
+            "pairs": int(chosen.sum()),
+            "pairs_with_different_labels": int((chosen & differ).sum()),
+            "recall": recalls(found, least),
+        }
+        if sheet is not None:
+            band = np.flatnonzero(chosen & (pairs.similarity < most))
+            shown = np.stack([load_image(file, TILE).pixels for file in files])
+            draw(shown, pairs, band, sheet / f"{spec}-{least}.png")
+    return {"n": len(images), "equal_pairs": int(equal.sum()), "least_similarity": by_least}
+
+
+def joined(data: DataSet) -> tuple[Pixels, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Images, labels and numbers of the splits of a data set."""
+    parts = list(data.stored.values())
+    images = np.concatenate([part.images for part in parts])
+    split = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return images, np.concatenate([part.labels for part in parts]), split
+
+
+def similarities(images: Pixels) -> dict[str, Floats]:
+    """Similarity of each image with its copy, for each kind of copy, float32 `(N,)`; 0 where it is not found."""
     found = {}
+    small = np.stack([resize(image, SIDE) for image in images])
     for kind, change in KINDS.items():
-        changed = np.stack([change(small[position]) for position in chosen])
-        pairs = find_pairs(np.concatenate([small[chosen], changed]))
-        hits = int(((pairs.second - pairs.first) == copies).sum())
-        low, high = wilson(hits, copies)
-        found[kind] = {"value": hits / copies, "ci95": [round(low, 4), round(high, 4)]}
+        changed = np.stack([resize(change(image), SIDE) for image in images])
+        pairs = find_pairs(np.concatenate([small, changed]))
+        own = (pairs.second - pairs.first) == len(images)
+        found[kind] = np.zeros(len(images), dtype=np.float32)
+        found[kind][pairs.first[own]] = pairs.similarity[own]
     return found
 
 
-def draw(images: Pixels, pairs: Any, positions: npt.NDArray[np.int64], path: Path) -> None:
-    """A random sample of pairs, side by side and enlarged, least similar last; and the least similar ones."""
+def recalls(found: dict[str, Floats], least: float) -> dict[str, Any]:
+    """Share of the copies of each kind that are found with at least this similarity, with a 95 % interval."""
+    shares = {}
+    for kind, values in found.items():
+        hits, count = int((values >= least).sum()), len(values)
+        low, high = wilson(hits, count)
+        shares[kind] = {"value": round(hits / count, 4), "ci95": [round(low, 4), round(high, 4)]}
+    return shares
+
+
+def draw(images: Pixels, pairs: Pairs, positions: npt.NDArray[np.int64], path: Path) -> None:
+    """A random sample of pairs, side by side and enlarged, least similar last."""
     sample = np.sort(np.random.default_rng(0).permutation(positions)[:SHOWN])
-    side, columns = 96, 10
-    rows = -(-len(sample) // columns)
-    page = np.full((rows * (side + 6), columns * (2 * side + 12), 3), 255, dtype=np.uint8)
+    if not len(sample):
+        return
+    rows = -(-len(sample) // COLUMNS)
+    page = np.full((rows * (TILE + 6), COLUMNS * (2 * TILE + 12), 3), 255, dtype=np.uint8)
     for number, position in enumerate(sample):
-        top, left = number // columns * (side + 6), number % columns * (2 * side + 12)
+        top, left = number // COLUMNS * (TILE + 6), number % COLUMNS * (2 * TILE + 12)
         for part, row in enumerate((pairs.first[position], pairs.second[position])):
-            shown = Image.fromarray(images[row]).resize((side, side), Image.Resampling.NEAREST)
-            page[top : top + side, left + part * side : left + (part + 1) * side] = np.asarray(shown)
+            shown = Image.fromarray(images[row]).resize((TILE, TILE), Image.Resampling.NEAREST)
+            page[top : top + TILE, left + part * TILE : left + (part + 1) * TILE] = np.asarray(shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(page))
     print(f"{path}: similarities {pairs.similarity[sample].round(2).tolist()}")

@@ -31,10 +31,11 @@ from sklearn.metrics import average_precision_score
 
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.load import load_dataset
-from thirtytwo.doctor import CHECKS, Diagnosis, Subject
+from thirtytwo.doctor import CHECKS, Diagnosis, Subject, diagnose
 from thirtytwo.doctor.features import choose_model, compute_features
 from thirtytwo.doctor.fix_plan import suggest_fixes
 from thirtytwo.doctor.label_probe import predict_held_out
+from thirtytwo.doctor.page import preview
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name
@@ -212,18 +213,18 @@ def train_once(fix_plan: Path, epochs: int | None, seed: int, root: Path) -> flo
 
 
 def draw(file: Path, spec: str, root: Path) -> None:
-    """The first suspects, with the label above each and the prediction below."""
-    data = load_dataset(spec, data_root=root, image_size=128)
-    found = list(CHECKS.get("T501")().run(Subject(data, spec=spec, data_root=root)))
-    if not found:
+    """The first suspects as `data doctor` lists them, with the label above each and the prediction below."""
+    diagnosis = diagnose(spec, data_root=root, only=["T501"])
+    if not diagnosis.findings or diagnosis.subject is None:
         print("T501 finds nothing")
         return
-    print(f"{len(found[0].groups)} suspects")
-    columns, side = 10, 128
+    (found,) = diagnosis.findings
+    print(found.what)
+    columns, side = 10, 192
     page = Image.new("RGB", (columns * (side + 4), 5 * (side + 30)), "white")
-    for number, ((place,), note) in enumerate(zip(found[0].groups[:SHOWN], found[0].notes, strict=False)):
+    for number, ((place,), note) in enumerate(zip(found.groups[:SHOWN], found.notes, strict=False)):
         left, top = number % columns * (side + 4), number // columns * (side + 30)
-        page.paste(Image.fromarray(data.stored[place.split].images[place.position]), (left, top + 13))
+        page.paste(Image.fromarray(preview(diagnosis.subject, place, side)), (left, top + 13))
         labeled, predicted, _ = note.split(", ")
         ImageDraw.Draw(page).text((left, top), f"{number + 1} {labeled.removeprefix('labeled ')}", "black")
         ImageDraw.Draw(page).text((left, top + side + 13), predicted.removeprefix("predicted "), "red")

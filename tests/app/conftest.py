@@ -73,6 +73,38 @@ def write_explorable_run(place: Path, finished_run: Callable[..., Path]) -> Path
     )
 
 
+def write_cross_validation(place: Path, finished_run: Callable[..., Path]) -> dict[str, Any]:
+    """A cross-validation `runs/folded` of 60 images with some errors; returns the content of its `summary.json`."""
+    from thirtytwo.data.load import load_dataset
+    from thirtytwo.images.content import as_text
+    from thirtytwo.report.folds import write_out_of_fold
+    from thirtytwo.report.seeds import summarize, write_summary
+    from thirtytwo.rundir import RunDir
+
+    for number, name in enumerate(("red", "green", "blue")):
+        shades(place / "few" / name, COLOURS[name], 20, seed=50 + number)
+    found = load_dataset(str(place / "few"), whole=True)
+    parent = place / "runs" / "folded"
+    for fold in (1, 2, 3):
+        held = found.train.take(np.flatnonzero(np.arange(60) % 3 == fold - 1))
+        data = {"spec": str(place / "few"), "fingerprint": found.fingerprint, "name": "few"}
+        kept = {"truth": held.labels, "rows": held.rows, "classes": found.classes, "data": data}
+        run = RunDir(finished_run(parent / f"fold{fold}", seed=fold, skill=1.0, **kept))
+        nothing: dict[str, Any] = {"hashes": [], "rows": []}
+        test = {"hashes": as_text(held.hashes), "rows": held.rows.tolist()}
+        run.write_json(run.split, {"n_val": 0, "train": nothing, "val": nothing, "test": test, "test_evaluations": 1})
+    content = summarize(parent, "few", [1, 2, 3], {"recipe": "fast", "overrides": {}}, 3)
+    content |= {"cross_validation": write_out_of_fold(parent, content)}
+    write_summary(parent, content)
+    return content
+
+
+@pytest.fixture(scope="session")
+def cross_validated(explorable: Path, finished_run: Callable[..., Path]) -> dict[str, Any]:
+    """A cross-validation below the runs of the app: the content of its `summary.json`."""
+    return write_cross_validation(explorable, finished_run)
+
+
 @pytest.fixture(scope="session")
 def explorable(tmp_path_factory: pytest.TempPathFactory, finished_run: Callable[..., Path]) -> Path:
     """A directory with `runs/colours-1` and the images it was evaluated on."""

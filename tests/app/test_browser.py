@@ -20,6 +20,7 @@ from PIL import Image
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.fixes import read_fix_plan
 from thirtytwo.inference.classifier import Classifier
+from thirtytwo.text import interval, percent
 
 pytestmark = pytest.mark.browser
 
@@ -189,6 +190,62 @@ def test_explore_shows_and_filters_predictions(visit: Visit) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("width", [1280, 390])
+def test_a_cross_validation_is_explored(visit: Visit, cross_validated: dict[str, Any], width: int) -> None:
+    page = visit("explore", width=width)
+    page.get_by_role("combobox", name="Run").click()
+    page.get_by_role("option", name="folded, cross-validation").click()
+    page.wait_for_selector("[data-testid=stMetric]:has-text('mean accuracy over 3 folds')")
+    found = cross_validated["cross_validation"]
+    over_folds, over_images = page.locator("[data-testid=stMetric]").all_inner_texts()
+    assert percent(found["mean_accuracy"]["value"], 1) in over_folds
+    assert interval(found["mean_accuracy"]["ci95"], digits=1) in over_folds
+    assert "60 images" in over_images
+    assert interval(found["out_of_fold"]["accuracy"]["ci95"], digits=1) in over_images
+    page.get_by_text("All", exact=True).first.click()
+    page.wait_for_selector("p:has-text('60 images') >> visible=true")
+    page.wait_for_function("document.querySelectorAll('.tt-tile img').length === 24")
+    assert page.locator(".tt-tile").first.inner_text().split()[0] in ("red", "green", "blue")
+    page.get_by_role("tab", name="Classes").click()
+    page.locator("[data-testid=stDataFrame] >> visible=true").wait_for()
+    page.get_by_role("tab", name="Confusions").click()
+    page.wait_for_selector(".tt-matrix >> visible=true")
+    page.get_by_role("tab", name="Folds").click()
+    page.get_by_text("Each fold is the test of one run").wait_for()
+    assert b"3 folds" in download(page, "Report (HTML)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_report_of_a_cross_validation(
+    browser: Any, explorable: Path, cross_validated: dict[str, Any], width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page.goto((explorable / "runs" / "folded" / "report.html").as_uri())
+    assert page.locator("h1").inner_text() == f"few, {cross_validated['folds']} folds"
+    for link in page.locator("nav a").all():
+        link.click()
+        assert page.locator(link.get_attribute("href")).is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()
+
+
+@pytest.mark.long
+def test_models_lists_cross_validations(visit: Visit, cross_validated: dict[str, Any]) -> None:
+    page = visit("models")
+    page.wait_for_selector("h3:has-text('Cross-validations')")
+    mean = cross_validated["cross_validation"]["mean_accuracy"]
+    text = " ".join(page.inner_text("body").replace("\u2060", "").split())
+    assert f"Accuracy over 3 folds: {percent(mean['value'])}".replace("\u00a0", " ") in text
+    page.locator("[data-testid=stFileUploader]").wait_for()  # the page is drawn from top to bottom
+    wait_for_script(page)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Report (HTML)", exact=True).last.click()
+    assert waiting.value.suggested_filename == "folded-report.html"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [1280, 390])
 def test_suggested_fixes_are_decided_by_keys(
     visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path, width: int
 ) -> None:
@@ -206,7 +263,14 @@ def test_suggested_fixes_are_decided_by_keys(
     page.keyboard.type("ax")
     assert field.input_value().endswith("petsax")
     page.locator("h1").click()
-    for key, expected in (("a", "2 of 5, 1"), ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
+    keys = (
+        ("a", "2 of 5, 1"),
+        ("z", "1 of 5, 0"),
+        ("ArrowRight", "2 of 5, 0"),
+        ("ArrowLeft", "1 of 5, 0"),
+        ("a", "2 of 5, 1"),
+    )
+    for key, expected in (*keys, ("x", "3 of 5, 1"), ("ArrowLeft", "2 of 5, 1"), ("a", "3 of 5, 2")):
         page.keyboard.press(key)
         page.wait_for_selector(f"text={expected} accepted")
         wait_for_script(page)
@@ -220,6 +284,31 @@ def test_suggested_fixes_are_decided_by_keys(
         page.wait_for_selector("h1:has-text('Models')")
         page.get_by_role("link", name="Data", exact=True).click()
         page.wait_for_selector("text=3 of 5, 2 accepted")
+
+
+@pytest.mark.long
+def test_fixes_are_decided_by_buttons(visit: Visit, shade: Callable[..., list[Path]], tmp_path: Path) -> None:
+    first = shade(tmp_path / "pets" / "cat", (240, 200, 30), 8, seed=1)[0]
+    shade(tmp_path / "pets" / "dog", (130, 30, 180), 8, seed=2)
+    for name in ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"):
+        (tmp_path / "pets" / name).write_bytes(first.read_bytes())
+    page = visit("data")
+    page.get_by_role("textbox", name="Data set or folder").fill(str(tmp_path / "pets"))
+    page.get_by_role("button", name="Check").click()
+    page.wait_for_selector("text=1 of 5, 0 accepted")
+    page.locator("summary", has_text="Accept or reject all fixes").click()
+    single = (("accept", "2 of 5, 1"), ("undo", "1 of 5, 0"), ("next", "2 of 5, 0"), ("previous", "1 of 5, 0"))
+    for key, expected in (*single, ("reject", "2 of 5, 0")):
+        wait_for_script(page)
+        page.locator(f".st-key-fix-{key} button").click()
+        page.wait_for_selector(f"text={expected} accepted")
+    for label, expected in (("Accept all", "[1-5]"), ("Reject all", "0")):
+        wait_for_script(page)
+        page.get_by_role("button", name=label, exact=True).first.click()
+        page.wait_for_selector(f"text=/of 5, {expected} accepted/")
+    wait_for_script(page)
+    page.get_by_role("button", name="Show", exact=True).first.click()
+    page.wait_for_selector("text=/1 of 5, 0 accepted/")
 
 
 @pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach"])

@@ -217,6 +217,14 @@ def test_page_in_a_browser(tmp_path, chromium, width):
         page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") == width
+        for link in page.locator("nav a").all():
+            link.click()
+            assert page.url.endswith(link.get_attribute("href"))
+        names = page.locator("#classes tbody th")
+        page.locator("#classes thead button").first.click()
+        assert names.first.text_content().startswith("kind 0")
+        page.locator("#classes thead button").first.click()
+        assert names.last.text_content().startswith("kind 0")
         details = page.locator("details").first
         hidden = details.locator("img").first
         assert not hidden.is_visible()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor import CHECKS, Finding, Subject
-from thirtytwo.doctor.features import choose_model, compute_features
-from thirtytwo.inference.classifier import bundled_models
+from thirtytwo.doctor.features import choose_model, compute_features, dataset_features
+from thirtytwo.fewshot.base import RESIZE
+from thirtytwo.inference.classifier import Classifier, bundled_models
 
 pytestmark = pytest.mark.long
 
@@ -116,3 +118,19 @@ def test_the_model_was_not_trained_on_these_labels(
     names = digits.classes if classes is None else load(classes).classes
     data = replace(digits, train=replace(digits.train, classes=names), sizes={(side, side): len(digits.train)})
     assert choose_model(data).stem == expected
+
+
+def test_photographs_are_decoded_at_input_size_however_they_are_split(make: SimpleNamespace, tmp_path: Path) -> None:
+    folder = str(make.tree(tmp_path / "set", {"ant": 5, "bee": 5}, side=96))
+    whole = load_dataset(folder, whole=True).train
+    order = np.array([7, 2, 9, 0, 4, 1])
+    data = replace(load_dataset(folder), train=whole.take(order[:4]), test=whole.take(order[4:]))
+    path = choose_model(data)
+    large = load_dataset(folder, image_size=classifier_side(path), resize=RESIZE, whole=True).train.images[order]
+    found = dataset_features(data, folder)
+    assert np.abs(found - compute_features(path, large)).max() < 1e-3
+    assert np.abs(found - dataset_features(replace(data, name="other"))).max() < 1e-3, "from the cache"
+
+
+def classifier_side(path: Path) -> int:
+    return Classifier(path, threads=1).info.input_size

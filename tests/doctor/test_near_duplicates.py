@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.doctor import examine
-from thirtytwo.doctor.near_duplicates import SIDE, Pairs, find_pairs, grouped, thumbnails
+from thirtytwo.doctor import Subject, examine
+from thirtytwo.doctor.near_duplicates import FINE, FINE_PHOTOGRAPHS, SIDE, Pairs, find_pairs, grouped, thumbnails
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,7 +86,7 @@ def test_findings_name_split_and_label() -> None:
     ]
     found = {finding.code: finding for finding in examine(DataSet("insects", parts[0], None, parts[1], "x"))}
     assert len(found["T111"].groups) == 2
-    assert "train row 6 (ant) = test row 3 (bee)" in found["T112"].what
+    assert "train row 6 (ant) ≈ test row 3 (bee)" in found["T112"].what
     assert [place.position for place in found["T113"].groups[0]] == [9, 11]
     assert found["T111"].notes[0].startswith("similarity ")
 
@@ -98,3 +99,16 @@ def test_advice_on_copies_across_splits_depends_on_who_cut_them(cut: bool) -> No
     data = DataSet("set", parts[0], None, parts[1], "x", test_is_cut=cut)
     (finding,) = [finding for finding in examine(data) if finding.code == "T111"]
     assert ("keep_together" in finding.fix) is cut
+
+
+def test_photographs_must_be_more_alike_than_small_images() -> None:
+    images = scenes(2)
+    random = np.random.default_rng(1)
+    for strength in np.arange(5, 8, 0.1):  # noise until the similarity is between both limits
+        noisy = np.clip(images[0] + random.normal(0, strength, images[0].shape), 0, 255).astype(np.uint8)
+        pair = np.stack([images[0], noisy])
+        if FINE <= max(find_pairs(pair).similarity, default=0.0) < FINE_PHOTOGRAPHS:
+            break
+    data = DataSet("pair", ImageSet(pair, np.array([0, 1]), ("ant", "bee"), np.arange(2)), None, None, "x")
+    assert len(Subject(data).near_groups) == 1
+    assert Subject(replace(data, sizes={(192, 256): 2})).near_groups == ()

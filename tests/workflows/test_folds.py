@@ -12,9 +12,11 @@ import pytest
 
 import thirtytwo
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
+from thirtytwo.data.run_data import load_out_of_fold
 from thirtytwo.doctor import diagnose
 from thirtytwo.errors import DataError, RecipeError, RunError
 from thirtytwo.evaluation.metrics import wilson
+from thirtytwo.report.gallery import locate
 from thirtytwo.rundir import RunDir
 
 folds = pytest.importorskip("thirtytwo.workflows.folds")
@@ -50,6 +52,14 @@ def test_every_image_is_predicted_by_a_run_that_did_not_see_it(trained: Any, fol
         assert len(held | seen | set(split["val"]["rows"])) == 60
         own = RunDir(run.path).read_predictions("test")
         assert np.array_equal(own.probabilities, found.probabilities[own.rows])
+
+
+def test_images_are_found_again_for_all_predictions(trained: Any) -> None:
+    images = load_out_of_fold([RunDir(run.path) for run in trained.runs])
+    places, problem = locate(trained.predictions, images, np.arange(60))
+    assert problem == ""
+    assert places is not None
+    assert [images.name_of(place) for place in places] == list(trained.predictions.files)
 
 
 def test_summary_has_both_intervals(trained: Any) -> None:

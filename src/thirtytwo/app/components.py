@@ -67,7 +67,7 @@ def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
     """A grid of small images, each with a bold and a normal caption line."""
     figures = (
         f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
-        f"<span>{as_html(second)}</span></figure>"
+        f"<span>{as_html(second).replace('/', '/<wbr>')}</span></figure>"
         for pixels, first, second in tiles
     )
     return f'<div class="tt-grid">{"".join(figures)}</div>'

@@ -208,7 +208,7 @@ def split_off_test(data: DataSet, seed: int) -> DataSet:
     kept, held = split_off(data.train, TEST_FRACTION, seed, "testing")
     train, test = data.train.take(kept), data.train.take(held)
     parts = [(name, part) for name, part in (("train", train), ("val", data.val), ("test", test)) if part is not None]
-    remark = f"no test split: {len(held)} of {len(data.train)} images were split off as test (seed {seed})"
+    remark = f"no test split: {len(held):,} of {len(data.train):,} images were split off as test (seed {seed})"
     uneven = uneven_share(data.train, len(held), TEST_FRACTION, "test")
     return replace(
         data,

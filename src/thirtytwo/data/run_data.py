@@ -162,6 +162,24 @@ def load_run_data(
     ) from None
 
 
+def load_out_of_fold(runs: Sequence[RunDir], data_root: Path | None = None) -> ImageSet:
+    """Load the images of a cross-validation: those that one of its runs was tested on and that still exist.
+
+    Args:
+        runs: the run of each fold.
+        data_root: folder in which known data sets are searched first.
+
+    Raises:
+        DataError: the data is missing, or the location holds other data.
+        RunError: the record of a run is damaged.
+    """
+    first = load_run_data(runs[0], data_root)
+    images = first.parts.test
+    for run in runs[1:]:
+        images = concatenate(images, find_again(run, first.dataset).parts.test)
+    return images
+
+
 def load_as_stored(
     run: RunDir, spec: str, data_root: Path | None = None, *, image_size: int | Literal["auto"] | None = None
 ) -> DataSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -163,6 +164,12 @@ class DataSet:
     thinned: Hashes = field(default_factory=_none)
     fixes: Mapping[str, int] = field(default_factory=dict)
     test_is_cut: bool = False
+
+    @property
+    def median_side(self) -> float:
+        """Median of the shorter sides of the original images in pixels; the decoded side where it is unknown."""
+        sides = [min(size) for size, count in self.sizes.items() for _ in range(count)]
+        return float(median(sides)) if sides else float(self.train.images.shape[1])
 
     @property
     def stored(self) -> dict[str, ImageSet]:

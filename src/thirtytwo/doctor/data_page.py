@@ -16,6 +16,7 @@ from thirtytwo.doctor.data_charts import channel_charts, map_chart, ratio_chart,
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, Shapes
 from thirtytwo.doctor.spread import Spread, extreme_positions
+from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
@@ -23,8 +24,8 @@ from thirtytwo.text import as_printable, capitalized, percent, size
 
 SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET = 6_000_000, 1_500_000, 500_000
 """Maximum number of characters of the page for sample images, mean images and extremes."""
-SHOWN = 15
-"""Images shown of each class at first: one row on a wide screen."""
+SHOWN = 16
+"""Images shown of each class at first: on a wide screen one row, or two of photographs."""
 MOST_COLORS = 24
 """Number of groups up to which the legend of the map lists them."""
 MOST_MARKED = 24
@@ -63,6 +64,7 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         "splits": list(found.splits.items()),
         "total": sum(found.splits.values()),
         "side": found.side,
+        "large": found.side >= PHOTO_SIDE,
         "facts": _facts(found),
         "notes": [capitalized(as_printable(note)) for note in found.notes],
         "class_rows": _class_rows(found),
@@ -268,7 +270,7 @@ def _spread(found: Spread, shown: _Shown) -> dict[str, Any]:
                         "pixelated": shown.extremes[position].pixelated,
                         "label": as_printable(shown.train.classes[int(shown.train.labels[position])]),
                         "name": as_printable(shown.train.name_of(position)),
-                        "value": f"{value:.3g}",
+                        "value": f"{value:#.3g}".rstrip("."),
                     }
                     for position, value in zip(positions.tolist(), values.tolist(), strict=True)
                     if position in shown.extremes

@@ -53,8 +53,9 @@ class ExtremeCheck(Check):
         found = found[np.argsort(side * values[found], kind="stable")]
         places = [subject.places[position] for position in found]
         shown = ", ".join(map(subject.described, places[:3]))
+        verb = "is" if len(places) == 1 else "are"
         yield self.finding(
-            f"{len(places)} of {len(values)} images are {self.adjective}: {shown}.",
+            f"{len(places):,} of {len(values):,} images {verb} {self.adjective}: {shown}.",
             [(place,) for place in places],
             notes=[f"{self.statistic} {values[position]:.3g}" for position in found],
         )

@@ -7,10 +7,8 @@ The last features of a small network are made for its own classes; earlier layer
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import reduce
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,10 +16,10 @@ import numpy.typing as npt
 
 from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.split import concatenate
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
+from thirtytwo.images.content import Hashes
 from thirtytwo.images.decode import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
 from thirtytwo.inference.model_file import INPUT
@@ -34,7 +32,7 @@ SMALL_BASES = ("cifar100-tiny", "cifar10-tiny")
 """Models for small images, the first of them preferred."""
 _CHUNK = 256
 """Images between two updates of the progress."""
-_FORMAT = 2
+_FORMAT = 3
 _BATCH = 32
 
 
@@ -45,9 +43,7 @@ def choose_model(data: DataSet) -> Path:
     this name or with these classes is not taken if there is another one.
     """
     models = bundled_models()
-    sides = [min(size) for size, count in data.sizes.items() for _ in range(count)]
-    side = median(sides) if sides else data.train.images.shape[1]
-    wanted = (PHOTO_BASE, *SMALL_BASES) if side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
+    wanted = (PHOTO_BASE, *SMALL_BASES) if data.median_side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
     present = [models[name] for name in wanted if name in models]
     return next((path for path in present if not _trained_on(path, data)), present[0] if present else default_model())
 
@@ -69,8 +65,8 @@ def dataset_features(data: DataSet, spec: str | None = None, data_root: Path | N
     path = choose_model(data)
 
     def make() -> cache.Entry:
-        parts = _at_input_size(path, data, spec, data_root)
-        computed = np.concatenate([compute_features(path, images) for images in parts.values()])
+        parts, order = _at_input_size(path, data, spec, data_root)
+        computed = np.concatenate([compute_features(path, images) for images in parts])[order]
         halves = np.ascontiguousarray(computed.astype(np.float16)).view(np.uint8)  # (N, 2 D), half the space
         hashes = np.concatenate([part.hashes for part in data.stored.values()])
         return cache.Entry({"features": halves}, {"features": hashes}, {}, key)
@@ -162,31 +158,36 @@ def _key(path: Path, data: DataSet) -> str:
     return cache.digest(["features", _FORMAT, model, RESIZE, content.hexdigest()])
 
 
-def _at_input_size(path: Path, data: DataSet, spec: str | None, data_root: Path | None) -> Mapping[str, Pixels]:
-    """The images of each split, decoded again at the model's input size where they were made smaller."""
-    decoded = {name: part.images for name, part in data.stored.items()}
+def _at_input_size(
+    path: Path, data: DataSet, spec: str | None, data_root: Path | None
+) -> tuple[list[Pixels], npt.NDArray[np.int64]]:
+    """The images, decoded again at the model's input size where they were made smaller, and the order of the data set.
+
+    Returns:
+        Arrays uint8 `(M, S, S, 3)`; and the position of each image of the data set, the splits in their order, among
+        the images of all arrays, int64 `(N,)`.
+    """
+    parts = list(data.stored.values())
+    decoded = [part.images for part in parts], np.arange(sum(map(len, parts)))
     side = Classifier(path, threads=1).info.input_size
     own = data.train.images.shape[1]
     if spec is None or own >= side or not any(min(size) > own for size in data.sizes):
         return decoded
     try:
         larger = load_dataset(
-            spec, data_root=data_root, image_size=side, resize=RESIZE, unreadable=[], whole=True
-        ).stored
+            spec, data_root=data_root, image_size=side, resize=RESIZE, whole=True, unreadable=[]
+        ).stored.values()
     except (DataError, UnknownNameError):  # the data changed since
         return decoded
-    if larger.keys() == decoded.keys() and all(_same(larger[name], part) for name, part in data.stored.items()):
-        return {name: part.images for name, part in larger.items()}
-    every = reduce(concatenate, larger.values())  # a split was cut from the data, or a plan of fixes was applied to it
-    place = {content: position for position, content in enumerate(every.hashes.tolist())}
-    if any(content not in place for part in data.stored.values() for content in part.hashes.tolist()):
-        return decoded
-    return {
-        name: every.take(np.array([place[content] for content in part.hashes.tolist()], dtype=np.int64)).images
-        for name, part in data.stored.items()
-    }
+    # By content: where the data brings no test split, it depends on more than the images which are split off.
+    order = _positions(np.concatenate([part.hashes for part in parts]), [part.hashes for part in larger])
+    return decoded if order is None else ([part.images for part in larger], order)
 
 
-def _same(one: ImageSet, other: ImageSet) -> bool:
-    """Whether two sets have the same images in the same order, at whatever size."""
-    return np.array_equal(one.hashes, other.hashes)
+def _positions(wanted: Hashes, present: Sequence[Hashes]) -> npt.NDArray[np.int64] | None:
+    """The position of each hash among those of all parts, int64 `(N,)`; None if one is missing."""
+    every = np.concatenate(list(present))
+    order = np.argsort(every, kind="stable")
+    slots = np.searchsorted(every, wanted, sorter=order)
+    places = order[np.minimum(slots, len(every) - 1)]
+    return places.astype(np.int64) if np.array_equal(every[places], wanted) else None

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from thirtytwo.doctor.base import Check, Finding, Place
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.text import counted
 
 
 class NearCheck(Check):
-    """Groups of near-duplicates that a subclass selects; `which` ends the sentence on them."""
+    """Groups of near-duplicates that a subclass selects; `which` says what is special about them."""
 
     which: ClassVar[str]
 
@@ -30,7 +31,8 @@ class NearCheck(Check):
         if found:
             groups = [group for group, _ in found]
             yield self.finding(
-                f"{len(groups)} groups of nearly equal images {self.which}: {subject.examples(groups)}.",
+                f"{counted(len(groups), 'group')} of nearly equal images {self.which}: "
+                f"{subject.examples(groups, '≈')}.",
                 groups,
                 notes=[f"similarity {value:.2f}" for _, value in found],
                 fix=self.advice(subject),

@@ -27,6 +27,9 @@ LARGEST_SHIFT = 3
 """Largest shift in pixels, at `SIDE`, that is undone."""
 SPECTRA, COARSE, FINE = 0.8, 0.8, 0.75
 """Least correlation of near-duplicates in each step."""
+FINE_PHOTOGRAPHS = 0.8
+"""`FINE` for reports on photographs, of which different objects on a plain ground are more alike; chosen on TrashNet by
+`benchmarks/duplicates.py`."""
 LEAST_CONTRAST = 4.0
 """Standard deviation of pixel values, 0 to 255, below which an image is too flat to be compared."""
 ALL_PAIRS = 500
@@ -56,13 +59,13 @@ def thumbnails(images: Pixels) -> Pixels:
     return small
 
 
-def find_pairs(small: Pixels) -> Pairs:
-    """All pairs of near-duplicates among images uint8 `(N, SIDE, SIDE, 3)`."""
+def find_pairs(small: Pixels, least: float = FINE) -> Pairs:
+    """All pairs of near-duplicates among images uint8 `(N, SIDE, SIDE, 3)`, with a similarity of at least `least`."""
     usable = np.flatnonzero(_contrasts(small) >= LEAST_CONTRAST)
     images = small[usable]
     half = _half_size(images)
     found = [
-        _compared(images, half, first, second, mirror)
+        _compared(images, half, first, second, mirror, least)
         for mirror in (False, True)
         for first, second in _candidates(images, mirror)
     ]
@@ -145,7 +148,9 @@ def _half_size(images: Pixels) -> Floats:
     return np.concatenate(parts)
 
 
-def _compared(images: Pixels, half: Floats, first: Ints, second: Ints, mirror: bool) -> tuple[Ints, Ints, Floats]:
+def _compared(
+    images: Pixels, half: Floats, first: Ints, second: Ints, mirror: bool, least: float
+) -> tuple[Ints, Ints, Floats]:
     """The candidates that agree at half size and in their details, with the correlation of their details."""
     kept = [(first[:0], second[:0], np.zeros(0, dtype=np.float32))]
     for start in range(0, len(first), _PAIRS):
@@ -154,7 +159,7 @@ def _compared(images: Pixels, half: Floats, first: Ints, second: Ints, mirror: b
         one, other = one[chosen], other[chosen]
         theirs = images[other][:, :, ::-1] if mirror else images[other]
         best = _best_correlation(_details(images[one]), _details(theirs))
-        chosen = best >= FINE
+        chosen = best >= least
         kept.append((one[chosen], other[chosen], best[chosen]))
     first, second, similarity = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     return first, second, similarity

@@ -173,7 +173,7 @@ def _group(
     ]
     return {
         "number": number + 1,
-        "note": note,
+        "note": note.removeprefix(f"labeled {subject.class_of(group[0])}, ") if len(group) == 1 else note,
         "about": [(phrase, kind) for phrase, kind in about if phrase],
         "labels_differ": labels_differ,
         "splits_differ": splits_differ,
@@ -197,6 +197,7 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     known = [CHECKS.get(code) for code in CHECKS]
     return {
         "name": _short(diagnosis.spec, LONGEST_NAME),
+        "heading": _short(diagnosis.spec.rstrip("/").rpartition("/")[2] or diagnosis.spec, LONGEST_NAME),
         "splits": [] if subject is None else [(name, len(images)) for name, images in subject.splits.items()],
         "total": 0 if subject is None else len(subject.places),
         "classes": 0 if subject is None else len(subject.data.classes),

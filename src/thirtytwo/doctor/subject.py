@@ -15,10 +15,11 @@ from thirtytwo.data.load import parse
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.features import Features, dataset_features
-from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
+from thirtytwo.doctor.near_duplicates import FINE, FINE_PHOTOGRAPHS, find_pairs, grouped, thumbnails
 from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError, ThirtytwoError
+from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.images.decode import FileFacts, read_facts
 from thirtytwo.io import expand_home
 
@@ -79,9 +80,9 @@ class Subject:
         """File or row of an image, with its class: `test row 7 (bee)`."""
         return f"{self.name_of(place)} ({self.class_of(place)})"
 
-    def examples(self, groups: Sequence[Sequence[Place]]) -> str:
-        """The first groups, as text that a full stop may follow."""
-        shown = [" = ".join(map(self.described, group[:3])) for group in groups[:3]]
+    def examples(self, groups: Sequence[Sequence[Place]], sign: str = "=") -> str:
+        """The first groups, as text that a full stop may follow; `sign` stands between the images of a group."""
+        shown = [f" {sign} ".join(map(self.described, group[:3])) for group in groups[:3]]
         return "; ".join(shown) + (f"; and {len(groups) - 3:,} more" if len(groups) > 3 else "")
 
     @cached_property
@@ -144,7 +145,8 @@ class Subject:
     def near_groups(self) -> tuple[tuple[tuple[Place, ...], float], ...]:
         """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them."""
         equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
-        pairs, places = find_pairs(self.thumbnails), self.places
+        least = FINE_PHOTOGRAPHS if self.data.median_side >= PHOTO_SIDE else FINE
+        pairs, places = find_pairs(self.thumbnails, least), self.places
         found: list[tuple[tuple[Place, ...], float]] = []
         similarity: dict[int, float] = {}
         for first, value in zip(pairs.first.tolist(), pairs.similarity.tolist(), strict=True):

@@ -110,11 +110,17 @@ def _check(spec: str, *, thorough: bool) -> _Checked:
 def _examples(subject: Subject, findings: Sequence[Finding]) -> str:
     """The first images of a check's findings as HTML: those of a group in a grid of their own."""
     groups = [group for finding in findings for group in finding.groups]
+    notes = {
+        group[0]: f" · {note.removeprefix(f'labeled {subject.class_of(group[0])}, ')}"
+        for finding in findings
+        for group, note in zip(finding.groups, finding.notes, strict=False)
+        if len(group) == 1
+    }
     if all(len(group) == 1 for group in groups):
         groups = [tuple(place for group in groups[: 2 * _MAX_MEMBERS] for place in group)]
     return "<hr>".join(
         image_grid(
-            (preview(subject, place, _SMALL), subject.class_of(place), _name(subject, place))
+            (preview(subject, place, _SMALL), subject.class_of(place), _name(subject, place) + notes.get(place, ""))
             for place in group[: 2 * _MAX_MEMBERS]
         )
         for group in groups[:_MAX_GROUPS]

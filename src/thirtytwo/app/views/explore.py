@@ -13,10 +13,11 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, matrix, title
+from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, show_folds, show_mean
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.run_data import load_run_data
+from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
@@ -24,7 +25,8 @@ from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
 from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.report.seeds import read_summary
+from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
 from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"
@@ -32,10 +34,12 @@ WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
 SURE, UNSURE = "Most confident first", "Least confident first"
 ANY = "any"
 IMAGES_PER_PAGE = 24
+_TABS = ("Images", "Classes", "Confusions")
 _MATRIX = 20
 """Maximum number of classes for which the confusion matrix is shown."""
 _MAX_CONFUSIONS = 30
 _TILE = 112
+_ROOT = "Start the app with --data-root set to the folder of the data."
 
 Ints = npt.NDArray[np.int64]
 
@@ -99,7 +103,7 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def available_runs() -> list[Path]:
-    """Run directories with predictions: those of the model library and all under ./runs."""
+    """Directories with predictions: runs of the model library, all under ./runs, and cross-validations there."""
     directories = [entry.path.parent for entry in library.entries()] + sorted(
         path.parent for path in RUNS.glob("*/recipe.toml")
     )
@@ -107,7 +111,7 @@ def available_runs() -> list[Path]:
     for directory in directories:
         if (directory / "recipe.toml").is_file() and any(directory.glob("predictions-*.parquet")):
             found.setdefault(directory.resolve(), directory)
-    return list(found.values())
+    return [*found.values(), *cross_validations()]
 
 
 def _show_run() -> None:
@@ -121,10 +125,34 @@ def _show_run() -> None:
         return
     names = {_display_name(path, runs): path for path in runs}
     run = RunDir(names[st.selectbox("Run", list(names), key="explored-run", persist_state="session")])
+    if is_cross_validation(run.path):
+        _show_cross_validation(run)
+        return
     split = _choose_split(run)
     predictions = _load_predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
     _show_accuracy(predictions, split)
-    images_tab, classes_tab, confusions_tab = st.tabs(["Images", "Classes", "Confusions"])
+    _show_tabs(run, split, predictions, st.tabs(_TABS))
+
+
+def _show_cross_validation(run: RunDir) -> None:
+    """Show the mean accuracy of a cross-validation, and the predictions of every image out of its fold."""
+    content = read_summary(run.path)
+    predictions = _load_predictions(str(run.path), OUT_OF_FOLD, run.predictions(OUT_OF_FOLD).stat().st_mtime_ns)
+    over_folds, over_images = st.columns(2)
+    with over_folds:
+        show_mean(content)
+    with over_images:
+        _show_accuracy(predictions, "all folds")
+    st.caption(NOTE)
+    *tabs, folds_tab = st.tabs([*_TABS, "Folds"])
+    _show_tabs(run, OUT_OF_FOLD, predictions, tabs)
+    with folds_tab:
+        show_folds(run.path, content, "folds-report")
+
+
+def _show_tabs(run: RunDir, split: str, predictions: Predictions, tabs: Sequence[Any]) -> None:
+    """Show images, classes and confusions, each on its tab."""
+    images_tab, classes_tab, confusions_tab = tabs
     with images_tab:
         _show_images(run, split, predictions)
     with classes_tab:
@@ -236,15 +264,25 @@ def _row(predictions: Predictions, position: int) -> dict[str, Any]:
 
 
 def _split_images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
-    """The images of a split, or None and the reason."""
+    """The images of a split, or of all folds of a cross-validation; or None and the reason."""
+    if split == OUT_OF_FOLD:
+        return _fold_images(run)
     data = run.read_json(run.environment).get("data", {}) if run.environment.is_file() else {}
     if split not in ("test", "val") or not data.get("spec"):
         return None, "the run does not record its data."
     try:
         parts = _load_parts(str(run.path), run.split.stat().st_mtime_ns if run.split.is_file() else 0)
     except ThirtytwoError as error:
-        return None, f"{error.message} Start the app with --data-root set to the folder of the data."
+        return None, f"{error.message} {_ROOT}"
     return (parts.test if split == "test" else parts.val), "the run has no such split."
+
+
+def _fold_images(run: RunDir) -> tuple[ImageSet | None, str]:
+    """The images of all folds of a cross-validation, or None and the reason."""
+    try:
+        return _load_folds(str(run.path), run.predictions(OUT_OF_FOLD).stat().st_mtime_ns), ""
+    except ThirtytwoError as error:
+        return None, f"{error.message} {_ROOT}"
 
 
 def _show_data() -> None:
@@ -311,7 +349,8 @@ def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np
 
 def _display_name(path: Path, runs: Sequence[Path]) -> str:
     name = path.resolve().name
-    return name if sum(one.resolve().name == name for one in runs) == 1 else f"{name} ({path})"
+    unique = name if sum(one.resolve().name == name for one in runs) == 1 else f"{name} ({path})"
+    return f"{unique}, cross-validation" if is_cross_validation(path) else unique
 
 
 @st.cache_resource(show_spinner="Reading predictions …", max_entries=4)
@@ -326,6 +365,14 @@ def _load_parts(run: str, modified: int) -> Parts:
         if part is not None:
             release_pages(part.images)
     return parts
+
+
+@st.cache_resource(show_spinner="Loading images …", max_entries=1)
+def _load_folds(path: str, modified: int) -> ImageSet:
+    runs = [RunDir(Path(path) / run["directory"]) for run in read_summary(Path(path))["runs"]]
+    images = load_out_of_fold(runs, library.settings.data_root)
+    release_pages(images.images)
+    return images
 
 
 @st.cache_resource(show_spinner="Loading images …", max_entries=2)

@@ -10,6 +10,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import describe, require_model, show_error, title
+from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
 from thirtytwo.app.library import (
     Entry,
     add_model,
@@ -45,10 +46,29 @@ def show() -> None:
     for number, entry in enumerate(found):
         with st.container(border=True):
             _show_model(entry, number, used=entry == used)
+    _show_cross_validations()
     st.subheader("Add a model", anchor=False)
     upload()
     if library.settings.is_local:
         _show_path_form()
+
+
+def _show_cross_validations() -> None:
+    """Show the accuracy of each cross-validation, with its report; those that are damaged with the reason."""
+    found = cross_validations()
+    if not found:
+        return
+    st.subheader("Cross-validations", anchor=False)
+    st.caption(
+        "A cross-validation measures what accuracy to expect of training on this data. Its models, one for each fold, "
+        "serve that purpose only. The page Explore shows its images."
+    )
+    for number, path in enumerate(found):
+        with st.container(border=True):
+            try:
+                show_cross_validation(path, f"folds-report-{number}")
+            except ThirtytwoError as error:
+                show_error(error)
 
 
 def upload() -> None:
@@ -147,16 +167,7 @@ def _show_run(run: RunDir, number: int) -> None:
     with st.expander("Metrics"):
         _show_metrics(run)
     _show_card(run.card)
-    if run.report.is_file():
-        st.download_button(
-            "Report (HTML)",
-            run.report.read_bytes,
-            f"{run.path.resolve().name}-report.html",
-            "text/html",
-            key=f"report-{number}",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+    offer_report(run, f"report-{number}")
 
 
 def _show_metrics(run: RunDir) -> None:

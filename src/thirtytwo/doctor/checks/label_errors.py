@@ -56,7 +56,7 @@ class LabelErrors(Check):
         agreement = float((predictions.predicted == labels).mean())
         yield self.finding(
             f"By {source}, whose predictions agree with {percent(agreement, 1)} of the labels, {len(groups):,} of "
-            f"{len(rows):,} labels are probably wrong{_caution(agreement)}: "
+            f"{len(rows):,} labels may be wrong{_caution(agreement)}: "
             + "; ".join(f"{subject.name_of(place)} ({note})" for (place,), note in zip(groups[:3], notes, strict=False))
             + ("; …" if len(groups) > 3 else "."),
             groups,

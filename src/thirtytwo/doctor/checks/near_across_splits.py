@@ -18,7 +18,7 @@ class NearAcrossSplits(NearCheck):
     severity = "warning"
     why = "Test images of which the network saw a copy in training make test metrics optimistic."
     fix = "Look at them, and remove copies from one of the splits."
-    which = "are in more than one split"
+    which = "in more than one split"
 
     def advice(self, subject: Subject) -> str:
         """As `fix`, but a test split that thirtytwo cuts can be cut so that copies stay on one side."""

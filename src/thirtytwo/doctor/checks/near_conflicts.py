@@ -18,7 +18,7 @@ class NearConflicts(NearCheck):
     severity = "warning"
     why = "Of two labels of one photograph, at most one is right."
     fix = "Look at them; correct the labels or remove the images."
-    which = "have different labels"
+    which = "with different labels"
 
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:

@@ -21,7 +21,7 @@ class NearWithinSplit(NearCheck):
         "Keep one of each group if they are copies. Where thirtytwo splits the data, each group stays on one side with "
         "data.keep_together = 'near-duplicates', which 'auto' chooses for up to 20,000 photographs without --group-by."
     )
-    which = "are in one split"
+    which = "within one split"
 
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:

@@ -38,7 +38,7 @@ class UnusualModes(Check):
             if len(places) <= MOST * len(placed):
                 shown = ", ".join(map(subject.name_of, places[:3]))
                 yield self.finding(
-                    f"{len(places)} of {len(placed)} images {kind}: {shown}.", [(place,) for place in places]
+                    f"{len(places):,} of {len(placed):,} images {kind}: {shown}.", [(place,) for place in places]
                 )
 
 
