@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -284,3 +285,13 @@ def test_unnamed_runs_are_named_after_their_data(
     (tmp_path / "zoo" / "cats").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "zoo" / "cats")
     assert default_path(data, "fast", "seed0") == Path("runs") / name
+
+
+@pytest.mark.parametrize("name", ["exp:1", "https:/x.org", os.fsdecode(b"K\xe4fer")])
+def test_predictions_in_a_directory_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths such as exp:1/x are no addresses."""
+    monkeypatch.chdir(tmp_path)
+    run = RunDir.create(Path(name))
+    run.write_predictions("test", some_predictions())
+    assert (tmp_path / name / "predictions-test.parquet").is_file()
+    np.testing.assert_array_equal(run.read_predictions("test").rows, some_predictions().rows)

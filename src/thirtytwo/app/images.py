@@ -13,12 +13,12 @@ import streamlit as st
 
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.images.decode import load_image
-from thirtytwo.images.discover import IMAGE_SUFFIXES
+from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from thirtytwo.io import free_name
 from thirtytwo.text import as_markdown
 
 SAMPLES = Path(__file__).with_name("samples")
-TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
+TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 _IMAGES = "images"
 _THUMBNAIL = 108

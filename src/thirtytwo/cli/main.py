@@ -30,6 +30,8 @@ from thirtytwo.process import interrupted_by_sigterm, own_process
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of paths that users give, wherever they are noticed."""
 
 _IMAGES, _LISTS = (
     "IMAGE|FOLDER|GLOB|@LIST|-...",
@@ -301,6 +303,11 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         show_error(error.message, error.fix)
         return USER
     except OSError as error:
+        if error.errno in _PLACES and isinstance(error.filename, str | bytes):
+            show_error(
+                f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.", "Check the path and its permissions."
+            )
+            return USER
         if error.errno not in _DISK:
             return _bug()
         show_error(f"Cannot write the output: {error.strerror}.", "Free some space or write to another location.")

@@ -18,9 +18,11 @@ from thirtytwo.text import escape_bytes
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo"}
 )
 """Files with these suffixes are images, or images that are damaged; of other files, the content decides."""
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""Images that only a library outside of the dependencies reads; the error without it says how to install it."""
 _NO_IMAGES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw"}
     | {".rw2", ".sr2", ".srf", ".srw", ".x3f"}  # raw photographs, many of which are TIFF files

@@ -409,3 +409,12 @@ def test_cifar_to_binary_and_back(data_root, tmp_path, name):
         np.testing.assert_array_equal(part.labels, stored.labels)
         for image, source in zip(stored.images, part.stream(part.rows), strict=True):
             assert source.endswith(image.tobytes())
+
+
+@pytest.mark.parametrize("name", ["exp:1", os.fsdecode(b"K\xe4fer")], ids=["colon", "not UTF-8"])
+@pytest.mark.parametrize("format", ALL)
+def test_folders_of_any_name(pets, tmp_path, format, name, monkeypatch):
+    """Relative paths such as exp:1/x are no addresses."""
+    monkeypatch.chdir(tmp_path)
+    done = export_dataset(str(pets), format, Path(name))
+    assert content(done.path) == content(pets)

@@ -104,6 +104,8 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
     Raises:
         DataError: the file cannot be read, or is empty.
     """
+    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113, opening a pipe would wait for a writer
+        raise DataError(f"{file} is not a regular file.", "Name a CSV file.")
     try:
         content = file.read_bytes()
     except OSError as error:

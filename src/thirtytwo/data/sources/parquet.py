@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,17 @@ class ParquetTable:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
-        self.schema = self._opened(files[0]).schema_arrow
+        with self._opened(files[0]) as opened:
+            self.schema = opened.schema_arrow
 
     def column(self, name: str) -> Any:
         arrow = require("pyarrow", "train")
+        chunks: list[Any] = []
         try:
-            return arrow.chunked_array(
-                [chunk for file in self.files for chunk in self._opened(file).read([name])[name].chunks],
-                type=self.schema.field(name).type,
-            )
+            for file in self.files:
+                with self._opened(file) as opened:
+                    chunks += opened.read([name])[name].chunks
+            return arrow.chunked_array(chunks, type=self.schema.field(name).type)
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(
                 f"{self.files[0].parent}: column {name!r} cannot be read: {error}.", "Copy it again."
@@ -42,16 +45,22 @@ class ParquetTable:
     def batches(self, name: str) -> Iterator[Any]:
         for file in self.files:
             try:
-                for batch in self._opened(file).iter_batches(_BATCH, columns=[name]):
-                    yield batch.column(0)
+                with self._opened(file) as opened:
+                    for batch in opened.iter_batches(_BATCH, columns=[name]):
+                        yield batch.column(0)
             except OSError as error:
                 raise _damaged(file, error) from None
 
-    def _opened(self, file: Path) -> Any:
-        try:
-            return require("pyarrow.parquet", "train").ParquetFile(file)
-        except (OSError, ValueError) as error:
-            raise _damaged(file, error) from None
+    @contextmanager
+    def _opened(self, file: Path) -> Iterator[Any]:
+        """The opened file, read as a stream: pyarrow takes no path that is not UTF-8, and a:b/c for an address."""
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(file.open("rb"))
+                opened = require("pyarrow.parquet", "train").ParquetFile(stream)
+            except (OSError, ValueError) as error:
+                raise _damaged(file, error) from None
+            yield opened
 
 
 def find_parquet(root: Path) -> list[Path]:
