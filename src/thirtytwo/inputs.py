@@ -15,7 +15,7 @@ from thirtytwo.errors import DataError, OutputError
 from thirtytwo.io import expand_home, free_name, free_path, is_directory, is_file, short_name
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
+_HUB_PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
 _DOWNLOADS = {
     **dict.fromkeys(("http", "https", "ftp", "ftps", "sftp"), "curl -L -o {name} {address}"),
     "s3": "aws s3 cp {address} {name}",
@@ -78,7 +78,7 @@ def address_error(address: str, *, folder: bool) -> DataError:
         name = free_name(name, {entry.name.casefold() for entry in Path().iterdir()})
     then = "unpack it and give the folder" if folder else f"give the file {name!r}"
     command = _DOWNLOADS.get(scheme.lower())
-    if command is None:
+    if command is None or (folder and "." not in name):  # a page, rather than an archive
         return DataError(found, f"Download it first, then {then}.")
     fetch = command.format(address=shlex.quote(address), name=shlex.quote(name))
     return DataError(found, f"Download it first, for example with: {fetch} – then {then}.")

@@ -131,6 +131,10 @@ def test_names_of_any_kind(make, tmp_path):
     for format in ("folder", "csv", "parquet", "npz", "webdataset"):
         done = export_dataset(str(tmp_path / "in"), format, tmp_path / format)
         assert content(done.path) == content(tmp_path / "in"), format
+    with (tmp_path / "csv" / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert {"'=1+1", "'-x"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
 @pytest.mark.parametrize(
@@ -418,3 +422,4 @@ def test_folders_of_any_name(pets, tmp_path, format, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = export_dataset(str(pets), format, Path(name))
     assert content(done.path) == content(pets)
+    open_undecoded(str(done.path)).name.encode()

@@ -85,3 +85,13 @@ def test_advice_names_the_file_as_it_was_given(make, tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset(file)
     assert f"'{file}?image=NAME&label=NAME'" in str(caught.value)
+
+
+def test_cells_that_a_spreadsheet_could_compute(make, tmp_path):
+    """An apostrophe before a formula is taken away, but not from the name of an existing file."""
+    for number, name in enumerate(("=a.png", "'=b.png", "c.png", "d.png")):
+        (tmp_path / name).write_bytes(make.png(number))
+    (tmp_path / "t.csv").write_text("file,label\n'=a.png,'=x\n'=b.png,'=x\nc.png,y\nd.png,y\n")
+    data = load_dataset(str(tmp_path / "t.csv"))
+    assert data.classes == ("=x", "y")
+    assert sorted(file for part in data.stored.values() for file in part.files) == ["'=b.png", "=a.png", "c.png", "d.png"]

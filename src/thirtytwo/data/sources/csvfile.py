@@ -18,7 +18,7 @@ from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import natural_key
-from thirtytwo.text import listing
+from thirtytwo.text import csv_text, escape_bytes, listing
 
 METADATA = "metadata.csv"
 SUFFIXES = (".csv", ".tsv")
@@ -77,7 +77,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
     parts = {name: own for name in SPLITS if (own := [row for row in rows if row.split == name])}
     grouped = any(row.group for row in rows)
     return UndecodedDataSet(
-        name=file.resolve().parent.name if file.name == METADATA else file.stem,
+        name=escape_bytes(file.resolve().parent.name if file.name == METADATA else file.stem),
         where=str(file),
         classes=classes,
         parts={name: _part(own, classes, grouped=grouped) for name, own in parts.items()},
@@ -172,7 +172,10 @@ def _rows(file: Path, lines: Sequence[tuple[int, list[str]]], columns: Mapping[s
     empty: list[str] = []
     unknown: dict[str, int] = {}
     for line, cells in lines:
-        cell = {role: cells[place] if place < len(cells) else "" for role, place in columns.items()}
+        cell = {role: csv_text(cells[place]) if place < len(cells) else "" for role, place in columns.items()}
+        written = cells[columns["image"]] if cell["image"] else ""
+        if written != cell["image"] and os.path.lexists(file.parent / written):  # its name has the apostrophe
+            cell["image"] = written
         split = split_of(cell["split"]) if "split" in cell else "train"
         if not cell["image"] or not cell["label"]:
             empty.append(str(line))

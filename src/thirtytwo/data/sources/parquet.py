@@ -16,7 +16,7 @@ from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import is_junk, natural_key, output_kind
-from thirtytwo.text import listing
+from thirtytwo.text import escape_bytes, listing
 
 _BATCH = 256
 
@@ -101,7 +101,7 @@ def open_parquet(root: Path, request: Request, known: KnownDataSet | None = None
     used = named or {"train": nameless}
     return open_tables(
         where=str(root),
-        name=known.name if known else root.resolve().name,
+        name=known.name if known else escape_bytes(root.resolve().name),
         tables={split: ParquetTable(found) for split, found in used.items()},
         request=request,
         content=lambda: cache.content_key(root, [file for found in used.values() for file in found]),

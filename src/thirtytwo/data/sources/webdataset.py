@@ -23,7 +23,7 @@ from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES, natural_key
-from thirtytwo.text import first_line, listing
+from thirtytwo.text import escape_bytes, first_line, listing
 
 _LABEL = ".cls"
 _DETAILS = ".json"
@@ -72,7 +72,7 @@ def open_webdataset(root: Path, request: Request, known: KnownDataSet | None = N
     labels = {str(sample.label) for own in samples.values() for sample in own}
     classes, index = _class_index(root, labels)
     return UndecodedDataSet(
-        name=root.resolve().name,
+        name=escape_bytes(root.resolve().name),
         where=str(root),
         classes=classes,
         parts={split: _part(samples[split], index) for split in SPLITS if split in samples},
