@@ -26,7 +26,7 @@ from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Spli
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.process import interrupted_by_sigterm, own_process
+from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -283,7 +283,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with own_process(), interrupted_by_sigterm(), brief_warnings():
+        with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C

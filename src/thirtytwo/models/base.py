@@ -162,6 +162,8 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
 NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 """Builds a network with fresh weights from the number of classes and `model.options`."""
 
+MAX_WIDTH = 16_384
+"""Largest number of channels of a layer in the options of networks."""
 MODELS: Registry[NetworkBuilder] = Registry("network", "thirtytwo.models")
 """Every network by name."""
 
