@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
@@ -295,3 +295,9 @@ def test_predictions_in_a_directory_of_any_name(name: str, tmp_path: Path, monke
     run.write_predictions("test", some_predictions())
     assert (tmp_path / name / "predictions-test.parquet").is_file()
     np.testing.assert_array_equal(run.read_predictions("test").rows, some_predictions().rows)
+
+
+def test_class_means_in_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / os.fsdecode(b"K\xe4fer"))
+    run.class_means.write_bytes(save({"class_means": np.ones((3, 4), dtype=np.float32)}))
+    assert run.read_class_means().shape == (3, 4)

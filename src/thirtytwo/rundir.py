@@ -410,9 +410,9 @@ class RunDir:
         Raises:
             RunError: missing or damaged.
         """
-        load_file = require("safetensors.numpy", "train").load_file
+        load = require("safetensors.numpy", "train").load
         try:
-            means: npt.NDArray[np.float32] = load_file(self.class_means)["class_means"]
+            means: npt.NDArray[np.float32] = load(self.class_means.read_bytes())["class_means"]
         except (OSError, KeyError, require("safetensors", "train").SafetensorError) as error:
             raise RunError(
                 f"{self.class_means} is missing or damaged: {error}.", self._restore_hint(self.class_means)

@@ -165,6 +165,7 @@ def test_a_model_file_as_run_is_refused_before_slow_imports(verb: str, tmp_path:
     assert "m.onnx is a model file, not a run directory" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -215,6 +215,7 @@ def cache(
         float | None,
         typer.Option(
             min=0,
+            max=1e9,
             metavar="GB",
             help="Remove the least recently used entries until the cache is at most this large.",
             show_default="THIRTYTWO_CACHE_GB, else 20 or a tenth of the disk",

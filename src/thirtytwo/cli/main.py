@@ -131,7 +131,7 @@ def teach(
         int | None,
         typer.Option(min=1, metavar="N", help="Views of each image.", show_default="by their number"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the cross-validation folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the cross-validation folds.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
 ) -> None:
     """Make a model for new classes from a few images of each, without PyTorch. The last output line is its path."""
