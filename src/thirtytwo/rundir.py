@@ -457,9 +457,9 @@ class RunDir:
         table = arrow.table(columns)
         if content:
             table = table.replace_schema_metadata({_CONTENT_KEY: content.encode()})
-        with atomic_write(self.predictions(split)) as temporary:
-            with temporary.open("wb") as stream:  # pyarrow takes a path such as a:b/c for an address
-                parquet.write_table(table, stream)
+        # as a stream: pyarrow takes a path such as a:b/c for an address
+        with atomic_write(self.predictions(split)) as temporary, temporary.open("wb") as stream:
+            parquet.write_table(table, stream)
 
     def read_predictions(self, split: str) -> Predictions:
         """Read what `write_predictions` wrote.

@@ -209,8 +209,6 @@ def test_classes_with_almost_the_same_name_are_a_warning(names, tmp_path):
     assert [finding.severity for finding in findings if "almost the same name" in finding.what] == ["warning"]
 
 
-
-
 @pytest.mark.parametrize("mode", [0o000, 0o300])
 @pytest.mark.parametrize("place", ["lost+found", "a/private", "zebra"])
 def test_folders_without_permission_are_left_out_and_named(place, mode, unprivileged, monkeypatch):

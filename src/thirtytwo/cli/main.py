@@ -305,7 +305,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno in _PLACES and isinstance(error.filename, str | bytes):
             show_error(
-                f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.", "Check the path and its permissions."
+                f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.",
+                "Check the path and its permissions.",
             )
             return USER
         if error.errno not in _DISK:

@@ -42,7 +42,11 @@ def train(
     repeat: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Train N runs with consecutive seeds, starting at --seed.",
+            show_default="1",
         ),
     ] = None,
     folds: Annotated[

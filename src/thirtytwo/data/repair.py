@@ -6,7 +6,6 @@ cannot say everything, as with groups or a class named `a/b`, `metadata.csv` say
 
 from __future__ import annotations
 
-
 import os
 import shutil
 from collections import defaultdict

@@ -94,4 +94,9 @@ def test_cells_that_a_spreadsheet_could_compute(make, tmp_path):
     (tmp_path / "t.csv").write_text("file,label\n'=a.png,'=x\n'=b.png,'=x\nc.png,y\nd.png,y\n")
     data = load_dataset(str(tmp_path / "t.csv"))
     assert data.classes == ("=x", "y")
-    assert sorted(file for part in data.stored.values() for file in part.files) == ["'=b.png", "=a.png", "c.png", "d.png"]
+    assert sorted(file for part in data.stored.values() for file in part.files) == [
+        "'=b.png",
+        "=a.png",
+        "c.png",
+        "d.png",
+    ]
