@@ -133,7 +133,7 @@ def augment_data(
         resize=provisional.data.resize,
         seed=provisional.data.split_seed,
         group_by=provisional.data.group_by,
-        skip_unreadable=provisional.data.skip_unreadable,
+        skip_unreadable=True,  # as in `data show` without a recipe
     )
     recipe = resolve_recipe(values, overrides, classes=len(data.classes), rows=len(data.train), where=where)
     return AugmentedSamples(data, recipe, augment_samples(recipe, data.train))
