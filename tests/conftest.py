@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -190,6 +193,37 @@ def image_folder(tmp_path: Path) -> Path:
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "notes.txt").write_text("not an image")
     return folder
+
+
+def _ignore_permissions(ignore: bool) -> None:
+    """Set whether root may read and write files whatever their permissions (capabilities(7)); for Linux.
+
+    Unlike another user, root without these capabilities can still import modules from its home directory.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable
+    both = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    if libc.capget(header, sets) == 0:
+        sets[0] = sets[0] | (sets[1] & both) if ignore else sets[0] & ~both
+        libc.capset(header, sets)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder in a process that respects permissions, also where tests run as root."""
+    place = Path(tempfile.mkdtemp())
+    is_root = sys.platform == "linux" and os.geteuid() == 0
+    if is_root:
+        _ignore_permissions(False)
+    try:
+        yield place
+    finally:
+        if is_root:
+            _ignore_permissions(True)
+        for path in [place, *place.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_finished_run(

@@ -281,3 +281,17 @@ def test_walkthrough_names_exist(name: str) -> None:
 def test_version_is_in_the_changelog() -> None:
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert thirtytwo.__version__ == PROJECT["version"]
+
+
+OF_OTHERS = ("Permission denied", "Argument list too long", "environment.json", "split.json")
+"""Messages of the operating system, and names of files, in headings of the page on problems."""
+
+
+def test_headings_on_problems_quote_messages() -> None:
+    """So that people find them by what they were shown."""
+    source = "".join(file.read_text(encoding="utf-8") for file in Path(thirtytwo.__file__).parent.rglob("*.py"))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [words for line in page.splitlines() if line.startswith("### ") for words in re.findall('"([^"]+)"', line)]
+    pieces = [piece for words in quoted for piece in re.split(f" ?…,? ?|{'|'.join(OF_OTHERS)}", words)]
+    assert len(quoted) > 10
+    assert not [piece for piece in pieces if piece.strip() not in source]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from thirtytwo.process import hub_offline, is_own_process, own_process, quiet_loggers
+from thirtytwo.process import hub_offline, is_own_process, own_process, quiet_loggers, some_home
 
 
 @pytest.fixture
@@ -68,3 +70,18 @@ def test_a_process_is_owned_for_a_while() -> None:
     with own_process(), own_process():
         assert is_own_process()
     assert not is_own_process()
+
+
+def test_a_home_is_made_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Path.home()
+    with some_home():
+        assert Path.home() == before
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(RuntimeError):
+        Path.home()
+    with some_home():
+        home = Path.home()
+        assert home.is_dir()
+    assert not home.exists()
+    assert "HOME" not in os.environ

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
@@ -284,3 +285,19 @@ def test_unnamed_runs_are_named_after_their_data(
     (tmp_path / "zoo" / "cats").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "zoo" / "cats")
     assert default_path(data, "fast", "seed0") == Path("runs") / name
+
+
+@pytest.mark.parametrize("name", ["exp:1", "https:/x.org", os.fsdecode(b"K\xe4fer")])
+def test_predictions_in_a_directory_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths such as exp:1/x are no addresses."""
+    monkeypatch.chdir(tmp_path)
+    run = RunDir.create(Path(name))
+    run.write_predictions("test", some_predictions())
+    assert (tmp_path / name / "predictions-test.parquet").is_file()
+    np.testing.assert_array_equal(run.read_predictions("test").rows, some_predictions().rows)
+
+
+def test_class_means_in_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / os.fsdecode(b"K\xe4fer"))
+    run.class_means.write_bytes(save({"class_means": np.ones((3, 4), dtype=np.float32)}))
+    assert run.read_class_means().shape == (3, 4)

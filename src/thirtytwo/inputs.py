@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from thirtytwo.errors import DataError, OutputError
-from thirtytwo.io import expand_home, free_name, free_path
+from thirtytwo.io import expand_home, free_name, free_path, is_directory, is_file, short_name
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
+_HUB_PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
+_DOWNLOADS = {
+    **dict.fromkeys(("http", "https", "ftp", "ftps", "sftp"), "curl -L -o {name} {address}"),
+    "s3": "aws s3 cp {address} {name}",
+    "gs": "gcloud storage cp {address} {name}",
+}
+"""Commands that download a file, by the scheme of its address."""
 _ARCHIVES = {
     (".zip",): "unzip -q {file} -d {folder}",
     (
@@ -24,6 +32,8 @@ _ARCHIVES = {
         ".tbz2",
         ".tar.xz",
         ".txz",
+        ".tar.zst",
+        ".tzst",
     ): "mkdir -p {folder} && tar -xf {file} -C {folder}",
     (".7z", ".rar"): "7z x {file} -o{folder}",
 }
@@ -59,11 +69,18 @@ def address_error(address: str, *, folder: bool) -> DataError:
     found = f"{address} is an address on the internet; thirtytwo reads local files only."
     if folder and (page := _HUB_PAGE.match(address)):
         return DataError(found, f"For this data set of the hub, write hf:{page['name']}.")
-    name = address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1] or "download"
-    if Path(name).exists():
+    scheme, _, rest = address.partition(":")
+    if scheme.lower() == "file":
+        path = unquote("/" + rest.lstrip("/"))
+        return DataError(f"{address} is an address, not a path.", f"Give the path: {shlex.quote(path)}")
+    name = short_name(address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1].lstrip("-") or "download")
+    if os.path.lexists(name):
         name = free_name(name, {entry.name.casefold() for entry in Path().iterdir()})
-    fetch = f"curl -L -o {shlex.quote(name)} {shlex.quote(address)}"
     then = "unpack it and give the folder" if folder else f"give the file {name!r}"
+    command = _DOWNLOADS.get(scheme.lower())
+    if command is None or (folder and "." not in name):  # a page, rather than an archive
+        return DataError(found, f"Download it first, then {then}.")
+    fetch = command.format(address=shlex.quote(address), name=shlex.quote(name))
     return DataError(found, f"Download it first, for example with: {fetch} – then {then}.")
 
 
@@ -116,7 +133,7 @@ def expand_lists(arguments: Iterable[str]) -> list[str]:
 def _expanded(argument: str) -> Iterator[str]:
     if argument == "-":
         lines = _lines(sys.stdin.buffer.read(), "standard input")
-    elif argument.startswith(LIST_MARK) and len(argument) > 1 and not Path(argument).exists():
+    elif argument.startswith(LIST_MARK) and len(argument) > 1 and not os.path.exists(argument):  # noqa: PTH110, False where it cannot exist
         file = Path(os.path.expanduser(argument[1:]))  # noqa: PTH111 (raises no error for unknown users)
         try:
             lines = _lines(file.read_bytes(), str(file))
@@ -127,12 +144,15 @@ def _expanded(argument: str) -> Iterator[str]:
     else:
         lines = [argument]
     for line in lines:
-        if is_address(line) and not Path(line).exists():
+        if is_address(line) and not os.path.exists(line):  # noqa: PTH110
             raise address_error(line, folder=False)
         yield line
 
 
 def _lines(content: bytes, where: str) -> list[str]:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes
+        content = content.decode("utf-16", "replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
     separator = b"\0" if b"\0" in content else b"\n"
     found = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
     found = [line for line in found if line.strip()]
@@ -153,9 +173,9 @@ def refuse_data_as_output(path: Path, spec: str) -> None:
     """
     data = expand_home(spec.partition("?")[0])
     output = expand_home(path)
-    if not (output.is_file() and data.exists()):
+    if not is_file(output):
         return
-    inside = data.is_dir() and output.resolve().is_relative_to(data.resolve())
+    inside = is_directory(data) and output.resolve().is_relative_to(data.resolve())
     if inside or output.resolve() == data.resolve():
         raise OutputError(f"{path} is a file of the data {spec}.", "Choose another name.")
 
@@ -166,5 +186,5 @@ def refuse_folder_in_data(path: Path, data: Path) -> None:
     Raises:
         OutputError: it lies in the folder of the data.
     """
-    if data.is_dir() and path.resolve().is_relative_to(data.resolve()):
+    if is_directory(data) and path.resolve().is_relative_to(data.resolve()):
         raise OutputError(f"{path} lies in the data {data}.", "Choose a folder outside of it.")

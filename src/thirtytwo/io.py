@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
@@ -159,6 +160,30 @@ def expand_home(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises an error for unknown users)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; other than by `Path.is_file`, a name that is too long for one is none.
+
+    Raises:
+        InputError: a folder above it cannot be read.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a path is a directory; as `is_file`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """Type and permissions of a file, or 0 where there is none."""
+    try:
+        return path.stat().st_mode
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+    except (OSError, ValueError):  # missing, or no possible name
+        return 0
+
+
 def check_writable(path: Path, *, force: bool) -> None:
     """Check that `path` can be written without overwriting an existing file, before work that takes long.
 
@@ -166,12 +191,16 @@ def check_writable(path: Path, *, force: bool) -> None:
         OutputError: `path` is a folder, or a file while `force` is not set; or files cannot be created in its folder.
     """
     path = expand_home(path)
-    if path.is_dir():
+    try:
+        existing = "folder" if is_directory(path) else "file" if is_file(path) else ""
+    except InputError as error:
+        raise OutputError(error.message.replace("cannot be read", "cannot be written"), error.fix) from None
+    if existing == "folder":
         raise OutputError(f"{path} is a folder; a file is needed.", "Give a file name inside it.")
-    if path.is_file() and not force:
+    if existing == "file" and not force:
         raise OutputError(f"{path} exists already.", "Choose another name, move it away, or overwrite it with --force.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
-    if not folder.is_dir():
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not is_directory(folder):
         raise OutputError(f"{path} cannot be written: {folder} is not a folder.", "Choose another folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(

@@ -10,10 +10,12 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -102,6 +104,18 @@ def environment(name: str, value: str) -> Iterator[None]:
 
     with changed(("environment", name), partial(os.environ.get, name), write, value):
         yield
+
+
+@contextmanager
+def some_home() -> Iterator[None]:
+    """Set HOME to a temporary directory where there is none, as in many containers; some libraries fail without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        with tempfile.TemporaryDirectory(prefix="thirtytwo-home-") as place, environment("HOME", place):
+            yield
+        return
+    yield
 
 
 @contextmanager

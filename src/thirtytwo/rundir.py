@@ -28,6 +28,8 @@ from thirtytwo.io import (
     atomic_write,
     create_directory,
     expand_home,
+    is_directory,
+    is_file,
     is_unused,
     lock_directory,
     numbered,
@@ -207,7 +209,7 @@ class RunDir:
             RunError: `path` exists and is not an empty directory, or another process has locked it.
         """
         if path is not None:
-            made = not expand_home(path).exists()
+            made = not os.path.lexists(expand_home(path))
             found = cls.create(Path(path), combining=combining)
         else:
             made, found = True, cls(next(filter(_create, numbered(unnamed))))
@@ -263,15 +265,15 @@ class RunDir:
             RunError: it does not exist, is a file, or holds no recipe.
         """
         run = cls(Path(path))
-        if run.path.is_file():
+        if is_file(run.path):
             raise _file_error(run.path)
-        if not run.path.is_dir():
+        if not is_directory(run.path):
             raise RunError(
                 f"There is no run directory {str(run.path)!r}.", "Use the path printed at the end of training."
             )
         if holds_seeds(run.path):
             raise RunError(f"{run.path} holds the runs of several seeds or folds.", "Use the path of one of them.")
-        if not run.recipe.is_file():
+        if not is_file(run.recipe):
             raise RunError(
                 f"{run.path} is not a run directory: it has no recipe.toml.",
                 "Use the path printed at the end of training.",
@@ -408,9 +410,9 @@ class RunDir:
         Raises:
             RunError: missing or damaged.
         """
-        load_file = require("safetensors.numpy", "train").load_file
+        load = require("safetensors.numpy", "train").load
         try:
-            means: npt.NDArray[np.float32] = load_file(self.class_means)["class_means"]
+            means: npt.NDArray[np.float32] = load(self.class_means.read_bytes())["class_means"]
         except (OSError, KeyError, require("safetensors", "train").SafetensorError) as error:
             raise RunError(
                 f"{self.class_means} is missing or damaged: {error}.", self._restore_hint(self.class_means)
@@ -455,8 +457,9 @@ class RunDir:
         table = arrow.table(columns)
         if content:
             table = table.replace_schema_metadata({_CONTENT_KEY: content.encode()})
-        with atomic_write(self.predictions(split)) as temporary:
-            parquet.write_table(table, temporary)
+        # as a stream: pyarrow takes a path such as a:b/c for an address
+        with atomic_write(self.predictions(split)) as temporary, temporary.open("wb") as stream:
+            parquet.write_table(table, stream)
 
     def read_predictions(self, split: str) -> Predictions:
         """Read what `write_predictions` wrote.
@@ -483,7 +486,8 @@ def read_predictions_file(path: Path, fix: str) -> tuple[Predictions, str]:
     """
     parquet = require("pyarrow.parquet", "train")
     try:
-        table = parquet.read_table(path)
+        with path.open("rb") as stream:
+            table = parquet.read_table(stream)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise RunError(f"{path} cannot be read: {os.strerror(error.errno)}.", "Check its permissions.") from None
@@ -524,7 +528,7 @@ def _file_error(path: Path) -> RunError:
 
 def holds_seeds(path: Path) -> bool:
     """Whether a directory holds the runs of several seeds or folds, rather than being a run itself."""
-    return (path / SEEDS_SUMMARY).is_file() and not (path / "recipe.toml").is_file()
+    return is_file(path / SEEDS_SUMMARY) and not is_file(path / "recipe.toml")
 
 
 def lock_run_of(path: Path) -> AbstractContextManager[None]:

@@ -219,3 +219,12 @@ def test_names_that_become_too_long_are_shortened(names: list[str], explain: Exp
     overlays = {record["overlay"] for record in records}
     assert len(overlays) == len(names)
     assert all((tmp_path / "out" / overlay).is_file() and overlay.endswith(".png") for overlay in overlays)
+
+
+def test_links_in_circles_are_named(explain: Explain, image_folder: Path) -> None:
+    (image_folder / "circle.png").symlink_to("circle.png")
+    (image_folder / "nothing").symlink_to("gone")
+    code, _, error = explain(image_folder, "--out", image_folder.parent / "out")
+    assert code == 2
+    assert "circle.png cannot be read" in error
+    assert "nothing: broken link" in error

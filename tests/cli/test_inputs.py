@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,16 @@ def test_lists_of_paths(
         "blue.png",
         "green.png",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_written_on_windows(
+    encoding: str, colour_model: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_folder / "red.png").rename(image_folder / "größe.png")
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(f"{image_folder / 'größe.png'}\r\n{image_folder / 'blue.png'}\r\n".encode(encoding))
+    assert classify([f"@{listed}"], colour_model, capsys) == ["größe.png", "blue.png"]
 
 
 def test_a_file_whose_name_starts_with_the_mark(
@@ -115,7 +127,10 @@ DATA = [
         *DATA,
         ("https://example.com/photos.zip", "curl -L -o photos.zip https://example.com/photos.zip"),
         ("https://huggingface.co/datasets/owner/name", "hf:owner/name"),
-        ("s3://bucket/photos", "s3://bucket/photos"),
+        ("s3://bucket/photos.zip", "aws s3 cp s3://bucket/photos.zip photos.zip"),
+        ("gs://bucket/photos.zip", "gcloud storage cp gs://bucket/photos.zip photos.zip"),
+        ("smb://server/photos", "Download it first, then"),
+        ("file:///my%20photos/x", "Give the path: '/my photos/x'"),
     ],
 )
 def test_other_things_as_data(
@@ -136,7 +151,7 @@ def test_other_things_as_data(
     error = capsys.readouterr().err
     assert expected in error
     assert "Did you mean '.'" not in error
-    assert name in error
+    assert name.rpartition("://")[2].lstrip("/") in error
 
 
 @pytest.mark.slow
@@ -148,3 +163,47 @@ def test_a_model_file_as_run_is_refused_before_slow_imports(verb: str, tmp_path:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "m.onnx is a model file, not a run directory" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "images", "--apply", "pipe"],
+        ["train", "images", "--recipe", "pipe"],
+        ["train", "pipe"],
+        ["tune", "images", "--space", "pipe", "--run", "tuned"],
+        ["data", "fix", "images", "--plan", "pipe", "--out", "fixed"],
+        ["data", "doctor", "images", "--predictions", "pipe"],
+        ["predict", "images", "--model", "pipe"],
+        ["explain", "pipe", "--model", "MODEL"],
+        ["teach", "pipe", "--out", "new.onnx"],
+        ["evaluate", "pipe"],
+    ],
+    ids=lambda words: " ".join(words[:2]) + words[-1],
+)
+def test_named_pipes_are_not_waited_for(
+    words: list[str], colour_model: Path, tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.folder(tmp_path / "images", 12)
+    os.mkfifo("pipe")
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("thirtytwo.cli.main._bug", late)
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        assert run_command([word.replace("MODEL", str(colour_model)) for word in words]) == 2
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_folder_of_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("photos.zip", "readme.txt"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+    assert run_command(["data", "show", str(tmp_path)]) == 2
+    assert f"unzip -q {tmp_path}/photos.zip -d {tmp_path}/photos" in capsys.readouterr().err

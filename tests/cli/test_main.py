@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -338,3 +339,38 @@ def test_import_is_cheap() -> None:
     code = "import json, sys, thirtytwo; print(json.dumps(sorted(name.split('.')[0] for name in sys.modules)))"
     loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)))
     assert not loaded & {"numpy", "torch", "onnxruntime", "typer", "rich", "pydantic", "PIL"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "digits", "--repeat", str(2**40)],
+        ["train", "digits", "--seeds", f"0,{2**64}"],
+        ["train", "digits", "--seeds", "9" * 5000],
+        ["tune", "digits", "--trials", str(2**63)],
+        ["teach", "x", "--seed", "-1"],
+        ["teach", "x", "--seed", str(2**64)],
+        ["cache", "--limit", "1e308"],
+        ["cache", "--limit", "inf"],
+        ["train", "digits", "--set", "model.options={groups = [{width = 9999999999999999999999}]}"],
+        ["train", "digits", "--set", "model.name=textbook", "--set", "model.options={dense = [1000000000]}"],
+        ["train", "digits", "--set", "model.name=wideresnet", "--set", "model.options={width = 1000000000}"],
+    ],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_numbers_are_bounded(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x").mkdir()
+    assert run_command(words) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_limit_of_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("THIRTYTWO_CACHE_GB", "1e308")
+    assert run_command(["cache"]) == 2
+    assert "THIRTYTWO_CACHE_GB" in capsys.readouterr().err
+
+
+def test_file_names_made_from_long_names_are_shortened(tiny: SimpleNamespace) -> None:
+    tiny.folder(Path("n" * 255), 12)
+    assert run_command(["data", "show", "n" * 255, "--recipe", "fast"]) == 0

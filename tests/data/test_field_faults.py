@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -210,31 +207,6 @@ def test_hidden_class_folders_are_named(tmp_path):
 def test_classes_with_almost_the_same_name_are_a_warning(names, tmp_path):
     findings = diagnose(str(folders(tmp_path / "set", *names, "dog"))).findings
     assert [finding.severity for finding in findings if "almost the same name" in finding.what] == ["warning"]
-
-
-@contextmanager
-def without_privileges() -> Iterator[Path]:
-    """A folder in a process that respects permissions, also where tests run as root."""
-    place = Path(tempfile.mkdtemp())
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.chown(place, 65534, 65534)
-        os.seteuid(65534)
-    try:
-        yield place
-    finally:
-        if was_root:
-            os.seteuid(0)
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    with without_privileges() as place:
-        yield place
-        for path in [place, *place.rglob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o300])

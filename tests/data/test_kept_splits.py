@@ -175,6 +175,7 @@ def test_showing_data_with_an_unreadable_image(tmp_path: Path, capsys: pytest.Ca
     (data / "cat" / "0.png").write_bytes(b"no image")
     assert run_command(["data", "show", str(data)]) == 0
     assert "1" in capsys.readouterr().err
+    assert run_command(["data", "show", str(data), "--recipe", "fast", "--sheet", str(tmp_path / "sheet.png")]) == 0
 
 
 def test_empty_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

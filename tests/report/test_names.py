@@ -77,3 +77,10 @@ def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> No
         axes = figure.axes[0]
         widths.append(float(np.ptp(axes.get_window_extent().get_points()[:, 0])))
     assert widths[1] > 0.7 * widths[0]
+
+
+def test_fonts_of_placeholders_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    """Matplotlib brings a font that has a box for every character."""
+    unassigned = "\U0003abcd"
+    assert fonts.font_families([unassigned]) == [fonts.DEFAULT]
+    assert "fonts-noto-core" in caplog.text

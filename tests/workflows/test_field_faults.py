@@ -80,13 +80,13 @@ def test_names_that_are_not_utf8_work_from_training_to_explaining(options, tmp_p
     for words in (
         ["data", "doctor", LATIN],
         ["data", "show", LATIN, "--sheet", "sheet.png"],
-        ["train", LATIN, "--run", "run", *flags(options["overrides"])],
-        ["evaluate", "run"],
-        ["report", "run"],
-        ["explain", LATIN, "--model", "run", "--out", "out", "--no-score"],
-        ["predict", LATIN, "--model", "run", "--format", "json", "--out", "found.json"],
-        ["predict", LATIN, "--model", "run", "--format", "csv", "--out", "found.csv"],
-        ["predict", LATIN, "--model", "run"],
+        ["train", LATIN, "--run", LATIN + "run", *flags(options["overrides"])],
+        ["evaluate", LATIN + "run"],
+        ["report", LATIN + "run"],
+        ["explain", LATIN, "--model", LATIN + "run", "--out", "out", "--no-score"],
+        ["predict", LATIN, "--model", LATIN + "run", "--format", "json", "--out", "found.json"],
+        ["predict", LATIN, "--model", LATIN + "run", "--format", "csv", "--out", "found.csv"],
+        ["predict", LATIN, "--model", LATIN + "run"],
         ["teach", LATIN, "--out", f"{LATIN}.onnx", "--base", "cifar10"],
         ["predict", LATIN, "--model", f"{LATIN}.onnx"],
     ):
@@ -95,7 +95,7 @@ def test_names_that_are_not_utf8_work_from_training_to_explaining(options, tmp_p
     assert "K\\xe4fer" in printed.out
     assert len(json.loads(Path("found.json").read_text())) == 24
     assert len(json.loads(Path("out/explanations.json").read_text())) == 24
-    assert thirtytwo.load("run").classes == ("a", "K\\xe4fer")
+    assert thirtytwo.load(LATIN + "run").classes == ("a", "K\\xe4fer")
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from thirtytwo.app import photos
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
-from thirtytwo.images.discover import IMAGE_SUFFIXES
+from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from thirtytwo.images.render import as_uri
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import as_markdown, counted
 
 SAMPLES = Path(__file__).with_name("samples")
-TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
+TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
 _SAMPLE_WIDTH = 108

@@ -12,6 +12,7 @@ import typer
 from thirtytwo.cli.console import log
 from thirtytwo.cli.options import options_from
 from thirtytwo.errors import require
+from thirtytwo.process import some_home
 
 
 def app(
@@ -49,6 +50,11 @@ def start_app(models: Sequence[str], *, browser: bool | None = None, **settings:
         browser: open a browser window; None: if there is a display.
         settings: other fields of `app.settings.AppSettings`.
     """
+    with some_home():  # Streamlit has no files there, but looks for them
+        _serve_app(models, _has_display() if browser is None else browser, settings)
+
+
+def _serve_app(models: Sequence[str], browser: bool, settings: dict[str, Any]) -> None:
     for module in ("streamlit", "onnx"):
         require(module, "app")
     from thirtytwo.app.launch import run
@@ -61,7 +67,7 @@ def start_app(models: Sequence[str], *, browser: bool | None = None, **settings:
             log(f"Anyone who can reach {chosen.host} can use the app.")
         log(f"The app is running at {address} (press Ctrl-C to stop)")
 
-    run(chosen, open_browser=_has_display() if browser is None else browser, on_start=log_address)
+    run(chosen, open_browser=browser, on_start=log_address)
 
 
 def _has_display() -> bool:

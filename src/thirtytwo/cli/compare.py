@@ -36,10 +36,17 @@ def parse_seeds(seeds: str | None, repeat: int | None, seed: int | None, recipe:
     if seeds is None:
         return None
     parts = [part.strip() for part in seeds.split(",")]
-    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
+    wrong = next((part for part in parts if not _is_seed(part)), None)
     if wrong is not None:
-        raise RecipeError(f"--seeds {seeds!r} contains {wrong!r}, which is not an integer.", "Example: --seeds 0,1,2")
+        found = f"--seeds {seeds!r} contains {wrong!r}, which is not an integer from 0 to 10¹⁸."
+        raise RecipeError(found, "Example: --seeds 0,1,2")
     return [int(part) for part in parts]
+
+
+def _is_seed(text: str) -> bool:
+    from thirtytwo.config.recipe import MAX_SEED  # takes a while to import
+
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED
 
 
 def train_seeds(data: str, seeds: list[int] | None, seed: int | None, **settings: Any) -> None:

@@ -13,6 +13,7 @@ from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, did_you_mean
 from thirtytwo.inputs import refuse_data_as_output
+from thirtytwo.io import short_name
 from thirtytwo.text import capitalized, percent, size
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _write_augmented(
     Raises:
         OutputError: the file already exists.
     """
-    path = sheet or Path(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe).stem)}-augmented.png")
+    path = sheet or Path(short_name(f"{_as_file_name(spec)}-{_as_file_name(Path(recipe).stem)}-augmented.png"))
     _check_sheet(path, force=force)
     import numpy as np
 
@@ -217,6 +218,7 @@ def cache(
         float | None,
         typer.Option(
             min=0,
+            max=1e9,
             metavar="GB",
             help="Remove the least recently used entries until the cache is at most this large.",
             show_default="THIRTYTWO_CACHE_GB, else 20 or a tenth of the disk",

@@ -153,8 +153,8 @@ def _output_directory(out: Path | None, force: bool) -> Path:
 
 def _check_not_overwriting(files: Sequence[Path], directory: Path, names: dict[Path, str]) -> None:
     """Raise OutputError if an overlay would overwrite an input image."""
-    inputs = {file.resolve() for file in files}
-    overwritten = next((name for name in names.values() if (directory / name).resolve() in inputs), None)
+    inputs = set(map(os.path.realpath, files))  # Path.resolve raises an error for links in circles
+    overwritten = next((name for name in names.values() if os.path.realpath(directory / name) in inputs), None)
     if overwritten is not None:
         raise OutputError(
             f"The overlay would overwrite the input image {directory / overwritten}.",

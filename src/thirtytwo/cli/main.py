@@ -26,10 +26,12 @@ from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Spli
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.process import interrupted_by_sigterm, own_process
+from thirtytwo.process import interrupted_by_sigterm, own_process, quiet_loggers
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PLACES = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of paths that users give, wherever they are noticed."""
 
 _IMAGES, _LISTS = (
     "IMAGE|FOLDER|GLOB|@LIST|-...",
@@ -129,7 +131,7 @@ def teach(
         int | None,
         typer.Option(min=1, metavar="N", help="Views of each image.", show_default="by their number"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the cross-validation folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the cross-validation folds.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
 ) -> None:
     """Make a model for new classes from a few images of each, without PyTorch. The last output line is its path."""
@@ -281,7 +283,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        with own_process(), interrupted_by_sigterm(), brief_warnings():
+        with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's result of Ctrl-C
@@ -301,6 +303,12 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         show_error(error.message, error.fix)
         return USER
     except OSError as error:
+        if error.errno in _PLACES and isinstance(error.filename, str | bytes):
+            show_error(
+                f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.",
+                "Check the path and its permissions.",
+            )
+            return USER
         if error.errno not in _DISK:
             return _bug()
         show_error(f"Cannot write the output: {error.strerror}.", "Free some space or write to another location.")

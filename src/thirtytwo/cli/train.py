@@ -42,7 +42,11 @@ def train(
     repeat: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Train N runs with consecutive seeds, starting at --seed.", show_default="1"
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Train N runs with consecutive seeds, starting at --seed.",
+            show_default="1",
         ),
     ] = None,
     folds: Annotated[
@@ -166,7 +170,7 @@ def tune(
         typer.Option(metavar="NAME|FILE", help="Base recipe: see thirtytwo recipes.", show_default=BY_DATA),
     ] = None,
     trials: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of trials to run, or to add with --resume.")
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Number of trials to run, or to add with --resume.")
     ] = 20,
     metric: Annotated[
         Metric | None,

@@ -12,7 +12,7 @@ from typing import Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.io import expand_home
+from thirtytwo.io import expand_home, is_directory, is_file
 
 
 def recipe_names() -> list[str]:
@@ -163,9 +163,9 @@ def _recipe_text(name_or_file: str | Path) -> tuple[str, str]:
     path = expand_home(name)
     if name in recipe_names():  # before files, so that a file `fast` in this folder does not hide the recipe
         return resources.files("thirtytwo.config.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8"), name
-    if path.is_dir() and (path / "recipe.toml").is_file():
+    if is_directory(path) and is_file(path / "recipe.toml"):
         path = path / "recipe.toml"
-    if path.is_file():
+    if is_file(path):
         try:
             return path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:

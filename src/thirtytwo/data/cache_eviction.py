@@ -25,7 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 GB = 10**9
-LIMIT_GB, LIMIT_SHARE = 20.0, 0.1
+LIMIT_GB, LIMIT_SHARE, MAX_GB = 20.0, 0.1, 10**9
 VARIABLE = "THIRTYTWO_CACHE_GB"
 RECORD, LOCK = "entry.json", "lock"
 TEMPORARY = ".writing-"
@@ -89,7 +89,7 @@ def limit_bytes(folder: Path) -> int:
             found = float(text)
         except ValueError:
             found = -1.0
-        if not 0 <= found < float("inf"):
+        if not 0 <= found <= MAX_GB:
             raise DataError(
                 f"{VARIABLE} is {text!r}; expected a number of gigabytes, 0 or more.", f"For example: {VARIABLE}=20"
             )

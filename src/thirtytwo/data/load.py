@@ -283,6 +283,9 @@ def _unknown(name: str, path: Path) -> UnknownNameError:
             f"Unknown data set {name!r}: neither a known name nor a folder.",
             f"{fix} Otherwise use the path of a folder, or hf:owner/name.",
         )
+    if os.path.islink(path):  # noqa: PTH114, False without permission
+        found = f"{name} is a link to {os.readlink(path)}, which does not exist."  # noqa: PTH115
+        return UnknownNameError(found, "Correct or remove the link.")
     if is_table:
         close = _close(path.name, _tables(path.parent), path.parent)
         return UnknownNameError(f"There is no file {name!r}.", f"Did you mean {close}?" if close else "Check the path.")

@@ -6,7 +6,6 @@ cannot say everything, as with groups or a class named `a/b`, `metadata.csv` say
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections import defaultdict
@@ -27,7 +26,7 @@ from thirtytwo.images.discover import IMAGE_SUFFIXES, is_junk
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
 from thirtytwo.rundir import FIXES
-from thirtytwo.text import listing
+from thirtytwo.text import CsvWriter, listing
 
 _GROUP = "group "
 """Before the names of groups, as sources give them."""
@@ -224,4 +223,6 @@ def _link(source: Source, target: Path) -> None:
 
 def _write_rows(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+        writer = CsvWriter(stream)
+        for row in (header, *rows):
+            writer.writerow(row)

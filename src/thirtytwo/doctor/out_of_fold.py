@@ -14,7 +14,7 @@ from thirtytwo.data.load import open_undecoded
 from thirtytwo.data.run_data import content_of
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
-from thirtytwo.io import expand_home
+from thirtytwo.io import expand_home, is_directory, is_file
 from thirtytwo.rundir import FIXES, OUT_OF_FOLD, Predictions, RunDir, read_predictions_file
 from thirtytwo.text import listing
 
@@ -80,8 +80,8 @@ def read_out_of_fold(path: Path, data: DataSet) -> OutOfFold:
         DataError: it is of other images, labels or classes.
     """
     path = expand_home(path)
-    file = RunDir(path).predictions(OUT_OF_FOLD) if path.is_dir() else path
-    if not file.is_file():
+    file = RunDir(path).predictions(OUT_OF_FOLD) if is_directory(path) else path
+    if not is_file(file):
         raise RunError(
             f"There is no file {str(file)!r}.",
             "Give the directory that thirtytwo train --folds wrote once all folds were finished, or its "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from thirtytwo.data.sources.folder import class_images
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
 from thirtytwo.inputs import address_error, file_error, is_address
+from thirtytwo.io import is_directory
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 
@@ -43,8 +45,8 @@ def find_class_files(folder: Path) -> ClassFiles:
         DataError: not a folder, no images in class folders, or a class folder without images.
     """
     expected = "Give a folder with one subfolder of images for each class."
-    if not folder.is_dir():
-        if folder.exists():
+    if not is_directory(folder):
+        if os.path.lexists(folder):
             raise file_error(folder, then=expected)
         if is_address(str(folder)):
             raise address_error(str(folder).replace(":/", "://"), folder=True)

@@ -18,9 +18,11 @@ from thirtytwo.text import escape_bytes
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo"}
 )
 """Files with these suffixes are images, or images that are damaged; of other files, the content decides."""
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""Images that only a library outside of the dependencies reads; the error without it says how to install it."""
 _NO_IMAGES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw"}
     | {".rw2", ".sr2", ".srf", ".srw", ".x3f"}  # raw photographs, many of which are TIFF files
@@ -190,7 +192,7 @@ def _reason_to_skip(file: Path) -> str | None:
         with file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError:  # a broken link, or no permission: reported for each image when it is decoded
-        return None if suffix in IMAGE_SUFFIXES else unsupported
+        return None if suffix in IMAGE_SUFFIXES else "broken link" if file.is_symlink() else unsupported
     kind = format_of(head)
     if kind is None or kind == "PPM" or (kind == "BMP" and not _BMP.match(head)):  # texts may start like these
         return unsupported

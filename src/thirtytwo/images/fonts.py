@@ -17,6 +17,8 @@ from thirtytwo.text import listing
 DEFAULT = "DejaVu Sans"
 """Matplotlib's own font, with Latin, Cyrillic, Greek, Arabic and other scripts."""
 _PREFERRED = ("Noto Sans", "WenQuanYi", "Droid Sans Fallback", "Source Han Sans", "Nanum", "Hiragino", "Arial Unicode")
+_PLACEHOLDERS = ("Last Resort", "LastResort", "Adobe Blank", "AdobeBlank")
+"""Fonts with a box or nothing for every character, of which Matplotlib brings one."""
 _PACKAGES = {
     "CJK": "fonts-noto-cjk",
     "HANGUL": "fonts-noto-cjk",
@@ -109,7 +111,9 @@ def _installed() -> list[tuple[str, str]]:
     """Regular fonts of this machine as (family, path), preferred ones first."""
     manager: Any = require("matplotlib.font_manager", "train")
     regular = {
-        font.name: font.fname for font in manager.fontManager.ttflist if font.style == "normal" and font.name != DEFAULT
+        font.name: font.fname
+        for font in manager.fontManager.ttflist
+        if font.style == "normal" and font.name != DEFAULT and not font.name.startswith(_PLACEHOLDERS)
     }
     return sorted(regular.items(), key=lambda font: (not font[0].startswith(_PREFERRED), font[0]))
 

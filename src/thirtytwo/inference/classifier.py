@@ -17,7 +17,7 @@ from PIL import Image
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
-from thirtytwo.io import RUNS, expand_home
+from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
 from thirtytwo.text import NOT_RECORDED, as_html, listing, percent
@@ -293,9 +293,9 @@ def model_name(path: Path) -> str:
 def find_model(name_or_path: str | Path) -> Path:
     """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
     path, name = expand_home(name_or_path), str(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir():
+    if is_directory(path):
         return _model_of_run(path)
     bundled = bundled_models()
     if name in bundled:
@@ -335,7 +335,7 @@ def _model_of_run(path: Path) -> Path:
     from thirtytwo.rundir import RunDir
 
     model = RunDir(path).onnx
-    if model.is_file():
+    if is_file(model):
         return model
     run = RunDir.open(path)
     raise RunError(f"{path} has no {model.name}: its training did not finish.", run.resume_hint())

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from thirtytwo.errors import ModelFileError
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.inference.integrity import check_integrity
-from thirtytwo.io import METADATA_KEY
+from thirtytwo.io import METADATA_KEY, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import escape_bytes, first_line
 
@@ -83,9 +83,9 @@ def read_info(path: Path | str) -> ModelInfo:
 
 
 def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
-    if path.is_dir():
+    if is_directory(path):
         raise ModelFileError(f"{path} is a folder, not a model file.", _USE_TRAINED)
-    if not path.is_file():
+    if not is_file(path):
         raise ModelFileError(f"There is no model file {str(path)!r}.", _USE_TRAINED)
     import onnxruntime
 

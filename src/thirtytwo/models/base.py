@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from thirtytwo.config.recipe import ModelSettings, Recipe
@@ -162,6 +163,8 @@ def roles_by_kind(net: nn.Module, head: nn.Module) -> dict[str, list[nn.Paramete
 NetworkBuilder = Callable[[int, Mapping[str, Any]], Network]
 """Builds a network with fresh weights from the number of classes and `model.options`."""
 
+MAX_WIDTH = 16_384
+"""Largest number of channels of a layer in the options of networks."""
 MODELS: Registry[NetworkBuilder] = Registry("network", "thirtytwo.models")
 """Every network by name."""
 
@@ -237,15 +240,15 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         RunError: the file is missing or damaged.
     """
     try:
-        with safe_open(file, framework="pt") as content:
-            texts = content.metadata() or {}
-            metadata = json.loads(texts.get(METADATA_KEY, "{}"))
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        content = file.read_bytes()  # the library takes only paths in UTF-8
+        tensors = load(content)
+        texts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        metadata = json.loads(texts.get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged: {first_line(error)}.", _AGAIN) from None
     if not isinstance(metadata, dict):
         raise RunError(f"{file} is damaged: its metadata is not a table.", _AGAIN)
-    if CHECKSUM_KEY in texts and texts[CHECKSUM_KEY] != tensors_checksum(file.read_bytes()):
+    if CHECKSUM_KEY in texts and texts[CHECKSUM_KEY] != tensors_checksum(content):
         raise RunError(f"{file} is damaged: its checksum does not match its content.", _AGAIN)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and torch.isnan(tensor).any():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, NetworkBuilder, takes_options
+from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
 
 WHITENING_IMAGES = 5000
 PATCH = 2
@@ -29,13 +29,13 @@ NORM_EPS = 1e-5
 class GroupSettings(Settings):
     """One group: a convolution that widens, a 2×2 max-pool, then the body at half the resolution."""
 
-    width: int = Field(ge=8)
+    width: int = Field(ge=8, le=MAX_WIDTH)
     """Output channels of the group."""
     kernel: int = Field(3, ge=1, le=5)
     """Side of the widening convolution's filters; an even side shrinks the map by one."""
     body: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (3,)
     """Sides of the body's filters, one per convolution."""
-    body_width: Annotated[int, Field(ge=1)] | None = None
+    body_width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] | None = None
     """Channels between the body's convolutions; the group's width by default."""
     residual: bool = False
     """Add the body's input to its output."""

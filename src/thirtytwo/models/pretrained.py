@@ -16,7 +16,7 @@ from torch import Tensor
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, OfflineError, RecipeError, RunError, UnknownNameError, did_you_mean, require
-from thirtytwo.io import expand_home
+from thirtytwo.io import expand_home, is_directory, is_file
 from thirtytwo.models.base import MODELS, Network, preserve_modes, read_run_weights, read_weights
 from thirtytwo.models.packaged import WEIGHTS, ImageNetWeights, find_weights, packaged_weights
 from thirtytwo.models.timm import TimmNet
@@ -72,7 +72,7 @@ def source_kind(pretrained: str) -> Kind:
         RunError: the path does not exist, or the folder is not a run directory.
     """
     path = expand_home(pretrained)
-    if path.is_dir():
+    if is_directory(path):
         RunDir.open(path)
         return "run"
     if path.suffix in PICKLED:
@@ -81,9 +81,9 @@ def source_kind(pretrained: str) -> Kind:
             'If you trust the file, convert it to .safetensors: python -c "import torch; from safetensors.torch '
             f"import save_file; save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
         )
-    if path.is_file() or path.suffix == ".safetensors":
-        if not path.is_file() or path.suffix != ".safetensors":
-            found = "does not exist" if not path.is_file() else "is not a .safetensors file"
+    if is_file(path) or path.suffix == ".safetensors":
+        if not is_file(path) or path.suffix != ".safetensors":
+            found = "does not exist" if not is_file(path) else "is not a .safetensors file"
             raise RecipeError(f"{KEY} is {pretrained!r}, which {found}.", "Name a .safetensors file.")
         return "file"
     if len(path.parts) > 1:

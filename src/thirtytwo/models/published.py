@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind, takes_options
+from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, roles_by_kind, takes_options
 from thirtytwo.models.timm import HeadSettings, TimmNet, TimmSettings
 
 
@@ -24,7 +24,7 @@ class WideResNetSettings(Settings):
 
     depth: int = 28
     """Number of convolutions: 6 n + 4 for n blocks per group."""
-    width: int = Field(10, ge=1)
+    width: int = Field(10, ge=1, le=100)
     """Channels as a multiple of 16, 32 and 64."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout between the convolutions of a block."""
@@ -121,7 +121,7 @@ def preresnet18(classes: int, settings: PreResNetSettings) -> PreActivationNet:
     return PreActivationNet(classes, 64, (64, 128, 256, 512), (2, 2, 2, 2), settings.dropout)
 
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class ResNetSettings(HeadSettings):
@@ -138,7 +138,7 @@ class DenseNetSettings(HeadSettings):
 
     depth: int = 100
     """Number of convolutions plus the last layer: 6 n + 4 for n layers per block."""
-    growth: int = Field(12, ge=1)
+    growth: int = Field(12, ge=1, le=1024)
     """Growth rate: channels that each layer adds."""
 
     @field_validator("depth")

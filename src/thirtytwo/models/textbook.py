@@ -10,23 +10,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
-from thirtytwo.models.base import MODELS, Network, roles_by_kind, takes_options
+from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, roles_by_kind, takes_options
 
 
 class TextbookSettings(Settings):
     """Shape of a textbook network."""
 
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((32, 64, 128), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = Field((32, 64, 128), min_length=1)
     """Channels of each stage; each halves the resolution."""
-    convolutions: int = Field(2, ge=1)
+    convolutions: int = Field(2, ge=1, le=100)
     """Number of 3×3 convolutions per stage."""
     dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.2, 0.3, 0.4)
     """Dropout after each stage; the last value is used for all further stages, an empty list means no dropout."""
-    dense: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
+    dense: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = (512, 256)
     """Widths of the hidden layers of the head."""
     dense_dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout after each hidden layer."""
-    places: int = Field(4, ge=1)
+    places: int = Field(4, ge=1, le=64)
     """Side of the maps that the head expects; maps of other sizes are averaged to it."""
 
 

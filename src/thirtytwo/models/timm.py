@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.config.settings import Choice, Settings, parse_settings
 from thirtytwo.errors import RecipeError, UnknownNameError, did_you_mean
-from thirtytwo.models.base import MODELS, Network, layers_of, roles_by_kind, takes_options
+from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, layers_of, roles_by_kind, takes_options
 from thirtytwo.models.small_stems import SMALL_STEMS
 from thirtytwo.text import first_line
 
@@ -34,7 +34,7 @@ class HeadSettings(Settings):
 
     drop_rate: float | None = Field(None, ge=0, lt=1)
     """Dropout before the classifier; timm's default if not set."""
-    head: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    head: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = ()
     """Widths of hidden layers between the features and the classes, such as [512, 256]."""
     head_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout after each hidden layer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 from base64 import b64encode
@@ -208,7 +209,7 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
     """
     chosen: dict[str, Path] = {}
     for text in wanted:
-        named = None if Path(text).exists() else _NAMED.fullmatch(text)
+        named = None if os.path.exists(text) else _NAMED.fullmatch(text)  # noqa: PTH110, False where it cannot exist
         place = named["path"] if named else text
         path = find_model(place)
         name = named["name"] if named else model_name(path)

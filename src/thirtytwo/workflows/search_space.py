@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from thirtytwo.config.recipe import ADAPTIVE, ADAPTIVE_RATE, Recipe
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.errors import RecipeError, did_you_mean, require
+from thirtytwo.io import expand_home, is_file
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -160,8 +161,11 @@ def read_space(path: Path | str) -> Space:
     Raises:
         RecipeError: the file is missing, not TOML, or not a valid space; the message lists every error.
     """
+    file = expand_home(path)
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        if not is_file(file):  # also pipes, which would be waited for
+            raise FileNotFoundError
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
             f"There is no space file {str(path)!r}.", "See docs/tuning.md for how to write one."

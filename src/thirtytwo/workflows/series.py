@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.io import is_directory
 from thirtytwo.report.folds import write_out_of_fold
 from thirtytwo.report.seeds import (
     Kind,
@@ -69,8 +70,9 @@ def open_directory(run: Path | str | None, series: Series, resume: bool, data_ro
         return
     if run is None:
         raise RunError(f"The {series.kind}s to resume were not given.", "Name their directory with --run.")
-    with RunDir(Path(run)).writing() if Path(run).is_dir() else nullcontext():
-        yield Path(run)
+    parent = RunDir(Path(run))  # expands the home directory
+    with parent.writing() if is_directory(parent.path) else nullcontext():
+        yield parent.path
 
 
 def train_each(

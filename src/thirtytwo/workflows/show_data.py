@@ -140,7 +140,7 @@ def augment_data(
         resize=provisional.data.resize,
         seed=provisional.data.split_seed,
         group_by=provisional.data.group_by,
-        skip_unreadable=provisional.data.skip_unreadable,
+        skip_unreadable=True,  # as in `data show` without a recipe
         together=kept.together,
         fix_plan=fixes,
     )

@@ -131,6 +131,10 @@ def test_names_of_any_kind(make, tmp_path):
     for format in ("folder", "csv", "parquet", "npz", "webdataset"):
         done = export_dataset(str(tmp_path / "in"), format, tmp_path / format)
         assert content(done.path) == content(tmp_path / "in"), format
+    with (tmp_path / "csv" / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert {"'=1+1", "'-x"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
 @pytest.mark.parametrize(
@@ -414,3 +418,13 @@ def test_cifar_to_binary_and_back(data_root, tmp_path, name):
         np.testing.assert_array_equal(part.labels, stored.labels)
         for image, source in zip(stored.images, part.stream(part.rows), strict=True):
             assert source.endswith(image.tobytes())
+
+
+@pytest.mark.parametrize("name", ["exp:1", os.fsdecode(b"K\xe4fer")], ids=["colon", "not UTF-8"])
+@pytest.mark.parametrize("format", ALL)
+def test_folders_of_any_name(pets, tmp_path, format, name, monkeypatch):
+    """Relative paths such as exp:1/x are no addresses."""
+    monkeypatch.chdir(tmp_path)
+    done = export_dataset(str(pets), format, Path(name))
+    assert content(done.path) == content(pets)
+    open_undecoded(str(done.path)).name.encode()

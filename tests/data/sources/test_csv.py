@@ -142,3 +142,18 @@ def test_files_that_are_no_tables(content, words, make, tmp_path):
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
         load_dataset(file)
+
+
+def test_cells_that_a_spreadsheet_could_compute(make, tmp_path):
+    """An apostrophe before a formula is taken away, but not from the name of an existing file."""
+    for number, name in enumerate(("=a.png", "'=b.png", "c.png", "d.png")):
+        (tmp_path / name).write_bytes(make.png(number))
+    (tmp_path / "t.csv").write_text("file,label\n'=a.png,'=x\n'=b.png,'=x\nc.png,y\nd.png,y\n")
+    data = load_dataset(str(tmp_path / "t.csv"))
+    assert data.classes == ("=x", "y")
+    assert sorted(file for part in data.stored.values() for file in part.files) == [
+        "'=b.png",
+        "=a.png",
+        "c.png",
+        "d.png",
+    ]

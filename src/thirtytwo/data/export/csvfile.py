@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from thirtytwo.data.export.base import EXPORTS, DataFormat, Item
 from thirtytwo.data.split import SPLITS, Split
+from thirtytwo.text import CsvWriter
 
 _PART = ".csv"
 
@@ -28,7 +28,7 @@ class Table(DataFormat):
         part = self.part(split, number, _PART)
         files = [part]
         with part.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
+            writer = CsvWriter(stream)
             for item in items:
                 file = self.place("images", split, item.file_name)
                 file.write_bytes(item.encoded)

@@ -29,7 +29,8 @@ class Parquet(DataFormat):
     def write(self, split: Split, number: int, items: Iterator[Item]) -> list[Path]:
         file = self.place("data", f"{split}-{number:05d}.parquet")
         arrow, schema = require("pyarrow", "train"), self._schema()
-        with require("pyarrow.parquet", "train").ParquetWriter(file, schema) as writer:
+        writer_of = require("pyarrow.parquet", "train").ParquetWriter
+        with file.open("wb") as stream, writer_of(stream, schema) as writer:  # a path may look like an address
             for rows in _row_groups(items):
                 writer.write_table(arrow.Table.from_pylist([self._row(*row) for row in rows], schema=schema))
         return [file]

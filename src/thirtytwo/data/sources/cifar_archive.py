@@ -29,7 +29,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import is_folder, natural_key
 from thirtytwo.images.render import ppm
-from thirtytwo.text import listing
+from thirtytwo.text import escape_bytes, listing
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
@@ -158,7 +158,7 @@ def open_cifar(root: Path, request: Request, known: KnownDataSet | None = None) 
     columns_of = {split: _labels(found, split, names) for split in splits}
     option = f"?label={label}" if "label" in request.options else ""
     return UndecodedDataSet(
-        name=(known.name if known else re.sub(_ARCHIVE, "", found.place.resolve().name)) + option,
+        name=(known.name if known else escape_bytes(re.sub(_ARCHIVE, "", found.place.resolve().name))) + option,
         where=where,
         classes=names[label],
         parts={split: _part(found, split, columns_of[split], label) for split in splits},

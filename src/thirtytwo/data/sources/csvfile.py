@@ -19,7 +19,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
 from thirtytwo.io import free_name
-from thirtytwo.text import listing
+from thirtytwo.text import csv_text, escape_bytes, listing
 
 METADATA = "metadata.csv"
 _OF_METADATA = "file_name"
@@ -91,7 +91,7 @@ def open_csv(file: Path, request: Request) -> UndecodedDataSet:
     parts = {name: own for name in SPLITS if (own := [row for row in rows if row.split == name])}
     grouped = any(row.group for row in rows)
     return UndecodedDataSet(
-        name=file.resolve().parent.name if file.name == METADATA else file.stem,
+        name=escape_bytes(file.resolve().parent.name if file.name == METADATA else file.stem),
         where=str(file),
         classes=classes,
         parts={name: _part(own, classes, tuple(others), grouped=grouped) for name, own in parts.items()},
@@ -118,6 +118,8 @@ def read_rows(file: Path, *, strip: bool = True, least: int = 2) -> list[tuple[i
     Raises:
         DataError: the file cannot be read, or is empty.
     """
+    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113, opening a pipe would wait for a writer
+        raise DataError(f"{file} is not a regular file.", "Name a CSV file.")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -263,7 +265,10 @@ def _rows(
     empty: list[str] = []
     unknown: dict[str, int] = {}
     for line, cells in lines:
-        cell = {role: cells[place] if place < len(cells) else "" for role, place in columns.items()}
+        cell = {role: csv_text(cells[place]) if place < len(cells) else "" for role, place in columns.items()}
+        written = cells[columns["image"]] if cell["image"] else ""
+        if written != cell["image"] and os.path.lexists(file.parent / written):  # its name has the apostrophe
+            cell["image"] = written
         split = split_of(cell["split"]) if "split" in cell else "train"
         if not cell["image"] or not cell["label"]:
             empty.append(str(line))

@@ -34,6 +34,7 @@ from thirtytwo.images.discover import (
     needs_attention,
     split_by_content,
 )
+from thirtytwo.inputs import archive_error
 from thirtytwo.text import escape_bytes
 
 _EMPTY = "folder without images"
@@ -157,6 +158,9 @@ def _labelled(root: Path, folder: Path, skipped: list[str], warnings: list[str])
         if any(reason == HEIC for _, reason in passed_over):
             reasons = reasons.replace(_INSTALL_NOTE, "")  # the advice says it
             raise DataError(f"{where} contains no images that can be read here{reasons}.", HEIF_INSTALL)
+        archives = (archive_error(path, "a folder of images") for path, _ in passed_over if path.parent == folder)
+        if archive := next(filter(None, archives), None):
+            raise archive
         raise DataError(f"{where} contains no images{reasons}.", f"{_LAYOUT} Supported formats: {FORMATS}.")
     skipped += notes
     warnings += serious

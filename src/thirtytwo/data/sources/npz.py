@@ -20,6 +20,7 @@ from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import Pixels
 from thirtytwo.images.render import ppm
+from thirtytwo.text import escape_bytes
 
 SUFFIX, _MEMBER = ".npz", ".npy"
 _LOCAL_HEADER = 30
@@ -60,7 +61,7 @@ def open_npz(root: Path, request: Request, known: KnownDataSet | None = None) ->
     most = max((int(own.max()) for own in labels.values() if len(own)), default=0)
     classes = _classes(file, arrays, most)
     return UndecodedDataSet(
-        name=file.stem,
+        name=escape_bytes(file.stem),
         where=str(file),
         classes=classes,
         parts={split: _part(split, pixels, labels[split]) for split, pixels in found.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import Request
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import is_junk, natural_key, output_kind
-from thirtytwo.text import listing
+from thirtytwo.text import escape_bytes, listing
 
 _BATCH = 256
 _MAGIC = b"PAR1"
@@ -26,15 +27,17 @@ class ParquetTable:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
-        self.schema = self._opened(files[0]).schema_arrow
+        with self._opened(files[0]) as opened:
+            self.schema = opened.schema_arrow
 
     def column(self, name: str) -> Any:
         arrow = require("pyarrow", "train")
+        chunks: list[Any] = []
         try:
-            return arrow.chunked_array(
-                [chunk for file in self.files for chunk in self._opened(file).read([name])[name].chunks],
-                type=self.schema.field(name).type,
-            )
+            for file in self.files:
+                with self._opened(file) as opened:
+                    chunks += opened.read([name])[name].chunks
+            return arrow.chunked_array(chunks, type=self.schema.field(name).type)
         except (OSError, KeyError, ValueError, TypeError):
             raise DataError(
                 f"{self.files[0].parent}: the column {name!r} cannot be read: a file is damaged, or has the column in "
@@ -45,8 +48,9 @@ class ParquetTable:
     def batches(self, name: str) -> Iterator[Any]:
         for file in self.files:
             try:
-                for batch in self._opened(file).iter_batches(_BATCH, columns=[name]):
-                    yield batch.column(0)
+                with self._opened(file) as opened:
+                    for batch in opened.iter_batches(_BATCH, columns=[name]):
+                        yield batch.column(0)
             except (OSError, ValueError):
                 raise _damaged(file) from None
 
@@ -56,22 +60,28 @@ class ParquetTable:
         found: list[str] = []
         for file in self.files:
             try:
-                found += names_in(self._opened(file).read([f"{name}.path"]).column(0).to_pylist())
+                with self._opened(file) as opened:
+                    found += names_in(opened.read([f"{name}.path"]).column(0).to_pylist())
             except (OSError, LookupError, ValueError, TypeError):
                 raise _damaged(file) from None
         return found
 
-    def _opened(self, file: Path) -> Any:
-        try:
-            return require("pyarrow.parquet", "train").ParquetFile(file)
-        except OSError as error:
-            if error.errno is not None:
-                raise DataError(
-                    f"{file} cannot be read: {os.strerror(error.errno)}.", "Check its permissions."
-                ) from None
-            raise _damaged(file) from None
-        except ValueError:
-            raise _damaged(file) from None
+    @contextmanager
+    def _opened(self, file: Path) -> Iterator[Any]:
+        """The opened file, read as a stream: pyarrow takes no path that is not UTF-8, and a:b/c for an address."""
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(file.open("rb"))
+                opened = require("pyarrow.parquet", "train").ParquetFile(stream)
+            except OSError as error:
+                if error.errno is not None:
+                    raise DataError(
+                        f"{file} cannot be read: {os.strerror(error.errno)}.", "Check its permissions."
+                    ) from None
+                raise _damaged(file) from None
+            except ValueError:
+                raise _damaged(file) from None
+            yield opened
 
 
 def find_parquet(root: Path) -> list[Path]:
@@ -112,7 +122,7 @@ def open_parquet(root: Path, request: Request, known: KnownDataSet | None = None
     used = named or {"train": nameless}
     return open_tables(
         where=str(root),
-        name=known.name if known else root.resolve().name,
+        name=known.name if known else escape_bytes(root.resolve().name),
         tables={split: ParquetTable(found) for split, found in used.items()},
         request=request,
         content=lambda: cache.content_key(root, [file for found in used.values() for file in found]),

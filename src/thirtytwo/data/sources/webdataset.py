@@ -22,8 +22,8 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
-from thirtytwo.text import listing
+from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES, natural_key
+from thirtytwo.text import escape_bytes, listing
 
 _LABEL = ".cls"
 _DETAILS = ".json"
@@ -73,7 +73,7 @@ def open_webdataset(root: Path, request: Request, known: KnownDataSet | None = N
     labels = {str(sample.label) for own in samples.values() for sample in own}
     classes, index = _class_index(root, labels)
     return UndecodedDataSet(
-        name=root.resolve().name,
+        name=escape_bytes(root.resolve().name),
         where=str(root),
         classes=classes,
         parts={split: _part(samples[split], index) for split in SPLITS if split in samples},
@@ -112,7 +112,7 @@ def _add(found: dict[str, _Sample], file: Path, archive: tarfile.TarFile, member
     stem, dot, suffix = name.partition(".")
     key, suffix = f"{folder}/{stem}" if folder else stem, (dot + suffix).lower()
     sample = found.setdefault(key, _Sample(key, file))
-    if suffix in IMAGE_SUFFIXES or suffix in (".heic", ".heif"):
+    if suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES:
         sample.start, sample.size, sample.name = member.offset_data, member.size, name
     elif suffix == _LABEL:
         sample.label = _text(archive, member).strip()
