@@ -56,7 +56,7 @@ def _nas_thumbnails(root: Path) -> None:
     folders(
         root, "#recycle/a", "@Recycle", "$RECYCLE.BIN/S-1-5", ".thumbnails", "a/.AppleDouble", "__MACOSX/a", count=2
     )
-    folders(root, "System Volume Information", count=2)
+    folders(root, "System Volume Information", "@SynoResource", count=2)
 
 
 def _pipes(root: Path) -> None:

@@ -308,3 +308,9 @@ def test_libtiff_does_not_write_to_stderr(compression, capfd, tmp_path):
         with pytest.raises(ImageError):
             read(tmp_path / "x.tif")
     assert capfd.readouterr().err == ""
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.png").write_bytes(saved(NOISE, "PNG"))
+    np.testing.assert_array_equal(decode("~/x.png"), NOISE)

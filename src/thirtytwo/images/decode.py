@@ -34,6 +34,7 @@ from PIL import Image
 
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.inputs import archive_error, is_address
+from thirtytwo.io import expand_home
 from thirtytwo.process import changed
 from thirtytwo.text import as_printable
 
@@ -336,7 +337,7 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         label = name or "The image"
         with _named_warnings(label):
             return work(io.BytesIO(source), label)
-    path = Path(source)
+    path = expand_home(source)
     name = name or str(path)
     try:
         _check_regular(path, name)

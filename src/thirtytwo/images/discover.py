@@ -30,7 +30,7 @@ _NO_IMAGES = frozenset(
 )
 JUNK_NAMES = frozenset(
     {"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "$recycle.bin", "recycler", "system volume information"}
-    | {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}  # of network storage
+    | {"@eadir", "@synoresource", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}  # network storage
 )
 _SYSTEM_FOLDERS = frozenset(
     {".appledouble", ".cache", ".dvc", ".git", ".idea", ".ipynb_checkpoints", ".svn", ".thumbnails", ".vscode"}
