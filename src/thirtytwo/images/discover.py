@@ -192,7 +192,8 @@ def _reason_to_skip(file: Path) -> str | None:
         with file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError:  # a broken link, or no permission: reported for each image when it is decoded
-        return None if suffix in IMAGE_SUFFIXES else "broken link" if file.is_symlink() else unsupported
+        is_link = os.path.islink(file)  # noqa: PTH114, False without permission
+        return None if suffix in IMAGE_SUFFIXES else "broken link" if is_link else unsupported
     kind = format_of(head)
     if kind is None or kind == "PPM" or (kind == "BMP" and not _BMP.match(head)):  # texts may start like these
         return unsupported
