@@ -47,8 +47,9 @@ HOT = 0.25
 
 def joined(name: str) -> Network:
     """The network of the bundled model of CIFAR."""
-    classes = load(name).classes
-    return bundle_photos.network(name, bundle_photos.recipe_of(name, SimpleNamespace(classes=classes), 1))
+    model = load(name)
+    data = SimpleNamespace(classes=model.classes)
+    return bundle_photos.network(name, bundle_photos.recipe_of(name, data, 1, model.info.input_size))
 
 
 NETWORKS: dict[str, tuple[Callable[[], Network], str]] = {
