@@ -73,7 +73,11 @@ def folder(unprivileged: Path, monkeypatch: pytest.MonkeyPatch, tiny: SimpleName
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["closed", "closed/deeper", LONG], ids=["closed", "below closed", "too long"])
+@pytest.mark.parametrize(
+    "place",
+    ["closed", pytest.param("closed/deeper", marks=pytest.mark.long), LONG],
+    ids=["closed", "below closed", "too long"],
+)
 @pytest.mark.parametrize("what", READERS)
 def test_one_sentence(
     what: str, place: str, folder: Path, colour_model: Path, write_model: Callable[..., Path],

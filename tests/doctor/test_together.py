@@ -11,7 +11,6 @@ from PIL import Image, ImageEnhance
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.data.folds import divide_or_fold
 from thirtytwo.data.load import load_dataset
-from thirtytwo.doctor import features
 from thirtytwo.doctor import together as module
 from thirtytwo.doctor.together import kept_together
 
@@ -166,16 +165,3 @@ def test_share_that_large_groups_change_is_noted(tmp_path: Path) -> None:
         assert bool(remarks) == (not 0.2 / 1.5 < share < 0.2 * 1.5)
         notes += remarks
     assert notes
-
-
-@pytest.mark.slow
-def test_photographs_are_decoded_larger_for_features_whatever_split_was_cut(folder: Path) -> None:
-    for seed in range(4):
-        kept = kept_together(str(folder), DataSettings(split_seed=seed))
-        data = load_dataset(str(folder), seed=seed, together=kept.together)
-        path = features.choose_model(data)
-        larger = features._at_input_size(path, data, str(folder), None)
-        for name, part in data.stored.items():
-            assert larger[name].shape[1] > part.images.shape[1]
-            means = larger[name].mean(axis=(1, 2)), part.images.mean(axis=(1, 2))
-            np.testing.assert_allclose(*means, atol=3)
