@@ -46,6 +46,7 @@ def wait_for_images(page: Any, count: int, group: int | None = None) -> None:
 
 
 def name_class(page: Any, number: int, name: str) -> None:
+    wait_for_script(page)  # which shows a field twice while it draws the page
     page.get_by_label(f"Name of class {number}").fill(name)
     page.keyboard.press("Tab")
     wait_for_script(page)
