@@ -53,6 +53,11 @@ OUT_OF_FOLD = "out-of-fold"
 _CONTENT_KEY = b"thirtytwo_content"
 
 
+def _is_special(path: Path) -> bool:
+    """Whether a path is a folder or something, such as a named pipe, that cannot be read like a file."""
+    return path.exists() and not path.is_file()
+
+
 def _parse_int(text: str) -> int:
     """An integer of a JSON file; larger ones than any that thirtytwo writes overflow where they are used."""
     value = int(text)
@@ -344,6 +349,8 @@ class RunDir:
 
     def _recorded(self, *keys: str) -> Any:
         """A value of `environment.json`; None where it is not recorded or the file is damaged."""
+        if _is_special(self.environment):
+            return None
         try:
             value = json.loads(self.environment.read_text(encoding="utf-8"))
             for key in keys:
@@ -368,8 +375,10 @@ class RunDir:
         """Read a JSON artifact of this run.
 
         Raises:
-            RunError: missing, damaged, or not of the shape of `run_schema`.
+            RunError: missing, damaged, no file, or not of the shape of `run_schema`.
         """
+        if _is_special(artifact):
+            raise RunError(f"{artifact} is not a file.", self._restore_hint(artifact))
         try:
             content = json.loads(artifact.read_text(encoding="utf-8"), parse_int=_parse_int)
         except FileNotFoundError:

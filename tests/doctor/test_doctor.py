@@ -57,6 +57,15 @@ def test_duplicates_within_across_and_with_other_labels():
     assert severities(data_set(train, test), "^2 duplicates .*split: train row") == ["note"]
 
 
+def test_a_conflict_shows_an_image_of_each_label():
+    train = image_set([0, 0, 0, 0, 0, 1] * 10)
+    for row in range(6):
+        train.images[row] = train.images[0]
+    (found,) = (finding.what for finding in examine(data_set(train)) if finding.code == "T102")
+    assert "(bee)" in found
+    assert "and 3 more" in found
+
+
 def test_images_of_a_single_color():
     train = image_set([0, 1] * 25)
     train.images[7] = 9

@@ -82,6 +82,7 @@ def test_warnings_of_the_decoder_name_the_file_once(content, tmp_path, monkeypat
     assert caplog.messages
     assert all(message.startswith(str(tmp_path / "first.img")) and "\n" not in message for message in caplog.messages)
     assert len(caplog.messages) <= 2
+    assert not any(words in message for message in caplog.messages for words in ("Skipping tag", "Expecting to read"))
 
 
 def test_large_images_and_palettes_give_no_warning(monkeypatch, recwarn):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from thirtytwo.config.resolve import parse_overrides, resolve_recipe
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
-from thirtytwo.models.base import features_of
+from thirtytwo.models.base import check_options, features_of
 from thirtytwo.models.textbook import Textbook
 
 PARAMETERS: list[tuple[str, dict[str, Any], int]] = [
@@ -146,3 +147,12 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
     one, other = net(name, options), net(name, options)
     assert isinstance(one, Network)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_options_of_another_network_can_be_dropped_as_advised() -> None:
+    recipe = resolve_recipe("fast", {"model.name": "textbook"})
+    with pytest.raises(RecipeError) as caught:
+        check_options(recipe.model)
+    override = "model.options={}"
+    assert override in str(caught.value)
+    check_options(resolve_recipe("fast", {"model.name": "textbook"} | parse_overrides([override])).model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from thirtytwo.cli.main import run_command
 from thirtytwo.data.run_data import find_again, load_as_stored, recorded_hashes, trained_on
 from thirtytwo.data.types import DataSet
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.report.run_record import read_run_record, typed_commands
 from thirtytwo.report.seeds import seed_path, summarize
 from thirtytwo.rundir import RunDir
@@ -165,3 +166,13 @@ def test_summary_of_seeds_of_the_wrong_shape(run: RunDir) -> None:
     RunDir(seed_path(run.path.with_name("seeds"), 0)).metrics.write_text('{"a": [1, null]}', encoding="utf-8")
     with pytest.raises(ThirtytwoError):
         summarize(run.path.with_name("seeds"), "digits", [0], {})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_place_of_a_file_is_refused(name: str, run: RunDir) -> None:
+    """Opening a named pipe would wait for a writer."""
+    (run.path / name).unlink()
+    os.mkfifo(run.path / name)
+    with pytest.raises(RunError) as caught:
+        run.read_json(run.path / name)
+    assert str(run.path / name) in caught.value.message

@@ -155,8 +155,8 @@ class UnreadableImagesError(DataError):
         causes_text = listing(messages, quoted=False, separator="; ")
         super().__init__(
             f"{where}: {len(messages)} of {total} images cannot be read: {causes_text}.",
-            "Copy them again, or train without them (--skip-unreadable). All of them are listed by: "
-            + shlex.join(["thirtytwo", "data", "doctor", spec]),
+            "Copy them again, or move them away; thirtytwo train leaves them out with --skip-unreadable. All of them "
+            "are listed by: " + shlex.join(["thirtytwo", "data", "doctor", spec]),
         )
 
 

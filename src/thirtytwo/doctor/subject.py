@@ -82,8 +82,16 @@ class Subject:
 
     def examples(self, groups: Sequence[Sequence[Place]], sign: str = "=") -> str:
         """The first groups, as text that a full stop may follow; `sign` stands between the images of a group."""
-        shown = [f" {sign} ".join(map(self.described, group[:3])) for group in groups[:3]]
+        shown = [self._example(group, sign) for group in groups[:3]]
         return "; ".join(shown) + (f"; and {len(groups) - 3:,} more" if len(groups) > 3 else "")
+
+    def _example(self, group: Sequence[Place], sign: str) -> str:
+        """Up to three images of a group: one of each label and split first."""
+        first = {(self.label(place), place.split): place for place in reversed(group)}.values()
+        ordered = sorted(group, key=lambda place: place not in first)
+        shown = sorted(ordered[:3], key=group.index)
+        more = f" and {len(group) - 3:,} more" if len(group) > 3 else ""
+        return f" {sign} ".join(map(self.described, shown)) + more
 
     @cached_property
     def folder(self) -> Path | None:

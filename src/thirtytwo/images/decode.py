@@ -363,6 +363,13 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
         ) from None
 
 
+_DAMAGES = (
+    (r"EXIF|Tag data|Skipping tag|tag \d+|File Read", "its tags (EXIF) are damaged."),
+    (r"MPO|Multi-?Picture", "its list of further images is damaged."),
+)
+"""Patterns of Pillow's warnings on data beside the pixels, and what they mean."""
+
+
 class _WarningLog:
     """Logs the warnings of images that this thread decodes, with their names; `show` shows all others.
 
@@ -378,12 +385,13 @@ class _WarningLog:
             self._show(message, *details, **more)
             return
         text = " ".join(str(message).split()).rstrip(".")
-        kind = re.sub(r"\d+", "0", text)
+        about = next((words for pattern, words in _DAMAGES if re.search(pattern, text)), f"{text}.")
+        kind = re.sub(r"\d+", "0", about)
         with _reporting:
             if kind in _reported_warnings:
                 return
             _reported_warnings.add(kind)
-        logger.warning("%s: %s. It is used all the same; so are others like it.", as_printable(name), text)
+        logger.warning("%s: %s The image is used all the same; so are others like it.", as_printable(name), about)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from thirtytwo.config.recipe import ModelSettings, Recipe
 from thirtytwo.config.settings import Choice
-from thirtytwo.errors import RunError
+from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.io import CHECKSUM_KEY, METADATA_KEY
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir
@@ -207,8 +207,13 @@ def check_options(model: ModelSettings) -> None:
         RecipeError: the options are wrong.
     """
     check = getattr(MODELS.get(model.name), "check_options", None)
-    if check is not None:
+    if check is None:
+        return
+    try:
         check(model.options)
+    except RecipeError as error:
+        fix = "To use the network's defaults, for instance after another model.name: --set 'model.options={}'."
+        raise RecipeError(error.message, fix if error.fix is None else f"{error.fix} {fix}") from None
 
 
 def apply_curvature(logits: Tensor, curvature: float) -> Tensor:

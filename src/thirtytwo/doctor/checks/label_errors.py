@@ -24,16 +24,15 @@ RELIABLE = 0.5
 
 @CHECKS.register("T501")
 class LabelErrors(Check):
-    """Labels that a linear probe on features contradicts, by confident learning."""
+    """Labels that a linear probe on features contradicts, by confident learning (arXiv 1911.00068)."""
 
     code = "T501"
     title = "probable label errors"
     severity = "warning"
     why = (
-        "Wrong labels cost accuracy in training, and in a test set they make every metric wrong. A linear layer on the "
-        "features of a bundled model, fitted on four fifths of the images, predicts the others, and confident learning "
-        "(arXiv 1911.00068) compares these predictions with the labels. With --predictions they are those of a "
-        "cross-validation (train --folds), by networks that were not trained on the image."
+        "Wrong labels cost accuracy in training, and in a test set they make every metric wrong. Found are images that "
+        "a model, which has learned from other images of the data, confidently predicts as another class. With "
+        "--predictions the predictions are those of a cross-validation (train --folds)."
     )
     fix = "Look at them, the first ones first, and correct those that are wrong: many are right, but unusual."
     costly = True

@@ -14,7 +14,7 @@ class LeftOut(Check):
     """Files and folders that are left out, and what else is special about the data."""
 
     code = "T202"
-    title = "files that are left out"
+    title = "files that are left out, and other notes on reading the data"
     severity = "note"
     why = "Images that you expect to be used may be among them."
     fix = ""
