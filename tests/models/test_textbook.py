@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from thirtytwo.config.resolve import parse_overrides, resolve_recipe
+from thirtytwo.config.resolve import parse_overrides, read_recipe_values, resolve_recipe
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
 from thirtytwo.models.base import check_options, features_of
@@ -150,9 +150,10 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
 
 
 def test_options_of_another_network_can_be_dropped_as_advised() -> None:
-    recipe = resolve_recipe("fast", {"model.name": "textbook"})
+    values, other = read_recipe_values("fast"), {"model.name": "textbook"}
     with pytest.raises(RecipeError) as caught:
-        check_options(recipe.model)
+        check_options(resolve_recipe(values, other, classes=10, rows=1000).model)
     override = "model.options={}"
     assert override in str(caught.value)
-    check_options(resolve_recipe("fast", {"model.name": "textbook"} | parse_overrides([override])).model)
+    again = resolve_recipe(values, other | parse_overrides([override]), classes=10, rows=1000)
+    check_options(again.model)
