@@ -79,6 +79,26 @@ def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> No
     assert widths[1] > 0.7 * widths[0]
 
 
+@pytest.mark.slow
+def test_numbers_are_readable_on_every_cell(make_run) -> None:  # type: ignore[no-untyped-def]
+    from matplotlib.colors import to_rgb
+
+    from thirtytwo.report.run_record import read_run_record
+
+    def luminance(color: tuple[float, ...]) -> float:
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    axes = draw_confusion(read_run_record(make_run()[0])).axes[0]
+    assert axes.texts
+    for text in axes.texts:
+        column, row = map(int, text.get_position())
+        (image,) = [one for one in axes.images if not np.ma.getmaskarray(one.get_array())[row, column]]
+        cell = luminance(image.cmap(image.norm(image.get_array()[row, column])))
+        low, high = sorted((cell, luminance(to_rgb(text.get_color()))))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
 def test_fonts_of_placeholders_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
     """Matplotlib brings a font that has a box for every character."""
     unassigned = "\U0003abcd"

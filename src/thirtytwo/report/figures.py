@@ -127,12 +127,14 @@ def draw_confusion(record: RunRecord) -> Any:
     side = float(np.clip(2.4 + 0.28 * width, 3.9, 14.4)) + labels
     figure = empty_figure(side, side)
     axes = figure.add_subplot()
-    axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
+    right = axes.imshow(np.ma.masked_array(share, ~diagonal), cmap="Blues", vmin=0, vmax=1.25)
     errors = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
-    axes.imshow(errors, cmap="Oranges", vmin=0, vmax=(float(errors.max()) if errors.count() else 1.0) * 1.25)
+    wrong = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=(float(errors.max()) if errors.count() else 1.0) * 1.25)
     if width <= 20:
         for row, column in np.argwhere(matrix > 0):
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=INK, fontsize=7)
+            image = right if row == column else wrong
+            color = readable_on(image.cmap(image.norm(image.get_array()[row, column])))
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=7)
     if width <= MAX_NAMED_CLASSES:
         axes.set_xticks(range(width), names, rotation=90, fontsize=size)
         axes.set_yticks(range(width), names, fontsize=size)
@@ -140,6 +142,13 @@ def draw_confusion(record: RunRecord) -> Any:
     axes.set_ylabel("true")
     axes.set_title(f"Confusion matrix on {record.split}, n = {len(record.predictions.truth):,}")
     return figure
+
+
+def readable_on(color: tuple[float, ...]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.2) on an sRGB color with channels from 0 to 1."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
 def draw_reliability(record: RunRecord) -> Any:
