@@ -37,5 +37,19 @@ def data_commands() -> str:
         f"orders the labels with an average precision of {labels['average_precision']:.2f}; it lists "
         f"{labels['listed']:,}, of which {percent(labels['precision'], 0)} were changed, and "
         f"{percent(labels['recall'], 0)} of the changed ones "
-        f"are among them (seed {labels['seed']}, {labels['date']}; `benchmarks/label_errors.py`).\n"
+        f"are among them (seed {labels['seed']}, {labels['date']}; `benchmarks/label_errors.py`).\n" + _repair()
+    )
+
+
+def _repair() -> str:
+    """How much of the accuracy that changed labels cost the suggested fixes win back."""
+    found = read_results("label_repair")
+    clean, flipped, repaired = (percent(found["mean_accuracy"][arm], 2) for arm in ("clean", "flipped", "repaired"))
+    named, others = found["suggested_for_flipped"], sum(found["suggested"].values()) - found["suggested_for_flipped"]
+    return (
+        f"\nThe suggested fixes name {percent(named / found['flipped'], 0)} of the changed labels and {others:,} others. "
+        f"Trained with `{found['recipe']}`, the network has {clean} on test with the own labels, {flipped} with the "
+        f"changed ones and {repaired} after the "
+        f"fixes: {percent(found['recovered'], 0)} of the loss (means of {len(found['training_seeds'])} seeds, one "
+        f"{found['gpu']}, {found['date']}; `benchmarks/label_errors.py --train`).\n"
     )
