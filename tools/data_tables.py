@@ -48,8 +48,8 @@ def _repair() -> str:
     named, others = found["suggested_for_flipped"], sum(found["suggested"].values()) - found["suggested_for_flipped"]
     return (
         f"\nThe suggested fixes name {percent(named / found['flipped'], 0)} of the changed labels and {others:,} "
-        f"others. Trained with `{found['recipe']}`, the network has {clean} on test with the own labels, {flipped} with the "
-        f"changed ones and {repaired} after the "
+        f"others. Trained with `{found['recipe']}`, the network has {clean} on test with the own labels, {flipped} "
+        f"with the changed ones and {repaired} after the "
         f"fixes: {percent(found['recovered'], 0)} of the loss (means of {len(found['training_seeds'])} seeds, one "
         f"{found['gpu']}, {found['date']}; `benchmarks/label_errors.py --train`).\n"
     )
