@@ -63,7 +63,7 @@ def test_generated_parts_are_current(path: Path) -> None:
 def test_notebook_runs_from_a_clean_kernel(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    # Without CIFAR-10 the story is told with embedded digits, which takes less time.
+    # Without CIFAR-10 the steps run on embedded digits, which takes less time.
     environment = {**os.environ, "THIRTYTWO_DATA": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, str(TOOL), str(path), "--check"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)

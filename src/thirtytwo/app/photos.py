@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -26,6 +27,17 @@ MAX_PHOTOS, MAX_PHOTO_BYTES = 20_000, 16 << 30
 _QUALITY = 80
 _MAX_UNDO = 20
 _UNDO = "undo of images"
+
+
+class _Content(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Content)
+"""An image with a file name and a content hash."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +114,20 @@ def add_images(new: Iterable[InputImage], place: str = CLASSIFIED) -> None:
 
 def merge(images: Sequence[InputImage], new: Iterable[InputImage]) -> list[InputImage]:
     """New images in their order, but those that are there already, then the others; repeated names get a number."""
-    known, taken = {one.digest for one in images}, {one.name.casefold() for one in images}
+    return [*unseen(images, new, lambda image, name: replace(image, name=name)), *images]
+
+
+def unseen(present: Sequence[Named], new: Iterable[Named], rename: Callable[[Named, str], Named]) -> list[Named]:
+    """The new images whose content is not present yet, once each; repeated names get a number."""
+    known, taken = {one.digest for one in present}, {one.name.casefold() for one in present}
     added = []
     for image in new:
         if image.digest not in known:
             name = free_name(image.name, taken)
             known.add(image.digest)
             taken.add(name.casefold())
-            added.append(image if name == image.name else replace(image, name=name))
-    return [*added, *images]
+            added.append(image if name == image.name else rename(image, name))
+    return added
 
 
 def remove_image(digest: str, place: str = CLASSIFIED) -> None:

@@ -21,10 +21,10 @@ import numpy as np
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thirtytwo.app.photos import InputImage, inspect
+from thirtytwo.app.photos import InputImage, inspect, unseen
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.fewshot import LEAST, LinearProbe
-from thirtytwo.io import free_name, lock_directory, write_bytes, write_json
+from thirtytwo.io import lock_directory, write_bytes, write_json
 from thirtytwo.machine import cpu_count
 from thirtytwo.rundir import Predictions, RunDir
 from thirtytwo.text import counted
@@ -149,16 +149,9 @@ class Project(_Stored):
 
     def with_photos(self, number: int, photos: Sequence[Photo]) -> Project:
         """With images in a class that are not in it yet; repeated file names get a number."""
-        found = self.find(number)
-        known, taken = {one.digest for one in found.photos}, {one.name.casefold() for one in found.photos}
-        added = []
-        for photo in photos:
-            if photo.digest not in known:
-                name = free_name(photo.name, taken)
-                known.add(photo.digest)
-                taken.add(name.casefold())
-                added.append(photo.model_copy(update={"name": name}))
-        return self._with(number, photos=(*found.photos, *added))
+        present = self.find(number).photos
+        added = unseen(present, photos, lambda photo, name: photo.model_copy(update={"name": name}))
+        return self._with(number, photos=(*present, *added))
 
     def without_photos(self, number: int, digests: Iterable[str]) -> Project:
         """Without some images of a class."""
