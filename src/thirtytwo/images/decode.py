@@ -365,7 +365,7 @@ def _with_stream(work: Callable[[IO[bytes], str], T], source: str | Path | bytes
 
 _DAMAGES = (
     (r"EXIF|Tag data|Skipping tag|tag \d+|File Read", "its tags (EXIF) are damaged."),
-    (r"MPO|Multi-?Picture", "its list of further images is damaged."),
+    (r"MPO", "its list of further images is damaged."),
 )
 """Patterns of Pillow's warnings on data beside the pixels, and what they mean."""
 
