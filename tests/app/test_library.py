@@ -50,6 +50,17 @@ def test_number_and_bytes_are_bounded_by_evicting_the_least_recently_used() -> N
     assert [one.path.exists() for one in held] == [False, False, False, True]
 
 
+def test_stores_anew_what_something_else_deleted() -> None:
+    store = UploadStore()
+    one = store.add(b"a")
+    one.path.unlink()
+    other = store.add(b"a")
+    assert other.path.read_bytes() == b"a"
+    del one
+    gc.collect()
+    assert other.path.exists()
+
+
 @pytest.mark.slow
 def test_directory_is_deleted_with_the_store() -> None:
     store = UploadStore()

@@ -50,7 +50,7 @@ class UploadStore:
         digest = blake2b(data, digest_size=12).hexdigest()
         with self._lock:
             found = self._handles.get(digest)
-            if found is None:
+            if found is None or not found.path.exists():  # as after the cleaning of temporary folders
                 # A unique number: an equal file may be about to be deleted with its last handle.
                 found = UploadHandle(self.folder / f"{digest}-{next(self._numbers)}{suffix}", digest, len(data))
                 write_bytes(found.path, data)
