@@ -140,7 +140,7 @@ def test_shares(share: float, digits: int, text: str) -> None:
 
 
 def test_intervals_have_the_unit_once() -> None:
-    assert spaced(interval([0.9292, 0.9389])) == "92.92–93.89 %"
+    assert spaced(interval([0.9292, 0.9389])) == "92.9–93.9 %"
     assert spaced(interval([0.9292, 0.9389], digits=0)) == "93–94 %"
     assert interval([0.12345, 0.2], as_percent=False) == "0.123–0.200"
 
@@ -205,7 +205,7 @@ def test_shortened_text_keeps_both_ends(text: str, most: int) -> None:
 
 
 def test_terminals_get_ordinary_spaces() -> None:
-    assert for_terminal(percent(0.5)) == "50.00 %"
+    assert for_terminal(percent(0.5)) == "50.0 %"
     assert for_terminal("a\x1b\n") == "a\\x1b\n"
 
 

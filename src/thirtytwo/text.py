@@ -7,6 +7,7 @@ import math
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TextIO
@@ -31,8 +32,12 @@ SPACE = "\u00a0"
 NOT_RECORDED = "not recorded"
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """Format a share: 0.9342 is `93.42 %`; one just below 1 or above 0 is `> 99.99 %` or `< 0.01 %`.
+DIGITS = 1
+"""Digits after the point of a percentage, wherever one is shown; results in files are not rounded."""
+
+
+def percent(share: float, digits: int = DIGITS) -> str:
+    """Format a share: 0.9342 is `93.4 %`; one just below 1 or above 0 is `> 99.9 %` or `< 0.1 %`.
 
     Args:
         share: a fraction, usually 0 to 1.
@@ -42,10 +47,10 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def interval(ends: Sequence[float], *, as_percent: bool = True, digits: int | None = None) -> str:
-    """Format both ends of an interval, with the unit once: `92.92–93.89 %` or `0.201–0.224`."""
+    """Format both ends of an interval, with the unit once: `92.9–93.9 %` or `0.201–0.224`."""
     low, high = ends
     if as_percent:
-        places = 2 if digits is None else digits
+        places = DIGITS if digits is None else digits
         return f"{100 * low:.{places}f}–{100 * high:.{places}f}{SPACE}%"
     places = 3 if digits is None else digits
     return f"{low:.{places}f}–{high:.{places}f}"
@@ -148,6 +153,14 @@ def capitalized(phrase: str) -> str:
 def readable(name: str) -> str:
     """The name of a class for people: `sweet_pepper` as `sweet pepper`."""
     return " ".join(name.replace("_", " ").split()) or name
+
+
+def readable_names(names: Iterable[str]) -> list[str]:
+    """The names of classes for people, as by `readable`; names that would then look the same are kept as they are."""
+    every = list(names)
+    shown = [readable(name) for name in every]
+    same = {text for text, count in Counter(shown).items() if count > 1}
+    return [name if text in same else text for name, text in zip(every, shown, strict=True)]
 
 
 def shorten(text: str, most: int) -> str:

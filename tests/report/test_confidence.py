@@ -85,7 +85,7 @@ def test_ood_detection_is_shown(make_run):
             "0.988",
             "12.3\u00a0%",
             "95.4\u00a0%",
-            "5.42\u00a0%",
+            "5.4\u00a0%",
             "0.7321",
             "class mean",
             "&lt;the nearest&gt;",

@@ -310,7 +310,7 @@ def test_model_without_errors(make_run):
     run.write_predictions("test", replace(given, probabilities=np.eye(6, dtype=np.float32)[given.truth]))
     page = written(run)
     assert "every image was classified correctly" in page.text
-    assert "100.00\u00a0%" in page.text
+    assert "100.0\u00a0%" in page.text
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_every_seed_is_a_run_and_summary_has_mean_std_and_n(training: Training) 
     assert (accuracy["n"], accuracy["min"], accuracy["max"]) == (3, min(values), max(values))
     assert found.summary["seconds_train"]["mean"] == pytest.approx(102 + 1 / 3)
     text = (found.path / "summary.md").read_text()
-    assert f"| Accuracy | {percent(np.mean(values))} | {percent(np.std(values, ddof=1))} | 3 |" in text
+    assert f"| Accuracy | {percent(np.mean(values))} | {percent(np.std(values, ddof=1), 2)} | 3 |" in text
     assert "| seed5 |" in text
 
 

@@ -57,7 +57,7 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
     """Classes and their calibrated probabilities as bars."""
     rows = (
         f'<b>{as_html(readable(name))}</b><span class="tt-track"><i style="width:{100 * value:.1f}%"></i></span>'
-        f"<em>{percent(value, 1)}</em>"
+        f"<em>{percent(value)}</em>"
         for name, value in predictions
     )
     return f'<div class="tt-bars">{"".join(rows)}</div>'
@@ -185,7 +185,7 @@ def require_model() -> None:
 
 def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
-    accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy, 1)} test accuracy"
+    accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
     size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
     return f"{len(info.classes)} classes of {dataset}{accuracy} · input {size}×{size} pixels · {architecture}"
 

@@ -35,10 +35,10 @@ def show_mean(content: Mapping[str, Any]) -> None:
     if not content.get("cross_validation"):  # it is being resumed
         return
     mean = content["cross_validation"]["mean_accuracy"]
-    ends = "" if mean["ci95"] is None else f"95\u00a0% interval {interval(mean['ci95'], digits=1)}"
+    ends = "" if mean["ci95"] is None else f"95\u00a0% interval {interval(mean['ci95'])}"
     st.metric(
         f"mean accuracy over {content['folds']} folds",
-        percent(mean["value"], 1),
+        percent(mean["value"]),
         ends,
         delta_color="off",
         delta_arrow="off",
@@ -59,8 +59,8 @@ def show_folds(path: Path, content: Mapping[str, Any], key: str) -> None:
         {
             "fold": run["fold"],
             "images": run["n"],
-            "accuracy": percent(run["accuracy"], 1),
-            "95\u00a0% interval": interval(run["accuracy_ci95"], digits=1),
+            "accuracy": percent(run["accuracy"]),
+            "95\u00a0% interval": interval(run["accuracy_ci95"]),
         }
         for run in content["runs"]
     ]

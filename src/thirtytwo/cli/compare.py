@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.cli.evaluators import show_cells
 from thirtytwo.errors import RecipeError
-from thirtytwo.text import percent
+from thirtytwo.text import interval, percent
 
 if TYPE_CHECKING:
     from thirtytwo.report.comparison import ComparedRun, Comparison
@@ -105,10 +105,7 @@ def show_seeds(summary: Mapping[str, Any]) -> None:
     """Show the accuracy of each run, then mean, standard deviation and n of every metric."""
     from thirtytwo.report.seeds import summary_rows
 
-    rows = []
-    for run in summary["runs"]:
-        low, high = run["accuracy_ci95"]
-        rows.append((run["directory"], percent(run["accuracy"]), f"{percent(low)} to {percent(high)}"))
+    rows = [(run["directory"], percent(run["accuracy"]), interval(run["accuracy_ci95"])) for run in summary["runs"]]
     show_table(["run", "accuracy", "95\u00a0% interval"], rows)
     show()
     show_table([f"{summary['data']}, {summary['split']}", "mean", "std", "n", "min", "max"], summary_rows(summary))
@@ -151,13 +148,12 @@ def show_comparison(found: Comparison) -> None:
 def _row(run: ComparedRun) -> tuple[str, ...]:
     from thirtytwo.text import duration, quantity
 
-    low, high = run.metrics["accuracy"]["ci95"]
     nll, ece = run.metric("nll"), run.metric("ece")
     return (
         run.letter,
         run.name,
         percent(run.accuracy),
-        f"{percent(low)} to {percent(high)}",
+        interval(run.metrics["accuracy"]["ci95"]),
         "" if nll is None else f"{nll['value']:.4f}",
         "" if ece is None else f"{ece['value']:.4f}",
         quantity(run.parameters),

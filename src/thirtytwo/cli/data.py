@@ -14,7 +14,7 @@ from thirtytwo.cli.options import Data, DataRoot
 from thirtytwo.errors import DataError, OutputError, did_you_mean
 from thirtytwo.inputs import refuse_data_as_output
 from thirtytwo.io import short_name
-from thirtytwo.text import capitalized, percent, size
+from thirtytwo.text import capitalized, percent, readable, size
 
 if TYPE_CHECKING:
     from thirtytwo.data.cache_eviction import Cleared, Stored
@@ -114,7 +114,7 @@ def _show_summary(data: DataSet) -> None:
     show(f"content {data.fingerprint}")
     show()
     total = sum(len(part) for part in parts.values())
-    rows = [(name, f"{len(part):,}", percent(len(part) / total, 1), _per_class(part)) for name, part in parts.items()]
+    rows = [(name, f"{len(part):,}", percent(len(part) / total), _per_class(part)) for name, part in parts.items()]
     show_table(["split", "images", "share", "per class"], rows)
     show()
     channels = zip(("red", "green", "blue"), *channel_statistics(data.train.images), strict=True)
@@ -130,8 +130,8 @@ def _show_summary(data: DataSet) -> None:
         ["class", *(["superclass"] if superclasses else []), *parts],
         [
             (
-                row.name,
-                *([superclasses[row.name]] if superclasses else []),
+                readable(row.name),
+                *([readable(superclasses[row.name])] if superclasses else []),
                 *(f"{count:,}" for count in row.counts.values()),
             )
             for row in class_counts(data)
@@ -174,7 +174,7 @@ def _write_augmented(
 
     found = augment_data(spec, recipe, overrides, data_root=data_root)
     data, samples = found.data, found.samples
-    names = [data.classes[label] for label in samples.labels]
+    names = [readable(data.classes[label]) for label in samples.labels]
     page = augmented_sheet(samples.originals, samples.augmented, names, _captions(samples, data.classes))
     write_bytes(path, png(np.asarray(page)))
     if found.fixes is not None:
@@ -191,7 +191,7 @@ def _captions(samples: Samples, classes: tuple[str, ...]) -> list[list[list[str]
     return [
         [
             [
-                f"{percent(target[index], 0)} {classes[index]}"
+                f"{percent(target[index], 0)} {readable(classes[index])}"
                 for index in (-target).argsort()[:MAX_LABELS]
                 if target[index] > 0
             ]

@@ -12,7 +12,7 @@ from thirtytwo.cli.console import log, log_skipped, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.discover import EXPLANATIONS, SHEET
 from thirtytwo.io import free_name, free_path
-from thirtytwo.text import percent
+from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
@@ -173,9 +173,9 @@ def _entry(file: Path, found: Explanation, rule: ResizeRule) -> Entry:
     except ImageError:  # deleted or changed since it was explained
         image = for_display(found.pixels)
     heat = map_to_original(found.heat, image.shape[0], image.shape[1], rule)
-    lines = [f"{found.label} {percent(found.confidence)}", str(file)]
+    lines = [f"{readable(found.label)} {percent(found.confidence)}", str(file)]
     if found.label != found.top:
-        lines[0] += f" (top: {found.top})"
+        lines[0] += f" (top: {readable(found.top)})"
     if not found.known:
         lines[0] += ", unknown"
     if found.score is not None:
@@ -192,7 +192,7 @@ def _table(results: Iterable[Explanation | UnreadableImage], score: bool) -> tup
         if isinstance(result, UnreadableImage):
             rows.append((str(result.file), "could not be read", "", "", *[""] * len(scores)))
             continue
-        cells = [str(result.file), result.label, percent(result.confidence), result.method]
+        cells = [str(result.file), readable(result.label), percent(result.confidence), result.method]
         if not result.known:
             cells[1] += " (unknown)"
         if result.score is not None:

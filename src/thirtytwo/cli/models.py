@@ -62,7 +62,7 @@ def show_export(made: Exported) -> None:
         f"\nSame predicted class for {percent(agreement.same)} of these images; probabilities differ by at most "
         f"{agreement.largest:.2g}."
     )
-    differences = ", ".join(f"{name} {percent(value)}" for name, value in agreement.outputs.items())
+    differences = ", ".join(f"{name} {percent(value, 2)}" for name, value in agreement.outputs.items())
     show(f"Relative RMS differences of the outputs: {differences} (allowed: {percent(agreement.allowed, 0)}).")
 
 

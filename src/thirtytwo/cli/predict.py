@@ -13,7 +13,7 @@ from thirtytwo.cli.console import log, log_skipped, show_table
 from thirtytwo.errors import DataError, OutputError
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import check_writable
-from thirtytwo.text import percent
+from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
     from thirtytwo.inference.classifier import Prediction, UnreadableImage
@@ -80,8 +80,9 @@ def _row(result: Result) -> tuple[str, ...]:
 
     if isinstance(result, UnreadableImage):
         return (str(result.file), "", "could not be read", "", "")
-    name = result.top if result.known else f"unknown (nearest: {result.top})"
-    others = ", ".join(f"{other} {percent(value)}" for other, value in result.predictions[1:])
+    top = readable(result.top)
+    name = top if result.known else f"unknown (nearest: {top})"
+    others = ", ".join(f"{readable(other)} {percent(value)}" for other, value in result.predictions[1:])
     return (str(result.file), f"{result.width}×{result.height}", name, percent(result.confidence), others)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thirtytwo.cli.console import log, show, show_table
 from thirtytwo.errors import require
 from thirtytwo.io import check_writable, expand_home
-from thirtytwo.text import capitalized, listing, percent
+from thirtytwo.text import capitalized, listing, percent, readable
 
 if TYPE_CHECKING:
     from thirtytwo.fewshot import LinearProbe
@@ -63,7 +63,7 @@ def _show_classes(probe: LinearProbe) -> None:
     if len(counts) > _MAX_ROWS:
         return
     rows = [
-        (name, f"{count:,}", "" if right is None else percent(right / count, 0))
+        (readable(name), f"{count:,}", "" if right is None else percent(right / count))
         for name, count, right in zip(probe.info.classes, counts, probe.right, strict=True)
     ]
     show_table(["class", "images", "recall"], rows)

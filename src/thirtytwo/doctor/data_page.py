@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
-from thirtytwo.text import as_printable, capitalized, percent, size
+from thirtytwo.text import as_printable, capitalized, percent, readable, readable_names, size
 
 SAMPLES_BUDGET, MEANS_BUDGET, EXTREMES_BUDGET = 6_000_000, 1_500_000, 500_000
 """Maximum number of characters of the page for sample images, mean images and extremes."""
@@ -56,7 +56,7 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         samples: training images before and after augmentation; None: none are shown.
         recipe: name of the recipe that augmented them.
     """
-    classes = [as_printable(name) for name in found.classes]
+    classes = _shown_names(found.classes)
     shown = _Shown.of(found, train)
     context = {
         "name": as_printable(found.name),
@@ -156,12 +156,23 @@ def _balance(found: Overview) -> str:
         return f"Every class has {counts[most]:,} training images."
     few, many = counts[least], counts[most]
     ratio = f", {many / few:.1f} times as many" if few else ""
-    return as_printable(f"{least} has the fewest training images, {few:,}; {most} has {many:,}{ratio}.")
+    return as_printable(
+        f"{readable(least)} has the fewest training images, {few:,}; {readable(most)} has {many:,}{ratio}."
+    )
+
+
+def _shown_name(name: str) -> str:
+    """The name of a class as the page shows it."""
+    return as_printable(readable(name))
+
+
+def _shown_names(names: Iterable[str]) -> list[str]:
+    return [as_printable(name) for name in readable_names(names)]
 
 
 def _image(place: int, shown: _Shown, classes: Sequence[str]) -> dict[str, Any]:
     thumbnail = shown.samples[place]
-    name = f"{as_printable(classes[int(shown.labels[place])])}, {shown.names[place]}"
+    name = f"{_shown_name(classes[int(shown.labels[place])])}, {shown.names[place]}"
     return {"place": place, "source": thumbnail.source, "pixelated": thumbnail.pixelated, "name": name}
 
 
@@ -174,8 +185,8 @@ def _kinds(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
         blocks.append(
             {
                 "index": index,
-                "name": as_printable(found.classes[index]),
-                "superclass": as_printable(found.superclasses.get(found.classes[index], "")),
+                "name": _shown_name(found.classes[index]),
+                "superclass": _shown_name(found.superclasses.get(found.classes[index], "")),
                 "count": found.counts[index].counts["train"],
                 "mean": shown.means[index] if index < len(shown.means) else None,
                 "images": images[:SHOWN],
@@ -192,8 +203,8 @@ def _tree(found: Overview, shown: _Shown) -> list[dict[str, Any]]:
         if name in found.superclasses:
             places = shown.by_class.get(index, [])
             image = _image(places[0], shown, found.classes) if places else None
-            groups[as_printable(found.superclasses[name])].append(
-                {"index": index, "name": as_printable(name), "image": image}
+            groups[_shown_name(found.superclasses[name])].append(
+                {"index": index, "name": _shown_name(name), "image": image}
             )
     return [{"name": name, "classes": groups[name]} for name in sorted(groups)]
 
@@ -213,7 +224,7 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
         "neighbors": found.map.neighbors,
         "marked": found.map.crossing.tolist(),
         "names": shown.names,
-        "classes": [as_printable(name) for name in found.classes],
+        "classes": _shown_names(found.classes),
     }
     marked = [place for place in found.map.crossing.tolist() if place < len(shown.samples)]
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -230,8 +241,8 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
         "marked": [
             _image(place, shown, found.classes)
             | {
-                "label": as_printable(found.classes[int(shown.labels[place])]),
-                "other": as_printable(found.classes[int(found.map.other[place])]),
+                "label": _shown_name(found.classes[int(shown.labels[place])]),
+                "other": _shown_name(found.classes[int(found.map.other[place])]),
                 "votes": int(found.map.votes[place]),
             }
             for place in marked[:MOST_MARKED]
@@ -241,7 +252,7 @@ def _map(found: Overview, shown: _Shown) -> dict[str, Any]:
 
 def _groups(found: Overview) -> tuple[npt.NDArray[np.int64], list[str]]:
     """The color group of each class, int64 `(C,)`, and the names of the groups: superclasses where there are any."""
-    names = [as_printable(found.superclasses.get(name, name)) for name in found.classes]
+    names = [_shown_name(found.superclasses.get(name, name)) for name in found.classes]
     order = sorted(set(names)) if found.superclasses else names
     places = {name: place for place, name in enumerate(order)}
     return np.array([places[name] for name in names], dtype=np.int64), list(order)
@@ -268,7 +279,7 @@ def _spread(found: Spread, shown: _Shown) -> dict[str, Any]:
                     {
                         "source": shown.extremes[position].source,
                         "pixelated": shown.extremes[position].pixelated,
-                        "label": as_printable(shown.train.classes[int(shown.train.labels[position])]),
+                        "label": _shown_name(shown.train.classes[int(shown.train.labels[position])]),
                         "name": as_printable(shown.train.name_of(position)),
                         "value": f"{value:#.3g}".rstrip("."),
                     }
@@ -288,11 +299,11 @@ def _shapes(found: Shapes, side: int) -> dict[str, Any]:
         "side": side,
         "different": len(found.sizes),
         "sizes": [
-            (f"{width:,}×{height:,}", f"{count:,}", percent(count / total, 1))
+            (f"{width:,}×{height:,}", f"{count:,}", percent(count / total))
             for width, height, count in found.sizes[:MOST_LISTED]
         ],
         "orientations": [
-            (name, f"{count:,}", percent(count / total, 1))
+            (name, f"{count:,}", percent(count / total))
             for name, count in (("Portrait", found.portrait), ("Square", found.square), ("Landscape", found.landscape))
         ],
         "charts": [sizes_chart(found), ratio_chart(found)] if several else [],
@@ -304,7 +315,7 @@ def _formats(found: Formats) -> dict[str, Any]:
     modes = [(f"mode {mode}", count) for mode, count in found.modes[:MOST_LISTED]]
     return {
         "rows": [
-            (kind, f"{count:,}", percent(count / files, 1)) for kind, count in [*found.formats[:MOST_LISTED], *modes]
+            (kind, f"{count:,}", percent(count / files)) for kind, count in [*found.formats[:MOST_LISTED], *modes]
         ],
         "sizes": f"{size(found.total_bytes)} in {files:,} files; the median file has {size(found.median_bytes)}, "
         f"the largest {size(found.largest_bytes)}.",

@@ -14,7 +14,7 @@ from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import Pixels, load_preview
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
-from thirtytwo.text import as_printable, counted, listing, shorten
+from thirtytwo.text import as_printable, counted, listing, readable, shorten
 
 IMAGE_BUDGET = 11_000_000
 """Largest number of characters of the page for images; texts take less than 3 million."""
@@ -185,7 +185,7 @@ def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[
     name = subject.splits[place.split].name_of(place.position)
     return {
         "split": place.split,
-        "class": _short(subject.class_of(place), LONGEST_NAME),
+        "class": _short(readable(subject.class_of(place)), LONGEST_NAME),
         "name": _short(name, LONGEST_NAME),
         "thumbnail": thumbnail,
     }
@@ -193,6 +193,7 @@ def _image(place: Place, subject: Subject, thumbnail: Thumbnail | None) -> dict[
 
 def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
     subject, ran = diagnosis.subject, set(diagnosis.ran)
+    classes = [] if subject is None else [readable(name) for name in subject.data.classes]
     found = {finding.code for finding in diagnosis.findings}
     known = [CHECKS.get(code) for code in CHECKS]
     return {
@@ -200,8 +201,8 @@ def _summary(diagnosis: Diagnosis) -> dict[str, Any]:
         "heading": _short(diagnosis.spec.rstrip("/").rpartition("/")[2] or diagnosis.spec, LONGEST_NAME),
         "splits": [] if subject is None else [(name, len(images)) for name, images in subject.splits.items()],
         "total": 0 if subject is None else len(subject.places),
-        "classes": 0 if subject is None else len(subject.data.classes),
-        "class_names": "" if subject is None else _short(listing(subject.data.classes, quoted=False), LONGEST_TEXT),
+        "classes": len(classes),
+        "class_names": _short(listing(classes, quoted=False), LONGEST_TEXT),
         "counts": [(severity, diagnosis.count(severity)) for severity in SEVERITIES],
         "verdict": verdict(diagnosis),
         "ran": [check for check in known if check.code in ran],

@@ -340,5 +340,5 @@ def _coverage_table(predictions: Predictions | None) -> Table | None:
         count = int(kept.sum())
         ends = interval(wilson(int(right[kept].sum()), count)) if count else ""
         accuracy = percent(float(right[kept].mean())) if count else "–"
-        rows.append((Cell(f"≥ {percent(least, 0)}"), Cell(percent(count / len(right), 1)), Cell(accuracy, ends)))
+        rows.append((Cell(f"≥ {percent(least, 0)}"), Cell(percent(count / len(right))), Cell(accuracy, ends)))
     return Table(("Confidence", "Coverage", "Accuracy"), tuple(rows), title="Accuracy against coverage")

@@ -23,7 +23,7 @@ from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request,
 from thirtytwo.evaluation.metrics import Z95, proportion
 from thirtytwo.evaluation.sections import Cell, Section, Table
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import SPACE, interval, percent
+from thirtytwo.text import SPACE, interval, percent, readable
 
 
 def check_coverage(coverage: float) -> None:
@@ -172,7 +172,7 @@ class ConformalEvaluator(Evaluator):
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
         """Requested and measured coverage, and set sizes."""
         counts = tuple(
-            (Cell(size), Cell(f"{images:,}"), Cell(percent(images / record["n"], 1)))
+            (Cell(size), Cell(f"{images:,}"), Cell(percent(images / record["n"])))
             for size, images in _set_sizes(record)
         )
         return Section(
@@ -182,7 +182,7 @@ class ConformalEvaluator(Evaluator):
 
 
 def _sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
-    asked, least = _exact_percent(record["coverage"]), percent(record["least_probability"], 1)
+    asked, least = _exact_percent(record["coverage"]), percent(record["least_probability"])
     chosen = ", ".join(["temperature and curvature", *(record.get("validation_chose") or ())])
     threshold = (
         f"This threshold is set on {record['calibrated_on']:,} validation images so that sets contain the true class "
@@ -212,7 +212,7 @@ def _coverage_table(record: Mapping[str, Any]) -> Table:
             Cell(percent(measured["value"]), f"{interval(measured['ci95'])}, n = {record['n']:,}"),
         ),
         (Cell("Mean set size"), Cell(f"{sizes['value']:.2f}", ends)),
-        (Cell(f"Lowest class coverage: {weakest['class']}"), Cell(percent(weakest["coverage"], 1))),
+        (Cell(f"Lowest class coverage: {readable(weakest['class'])}"), Cell(percent(weakest["coverage"]))),
     )
     return Table(("Prediction sets", "Value"), rows)
 

@@ -191,13 +191,13 @@ class CorruptionsEvaluator(Evaluator):
             family = kind["family"]
             cells = (
                 Cell(
-                    percent(cell["value"], 1),
-                    tooltip=f"95\u00a0% interval {interval(cell['ci95'], digits=1)}",
+                    percent(cell["value"]),
+                    tooltip=f"95\u00a0% interval {interval(cell['ci95'])}",
                     shade=round(max(0.0, 1.0 - cell["value"] / clean) if clean else 0.0, 3),
                 )
                 for cell in kind["accuracy"]
             )
-            rows.append((name, *cells, Cell(percent(kind["mean"], 1))))
+            rows.append((name, *cells, Cell(percent(kind["mean"]))))
         return Section(
             sentences=(
                 (

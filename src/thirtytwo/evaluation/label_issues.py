@@ -14,7 +14,7 @@ from thirtytwo.errors import DataError, require
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
 from thirtytwo.evaluation.sections import Cell, Picked, Section, Table
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import percent
+from thirtytwo.text import percent, readable
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,10 @@ def _listed_issues(part: Mapping[str, Any]) -> list[tuple[float, tuple[Cell, ...
     predictions, issues, name = part["predictions"], part["issues"], part["name"]
     found = []
     for position, suggested, quality in zip(issues.positions, issues.suggested, issues.quality, strict=True):
-        given, instead = (predictions.classes[int(index)] for index in (predictions.truth[position], suggested))
-        confidence, image = percent(float(predictions.confidence[position]), 1), predictions.name_of(int(position))
+        given, instead = (
+            readable(predictions.classes[int(index)]) for index in (predictions.truth[position], suggested)
+        )
+        confidence, image = percent(float(predictions.confidence[position])), predictions.name_of(int(position))
         row = tuple(Cell(text) for text in (image, name, given, instead, confidence))
         lines, notes = (f"labeled {given}", f"suggested {instead}"), (confidence, f"{image}, {name}")
         found.append((float(quality), row, Picked(part["split"], int(position), lines, notes)))

@@ -14,7 +14,7 @@ from thirtytwo.errors import DataError
 from thirtytwo.evaluation.checks import check_predictions
 from thirtytwo.evaluation.resampling import resampled_rows, tally
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import interval, percent
+from thirtytwo.text import DIGITS, interval, percent
 
 Z95 = 1.959963984540054
 TOP = 5
@@ -39,13 +39,13 @@ class Metric:
     lower_is_better: bool = False
     hub_type: str | None = None
 
-    def text(self, value: float) -> str:
-        """A value with its unit."""
-        return percent(value) if self.is_share else f"{value:.4f}"
+    def text(self, value: float, digits: int = DIGITS) -> str:
+        """A value with its unit; `digits` are those of a percentage."""
+        return percent(value, digits) if self.is_share else f"{value:.4f}"
 
     def interval(self, ends: Sequence[float]) -> str:
         """An interval with its unit."""
-        return interval(ends, as_percent=self.is_share, digits=2 if self.is_share else 4)
+        return interval(ends, as_percent=self.is_share, digits=None if self.is_share else 4)
 
 
 METRICS: tuple[Metric, ...] = (

@@ -370,8 +370,8 @@ class OodEvaluator(Evaluator):
                 Cell(row.get("what") or row["name"]),
                 Cell(f"{row['n']:,}"),
                 Cell(f"{row['auroc']:.3f}"),
-                Cell(percent(row["fpr95"], 1)),
-                Cell(percent(row["called_unknown"], 1)),
+                Cell(percent(row["fpr95"])),
+                Cell(percent(row["called_unknown"])),
             )
             for row in record.get("against") or ()
         )
@@ -400,7 +400,7 @@ def _unknown_sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]
     validation, test = record.get("validation") or {}, record.get("test")
     what, source = ((record.get(key) or "").strip().rstrip(".") for key in ("what", "source"))
     called = validation.get("called_unknown")
-    measured = "" if called is None else f" ({percent(called, 1)} of {validation['n']:,} are)"
+    measured = "" if called is None else f" ({percent(called)} of {validation['n']:,} are)"
     found = [
         f"An image is marked unknown if its score is below {record['threshold']:.4g}.",
         f"The score ({str(record['score']).replace('_', ' ')}): {what}{f', {source}' if source else ''}.",

@@ -76,7 +76,7 @@ class LinearProbe:
         if found is None:
             return f"cannot be estimated, because a class has fewer than {LEAST_TO_ESTIMATE} images"
         return (
-            f"{percent(found['value'], 1)}, 95\u00a0% interval {interval(found['ci95'], digits=0)} "
+            f"{percent(found['value'])}, 95\u00a0% interval {interval(found['ci95'])} "
             f"({self.folds}-fold cross-validation, {len(self.labels)} images)"
         )
 

@@ -20,7 +20,7 @@ from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQ
 from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
-from thirtytwo.text import NOT_RECORDED, as_html, listing, percent
+from thirtytwo.text import NOT_RECORDED, as_html, listing, percent, readable
 from thirtytwo.text import size as file_size
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """The most probable classes with bars."""
-        rows = [(name, bar(value), percent(value, 1)) for name, value in self.predictions]
+        rows = [(readable(name), bar(value), percent(value)) for name, value in self.predictions]
         name = self.file or f"{self.width}×{self.height} pixels"
-        return card(f"{name}: {self.top}{'' if self.known else ' (unknown)'}", table(rows))
+        return card(f"{name}: {readable(self.top)}{'' if self.known else ' (unknown)'}", table(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Classifier:
         """What the model file says about itself."""
         info = self.info
         rows = [
-            ("Classes", f"{len(info.classes):,}: {listing(info.classes, quoted=False)}"),
+            ("Classes", f"{len(info.classes):,}: {listing(map(readable, info.classes), quoted=False)}"),
             ("Trained on", info.dataset),
             ("Network", info.architecture),
             ("Test accuracy", NOT_RECORDED if info.accuracy is None else percent(info.accuracy)),

@@ -12,7 +12,7 @@ from thirtytwo.io import write_text
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.sections import members_table, section_markdown, table_markdown
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, duration, interval, percent, quantity
+from thirtytwo.text import as_markdown, duration, interval, percent, quantity, readable
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 
@@ -96,7 +96,7 @@ def _summary(record: RunRecord) -> str:
 
 
 def _use(record: RunRecord) -> str:
-    named = ", ".join(as_markdown(name) for name in record.classes)
+    named = ", ".join(as_markdown(readable(name)) for name in record.classes)
     listing = f"\n\n<details><summary>Classes</summary>\n\n{named}\n\n</details>" if named else ""
     return (
         "## Use\n\n"
@@ -114,7 +114,7 @@ def _metrics(record: RunRecord) -> str:
     rows = [(metric.name, value, ends) for metric, value, ends in measured(metrics)]
     evaluations = int(metrics.get("test_evaluations") or 0)
     weakest = sorted((row for row in metrics["per_class"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
-    weak = ", ".join(f"{as_markdown(row['class'])} ({percent(row['f1'], 1)})" for row in weakest)
+    weak = ", ".join(f"{as_markdown(readable(row['class']))} ({percent(row['f1'])})" for row in weakest)
     table = table_markdown(table_of(("metric", "value", "95\u00a0% interval"), rows))
     return (
         f"## Metrics\n\nOn {record.split}, n = {metrics['n']:,}. Test evaluations: {evaluations}.\n\n"

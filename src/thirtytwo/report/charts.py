@@ -163,7 +163,7 @@ def _reliability_mark(one: ReliabilityBin, most: int, total: int) -> str:
     x, tall = _across(one.confidence), max(1.0, _BARS * one.count / most)
     tooltip = (
         f"confidence {100 * one.low:.0f} to {percent(one.high, 0)}: {one.count:,} of {total:,} images, "
-        f"mean confidence {percent(one.confidence, 1)}, accuracy {percent(one.accuracy, 1)}"
+        f"mean confidence {percent(one.confidence)}, accuracy {percent(one.accuracy)}"
     )
     low, high = one.interval
     left, right = _across(one.low), _across(one.high)
@@ -281,7 +281,7 @@ def _matrix_cells(view: MatrixView, layout: _MatrixLayout) -> Iterator[str]:
         count, part, right = int(view.counts[row, column]), float(view.shares[row, column]), row == column
         depth = 0.12 + 0.88 * part if right else 0.08 + 0.92 * (part / most) ** 0.7
         outcome = "correct" if right else f"predicted as {names[column]}"
-        title = as_html(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part, 1)})")
+        title = as_html(f"{names[row]} {outcome}: {count:,} of {int(totals[row]):,} ({percent(part)})")
         x, y = layout.margin + cell * column, layout.margin + cell * row
         yield (
             f'<rect class="{"hit" if right else "miss"}" x="{x:g}" y="{y:g}" width="{cell:g}" height="{cell:g}" '

@@ -28,7 +28,7 @@ from thirtytwo.report.comparison_tables import (
 )
 from thirtytwo.report.sections import table_markdown
 from thirtytwo.report.templating import render_template
-from thirtytwo.text import as_markdown, interval, percent
+from thirtytwo.text import DIGITS, as_markdown, interval, percent, readable
 from thirtytwo.text import p_value as format_p
 
 MAX_IMAGES = 12
@@ -102,7 +102,8 @@ def _seeds_chart(found: Comparison) -> str:
         accuracy = group.statistics["accuracy"]
         std = accuracy.std or 0.0
         values = tuple(found.runs[place].accuracy for place in group.members)
-        tooltip = f"{group.name}: mean {percent(accuracy.mean)}, standard deviation {percent(std)}, n = {accuracy.n}"
+        deviation = f"standard deviation {percent(std, DIGITS + 1)}"
+        tooltip = f"{group.name}: mean {percent(accuracy.mean)}, {deviation}, n = {accuracy.n}"
         name = group_name(found, group)
         rows.append(Row(name, accuracy.mean, accuracy.mean - std, accuracy.mean + std, tooltip, values))
     return interval_chart("Accuracy over seeds", rows) if rows else ""
@@ -117,7 +118,7 @@ def _disagreements(found: Comparison) -> list[dict[str, Any]]:
         shown = [
             {
                 "name": found.runs[0].predictions.name_of(position),
-                "true": first.classes[int(first.truth[position])],
+                "true": readable(first.classes[int(first.truth[position])]),
                 "answers": [
                     {"letters": letters, "predicted": predicted, "right": right, "confidence": confidence}
                     for letters, predicted, right, confidence in answers(found, position)
@@ -189,7 +190,7 @@ def _list_disagreements(found: Comparison) -> list[str]:
                 f"{letters} {as_markdown(name)} {confidence}"
                 for letters, name, _, confidence in answers(found, position)
             )
-            truth = first.classes[int(first.truth[position])]
+            truth = readable(first.classes[int(first.truth[position])])
             lines.append(f"- {as_markdown(first.name_of(position))}, {as_markdown(truth)}: {predicted}")
         parts.append("\n".join(lines))
     return parts

@@ -12,7 +12,7 @@ from thirtytwo.evaluation.statistics import Disagreement
 from thirtytwo.inference.timing import BATCH
 from thirtytwo.report.comparison import LEVEL, ComparedRun, Comparison, Group, Pair
 from thirtytwo.report.seeds import SECONDS, spread_texts
-from thirtytwo.text import duration, percent, points, quantity
+from thirtytwo.text import duration, percent, points, quantity, readable
 from thirtytwo.text import p_value as format_p
 
 METHODS = (
@@ -85,7 +85,7 @@ def pairs_table(found: Comparison) -> Table:
                 Cell(f"{test.only_first:,}", value=test.only_first),
                 Cell(f"{test.only_second:,}", value=test.only_second),
                 Cell(f"{test.both_wrong:,}", value=test.both_wrong),
-                Cell(percent(test.same_answer / test.count, 1), value=test.same_answer),
+                Cell(percent(test.same_answer / test.count), value=test.same_answer),
                 Cell(format_p(test.p_value), value=test.p_value),
                 Cell(format_p(test.p_exact), value=test.p_exact),
                 *([Cell(format_p(pair.p_adjusted), value=pair.p_adjusted)] if several else []),
@@ -145,10 +145,10 @@ def classes_table(found: Comparison) -> Table:
         cells = [
             Cell("–")
             if value is None
-            else Cell(percent(value, 1), best=difference > 0 and value == max(known), value=value)
+            else Cell(percent(value), best=difference > 0 and value == max(known), value=value)
             for value in values
         ]
-        rows.append((Cell(name), *cells, Cell(points(difference, signed=False), value=difference)))
+        rows.append((Cell(readable(name)), *cells, Cell(points(difference, signed=False), value=difference)))
     rows.sort(key=lambda row: -(row[-1].value or 0.0))
     return Table(("Class", *_letters(found.runs), "Difference"), tuple(rows))
 
@@ -218,7 +218,7 @@ def answers(found: Comparison, position: int) -> list[tuple[str, str, bool, str]
         confidence = sum(float(found.runs[place].predictions.confidence[position]) for place in places) / len(places)
         letters = " ".join(found.runs[place].letter for place in places)
         right = answer == int(first.truth[position])
-        rows.append((letters, first.classes[answer], right, percent(confidence, 1)))
+        rows.append((letters, readable(first.classes[answer]), right, percent(confidence)))
     return rows
 
 

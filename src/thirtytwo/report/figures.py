@@ -19,7 +19,7 @@ from thirtytwo.images.fonts import font_families
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
-from thirtytwo.text import abbreviate
+from thirtytwo.text import abbreviate, readable_names
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -204,7 +204,8 @@ def draw_f1(record: RunRecord) -> Any:
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
     if width <= MAX_NAMED_CLASSES:
-        axes.set_yticks(range(width), abbreviate([row["class"] for row in rows], MAX_LETTERS), fontsize=size)
+        names = readable_names(row["class"] for row in rows)
+        axes.set_yticks(range(width), abbreviate(names, MAX_LETTERS), fontsize=size)
     else:
         axes.set_yticks([])
     axes.set_ylim(-0.6, width - 0.4)

@@ -19,7 +19,7 @@ from thirtytwo.report.charts import Row, confusion_chart, interval_chart
 from thirtytwo.report.seeds import SECONDS, cross_validation_sentences, summary_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
-from thirtytwo.text import duration, interval, percent
+from thirtytwo.text import duration, interval, percent, readable
 
 
 def write_out_of_fold(parent: Path, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,5 +150,5 @@ def _classes_table(metrics: Mapping[str, Any]) -> Table:
         if row["support"]:
             ends = wilson(round((row["recall"] or 0.0) * row["support"]), row["support"])
             texts = [percent(row[key]) if row[key] is not None else "–" for key in ("recall", "precision", "f1")]
-            rows.append((row["class"], f"{row['support']:,}", texts[0], interval(list(ends)), *texts[1:]))
+            rows.append((readable(row["class"]), f"{row['support']:,}", texts[0], interval(list(ends)), *texts[1:]))
     return table_of(("class", "images", "recall", "95\u00a0% interval", "precision", "F1"), rows)

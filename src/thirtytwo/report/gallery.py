@@ -16,7 +16,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import percent
+from thirtytwo.text import percent, readable, readable_names
 
 MIN_COLUMNS = 16
 SAMPLE = 64
@@ -184,8 +184,8 @@ def _describe(predictions: Predictions, chosen: list[Ints], superclasses: Mappin
     cells = np.argwhere(matrix > 0)
     groups = sorted(set(superclasses.values())) if superclasses else []
     return {
-        "classes": list(predictions.classes),
-        "groups": groups,
+        "classes": readable_names(predictions.classes),
+        "groups": readable_names(groups),
         "group_of": [groups.index(superclasses[name]) for name in predictions.classes] if superclasses else [],
         "cells": [[int(row), int(column), int(matrix[row, column])] for row, column in cells],
         "sprites": [{"images": [_entry(predictions, int(place)) for place in positions]} for positions in chosen],
@@ -240,8 +240,8 @@ def most_confident_errors(
         image = None if images is None or places is None else images.images[places[number]]
         errors.append(
             Misclassified(
-                true=predictions.classes[truth],
-                predicted=predictions.classes[predicted],
+                true=readable(predictions.classes[truth]),
+                predicted=readable(predictions.classes[predicted]),
                 confidence=float(predictions.probabilities[position, predicted]),
                 confidence_in_truth=float(predictions.probabilities[position, truth]),
                 name=predictions.name_of(position),
@@ -300,7 +300,7 @@ def augmented_rows(samples: Augmented, classes: tuple[str, ...]) -> list[dict[st
     """One row for each training image: class, original, and augmented versions with their mixed targets."""
     return [
         {
-            "class": classes[int(label)],
+            "class": readable(classes[int(label)]),
             "source": data_uri(samples.originals[row], SIDE),
             "pixelated": is_pixelated(samples.originals[row]),
             "augmented": [
@@ -317,4 +317,6 @@ def _mixed(target: npt.NDArray[np.float32], classes: tuple[str, ...]) -> str:
     if float(target.max()) >= 1.0:
         return ""
     most = (-target).argsort(kind="stable")[:MAX_MIXED_CLASSES]
-    return ", ".join(f"{percent(float(target[place]), 0)} {classes[place]}" for place in most if target[place] > 0)
+    return ", ".join(
+        f"{percent(float(target[place]), 0)} {readable(classes[place])}" for place in most if target[place] > 0
+    )

@@ -21,7 +21,7 @@ from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import duration, interval, percent, quantity
+from thirtytwo.text import duration, interval, percent, quantity, readable
 
 MAX_PAIRS = 12
 
@@ -165,7 +165,7 @@ def _group_confusion(predictions: Predictions, superclasses: Mapping[str, str]) 
 
 def _severity(metrics: Mapping[str, Any] | None) -> dict[str, str] | None:
     found = (metrics or {}).get("mistake_severity")
-    return found and {"value": percent(found["value"], 1), "interval": interval(found["ci95"], digits=1)}
+    return found and {"value": percent(found["value"]), "interval": interval(found["ci95"])}
 
 
 def _headline(record: RunRecord) -> dict[str, Any] | None:
@@ -249,9 +249,10 @@ def _class_rows(record: RunRecord) -> list[dict[str, Any]]:
         rows.append(
             {
                 **row,
+                "class": readable(row["class"]),
                 "index": record.classes.index(row["class"]),
-                "superclass": record.superclasses.get(row["class"], ""),
-                "recall_interval": interval(list(ends), digits=0) if ends else "",
+                "superclass": readable(record.superclasses.get(row["class"], "")),
+                "recall_interval": interval(list(ends)) if ends else "",
             }
         )
     return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
@@ -266,8 +267,10 @@ def _pairs(record: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             **pair,
+            "true": readable(pair["true"]),
+            "predicted": readable(pair["predicted"]),
             "cell": f"{record.classes.index(pair['true'])},{record.classes.index(pair['predicted'])}",
-            "share": percent(pair["count"] / max(1, support[pair["true"]]), 1),
+            "share": percent(pair["count"] / max(1, support[pair["true"]])),
             "bar": pair["count"] / most,
         }
         for pair in pairs

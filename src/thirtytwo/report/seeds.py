@@ -16,7 +16,7 @@ from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
 from thirtytwo.report.sections import table_markdown
 from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
-from thirtytwo.text import as_markdown, duration, interval, percent
+from thirtytwo.text import DIGITS, as_markdown, duration, interval, percent
 
 SUMMARY_TEXT = "summary.md"
 SECONDS = "seconds_train"
@@ -245,14 +245,14 @@ def summary_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def spread_texts(key: str, statistics: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     """Mean, std, n, min and max of a metric, formatted with its unit."""
 
-    def formatted(value: float | None) -> str:
+    def formatted(value: float | None, digits: int = DIGITS) -> str:
         if value is None:
             return "–"
-        return duration(value) if key == SECONDS else metric_of(key).text(value)
+        return duration(value) if key == SECONDS else metric_of(key).text(value, digits)
 
     return (
         formatted(statistics["mean"]),
-        formatted(statistics["std"]),
+        formatted(statistics["std"], DIGITS + 1),
         str(statistics["n"]),
         formatted(statistics["min"]),
         formatted(statistics["max"]),

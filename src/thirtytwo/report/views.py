@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability, wilson
+from thirtytwo.text import readable, readable_names
 
 CURVES = (("accuracy", "Accuracy"), ("loss", "Loss"))
 """Metrics of the history and their titles."""
@@ -18,8 +19,8 @@ CURVES = (("accuracy", "Accuracy"), ("loss", "Loss"))
 class MatrixView:
     """A confusion matrix, ordered by superclass where there are any.
 
-    `names` are the C classes in order; `groups` their superclasses, empty where there are none; `counts` int64
-    `(C, C)`, rows are true classes; `shares` float64 `(C, C)`, rows sum to 1.
+    `names` are the C classes in order, as people read them; `groups` their superclasses, empty where there are none;
+    `counts` int64 `(C, C)`, rows are true classes; `shares` float64 `(C, C)`, rows sum to 1.
     """
 
     names: tuple[str, ...]
@@ -32,13 +33,14 @@ class MatrixView:
         cls, matrix: npt.NDArray[np.int64], classes: Sequence[str], superclasses: Mapping[str, str] | None = None
     ) -> MatrixView:
         """The view of a matrix `(C, C)` in the order of `classes`."""
-        groups = [superclasses[name] for name in classes] if superclasses else []
+        groups = [readable(superclasses[name]) for name in classes] if superclasses else []
+        shown = readable_names(classes)
         order = list(range(len(classes)))
         if groups:
             order.sort(key=lambda index: (groups[index], index))
         counts = matrix[np.ix_(order, order)]
         return cls(
-            names=tuple(classes[index] for index in order),
+            names=tuple(shown[index] for index in order),
             groups=tuple(groups[index] for index in order) if groups else (),
             counts=counts,
             shares=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),

@@ -191,7 +191,7 @@ class HistoryCallback(lightning.Callback):
     def _log_progress(self, trainer: lightning.Trainer) -> None:
         loss, accuracy = self._epoch_means()
         rate = self._images / max(time.perf_counter() - self._epoch_start, 1e-9)
-        metrics = f"loss {loss:.3f}  accuracy {percent(accuracy, 1)}  {rate:,.0f} images/s"
+        metrics = f"loss {loss:.3f}  accuracy {percent(accuracy)}  {rate:,.0f} images/s"
         title = self._epoch_title(trainer.current_epoch + 1)
         if self._bar is not None:
             self._bar.update(trainer.global_step, title=title, text=metrics)
@@ -228,10 +228,10 @@ def _line(row: Mapping[str, float], epochs: int) -> str:
 def _metrics(row: Mapping[str, float]) -> str:
     parts = [
         f"loss {row['train_loss']:.3f}",
-        f"accuracy {percent(row['train_accuracy'], 1)}",
+        f"accuracy {percent(row['train_accuracy'])}",
     ]
     if "val_accuracy" in row:
-        parts.append(f"validation {percent(row['val_accuracy'], 1)}")
+        parts.append(f"validation {percent(row['val_accuracy'])}")
     parts += [f"{row['images_per_second']:,.0f} images/s", duration(row["seconds"])]
     return "  ".join(parts)
 

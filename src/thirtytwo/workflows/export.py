@@ -145,9 +145,7 @@ def _check(agreement: Agreement, source: Path, kind: str) -> None:
     Raises:
         ExportError: they do not; the message names the outputs and their errors.
     """
-    off = [
-        f"{name} by {percent(value, 1)}" for name, value in agreement.outputs.items() if not value <= agreement.allowed
-    ]
+    off = [f"{name} by {percent(value)}" for name, value in agreement.outputs.items() if not value <= agreement.allowed]
     if off:
         raise ExportError(
             f"Outputs of {source.name} as {kind} differ from the original by more than "

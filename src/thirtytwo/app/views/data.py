@@ -19,7 +19,7 @@ from thirtytwo.doctor.diagnose import diagnose
 from thirtytwo.doctor.page import by_check, extent, preview, verdict
 from thirtytwo.doctor.review import Item, Review
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.text import as_html, as_markdown, as_printable, capitalized, counted, shorten
+from thirtytwo.text import as_html, as_markdown, as_printable, capitalized, counted, readable, shorten
 
 SHORTCUTS = {"accept": "A", "reject": "X", "previous": "Left", "next": "Right", "undo": "Z"}
 """Keys of the buttons; Streamlit reserves R."""
@@ -120,7 +120,11 @@ def _examples(subject: Subject, findings: Sequence[Finding]) -> str:
         groups = [tuple(place for group in groups[: 2 * _MAX_MEMBERS] for place in group)]
     return "<hr>".join(
         image_grid(
-            (preview(subject, place, _SMALL), subject.class_of(place), _name(subject, place) + notes.get(place, ""))
+            (
+                preview(subject, place, _SMALL),
+                _class(subject, place),
+                _name(subject, place) + notes.get(place, ""),
+            )
             for place in group[: 2 * _MAX_MEMBERS]
         )
         for group in groups[:_MAX_GROUPS]
@@ -245,9 +249,10 @@ def _show_item(review: Review) -> None:
 
 def _action(fix: Fix) -> str:
     """What a fix does, as Markdown."""
+    label, to = (as_markdown(readable(name)) for name in (fix.label, fix.to))
     if fix.action == "drop":
-        return f"Drop this image of {as_markdown(fix.label)}"
-    return f"{capitalized(fix.action)} this image of {as_markdown(fix.label)} to {as_markdown(fix.to)}"
+        return f"Drop this image of {label}"
+    return f"{capitalized(fix.action)} this image of {label} to {to}"
 
 
 def _place(fix: Fix) -> str:
@@ -274,8 +279,8 @@ def _typical(subject: Subject, fix: Fix, suggested: Collection[Place | None]) ->
         positions = np.flatnonzero(images.labels == images.classes.index(name))
         some = positions[:: max(1, len(positions) // (2 * _MAX_TYPICAL))].tolist()
         places = [place for place in (Place(fix.split, position) for position in some) if place not in suggested]
-        tiles = ((preview(subject, one, _SMALL), name, _name(subject, one)) for one in places[:_MAX_TYPICAL])
-        parts.append(f'<p class="tt-soft">Other images of {as_html(name)}</p>{image_grid(tiles)}')
+        tiles = ((preview(subject, one, _SMALL), readable(name), _name(subject, one)) for one in places[:_MAX_TYPICAL])
+        parts.append(f'<p class="tt-soft">Other images of {as_html(readable(name))}</p>{image_grid(tiles)}')
     return "".join(parts)
 
 
@@ -285,10 +290,15 @@ def _role(fix: Fix, accepted: bool | None) -> str:
 
 
 def _figure(subject: Subject, place: Place, role: str, kind: str = "") -> str:
-    name, label = _name(subject, place), subject.class_of(place)
+    name, label = _name(subject, place), _class(subject, place)
     image = img_tag(preview(subject, place, _SIDE), f"{label}, {name}")
     caption = f"<b>{as_html(label)}</b> · {role}<br><span>{as_html(name)}</span>"
     return f'<figure class="tt-tile {kind}">{image}{caption}</figure>'
+
+
+def _class(subject: Subject, place: Place) -> str:
+    """The label of an image as people read it."""
+    return readable(subject.class_of(place))
 
 
 def _name(subject: Subject, place: Place) -> str:

@@ -177,8 +177,8 @@ def _show_accuracy(predictions: Predictions, split: str) -> None:
     correct, count = int(predictions.correct.sum()), len(predictions.truth)
     st.metric(
         f"accuracy on {count:,} images ({as_markdown(split)})",
-        percent(correct / count, 1),
-        f"95\u00a0% interval {interval(wilson(correct, count), digits=1)}",
+        percent(correct / count),
+        f"95\u00a0% interval {interval(wilson(correct, count))}",
         delta_color="off",
         delta_arrow="off",
     )
@@ -250,8 +250,8 @@ def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) 
 def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
     row = _row(predictions, position)
     if row["true"] == row["predicted"]:
-        return str(row["true"]), percent(row["confidence"], 1)
-    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'], 1)}"
+        return str(row["true"]), percent(row["confidence"])
+    return f"{row['true']}", f"predicted as {row['predicted']}, {percent(row['confidence'])}"
 
 
 def _row(predictions: Predictions, position: int) -> dict[str, Any]:

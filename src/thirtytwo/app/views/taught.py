@@ -63,8 +63,8 @@ def _show_accuracy(result: Result) -> None:
         return
     st.metric(
         f"expected accuracy on new images, from {result.folds}-fold cross-validation, {result.count} images",
-        percent(accuracy["value"], 1),
-        f"95\u00a0% interval {interval(accuracy['ci95'], digits=0)}",
+        percent(accuracy["value"]),
+        f"95\u00a0% interval {interval(accuracy['ci95'])}",
         delta_color="off",
         delta_arrow="off",
     )
@@ -110,7 +110,7 @@ def _show_misclassified(project: Project, result: Result, predictions: Predictio
             true, found = (
                 readable(predictions.classes[part[index]]) for part in (predictions.truth, predictions.predicted)
             )
-            confidence = percent(float(predictions.confidence[index]), 1)
+            confidence = percent(float(predictions.confidence[index]))
             image = projects().image(project.identity, photo)
             tiles.append((view(image), f"{true} → {found}", f"{confidence} confidence · {photo.name}"))
     with st.expander(counted(len(wrong), "misclassified image"), expanded=len(wrong) <= _MAX_EXPANDED):

@@ -54,7 +54,7 @@ class LabelErrors(Check):
         source = "a linear layer on features" if subject.out_of_fold is None else str(subject.out_of_fold.path)
         agreement = float((predictions.predicted == labels).mean())
         yield self.finding(
-            f"By {source}, whose predictions agree with {percent(agreement, 1)} of the labels, {len(groups):,} of "
+            f"By {source}, whose predictions agree with {percent(agreement)} of the labels, {len(groups):,} of "
             f"{len(rows):,} labels may be wrong{_caution(agreement)}: "
             + "; ".join(f"{subject.name_of(place)} ({note})" for (place,), note in zip(groups[:3], notes, strict=False))
             + ("; …" if len(groups) > 3 else "."),
