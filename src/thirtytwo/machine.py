@@ -146,6 +146,26 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
+"""Addresses to listen on that mean every address of this machine."""
+
+
+def network_address() -> str | None:
+    """The IPv4 address of this machine in its local network; None without one.
+
+    Nothing is sent: the system only chooses the address that it would send from.
+    """
+    import socket  # takes a while
+
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.connect(("192.0.2.1", 9))  # an address for documentation (RFC 5737)
+            found = str(asking.getsockname()[0])
+    except OSError:
+        return None
+    return None if found.startswith("127.") or found in ANY_ADDRESS else found
+
+
 def as_prefix(path: str) -> str:
     """The path prefix of a service behind a proxy, with a slash at its start and none at its end; empty without one."""
     return "/" + path.strip("/") if path.strip("/") else ""

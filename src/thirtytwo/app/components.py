@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_html, as_markdown, listing, percent, readable
+from thirtytwo.text import DIGITS, SPACE, as_html, as_markdown, listing, percent, readable, readable_names
 
 Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
+UNKNOWN = "This may be something the model doesn’t know."
 SURE = 0.5
 """Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
 
@@ -26,7 +28,7 @@ def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: b
     """One image with the model's input and the top classes as bars."""
     size = f"{result.width}×{result.height}"
     sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
-    alt = f"{name} with heatmap" if heat else name
+    alt = f"{name}{' with heatmap' if heat else ''}: {spoken(result)}"
     return (
         f'<div class="tt-card"><figure>{img_tag(rendered.image, alt)}'
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
@@ -36,19 +38,26 @@ def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: b
     )
 
 
+def spoken(result: Prediction) -> str:
+    """The answer for an image as a phrase, for alternative texts and screen readers."""
+    answer = f"{readable(result.top)}, {percent(result.confidence)}"
+    if not result.known:
+        return f"unknown, nearest class {answer}"
+    return answer if result.confidence >= SURE else f"not sure, perhaps {answer}"
+
+
 def headline(result: Prediction) -> str:
     """The top class, with a badge and an explanation if the image is unknown or the model is not sure."""
     name = as_html(readable(result.top))
     if not result.known:
         return (
             f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">unknown</span></p>'
-            '<p class="tt-soft" style="margin:0 0 8px">Out of distribution: unlike the training images. The classes '
-            "below are the nearest ones.</p>"
+            f'<p class="tt-soft" style="margin:0 0 8px">{UNKNOWN} The classes below are only the nearest ones.</p>'
         )
     if result.confidence < SURE:
         return (
             f'<p class="tt-top">{name}?<span class="tt-badge tt-warm">not sure</span></p>'
-            '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all others together.</p>'
+            '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all the others together.</p>'
         )
     return f'<p class="tt-top">{name}</p>'
 
@@ -82,12 +91,14 @@ def side_by_side(
         if agree
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
+    answers = "; ".join(f"{model}: {spoken(result)}" for model, result in predictions)
     columns = "".join(
-        f"<div><h4>{as_html(model)}</h4>{short_headline(result)}{bars(result.predictions[:top])}</div>"
+        f'<div><p class="tt-name">{as_html(model)}</p>{short_headline(result)}{bars(result.predictions[:top])}</div>'
         for model, result in predictions
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{img_tag(image, name)}'
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">'
+        f"{img_tag(image, f'{name}: {answers}')}"
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 
@@ -102,20 +113,34 @@ def short_headline(result: Prediction) -> str:
 def matrix(counts: Ints, classes: Sequence[str]) -> str:
     """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f'<th scope="col">{as_html(readable(name))}</th>' for name in classes)
+    names = readable_names(classes)
+    head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in names)
     rows = []
-    for row, name in enumerate(classes):
+    for row, name in enumerate(names):
         cells = "".join(
             f'<td style="--tint:{_RIGHT if row == column else _WRONG};--share:{75 * shares[row, column]:.0f}%">'
             f"{int(counts[row, column]) or ''}</td>"
-            for column in range(len(classes))
+            for column in range(len(names))
         )
-        rows.append(f'<tr><th scope="row">{as_html(readable(name))}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
     return (
-        '<p class="tt-soft">Rows: true class. Columns: predicted class.</p>'
-        '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="tt-soft">Rows: actual class. Columns: predicted class.</p>'
+        '<div class="tt-wide"><div class="tt-scroll" tabindex="0" role="region" aria-label="Confusion matrix, scrolls">'
+        '<table class="tt-matrix" aria-label="Confusion matrix">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"
     )
+
+
+def with_percentages(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Rows of a table with the shares of some columns in percent, for `percent_column`."""
+    return [
+        {key: 100 * value if key in keys and value is not None else value for key, value in row.items()} for row in rows
+    ]
+
+
+def percent_column() -> Any:
+    """The format of a column of percentages, as `percent` writes them, with bars."""
+    return st.column_config.ProgressColumn(format=f"%.{DIGITS}f{SPACE}%%", min_value=0.0, max_value=100.0)
 
 
 def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:

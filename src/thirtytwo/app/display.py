@@ -59,8 +59,8 @@ def view(image: InputImage) -> Pixels:
 def heat_method(classifier: Classifier) -> str:
     """Describe the heatmap method used for this model."""
     if maps_side(classifier) > 1:
-        return "Heatmap: evidence for the top class in the network's last feature maps."
-    return "Heatmap: decrease of the top class's confidence when a region is hidden. This takes a moment per image."
+        return "Warm colors: what speaks most for the first answer."
+    return "Warm colors: where hiding a part lowers the confidence in the first answer most. This takes a moment."
 
 
 def uri(pixels: Pixels) -> str:

@@ -14,20 +14,20 @@ from thirtytwo.app import library, uploads
 from thirtytwo.app.settings import PORT, AppSettings, streamlit_options
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.machine import address, listen
+from thirtytwo.machine import listen
 from thirtytwo.process import environment
 
 SCRIPT = Path(__file__).with_name("main.py")
 _TRIED = 20
 
 
-def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[str], None]) -> None:
+def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[AppSettings], None]) -> None:
     """Serve the app; return when it is stopped.
 
     Args:
         settings: models to list and address to listen on.
         open_browser: also open a browser window.
-        on_start: called with the address before the app starts.
+        on_start: called with the settings, which then name the port, before the app starts.
 
     Raises:
         ServiceError: the address is invalid or in use.
@@ -38,13 +38,14 @@ def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[str], 
     for model in settings.models:
         read_info(find_model(model))
     port = _free_port(settings)
+    settings = settings.model_copy(update={"port": port})
     library.settings = settings
     release_memory()
     options = streamlit_options(settings, port, open_browser=open_browser)
     uploads.install()
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)
-    on_start(address(settings.host, port) + settings.base_path)
+    on_start(settings)
     with environment("HF_HUB_OFFLINE", "1"):  # opening a page downloads nothing
         bootstrap.run(str(SCRIPT), False, [], flags)
 

@@ -28,7 +28,7 @@ OPEN_PROJECT = "open project"
 """Key of the identity of the project that a session has open."""
 _NAME = 60
 """Length in characters from which the name of a taught model is shortened."""
-FROM_OPTION, BUNDLED, TAUGHT = "from --model", "bundled with thirtytwo", "taught in the app"
+FROM_OPTION, BUNDLED, TAUGHT = "from --model", "built in", "made with Add classes"
 """Where a model comes from."""
 _MAX_LOADED = 4
 """Number of models kept loaded; the least recently used one is unloaded first."""

@@ -10,8 +10,9 @@ import streamlit as st
 
 from thirtytwo.app import photos, session
 from thirtytwo.app.components import show_error
+from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
-from thirtytwo.app.views import classify, compare, data, explore, fewshot, models
+from thirtytwo.app.views import classify, compare, data, explore, fewshot, help, models
 from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
@@ -33,9 +34,11 @@ def main() -> None:
         st.Page(with_errors(data.show), title="Data", icon=":material/fact_check:", url_path="data"),
         st.Page(with_errors(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
         st.Page(with_errors(fewshot.show), title="Add classes", icon=":material/school:", url_path="teach"),
+        st.Page(with_errors(help.show), title="Help", icon=":material/help:", url_path="help"),
     ]
     page = st.navigation(pages, position="top")
     st.html(STYLE)
+    show_frame(pages, page)
     page.run()
     warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from thirtytwo.machine import LOOPBACK, as_prefix
+from thirtytwo.machine import ANY_ADDRESS, LOOPBACK, address, as_prefix, network_address
 
 IMAGE_MB, MODEL_MB = 50, 500
 """Maximum size of an uploaded image and of an uploaded model, in MB."""
@@ -34,6 +34,7 @@ _DARK = {
 }
 
 
+LOCAL = "127.0.0.1"
 PORT = 8033
 """Port to listen on if none is set; if it is taken, the next free one."""
 
@@ -45,7 +46,7 @@ class AppSettings(BaseModel):
 
     models: tuple[str, ...] = ()
     """Models to list first, before bundled ones and runs under ./runs."""
-    host: str = "127.0.0.1"
+    host: str = LOCAL
     """Address to listen on."""
     port: int | None = Field(None, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
@@ -58,6 +59,18 @@ class AppSettings(BaseModel):
     def is_local(self) -> bool:
         """Whether only users of this machine can reach the app, so that they may enter paths on it."""
         return self.host in LOOPBACK
+
+    @property
+    def own_url(self) -> str:
+        """The address of the app for a browser on this machine."""
+        host = LOCAL if self.host in ANY_ADDRESS else self.host
+        return address(host, self.port or 0) + self.base_path
+
+    @property
+    def network_url(self) -> str | None:
+        """The address of the app for other devices in the network; None where they cannot reach it."""
+        host = network_address() if self.host in ANY_ADDRESS else self.host
+        return None if self.is_local or host is None else address(host, self.port or 0) + self.base_path
 
 
 def streamlit_options(settings: AppSettings, port: int, *, open_browser: bool) -> dict[str, Any]:

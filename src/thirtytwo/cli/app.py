@@ -62,10 +62,12 @@ def _serve_app(models: Sequence[str], browser: bool, settings: dict[str, Any]) -
 
     chosen = AppSettings(models=tuple(models), **settings)
 
-    def log_address(address: str) -> None:
-        if not chosen.is_local:
-            log(f"Anyone who can reach {chosen.host} can use the app.")
-        log(f"The app is running at {address} (press Ctrl-C to stop)")
+    def log_address(settings: AppSettings) -> None:
+        if not settings.is_local:
+            log(f"Anyone who can reach {settings.host} can use the app.")
+            if settings.network_url is not None:
+                log(f"On other devices in this network: {settings.network_url} (QR code on the page Help)")
+        log(f"The app is running at {settings.own_url} (press Ctrl-C to stop)")
 
     run(chosen, open_browser=browser, on_start=log_address)
 

@@ -7,8 +7,17 @@ from functools import partial
 
 import streamlit as st
 
-from thirtytwo.app.components import card, choose_model, show_vocabulary, title
+from thirtytwo.app.components import (
+    card,
+    choose_model,
+    percent_column,
+    show_vocabulary,
+    spoken,
+    title,
+    with_percentages,
+)
 from thirtytwo.app.display import Result, as_csv, as_json, as_zip, classify, heat_method, render
+from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, info_of, load_classifier
 from thirtytwo.app.photos import InputImage
@@ -16,6 +25,7 @@ from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown, readable
 
 IMAGES_PER_PAGE = 8
+_MAX_SPOKEN = 3
 
 
 def show() -> None:
@@ -31,10 +41,11 @@ def show() -> None:
         )
         return
     results = classify(entry, images)
+    announce(summary(results))
     classes = len(load_classifier(entry).classes)
     top, heat = _options(entry, classes)
     if len(results) > 1:
-        _summary(results)
+        st.markdown(f"{counts(results)}.")
     cards(entry, images, results, top, heat=heat)
     if len(results) > 1:
         results_table(results)
@@ -69,8 +80,12 @@ def results_table(results: Sequence[Result]) -> None:
         for row in rows:
             del row["error"]
     st.subheader("All results", anchor=False)
-    bar = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
-    st.dataframe(rows, hide_index=True, column_config={"confidence": bar}, alt="Results, one row per image")
+    st.dataframe(
+        with_percentages(rows, "confidence"),
+        hide_index=True,
+        column_config={"confidence": percent_column()},
+        alt="Results, one row per image",
+    )
 
 
 def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:
@@ -86,7 +101,7 @@ def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Resu
 
 def _options(entry: Entry, classes: int) -> tuple[int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", key="options"):
-        heat = st.toggle("Show heatmaps", key="heat", persist_state="session")
+        heat = st.toggle("Show heatmap", key="heat", persist_state="session")
         most = min(10, classes)
         top = most
         if most > 1:
@@ -98,10 +113,19 @@ def _options(entry: Entry, classes: int) -> tuple[int, bool]:
     return top, heat
 
 
-def _summary(results: Sequence[Result]) -> None:
+def summary(results: Sequence[Result]) -> str:
+    """The results as a sentence for screen readers: the answers for a few images, else their number and the last."""
+    answers = [f"{one.file}: {spoken(one) if isinstance(one, Prediction) else 'could not be read'}" for one in results]
+    if len(answers) <= _MAX_SPOKEN:
+        return f"{'; '.join(answers)}."
+    return f"{counts(results)}. The last one, {answers[-1]}."
+
+
+def counts(results: Sequence[Result]) -> str:
+    """How many images were classified, are unknown and could not be read."""
     unreadable = sum(isinstance(one, UnreadableImage) for one in results)
     unknown = sum(isinstance(one, Prediction) and not one.known for one in results)
     parts = [f"{len(results) - unreadable} images classified"]
-    parts += [f"{unknown} of them unknown (out of distribution)"] if unknown else []
+    parts += [f"{unknown} of them may be something the model doesn’t know"] if unknown else []
     parts += [f"{unreadable} could not be read"] if unreadable else []
-    st.markdown("; ".join(parts) + ".")
+    return "; ".join(parts)

@@ -9,6 +9,7 @@ import streamlit as st
 
 from thirtytwo.app.components import describe, require_model, side_by_side, title
 from thirtytwo.app.display import Result, classify, view
+from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, entries, info_of, selected_model
 from thirtytwo.app.photos import InputImage
@@ -66,7 +67,9 @@ def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared
     """Show how often the models agree; return all images, or those where the models differ if the user wants that."""
     agreeing = sum(agree(row) for _, row in compared)
     both = "Both" if models == 2 else f"All {models}"
-    st.markdown(f"**{both} predict the same class for {agreeing} of {len(compared)} images.**")
+    sentence = f"{both} predict the same class for {agreeing} of {len(compared)} images."
+    st.markdown(f"**{sentence}**")
+    announce(sentence)
     if 0 < agreeing < len(compared) and st.toggle("Only where they differ", key="differing"):
         return [(image, row) for image, row in compared if not agree(row)]
     return compared

@@ -11,6 +11,7 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, img_tag, title
+from thirtytwo.app.frame import announce
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.fixes import Fix, encode_fix_plan
 from thirtytwo.data.types import DATASETS
@@ -69,7 +70,7 @@ def _show_form() -> None:
             label,
             key="doctor-spec",
             placeholder="my-images",
-            help="DATA argument of thirtytwo train",
+            help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
             persist_state="session",
         )
         thorough = st.checkbox(
@@ -137,6 +138,7 @@ def _show_findings(checked: _Checked) -> None:
     diagnosis = checked.review.diagnosis
     st.header("Findings", anchor=False)
     st.markdown(f"**{as_markdown(diagnosis.spec)}**: {as_markdown(verdict(diagnosis))}")
+    announce(verdict(diagnosis))
     for check, findings in by_check(diagnosis.findings).items():
         severity, amount = findings[0].severity, extent(findings)
         heading = f"{capitalized(severity)} {check.code}: {check.title}" + (f", {amount}" if amount else "")

@@ -12,8 +12,10 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import image_grid, matrix, title
+from thirtytwo.app.components import image_grid, matrix, percent_column, title, with_percentages
 from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, show_folds, show_mean
+from thirtytwo.app.frame import announce
+from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import load_dataset
@@ -31,13 +33,14 @@ from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"
 WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
-SURE, UNSURE = "Most confident first", "Least confident first"
+SURE, UNSURE = "most confident first", "least confident first"
 ANY = "any"
 IMAGES_PER_PAGE = 24
 _TABS = ("Images", "Classes", "Confusions")
 _MATRIX = 20
 """Maximum number of classes for which the confusion matrix is shown."""
 _MAX_CONFUSIONS = 30
+_CHOSEN = "explored-run"
 _TILE = 112
 _ROOT = "Start the app with --data-root set to the folder of the data."
 
@@ -46,7 +49,7 @@ Ints = npt.NDArray[np.int64]
 
 def show() -> None:
     """Show the page."""
-    title("Explore", "Show the correct and misclassified images of a run, or the images of a data set.")
+    title("Explore", "See what a trained model got right and wrong, or look at the images of a data set.")
     choice = st.segmented_control(
         "What to show", [RUN, DATA], default=RUN, required=True, key="explore", label_visibility="collapsed"
     )
@@ -103,15 +106,15 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def available_runs() -> list[Path]:
-    """Directories with predictions: runs of the model library, all under ./runs, and cross-validations there."""
+    """Directories with predictions: those opened by path, of the model library, under ./runs, and cross-validations."""
     directories = [entry.path.parent for entry in library.entries()] + sorted(
         path.parent for path in RUNS.glob("*/recipe.toml")
     )
     found: dict[Path, Path] = {}
-    for directory in directories:
-        if (directory / "recipe.toml").is_file() and any(directory.glob("predictions-*.parquet")):
+    for directory in [*opened_runs(), *directories, *cross_validations()]:
+        if has_predictions(directory):
             found.setdefault(directory.resolve(), directory)
-    return [*found.values(), *cross_validations()]
+    return list(found.values())
 
 
 def _show_run() -> None:
@@ -122,9 +125,13 @@ def _show_run() -> None:
             "the directory that contains `runs`.",
             icon=":material/grid_view:",
         )
+        _offer_path()
         return
     names = {_display_name(path, runs): path for path in runs}
-    run = RunDir(names[st.selectbox("Run", list(names), key="explored-run", persist_state="session")])
+    if (opened := just_opened()) in runs:
+        st.session_state[_CHOSEN] = _display_name(opened, runs)
+    run = RunDir(names[st.selectbox("Run", list(names), key=_CHOSEN, persist_state="session")])
+    _offer_path()
     if is_cross_validation(run.path):
         _show_cross_validation(run)
         return
@@ -132,6 +139,12 @@ def _show_run() -> None:
     predictions = _load_predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
     _show_accuracy(predictions, split)
     _show_tabs(run, split, predictions, st.tabs(_TABS))
+
+
+def _offer_path() -> None:
+    """Let users of this computer open a run that is not listed."""
+    if library.settings.is_local:
+        show_path_form()
 
 
 def _show_cross_validation(run: RunDir) -> None:
@@ -185,15 +198,14 @@ def _show_accuracy(predictions: Predictions, split: str) -> None:
 
 
 def _show_classes(predictions: Predictions) -> None:
-    share = st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)
     st.caption(
-        "Recall: share of a class's images predicted as that class. Precision: share of the images predicted as a "
-        "class that belong to it. Click a column header to sort."
+        "Recall: how many of a class's images were predicted as that class. Precision: how many of the images "
+        "predicted as a class belong to it. Click a column header to sort."
     )
     st.dataframe(
-        class_rows(predictions),
+        with_percentages(class_rows(predictions), "recall", "precision"),
         hide_index=True,
-        column_config={"recall": share, "precision": share},
+        column_config={"recall": percent_column(), "precision": percent_column()},
         alt="Classes with recall and precision",
     )
 
@@ -202,7 +214,14 @@ def _show_confusions(predictions: Predictions) -> None:
     if len(predictions.classes) <= _MATRIX:
         st.html(matrix(confusion_matrix(predictions), predictions.classes))
     st.caption("Most frequent confusions; select both classes under Images to see the images.")
-    rows = [one | {key: readable(one[key]) for key in ("true", "predicted")} for one in confusions(predictions)]
+    rows = [
+        {
+            "actual class": readable(one["true"]),
+            "predicted class": readable(one["predicted"]),
+            "images": one["count"],
+        }
+        for one in confusions(predictions)
+    ]
     st.dataframe(rows[:_MAX_CONFUSIONS], hide_index=True, alt="Most frequent confusions")
 
 
@@ -210,6 +229,7 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
     criteria = _choose_filter(run, predictions.classes)
     found = select(predictions, criteria)
     st.caption(f"{len(found):,} images")
+    announce(f"{len(found):,} images")
     if not len(found):
         st.info("No image matches these filters.", icon=":material/filter_alt:")
         return
@@ -223,9 +243,9 @@ def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
 def _choose_filter(run: RunDir, classes: Sequence[str]) -> PredictionFilter:
     names = [ANY, *sorted(classes)]
     first, second, third = st.columns(3)
-    true = first.selectbox("True class", names, format_func=readable, key=f"true-{run.path}")
+    true = first.selectbox("Actual class", names, format_func=readable, key=f"true-{run.path}")
     predicted = second.selectbox("Predicted class", names, format_func=readable, key=f"predicted-{run.path}")
-    order = third.selectbox("Order", [SURE, UNSURE], key="order")
+    order = third.selectbox("Sort", [SURE, UNSURE], key="order")
     outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
     return PredictionFilter(
         None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order
@@ -238,7 +258,17 @@ def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) 
     indices, problem = (None, problem) if images is None else locate(predictions, images, shown)
     if images is None or indices is None:
         st.caption(f"The images cannot be shown: {as_markdown(problem)}")
-        st.dataframe([_row(predictions, position) for position in shown.tolist()], hide_index=True, alt="Predictions")
+        rows = [
+            {"image": row["image"], "actual class": row["true"], "predicted class": row["predicted"]}
+            | {"confidence": row["confidence"]}
+            for row in (_row(predictions, position) for position in shown.tolist())
+        ]
+        st.dataframe(
+            with_percentages(rows, "confidence"),
+            hide_index=True,
+            column_config={"confidence": percent_column()},
+            alt="Predictions",
+        )
         return
     tiles = (
         (for_display(images.images[index], least=_TILE), *_captions(predictions, position))
@@ -289,7 +319,12 @@ def _show_data() -> None:
     known = ", ".join(f"`{name}`" for name in DATASETS.names())
     with st.form("data-form", border=False):
         label = "Data set or folder" if library.settings.is_local else "Data set"
-        spec = st.text_input(label, key="data-spec", placeholder="my-images", help="DATA argument of thirtytwo train")
+        spec = st.text_input(
+            label,
+            key="data-spec",
+            placeholder="my-images",
+            help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
+        )
         st.form_submit_button("Show")
     if not spec.strip():
         st.info(f"Enter a folder with one folder per class, or one of {known}.", icon=":material/folder_open:")

@@ -30,8 +30,8 @@ def show() -> None:
     """Show the page."""
     title(
         "Add classes from a few images",
-        "Name two or more classes and add images of each, better 20 to 50 than 5. The app trains a linear probe for "
-        "these classes on the features of an existing model, which takes seconds. No data leaves this computer.",
+        "Name two or more classes and add images of each, better 20 to 50 than 5. The app then learns them on top of a "
+        "model that it has, which takes seconds. No data leaves this computer.",
     )
     if not entries():
         require_model()
@@ -223,7 +223,7 @@ def _show_images(project: Project, one: PhotoClass) -> None:
 def _train_probe(base: Entry, project: Project) -> None:
     """Train a linear probe on the images that can be read, and store it in the project."""
     classifier = load_classifier(base)
-    with st.spinner("Computing features and training …"):
+    with st.spinner("Training …"):
         try:
             pixels, digests = _decode(project, classifier.info.input_size, RESIZE)
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)

@@ -28,17 +28,20 @@ from thirtytwo.evaluation.metrics import measured
 from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, readable
+from thirtytwo.text import as_markdown, capitalized, readable
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
 _FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the list of classes, which is shown separately
+_HEADING = re.compile(r"^(#{1,6})(?= )", re.MULTILINE)
+_CARD_LEVEL, _MAX_LEVEL = 3, 6
+"""Level of the heading of a model, which headings of its card are below, and of the smallest heading."""
 _METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
 
 
 def show() -> None:
     """Show the page."""
-    title("Models", "Classes and metrics of each model. The model in use is the default on the other pages.")
+    title("Models", "What each model can name and how accurate it is. The other pages use the model that is in use.")
     found = entries()
     if not found:
         require_model()
@@ -134,9 +137,10 @@ def _show_model(entry: Entry, number: int, *, used: bool) -> None:
         return
     st.markdown(describe(info))
     if expectation := expectation_of(entry):
-        st.markdown(as_markdown(f"Expected accuracy: {expectation}"))
+        st.markdown(as_markdown(f"Estimated accuracy: {expectation}"))
     size = entry.path.stat().st_size / 1e6
-    st.caption(f"{as_markdown(entry.origin)} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
+    origin = as_markdown(capitalized(entry.origin))
+    st.caption(f"{origin} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
     with st.expander("Classes"):
         st.markdown(", ".join(as_markdown(readable(name)) for name in info.classes))
     run = RunDir(entry.path.parent)
@@ -184,10 +188,15 @@ def _show_metrics(run: RunDir) -> None:
         st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
 
 
+def lower(heading: re.Match[str]) -> str:
+    """The marks of a card's heading, which stays below the name of the model that stands above the card."""
+    return "#" * min(_MAX_LEVEL, len(heading[1]) + _CARD_LEVEL)
+
+
 def _show_card(path: Path) -> None:
     """Show a model card without its front matter, images and folded sections."""
     if path.is_file():
         with st.expander("Model card"):
             text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8", errors="replace"))
-            text = _FOLDED.sub("", _IMAGE.sub("", text))
+            text = _HEADING.sub(lower, _FOLDED.sub("", _IMAGE.sub("", text)))
             st.markdown(text.replace("![", "!\\["))  # other images would be fetched from external sites

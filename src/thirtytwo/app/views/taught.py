@@ -10,6 +10,7 @@ import streamlit as st
 from thirtytwo.app import photos
 from thirtytwo.app.components import image_grid, matrix
 from thirtytwo.app.display import classify, view
+from thirtytwo.app.frame import announce
 from thirtytwo.app.images import current_images, receive_for, upload_field
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model
 from thirtytwo.app.projects import Project, Result
@@ -25,7 +26,7 @@ _MAX_ERRORS = 12
 
 def show_result(project: Project, result: Result, changes: Sequence[str]) -> None:
     """Show the result of a taught model; `changes` are those of the project since then, which make it out of date."""
-    st.header("Results", anchor=False)
+    st.header("Result", anchor=False)
     if changes:
         st.warning(
             as_markdown(
@@ -35,6 +36,7 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
             icon=":material/history:",
         )
     _show_accuracy(result)
+    announce(spoken_result(result))
     st.caption(as_markdown(" ".join(result.notes)))
     if result.held_out is not None:
         st.html(matrix(confusion_matrix(result.held_out), result.names))
@@ -56,21 +58,28 @@ def _entry(project: Project) -> Entry | None:
     return next((one for one in entries() if one.path.resolve() == path), None)
 
 
+def spoken_result(result: Result) -> str:
+    """The result in a sentence for screen readers."""
+    if result.accuracy is None:
+        return f"Trained. The accuracy {result.expectation}."
+    return f"Trained. Estimated accuracy {percent(result.accuracy['value'])}."
+
+
 def _show_accuracy(result: Result) -> None:
     accuracy = result.accuracy
     if accuracy is None:
         st.info(f"The accuracy {result.expectation}.", icon=":material/info:")
         return
     st.metric(
-        f"expected accuracy on new images, from {result.folds}-fold cross-validation, {result.count} images",
+        f"Estimated accuracy ({counted(result.count, 'photo')}, cross-validated)",
         percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'])}",
         delta_color="off",
         delta_arrow="off",
     )
     st.caption(
-        "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
-        "images of the same scene make the estimate optimistic."
+        f"The photos were dealt into {result.folds} parts, and each was classified by a model that was trained without "
+        "its part. More photos narrow the interval; several photos of the same scene make the estimate too high."
     )
 
 

@@ -1,0 +1,93 @@
+// Around every page: the way back to the top, hints where something scrolls sideways, and what to do when the app stopped.
+const STOPPED = "Connection error"; // Streamlit's title
+const SCROLLERS = ".tt-wide, [data-testid=stDataFrame]";
+const SCREENS = 1.2; // after so many screens, the way back to the top is offered
+
+export default function ({ data }) {
+  window.thirtytwoFrame ??= start();
+  window.thirtytwoFrame(data);
+}
+
+function start() {
+  let known = {};
+  const top = addTopButton();
+  const look = () => {
+    top.hidden = (main()?.scrollTop ?? 0) < SCREENS * window.innerHeight;
+    document.querySelectorAll(SCROLLERS).forEach(markScroller);
+    explainStop(known.stopped);
+  };
+  let waiting = 0;
+  const soon = () => {
+    waiting ||= window.setTimeout(() => { waiting = 0; look(); }, 120);
+  };
+  document.addEventListener("scroll", soon, { capture: true, passive: true });
+  window.addEventListener("resize", soon);
+  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true, characterData: true });
+  return (data) => {
+    const changed = known.page !== undefined && known.page !== data.page;
+    known = data;
+    if (changed) main()?.scrollTo({ top: 0 });
+    markPage(data.page);
+    soon();
+  };
+}
+
+const main = () => document.querySelector("[data-testid=stMain]");
+
+// The links to the pages, which phones show, say which page is open, as the links in the header do.
+function markPage(page) {
+  const menu = document.querySelector(".st-key-pages");
+  menu?.setAttribute("role", "navigation");
+  menu?.setAttribute("aria-label", "Pages");
+  for (const link of menu?.querySelectorAll("a") ?? []) {
+    const open = new URL(link.href).pathname.replace(/\/$/, "").split("/").pop() === page;
+    if (open) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function addTopButton() {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", className: "tt-to-top", textContent: "↑", hidden: true, title: "Back to top" });
+  button.setAttribute("aria-label", "Back to top");
+  button.onclick = () => {
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    main()?.scrollTo({ top: 0, behavior: still ? "instant" : "smooth" });
+    const heading = document.querySelector("h1");
+    heading?.setAttribute("tabindex", "-1");
+    heading?.focus({ preventScroll: true });
+  };
+  document.querySelector("[data-testid=stApp]").append(button);
+  return button;
+}
+
+// An arrow at its right edge shows that a table or a matrix goes on there.
+function markScroller(box) {
+  const scroller = box.querySelector(".tt-scroll, .dvn-scroller");
+  const hidden = scroller ? scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft : 0;
+  box.classList.toggle("tt-more", hidden > 8);
+}
+
+// Streamlit's message about a lost connection speaks of Streamlit and the internet; the app needs neither.
+function explainStop(texts) {
+  if (!texts) return;
+  const dialog = [...document.querySelectorAll("[role=dialog]")].find(
+    (one) => one.dataset.ttStopped || one.textContent.trimStart().startsWith(STOPPED)
+  );
+  if (!dialog || dialog.querySelector(".tt-stopped-text")) return;
+  dialog.dataset.ttStopped = "yes";
+  const title = textNodes(dialog).find((node) => node.nodeValue.trim() === STOPPED);
+  if (title) title.nodeValue = texts.title;
+  const own = document.createElement("div");
+  own.className = "tt-stopped-text";
+  own.append(...texts.lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
+  const body = [...dialog.querySelectorAll("[data-testid=stMarkdownContainer]")].pop() ?? dialog;
+  (body === dialog ? dialog : body.parentElement).append(own);
+}
+
+function textNodes(root) {
+  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) found.push(walker.currentNode);
+  return found;
+}

@@ -1,0 +1,63 @@
+"""What surrounds every page: links to all pages, the way back to the top, and results spoken to screen readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from streamlit.navigation.page import Page
+
+from thirtytwo.app import library
+
+SCRIPT = Path(__file__).with_name("frame.js")
+STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
+
+ANNOUNCE = """
+export default function ({ data }) {
+  let region = document.getElementById("tt-announced");
+  if (!region) {
+    region = document.createElement("div");
+    Object.assign(region, { id: "tt-announced", className: "tt-unseen", role: "status" });
+    region.setAttribute("role", "status");
+    region.setAttribute("aria-live", "polite");
+    document.querySelector("[data-testid=stApp]").append(region);
+  }
+  if (region.textContent !== data.text) region.textContent = data.text;
+}
+"""
+"""Script that puts a text where screen readers speak it. The place stays when the page is drawn anew."""
+
+
+def show_frame(pages: Sequence[Page], page: Page) -> None:
+    """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
+    with st.container(horizontal=True, gap="small", key="pages"):
+        for one in pages:
+            st.page_link(one)
+    data = {"page": page.url_path, "stopped": {"title": STOPPED_TITLE, "lines": stopped_lines()}}
+    _frame_component()(key="frame", data=data, height=1)
+
+
+def announce(text: str, key: str = "announce") -> None:
+    """Let screen readers speak a result as soon as it is there."""
+    _announce_component()(key=key, data={"text": text}, height=1)
+
+
+def stopped_lines() -> list[str]:
+    """What to do when the page lost its connection to the app, as sentences."""
+    if not library.settings.is_local:
+        where = "The app no longer runs, or its computer cannot be reached from here."
+        return [where, "Check that the computer is on and in the same network, and that the app runs on it.", GOES_ON]
+    kept = "Projects of Add classes are saved; images on other pages have to be added again."
+    return ["The program behind this page no longer runs.", "Start it again with: thirtytwo app", f"{GOES_ON} {kept}"]
+
+
+@st.cache_resource(show_spinner=False)
+def _frame_component() -> Any:
+    return st.components.v2.component("thirtytwo_frame", js=SCRIPT.read_text(encoding="utf-8"))
+
+
+@st.cache_resource(show_spinner=False)
+def _announce_component() -> Any:
+    return st.components.v2.component("thirtytwo_announce", js=ANNOUNCE)
