@@ -124,8 +124,8 @@ def use(page: Any, address: str, pid: int) -> float:
             Image.fromarray(small).resize((1600, 1200), Image.Resampling.BICUBIC).save(files[-1])
         page.set_input_files("input[type=file]", files)
         page.wait_for_selector(".tt-card")
-        page.locator("label", has_text="Show heatmaps").first.click()
-        page.wait_for_selector("img[alt$='with heatmap']")
+        page.locator("label", has_text="Show heatmap").first.click()
+        page.wait_for_selector("img[alt*=' with heatmap: ']")
     for path in ("", *PAGES):
         if path:
             page.goto(f"{address}/{path}")

@@ -111,6 +111,27 @@ def chromium() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def accessibility() -> Callable[[Any], list[str]]:
+    """Gives what axe-core finds on a page of a browser, light and dark, that keeps people from using it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def find(page: Any) -> list[str]:
+        problems = []
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(300)  # until colors have changed
+            problems += [
+                f"{scheme}: {found['id']} ({found['impact']}): {node['target']} {node['failureSummary']}"
+                for found in Axe().run(page).response["violations"]
+                if found["impact"] in ("serious", "critical")
+                for node in found["nodes"]
+            ]
+        return problems
+
+    return find
+
+
 def write_colour_model(path: Path, *, classes: Sequence[str] = ("red", "green", "blue"), **changes: object) -> Path:
     """Write a model file that classifies red, green and blue images, and rejects gray ones as unknown.
 

@@ -75,8 +75,8 @@ def test_one_image_with_classes_and_heatmap(visit: Visit, files: list[Path]) -> 
     assert page.get_attribute(".tt-input img", "alt") == "Model input of red.png"
     assert page.evaluate("document.querySelector('.tt-input img').naturalWidth") == 8
     plain = page.get_attribute(".tt-card img", "src")
-    toggle(page, "Show heatmaps")
-    page.wait_for_selector("img[alt='red.png with heatmap']")
+    toggle(page, "Show heatmap")
+    page.wait_for_selector("img[alt^='red.png with heatmap: red, ']")
     assert page.get_attribute(".tt-card img", "src") != plain
 
 
@@ -84,7 +84,9 @@ def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_pa
     (tmp_path / "notes.png").write_text("not an image")
     page = visit()
     upload(page, [*files, tmp_path / "notes.png"])
-    page.wait_for_selector("text=5 images classified; 1 of them unknown (out of distribution); 1 could not be read.")
+    page.wait_for_selector(
+        "text=5 images classified; 1 of them may be something the model doesn’t know; 1 could not be read."
+    )
     page.wait_for_selector("h3:has-text('All results')")
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
@@ -150,7 +152,7 @@ def test_add_two_classes_and_use_the_model(
     page.get_by_role("button", name="Train").click()
     page.wait_for_selector("[data-testid=stMetricValue]")
     assert page.inner_text("[data-testid=stMetricValue]") == "100.0\u00a0%"
-    assert "6-fold cross-validation, 12 images" in page.inner_text("[data-testid=stMetric]")
+    assert "Estimated accuracy (12 photos, cross-validated)" in page.inner_text("[data-testid=stMetric]")
     model = tmp_path / "model.onnx"
     model.write_bytes(download(page, "Download model.onnx"))
     assert Classifier(model, threads=1).classes == ("sun", "grape")
@@ -218,7 +220,11 @@ def test_a_cross_validation_is_explored(visit: Visit, cross_validated: dict[str,
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_report_of_a_cross_validation(
-    browser: Any, explorable: Path, cross_validated: dict[str, Any], width: int
+    browser: Any,
+    explorable: Path,
+    cross_validated: dict[str, Any],
+    width: int,
+    accessibility: Callable[[Any], list[str]],
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
     page.goto((explorable / "runs" / "folded" / "report.html").as_uri())
@@ -227,6 +233,7 @@ def test_report_of_a_cross_validation(
         link.click()
         assert page.locator(link.get_attribute("href")).is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert not accessibility(page)
     page.close()
 
 
@@ -311,7 +318,7 @@ def test_fixes_are_decided_by_buttons(visit: Visit, shade: Callable[..., list[Pa
     page.wait_for_selector("text=/1 of 5, 0 accepted/")
 
 
-@pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach"])
+@pytest.mark.parametrize("path", ["", "compare", "explore", "data", "models", "teach", "help"])
 def test_every_page_fits_a_phone(visit: Visit, path: str) -> None:
     page = visit(path, width=390, color_scheme="dark", is_mobile=True, has_touch=True)
     page.wait_for_timeout(800)
@@ -332,7 +339,7 @@ def test_by_keyboard(visit: Visit, files: list[Path]) -> None:
         reached.add(
             page.evaluate("(document.activeElement.ariaLabel || document.activeElement.innerText || '').trim()")
         )
-    for wanted in ("Compare", "Add classes", "Model", "Show heatmaps", "CSV"):
+    for wanted in ("Compare", "Add classes", "Model", "Show heatmap", "CSV"):
         assert wanted in " ".join(reached), (wanted, sorted(reached))
 
 

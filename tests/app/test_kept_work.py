@@ -154,7 +154,7 @@ def test_a_project_survives_other_pages_reloading_and_a_new_tab(visit: Visit, sh
     tab.wait_for_selector("[data-testid=stMetricValue]")
     open_page(tab, "Models")
     tab.wait_for_selector("h3:has-text('sun or grape')")
-    tab.wait_for_selector("text=Expected accuracy: ")
+    tab.wait_for_selector("text=Estimated accuracy: ")
 
 
 def test_removing_images_and_classes_of_a_project_is_undone(visit: Visit, shade: Shade, tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ def test_table(predict: Predict, image_folder: Path) -> None:
     assert err == ""
 
 
+def test_names_are_readable_in_the_table_and_unchanged_in_files(
+    predict: Predict, image_folder: Path, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "named.onnx", classes=("sweet_pepper", "lawn_mower", "oak"))
+    named = {
+        format: predict(image_folder / "red.png", "--format", format, model=model)[1]
+        for format in ("table", "json", "csv")
+    }
+    assert " sweet pepper " in named["table"]
+    assert "lawn mower " in named["table"]
+    assert "99.9 %" in named["table"]
+    assert json.loads(named["json"])[0]["top"] == "sweet_pepper"
+    assert next(csv.DictReader(io.StringIO(named["csv"])))["top"] == "sweet_pepper"
+
+
 def test_table_of_the_best_only(predict: Predict, image_folder: Path) -> None:
     _, out, _ = predict(image_folder / "red.png", "--top", "1")
     assert out.splitlines()[0].split() == ["file", "size", "class", "confidence"]

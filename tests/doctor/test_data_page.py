@@ -201,7 +201,7 @@ def test_a_large_data_set_stays_small():
 @pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 360])
-def test_page_in_a_browser(tmp_path, chromium, width):
+def test_page_in_a_browser(tmp_path, chromium, width, accessibility):
     playwright = pytest.importorskip("playwright.sync_api")
     long = ["kind_" + "x" * 70, *(f"kind {number}" for number in range(29))]
     found, train = make(long, count=900, superclasses={name: f"{name[:20]} group" for name in long})
@@ -248,6 +248,7 @@ def test_page_in_a_browser(tmp_path, chromium, width):
         assert page.evaluate("document.getElementById('map-class').value") == ""
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert problems == []
+        assert not accessibility(page)
         browser.close()
 
 

@@ -308,7 +308,9 @@ def opened(folder: Path, tmp_path: Path, chromium: str) -> Iterator[Callable[...
     ],
     ids=["desktop", "phone"],
 )
-def test_page_in_a_browser(options: dict[str, Any], opened: Callable[..., Any]) -> None:
+def test_page_in_a_browser(
+    options: dict[str, Any], opened: Callable[..., Any], accessibility: Callable[[Any], list[str]]
+) -> None:
     page = opened(**options)
     wide = options["viewport"]["width"]
     assert page.evaluate("document.documentElement.scrollWidth") == wide
@@ -337,6 +339,7 @@ def test_page_in_a_browser(options: dict[str, Any], opened: Callable[..., Any]) 
     dark = options.get("color_scheme") == "dark"
     color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", color))) < 384) == dark
+    assert not accessibility(page)
 
 
 @pytest.mark.parametrize(

@@ -416,7 +416,9 @@ def test_a_chart_of_one_value_and_of_negative_ones() -> None:
 
 @pytest.mark.long
 @pytest.mark.browser
-def test_page_in_a_browser_on_a_phone(runs_with_images: list[Path], tmp_path: Path, chromium: str) -> None:
+def test_page_in_a_browser_on_a_phone(
+    runs_with_images: list[Path], tmp_path: Path, chromium: str, accessibility: Callable[[Any], list[str]]
+) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     found = compare(runs_with_images, out=tmp_path / "out")
     assert found.page is not None
@@ -435,4 +437,5 @@ def test_page_in_a_browser_on_a_phone(runs_with_images: list[Path], tmp_path: Pa
         page.locator("table.sortable th button", has_text=re.compile("^Class")).click()
         assert page.evaluate("document.querySelector('table.sortable tbody th').textContent") == "0"
         assert problems == []
+        assert not accessibility(page)
         browser.close()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from thirtytwo.images import fonts
+from thirtytwo.report.card import card
 from thirtytwo.report.figures import draw_confusion, save_figures
-from thirtytwo.text import abbreviate
+from thirtytwo.report.page import render
+from thirtytwo.report.run_record import read_run_record
+from thirtytwo.text import abbreviate, readable, readable_names
 
 LONG = [f"{'a very long name of a class of mushrooms, as of botanists, no ' * 2}{end}"[-62:] for end in ("one", "two")]
 FRONT = [f"{end} {'name of a class of mushrooms, as botanists write them in full'}" for end in ("one", "two")]
@@ -63,10 +67,28 @@ def test_an_installed_font_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert not caplog.text
 
 
+def test_names_that_would_look_the_same_stay_as_they_are() -> None:
+    assert readable_names(["sweet_pepper", "oak", "red_fox"]) == ["sweet pepper", "oak", "red fox"]
+    assert readable_names(["sweet_pepper", "sweet pepper", "a_b"]) == ["sweet_pepper", "sweet pepper", "a b"]
+
+
+@pytest.mark.slow
+def test_people_read_names_without_underscores(make_run, images_of) -> None:  # type: ignore[no-untyped-def]
+    classes = ("sweet_pepper", "lawn_mower", "oak_tree", "bee", "ant", "cow")
+    groups = dict.fromkeys(classes, "small_things") | {"cow": "large_things"}
+    run, given = make_run(classes, superclasses=groups)
+    record = read_run_record(run)
+    card_text = card(record).split("---\n", 2)[2]
+    page = re.sub(r"<pre>.*?</pre>", "", render(record, images_of(given)), flags=re.DOTALL)
+    for name in (*classes, "small_things", "large_things"):
+        for output in (page, card_text) if name in classes else (page,):
+            assert readable(name) in output
+            assert name not in output or "_" not in name, output[max(0, output.find(name) - 80) :][:160]
+    assert [row["class"] for row in run.read_json(run.metrics)["per_class"]] == list(classes)
+
+
 @pytest.mark.slow
 def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from thirtytwo.report.run_record import read_run_record
-
     record = read_run_record(make_run()[0])
     own, widths = record.classes, []
     for names in (None, LONG[:1]):
@@ -82,8 +104,6 @@ def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_numbers_are_readable_on_every_cell(make_run) -> None:  # type: ignore[no-untyped-def]
     from matplotlib.colors import to_rgb
-
-    from thirtytwo.report.run_record import read_run_record
 
     def luminance(color: tuple[float, ...]) -> float:
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]

@@ -362,7 +362,7 @@ def test_nice_ticks(low, high, ticks):
 
 @pytest.mark.long
 @pytest.mark.browser
-def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
+def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium, accessibility):
     playwright = pytest.importorskip("playwright.sync_api")
     groups = {name: f"a rather long group name {number // 5:02d}" for number, name in enumerate(HUNDRED)}
     run, given = make_run(HUNDRED, superclasses=groups, count=500)
@@ -387,6 +387,10 @@ def test_page_in_a_browser_on_a_phone(make_run, images_of, chromium):
         page.keyboard.press("ArrowRight")
         assert page.locator("#readout-classes").text_content().startswith("kind 00 predicted as kind 01: ")
         assert problems == []
+        assert not accessibility(page)
+        page.locator("table.sortable button.open").first.click()
+        page.wait_for_selector("#viewer-body img")
+        assert not accessibility(page)
         browser.close()
 
 

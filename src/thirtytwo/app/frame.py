@@ -11,7 +11,7 @@ from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
 
-SCRIPT = Path(__file__).with_name("frame.js")
+STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
 STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
 
 ANNOUNCE = """
@@ -32,6 +32,7 @@ export default function ({ data }) {
 
 def show_frame(pages: Sequence[Page], page: Page) -> None:
     """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
+    st.html(STYLE)
     with st.container(horizontal=True, gap="small", key="pages"):
         for one in pages:
             st.page_link(one)
