@@ -50,10 +50,8 @@ def test_names_are_readable_in_the_table_and_unchanged_in_files(
     predict: Predict, image_folder: Path, write_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = write_model(tmp_path / "named.onnx", classes=("sweet_pepper", "lawn_mower", "oak"))
-    named = {
-        format: predict(image_folder / "red.png", "--format", format, model=model)[1]
-        for format in ("table", "json", "csv")
-    }
+    formats = ("table", "json", "csv")
+    named = {kind: predict(image_folder / "red.png", "--format", kind, model=model)[1] for kind in formats}
     assert " sweet pepper " in named["table"]
     assert "lawn mower " in named["table"]
     assert "99.9 %" in named["table"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.images import fonts
+from thirtytwo.report import charts
 from thirtytwo.report.card import card
 from thirtytwo.report.figures import draw_confusion, save_figures
 from thirtytwo.report.page import render
@@ -117,6 +118,15 @@ def test_numbers_are_readable_on_every_cell(make_run) -> None:  # type: ignore[n
         cell = luminance(image.cmap(image.norm(image.get_array()[row, column])))
         low, high = sorted((cell, luminance(to_rgb(text.get_color()))))
         assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_numbers_of_the_page_are_readable_on_every_cell() -> None:
+    style = (Path(charts.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+    for scheme, block in zip(charts.CELLS, style.split("prefers-color-scheme: dark", 1), strict=True):
+        for name, color in zip(("accent", "warm", "card"), charts.CELLS[scheme], strict=True):
+            assert f"--{name}: {color};" in block
+    assert charts._number_tone(True, 0.1) == "light-black dark-white"
+    assert charts._number_tone(True, 1.0) == "light-white dark-black"
 
 
 def test_fonts_of_placeholders_do_not_count(caplog: pytest.LogCaptureFixture) -> None:

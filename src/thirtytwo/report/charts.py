@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import Reliability
-from thirtytwo.report.views import MatrixView, ReliabilityBin, reliability_bins
+from thirtytwo.report.views import MatrixView, ReliabilityBin, readable_on, reliability_bins
 from thirtytwo.text import SPACE, abbreviate, as_html, as_printable, percent
 
 MAX_LABELED_CLASSES = 120
@@ -24,6 +24,8 @@ MAX_MATRIX_CLASSES = 200
 """Maximum number of classes for which a confusion matrix is drawn."""
 
 
+CELLS = {"light": ("#1c5f79", "#b04a22", "#ffffff"), "dark": ("#79bdd6", "#ec9a70", "#1b1f23")}
+"""Colors of a matrix in `page.css`, where they are called --accent, --warm and --card: correct, wrong, and below both."""
 MOST_LETTERS = 31
 """Maximum length of a class name in a chart."""
 
@@ -288,9 +290,22 @@ def _matrix_cells(view: MatrixView, layout: _MatrixLayout) -> Iterator[str]:
             f'fill-opacity="{depth:.2f}" data-at="{row},{column}"><title>{title}</title></rect>'
         )
         if not layout.large:
-            tone = f"{'on' if depth > 0.6 else 'off'}{' fine' if layout.width > 12 else ''}"
+            tone = f"{_number_tone(right, round(depth, 2))}{' fine' if layout.width > 12 else ''}"
             y_text = y + cell / 2 + layout.font / 3
             yield f'<text class="count {tone}" x="{x + cell / 2}" y="{y_text:.1f}">{count}</text>'
+
+
+def _number_tone(right: bool, depth: float) -> str:
+    """CSS classes that make a number black or white on a cell, in light and dark: `light-white dark-black`."""
+    tones = []
+    for scheme, (hit, miss, card) in CELLS.items():
+        cell, below = (
+            tuple(int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
+            for color in (hit if right else miss, card)
+        )
+        mixed = tuple(depth * over + (1 - depth) * under for over, under in zip(cell, below, strict=True))
+        tones.append(f"{scheme}-{readable_on(mixed)}")
+    return " ".join(tones)
 
 
 def _matrix_block(layout: _MatrixLayout, start: int, length: int) -> str:

@@ -18,7 +18,7 @@ from thirtytwo.evaluation.sections import LineFigure
 from thirtytwo.images.fonts import font_families
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
+from thirtytwo.report.views import CURVES, MatrixView, history_series, readable_on, reliability_bins
 from thirtytwo.text import abbreviate, readable_names
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
@@ -142,13 +142,6 @@ def draw_confusion(record: RunRecord) -> Any:
     axes.set_ylabel("true")
     axes.set_title(f"Confusion matrix on {record.split}, n = {len(record.predictions.truth):,}")
     return figure
-
-
-def readable_on(color: tuple[float, ...]) -> str:
-    """Black or white, whichever has more contrast (WCAG 2.2) on an sRGB color with channels from 0 to 1."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
 def draw_reliability(record: RunRecord) -> Any:

@@ -58,6 +58,13 @@ class MatrixView:
         return spans or [(name, position, 1) for position, name in enumerate(self.names)]
 
 
+def readable_on(color: tuple[float, ...]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.2) on an sRGB color with channels from 0 to 1."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
+
+
 def history_series(history: Sequence[Mapping[str, float]], column: str) -> list[tuple[float, float]]:
     """A column of the history as points (epoch, value); epochs without it are left out."""
     return [(row.get("epoch", number), row[column]) for number, row in enumerate(history, 1) if column in row]
