@@ -25,7 +25,7 @@ MAX_MATRIX_CLASSES = 200
 
 
 CELLS = {"light": ("#1c5f79", "#b04a22", "#ffffff"), "dark": ("#79bdd6", "#ec9a70", "#1b1f23")}
-"""Colors of a matrix in `page.css`, where they are called --accent, --warm and --card: correct, wrong, and below both."""
+"""Colors in `page.css` of correct and wrong cells of a matrix and of what lies below: --accent, --warm and --card."""
 MOST_LETTERS = 31
 """Maximum length of a class name in a chart."""
 
@@ -299,10 +299,8 @@ def _number_tone(right: bool, depth: float) -> str:
     """CSS classes that make a number black or white on a cell, in light and dark: `light-white dark-black`."""
     tones = []
     for scheme, (hit, miss, card) in CELLS.items():
-        cell, below = (
-            tuple(int(color[place : place + 2], 16) / 255 for place in (1, 3, 5))
-            for color in (hit if right else miss, card)
-        )
+        colors = (hit if right else miss, card)
+        cell, below = ([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)] for color in colors)
         mixed = tuple(depth * over + (1 - depth) * under for over, under in zip(cell, below, strict=True))
         tones.append(f"{scheme}-{readable_on(mixed)}")
     return " ".join(tones)
