@@ -46,7 +46,7 @@ SMALL = """() => [...document.querySelectorAll(
 """Everything to press that is smaller than a finger needs."""
 
 
-def settled(page: Any) -> None:
+def drawn(page: Any) -> None:
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
     page.wait_for_timeout(400)
 
@@ -66,7 +66,7 @@ def test_a_phone_shows_the_pages_and_has_room_for_fingers(
         assert link.is_visible()
         link.tap()
         page.wait_for_selector(f"a[aria-current=page]:has-text('{label}')")
-        settled(page)
+        drawn(page)
         assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
         assert page.evaluate("document.elementFromPoint(195, 600).closest('[data-testid=stMain]') !== null"), "covered"
         if found := page.evaluate(SMALL):
@@ -99,7 +99,7 @@ def test_nothing_keeps_people_from_using_a_page(
     for name, label in PAGES.items():
         page.get_by_role("link", name=label, exact=True).click()
         page.wait_for_selector(f"a[aria-current=page]:has-text('{label}')")
-        settled(page)
+        drawn(page)
         if name == "classify":
             page.locator("input[type=file]").first.set_input_files([tmp_path / "red.png", tmp_path / "grey.png"])
             page.locator("label", has_text="Show heatmap").first.click()
@@ -117,7 +117,7 @@ def test_nothing_keeps_people_from_using_a_page(
         for tab in page.get_by_role("tab").all() or [None]:
             if tab is not None:
                 tab.click()
-                settled(page)
+                drawn(page)
             if problems := accessibility(page):
                 found[f"{name} {tab.inner_text() if tab is not None else ''}"] = problems
     assert not found
