@@ -34,6 +34,7 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)\n?")
 _FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)  # the list of classes, which is shown separately
 _HEADING = re.compile(r"^(#{1,6})(?= )", re.MULTILINE)
+_FENCE = "```"
 _CARD_LEVEL, _MAX_LEVEL = 3, 6
 """Level of the heading of a model, which headings of its card are below, and of the smallest heading."""
 _METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
@@ -188,9 +189,14 @@ def _show_metrics(run: RunDir) -> None:
         st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
 
 
-def lower(heading: re.Match[str]) -> str:
-    """The marks of a card's heading, which stays below the name of the model that stands above the card."""
-    return "#" * min(_MAX_LEVEL, len(heading[1]) + _CARD_LEVEL)
+def lower_headings(card: str) -> str:
+    """A card whose headings are below that of its model, which stands above the card; code stays as it is."""
+
+    def lower(heading: re.Match[str]) -> str:
+        return "#" * min(_MAX_LEVEL, len(heading[1]) + _CARD_LEVEL)
+
+    parts = card.split(_FENCE)
+    return _FENCE.join(_HEADING.sub(lower, part) if place % 2 == 0 else part for place, part in enumerate(parts))
 
 
 def _show_card(path: Path) -> None:
@@ -198,5 +204,5 @@ def _show_card(path: Path) -> None:
     if path.is_file():
         with st.expander("Model card"):
             text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8", errors="replace"))
-            text = _HEADING.sub(lower, _FOLDED.sub("", _IMAGE.sub("", text)))
+            text = lower_headings(_FOLDED.sub("", _IMAGE.sub("", text)))
             st.markdown(text.replace("![", "!\\["))  # other images would be fetched from external sites
