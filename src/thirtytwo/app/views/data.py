@@ -177,6 +177,7 @@ def _show_review(review: Review) -> None:
     number, total, accepted = review.position + 1, len(review.items), review.count(accepted=True)
     decided = accepted + review.count(accepted=False)
     st.progress(decided / total, f"**{number:,} of {total:,}, {accepted:,} accepted**, {total - decided:,} not decided")
+    announce(f"Fix {number:,} of {total:,}, {accepted:,} accepted: {_action(review.current.fix)}", "announce-fix")
     _show_buttons(review)
     _show_item(review)
     with st.expander("Accept or reject all fixes of a check"):
