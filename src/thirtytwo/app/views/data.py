@@ -244,15 +244,15 @@ def _show_item(review: Review) -> None:
     item = review.current
     fix = item.fix
     with st.container(border=True, key="fix"):
-        st.markdown(f"**{_action(fix)}** {_STATES[review.decision(review.position)]}")
+        st.markdown(f"**{as_markdown(_action(fix))}** {_STATES[review.decision(review.position)]}")
         st.caption(f"{as_markdown(_place(fix))} · {as_markdown(fix.reason)}: {_sentence(fix.evidence)}")
         if item.place is not None and review.diagnosis.subject is not None:
             st.html(_compared(review, review.diagnosis.subject, item, item.place))
 
 
 def _action(fix: Fix) -> str:
-    """What a fix does, as Markdown."""
-    label, to = (as_markdown(readable(name)) for name in (fix.label, fix.to))
+    """What a fix does."""
+    label, to = readable(fix.label), readable(fix.to)
     if fix.action == "drop":
         return f"Drop this image of {label}"
     return f"{capitalized(fix.action)} this image of {label} to {to}"
