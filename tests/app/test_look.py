@@ -37,7 +37,8 @@ SMALL = """() => [...document.querySelectorAll(
     "button, a[href], summary, select, textarea, input, [role=tab], [role=button], [role=combobox], [role=radio]"
   )].map((element) => {
     const tick = element.matches("input[type=checkbox], input[type=radio], input[type=file]");
-    return tick ? element.closest("label, section") ?? element : element.closest("[data-baseweb]") ?? element;
+    const within = tick ? "label, section" : element.matches("[type=range]") ? "[role=group]" : ".stMultiSelect";
+    return element.closest(within) ?? element;
   }).filter((element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
   .map((element) => [element, element.getBoundingClientRect()])
   .filter(([, box]) => box.width > 1 && box.height > 1 && (box.height < 43.5 || box.width < 43.5))
@@ -65,7 +66,7 @@ def test_a_phone_shows_the_pages_and_has_room_for_fingers(
         link = page.get_by_role("navigation", name="Pages").get_by_role("link", name=label, exact=True)
         assert link.is_visible()
         link.tap()
-        page.wait_for_selector(f"a[aria-current=page]:has-text('{label}')")
+        page.wait_for_selector(f"a[aria-current=page]:has-text('{label}') >> visible=true")
         drawn(page)
         assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
         assert page.evaluate("document.elementFromPoint(195, 600).closest('[data-testid=stMain]') !== null"), "covered"
@@ -98,7 +99,7 @@ def test_nothing_keeps_people_from_using_a_page(
     found: dict[str, list[str]] = {}
     for name, label in PAGES.items():
         page.get_by_role("link", name=label, exact=True).click()
-        page.wait_for_selector(f"a[aria-current=page]:has-text('{label}')")
+        page.wait_for_selector(f"a[aria-current=page]:has-text('{label}') >> visible=true")
         drawn(page)
         if name == "classify":
             page.locator("input[type=file]").first.set_input_files([tmp_path / "red.png", tmp_path / "grey.png"])

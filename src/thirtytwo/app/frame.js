@@ -14,6 +14,10 @@ function start() {
   const look = () => {
     top.hidden = (main()?.scrollTop ?? 0) < SCREENS * window.innerHeight;
     document.querySelectorAll(SCROLLERS).forEach(markScroller);
+    document.querySelectorAll("[data-testid=stMain] pre").forEach((code) => {
+      if (code.scrollWidth > code.clientWidth) code.tabIndex = 0; // so that the keyboard can scroll it
+    });
+    markTheme();
     explainStop(known.stopped);
   };
   let waiting = 0;
@@ -23,6 +27,8 @@ function start() {
   document.addEventListener("scroll", soon, { capture: true, passive: true });
   window.addEventListener("resize", soon);
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true, characterData: true });
+  const app = document.querySelector("[data-testid=stApp]");
+  new MutationObserver(soon).observe(app, { attributes: true, attributeFilter: ["class"] }); // another theme
   return (data) => {
     const changed = known.page !== undefined && known.page !== data.page;
     known = data;
@@ -40,10 +46,17 @@ function markPage(page) {
   menu?.setAttribute("role", "navigation");
   menu?.setAttribute("aria-label", "Pages");
   for (const link of menu?.querySelectorAll("a") ?? []) {
-    const open = new URL(link.href).pathname.replace(/\/$/, "").split("/").pop() === page;
-    if (open) link.setAttribute("aria-current", "page");
+    const path = link.getAttribute("href").replace(/^\.?\/+$/, "");
+    if (!path) link.setAttribute("href", "./"); // Streamlit leaves the address of the first page empty
+    if (path.split("/").pop() === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+}
+
+function markTheme() {
+  const color = getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor;
+  const sum = color.match(/\d+/g).slice(0, 3).reduce((total, part) => total + Number(part), 0);
+  document.documentElement.toggleAttribute("data-tt-dark", sum < 384);
 }
 
 function addTopButton() {
