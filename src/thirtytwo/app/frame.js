@@ -89,18 +89,10 @@ function explainStop(texts) {
   );
   if (!dialog || dialog.querySelector(".tt-stopped-text")) return;
   dialog.dataset.ttStopped = "yes";
-  const title = textNodes(dialog).find((node) => node.nodeValue.trim() === STOPPED);
-  if (title) title.nodeValue = texts.title;
+  const title = dialog.querySelector("h2");
+  if (title) title.textContent = texts.title;
   const own = document.createElement("div");
   own.className = "tt-stopped-text";
   own.append(...texts.lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
-  const body = [...dialog.querySelectorAll("[data-testid=stMarkdownContainer]")].pop() ?? dialog;
-  (body === dialog ? dialog : body.parentElement).append(own);
-}
-
-function textNodes(root) {
-  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (walker.nextNode()) found.push(walker.currentNode);
-  return found;
+  (title?.nextElementSibling ?? dialog).append(own);
 }
