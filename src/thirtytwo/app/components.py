@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import streamlit as st
 
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
+from thirtytwo.app.originals import opening
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
@@ -22,13 +24,13 @@ SURE = 0.5
 """Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
 
 
-def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool) -> str:
-    """One image with the model's input and the top classes as bars."""
+def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool, opens: str = "") -> str:
+    """One image with the model's input and the top classes as bars; `opens` is its key of `originals.openable`."""
     size = f"{result.width}×{result.height}"
     sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
     alt = f"{name} with heatmap" if heat else name
     return (
-        f'<div class="tt-card"><figure>{img_tag(rendered.image, alt)}'
+        f'<div class="tt-card"><figure>{opening(img_tag(rendered.image, alt), opens, name)}'
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
         f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
         f"<figcaption>Model input, {sides}</figcaption></figure>"
@@ -63,20 +65,26 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
     return f'<div class="tt-bars">{"".join(rows)}</div>'
 
 
-def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
-    """A grid of small images, each with a bold and a normal caption line."""
+def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]], opens: Iterable[str] = ()) -> str:
+    """A grid of small images, each with a bold and a normal caption line; `opens` are keys of `originals.openable`."""
     figures = (
-        f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
-        f"<span>{as_html(second).replace('/', '/<wbr>')}</span></figure>"
-        for pixels, first, second in tiles
+        f'<figure class="tt-tile">{opening(img_tag(pixels, f"{first}, {second}"), key, f"{first}, {second}")}'
+        f"<b>{as_html(first)}</b><br><span>{as_html(second).replace('/', '/<wbr>')}</span></figure>"
+        for (pixels, first, second), key in zip(tiles, chain(opens, repeat("")), strict=False)
     )
     return f'<div class="tt-grid">{"".join(figures)}</div>'
 
 
 def side_by_side(
-    name: str, image: npt.NDArray[np.uint8], predictions: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
+    name: str,
+    image: npt.NDArray[np.uint8],
+    predictions: Sequence[tuple[str, Prediction]],
+    top: int,
+    *,
+    agree: bool,
+    opens: str = "",
 ) -> str:
-    """One image with the prediction of each model."""
+    """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
     badge = (
         '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
         if agree
@@ -87,7 +95,7 @@ def side_by_side(
         for model, result in predictions
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{img_tag(image, name)}'
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{opening(img_tag(image, name), opens, name)}'
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -44,7 +45,7 @@ def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
     displayed = view(image)
     loaded = load_image(image.path, info.input_size, info.resize, image.name)
     if heat:
-        heatmap = _heatmap(entry.stamp, image.digest, classifier, loaded.pixels)
+        heatmap = heatmap_of(entry, classifier, loaded.pixels)
         displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
     return Rendered(displayed, loaded.pixels)
 
@@ -68,7 +69,12 @@ def uri(pixels: Pixels) -> str:
     return data_uri(pixels, side=None, quality=None if is_pixelated(pixels) else _JPEG_QUALITY)
 
 
-@st.cache_data(show_spinner="Computing the heatmap …", max_entries=_MAX_HEATMAPS)
+def heatmap_of(entry: Entry, classifier: Classifier, pixels: Pixels) -> Heat:
+    """Heatmap of the top class for the model's input, float32 `(S, S)`; the last ones are remembered."""
+    return _heatmap(entry.stamp, blake2b(pixels.tobytes(), digest_size=12).hexdigest(), classifier, pixels)
+
+
+@st.cache_data(show_spinner=False, max_entries=_MAX_HEATMAPS)
 def _heatmap(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, _pixels: Pixels) -> Heat:
     """Heatmap of the top class, float32 `(S, S)`, computed without PyTorch."""
     batch = _pixels[None]

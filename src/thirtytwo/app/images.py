@@ -11,6 +11,8 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import photos
+from thirtytwo.app.library import Entry
+from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
@@ -62,8 +64,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const item = document.createElement("li");
     if (image.source) {
       const shown = document.createElement("img");
-      Object.assign(shown, { src: image.source, alt: image.name, title: image.name });
-      item.append(shown);
+      Object.assign(shown, { src: image.source, alt: image.name });
+      const open = document.createElement("button");
+      Object.assign(open, { type: "button", className: "tt-open", title: `Enlarge ${image.name}` });
+      open.dataset.open = image.opens;
+      open.append(shown);
+      item.append(open);
     } else {
       const note = document.createElement("span");
       note.textContent = `${image.name}: cannot be read`;
@@ -99,8 +105,11 @@ export default function ({ data }) {
 """Script that lets the browser ask before the page is closed or reloaded, while there is something to lose."""
 
 
-def image_input() -> list[InputImage]:
-    """Show the image input; return the current images, from whichever page they were added."""
+def image_input(entry: Entry | None = None) -> list[InputImage]:
+    """Show the image input; return the current images, from whichever page they were added.
+
+    `entry` is the model that is to classify them.
+    """
     source = st.segmented_control(
         "Image source",
         [UPLOAD, CAMERA, SAMPLE],
@@ -116,13 +125,13 @@ def image_input() -> list[InputImage]:
         _show_samples()
     else:
         upload_field("Images", "upload", _receive, help="No data leaves this computer.")
-    return current_images(photos.CLASSIFIED)
+    return current_images(photos.CLASSIFIED, entry)
 
 
-def current_images(place: str) -> list[InputImage]:
+def current_images(place: str, entry: Entry | None = None) -> list[InputImage]:
     """Show the thumbnails of a list of images, with buttons to remove them and to undo that; return the images."""
     images = photos.current_images(place)
-    thumbnails(images, place, lambda digest: photos.remove_image(digest, place))
+    thumbnails(images, place, lambda digest: photos.remove_image(digest, place), entry)
     undoable = photos.undoable(place)
     if images or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -165,8 +174,13 @@ def upload_field(label: str, key: str, receive: Receive, *, help: str | None = N
         st.rerun()
 
 
-def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], None]) -> None:
-    """Show the thumbnails of images, each with a button that calls `remove` with its content hash."""
+def thumbnails(
+    images: Sequence[InputImage], key: str, remove: Callable[[str], None], entry: Entry | None = None
+) -> None:
+    """Show the thumbnails of images, each with a button that calls `remove` with its content hash.
+
+    They open the photographs; with the square that a model sees, if `entry` is given.
+    """
     if not images:
         return
     pages = -(-len(images) // THUMBNAILS_PER_PAGE)
@@ -184,7 +198,14 @@ def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], N
     data = {
         "label": "Images",
         "images": [
-            {"name": one.name, "digest": one.digest, "problem": one.problem, "source": _source(one)} for one in shown
+            {
+                "name": one.name,
+                "digest": one.digest,
+                "problem": one.problem,
+                "source": _source(one),
+                "opens": openable_input(one, entry),
+            }
+            for one in shown
         ],
     }
     _thumbnails_component()(key=name, data=data, on_removed_change=removed)

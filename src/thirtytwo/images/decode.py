@@ -525,6 +525,11 @@ class _Upright:
         return Image.fromarray(np.ascontiguousarray(pixels))
 
 
+def seen_box(width: int, height: int, rule: ResizeRule) -> tuple[int, int, int, int]:
+    """The part of an upright image that `resize` uses: left, top, right and bottom in pixels."""
+    return _center(width, height) if rule == "crop" else (0, 0, width, height)
+
+
 def _center(width: int, height: int) -> _Box:
     """The central square."""
     side = min(width, height)
