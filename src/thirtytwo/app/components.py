@@ -12,6 +12,7 @@ import streamlit as st
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.originals import opening
+from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
@@ -22,8 +23,6 @@ Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 SURE = 0.5
 """Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
-
-
 def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool, opens: str = "") -> str:
     """One image with the model's input and the top classes as bars; `opens` is its key of `originals.openable`."""
     size = f"{result.width}×{result.height}"
@@ -53,6 +52,14 @@ def headline(result: Prediction) -> str:
             '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all others together.</p>'
         )
     return f'<p class="tt-top">{name}</p>'
+
+
+def heat_legend() -> str:
+    """What the colors of heatmaps mean."""
+    return (
+        f'<p class="tt-legend"><span>no evidence</span><i style="background:linear-gradient(to right, '
+        f'{", ".join(legend_colors())})"></i><span>strongest evidence</span></p>'
+    )
 
 
 def bars(predictions: Iterable[tuple[str, float]]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 from PIL import Image
 
@@ -21,7 +19,7 @@ from thirtytwo.app.photos import InputImage, photo_store
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import heat_layer, legend_colors
 from thirtytwo.images.decode import Pixels, ResizeRule, load_image, load_preview, read_facts, seen_box
-from thirtytwo.images.render import as_uri, is_pixelated, png
+from thirtytwo.images.render import PIXELATED_SIDE, as_uri, is_pixelated, jpeg, png
 from thirtytwo.text import as_html, percent
 
 SCRIPT, STYLE = (Path(__file__).with_name(f"viewer.{kind}") for kind in ("js", "css"))
@@ -162,14 +160,13 @@ def _file(original: Original) -> dict[str, Any]:
         copy = _converted(path, original.name)
         st.session_state[_FILE] = copy
         path, kind = copy.path, "image/jpeg"
-    return {"source": serve(path, kind, _KEY), "width": width, "height": height, "pixelated": max(width, height) <= 64}
+    pixelated = max(width, height) <= PIXELATED_SIDE
+    return {"source": serve(path, kind, _KEY), "width": width, "height": height, "pixelated": pixelated}
 
 
 def _converted(path: Path, name: str) -> UploadHandle:
     """A JPEG copy of an image, which exists while the result is referenced."""
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(load_preview(path, LARGEST, name))).save(stream, "JPEG", quality=_QUALITY)
-    return photo_store().add(stream.getvalue(), ".jpg")
+    return photo_store().add(jpeg(load_preview(path, LARGEST, name), _QUALITY), ".jpg")
 
 
 def _pixels(original: Original) -> dict[str, Any]:
