@@ -17,7 +17,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import as_html, as_markdown, listing, percent, readable
+from thirtytwo.text import as_html, as_markdown, counted, listing, percent, readable
 
 Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
@@ -114,15 +114,15 @@ def short_headline(result: Prediction) -> str:
     return f'<p class="tt-top">{as_html(readable(result.top))}{badge}</p>'
 
 
-def matrix(counts: Ints, classes: Sequence[str]) -> str:
-    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
+def matrix(counts: Ints, classes: Sequence[str], *, pick: bool = False) -> str:
+    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes; with `pick` cells are buttons."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     head = "".join(f'<th scope="col">{as_html(readable(name))}</th>' for name in classes)
     rows = []
     for row, name in enumerate(classes):
         cells = "".join(
             f'<td style="--tint:{_RIGHT if row == column else _WRONG};--share:{75 * shares[row, column]:.0f}%">'
-            f"{int(counts[row, column]) or ''}</td>"
+            f"{_cell(counts, classes, row, column, pick=pick)}</td>"
             for column in range(len(classes))
         )
         rows.append(f'<tr><th scope="row">{as_html(readable(name))}</th>{cells}</tr>')
@@ -131,6 +131,16 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
         '<div class="tt-scroll"><table class="tt-matrix" aria-label="Confusion matrix">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _cell(counts: Ints, classes: Sequence[str], row: int, column: int, *, pick: bool) -> str:
+    """The count of a cell of a confusion matrix, as a button if it can be picked; empty for 0."""
+    count = int(counts[row, column])
+    if not count or not pick:
+        return str(count or "")
+    true, predicted = (as_html(readable(classes[index])) for index in (row, column))
+    what = f"{true} predicted as {predicted}: {counted(count, 'image')}"
+    return f'<button type="button" data-pick="{row},{column}" aria-label="{what}" title="{what}">{count}</button>'
 
 
 def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:
