@@ -16,13 +16,14 @@ from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
-from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES
+from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.discover import SUFFIXES
 from thirtytwo.images.render import as_uri
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import as_markdown, counted
 
 SAMPLES = Path(__file__).with_name("samples")
-TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES)
+TYPES = sorted(suffix.lstrip(".") for suffix in SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
 _SAMPLE_WIDTH = 108
@@ -124,7 +125,7 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _receive, help="No data leaves this computer.")
+        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.")
     return current_images(photos.CLASSIFIED, entry)
 
 

@@ -53,7 +53,8 @@ HEAD_BYTES = 256
 MIN_SIDE = 2
 DRAFT_FACTOR = 8
 BAND_PIXELS = 2**19
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
+FORMATS = "JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP, TIFF or PPM"
+"""Every format that is read, for messages; HEIC needs a library that not every installation has."""
 
 # Pillow's plugin for each format, by the first bytes; untrusted files reach no other parser.
 _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
