@@ -15,6 +15,7 @@ from thirtytwo.evaluation.metrics import confusion_matrix, measured, wilson
 from thirtytwo.evaluation.next_steps import next_steps
 from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
+from thirtytwo.report.enlarged import Photographs
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
@@ -120,7 +121,7 @@ _WITHOUT_PREDICTIONS: dict[str, Any] = {
 
 def _of_predictions(record: RunRecord, predictions: Predictions, images: ImageSet | None) -> dict[str, Any]:
     """What to do next, confusion matrices, images and errors."""
-    errors, problem = most_confident_errors(predictions, images)
+    errors, problem = most_confident_errors(predictions, images, photographs=Photographs.of(record))
     return {
         "next_steps": _next_steps(record, predictions),
         "confusion": confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
