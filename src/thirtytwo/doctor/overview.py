@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data.channels import ChannelLevels
-from thirtytwo.data.explore import ClassCount, balanced_sample, class_counts, class_means
+from thirtytwo.data.explore import ClassCount, CutEnds, balanced_sample, class_counts, class_means, cut_ends
 from thirtytwo.doctor.data_map import DataMap, map_data
 from thirtytwo.doctor.shapes import Formats, Shapes, formats_of, shapes_of
 from thirtytwo.doctor.spread import Spread, spreads
@@ -36,6 +36,7 @@ class Overview:
         means: mean image of each class, uint8 `(C, S, S, 3)`.
         spreads: brightness, contrast and sharpness.
         shapes: sizes of all images before they were resized; None where unknown.
+        cut: what a central crop cuts off; None: hardly anything.
         formats: file formats; None for data that is not files.
         sample: images to show, int64 `(M,)`, by class and in random order within it; those on the map.
         map: similar images close together.
@@ -52,6 +53,7 @@ class Overview:
     means: npt.NDArray[np.uint8]
     spreads: tuple[Spread, ...]
     shapes: Shapes | None
+    cut: CutEnds | None
     formats: Formats | None
     sample: npt.NDArray[np.int64]
     map: DataMap
@@ -83,6 +85,7 @@ def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Ove
         means=class_means(data.train),
         spreads=spreads(pixel_statistics(images)),
         shapes=shapes_of(data.sizes),
+        cut=cut_ends(data.sizes),
         formats=formats_of(facts for _, facts in subject.placed_facts),
         sample=sample,
         map=map_data(data, sample, seed),

@@ -1,6 +1,6 @@
 // A click on an image of a gallery enlarges it: a larger copy where the page has one, with the square that the model sees.
 {
-  const within = ".gallery, .strip, .seen, .ends, .tree";
+  const within = ".gallery, .strip, .seen, .ends";
   const dialog = document.createElement("dialog");
   dialog.id = "enlarged";
   dialog.setAttribute("aria-labelledby", "enlarged-title");
@@ -59,5 +59,10 @@
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) step(by);
   });
-  dialog.addEventListener("close", () => { shown.removeAttribute("src"); tour.images[tour.at]?.focus(); });
+  dialog.addEventListener("close", () => {
+    shown.removeAttribute("src");
+    const image = tour.images[tour.at];
+    if (!image.hasAttribute("tabindex")) image.tabIndex = -1;
+    image.focus();
+  });
 }
