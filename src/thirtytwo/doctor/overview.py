@@ -36,11 +36,11 @@ class Overview:
         means: mean image of each class, uint8 `(C, S, S, 3)`.
         spreads: brightness, contrast and sharpness.
         shapes: sizes of all images before they were resized; None where unknown.
-        cut: what a central crop cuts off; None: hardly anything.
         formats: file formats; None for data that is not files.
         sample: images to show, int64 `(M,)`, by class and in random order within it; those on the map.
         map: similar images close together.
         notes: what was skipped while loading, and what else is special, each as a phrase.
+        cut: what a central crop cuts off; None: hardly anything.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Overview:
     means: npt.NDArray[np.uint8]
     spreads: tuple[Spread, ...]
     shapes: Shapes | None
-    cut: CutEnds | None
     formats: Formats | None
     sample: npt.NDArray[np.int64]
     map: DataMap
     notes: tuple[str, ...]
+    cut: CutEnds | None = None
 
 
 def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Overview:
@@ -85,9 +85,9 @@ def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Ove
         means=class_means(data.train),
         spreads=spreads(pixel_statistics(images)),
         shapes=shapes_of(data.sizes),
-        cut=cut_ends(data.sizes),
         formats=formats_of(facts for _, facts in subject.placed_facts),
         sample=sample,
         map=map_data(data, sample, seed),
         notes=data.skipped,
+        cut=cut_ends(data.sizes),
     )
