@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.conftest import COLOURS, encoded
-
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 Visit = Callable[..., Any]
+COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250)}
 RIGHT_TURN = 6
 """EXIF orientation of a photograph that was stored lying on its side."""
 OPENED = "#tt-viewer[open]"
@@ -181,13 +180,15 @@ def tiles(page: Any) -> list[str]:
     return [text.replace("\n", " ") for text in page.locator(".tt-tile").all_inner_texts()]
 
 
-def test_many_images_are_filtered_sorted_and_downloaded(visit: Visit, tmp_path: Path) -> None:
+def test_many_images_are_filtered_sorted_and_downloaded(
+    visit: Visit, paint: Callable[..., bytes], tmp_path: Path
+) -> None:
     names = {"red": 6, "green": 4, "blue": 2, "grey": 2}
     files = []
     for colour, count in names.items():
         for number in range(count):
             files.append(tmp_path / f"{colour} {number}.png")
-            files[-1].write_bytes(encoded(colour, (40 + number, 30)))
+            files[-1].write_bytes(paint(colour, (40 + number, 30)))
     files.append(tmp_path / "a photo.jpg")
     files[-1].write_bytes(photograph("red", (1200, 900), 3))
     page = visit()
