@@ -11,7 +11,9 @@ from thirtytwo.rundir import Predictions
 
 def predictions(counts: list[list[int]], sure: float = 0.6) -> Predictions:
     """Predictions with this confusion matrix."""
-    cells = [(row, column) for row, line in enumerate(counts) for column, count in enumerate(line) for _ in range(count)]
+    cells = [
+        (row, column) for row, line in enumerate(counts) for column, count in enumerate(line) for _ in range(count)
+    ]
     truth, predicted = np.array(cells, dtype=np.int64).T
     width = len(counts)
     shares = np.full((len(cells), width), (1 - sure) / (width - 1), dtype=np.float32)

@@ -23,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
 SURE = 0.5
 """Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
+
+
 def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool, opens: str = "") -> str:
     """One image with the model's input and the top classes as bars; `opens` is its key of `originals.openable`."""
     size = f"{result.width}×{result.height}"

@@ -45,18 +45,14 @@ def show() -> None:
     downloads(entry, images, results, min(TOP, classes))
 
 
-def _show_many(
-    entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool
-) -> None:
+def _show_many(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool) -> None:
     """Show several images as cards, in a grid or in a table; many can be filtered and sorted."""
     criteria = Criteria()
     if len(results) >= many.FILTERED_FROM:
         many.show_tally(results)
         criteria = many.choose(results)
     default = many.CARDS
-    view = st.segmented_control(
-        "View", many.VIEWS, default=default, required=True, key="view", persist_state="session"
-    )
+    view = st.segmented_control("View", many.VIEWS, default=default, required=True, key="view", persist_state="session")
     places = matching(results, criteria)
     if criteria.narrows:
         st.caption(f"{len(places):,} of {counted(len(results), 'image')}")
@@ -109,7 +105,14 @@ def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Resu
     """Show buttons to download the results of all images, whichever of them are shown."""
     with st.container(horizontal=True, key="downloads"):
         button = partial(st.download_button, on_click="ignore", icon=":material/download:")
-        button("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row per image, of all images")
+        button(
+            "CSV",
+            as_csv(results, top),
+            "predictions.csv",
+            "text/csv",
+            key="csv",
+            help="One row per image, of all images",
+        )
         button("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
         many.offer_heatmaps(entry, images, results)
     many.prepare_heatmaps(entry, images, results)

@@ -155,6 +155,4 @@ def _selectable(rows: list[dict[str, Any]], key: str, show: Any, **options: Any)
 
 @st.cache_resource(show_spinner=False)
 def _matrix_component() -> Any:
-    return st.components.v2.component(
-        "thirtytwo_matrix", html="<div></div>", js=MATRIX, isolate_styles=False
-    )
+    return st.components.v2.component("thirtytwo_matrix", html="<div></div>", js=MATRIX, isolate_styles=False)
