@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("streamlit")
-pillow_heif = pytest.importorskip("pillow_heif")
 
 from streamlit.testing.v1 import AppTest
 
@@ -20,6 +19,9 @@ from thirtytwo.fewshot import fit_linear_probe
 from thirtytwo.inference.classifier import Prediction, load
 
 pytestmark = pytest.mark.slow
+
+
+pillow_heif = pytest.importorskip("pillow_heif")
 
 
 def heic(color: tuple[int, int, int], size: tuple[int, int] = (320, 240)) -> bytes:

@@ -12,8 +12,8 @@ import streamlit as st
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.originals import opening
-from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
@@ -99,12 +99,13 @@ def side_by_side(
         if agree
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
+    shown = opening(img_tag(image, name), opens, name)
     columns = "".join(
         f"<div><h4>{as_html(model)}</h4>{short_headline(result)}{bars(result.predictions[:top])}</div>"
         for model, result in predictions
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{opening(img_tag(image, name), opens, name)}'
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{shown}'
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 

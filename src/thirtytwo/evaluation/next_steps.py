@@ -89,7 +89,7 @@ class NextSteps:
         """What to do, as sentences, the most useful first."""
         found = (self._labels(), self._classes(), self._pairs(), self._few())
         return tuple(filter(None, found)) or (
-            "Nothing stands out: no class is weak and no label looks wrong. Evaluate on more images, or on harder ones.",
+            "Nothing stands out: no class is weak and no label looks wrong. Evaluate on more or harder images.",
         )
 
     def _labels(self) -> str:

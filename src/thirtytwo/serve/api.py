@@ -26,8 +26,8 @@ from thirtytwo.serve.uploads import JSON
 VERSION = "1.0"
 """Version of the HTTP interface; the major number changes with incompatible changes."""
 
-_SUMMARY = f"""Classifies images: {FORMATS}. Responses are those of `thirtytwo predict --format json`; errors are problem
-documents (RFC 9457) that name the file. Uploads are not stored."""
+_SUMMARY = f"""Classifies images: {FORMATS}. Responses are those of `thirtytwo predict --format json`; errors are
+problem documents (RFC 9457) that name the file. Uploads are not stored."""
 DESCRIPTION = f"{' '.join(_SUMMARY.split())}\n\n## Problems\n\n{problems_table()}"
 
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
