@@ -45,7 +45,7 @@ LEAST_CUT = 0.1
 
 @dataclass(frozen=True)
 class CutEnds:
-    """What a central crop cuts off of `images` of `total` images: shares of the longer side, in the median and at most."""
+    """What a central crop cuts off of `images` of `total` images: shares of the longer side, median and maximum."""
 
     images: int
     total: int
