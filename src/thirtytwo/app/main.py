@@ -36,6 +36,7 @@ def main() -> None:
     ]
     page = st.navigation(pages, position="top")
     st.html(STYLE)
+    st.html(originals.STYLE)
     originals.begin()
     page.run()
     originals.show_viewer()

@@ -115,7 +115,6 @@ class _Opened:
 @st.fragment  # opening an image does not draw the page anew
 def show_viewer() -> None:
     """Add the viewer to the page: it opens images when they are clicked."""
-    st.html(STYLE)
 
     def asked() -> None:
         wanted = st.session_state[_KEY].get("asked")
