@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.data.types import ImageSet
-from thirtytwo.report.enlarged import BUDGET, Photographs, enlarge
+from thirtytwo.report.enlarged import Photographs, enlarge
 from thirtytwo.report.page import write_page
 
 CLASSES = ("ant", "bee", "cow")
+ABOUT = {"name": "pets", "fingerprint": "abc", "classes": list(CLASSES), "superclasses": None, "test": 60}
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def photographed(make_run, images_of, tmp_path):
     folder = tmp_path / "photographs"
     folder.mkdir()
     random = np.random.default_rng(0)
-    run, given = make_run(CLASSES, count=60, data={"spec": str(folder), "name": "pets", "classes": list(CLASSES)})
+    run, given = make_run(CLASSES, count=60, data=ABOUT | {"spec": str(folder)})
     for row in given.rows.tolist():
         small = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(small).resize((600, 400)).save(folder / f"{row}.jpg", quality=90)
@@ -35,11 +35,8 @@ def test_copies_are_of_photographs_and_fit_their_budget(photographed, tmp_path):
     assert copies[0].square == "left:16.67%;top:0.00%;width:66.67%;height:100.00%"
     assert "33" in copies[0].note
     assert enlarge(images, [0], Photographs((folder,), "squash"))[0].square == ""
-    many = enlarge(images, list(range(2, 60)), Photographs((folder,), "crop"))
-    assert 0 < sum(len(one.source) for one in many) <= BUDGET
-    noise = np.random.default_rng(0).integers(0, 256, (40, 640, 640, 3), dtype=np.uint8)
-    large = ImageSet(noise, np.zeros(40, dtype=np.int64), ("a",), np.arange(40))
-    assert sum(len(one.source) for one in enlarge(large, list(range(40)), Photographs((), "crop")) if one) <= BUDGET
+    few = enlarge(images, list(range(2, 12)), Photographs((folder,), "crop"), budget=60_000)
+    assert 20_000 < sum(len(one.source) for one in few if one) <= 60_000
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ THUMBNAIL = 176
 MAX_PHOTOS, MAX_PHOTO_BYTES = 20_000, 16 << 30
 """Bounds of the files of all sessions on disk."""
 _QUALITY = 80
-_MUCH = 64 << 20
+_MUCH = 32 << 20
 """Memory to decode an image, in bytes, above which only one is decoded at a time."""
 _decoding = Lock()
 _MAX_UNDO = 20

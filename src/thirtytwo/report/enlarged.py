@@ -12,7 +12,7 @@ from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import Pixels, ResizeRule, load_preview, seen_box
 from thirtytwo.images.render import THUMBNAIL_SIDE
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.report.thumbnails import Storage, encode_thumbnail
+from thirtytwo.report.thumbnails import Storage, Thumbnail, thumbnails
 from thirtytwo.text import percent
 
 BUDGET = 1_500_000
@@ -59,28 +59,26 @@ class Photographs:
         return None
 
 
-def enlarge(images: ImageSet, positions: Sequence[int], photographs: Photographs) -> list[Enlarged | None]:
-    """Larger copies of images that together take at most `BUDGET` characters; None for those that have none."""
+def enlarge(
+    images: ImageSet, positions: Sequence[int], photographs: Photographs, budget: int = BUDGET
+) -> list[Enlarged | None]:
+    """Larger copies of images that together take at most `budget` characters; None for those that have none."""
     found: list[tuple[Pixels, bool] | None] = []
     for position in positions:
         photograph = photographs.load(images, position)
         decoded: Pixels = images.images[position]
         larger = max(decoded.shape[:2]) > THUMBNAIL_SIDE
         found.append((photograph, True) if photograph is not None else (decoded, False) if larger else None)
-    sources: list[str] = []
-    for storage in STORAGES:
-        sources = [encode_thumbnail(one[0], storage).source for one in found if one is not None]
-        if sum(map(len, sources)) <= BUDGET:
-            break
-    else:
-        return [None] * len(found)
-    encoded = iter(sources)
-    return [None if one is None else _enlarged(next(encoded), one[0], one[1], photographs.rule) for one in found]
+    copies = iter(thumbnails([one[0] for one in found if one is not None], budget, STORAGES))
+    return [None if one is None else _enlarged(next(copies, None), *one, photographs.rule) for one in found]
 
 
-def _enlarged(source: str, pixels: Pixels, whole: bool, rule: ResizeRule) -> Enlarged:
+def _enlarged(copy: Thumbnail | None, pixels: Pixels, whole: bool, rule: ResizeRule) -> Enlarged | None:
     """A copy with what the model sees of it; `whole`: the copy is of the photograph, not of the model's input."""
+    if copy is None:
+        return None
     height, width = pixels.shape[:2]
+    source = copy.source
     if not whole or width == height:
         return Enlarged(source)
     if rule != "crop":
