@@ -134,12 +134,13 @@ def test_a_click_opens_the_photograph_on_every_page(visit: Visit, app: Any, phot
 
 def test_explore_leads_to_images_and_their_originals(visit: Visit, photographed: Path) -> None:
     page = visit("explore")
+    page.wait_for_selector("button:has-text('to check')")
     ready(page)
     page.get_by_role("combobox", name="Run").click()
     page.get_by_role("option", name="photographs-1").click()
-    page.wait_for_selector("h3:has-text('What to do next')")
+    page.wait_for_selector("text=5 of 8 recognized")
     ready(page)
-    pair = page.locator("[class*=st-key-pair-0] button")
+    pair = page.locator("[class*=st-key-pair-0] button").first
     true, _, rest = pair.inner_text().partition(" → ")
     predicted, count = rest.partition(": ")[0], int(rest.partition(": ")[2].split()[0])
     pair.click()
@@ -164,7 +165,7 @@ def test_explore_leads_to_images_and_their_originals(visit: Visit, photographed:
     table.click(position={"x": 16, "y": 52})
     page.wait_for_function("document.querySelectorAll('.tt-tile img').length === 8")
     ready(page)
-    page.get_by_label("File name").fill("img_3")
+    page.get_by_label("File name").fill("ROW 3")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('.tt-tile img').length === 1")
     ready(page)

@@ -68,7 +68,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       Object.assign(shown, { src: image.source, alt: image.name });
       const open = document.createElement("button");
       Object.assign(open, { type: "button", className: "tt-open", title: `Enlarge ${image.name}` });
-      open.dataset.open = image.opens;
+      open.dataset.ttOpen = image.opens;
       open.append(shown);
       item.append(open);
     } else {

@@ -94,7 +94,7 @@ def opening(html: str, key: str, name: str) -> str:
     """An image as HTML, in a button that opens the image with this key; the image alone where the key is empty."""
     if not key:
         return html
-    return f'<button type="button" class="tt-open" data-open="{key}" title="Enlarge {as_html(name)}">{html}</button>'
+    return f'<button type="button" class="tt-open" data-tt-open="{key}" title="Enlarge {as_html(name)}">{html}</button>'
 
 
 def begin() -> None:

@@ -53,9 +53,9 @@ const create = () => {
     method.textContent = !shown ? "" : layer ? viewer.data.heatNote : "Computing the heatmap …";
   };
   const ask = () => viewer.send({ key: viewer.key, heat: checked("heat") });
-  const buttons = () => [...document.querySelectorAll("[data-open]")].filter((one) => one.offsetParent);
+  const buttons = () => [...document.querySelectorAll("[data-tt-open]")].filter((one) => one.offsetParent);
   const show = (button) => {
-    viewer.key = button.dataset.open;
+    viewer.key = button.dataset.ttOpen;
     viewer.data = {};
     const shown = button.querySelector("img");
     image.src = shown?.src ?? "";
@@ -75,7 +75,7 @@ const create = () => {
   };
   const step = (by) => {
     const all = buttons();
-    const at = all.findIndex((one) => one.dataset.open === viewer.key);
+    const at = all.findIndex((one) => one.dataset.ttOpen === viewer.key);
     if (all.length) show(all[(Math.max(at, 0) + by + all.length) % all.length]);
   };
 
@@ -139,7 +139,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (!window.thirtytwoViewer) {
     window.thirtytwoViewer = create();
     document.addEventListener("click", (event) => {
-      const button = event.target.closest?.("[data-open]");
+      const button = event.target.closest?.("[data-tt-open]");
       if (!button) return;
       const style = getComputedStyle(window.thirtytwoViewer.place);
       window.thirtytwoViewer.open(button, {

@@ -68,8 +68,9 @@ class Filters:
             st.session_state[key] = value
 
 
-def show_next_steps(found: NextSteps, filters: Filters) -> None:
-    """Show what to do next, with buttons that show the images concerned."""
+def show_next_steps(predictions: Predictions, filters: Filters) -> Any:
+    """Show what to do next, with buttons that show the images concerned; returns the place of labels to check."""
+    found = next_steps(predictions, labels=False)
     with st.container(border=True, key="next-steps"):
         st.subheader("What to do next", anchor=False)
         st.markdown("\n".join(f"- {as_markdown(sentence)}" for sentence in found.advice))
@@ -90,15 +91,24 @@ def show_next_steps(found: NextSteps, filters: Filters) -> None:
                     on_click=filters.show,
                     args=(pair.true, pair.predicted),
                 )
-            count = sum(len(part.positions) for part in found.labels or ())
-            if count:
-                label = f"{counted(count, 'label')} to check"
-                st.button(label, key="suspected", on_click=filters.show, args=(ANY, ANY, SUSPECTED))
-        if found.labels is None:
-            st.caption("Labels were not checked: that needs `pip install 'thirtytwo[train]'`.")
+        return st.container()
 
 
-@st.cache_resource(show_spinner="Looking for weak classes and wrong labels …", max_entries=4)
+def show_labels(found: NextSteps, filters: Filters) -> None:
+    """Show how many labels to check there are, with a button that shows their images."""
+    if found.labels is None:
+        st.caption("Labels were not checked: that needs `pip install 'thirtytwo[train]'`.")
+        return
+    count = sum(len(part.positions) for part in found.labels)
+    if not count:
+        st.caption("No label looks wrong.")
+        return
+    st.markdown(f"- {as_markdown(found.advice[0])}")
+    label = f"{counted(count, 'label')} to check"
+    st.button(label, key="suspected", on_click=filters.show, args=(ANY, ANY, SUSPECTED))
+
+
+@st.cache_resource(show_spinner="Looking for wrong labels …", max_entries=4)
 def steps_of(run: str, split: str, modified: int, _predictions: Predictions) -> NextSteps:
     """What to do next with a run, by predictions on one split; labels are not checked where cleanlab is missing."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from thirtytwo.app.views.drill_down import (
     TAB_IMAGES,
     WRONG,
     Filters,
+    show_labels,
     show_matrix,
     show_next_steps,
     show_table_of_classes,
@@ -174,8 +175,11 @@ def _show_cross_validation(run: RunDir) -> None:
 def _show_tabs(run: RunDir, split: str, predictions: Predictions, names: Sequence[str]) -> Sequence[Any]:
     """Show what to do next, and images, classes and confusions, each on its tab; returns the other tabs."""
     filters = Filters(str(run.path))
-    steps = steps_of(str(run.path), split, run.predictions(split).stat().st_mtime_ns, predictions)
-    show_next_steps(steps, filters)
+
+    def steps() -> NextSteps:
+        return steps_of(str(run.path), split, run.predictions(split).stat().st_mtime_ns, predictions)
+
+    labels = show_next_steps(predictions, filters)
     images_tab, classes_tab, confusions_tab, *others = st.tabs(names, key=filters.tab, on_change="rerun")
     with images_tab:
         _show_images(run, split, predictions, filters, steps)
@@ -183,6 +187,8 @@ def _show_tabs(run: RunDir, split: str, predictions: Predictions, names: Sequenc
         _show_classes(predictions, filters)
     with confusions_tab:
         _show_confusions(predictions, filters)
+    with labels:  # last: looking for wrong labels takes longer than all the rest
+        show_labels(steps(), filters)
     return others
 
 
@@ -225,9 +231,13 @@ def _show_confusions(predictions: Predictions, filters: Filters) -> None:
     show_table_of_confusions(confusions(predictions)[:_MAX_CONFUSIONS], filters)
 
 
-def _show_images(run: RunDir, split: str, predictions: Predictions, filters: Filters, steps: NextSteps) -> None:
-    suspected = [position for part in steps.labels or () for position in part.positions]
-    criteria = _choose_filter(filters, predictions.classes, can_check=bool(suspected))
+def _show_images(
+    run: RunDir, split: str, predictions: Predictions, filters: Filters, steps: Callable[[], NextSteps]
+) -> None:
+    criteria = _choose_filter(filters, predictions.classes)
+    suspected: list[int] = []
+    if criteria.outcome == SUSPECTED:
+        suspected = [position for part in steps().labels or () for position in part.positions]
     found = select(predictions, criteria, suspected)
     st.caption(f"{len(found):,} images")
     if not len(found):
@@ -238,13 +248,13 @@ def _show_images(run: RunDir, split: str, predictions: Predictions, filters: Fil
     pager.show_again()
 
 
-def _choose_filter(filters: Filters, classes: Sequence[str], *, can_check: bool) -> PredictionFilter:
+def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter:
     names = [ANY, *sorted(classes)]
     first, second, third = st.columns(3)
     true = first.selectbox("True class", names, format_func=readable, key=filters.true)
     predicted = second.selectbox("Predicted class", names, format_func=readable, key=filters.predicted)
     order = third.selectbox("Order", [SURE, UNSURE], key="order")
-    outcomes = [WRONG, RIGHT, ALL, *([SUSPECTED] if can_check else [])]
+    outcomes = [WRONG, RIGHT, ALL, SUSPECTED]
     if st.session_state.get(filters.outcome) not in outcomes:
         st.session_state[filters.outcome] = WRONG
     outcome = st.segmented_control("Predictions", outcomes, required=True, key=filters.outcome)
