@@ -85,7 +85,7 @@ def test_five_images_table_and_downloads(visit: Visit, files: list[Path], tmp_pa
     page = visit()
     upload(page, [*files, tmp_path / "notes.png"])
     page.wait_for_selector("text=5 images classified; 1 of them may be something the model doesn’t know; 1 could not")
-    page.wait_for_selector("h3:has-text('All results')")
+    page.locator(".tt-card").nth(4).wait_for()
     assert page.locator(".tt-card").count() == 5
     assert page.locator(".tt-badge").all_inner_texts() == ["unknown"]
     assert "notes.png" in page.inner_text("[data-testid=stAlertContainer]")

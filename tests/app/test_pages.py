@@ -27,9 +27,12 @@ from thirtytwo.app.components import SURE as CONFIDENT
 from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
 from thirtytwo.app.display import as_csv, as_json
 from thirtytwo.app.images import sample_files
+from thirtytwo.app.results import BY_CLASS, BY_NAME, LEAST_SURE, UNKNOWN, UNREADABLE, Criteria, matching, tally
+from thirtytwo.app.results import UNSURE as NOT_SURE
 from thirtytwo.app.settings import LOOPBACK, PORT, AppSettings, streamlit_options
 from thirtytwo.app.views import compare
-from thirtytwo.app.views.explore import ALL, SURE, UNSURE, WRONG, PredictionFilter, class_rows, select
+from thirtytwo.app.views.drill_down import SUSPECTED, WRONG
+from thirtytwo.app.views.explore import ALL, SURE, UNSURE, PredictionFilter, class_rows, select
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import readable
@@ -100,6 +103,7 @@ def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, pai
     found.file_uploader(key="upload-0").set_value(files).run()
     assert not found.exception
     assert [one.value.partition(" ")[0] for one in found.warning] == ["b.png"]
+    found.segmented_control(key="view").set_value("Table").run()
     table = found.dataframe[0].value
     assert table["class"].tolist()[0] == "blue"
     assert "b.png" in table["error"][1]
@@ -198,10 +202,34 @@ def predictions() -> Predictions:
         (PredictionFilter("a", None, ALL, UNSURE), [1, 0]),
         (PredictionFilter(None, "a", ALL, SURE), [0, 2]),
         (PredictionFilter("c", "a", ALL, SURE), []),
+        (PredictionFilter(None, None, SUSPECTED, SURE), [1]),
+        (PredictionFilter(None, None, ALL, SURE, " ROW 2"), [2]),
     ],
 )
 def test_filters(criteria: PredictionFilter, expected: list[int]) -> None:
-    assert select(predictions(), criteria).tolist() == expected
+    assert select(predictions(), criteria, suspected=[1]).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        (Criteria(), [0, 1, 2, 3]),
+        (Criteria(kind=UNKNOWN), [1]),
+        (Criteria(kind=UNREADABLE), [2]),
+        (Criteria(kind=NOT_SURE), [3]),
+        (Criteria(label="cat"), [0, 1]),
+        (Criteria(least=0.7), [0, 1]),
+        (Criteria(order=LEAST_SURE), [3, 1, 0, 2]),
+        (Criteria(order=BY_NAME), [2, 3, 1, 0]),
+        (Criteria(order=BY_CLASS), [3, 0, 1, 2]),
+    ],
+)
+def test_results_are_filtered_and_sorted(criteria: Criteria, expected: list[int]) -> None:
+    rows = [("img_10.png", "cat", 0.9, True), ("img_2.png", "cat", 0.8, False), ("img_1.png", "ant", 0.4, True)]
+    results: list[Any] = [Prediction(name, 4, 4, top, sure, known, ((top, sure),)) for name, top, sure, known in rows]
+    results.insert(2, UnreadableImage("a.png", "a.png is empty."))
+    assert matching(results, criteria) == expected
+    assert tally(results) == [("ant", 1), ("cat", 1)]
 
 
 def test_classes() -> None:

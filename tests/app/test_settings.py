@@ -6,11 +6,11 @@ import pytest
 
 from thirtytwo.app.images import TYPES
 from thirtytwo.app.settings import AppSettings, streamlit_options
-from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES
+from thirtytwo.images.discover import SUFFIXES
 
 
 def test_uploads_have_the_formats_of_predict() -> None:
-    assert {f".{suffix}" for suffix in TYPES} == IMAGE_SUFFIXES | HEIC_SUFFIXES
+    assert {f".{suffix}" for suffix in TYPES} == SUFFIXES
     assert {"jfif", "avif", "heic", "mpo"} <= set(TYPES)
 
 

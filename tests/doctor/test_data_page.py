@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.data.channels import ChannelLevels
-from thirtytwo.data.explore import balanced_sample, class_counts, class_means
+from thirtytwo.data.explore import balanced_sample, class_counts, class_means, cut_ends
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.data_map import DataMap
 from thirtytwo.doctor.data_page import SHOWN, render_data_page
@@ -88,6 +88,7 @@ def make(classes=NAMES, count=60, side=16, *, superclasses=None, sizes=None, fil
             sample,
             found,
             ("skipped 3 <images>",),
+            cut_ends(sizes or {}),
         ),
         train,
     )
@@ -168,6 +169,21 @@ def test_photographs_of_many_sizes():
     assert "3 different sizes" in page.text
     assert "Portrait" in page.text
     assert "400×300" in page.text
+    assert "cuts off the ends of 50 of 65 images: 25\u00a0% of the longer side" in page.text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, None),
+        ({(32, 32): 9, (100, 95): 3}, None),
+        ({(400, 300): 3, (300, 400): 2, (200, 200): 5}, (5, 10, 0.25, 0.25)),
+        ({(400, 300): 1, (200, 100): 4, (100, 1000): 1}, (6, 6, 0.5, 0.9)),
+    ],
+)
+def test_what_a_central_crop_cuts_off(sizes, expected):
+    found = cut_ends(sizes)
+    assert (found and (found.images, found.total, found.median, found.most)) == expected
 
 
 def test_data_without_files_sizes_or_marked_images():

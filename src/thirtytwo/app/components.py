@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import streamlit as st
 
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
+from thirtytwo.app.originals import opening
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import DIGITS, SPACE, as_html, as_markdown, listing, percent, readable, readable_names
+from thirtytwo.text import DIGITS, SPACE, as_html, as_markdown, counted, listing, percent, readable, readable_names
 
 Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
@@ -24,13 +27,13 @@ SURE = 0.5
 """Calibrated probability of the top class below which the model is not sure: it is then more often wrong than right."""
 
 
-def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool) -> str:
-    """One image with the model's input and the top classes as bars."""
+def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: bool, opens: str = "") -> str:
+    """One image with the model's input and the top classes as bars; `opens` is its key of `originals.openable`."""
     size = f"{result.width}×{result.height}"
     sides = "×".join(map(str, rendered.model_input.shape[1::-1]))
     alt = f"{name}{' with heatmap' if heat else ''}: {spoken(result)}"
     return (
-        f'<div class="tt-card"><figure>{img_tag(rendered.image, alt)}'
+        f'<div class="tt-card"><figure>{opening(img_tag(rendered.image, alt), opens, name)}'
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
         f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
         f"<figcaption>Model input, {sides}</figcaption></figure>"
@@ -62,6 +65,14 @@ def headline(result: Prediction) -> str:
     return f'<p class="tt-top">{name}</p>'
 
 
+def heat_legend() -> str:
+    """What the colors of heatmaps mean."""
+    return (
+        f'<p class="tt-legend"><span>no evidence</span><i style="background:linear-gradient(to right, '
+        f'{", ".join(legend_colors())})"></i><span>strongest evidence</span></p>'
+    )
+
+
 def bars(predictions: Iterable[tuple[str, float]]) -> str:
     """Classes and their calibrated probabilities as bars."""
     rows = (
@@ -72,33 +83,39 @@ def bars(predictions: Iterable[tuple[str, float]]) -> str:
     return f'<div class="tt-bars">{"".join(rows)}</div>'
 
 
-def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]]) -> str:
-    """A grid of small images, each with a bold and a normal caption line."""
+def image_grid(tiles: Iterable[tuple[npt.NDArray[np.uint8], str, str]], opens: Iterable[str] = ()) -> str:
+    """A grid of small images, each with a bold and a normal caption line; `opens` are keys of `originals.openable`."""
     figures = (
-        f'<figure class="tt-tile">{img_tag(pixels, f"{first}, {second}")}<b>{as_html(first)}</b><br>'
-        f"<span>{as_html(second).replace('/', '/<wbr>')}</span></figure>"
-        for pixels, first, second in tiles
+        f'<figure class="tt-tile">{opening(img_tag(pixels, f"{first}, {second}"), key, f"{first}, {second}")}'
+        f"<b>{as_html(first)}</b><br><span>{as_html(second).replace('/', '/<wbr>')}</span></figure>"
+        for (pixels, first, second), key in zip(tiles, chain(opens, repeat("")), strict=False)
     )
     return f'<div class="tt-grid">{"".join(figures)}</div>'
 
 
 def side_by_side(
-    name: str, image: npt.NDArray[np.uint8], predictions: Sequence[tuple[str, Prediction]], top: int, *, agree: bool
+    name: str,
+    image: npt.NDArray[np.uint8],
+    predictions: Sequence[tuple[str, Prediction]],
+    top: int,
+    *,
+    agree: bool,
+    opens: str = "",
 ) -> str:
-    """One image with the prediction of each model."""
+    """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
     badge = (
         '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
         if agree
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
     answers = "; ".join(f"{model}: {spoken(result)}" for model, result in predictions)
+    shown = opening(img_tag(image, f"{name}: {answers}"), opens, name)
     columns = "".join(
         f'<div><p class="tt-name">{as_html(model)}</p>{short_headline(result)}{bars(result.predictions[:top])}</div>'
         for model, result in predictions
     )
     return (
-        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">'
-        f"{img_tag(image, f'{name}: {answers}')}"
+        f'<div class="tt-beside" style="--models:{len(predictions)}"><figure style="margin:0">{shown}'
         f'<figcaption class="tt-soft">{as_html(name)}</figcaption>{badge}</figure>{columns}</div>'
     )
 
@@ -110,8 +127,8 @@ def short_headline(result: Prediction) -> str:
     return f'<p class="tt-top">{as_html(readable(result.top))}{badge}</p>'
 
 
-def matrix(counts: Ints, classes: Sequence[str]) -> str:
-    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes."""
+def matrix(counts: Ints, classes: Sequence[str], *, pick: bool = False) -> str:
+    """A confusion matrix `(C, C)`: rows are true classes, columns predicted classes; with `pick` cells are buttons."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = readable_names(classes)
     head = "".join(f'<th scope="col">{as_html(name)}</th>' for name in names)
@@ -119,7 +136,7 @@ def matrix(counts: Ints, classes: Sequence[str]) -> str:
     for row, name in enumerate(names):
         cells = "".join(
             f'<td style="--tint:{_RIGHT if row == column else _WRONG};--share:{75 * shares[row, column]:.0f}%">'
-            f"{int(counts[row, column]) or ''}</td>"
+            f"{_cell(counts, names, row, column, pick=pick)}</td>"
             for column in range(len(names))
         )
         rows.append(f'<tr><th scope="row">{as_html(name)}</th>{cells}</tr>')
@@ -141,6 +158,16 @@ def with_percentages(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[dict
 def percent_column() -> Any:
     """The format of a column of percentages, as `percent` writes them, with bars."""
     return st.column_config.ProgressColumn(format=f"%.{DIGITS}f{SPACE}%%", min_value=0.0, max_value=100.0)
+
+
+def _cell(counts: Ints, names: Sequence[str], row: int, column: int, *, pick: bool) -> str:
+    """The count of a cell of a confusion matrix, as a button if it can be picked; empty for 0."""
+    count = int(counts[row, column])
+    if not count or not pick:
+        return str(count or "")
+    true, predicted = (as_html(names[index]) for index in (row, column))
+    what = f"{true} predicted as {predicted}: {counted(count, 'image')}"
+    return f'<button type="button" data-pick="{row},{column}" aria-label="{what}" title="{what}">{count}</button>'
 
 
 def img_tag(pixels: npt.NDArray[np.uint8], alt: str) -> str:

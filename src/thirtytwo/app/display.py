@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import PurePosixPath
+from typing import IO
 
 import numpy as np
 import streamlit as st
@@ -17,13 +19,15 @@ from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
 from thirtytwo.images.decode import Pixels, load_image, load_preview
-from thirtytwo.images.render import data_uri, for_display, is_pixelated, png
+from thirtytwo.images.render import PIXELATED_SIDE, data_uri, for_display, is_pixelated, jpeg, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import free_name
 
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
+OVERLAY_SIDE = 1024
+"""Longer side of an overlay to download, in pixels."""
 _JPEG_QUALITY = 88
 _MAX_HEATMAPS = 64
 """Number of heatmaps kept for all sessions; one of 288×288 pixels takes 0.3 MB."""
@@ -37,21 +41,21 @@ class Rendered:
     model_input: Pixels
 
 
-def render(entry: Entry, image: InputImage, *, heat: bool) -> Rendered:
-    """Render a readable image."""
+def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE) -> Rendered:
+    """Render a readable image with a longer side of about `side` pixels."""
     classifier = load_classifier(entry)
     info = classifier.info
-    displayed = view(image)
+    displayed = view(image, side)
     loaded = load_image(image.path, info.input_size, info.resize, image.name)
     if heat:
-        heatmap = _heatmap(entry.stamp, image.digest, classifier, loaded.pixels)
+        heatmap = heatmap_of(entry, classifier, loaded.pixels)
         displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
     return Rendered(displayed, loaded.pixels)
 
 
-def view(image: InputImage) -> Pixels:
-    """The upright image for display, uint8 `(H, W, 3)`: large images are reduced, small ones enlarged."""
-    pixels = load_preview(image.path, SIDE, image.name)
+def view(image: InputImage, side: int = SIDE) -> Pixels:
+    """The upright image for display, uint8 `(H, W, 3)`: large images are reduced to `side`, small ones enlarged."""
+    pixels = load_preview(image.path, side, image.name)
     longer = max(pixels.shape[:2])
     return pixels if longer >= SIDE else for_display(pixels, least=min(SIDE, 8 * longer), most=SIDE)
 
@@ -68,7 +72,12 @@ def uri(pixels: Pixels) -> str:
     return data_uri(pixels, side=None, quality=None if is_pixelated(pixels) else _JPEG_QUALITY)
 
 
-@st.cache_data(show_spinner="Computing the heatmap …", max_entries=_MAX_HEATMAPS)
+def heatmap_of(entry: Entry, classifier: Classifier, pixels: Pixels) -> Heat:
+    """Heatmap of the top class for the model's input, float32 `(S, S)`; the last ones are remembered."""
+    return _heatmap(entry.stamp, blake2b(pixels.tobytes(), digest_size=12).hexdigest(), classifier, pixels)
+
+
+@st.cache_data(show_spinner=False, max_entries=_MAX_HEATMAPS)
 def _heatmap(stamp: tuple[str, int, int], digest: str, _classifier: Classifier, _pixels: Pixels) -> Heat:
     """Heatmap of the top class, float32 `(S, S)`, computed without PyTorch."""
     batch = _pixels[None]
@@ -131,15 +140,30 @@ def as_json(results: Sequence[Result], top: int) -> str:
 
 
 def as_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> bytes:
-    """A ZIP file with a heatmap overlay of every readable image, and `predictions.json`."""
+    """The content of the file that `write_zip` writes."""
     stream = io.BytesIO()
+    for _ in write_zip(stream, entry, images, results):
+        pass
+    return stream.getvalue()
+
+
+def write_zip(
+    stream: IO[bytes], entry: Entry, images: Sequence[InputImage], results: Sequence[Result]
+) -> Iterator[int]:
+    """Write a ZIP file with a heatmap overlay of every readable image, and `predictions.json`.
+
+    Overlays are JPEG, those of small images PNG. Yields the number of overlays written so far after each one.
+    """
     with zipfile.ZipFile(stream, "w") as archive:
         taken: set[str] = set()
         for image, result in zip(images, results, strict=True):
             if isinstance(result, Prediction):
-                archive.writestr(_unused_png_name(image.name, taken), png(render(entry, image, heat=True).image))
+                small = max(result.width, result.height) <= PIXELATED_SIDE
+                overlaid = render(entry, image, heat=True, side=OVERLAY_SIDE).image
+                name = _unused_name(image.name, taken, ".png" if small else ".jpg")
+                archive.writestr(name, png(overlaid) if small else jpeg(overlaid, _JPEG_QUALITY))
+                yield len(taken)
         archive.writestr("predictions.json", as_json(results, TOP), zipfile.ZIP_DEFLATED)
-    return stream.getvalue()
 
 
 def truncate(result: Result, top: int) -> Result:
@@ -154,9 +178,9 @@ def _with_name(result: Result, name: str) -> Result:
     return replace(result, file=name)
 
 
-def _unused_png_name(name: str, taken: set[str]) -> str:
-    """An unused PNG name derived from the image's name."""
+def _unused_name(name: str, taken: set[str], suffix: str) -> str:
+    """An unused name with this suffix derived from the image's name."""
     stem = PurePosixPath(name.replace("\\", "/")).stem or "image"
-    free = free_name(f"{stem}.png", taken)
+    free = free_name(f"{stem}{suffix}", taken)
     taken.add(free.casefold())
     return free

@@ -11,16 +11,19 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import photos
+from thirtytwo.app.library import Entry
+from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
-from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES
+from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.discover import SUFFIXES
 from thirtytwo.images.render import as_uri
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import as_markdown, counted
 
 SAMPLES = Path(__file__).with_name("samples")
-TYPES = sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES)
+TYPES = sorted(suffix.lstrip(".") for suffix in SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
 _SAMPLE_WIDTH = 108
@@ -62,8 +65,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const item = document.createElement("li");
     if (image.source) {
       const shown = document.createElement("img");
-      Object.assign(shown, { src: image.source, alt: image.name, title: image.name });
-      item.append(shown);
+      Object.assign(shown, { src: image.source, alt: image.name });
+      const open = document.createElement("button");
+      Object.assign(open, { type: "button", className: "tt-open", title: `Enlarge ${image.name}` });
+      open.dataset.ttOpen = image.opens;
+      open.append(shown);
+      item.append(open);
     } else {
       const note = document.createElement("span");
       note.textContent = `${image.name}: cannot be read`;
@@ -99,8 +106,11 @@ export default function ({ data }) {
 """Script that lets the browser ask before the page is closed or reloaded, while there is something to lose."""
 
 
-def image_input() -> list[InputImage]:
-    """Show the image input; return the current images, from whichever page they were added."""
+def image_input(entry: Entry | None = None) -> list[InputImage]:
+    """Show the image input; return the current images, from whichever page they were added.
+
+    `entry` is the model that is to classify them.
+    """
     source = st.segmented_control(
         "Image source",
         [UPLOAD, CAMERA, SAMPLE],
@@ -115,14 +125,14 @@ def image_input() -> list[InputImage]:
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _receive, help="No data leaves this computer.")
-    return current_images(photos.CLASSIFIED)
+        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.")
+    return current_images(photos.CLASSIFIED, entry)
 
 
-def current_images(place: str) -> list[InputImage]:
+def current_images(place: str, entry: Entry | None = None) -> list[InputImage]:
     """Show the thumbnails of a list of images, with buttons to remove them and to undo that; return the images."""
     images = photos.current_images(place)
-    thumbnails(images, place, lambda digest: photos.remove_image(digest, place))
+    thumbnails(images, place, lambda digest: photos.remove_image(digest, place), entry)
     undoable = photos.undoable(place)
     if images or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -165,8 +175,13 @@ def upload_field(label: str, key: str, receive: Receive, *, help: str | None = N
         st.rerun()
 
 
-def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], None]) -> None:
-    """Show the thumbnails of images, each with a button that calls `remove` with its content hash."""
+def thumbnails(
+    images: Sequence[InputImage], key: str, remove: Callable[[str], None], entry: Entry | None = None
+) -> None:
+    """Show the thumbnails of images, each with a button that calls `remove` with its content hash.
+
+    They open the photographs; with the square that a model sees, if `entry` is given.
+    """
     if not images:
         return
     pages = -(-len(images) // THUMBNAILS_PER_PAGE)
@@ -184,7 +199,14 @@ def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], N
     data = {
         "label": "Images",
         "images": [
-            {"name": one.name, "digest": one.digest, "problem": one.problem, "source": _source(one)} for one in shown
+            {
+                "name": one.name,
+                "digest": one.digest,
+                "problem": one.problem,
+                "source": _source(one),
+                "opens": openable_input(one, entry),
+            }
+            for one in shown
         ],
     }
     _thumbnails_component()(key=name, data=data, on_removed_change=removed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamlit.web import bootstrap
 
-from thirtytwo.app import library, uploads
+from thirtytwo.app import library, media, uploads
 from thirtytwo.app.settings import PORT, AppSettings, streamlit_options
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import read_info
@@ -43,6 +43,7 @@ def run(settings: AppSettings, *, open_browser: bool, on_start: Callable[[AppSet
     release_memory()
     options = streamlit_options(settings, port, open_browser=open_browser)
     uploads.install()
+    media.install()
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flags)
     on_start(settings)

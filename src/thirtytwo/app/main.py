@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import photos, session
+from thirtytwo.app import originals, photos, session
 from thirtytwo.app.components import show_error
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
@@ -39,7 +39,10 @@ def main() -> None:
     page = st.navigation(pages, position="top")
     st.html(STYLE)
     show_frame(pages, page)
+    st.html(originals.STYLE)
+    originals.begin()
     page.run()
+    originals.show_viewer()
     warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
 
 

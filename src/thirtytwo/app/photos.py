@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import load_preview
+from thirtytwo.images.decode import load_preview, read_header
 from thirtytwo.io import free_name
 
 CLASSIFIED, TRIED = "images", "images to try"
@@ -25,6 +27,9 @@ THUMBNAIL = 176
 MAX_PHOTOS, MAX_PHOTO_BYTES = 20_000, 16 << 30
 """Bounds of the files of all sessions on disk."""
 _QUALITY = 80
+_MUCH = 32 << 20
+"""Memory to decode an image, in bytes, above which only one is decoded at a time."""
+_decoding = Lock()
 _MAX_UNDO = 20
 _UNDO = "undo of images"
 
@@ -53,12 +58,22 @@ def inspect(name: str, data: bytes) -> Inspected:
     """Check that an encoded image can be read, and make its thumbnail."""
     digest = blake2b(data, digest_size=12).hexdigest()
     try:
-        pixels = load_preview(data, THUMBNAIL, name)
+        with _one_at_a_time(name, data):
+            pixels = load_preview(data, THUMBNAIL, name)
     except ImageError as error:
         return Inspected(digest, b"", str(error))
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "JPEG", quality=_QUALITY)
     return Inspected(digest, stream.getvalue(), "")
+
+
+def _one_at_a_time(name: str, data: bytes) -> AbstractContextManager[object]:
+    """Let only one image be decoded at a time that needs much memory, as photographs do that are not JPEG.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    return _decoding if read_header(data, name).memory(THUMBNAIL) > _MUCH else nullcontext()
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,7 +105,7 @@ def _check_sheet(path: Path, *, force: bool) -> None:
 def _show_summary(data: DataSet) -> None:
     """Print splits, channels, sizes and classes of a data set."""
     from thirtytwo.data.channels import channel_statistics
-    from thirtytwo.data.explore import class_counts
+    from thirtytwo.data.explore import HOW_TO_KEEP_ENDS, class_counts, cut_ends
 
     parts = data.stored
     height, width = data.train.images.shape[1:3]
@@ -124,6 +124,8 @@ def _show_summary(data: DataSet) -> None:
     show()
     if data.sizes:
         show_table(["size of images", "images"], _size_rows(data))
+        if (cut := cut_ends(data.sizes)) is not None:
+            show(f"{cut} {HOW_TO_KEEP_ENDS}")
         show()
     superclasses = data.superclasses or {}
     show_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.images.render import labeled_rows, png
 from thirtytwo.io import write_bytes
+from thirtytwo.text import percent
 
 _CHUNK = 2048
 """Images that are copied into memory at once."""
@@ -36,6 +37,44 @@ def class_counts(dataset: DataSet) -> list[ClassCount]:
         ClassCount(label, {name: int(found[index]) for name, found in counts.items()})
         for index, label in enumerate(dataset.classes)
     ]
+
+
+LEAST_CUT = 0.1
+"""Share of an image's longer side below which what a central crop cuts off is not mentioned."""
+
+
+@dataclass(frozen=True)
+class CutEnds:
+    """What a central crop cuts off of `images` of `total` images: shares of the longer side, median and maximum."""
+
+    images: int
+    total: int
+    median: float
+    most: float
+
+    def __str__(self) -> str:
+        """As a sentence."""
+        of = "all images" if self.images == self.total else f"{self.images:,} of {self.total:,} images"
+        share = percent(self.median, 0)
+        range_ = f"{share} of the longer side" + (
+            "" if percent(self.most, 0) == share else f" in the median, at most {percent(self.most, 0)}"
+        )
+        return f"A central crop cuts off the ends of {of}: {range_}."
+
+
+HOW_TO_KEEP_ENDS = "The recipe photos keeps them (data.resize=squash); others do with --set data.resize=squash, or pad."
+
+
+def cut_ends(sizes: Mapping[tuple[int, int], int]) -> CutEnds | None:
+    """What a central crop cuts off, by the number of images of each (width, height); None: hardly anything."""
+    shares = {size: 1 - min(size) / max(size) for size in sizes}
+    cut = sorted((share, sizes[size]) for size, share in shares.items() if share >= LEAST_CUT)
+    images = sum(count for _, count in cut)
+    if not images:
+        return None
+    ends = np.cumsum([count for _, count in cut])
+    middle = cut[int(np.searchsorted(ends, (images + 1) // 2))][0]
+    return CutEnds(images, sum(sizes.values()), middle, cut[-1][0])
 
 
 def balanced_sample(labels: npt.NDArray[np.int64], most: int, seed: int = 0) -> npt.NDArray[np.int64]:

@@ -28,7 +28,7 @@ from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
-from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
+from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
@@ -261,6 +261,18 @@ def parse(spec: str) -> Spec:
             path, then=f"Give a folder of images, such as {str(path.parent.resolve())!r}, or a known name."
         )
     raise _unknown(name, path)
+
+
+def files_folder(spec: str) -> Path | None:
+    """Folder that the files of a data set are relative to; None for data that is not files, or not there."""
+    try:
+        found = parse(spec)
+    except ThirtytwoError:
+        return None
+    if found.kind != "folder":
+        return None
+    place = expand_home(found.name)
+    return place if place.is_dir() else place.parent
 
 
 def _reader(spec: Spec) -> Callable[[Request], DataSet]:

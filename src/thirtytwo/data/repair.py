@@ -22,7 +22,7 @@ from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
 from thirtytwo.errors import DataError
 from thirtytwo.images.decode import HEAD_BYTES, format_of
-from thirtytwo.images.discover import IMAGE_SUFFIXES, is_junk
+from thirtytwo.images.discover import SUFFIXES, is_junk
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
 from thirtytwo.rundir import FIXES
@@ -164,7 +164,7 @@ def _with_suffix(name: str, suffix: str) -> str:
     last = PurePosixPath(name.replace("\\", "/")).name
     if not last or is_junk(last) or "\0" in last:
         return ""
-    return last if PurePosixPath(last).suffix.lower() in {*IMAGE_SUFFIXES, ".heic", ".heif"} else last + suffix
+    return last if PurePosixPath(last).suffix.lower() in SUFFIXES else last + suffix
 
 
 def _class_folders(data: UndecodedDataSet) -> dict[str, str]:

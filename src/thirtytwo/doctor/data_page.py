@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.data.explore import HOW_TO_KEEP_ENDS
 from thirtytwo.data.types import ImageSet
 from thirtytwo.doctor.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
 from thirtytwo.doctor.overview import Overview
@@ -75,6 +76,7 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         "channels": list(zip(("Red", "Green", "Blue"), found.levels.mean, found.levels.std, strict=True)),
         "channel_charts": channel_charts(found.levels),
         "spreads": [_spread(one, shown) for one in found.spreads],
+        "cut": "" if found.cut is None else f"{found.cut} {HOW_TO_KEEP_ENDS}",
         "shapes": None if found.shapes is None else _shapes(found.shapes, found.side),
         "formats": None if found.formats is None else _formats(found.formats),
         "augmented": [] if samples is None else augmented_rows(samples, tuple(classes)),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data.channels import ChannelLevels
-from thirtytwo.data.explore import ClassCount, balanced_sample, class_counts, class_means
+from thirtytwo.data.explore import ClassCount, CutEnds, balanced_sample, class_counts, class_means, cut_ends
 from thirtytwo.doctor.data_map import DataMap, map_data
 from thirtytwo.doctor.shapes import Formats, Shapes, formats_of, shapes_of
 from thirtytwo.doctor.spread import Spread, spreads
@@ -40,6 +40,7 @@ class Overview:
         sample: images to show, int64 `(M,)`, by class and in random order within it; those on the map.
         map: similar images close together.
         notes: what was skipped while loading, and what else is special, each as a phrase.
+        cut: what a central crop cuts off; None: hardly anything.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Overview:
     sample: npt.NDArray[np.int64]
     map: DataMap
     notes: tuple[str, ...]
+    cut: CutEnds | None = None
 
 
 def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Overview:
@@ -87,4 +89,5 @@ def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Ove
         sample=sample,
         map=map_data(data, sample, seed),
         notes=data.skipped,
+        cut=cut_ends(data.sizes),
     )

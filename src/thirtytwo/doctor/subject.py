@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.load import parse
+from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.features import Features, dataset_features
 from thirtytwo.doctor.near_duplicates import FINE, FINE_PHOTOGRAPHS, find_pairs, grouped, thumbnails
 from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
-from thirtytwo.errors import ImageError, ThirtytwoError
+from thirtytwo.errors import ImageError
 from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.images.decode import FileFacts, read_facts
-from thirtytwo.io import expand_home
 
 
 class Subject:
@@ -96,14 +95,9 @@ class Subject:
     @cached_property
     def folder(self) -> Path | None:
         """Folder that the files of the data set are relative to; None for data that is not files."""
-        try:
-            found = None if self.spec is None else parse(self.spec)
-        except ThirtytwoError:
+        if self.spec is None or all(part.files is None for part in self.splits.values()):
             return None
-        if found is None or found.kind in ("name", "hub") or all(part.files is None for part in self.splits.values()):
-            return None
-        place = expand_home(found.name)
-        return place if place.is_dir() else place.parent
+        return files_folder(self.spec)
 
     @cached_property
     def file_facts(self) -> Mapping[str, tuple[FileFacts | None, ...]] | None:

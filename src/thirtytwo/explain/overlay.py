@@ -49,6 +49,26 @@ def colormap(heat: Heat) -> npt.NDArray[np.float32]:
     return np.stack([np.interp(heat, stops, points[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
 
 
+def heat_layer(heat: Heat, width: int, height: int, rule: ResizeRule) -> Pixels:
+    """The colors of a heatmap of the model's input, `(S, S)`, to lay over an image of this width and height.
+
+    Returns:
+        RGBA, uint8 `(h, w, 4)`, of the image's aspect ratio and about the heatmap's size; transparent where the model
+        does not see the image.
+    """
+    scale = len(heat) / min(width, height) if rule == "crop" else len(heat) / max(width, height)
+    placed = map_to_original(heat, max(1, round(scale * height)), max(1, round(scale * width)), rule)
+    seen = np.isfinite(placed)
+    colors = np.rint(colormap(np.where(seen, placed, 0.0))).astype(np.uint8)
+    return np.concatenate([colors, np.where(seen, 255, 0).astype(np.uint8)[..., None]], axis=-1)
+
+
+def legend_colors(count: int = 9) -> list[str]:
+    """Colors of evenly spaced heat from 0 to 1, as `#rrggbb`."""
+    colors = np.rint(colormap(np.linspace(0, 1, count, dtype=np.float32)[None]))[0].astype(int)
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()]
+
+
 def enlarged_heat(heat: Heat, height: int, width: int) -> Heat:
     """Resize a heatmap `(h, w)` to `(height, width)` by bicubic interpolation, clipped to 0..1; NaN stays NaN."""
     if heat.shape == (height, width):

@@ -53,7 +53,8 @@ HEAD_BYTES = 256
 MIN_SIDE = 2
 DRAFT_FACTOR = 8
 BAND_PIXELS = 2**19
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM"
+FORMATS = "JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP, TIFF or PPM"
+"""Every format that is read, for messages; HEIC needs a library that not every installation has."""
 
 # Pillow's plugin for each format, by the first bytes; untrusted files reach no other parser.
 _MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
@@ -523,6 +524,11 @@ class _Upright:
             return part
         pixels = _apply_orientation(np.asarray(part) if self.convert is None else self.convert(part), self.orientation)
         return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def seen_box(width: int, height: int, rule: ResizeRule) -> tuple[int, int, int, int]:
+    """The part of an upright image that `resize` uses: left, top, right and bottom in pixels."""
+    return _center(width, height) if rule == "crop" else (0, 0, width, height)
 
 
 def _center(width: int, height: int) -> _Box:

@@ -23,6 +23,8 @@ IMAGE_SUFFIXES = frozenset(
 """Files with these suffixes are images, or images that are damaged; of other files, the content decides."""
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 """Images that only a library outside of the dependencies reads; the error without it says how to install it."""
+SUFFIXES = IMAGE_SUFFIXES | HEIC_SUFFIXES
+"""Suffixes of every format that is read: by the command line, the app and the service."""
 _NO_IMAGES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw"}
     | {".rw2", ".sr2", ".srf", ".srw", ".x3f"}  # raw photographs, many of which are TIFF files

@@ -153,9 +153,16 @@ PIXELATED_SIDE = 64
 
 
 def png(pixels: Pixels, *, optimize: bool = False) -> bytes:
-    """Encode an image, uint8 `(H, W, 3)`, as a PNG file; `optimize` makes it smaller and takes longer."""
+    """Encode an image, uint8 `(H, W, 3)` or `(H, W, 4)`, as a PNG file; `optimize` is slower, the file smaller."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", optimize=optimize)
+    return stream.getvalue()
+
+
+def jpeg(pixels: Pixels, quality: int) -> bytes:
+    """Encode an image, uint8 `(H, W, 3)`, as a JPEG file of a quality from 1 to 95."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
@@ -187,12 +194,8 @@ def data_uri(pixels: Pixels, side: int | None = THUMBNAIL_SIDE, quality: int | N
     if side is not None and max(image.size) > side:
         image.thumbnail((side, side))
     if quality is None:
-        data, kind = png(np.asarray(image), optimize=True), "png"
-    else:
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=quality)
-        data, kind = stream.getvalue(), "jpeg"
-    return as_uri(data, kind)
+        return as_uri(png(np.asarray(image), optimize=True), "png")
+    return as_uri(jpeg(np.asarray(image), quality), "jpeg")
 
 
 def as_uri(data: bytes, kind: str) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, features
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
+from thirtytwo.report.enlarged import Enlarged, Photographs, enlarge
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent, readable, readable_names
 
@@ -225,15 +226,23 @@ class Misclassified:
     name: str
     source: str | None
     pixelated: bool
+    large: Enlarged | None = None
+    """A larger copy; None where there is none."""
 
 
 def most_confident_errors(
-    predictions: Predictions, images: ImageSet | None, most: int = 24
+    predictions: Predictions, images: ImageSet | None, most: int = 24, photographs: Photographs | None = None
 ) -> tuple[list[Misclassified], str]:
-    """The misclassified images with the highest confidence, and why images are missing (empty if they are not)."""
+    """The misclassified images with the highest confidence, and why images are missing (empty if they are not).
+
+    With `photographs` they have larger copies.
+    """
     wrong = np.flatnonzero(~predictions.correct)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
     places, problem = locate(predictions, images, worst)
+    large: list[Enlarged | None] = [None] * len(worst)
+    if images is not None and places is not None and photographs is not None:
+        large = enlarge(images, places.tolist(), photographs)
     errors = []
     for number, position in enumerate(worst.tolist()):
         truth, predicted = int(predictions.truth[position]), int(predictions.probabilities[position].argmax())
@@ -247,6 +256,7 @@ def most_confident_errors(
                 name=predictions.name_of(position),
                 source=None if image is None else data_uri(image),
                 pixelated=image is not None and is_pixelated(image),
+                large=large[number],
             )
         )
     return errors, problem

@@ -12,8 +12,10 @@ import numpy as np
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix, measured, wilson
+from thirtytwo.evaluation.next_steps import next_steps
 from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
+from thirtytwo.report.enlarged import Photographs
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
@@ -107,6 +109,7 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
 
 
 _WITHOUT_PREDICTIONS: dict[str, Any] = {
+    "next_steps": None,
     "confusion": "",
     "group_confusion": "",
     "album": None,
@@ -117,15 +120,31 @@ _WITHOUT_PREDICTIONS: dict[str, Any] = {
 
 
 def _of_predictions(record: RunRecord, predictions: Predictions, images: ImageSet | None) -> dict[str, Any]:
-    """Confusion matrices, images and errors."""
-    errors, problem = most_confident_errors(predictions, images)
+    """What to do next, confusion matrices, images and errors."""
+    errors, problem = most_confident_errors(predictions, images, photographs=Photographs.of(record))
     return {
+        "next_steps": _next_steps(record, predictions),
         "confusion": confusion_chart(confusion_matrix(predictions), record.classes, record.superclasses),
         "group_confusion": _group_confusion(predictions, record.superclasses),
         "album": _album(make_album(predictions, images, record.superclasses)),
         "wrong": int((~predictions.correct).sum()),
         "mistakes": errors,
         "mistakes_problem": problem,
+    }
+
+
+def _next_steps(record: RunRecord, predictions: Predictions) -> dict[str, Any]:
+    """Advice, weak classes, confusions, and the number of labels to check on each split."""
+    found = next_steps(predictions, record.out_of_sample)
+    index = {name: number for number, name in enumerate(predictions.classes)}
+    return {
+        "advice": found.advice,
+        "weak": [(one, index[one.name]) for one in found.weak],
+        "confusions": [(one, f"{index[one.true]},{index[one.predicted]}") for one in found.confusions],
+        "labels": [
+            (record.split_names.get(part.split, part.split), len(part.positions), part.images)
+            for part in found.labels or ()
+        ],
     }
 
 

@@ -82,7 +82,7 @@ class RunRecord:
     @cached_property
     def sections(self) -> list[tuple[Evaluator, Section]]:
         """What each evaluator measured, described; evaluators without a result are left out."""
-        results = Results(self.split, self.metrics or {}, self.files, self.out_of_sample, self._split_names)
+        results = Results(self.split, self.metrics or {}, self.files, self.out_of_sample, self.split_names)
         found = []
         for one in evaluators():
             try:
@@ -98,7 +98,7 @@ class RunRecord:
         return found
 
     @property
-    def _split_names(self) -> dict[str, str]:
+    def split_names(self) -> dict[str, str]:
         """Displayed names of splits."""
         return {"val": "validation"}
 

@@ -13,6 +13,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.sections import Cell, Picked, Section, Table
 from thirtytwo.images.render import data_uri, is_pixelated
 from thirtytwo.report.charts import reliability_chart
+from thirtytwo.report.enlarged import Enlarged, Photographs, enlarge
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.text import SPACE, as_markdown, duration, interval, percent, quantity
@@ -56,11 +57,19 @@ def _shown(wanted: Sequence[Picked], record: RunRecord, images: Mapping[str, Ima
         if part is not None and places is not None:
             found += [(number, one, part, int(place)) for (number, one), place in zip(of_split, places, strict=True)]
     found.sort(key=lambda entry: entry[0])
-    return [_thumbnail(one, part.images[place]) for _, one, part, place in found[:MAX_SHOWN]]
+    shown = found[:MAX_SHOWN]
+    large: dict[int, Enlarged | None] = {}
+    for split in dict.fromkeys(one.split for _, one, _, _ in shown):
+        of_part = [(number, part, place) for number, one, part, place in shown if one.split == split]
+        places = [place for _, _, place in of_part]
+        copies = enlarge(of_part[0][1], places, Photographs.of(record))
+        large |= {number: copy for (number, _, _), copy in zip(of_part, copies, strict=True)}
+    return [_thumbnail(one, part.images[place], large[number]) for number, one, part, place in shown]
 
 
-def _thumbnail(one: Picked, image: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _thumbnail(one: Picked, image: npt.NDArray[np.uint8], large: Enlarged | None) -> dict[str, Any]:
     return {
+        "large": large,
         "source": data_uri(image),
         "pixelated": is_pixelated(image),
         "lines": one.lines,

@@ -51,7 +51,9 @@ class Thumbnail:
     pixelated: bool
 
 
-def thumbnails(images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int) -> list[Thumbnail]:
+def thumbnails(
+    images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int, storages: Sequence[Storage] | None = None
+) -> list[Thumbnail]:
     """Encode images so that their data URIs take at most `budget` characters together.
 
     The larger the budget, the larger and better the thumbnails. Equal arguments give equal results.
@@ -59,6 +61,7 @@ def thumbnails(images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int) ->
     Args:
         images: images, uint8 `(H, W, 3)` each; their sizes may differ. Memory-mapped ones are read one by one.
         budget: largest total length of the data URIs in characters, which are bytes of the page.
+        storages: how they may be stored, from best to smallest; None: by the size of the images.
 
     Returns:
         Thumbnails of the images in their order; only of the first ones where not all fit even at the smallest size.
@@ -66,7 +69,7 @@ def thumbnails(images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int) ->
     if not len(images):
         return []
     encoded: list[Thumbnail] = []
-    for storage in _candidates(images, budget):
+    for storage in _candidates(images, budget, storages):
         encoded = []
         room = budget
         for image in images:
@@ -80,11 +83,13 @@ def thumbnails(images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int) ->
     return encoded
 
 
-def _candidates(images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int) -> Iterator[Storage]:
+def _candidates(
+    images: Sequence[Pixels] | npt.NDArray[np.uint8], budget: int, given: Sequence[Storage] | None
+) -> Iterator[Storage]:
     """Storages from best to smallest, without those at which a sample shows that the images do not fit."""
     places = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64)
     sample = [images[place] for place in places.tolist()]
-    storages = TINY if all(map(is_pixelated, sample)) else PHOTOGRAPHS
+    storages = given or (TINY if all(map(is_pixelated, sample)) else PHOTOGRAPHS)
 
     def too_large(storage: Storage) -> bool:
         mean = sum(len(encode_thumbnail(image, storage).source) for image in sample) / len(sample)

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from thirtytwo.images.decode import FORMATS
 from thirtytwo.serve.routes import add_page, health_routes, metrics_routes, model_routes, prediction_routes
 from thirtytwo.serve.schemas import PredictBody, Problem, ProblemDocument, as_json, plain_problem, problems_table
 from thirtytwo.serve.service import Service
@@ -25,8 +26,8 @@ from thirtytwo.serve.uploads import JSON
 VERSION = "1.0"
 """Version of the HTTP interface; the major number changes with incompatible changes."""
 
-_SUMMARY = """Classifies images. Responses are those of `thirtytwo predict --format json`; errors are problem
-documents (RFC 9457) that name the file. Uploads are not stored."""
+_SUMMARY = f"""Classifies images: {FORMATS}. Responses are those of `thirtytwo predict --format json`; errors are
+problem documents (RFC 9457) that name the file. Uploads are not stored."""
 DESCRIPTION = f"{' '.join(_SUMMARY.split())}\n\n## Problems\n\n{problems_table()}"
 
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}

@@ -10,19 +10,24 @@ import streamlit as st
 from thirtytwo.app.components import (
     card,
     choose_model,
+    heat_legend,
     percent_column,
     show_vocabulary,
     spoken,
     title,
     with_percentages,
 )
-from thirtytwo.app.display import Result, as_csv, as_json, as_zip, classify, heat_method, render
+from thirtytwo.app.display import TOP, Result, as_csv, as_json, classify, heat_method
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, info_of, load_classifier
+from thirtytwo.app.originals import openable_input
+from thirtytwo.app.pager import Pager
 from thirtytwo.app.photos import InputImage
+from thirtytwo.app.results import Criteria, answer, matching
+from thirtytwo.app.views import many
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_markdown, readable
+from thirtytwo.text import as_markdown, counted, readable
 
 IMAGES_PER_PAGE = 8
 _MAX_SPOKEN = 3
@@ -33,7 +38,7 @@ def show() -> None:
     title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
     show_vocabulary(info_of(entry))
-    images = image_input()
+    images = image_input(entry)
     if not images:
         st.info(
             "Add an image to classify it, or try the samples.",
@@ -44,28 +49,52 @@ def show() -> None:
     announce(summary(results))
     classes = len(load_classifier(entry).classes)
     top, heat = _options(entry, classes)
-    if len(results) > 1:
+    if len(results) == 1:
+        cards(entry, images, results, top, heat=heat)
+    else:
         st.markdown(f"{counts(results)}.")
-    cards(entry, images, results, top, heat=heat)
-    if len(results) > 1:
-        results_table(results)
-    downloads(entry, images, results, top)
+        _show_many(entry, images, results, top, heat=heat)
+    downloads(entry, images, results, min(TOP, classes))
+
+
+def _show_many(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool) -> None:
+    """Show several images as cards, in a grid or in a table; many can be filtered and sorted."""
+    criteria = Criteria()
+    if len(results) >= many.FILTERED_FROM:
+        many.show_tally(results)
+        criteria = many.choose(results)
+    default = many.CARDS
+    view = st.segmented_control("View", many.VIEWS, default=default, required=True, key="view", persist_state="session")
+    places = matching(results, criteria)
+    if criteria.narrows:
+        st.caption(f"{len(places):,} of {counted(len(results), 'image')}")
+    if not places:
+        st.info("No image matches these filters.", icon=":material/filter_alt:")
+        return
+    some, found = [images[place] for place in places], [results[place] for place in places]
+    key = f"shown-{hash(criteria)}"
+    if view == many.TABLE:
+        results_table(found)
+    elif view == many.GRID:
+        many.grid(entry, some, found, key, heat=heat)
+    else:
+        cards(entry, some, found, top, heat=heat, key=key)
 
 
 def cards(
     entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int, *, heat: bool, key: str = "cards"
 ) -> None:
     """Show each image with its prediction, a page at a time."""
-    pages = -(-len(images) // IMAGES_PER_PAGE)
-    first = 0
-    if pages > 1:
-        first = (st.pagination(pages, key=f"{key}-page-{len(images)}") - 1) * IMAGES_PER_PAGE
-    for image, result in list(zip(images, results, strict=True))[first : first + IMAGES_PER_PAGE]:
+    pager = Pager(len(images), IMAGES_PER_PAGE, f"{key}-page-{len(images)}")
+    shown = list(zip(images, results, strict=True))[pager.show()]
+    for image, result, rendered in many.rendered(entry, shown, key, heat=heat):
         with st.container(border=True):
             if isinstance(result, UnreadableImage):
                 st.warning(as_markdown(result.error), icon=":material/broken_image:")
-            else:
-                st.html(card(image.name, result, render(entry, image, heat=heat), top, heat=heat))
+            elif rendered is not None:
+                opens = openable_input(image, entry, answer(result), heat=heat)
+                st.html(card(image.name, result, rendered, top, heat=heat, opens=opens))
+    pager.show_again()
 
 
 def results_table(results: Sequence[Result]) -> None:
@@ -89,19 +118,25 @@ def results_table(results: Sequence[Result]) -> None:
 
 
 def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:
-    """Show buttons to download the results."""
+    """Show buttons to download the results of all images, whichever of them are shown."""
     with st.container(horizontal=True, key="downloads"):
         button = partial(st.download_button, on_click="ignore", icon=":material/download:")
-        button("CSV", as_csv(results, top), "predictions.csv", "text/csv", key="csv", help="One row per image")
+        button(
+            "CSV",
+            as_csv(results, top),
+            "predictions.csv",
+            "text/csv",
+            key="csv",
+            help="One row per image, of all images",
+        )
         button("JSON", as_json(results, top), "predictions.json", "application/json", key="json")
-        if any(isinstance(one, Prediction) for one in results):
-            create_zip = partial(as_zip, entry, list(images), list(results))
-            button("Heatmaps (ZIP)", create_zip, "heatmaps.zip", "application/zip", key="zip", help="PNG overlays")
+        many.offer_heatmaps(entry, images, results)
+    many.prepare_heatmaps(entry, images, results)
 
 
 def _options(entry: Entry, classes: int) -> tuple[int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", key="options"):
-        heat = st.toggle("Show heatmap", key="heat", persist_state="session")
+        heat = st.toggle("Show heatmap", key=many.HEAT, persist_state="session")
         most = min(10, classes)
         top = most
         if most > 1:
@@ -110,6 +145,7 @@ def _options(entry: Entry, classes: int) -> tuple[int, bool]:
             )
     if heat:
         st.caption(heat_method(load_classifier(entry)))
+        st.html(heat_legend())
     return top, heat
 
 

@@ -12,6 +12,8 @@ from thirtytwo.app.display import Result, classify, view
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
 from thirtytwo.app.library import Entry, entries, info_of, selected_model
+from thirtytwo.app.originals import openable_input
+from thirtytwo.app.pager import Pager
 from thirtytwo.app.photos import InputImage
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
@@ -51,7 +53,7 @@ def show() -> None:
     compared = _readable(list(zip(images, zip(*results.values(), strict=True), strict=True)))
     if not compared:
         return
-    _show_page(_filter_by_agreement(compared, len(models)), list(results))
+    _show_page(_filter_by_agreement(compared, len(models)), models)
     _show_download(results)
 
 
@@ -75,14 +77,16 @@ def _filter_by_agreement(compared: list[Compared], models: int) -> list[Compared
     return compared
 
 
-def _show_page(compared: Sequence[Compared], names: Sequence[str]) -> None:
-    """Show one page of images with the predictions of all models."""
-    pages = -(-len(compared) // IMAGES_PER_PAGE)
-    first = (st.pagination(pages, key=f"compare-page-{len(compared)}") - 1) * IMAGES_PER_PAGE if pages > 1 else 0
-    for image, row in compared[first : first + IMAGES_PER_PAGE]:
+def _show_page(compared: Sequence[Compared], models: Sequence[Entry]) -> None:
+    """Show one page of images with the predictions of all models; they open with what the first model sees."""
+    names, entry = [one.name for one in models], models[0]
+    pager = Pager(len(compared), IMAGES_PER_PAGE, f"compare-page-{len(compared)}")
+    for image, row in compared[pager.show()]:
         with st.container(border=True):
             predictions = list(zip(names, _predictions(row), strict=True))
-            st.html(side_by_side(image.name, view(image), predictions, _TOP, agree=agree(row)))
+            opens = openable_input(image, entry)
+            st.html(side_by_side(image.name, view(image), predictions, _TOP, agree=agree(row), opens=opens))
+    pager.show_again()
 
 
 def _show_download(results: dict[str, list[Result]]) -> None:

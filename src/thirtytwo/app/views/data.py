@@ -12,6 +12,8 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import image_grid, img_tag, title
 from thirtytwo.app.frame import announce
+from thirtytwo.app.originals import opening
+from thirtytwo.app.run_images import openable_image
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.fixes import Fix, encode_fix_plan
 from thirtytwo.data.types import DATASETS
@@ -40,6 +42,8 @@ class _Checked:
 
     review: Review
     images: dict[str, str]
+    places: dict[str, tuple[Place, ...]]
+    """The images that are shown of each check's findings, which can be opened."""
 
 
 def show() -> None:
@@ -99,37 +103,60 @@ def _check(spec: str, *, thorough: bool) -> _Checked:
         decided.setdefault(before.review.diagnosis.spec, {}).update(before.review.decided)
     review = Review(diagnose(spec, data_root=library.settings.data_root, costly=thorough), decided.get(spec))
     subject = review.diagnosis.subject
-    images = {}
+    images, places = {}, {}
     if subject is not None:
-        sections = by_check(review.diagnosis.findings).items()
-        images = {check.code: _examples(subject, findings) for check, findings in sections}
+        for check, findings in by_check(review.diagnosis.findings).items():
+            groups = _shown_groups(findings)
+            images[check.code] = _examples(subject, findings, groups)
+            places[check.code] = tuple(place for group in groups for place in group)
         for part in subject.splits.values():
             release_pages(part.images)
-    return _Checked(review, images)
+    return _Checked(review, images, places)
 
 
-def _examples(subject: Subject, findings: Sequence[Finding]) -> str:
-    """The first images of a check's findings as HTML: those of a group in a grid of their own."""
+def _shown_groups(findings: Sequence[Finding]) -> list[tuple[Place, ...]]:
+    """The first images of a check's findings by group; those that are alone in their group are together."""
     groups = [group for finding in findings for group in finding.groups]
+    if all(len(group) == 1 for group in groups):
+        groups = [tuple(place for group in groups[: 2 * _MAX_MEMBERS] for place in group)]
+    return [group[: 2 * _MAX_MEMBERS] for group in groups[:_MAX_GROUPS] if group]
+
+
+def _examples(subject: Subject, findings: Sequence[Finding], groups: Sequence[tuple[Place, ...]]) -> str:
+    """The images of groups as HTML, each group in a grid of its own."""
     notes = {
         group[0]: f" · {note.removeprefix(f'labeled {subject.class_of(group[0])}, ')}"
         for finding in findings
         for group, note in zip(finding.groups, finding.notes, strict=False)
         if len(group) == 1
     }
-    if all(len(group) == 1 for group in groups):
-        groups = [tuple(place for group in groups[: 2 * _MAX_MEMBERS] for place in group)]
     return "<hr>".join(
         image_grid(
             (
-                preview(subject, place, _SMALL),
-                _class(subject, place),
-                _name(subject, place) + notes.get(place, ""),
-            )
-            for place in group[: 2 * _MAX_MEMBERS]
+                (
+                    preview(subject, place, _SMALL),
+                    _class(subject, place),
+                    _name(subject, place) + notes.get(place, ""),
+                )
+                for place in group
+            ),
+            [_opens(subject, place) for place in group],
         )
-        for group in groups[:_MAX_GROUPS]
-        if group
+        for group in groups
+    )
+
+
+def _opens(subject: Subject, place: Place) -> str:
+    """Let an image be opened; the key of its button, which is always the same."""
+    folders = [] if subject.folder is None else [subject.folder]
+    return openable_image(
+        subject.splits[place.split],
+        place.position,
+        folders,
+        identity=f"{subject.spec} {place.split}",
+        caption=f"{_class(subject, place)} · {place.split}",
+        rule="crop",
+        viewer="The check",
     )
 
 
@@ -144,6 +171,9 @@ def _show_findings(checked: _Checked) -> None:
         heading = f"{capitalized(severity)} {check.code}: {check.title}" + (f", {amount}" if amount else "")
         with st.expander(as_markdown(heading), icon=_ICONS[severity]):
             _show_section(check, findings, checked.images.get(check.code, ""))
+            for place in checked.places.get(check.code, ()):
+                if diagnosis.subject is not None:
+                    _opens(diagnosis.subject, place)
 
 
 def _show_section(check: type[Check], findings: Sequence[Finding], images: str) -> None:
@@ -283,7 +313,8 @@ def _typical(subject: Subject, fix: Fix, suggested: Collection[Place | None]) ->
         some = positions[:: max(1, len(positions) // (2 * _MAX_TYPICAL))].tolist()
         places = [place for place in (Place(fix.split, position) for position in some) if place not in suggested]
         tiles = ((preview(subject, one, _SMALL), readable(name), _name(subject, one)) for one in places[:_MAX_TYPICAL])
-        parts.append(f'<p class="tt-soft">Other images of {as_html(readable(name))}</p>{image_grid(tiles)}')
+        opens = [_opens(subject, one) for one in places[:_MAX_TYPICAL]]
+        parts.append(f'<p class="tt-soft">Other images of {as_html(readable(name))}</p>{image_grid(tiles, opens)}')
     return "".join(parts)
 
 
@@ -294,7 +325,7 @@ def _role(fix: Fix, accepted: bool | None) -> str:
 
 def _figure(subject: Subject, place: Place, role: str, kind: str = "") -> str:
     name, label = _name(subject, place), _class(subject, place)
-    image = img_tag(preview(subject, place, _SIDE), f"{label}, {name}")
+    image = opening(img_tag(preview(subject, place, _SIDE), f"{label}, {name}"), _opens(subject, place), name)
     caption = f"<b>{as_html(label)}</b> · {role}<br><span>{as_html(name)}</span>"
     return f'<figure class="tt-tile {kind}">{image}{caption}</figure>'
 

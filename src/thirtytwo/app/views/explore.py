@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,36 @@ import numpy.typing as npt
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import image_grid, matrix, percent_column, title, with_percentages
+from thirtytwo.app.components import image_grid, percent_column, title, with_percentages
 from thirtytwo.app.folds import NOTE, cross_validations, is_cross_validation, show_folds, show_mean
 from thirtytwo.app.frame import announce
 from thirtytwo.app.opened_runs import has_predictions, just_opened, opened_runs, show_path_form
+from thirtytwo.app.pager import Pager
+from thirtytwo.app.run_images import openable_image, run_folders, run_model, run_rule
+from thirtytwo.app.views.drill_down import (
+    ANY,
+    EVERY,
+    RIGHT,
+    SUSPECTED,
+    TAB_IMAGES,
+    WRONG,
+    Filters,
+    show_labels,
+    show_matrix,
+    show_next_steps,
+    show_table_of_classes,
+    show_table_of_confusions,
+    steps_of,
+)
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.explore import class_counts
-from thirtytwo.data.load import load_dataset
+from thirtytwo.data.load import files_folder, load_dataset
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
+from thirtytwo.evaluation.next_steps import NextSteps
 from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
 from thirtytwo.report.gallery import locate
@@ -32,11 +50,10 @@ from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
 from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"
-WRONG, RIGHT, ALL = "Misclassified", "Correct", "All"
-SURE, UNSURE = "most confident first", "least confident first"
-ANY = "any"
+ALL = EVERY
+SURE, UNSURE = "Most confident first", "Least confident first"
 IMAGES_PER_PAGE = 24
-_TABS = ("Images", "Classes", "Confusions")
+_TABS = (TAB_IMAGES, "Classes", "Confusions")
 _MATRIX = 20
 """Maximum number of classes for which the confusion matrix is shown."""
 _MAX_CONFUSIONS = 30
@@ -67,19 +84,26 @@ class PredictionFilter:
     predicted: str | None
     outcome: str
     order: str
+    search: str = ""
+    """Part of the file name, whatever its case."""
 
 
-def select(predictions: Predictions, criteria: PredictionFilter) -> Ints:
-    """Positions of the predictions that match `criteria`, in its order."""
+def select(predictions: Predictions, criteria: PredictionFilter, suspected: Sequence[int] = ()) -> Ints:
+    """Positions of the predictions that match `criteria`, in its order; `suspected` are those of labels to check."""
     index = {name: number for number, name in enumerate(predictions.classes)}
     chosen = np.ones(len(predictions.truth), dtype=bool)
-    if criteria.outcome != ALL:
+    if criteria.outcome == SUSPECTED:
+        chosen &= np.isin(np.arange(len(chosen)), suspected)
+    elif criteria.outcome != ALL:
         chosen &= predictions.correct == (criteria.outcome == RIGHT)
     if criteria.true is not None:
         chosen &= predictions.truth == index[criteria.true]
     if criteria.predicted is not None:
         chosen &= predictions.predicted == index[criteria.predicted]
     found = np.flatnonzero(chosen)
+    if sought := criteria.search.strip().casefold():
+        named = [position for position in found.tolist() if sought in predictions.name_of(position).casefold()]
+        found = np.array(named, dtype=np.int64)
     sign = 1.0 if criteria.order == UNSURE else -1.0
     return np.asarray(found[np.argsort(sign * predictions.confidence[found], kind="stable")], dtype=np.int64)
 
@@ -138,7 +162,7 @@ def _show_run() -> None:
     split = _choose_split(run)
     predictions = _load_predictions(str(run.path), split, run.predictions(split).stat().st_mtime_ns)
     _show_accuracy(predictions, split)
-    _show_tabs(run, split, predictions, st.tabs(_TABS))
+    _show_tabs(run, split, predictions, _TABS)
 
 
 def _offer_path() -> None:
@@ -157,21 +181,28 @@ def _show_cross_validation(run: RunDir) -> None:
     with over_images:
         _show_accuracy(predictions, "all folds")
     st.caption(NOTE)
-    *tabs, folds_tab = st.tabs([*_TABS, "Folds"])
-    _show_tabs(run, OUT_OF_FOLD, predictions, tabs)
-    with folds_tab:
+    with _show_tabs(run, OUT_OF_FOLD, predictions, [*_TABS, "Folds"])[0]:
         show_folds(run.path, content, "folds-report")
 
 
-def _show_tabs(run: RunDir, split: str, predictions: Predictions, tabs: Sequence[Any]) -> None:
-    """Show images, classes and confusions, each on its tab."""
-    images_tab, classes_tab, confusions_tab = tabs
+def _show_tabs(run: RunDir, split: str, predictions: Predictions, names: Sequence[str]) -> Sequence[Any]:
+    """Show what to do next, and images, classes and confusions, each on its tab; returns the other tabs."""
+    filters = Filters(str(run.path))
+
+    def steps() -> NextSteps:
+        return steps_of(str(run.path), split, run.predictions(split).stat().st_mtime_ns, predictions)
+
+    labels = show_next_steps(predictions, filters)
+    images_tab, classes_tab, confusions_tab, *others = st.tabs(names, key=filters.tab, on_change="rerun")
     with images_tab:
-        _show_images(run, split, predictions)
+        _show_images(run, split, predictions, filters, steps)
     with classes_tab:
-        _show_classes(predictions)
+        _show_classes(predictions, filters)
     with confusions_tab:
-        _show_confusions(predictions)
+        _show_confusions(predictions, filters)
+    with labels:  # last: looking for wrong labels takes longer than all the rest
+        show_labels(steps(), filters)
+    return others
 
 
 def _choose_split(run: RunDir) -> str:
@@ -197,58 +228,53 @@ def _show_accuracy(predictions: Predictions, split: str) -> None:
     )
 
 
-def _show_classes(predictions: Predictions) -> None:
+def _show_classes(predictions: Predictions, filters: Filters) -> None:
     st.caption(
         "Recall: how many of a class's images were predicted as that class. Precision: how many of the images "
-        "predicted as a class belong to it. Click a column header to sort."
+        "predicted as a class belong to it. Click a column header to sort, or select a row to see its images."
     )
-    st.dataframe(
-        with_percentages(class_rows(predictions), "recall", "precision"),
-        hide_index=True,
-        column_config={"recall": percent_column(), "precision": percent_column()},
-        alt="Classes with recall and precision",
-    )
+    show_table_of_classes(class_rows(predictions), predictions.classes, filters)
 
 
-def _show_confusions(predictions: Predictions) -> None:
+def _show_confusions(predictions: Predictions, filters: Filters) -> None:
     if len(predictions.classes) <= _MATRIX:
-        st.html(matrix(confusion_matrix(predictions), predictions.classes))
-    st.caption("Most frequent confusions; select both classes under Images to see the images.")
-    rows = [
-        {
-            "actual class": readable(one["true"]),
-            "predicted class": readable(one["predicted"]),
-            "images": one["count"],
-        }
-        for one in confusions(predictions)
-    ]
-    st.dataframe(rows[:_MAX_CONFUSIONS], hide_index=True, alt="Most frequent confusions")
+        st.caption("Click a cell to see its images.")
+        show_matrix(confusion_matrix(predictions), predictions.classes, filters)
+    st.caption("Most frequent confusions; select a row to see its images.")
+    show_table_of_confusions(confusions(predictions)[:_MAX_CONFUSIONS], filters)
 
 
-def _show_images(run: RunDir, split: str, predictions: Predictions) -> None:
-    criteria = _choose_filter(run, predictions.classes)
-    found = select(predictions, criteria)
+def _show_images(
+    run: RunDir, split: str, predictions: Predictions, filters: Filters, steps: Callable[[], NextSteps]
+) -> None:
+    criteria = _choose_filter(filters, predictions.classes)
+    suspected: list[int] = []
+    if criteria.outcome == SUSPECTED:
+        suspected = [position for part in steps().labels or () for position in part.positions]
+    found = select(predictions, criteria, suspected)
     st.caption(f"{len(found):,} images")
     announce(f"{len(found):,} images")
     if not len(found):
         st.info("No image matches these filters.", icon=":material/filter_alt:")
         return
-    pages = -(-len(found) // IMAGES_PER_PAGE)
-    first = 0
-    if pages > 1:
-        first = (st.pagination(pages, key=f"explore-page-{hash((criteria, len(found)))}") - 1) * IMAGES_PER_PAGE
-    _show_tiles(run, split, predictions, found[first : first + IMAGES_PER_PAGE])
+    pager = Pager(len(found), IMAGES_PER_PAGE, f"explore-page-{hash((criteria, len(found)))}")
+    _show_tiles(run, split, predictions, found[pager.show()])
+    pager.show_again()
 
 
-def _choose_filter(run: RunDir, classes: Sequence[str]) -> PredictionFilter:
+def _choose_filter(filters: Filters, classes: Sequence[str]) -> PredictionFilter:
     names = [ANY, *sorted(classes)]
     first, second, third = st.columns(3)
-    true = first.selectbox("Actual class", names, format_func=readable, key=f"true-{run.path}")
-    predicted = second.selectbox("Predicted class", names, format_func=readable, key=f"predicted-{run.path}")
+    true = first.selectbox("Actual class", names, format_func=readable, key=filters.true)
+    predicted = second.selectbox("Predicted class", names, format_func=readable, key=filters.predicted)
     order = third.selectbox("Sort", [SURE, UNSURE], key="order")
-    outcome = st.segmented_control("Predictions", [WRONG, RIGHT, ALL], default=WRONG, required=True, key="outcome")
+    outcomes = [WRONG, RIGHT, ALL, SUSPECTED]
+    if st.session_state.get(filters.outcome) not in outcomes:
+        st.session_state[filters.outcome] = WRONG
+    outcome = st.segmented_control("Predictions", outcomes, required=True, key=filters.outcome)
+    search = st.text_input("File name", key=filters.search, placeholder="Part of the name", icon=":material/search:")
     return PredictionFilter(
-        None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order
+        None if true == ANY else true, None if predicted == ANY else predicted, outcome or WRONG, order, search
     )
 
 
@@ -270,11 +296,14 @@ def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) 
             alt="Predictions",
         )
         return
-    tiles = (
-        (for_display(images.images[index], least=_TILE), *_captions(predictions, position))
-        for index, position in zip(indices.tolist(), shown.tolist(), strict=True)
-    )
-    st.html(image_grid(tiles))
+    tiles, opens, folders = [], [], run_folders(run)
+    rule, entry = run_rule(run), None if split == OUT_OF_FOLD else run_model(run)
+    for index, position in zip(indices.tolist(), shown.tolist(), strict=True):
+        caption = _captions(predictions, position)
+        tiles.append((for_display(images.images[index], least=_TILE), *caption))
+        about = {"identity": f"{run.path} {split}", "caption": ", ".join(caption)}
+        opens.append(openable_image(images, index, folders, **about, entry=entry, rule=rule))
+    st.html(image_grid(tiles, opens))
 
 
 def _captions(predictions: Predictions, position: int) -> tuple[str, str]:
@@ -334,7 +363,7 @@ def _show_data() -> None:
         return
     data = _load_dataset(spec.strip(), "auto", "crop", 0)
     _show_overview(data)
-    _show_samples(data)
+    _show_samples(data, spec.strip())
     st.subheader("Classes", anchor=False)
     st.dataframe(
         [{"class": readable(row.name), **row.counts} for row in class_counts(data)],
@@ -354,32 +383,32 @@ def _show_overview(data: DataSet) -> None:
         st.caption(as_markdown(capitalized(skipped)))
 
 
-def _show_samples(data: DataSet) -> None:
+def _show_samples(data: DataSet, spec: str) -> None:
     """Show sample images of the split and class that the user chooses."""
     parts = data.stored
     first, second = st.columns(2)
     part = parts[first.selectbox("Split", list(parts), key="data-part")]
     name = second.selectbox("Class", [ANY, *data.classes], format_func=readable, key="data-class")
-    st.html(image_grid(_samples(part, None if name == ANY else data.classes.index(name))))
+    positions = _samples(part, None if name == ANY else data.classes.index(name)).tolist()
+    folder = files_folder(spec)
+    folders = [] if folder is None else [folder]
+    tiles, opens = [], []
+    for position in positions:
+        label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
+        tiles.append((for_display(part.images[position], least=_TILE), label, file))
+        about = {"identity": spec, "caption": label, "viewer": "This page"}
+        opens.append(openable_image(part, position, folders, **about, rule="crop"))
+    st.html(image_grid(tiles, opens))
 
 
-def _samples(part: ImageSet, label: int | None) -> Sequence[tuple[npt.NDArray[np.uint8], str, str]]:
-    """Random sample images of one class, or of every class if `label` is None."""
+def _samples(part: ImageSet, label: int | None) -> Ints:
+    """Positions of random sample images of one class, or of every class if `label` is None."""
     random = np.random.default_rng(0)
     if label is None:
         per_class = max(1, IMAGES_PER_PAGE // len(part.classes))
         groups = [np.flatnonzero(part.labels == number) for number in range(len(part.classes))]
-        positions = np.concatenate([random.permutation(group)[:per_class] for group in groups])[: 2 * IMAGES_PER_PAGE]
-    else:
-        positions = random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
-    return [
-        (
-            for_display(part.images[position], least=_TILE),
-            readable(part.classes[int(part.labels[position])]),
-            Path(part.name_of(position)).name,
-        )
-        for position in positions.tolist()
-    ]
+        return np.concatenate([random.permutation(group)[:per_class] for group in groups])[: 2 * IMAGES_PER_PAGE]
+    return random.permutation(np.flatnonzero(part.labels == label))[: 2 * IMAGES_PER_PAGE]
 
 
 def _display_name(path: Path, runs: Sequence[Path]) -> str:

@@ -13,6 +13,7 @@ from thirtytwo.app.display import classify, view
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import current_images, receive_for, upload_field
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model
+from thirtytwo.app.originals import openable_input
 from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.views.classify import cards
 from thirtytwo.evaluation.metrics import confusion_matrix
@@ -38,17 +39,17 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
     _show_accuracy(result)
     announce(spoken_result(result))
     st.caption(as_markdown(" ".join(result.notes)))
+    entry = _entry(project)
     if result.held_out is not None:
         st.html(matrix(confusion_matrix(result.held_out), result.names))
-        _show_misclassified(project, result, result.held_out)
-    entry = _entry(project)
+        _show_misclassified(project, result, result.held_out, entry)
     if entry is None:
         return
     _show_download(entry)
     st.subheader("Classify new images", anchor=False)
     st.caption(as_markdown(f"Images below are classified with {entry.name}."))
     upload_field("New images", "try-files", receive_for(photos.TRIED))
-    new = current_images(photos.TRIED)
+    new = current_images(photos.TRIED, entry)
     if new:
         cards(entry, new, classify(entry, new), min(5, len(result.names)), heat=False, key="try")
 
@@ -105,14 +106,15 @@ def _show_download(entry: Entry) -> None:
     )
 
 
-def _show_misclassified(project: Project, result: Result, predictions: Predictions) -> None:
-    """Show misclassified images, most confident first."""
+def _show_misclassified(project: Project, result: Result, predictions: Predictions, entry: Entry | None) -> None:
+    """Show misclassified images, most confident first; they open with what the model sees."""
     wrong = np.flatnonzero(~predictions.correct)
     if not len(wrong):
         return
     wrong = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
     stored = {photo.digest: photo for one in project.classes for photo in one.photos}
     tiles: list[tuple[Pixels, str, str]] = []
+    opens: list[str] = []
     for index in wrong.tolist():
         photo = stored.get(result.digests[index])
         if photo is not None and len(tiles) < _MAX_ERRORS:
@@ -122,5 +124,6 @@ def _show_misclassified(project: Project, result: Result, predictions: Predictio
             confidence = percent(float(predictions.confidence[index]))
             image = projects().image(project.identity, photo)
             tiles.append((view(image), f"{true} → {found}", f"{confidence} confidence · {photo.name}"))
+            opens.append(openable_input(image, entry, f"{true} → {found}, {confidence}"))
     with st.expander(counted(len(wrong), "misclassified image"), expanded=len(wrong) <= _MAX_EXPANDED):
-        st.html(image_grid(tiles))
+        st.html(image_grid(tiles, opens))

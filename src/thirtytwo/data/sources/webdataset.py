@@ -22,7 +22,7 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.discover import HEIC_SUFFIXES, IMAGE_SUFFIXES, natural_key
+from thirtytwo.images.discover import SUFFIXES, natural_key
 from thirtytwo.text import escape_bytes, listing
 
 _LABEL = ".cls"
@@ -112,7 +112,7 @@ def _add(found: dict[str, _Sample], file: Path, archive: tarfile.TarFile, member
     stem, dot, suffix = name.partition(".")
     key, suffix = f"{folder}/{stem}" if folder else stem, (dot + suffix).lower()
     sample = found.setdefault(key, _Sample(key, file))
-    if suffix in IMAGE_SUFFIXES | HEIC_SUFFIXES:
+    if suffix in SUFFIXES:
         sample.start, sample.size, sample.name = member.offset_data, member.size, name
     elif suffix == _LABEL:
         sample.label = _text(archive, member).strip()

@@ -1,9 +1,10 @@
-"""T411 to T413: sizes of the images."""
+"""T411 to T414: sizes of the images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from thirtytwo.data.explore import HOW_TO_KEEP_ENDS, cut_ends
 from thirtytwo.doctor.base import CHECKS, Check, Finding
 from thirtytwo.doctor.subject import Subject
 
@@ -79,3 +80,20 @@ class LongImages(Check):
                 f"{long} of {sum(sizes.values())} images have an aspect ratio above {LONG_SIDE_RATIO:g}.",
                 images=long,
             )
+
+
+@CHECKS.register("T414")
+class CutOff(Check):
+    """Images whose ends a central crop cuts off."""
+
+    code = "T414"
+    title = "ends that are cut off"
+    severity = "note"
+    why = "These checks look at the central square of each image, and so do networks trained with data.resize=crop."
+    fix = f"Look whether the ends matter. {HOW_TO_KEEP_ENDS}"
+
+    def run(self, subject: Subject) -> Iterator[Finding]:
+        """Count the images of which a central crop cuts off more than a little of the longer side."""
+        found = cut_ends(subject.data.sizes)
+        if found is not None:
+            yield self.finding(str(found), images=found.images)

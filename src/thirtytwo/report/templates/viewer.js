@@ -85,6 +85,8 @@
       element.alt = right ? `${truth}, correct` : `${truth}, predicted as ${given}`;
       element.width = album.width;
       element.height = album.height;
+      element.tabIndex = 0;
+      element.setAttribute("role", "button");
       crop(image, element);
       drawn.append(element);
     }
