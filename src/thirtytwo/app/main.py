@@ -11,7 +11,8 @@ import streamlit as st
 from thirtytwo.app import photos, session
 from thirtytwo.app.components import show_error
 from thirtytwo.app.images import warn_before_leaving
-from thirtytwo.app.views import classify, compare, data, explore, fewshot, models
+from thirtytwo.app.navigation import remember_pages
+from thirtytwo.app.views import classify, compare, data, explore, fewshot, models, train
 from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
@@ -31,10 +32,12 @@ def main() -> None:
         st.Page(with_errors(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
         st.Page(with_errors(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
         st.Page(with_errors(data.show), title="Data", icon=":material/fact_check:", url_path="data"),
+        st.Page(with_errors(train.show), title="Train", icon=":material/model_training:", url_path="train"),
         st.Page(with_errors(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
         st.Page(with_errors(fewshot.show), title="Add classes", icon=":material/school:", url_path="teach"),
     ]
     page = st.navigation(pages, position="top")
+    remember_pages(pages)
     st.html(STYLE)
     page.run()
     warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
