@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import zipfile
 from pathlib import Path
 
 from thirtytwo.inference.model_file import ModelInfo, read_info
-from thirtytwo.io import atomic_write
+from thirtytwo.io import write_bytes
 from thirtytwo.text import as_html, listing, readable
 
 WEB = Path(__file__).with_name("web")
@@ -59,12 +60,22 @@ def write_web_page(source: Path, target: Path) -> None:
         ModelFileError: `source` is not a model of thirtytwo.
         OutputError: the archive cannot be written.
     """
-    files = page_files(source)
-    with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
+    write_bytes(target, web_page(source))
+
+
+def web_page(source: Path) -> bytes:
+    """The archive of `write_web_page`.
+
+    Raises:
+        ModelFileError: `source` is not a model of thirtytwo.
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in page_files(source).items():
             entry = zipfile.ZipInfo(f"{FOLDER}/{name}", _TIME)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, content)
+    return stream.getvalue()
 
 
 def page_files(source: Path) -> dict[str, bytes]:
