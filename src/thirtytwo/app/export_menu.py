@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import streamlit as st
@@ -31,7 +30,6 @@ _MAX_COMPARED = 100
 """Number of images that a smaller file is compared with the original on."""
 _WORTH = 0.9
 """Share of the original size from which a file is not called smaller."""
-Kind = Literal["model", "web", "python", "javascript", "rest"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def show_export(entry: Entry, key: str) -> None:
 def _show_file(entry: Entry, key: str) -> None:
     """Offer the model file, and a smaller one."""
     st.download_button(
-        f"Download model.onnx ({file_size(entry.path.stat().st_size)})",
+        f"Download the model file ({file_size(entry.path.stat().st_size)})",
         entry.path.read_bytes,
         f"{slug(entry.name)}.onnx",
         "application/octet-stream",
