@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,14 +55,11 @@ def commands() -> Commands:
 
 
 @pytest.fixture
-def store(tmp_path: Path, commands: Commands, request: pytest.FixtureRequest) -> JobStore:
-    def end_all() -> None:
-        for process in commands.processes:
-            process.kill()
-            process.wait(30)
-
-    request.addfinalizer(end_all)
-    return JobStore(tmp_path / "jobs", commands)
+def store(tmp_path: Path, commands: Commands) -> Iterator[JobStore]:
+    yield JobStore(tmp_path / "jobs", commands)
+    for process in commands.processes:
+        process.kill()
+        process.wait(30)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -76,7 +73,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def finish(run: Path) -> None:
     """The files of a finished run."""
     run.mkdir(parents=True, exist_ok=True)
-    names = "recipe.toml environment.json split.json weights.safetensors class_means.safetensors model.onnx metrics.json"
+    names = (
+        "recipe.toml environment.json split.json weights.safetensors class_means.safetensors model.onnx metrics.json"
+    )
     for name in [*names.split(), "report.html"]:
         (run / name).touch()
 

@@ -22,7 +22,7 @@ from thirtytwo.export.webpage import RUNTIME, SNIPPET, web_page
 from thirtytwo.inference.classifier import Classifier, DecodedImage
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import slug
-from thirtytwo.text import as_markdown, counted, percent
+from thirtytwo.text import counted, percent
 from thirtytwo.text import size as file_size
 
 _WEIGHTS: dict[str, Weights] = {"8 bits: about a quarter of the size": "int8", "16 bits: half the size": "float16"}
@@ -55,8 +55,8 @@ class Change:
     def text(self) -> str:
         """The difference in a sentence."""
         return (
-            f"On {counted(self.count, 'image')}, both files predict the same class for {self.same}; probabilities differ "
-            f"by at most {percent(self.largest, 1)}."
+            f"On {counted(self.count, 'image')}, both files predict the same class for {self.same}; probabilities "
+            f"differ by at most {percent(self.largest, 1)}."
         )
 
 
@@ -72,7 +72,9 @@ def show_export(entry: Entry, key: str) -> None:
         st.caption("With `pip install thirtytwo`, and the model file as `model.onnx` beside it:")
         st.code(PYTHON, language="python")
     with javascript:
-        st.caption("A page beside the files of the web page: download it first, and save this as `own.html` in its folder.")
+        st.caption(
+            "A page beside the files of the web page: download it first, and save this as `own.html` in its folder."
+        )
         st.code(SNIPPET, language="html")
     with rest:
         st.caption('Start a service with `pip install "thirtytwo[serve]"`, and the model file as `model.onnx`:')
@@ -185,8 +187,8 @@ def _change(
 def _show_web_page(entry: Entry, key: str) -> None:
     """Offer a page that runs the model in the browser."""
     st.markdown(
-        "A ZIP file with a page that classifies images in the browser, on phones, too. Unpack it and open `index.html` with "
-        "a double click, or put the folder on any web server. It needs no network, and images stay on the device."
+        "A ZIP file with a page that classifies images in the browser, on phones, too. Unpack it and open `index.html` "
+        "with a double click, or put the folder on any web server. It needs no network, and images stay on the device."
     )
     size = file_size(entry.path.stat().st_size + RUNTIME.stat().st_size)
     st.download_button(
@@ -198,9 +200,5 @@ def _show_web_page(entry: Entry, key: str) -> None:
         on_click="ignore",
         icon=":material/download:",
     )
-    st.caption(
-        as_markdown(
-            f"{file_size(RUNTIME.stat().st_size)} of it are ONNX Runtime's build for browsers, which comes with thirtytwo: "
-            "nothing is downloaded."
-        )
-    )
+    runtime = file_size(RUNTIME.stat().st_size)
+    st.caption(f"{runtime} of it are ONNX Runtime's build for browsers, which comes with thirtytwo.")

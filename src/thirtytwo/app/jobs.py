@@ -1,7 +1,8 @@
 """Training in the background: `thirtytwo train` as a process of its own, whose state is read from files.
 
-A job is a folder with `job.json` and `log.txt`. Its process lives on when the page or the app is closed. Whether it still
-runs is decided by process id and start time, so that another process that got the same id later is not mistaken for it.
+A job is a folder with `job.json` and `log.txt`. Its process lives on when the page or the app is closed. Whether it
+still runs is decided by process id and start time, so that another process that later got the same id is not mistaken
+for it.
 """
 
 from __future__ import annotations

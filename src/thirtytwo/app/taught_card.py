@@ -41,17 +41,22 @@ def taught_card(project: Project, result: Result, info: ModelInfo, metrics: dict
     names = [as_markdown(readable(name)) for name in result.names]
     parts = [
         f"# {' or '.join(names)}",
-        f"An image classifier with {len(names)} classes, taught with {counted(result.count, 'image')}: a linear probe "
-        f"on the features of {as_markdown(result.base)}.",
+        _summary(result),
         "## Images\n\n| class | images |\n| --- | --- |\n"
-        + "\n".join(
-            f"| {name} | {len(one.digests)} |" for name, one in zip(names, result.classes, strict=True)
-        ),
+        + "\n".join(f"| {name} | {len(one.digests)} |" for name, one in zip(names, result.classes, strict=True)),
         _metrics(result, metrics),
         *([f"## Training\n\n{as_markdown(' '.join(result.notes))}"] if result.notes else []),
         _limitations(info),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(result: Result) -> str:
+    images, base = counted(result.count, "image"), as_markdown(result.base)
+    return (
+        f"An image classifier with {len(result.names)} classes, taught with {images}: a linear probe on the features of "
+        f"{base}."
+    )
 
 
 def _metrics(result: Result, metrics: dict[str, Any] | None) -> str:

@@ -123,8 +123,8 @@ def _can_train() -> bool:
     """Whether a training can be started here; shows the reason if not."""
     if not library.settings.is_local:
         st.info(
-            "Training reads folders by their path and uses this computer's processor for minutes to hours, so it can be "
-            "started only on the computer that the app runs on. There, start the app without `--host`, or run "
+            "Training reads folders by their path and uses this computer's processor for minutes to hours, so it can "
+            "be started only on the computer that the app runs on. There, start the app without `--host`, or run "
             "`thirtytwo train FOLDER` in a terminal.",
             icon=":material/lock:",
         )
@@ -152,7 +152,9 @@ def _show_form() -> None:
             help=f"A path on this computer, with one folder per class, or one of {known}.",
             persist_state="session",
         )
-        wanted = st.form_submit_button("Check this data", type="primary", icon=":material/fact_check:", key="train-check")
+        wanted = st.form_submit_button(
+            "Check this data", type="primary", icon=":material/fact_check:", key="train-check"
+        )
     if wanted and spec.strip():
         st.session_state.pop(_CHECKED, None)
         with st.spinner("Checking the data …", show_time=True):

@@ -76,7 +76,13 @@ def show_outcome(store: JobStore, job: Job, state: State) -> None:
         with st.container(horizontal=True, key="outcome-buttons"):
             if state != "done":
                 label = "Resume" if job.can_resume else "Start again"
-                st.button(label, type="primary", key="train-resume", icon=":material/play_arrow:", on_click=_resume(store, job))
+                st.button(
+                    label,
+                    type="primary",
+                    key="train-resume",
+                    icon=":material/play_arrow:",
+                    on_click=_resume(store, job),
+                )
             st.button("Close", key="train-forget", on_click=store.forget, args=(job.identity,))
         show_error_of_start()
         show_log(store, job, expanded=state in ("failed", "killed"))
