@@ -54,8 +54,8 @@ def taught_card(project: Project, result: Result, info: ModelInfo, metrics: dict
 def _summary(result: Result) -> str:
     images, base = counted(result.count, "image"), as_markdown(result.base)
     return (
-        f"An image classifier with {len(result.names)} classes, taught with {images}: a linear probe on the features of "
-        f"{base}."
+        f"An image classifier with {len(result.names)} classes, taught with {images}: a linear probe on the features "
+        f"of {base}."
     )
 
 
