@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -16,14 +17,15 @@ from thirtytwo.app.library import TAUGHT, Entry, load_classifier, projects
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.snippets import PYTHON, REST, SERVE
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.export.metadata import rewrite_info
-from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.export.webpage import RUNTIME, SNIPPET, web_page
 from thirtytwo.inference.classifier import Classifier, DecodedImage
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.io import slug
 from thirtytwo.text import counted, percent
 from thirtytwo.text import size as file_size
+
+if TYPE_CHECKING:
+    from thirtytwo.export.quantize import Weights
 
 _WEIGHTS: dict[str, Weights] = {"8 bits: about a quarter of the size": "int8", "16 bits: half the size": "float16"}
 _MAX_COMPARED = 100
@@ -153,6 +155,9 @@ def images_for(entry: Entry) -> list[InputImage]:
 @st.cache_data(show_spinner="Rounding the weights …", max_entries=4)
 def _smaller(stamp: tuple[str, int, int], weights: Weights) -> Smaller:
     """A model file with rounded weights, without the accuracy of the original."""
+    from thirtytwo.export.metadata import rewrite_info  # with the library onnx, which takes memory
+    from thirtytwo.export.quantize import shrink_onnx
+
     source = Path(stamp[0])
     with tempfile.TemporaryDirectory(prefix="thirtytwo-export-") as folder:
         target = Path(folder) / "model.onnx"
