@@ -102,10 +102,11 @@ def test_rename_delete_and_undo(place: Path) -> None:
     found = page()
     mine = number_of("mine")
     click(found, f"rename-{mine}")
-    found.text_input(key="model-new-name").set_value("given")
+    key = f"new-name-{entries()[mine].path}"
+    found.text_input(key=key).set_value("given")
     click(found, "rename-apply")
     assert "'given'" in found.error[0].value
-    found.text_input(key="model-new-name").set_value("  My  photos ")
+    found.text_input(key=key).set_value("  My  photos ")
     click(found, "rename-apply")
     assert "My photos" in [one.value for one in found.subheader]
     assert number_of("My photos") == mine
@@ -172,8 +173,9 @@ def test_estimates_beside_measured_accuracy(place: Path) -> None:
 @pytest.mark.slow
 def test_compare_from_the_library(place: Path) -> None:
     found = page()
-    click(found, f"compare-{number_of('mine')}")
-    assert found.selectbox(key="compare-with").options[0] == "given", "one with the same classes first"
+    mine = number_of("mine")
+    click(found, f"compare-{mine}")
+    assert found.selectbox(key=f"compare-with-{entries()[mine].path}").options[0] == "given", "one with the same classes first"
     click(found, "compare-open")
     assert found.session_state["models-compared"] == ["mine", "given"]
 

@@ -207,7 +207,7 @@ def _show_compare(entry: Entry, found: Sequence[Entry]) -> None:
     same = classes_of(entry)
     others = sorted((one for one in found if one != entry), key=lambda one: classes_of(one) != same)
     names = [one.name for one in others]
-    chosen = st.selectbox(f"Compare {as_markdown(entry.name)} with", names, key="compare-with")
+    chosen = st.selectbox(f"Compare {as_markdown(entry.name)} with", names, key=f"compare-with-{entry.path}")
     other = others[names.index(chosen)]
     if classes_of(other) != same:
         st.caption("These models do not know the same classes, so they cannot agree on every image.")
@@ -217,12 +217,14 @@ def _show_compare(entry: Entry, found: Sequence[Entry]) -> None:
 
 
 def _show_rename(entry: Entry) -> None:
+    key = f"new-name-{entry.path}"
+
     def apply() -> None:
-        rename(entry, st.session_state["model-new-name"])
+        rename(entry, st.session_state[key])
         _close()
 
     with st.form("rename-form", border=False):
-        st.text_input("Name in this app", entry.name, key="model-new-name", max_chars=MAX_NAME)
+        st.text_input("Name in this app", entry.name, key=key, max_chars=MAX_NAME)
         st.form_submit_button("Rename", type="primary", key="rename-apply", on_click=_try(apply))
     if entry.handle is None:
         st.caption("Files keep their names. Leave the field empty to go back to the model's own name.")
