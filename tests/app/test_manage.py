@@ -175,7 +175,9 @@ def test_compare_from_the_library(place: Path) -> None:
     found = page()
     mine = number_of("mine")
     click(found, f"compare-{mine}")
-    assert found.selectbox(key=f"compare-with-{entries()[mine].path}").options[0] == "given", "one with the same classes first"
+    assert found.selectbox(key=f"compare-with-{entries()[mine].path}").options[0] == "given", (
+        "one with the same classes first"
+    )
     click(found, "compare-open")
     assert found.session_state["models-compared"] == ["mine", "given"]
 

@@ -192,7 +192,7 @@ def test_a_training_survives_the_app(
     page.keyboard.press("Tab")
     page.wait_for_selector("text=--epochs 400")
     page.get_by_role("button", name="Start training").click()
-    page.wait_for_selector(".tt-curves svg")
+    page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")
     page.wait_for_selector("text=/Epoch \\d+ of 400, about .* left/")
     app.process.terminate()
     app.process.communicate(timeout=30)

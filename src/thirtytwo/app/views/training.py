@@ -8,14 +8,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from thirtytwo.app.curves import curves
 from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import model_name
-from thirtytwo.report.page import history_charts
-from thirtytwo.report.views import CURVES
 from thirtytwo.text import as_markdown, as_printable, interval, percent
 
 REFRESH_SECONDS = 2.0
@@ -145,11 +144,11 @@ def _show_progress(job: Job) -> None:
 def _show_curves(job: Job) -> None:
     """Show accuracy and loss over the epochs so far."""
     try:
-        charts = history_charts(job.run_dir.read_history())[: len(CURVES)]
-    except ThirtytwoError:
+        drawn = curves(job.run_dir.read_history())
+    except ThirtytwoError:  # being written
         return
-    if charts:
-        st.html(f'<div class="tt-curves">{"".join(f"<figure>{chart}</figure>" for chart in charts)}</div>')
+    if drawn:
+        st.html(drawn)
 
 
 def _show_last_line(store: JobStore, job: Job) -> None:
