@@ -34,8 +34,8 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
 
 def _encoded(chart: str) -> str:
     """A chart as an SVG file of its own, in base64."""
-    start, sign, rest = chart.partition(">")
-    text = f"{start.replace('<svg ', f'<svg xmlns="{_XMLNS}" ', 1)}{sign}{_STYLE}{rest}"
+    start, sign, rest = chart.replace("<svg ", f'<svg xmlns="{_XMLNS}" ', 1).partition(">")
+    text = f"{start}{sign}{_STYLE}{rest}"
     return base64.b64encode(text.encode()).decode("ascii")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import streamlit as st
-from streamlit.navigation.page import StreamlitPage
+from streamlit.navigation.page import Page
 
 _PAGES = "pages by title"
 
 
-def remember_pages(pages: Sequence[StreamlitPage]) -> None:
+def remember_pages(pages: Sequence[Page]) -> None:
     """Keep the pages of this run of the script, so that others can lead to them."""
     st.session_state[_PAGES] = {page.title: page for page in pages}
 
