@@ -214,7 +214,7 @@ def widened(source: Path, target: Path) -> Path:
     """A model file with the same classes, whose last layer has two large factors."""
     model: Any = onnx.load(str(source))
     old = next(node for node in model.graph.node if node.op_type == "MatMul")
-    first = np.random.default_rng(0).normal(size=(3, 600)).astype(np.float32)
+    first = np.random.default_rng(0).normal(size=(3, 6000)).astype(np.float32)
     weights = onnx.numpy_helper.to_array(next(one for one in model.graph.initializer if one.name == old.input[1]))
     second = (np.linalg.pinv(first) @ weights).astype(np.float32)
     model.graph.initializer.extend(
