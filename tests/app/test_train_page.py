@@ -174,21 +174,29 @@ def test_time_left() -> None:
     assert progress_of([row(1.0)] * 2, growing, 0.0).left == pytest.approx(8.0)
 
 
+def wait_for_script(page: Any) -> None:
+    page.wait_for_timeout(300)  # until the server got what was done
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+
+
 @pytest.mark.browser
 @pytest.mark.long
 def test_a_training_survives_the_app(
     launch_app: Callable[..., Any], browser: Any, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = launch_app(cwd=place)
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(90_000)
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    page.set_default_timeout(60_000)
     page.goto(f"{app.url}/train")
-    page.get_by_label("Folder, CSV file or known data set").fill("pets")
+    page.get_by_label("Folder, CSV file or known data set", exact=True).fill("pets")
     page.get_by_role("button", name="Check this data").click()
-    page.get_by_role("combobox", name="Recipe").click()
+    page.wait_for_selector("text=Start training")
+    wait_for_script(page)
+    page.get_by_role("combobox", name="Recipe").fill("digits")
     page.get_by_role("option", name="digits", exact=True).click()
+    wait_for_script(page)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Epochs").fill("400")
+    page.get_by_label("Epochs", exact=True).fill("400")
     page.keyboard.press("Tab")
     page.wait_for_selector("text=--epochs 400")
     page.get_by_role("button", name="Start training").click()

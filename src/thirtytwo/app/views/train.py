@@ -212,7 +212,7 @@ def _show_options(store: JobStore, checked: _Checked) -> None:
     options = _choose_recipe(checked)
     recipe = _resolved(checked, options)
     _show_recipe(checked, options, recipe)
-    with st.expander("Options"):
+    with st.expander("Options", key="train-options"):
         options = _choose_options(checked, options, recipe)
     name = options.recipe or checked.recommended.value
 
@@ -249,9 +249,8 @@ def _resolved(checked: _Checked, options: _Options) -> Recipe:
 
 def _show_recipe(checked: _Checked, options: _Options, recipe: Recipe) -> None:
     st.markdown(as_markdown(recipe.description))
-    if options.recipe is None:
-        reason = f"Recommended, because the data has {checked.recommended.reason}."
-        st.caption(as_markdown(reason))
+    name = "" if options.recipe is None else f": {checked.recommended.value}"
+    st.caption(as_markdown(f"Recommended{name}, because the data has {checked.recommended.reason}."))
 
 
 def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Options:
