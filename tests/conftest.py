@@ -93,6 +93,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["THIRTYTWO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["THIRTYTWO_PROJECTS"] = str(tmp_path_factory.mktemp("projects"))
+    os.environ["THIRTYTWO_JOBS"] = str(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(scope="session")

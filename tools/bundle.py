@@ -28,7 +28,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import calibration_of, calibration_record
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_false_alarms
-from thirtytwo.export.onnx import rewrite_info
+from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.decode import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED

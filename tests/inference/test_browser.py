@@ -21,10 +21,10 @@ DOCS = Path(__file__).parents[2] / "docs" / "browser.md"
 TIMEOUT = 120
 
 
-def block(language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
+def block(language: str, only: str = "") -> str:
+    """The first code block in a language that contains `only`."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return next(str(code) for code in found if only in code)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -40,7 +40,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         pytest.skip("needs npm, from which the runtime for browsers comes")
     exec(compile(block("python"), str(DOCS), "exec"), {})
     (tmp_path / "page" / "index.html").write_text(block("html"), encoding="utf-8")
-    fetch, *rest = block("bash").splitlines()
+    fetch, *rest = block("bash", only="npm").splitlines()
     try:
         fetched = subprocess.run(fetch, shell=True, capture_output=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:

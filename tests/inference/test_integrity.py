@@ -108,7 +108,7 @@ def test_other_damage_raises_nothing_foreign(tmp_path: Path, colour_model: Path)
 
 
 def test_written_files_have_a_checksum(tmp_path: Path, colour_model: Path) -> None:
-    from thirtytwo.export.onnx import rewrite_info
+    from thirtytwo.export.metadata import rewrite_info
 
     path = tmp_path / "model.onnx"
     path.write_bytes(colour_model.read_bytes())

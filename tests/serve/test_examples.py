@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from thirtytwo.app.snippets import PYTHON, REST, SERVE
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "serve.md"
 ADDRESS = "http://127.0.0.1:8032"
@@ -68,6 +72,20 @@ def test_curl(running: Any, workplace: Path) -> None:
 def test_javascript(running: Any, workplace: Path) -> None:
     out = run(of("javascript"), running, workplace, "node", suffix=".mjs")
     assert re.fullmatch(r"photo\.jpg red (0\.\d+|1)\n", out)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_code_that_the_app_offers(launch: Callable[..., Any], colour_model: Path, workplace: Path) -> None:
+    (workplace / "model.onnx").write_bytes(colour_model.read_bytes())
+    program, verb, *rest = shlex.split(SERVE)
+    assert (program, verb, rest) == ("thirtytwo", "serve", ["--model", "model.onnx"])
+    served = launch(models=[str(workplace / "model.onnx")])
+    out = run(REST, served, workplace, "bash", "-e", suffix=".sh")
+    assert [one["top"] for one in json.loads(out)] == ["red"]
+    script = workplace / "snippet.py"
+    script.write_text(PYTHON, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=workplace, capture_output=True, text=True)
+    assert re.fullmatch(r"photo\.jpg red \d+\.\d% ?\n", done.stdout), done.stderr
 
 
 def test_every_block_is_covered() -> None:

@@ -14,7 +14,7 @@ import pytest
 from thirtytwo.cli.main import run_command
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
 from thirtytwo.evaluation.ood import OodSet, Skipped, ood_sets, shared_classes
-from thirtytwo.export.onnx import rewrite_info
+from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.evaluate import evaluate

@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
+from thirtytwo.app.names import given_names
 from thirtytwo.app.projects import ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ThirtytwoError
@@ -30,6 +31,8 @@ _NAME = 60
 """Length in characters from which the name of a taught model is shortened."""
 FROM_OPTION, BUNDLED, TAUGHT = "from --model", "built in", "made with Add classes"
 """Where a model comes from."""
+RUN = "run"
+"""First word of the origin of a run below ./runs."""
 _MAX_LOADED = 4
 """Number of models kept loaded; the least recently used one is unloaded first."""
 
@@ -60,8 +63,9 @@ def entries() -> list[Entry]:
     found += session_models().values()
     found += taught_models()
     found += [Entry(name, path, BUNDLED) for name, path in bundled_models().items()]
-    found += [Entry(model_name(path), path, f"run {path.parent}") for path in finished_runs()]
-    return _with_unique_names(found)
+    found += [Entry(model_name(path), path, f"{RUN} {path.parent}") for path in finished_runs()]
+    names = given_names(projects().folder)
+    return _with_unique_names([replace(one, name=names.get(str(one.path.resolve()), one.name)) for one in found])
 
 
 def session_models() -> dict[str, Entry]:

@@ -12,7 +12,8 @@ from thirtytwo.app import originals, photos, session
 from thirtytwo.app.components import show_error
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
-from thirtytwo.app.views import classify, compare, data, explore, fewshot, help, models
+from thirtytwo.app.navigation import remember_pages
+from thirtytwo.app.views import classify, compare, data, explore, fewshot, help, models, train
 from thirtytwo.errors import ThirtytwoError
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
@@ -32,11 +33,13 @@ def main() -> None:
         st.Page(with_errors(compare.show), title="Compare", icon=":material/balance:", url_path="compare"),
         st.Page(with_errors(explore.show), title="Explore", icon=":material/grid_view:", url_path="explore"),
         st.Page(with_errors(data.show), title="Data", icon=":material/fact_check:", url_path="data"),
+        st.Page(with_errors(train.show), title="Train", icon=":material/model_training:", url_path="train"),
         st.Page(with_errors(models.show), title="Models", icon=":material/deployed_code:", url_path="models"),
         st.Page(with_errors(fewshot.show), title="Add classes", icon=":material/school:", url_path="teach"),
         st.Page(with_errors(help.show), title="Help", icon=":material/help:", url_path="help"),
     ]
     page = st.navigation(pages, position="top")
+    remember_pages(pages)
     st.html(STYLE)
     show_frame(pages, page)
     st.html(originals.STYLE)

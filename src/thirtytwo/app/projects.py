@@ -350,6 +350,19 @@ class ProjectStore:
             self._write(after.model_copy(update={"changed": time.time()}))
             return after
 
+    def forget_model(self, identity: str) -> Project:
+        """Delete the taught model of a project and its result; names and images stay.
+
+        Raises:
+            InputError: as `read`.
+            OutputError: it cannot be written.
+        """
+        with self._lock(identity):
+            after = self.read(identity).model_copy(update={"result": None, "changed": time.time()})
+            self._write(after)
+            self.model(identity).unlink(missing_ok=True)
+            return after
+
     def model(self, identity: str) -> Path:
         """The model file of a project; its folder can be used as a run directory."""
         return RunDir(self._path(identity)).onnx

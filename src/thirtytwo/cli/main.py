@@ -210,7 +210,9 @@ def export(
     model: Annotated[str, typer.Argument(metavar="RUN|FILE|NAME", help="Run directory, model.onnx, or bundled model.")],
     kind: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT", help="onnx-int8, onnx-float16, or a format from another package."),
+        typer.Option(
+            "--format", metavar="FORMAT", help="onnx-int8, onnx-float16, web-page, or a format from another package."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="beside the model")

@@ -476,6 +476,11 @@ class Recipe(Settings):
             raise ValueError("train.selection and train.sampler = 'balanced' both choose the images; use one of them")
         return self
 
+    @property
+    def head_epochs(self) -> int:
+        """Number of epochs, from the first, in which only the head is trained, if weights are transferred."""
+        return round(self.transfer.head_until * self.schedule.epochs)
+
     def to_toml(self) -> str:
         """The recipe as TOML text; `config.resolve.read_recipe` reads it back unchanged."""
         import tomlkit  # only where a recipe is written: reading one must not take longer

@@ -114,11 +114,3 @@ def strip_exporter_notes(model: onnx.ModelProto) -> None:
     for part in annotated:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-
-
-def rewrite_info(path: Path, info: ModelInfo) -> None:
-    """Replace the metadata of the model file at `path` by `info`, atomically."""
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.model_dump_json()})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(with_checksum(model.SerializeToString()))

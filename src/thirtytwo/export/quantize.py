@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from thirtytwo.errors import ExportError
+from thirtytwo.export.webpage import write_web_page
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.io import atomic_write
 from thirtytwo.registry import Registry
@@ -152,5 +153,13 @@ EXPORTS.register("onnx-int8")(
         "weights stored as int8: a quarter of the size",
         partial(shrink_onnx, weights="int8"),
         tolerance=0.25,
+    )
+)
+EXPORTS.register("web-page")(
+    ExportFormat(
+        "-web-page.zip",
+        "a web page that classifies images in the browser, without a network",
+        write_web_page,
+        same_contract=False,
     )
 )

@@ -95,7 +95,7 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "notices": _notices(record),
         "headline": _headline(record),
         "metric_rows": _metric_rows(record.metrics),
-        "curves": _curves(record.history),
+        "curves": history_charts(record.history),
         "smoothing": record.recipe.train.label_smoothing,
         "distilled": record.recipe.train.distill.run,
         "per_class": _class_rows(record),
@@ -241,7 +241,8 @@ def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     ]
 
 
-def _curves(history: Sequence[Mapping[str, float]]) -> list[str]:
+def history_charts(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Charts of accuracy, loss and learning rate over epochs as SVG, those for which there are values."""
     charts = [
         line_chart(
             title,

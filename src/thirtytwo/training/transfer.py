@@ -77,7 +77,7 @@ def resolve_transfer(recipe: Recipe) -> Recipe:
 
 def head_epochs(recipe: Recipe) -> int:
     """Number of epochs, from the first, in which only the head is trained."""
-    return round(recipe.transfer.head_until * recipe.schedule.epochs)
+    return recipe.head_epochs
 
 
 def unfrozen_layers(net: Network, settings: TransferSettings) -> list[list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thirtytwo.config.recommend import PHOTOS, SMALL, SMALL_SIDE, WHAT, recommend_recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import survey
@@ -13,12 +14,6 @@ from thirtytwo.errors import RecipeError, RunError, ThirtytwoError
 from thirtytwo.models.packaged import check_installed
 from thirtytwo.models.pretrained import source_kind
 from thirtytwo.workflows.prepare import check_settings
-
-SMALL, PHOTOS = "fast", "photos"
-"""Recipes for small images, and for photographs."""
-SMALL_SIDE = 64
-"""Largest median shorter side, in pixels, of images that count as small."""
-WHAT = "recipe"
 
 
 def choose_recipe(data: str, changes: Mapping[str, Any], data_root: Path | None = None) -> Choice:
@@ -85,10 +80,7 @@ def _choice_by_settings(changes: Mapping[str, Any]) -> Choice | None:
 
 def _choice_by_data(data: str, data_root: Path | None) -> Choice:
     found = survey(data, data_root=data_root)
-    small = found.side <= SMALL_SIDE
-    kind = "small images" if small else "photographs"
-    reason = f"{found.images:,} {kind} of {found.classes:,} classes with a median shorter side of {found.side:,} pixels"
-    return Choice(WHAT, SMALL if small else PHOTOS, reason)
+    return recommend_recipe(found.side, found.images, found.classes)
 
 
 def _check_weights(data: str, changes: Mapping[str, Any], reason: str) -> None:

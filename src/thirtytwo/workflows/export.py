@@ -9,7 +9,7 @@ from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import limit
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ExportError, OutputError, ThirtytwoError
-from thirtytwo.export.onnx import rewrite_info
+from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.parity import onnx_outputs, rounding
 from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.classifier import BUNDLED, find_model

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.evaluators import evaluators
@@ -17,7 +18,7 @@ from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
-from thirtytwo.workflows.choose import SMALL, choose_recipe
+from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run, finish
 from thirtytwo.workflows.prepare import Plan, prepare, write_plan
 from thirtytwo.workflows.records import (

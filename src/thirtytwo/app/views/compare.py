@@ -147,6 +147,11 @@ def _choose(found: list[Entry]) -> list[Entry]:
     return models
 
 
+def choose_models(models: Sequence[Entry]) -> None:
+    """Choose the models that the page shows when it is opened next."""
+    st.session_state[_CHOSEN] = [entry.name for entry in models]
+
+
 def opening_pair(found: Sequence[Entry], used: Entry) -> list[Entry]:
     """The two models to compare at first: the one in use and one with its classes, else any two with the same classes.
 

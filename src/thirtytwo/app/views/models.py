@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,12 @@ from thirtytwo.app.library import (
     select_model,
     selected_model,
 )
+from thirtytwo.app.manage import show_actions, show_notices
+from thirtytwo.app.model_table import model_rows, run_of, table_of, taught_project
+from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.settings import MODEL_MB
+from thirtytwo.app.taught_card import METRICS as TAUGHT_METRICS
+from thirtytwo.app.taught_card import estimated_metrics, how_estimated, taught_card
 from thirtytwo.app.uploads import content
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import measured
@@ -37,24 +44,56 @@ _HEADING = re.compile(r"^(#{1,6})(?= )", re.MULTILINE)
 _FENCE = "```"
 _CARD_LEVEL, _MAX_LEVEL = 3, 6
 """Level of the heading of a model, which headings of its card are below, and of the smallest heading."""
+QUERY = "model"
+"""Parameter of the page's address that names the model to show alone."""
 _METRICS = ("accuracy", "accuracy_tta", "top5_accuracy", "macro_f1", "ece")
 
 
 def show() -> None:
-    """Show the page."""
-    title("Models", "What each model can name and how accurate it is. The other pages use the model that is in use.")
+    """Show the page: all models, or the one that the page's address names."""
     found = entries()
+    wanted = st.query_params.get(QUERY, "")
+    number, entry = next(((at, one) for at, one in enumerate(found) if one.name == wanted), (0, None))
+    if entry is not None:
+        _show_one(entry, found, number)
+        return
+    title("Models", "What each model can name and how accurate it is. The other pages use the model that is in use.")
+    show_notices()
     if not found:
         require_model()
     used = selected_model(found)
+    if len(found) > 1:
+        st.html(table_of(model_rows(found)))
     for number, entry in enumerate(found):
         with st.container(border=True):
-            _show_model(entry, number, used=entry == used)
+            _show_model(entry, found, number, used=entry == used)
     _show_cross_validations()
     st.subheader("Add a model", anchor=False)
     upload()
     if library.settings.is_local:
         _show_path_form()
+
+
+def _show_one(entry: Entry, found: Sequence[Entry], number: int) -> None:
+    """Show everything about one model as a page of its own."""
+    st.button("All models", icon=":material/arrow_back:", key="models-all", on_click=_open, args=("",))
+    title(as_markdown(entry.name), "")
+    show_notices()
+    _show_about(entry)
+    if entry == selected_model(found):
+        st.badge("in use", icon=":material/check:", color="green")
+    else:
+        st.button("Use", key=f"use-{number}", type="primary", on_click=select_model, args=(entry,))
+    show_actions(entry, found, number)
+    _show_details(entry, number, expanded=True)
+
+
+def _open(name: str) -> None:
+    """Show one model as a page, or with an empty name all models."""
+    if name:
+        st.query_params[QUERY] = name
+    else:
+        st.query_params.pop(QUERY, None)
 
 
 def _show_cross_validations() -> None:
@@ -129,64 +168,116 @@ def _show_outcome(key: str) -> None:
         )
 
 
-def _show_model(entry: Entry, number: int, *, used: bool) -> None:
+def _show_model(entry: Entry, found: Sequence[Entry], number: int, *, used: bool) -> None:
+    """Show a model in the list."""
     _show_header(entry, number, used=used)
+    if not _show_about(entry):
+        show_actions(entry, found, number)
+        return
+    _show_details(entry, number)
+    show_actions(entry, found, number)
+
+
+def _show_about(entry: Entry) -> bool:
+    """Show what a model is in a few lines; returns whether its file can be read."""
     try:
         info = info_of(entry)
     except ThirtytwoError as error:
         show_error(error)
-        return
+        return False
     st.markdown(describe(info))
     if expectation := expectation_of(entry):
         st.markdown(as_markdown(f"Estimated accuracy: {expectation}"))
     size = entry.path.stat().st_size / 1e6
     origin = as_markdown(capitalized(entry.origin))
     st.caption(f"{origin} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
-    with st.expander("Classes"):
-        st.markdown(", ".join(as_markdown(readable(name)) for name in info.classes))
-    run = RunDir(entry.path.parent)
-    if entry.path.name == run.onnx.name and run.metrics.is_file():
-        _show_run(run, number)
-    else:
-        _show_card(entry.path.with_suffix(".md"))
+    return True
 
 
 def _show_header(entry: Entry, number: int, *, used: bool) -> None:
     """Show the name of a model, and whether it is in use or a button to use it."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(as_markdown(entry.name), anchor=False, width="content")
-        if used:
-            st.badge("in use", icon=":material/check:", color="green")
-        else:
+        with st.container(horizontal=True, vertical_alignment="center", width="content"):
             st.button(
-                "Use",
-                key=f"use-{number}",
-                on_click=select_model,
-                args=(entry,),
-                help=f"Use {as_markdown(entry.name)} as default",
+                "Open",
+                key=f"open-{number}",
+                type="tertiary",
+                on_click=_open,
+                args=(entry.name,),
+                help=f"Everything about {as_markdown(entry.name)} on one page",
             )
+            if used:
+                st.badge("in use", icon=":material/check:", color="green")
+            else:
+                st.button(
+                    "Use",
+                    key=f"use-{number}",
+                    on_click=select_model,
+                    args=(entry,),
+                    help=f"Use {as_markdown(entry.name)} as default",
+                )
 
 
-def _show_run(run: RunDir, number: int) -> None:
-    """Show metrics, figures, card and report of a model's run."""
-    with st.expander("Metrics"):
-        _show_metrics(run)
-    _show_card(run.card)
-    offer_report(run, f"report-{number}")
+def _show_details(entry: Entry, number: int, *, expanded: bool = False) -> None:
+    """Show classes, metrics, card and report of a model; nothing if its file cannot be read."""
+    with suppress(ThirtytwoError):
+        names = ", ".join(as_markdown(readable(name)) for name in info_of(entry).classes)
+        with st.expander("Classes"):
+            st.markdown(names)
+        if (run := run_of(entry)) is not None:
+            with st.expander("Metrics", expanded=expanded):
+                _show_metrics(run)
+            _show_card_file(run.card, expanded=expanded)
+            offer_report(run, f"report-{number}")
+        elif (taught := taught_project(entry)) is not None:
+            _show_taught(entry, *taught, number, expanded=expanded)
+        else:
+            _show_card_file(entry.path.with_suffix(".md"), expanded=expanded)
+
+
+def _show_taught(entry: Entry, project: Project, result: Result, number: int, *, expanded: bool) -> None:
+    """Show the estimated metrics and the card of a taught model."""
+    metrics = _estimated(result)
+    if metrics is not None:
+        with st.expander("Metrics", expanded=expanded):
+            st.caption(as_markdown(f"{how_estimated(result).capitalize()}. It was not measured on a test set."))
+            _show_metrics_table(metrics, TAUGHT_METRICS)
+    card = taught_card(project, result, info_of(entry), metrics)
+    with st.expander("Model card", expanded=expanded):
+        _show_card(card)
+        st.download_button(
+            "Download the card",
+            card,
+            "README.md",
+            "text/markdown",
+            key=f"card-{number}",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+
+
+@st.cache_data(show_spinner=False, max_entries=20, hash_funcs={Result: lambda result: result.model_dump_json()})
+def _estimated(result: Result) -> dict[str, Any] | None:
+    return estimated_metrics(result)
 
 
 def _show_metrics(run: RunDir) -> None:
     """Show the metrics of a run with their intervals, and its figures."""
     metrics = run.read_json(run.metrics)
+    st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
+    _show_metrics_table(metrics, _METRICS)
+    for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
+        st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
+
+
+def _show_metrics_table(metrics: dict[str, Any], keys: Sequence[str]) -> None:
     rows = [
         {"metric": metric.name, "value": value, "95\u00a0% interval": ends}
         for metric, value, ends in measured(metrics)
-        if metric.key in _METRICS
+        if metric.key in keys
     ]
-    st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
     st.dataframe(rows, hide_index=True, alt="Metrics with 95\u00a0% intervals")
-    for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
-        st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
 
 
 def lower_headings(card: str) -> str:
@@ -199,10 +290,13 @@ def lower_headings(card: str) -> str:
     return _FENCE.join(_HEADING.sub(lower, part) if place % 2 == 0 else part for place, part in enumerate(parts))
 
 
-def _show_card(path: Path) -> None:
-    """Show a model card without its front matter, images and folded sections."""
+def _show_card_file(path: Path, *, expanded: bool) -> None:
     if path.is_file():
-        with st.expander("Model card"):
-            text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8", errors="replace"))
-            text = lower_headings(_FOLDED.sub("", _IMAGE.sub("", text)))
-            st.markdown(text.replace("![", "!\\["))  # other images would be fetched from external sites
+        with st.expander("Model card", expanded=expanded):
+            _show_card(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _show_card(text: str) -> None:
+    """Show a model card without its front matter, images and folded sections; its headings stay below the page's."""
+    text = lower_headings(_FOLDED.sub("", _IMAGE.sub("", _FRONT_MATTER.sub("", text))))
+    st.markdown(text.replace("![", "!\\["))  # other images would be fetched from external sites

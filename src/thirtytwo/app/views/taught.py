@@ -10,6 +10,7 @@ import streamlit as st
 from thirtytwo.app import photos
 from thirtytwo.app.components import image_grid, matrix
 from thirtytwo.app.display import classify, view
+from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import current_images, receive_for, upload_field
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model
@@ -46,6 +47,8 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
     if entry is None:
         return
     _show_download(entry)
+    with st.expander("Export: smaller file, web page, code", icon=":material/ios_share:"):
+        show_export(entry, "probe-export")
     st.subheader("Classify new images", anchor=False)
     st.caption(as_markdown(f"Images below are classified with {entry.name}."))
     upload_field("New images", "try-files", receive_for(photos.TRIED))

@@ -1,0 +1,83 @@
+"""The accuracy of all models in one table: measured ones beside estimates, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from thirtytwo.app.library import TAUGHT, Entry, info_of, projects
+from thirtytwo.app.projects import Project, Result
+from thirtytwo.app.taught_card import how_estimated
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.rundir import RunDir
+from thirtytwo.text import as_html, interval, percent
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """What is known of a model's accuracy: value, 95 % interval and how it was found, as text."""
+
+    name: str
+    accuracy: str
+    interval: str
+    how: str
+
+
+def model_rows(found: Iterable[Entry]) -> list[ModelRow]:
+    """The accuracy of each model."""
+    return [_row(entry) for entry in found]
+
+
+def taught_project(entry: Entry) -> tuple[Project, Result] | None:
+    """The project and the result of a taught model; None for other models."""
+    if entry.origin != TAUGHT:
+        return None
+    try:
+        project = projects().read(entry.path.parent.name)
+    except ThirtytwoError:  # deleted by another session
+        return None
+    return None if project.result is None else (project, project.result)
+
+
+def run_of(entry: Entry) -> RunDir | None:
+    """The run directory of a model that was evaluated; None for other models."""
+    run = RunDir(entry.path.parent)
+    return run if entry.path.name == run.onnx.name and run.metrics.is_file() else None
+
+
+def _row(entry: Entry) -> ModelRow:
+    try:
+        if (taught := taught_project(entry)) is not None:
+            result = taught[1]
+            if result.accuracy is None:
+                return ModelRow(entry.name, "", "", f"not known: it {result.expectation}")
+            return _with(entry, result.accuracy["value"], result.accuracy["ci95"], how_estimated(result))
+        if (run := run_of(entry)) is not None:
+            metrics = run.read_json(run.metrics)
+            found = metrics["accuracy"]
+            what = f"measured on {metrics['n']:,} {metrics['split']} images of {metrics['dataset']}"
+            return _with(entry, found["value"], found.get("ci95"), what)
+        accuracy = info_of(entry).accuracy
+    except ThirtytwoError as error:
+        return ModelRow(entry.name, "", "", error.message)
+    if accuracy is None:
+        return ModelRow(entry.name, "", "", "not known")
+    return _with(entry, accuracy, None, f"measured on test images of {info_of(entry).dataset}")
+
+
+def _with(entry: Entry, value: float, ends: list[float] | None, how: str) -> ModelRow:
+    return ModelRow(entry.name, percent(value, 1), interval(ends, digits=1) if ends else "", how)
+
+
+def table_of(rows: Iterable[ModelRow]) -> str:
+    """The table as HTML."""
+    cells = "".join(
+        f'<tr><th scope="row">{as_html(row.name)}</th><td>{row.accuracy or "–"}</td><td>{row.interval or "–"}</td>'
+        f"<td>{as_html(row.how)}</td></tr>"
+        for row in rows
+    )
+    return (
+        '<div class="tt-scroll" tabindex="0" role="region" aria-label="Accuracy of all models"><table class="tt-table">'
+        '<thead><tr><th scope="col">Model</th><th scope="col">Accuracy</th><th scope="col">95\u00a0% interval</th>'
+        f'<th scope="col">How it was found</th></tr></thead><tbody>{cells}</tbody></table></div>'
+    )

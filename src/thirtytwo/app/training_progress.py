@@ -1,0 +1,69 @@
+"""How far a training is, and how long it will take, from its history and its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.text import duration
+
+_RECENT = 3
+"""Number of epochs whose time the estimate is based on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Epochs done and in all; seconds left, or why they are not known yet."""
+
+    done: int
+    epochs: int
+    left: float | None
+    reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """Share of the epochs that are done, 0 to 1."""
+        return min(1.0, self.done / self.epochs)
+
+    @property
+    def text(self) -> str:
+        """The progress in a sentence."""
+        done = f"Epoch {min(self.done + 1, self.epochs)} of {self.epochs}"
+        if self.done >= self.epochs:
+            return f"All {self.epochs} epochs are done; evaluating and writing the report."
+        if self.left is None:
+            return f"{done}. {self.reason}"
+        return f"{done}, about {duration(max(1.0, round(self.left)))} left, then evaluation and report."
+
+
+def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: float) -> Progress:
+    """The progress of a training.
+
+    Args:
+        history: rows of `history.csv`.
+        recipe: the run's resolved recipe.
+        since: seconds since the last epoch ended.
+    """
+    epochs, done = recipe.schedule.epochs, len(history)
+    head = recipe.head_epochs if recipe.transfer.pretrained else 0
+    known = [row["seconds"] for row in history if "seconds" in row]
+    if not known:
+        return Progress(done, epochs, None, "The time left is known after the first epoch.")
+    if done <= head < epochs:
+        reason = f"The first {head} epochs train only the last layer, which is faster; the time left is known after."
+        return Progress(done, epochs, None, reason)
+    first = max(head, done - _RECENT)
+    rate = median(row["seconds"] / _cost(recipe, first + at) for at, row in enumerate(history[first:done]))
+    left = sum(rate * _cost(recipe, epoch) for epoch in range(done, epochs))
+    return Progress(done, epochs, max(0.0, left - since) if done < epochs else 0.0)
+
+
+def _cost(recipe: Recipe, epoch: int) -> float:
+    """Relative time of an epoch, counted from 0: the pixels of its images."""
+    full = recipe.data.image_size
+    head = recipe.head_epochs if recipe.transfer.pretrained else 0
+    share = (epoch - head + 0.5) / max(1, recipe.schedule.epochs - head)
+    size = next((stage.size for stage in recipe.schedule.resolution if share < stage.until), full)
+    return 1.0 if isinstance(size, str) or isinstance(full, str) else (size / full) ** 2

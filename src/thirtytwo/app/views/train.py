@@ -1,0 +1,314 @@
+"""The page Train: choose data, see its check and the recommended recipe, and train in the background."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import streamlit as st
+
+from thirtytwo.app import library
+from thirtytwo.app.components import title
+from thirtytwo.app.jobs import Job, JobStore, jobs_dir
+from thirtytwo.app.views.training import (
+    is_active,
+    name_of,
+    remember_error,
+    show_error_of_start,
+    show_outcome,
+    show_running,
+)
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.recommend import recommend_recipe
+from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
+from thirtytwo.config.settings import Choice
+from thirtytwo.data.arrays import release_pages
+from thirtytwo.data.build import Survey
+from thirtytwo.data.load import survey
+from thirtytwo.data.types import DATASETS
+from thirtytwo.doctor.diagnose import Diagnosis, diagnose
+from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.rundir import default_path
+from thirtytwo.text import as_markdown, as_printable, capitalized
+
+_LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")
+"""Modules without which nothing can be trained."""
+INSTALL = 'pip install "thirtytwo[train]"'
+_CHECKED = "data to train on"
+_UNREADABLE = "T201"
+_MAX_EARLIER = 10
+_MAX_CHECKS = 8
+_ICONS = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
+_WEIGHTS = {
+    "As the recipe says": "",
+    "All images count equally": "none",
+    "Rare classes count more": "balanced",
+    "Rare classes count more if they are very rare": "auto",
+}
+"""Choices of `train.class_weights`."""
+_STATES = {"done": "done", "stopped": "stopped", "failed": "failed", "killed": "ended early"}
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Data that was checked: its size, the recommended recipe, and what the check found.
+
+    `findings` are lines of Markdown, `rows` is the number of training images before validation is held out, `problem`
+    says why it cannot be trained on.
+    """
+
+    spec: str
+    survey: Survey
+    recommended: Choice
+    verdict: str
+    findings: tuple[str, ...]
+    rows: int
+    unreadable: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the user chose; None and empty: as the recipe says."""
+
+    recipe: str | None = None
+    epochs: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    weights: str = ""
+    skip_unreadable: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """Options of `thirtytwo train`."""
+        found = [] if self.recipe is None else ["--recipe", self.recipe]
+        found += [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        found += [] if self.limit is None else ["--limit-train", str(self.limit)]
+        found += [] if self.seed == 0 else ["--seed", str(self.seed)]
+        found += ["--set", f"train.class_weights={self.weights}"] if self.weights else []
+        return found + (["--skip-unreadable"] if self.skip_unreadable else [])
+
+
+def show() -> None:
+    """Show the page."""
+    title(
+        "Train a model",
+        "Train a classifier on a folder of images, with one folder per class, a CSV file or a known data set. It is "
+        "evaluated on images that it was not trained on, and nothing leaves this computer.",
+    )
+    if not _can_train():
+        return
+    store = JobStore(jobs_dir())
+    jobs = store.all()
+    active = store.active()
+    if active is not None:
+        show_running(store, active)
+        _show_earlier(store, [job for job in jobs if job != active])
+        return
+    if jobs:
+        show_outcome(store, jobs[0], store.state(jobs[0]))
+    _show_form()
+    show_error_of_start()
+    if (checked := st.session_state.get(_CHECKED)) is not None:
+        _show_checked(checked)
+        if not checked.problem:
+            _show_options(store, checked)
+    _show_earlier(store, jobs[1:])
+
+
+def _can_train() -> bool:
+    """Whether a training can be started here; shows the reason if not."""
+    if not library.settings.is_local:
+        st.info(
+            "Training reads folders by their path and uses this computer's processor for minutes to hours, so it can "
+            "be started only on the computer that the app runs on. There, start the app without `--host`, or run "
+            "`thirtytwo train FOLDER` in a terminal.",
+            icon=":material/lock:",
+        )
+        return False
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        st.warning(
+            f"Training needs PyTorch and other libraries, which are not installed: {', '.join(missing)} is missing. "
+            "Install them, then start the app again:",
+            icon=":material/download:",
+        )
+        st.code(INSTALL, language="bash")
+        return False
+    return True
+
+
+def _show_form() -> None:
+    """Let the user choose the data, and check it on request."""
+    known = ", ".join(f"`{name}`" for name in DATASETS.names())
+    with st.form("train-form", border=False):
+        spec = st.text_input(
+            "Folder, CSV file or known data set",
+            key="train-data",
+            placeholder="my-images",
+            help=f"A path on this computer, with one folder per class, or one of {known}.",
+            persist_state="session",
+        )
+        wanted = st.form_submit_button(
+            "Check this data", type="primary", icon=":material/fact_check:", key="train-check"
+        )
+    if wanted and spec.strip():
+        st.session_state.pop(_CHECKED, None)
+        with st.spinner("Checking the data …", show_time=True):
+            st.session_state[_CHECKED] = _check(spec.strip())
+
+
+def _check(spec: str) -> _Checked:
+    """Survey data, choose the recipe that suits it, and run the quick checks of `data doctor`.
+
+    Raises:
+        UnknownNameError, DataError, OfflineError: as `survey`.
+    """
+    root = library.settings.data_root
+    found = survey(spec, data_root=root)
+    diagnosis = diagnose(spec, data_root=root)
+    rows, problem = 0, ""
+    if diagnosis.subject is None:
+        worst = diagnosis.findings[-1]
+        problem = f"{worst.what} {worst.fix}".strip()
+    else:
+        rows = len(diagnosis.subject.data.train)
+        for part in diagnosis.subject.splits.values():
+            release_pages(part.images)
+    unreadable = any(finding.code == _UNREADABLE for finding in diagnosis.findings)
+    recommended = recommend_recipe(found.side, found.images, found.classes)
+    return _Checked(spec, found, recommended, verdict(diagnosis), _lines(diagnosis), rows, unreadable, problem)
+
+
+def _lines(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """The findings of each check in a line of Markdown."""
+    return tuple(
+        f"{_ICONS[findings[0].severity]} {as_markdown(f'{capitalized(check.title)}: {extent(findings)}')}"
+        for check, findings in by_check(diagnosis.findings).items()
+    )
+
+
+def _show_checked(checked: _Checked) -> None:
+    """Show what the check found."""
+    st.header("Data", anchor=False)
+    found = checked.survey
+    st.markdown(as_markdown(f"{checked.spec}: {found.images:,} images of {found.classes:,} classes."))
+    if checked.problem:
+        st.error(as_markdown(checked.problem), icon=":material/error:")
+        return
+    st.markdown(as_markdown(checked.verdict))
+    if checked.findings:
+        st.markdown("  \n".join(checked.findings[:_MAX_CHECKS]))
+        more = len(checked.findings) - _MAX_CHECKS
+        st.caption(f"{f'And {more} more. ' if more > 0 else ''}The page Data shows each of them with images.")
+
+
+def _show_options(store: JobStore, checked: _Checked) -> None:
+    """Let the user choose options, and start training."""
+    st.header("Training", anchor=False)
+    options = _choose_recipe(checked)
+    recipe = _resolved(checked, options)
+    _show_recipe(checked, options, recipe)
+    with st.expander("Options", key="train-options"):
+        options = _choose_options(checked, options, recipe)
+    name = options.recipe or checked.recommended.value
+
+    def start() -> None:
+        try:
+            run = default_path(checked.spec, name, f"seed{options.seed}")
+            store.start(checked.spec, options.arguments, run, library.settings.data_root)
+            st.session_state.pop(_CHECKED, None)
+        except ThirtytwoError as error:
+            remember_error(error)
+
+    st.button("Start training", type="primary", key="train-start", icon=":material/play_arrow:", on_click=start)
+    st.caption("The same in a terminal:")
+    st.code(as_printable(_command(checked.spec, options)), language="bash", wrap_lines=True)
+
+
+def _choose_recipe(checked: _Checked) -> _Options:
+    recommended = checked.recommended.value
+    names = [recommended, *(name for name in recipe_names() if name != recommended)]
+
+    def label(name: str) -> str:
+        return f"{name} (recommended)" if name == recommended else name
+
+    chosen = st.selectbox("Recipe", names, format_func=label, key="train-recipe")
+    return _Options(recipe=None if chosen == recommended else chosen)
+
+
+def _resolved(checked: _Checked, options: _Options) -> Recipe:
+    """The recipe as it suits the data; validation images are held out of the training images."""
+    values = read_recipe_values(options.recipe or checked.recommended.value)
+    share = resolve_recipe(values, {}, classes=checked.survey.classes, rows=checked.rows).data.val_fraction
+    return resolve_recipe(values, {}, classes=checked.survey.classes, rows=round(checked.rows * (1 - share)))
+
+
+def _show_recipe(checked: _Checked, options: _Options, recipe: Recipe) -> None:
+    st.markdown(as_markdown(recipe.description))
+    name = "" if options.recipe is None else f": {checked.recommended.value}"
+    st.caption(as_markdown(f"Recommended{name}, because the data has {checked.recommended.reason}."))
+
+
+def _choose_options(checked: _Checked, options: _Options, recipe: Recipe) -> _Options:
+    """Show the options that matter, with those of the recipe as default."""
+    left, right = st.columns(2)
+    epochs = left.number_input(
+        "Epochs",
+        min_value=1,
+        max_value=100_000,
+        value=None,
+        key="train-epochs",
+        placeholder=f"{recipe.schedule.epochs}, as the recipe says",
+        help="Passes over the training images. More take longer and are more accurate up to a point.",
+    )
+    limit = right.number_input(
+        "Most training images",
+        min_value=1,
+        value=None,
+        key="train-limit",
+        placeholder="all",
+        help="Fewer images make a quick trial. Each class keeps its share.",
+    )
+    seed = left.number_input(
+        "Seed", min_value=0, value=0, key="train-seed", help="Another one gives a slightly different model."
+    )
+    weights = right.selectbox("Class weights", list(_WEIGHTS), key="train-weights")
+    skip = st.checkbox(
+        "Leave out images that cannot be read",
+        value=checked.unreadable,
+        key=f"train-skip-{checked.unreadable}",
+        help="Otherwise training stops at the first one.",
+    )
+    return _Options(options.recipe, epochs, limit, int(seed), _WEIGHTS[weights], skip)
+
+
+def _command(spec: str, options: _Options) -> str:
+    root = library.settings.data_root
+    more = [] if root is None else ["--data-root", str(root)]
+    return shlex.join(["thirtytwo", "train", spec, *options.arguments, *more])
+
+
+def _show_earlier(store: JobStore, jobs: Sequence[Job]) -> None:
+    """Show earlier trainings: how they ended, and buttons to continue or forget them."""
+    ended = [(job, store.state(job)) for job in jobs[:_MAX_EARLIER]]
+    ended = [(job, state) for job, state in ended if not is_active(state)]
+    if not ended:
+        return
+    with st.expander(f"Earlier trainings ({len(ended)})"):
+        for job, state in ended:
+            with st.container(horizontal=True, vertical_alignment="center", key=f"earlier-{job.identity}"):
+                st.markdown(as_markdown(f"{name_of(job)}: {_STATES[state]} · {job.run}"), width="stretch")
+                if state != "done":
+                    st.button("Resume", key=f"resume-{job.identity}", on_click=_continue, args=(store, job.identity))
+                st.button("Forget", key=f"forget-{job.identity}", on_click=store.forget, args=(job.identity,))
+
+
+def _continue(store: JobStore, identity: str) -> None:
+    try:
+        store.resume(identity)
+    except ThirtytwoError as error:
+        remember_error(error)

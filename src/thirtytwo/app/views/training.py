@@ -1,0 +1,209 @@
+"""The parts of the page Train about a training: its progress, and what to do when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from thirtytwo.app.curves import curves
+from thirtytwo.app.jobs import Job, JobStore, State, problem_of
+from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
+from thirtytwo.app.navigation import open_page
+from thirtytwo.app.training_progress import progress_of
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.inference.classifier import model_name
+from thirtytwo.text import as_markdown, as_printable, interval, percent
+
+REFRESH_SECONDS = 2.0
+_KILL_AFTER = 15.0
+"""Seconds after which a training that was asked to stop can be ended at once."""
+_LINES = 40
+_REPORT_HEIGHT = 800
+_KILLED = (
+    "The process ended without a message: it was killed, memory ran out, or the computer was switched off. "
+    "The last completed epoch is saved."
+)
+
+
+def is_active(state: State) -> bool:
+    """Whether a training in this state has a process."""
+    return state in ("running", "stopping")
+
+
+def show_running(store: JobStore, job: Job) -> None:
+    """Show the progress of a training that runs, and a button to stop it; drawn anew every few seconds."""
+
+    @st.fragment(run_every=REFRESH_SECONDS)
+    def progress() -> None:
+        try:
+            current = store.read(job.identity)
+            state = store.state(current)
+        except ThirtytwoError:  # forgotten in another tab
+            st.rerun()
+        if not is_active(state):
+            st.rerun()
+        _show_progress(current)
+        _show_last_line(store, current)
+        _show_stop(store, current, state)
+        show_log(store, current)
+
+    st.header(as_markdown(f"Training on {name_of(job)}"), anchor=False)
+    st.caption(
+        "It goes on when you close this page or stop the app, and this page shows it again when you come back. "
+        "One training runs at a time."
+    )
+    progress()
+
+
+def show_outcome(store: JobStore, job: Job, state: State) -> None:
+    """Show how a training ended, and what can be done next."""
+    name = as_markdown(name_of(job))
+    with st.container(border=True, key="outcome"):
+        if state == "done":
+            st.success(f"Training on {name} is done.", icon=":material/check:")
+            _show_result(job)
+        elif state == "stopped":
+            saved = "The last completed epoch is saved." if _has_checkpoint(job) else "No epoch was completed."
+            st.info(f"Training on {name} was stopped. {saved}", icon=":material/pause:")
+        else:
+            problem = problem_of(store.log_lines(job)) if state == "failed" else _KILLED
+            st.error(as_markdown(f"Training on {name_of(job)} failed. {problem}"), icon=":material/error:")
+        _show_curves(job)
+        with st.container(horizontal=True, key="outcome-buttons"):
+            if state != "done":
+                label = "Resume" if job.can_resume else "Start again"
+                st.button(
+                    label,
+                    type="primary",
+                    key="train-resume",
+                    icon=":material/play_arrow:",
+                    on_click=_resume(store, job),
+                )
+            st.button("Close", key="train-forget", on_click=store.forget, args=(job.identity,))
+        show_error_of_start()
+        show_log(store, job, expanded=state in ("failed", "killed"))
+        st.caption(as_markdown(f"Run directory: {job.run}"))
+
+
+def name_of(job: Job) -> str:
+    """The data of a training as a short name."""
+    return Path(job.data.partition("?")[0]).name or job.data
+
+
+_PROBLEM = "problem of starting a training"
+
+
+def remember_error(error: ThirtytwoError) -> None:
+    """Keep an error of a button, to be shown where `show_error_of_start` is."""
+    st.session_state[_PROBLEM] = str(error)
+
+
+def show_error_of_start() -> None:
+    """Show why training was not started, once."""
+    if text := st.session_state.pop(_PROBLEM, ""):
+        st.error(as_markdown(text), icon=":material/error:")
+
+
+def show_log(store: JobStore, job: Job, *, expanded: bool = False) -> None:
+    """Show the last lines that a training wrote."""
+    lines = store.log_lines(job, _LINES)
+    if lines:
+        with st.expander("Last lines of the log", expanded=expanded):
+            st.code("\n".join(map(as_printable, lines)), language=None, wrap_lines=True)
+
+
+def _resume(store: JobStore, job: Job) -> Callable[[], None]:
+    def resume() -> None:
+        try:
+            store.resume(job.identity)
+        except ThirtytwoError as error:
+            remember_error(error)
+
+    return resume
+
+
+def _show_progress(job: Job) -> None:
+    run = job.run_dir
+    if not job.can_resume:
+        st.progress(0.0, "Loading the data …")
+        return
+    try:
+        recipe, history = run.read_recipe(), run.read_history()
+    except ThirtytwoError:  # being written
+        return
+    ended = run.history.stat().st_mtime if history else job.started
+    found = progress_of(history, recipe, time.time() - max(ended, job.started))
+    st.progress(found.share, as_markdown(found.text))
+    st.caption(as_markdown(f"Recipe {recipe.name}"))
+    _show_curves(job)
+
+
+def _show_curves(job: Job) -> None:
+    """Show accuracy and loss over the epochs so far."""
+    try:
+        drawn = curves(job.run_dir.read_history())
+    except ThirtytwoError:  # being written
+        return
+    if drawn:
+        st.html(drawn)
+
+
+def _show_last_line(store: JobStore, job: Job) -> None:
+    if lines := store.log_lines(job, 1):
+        st.caption(as_markdown(lines[-1]))
+
+
+def _show_stop(store: JobStore, job: Job, state: State) -> None:
+    if state == "running":
+        st.button("Stop", key="train-stop", icon=":material/stop:", on_click=store.stop, args=(job.identity,))
+        return
+    st.info("Stopping: the last completed epoch is kept …", icon=":material/hourglass_top:")
+    if time.time() - job.stop_asked > _KILL_AFTER:
+        end = {"at_once": True}
+        st.button("Stop at once", key="train-kill", on_click=store.stop, args=(job.identity,), kwargs=end)
+
+
+def _has_checkpoint(job: Job) -> bool:
+    return any(job.run_dir.checkpoints.glob("last.ckpt"))
+
+
+def _show_result(job: Job) -> None:
+    """Show the accuracy of a finished training, its report, and buttons to use its model."""
+    run = job.run_dir
+    metrics = run.read_json(run.metrics)
+    accuracy = metrics["accuracy"]
+    st.metric(
+        f"accuracy on {metrics['n']:,} test images",
+        percent(accuracy["value"], 1),
+        f"95\u00a0% interval {interval(accuracy['ci95'], digits=1)}",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    with st.container(horizontal=True, key="result-buttons"):
+        if st.button("Use this model", type="primary", key="train-use", icon=":material/image_search:"):
+            select_model(entry_of(job))
+            open_page("Classify")
+        st.download_button(
+            "Report (HTML)",
+            run.report.read_bytes,
+            f"{run.path.name}-report.html",
+            "text/html",
+            key="train-report",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+    found = entries()
+    if found and selected_model(found).path.resolve() == run.onnx.resolve():
+        st.caption("This model is in use on the other pages.")
+    if st.toggle("Show the report here", key="train-show-report"):
+        st.iframe(run.report, height=_REPORT_HEIGHT, alt="Report of the training")
+
+
+def entry_of(job: Job) -> Entry:
+    """The model of a finished training; added to this session where it is not listed, as below another directory."""
+    path = job.run_dir.onnx
+    found = next((one for one in entries() if one.path.resolve() == path.resolve()), None)
+    return found or add_model(model_name(path), path, f"run {path.parent}")

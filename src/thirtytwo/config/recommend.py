@@ -1,0 +1,25 @@
+"""The recipe that suits data by the size of its images."""
+
+from __future__ import annotations
+
+from thirtytwo.config.settings import Choice
+
+SMALL, PHOTOS = "fast", "photos"
+"""Recipes for small images, and for photographs."""
+SMALL_SIDE = 64
+"""Largest median shorter side, in pixels, of images that count as small."""
+WHAT = "recipe"
+
+
+def recommend_recipe(side: int, images: int, classes: int) -> Choice:
+    """The recipe for data, with the reason; `value` is its name.
+
+    Args:
+        side: median of the images' shorter sides, in pixels.
+        images: number of images.
+        classes: number of classes.
+    """
+    small = side <= SMALL_SIDE
+    kind = "small images" if small else "photographs"
+    reason = f"{images:,} {kind} of {classes:,} classes with a median shorter side of {side:,} pixels"
+    return Choice(WHAT, SMALL if small else PHOTOS, reason)

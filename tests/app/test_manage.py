@@ -1,0 +1,228 @@
+"""The model library: names, deletion, comparison, estimates beside measured accuracy, and the export menu."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("streamlit")
+
+import onnx
+from streamlit.testing.v1 import AppTest
+
+from thirtytwo.app import export_menu, library, manage
+from thirtytwo.app.library import BUNDLED, FROM_OPTION, entries, load_classifier
+from thirtytwo.app.model_table import model_rows
+from thirtytwo.app.projects import ProjectStore, result_of
+from thirtytwo.app.settings import AppSettings
+from thirtytwo.errors import InputError, RunError
+from thirtytwo.export.webpage import FOLDER, web_page
+from thirtytwo.fewshot import fit_linear_probe
+from thirtytwo.images.decode import load_image
+from thirtytwo.inference.integrity import with_checksum
+from thirtytwo.rundir import RunDir
+
+Shade = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished_run: Callable[..., Path],
+    write_model: Callable[..., Path],
+    colour_model: Path,
+    shade: Shade,
+) -> Path:
+    """A working directory with a run `mine`, a taught project, and a model of --model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THIRTYTWO_PROJECTS", str(tmp_path / "projects"))
+    monkeypatch.setattr(library, "settings", AppSettings(models=(str(write_model(tmp_path / "given.onnx")),)))
+    finished_run(tmp_path / "runs" / "mine")
+    teach(library.projects(), colour_model, tmp_path, shade)
+    return tmp_path
+
+
+def teach(store: ProjectStore, base: Path, place: Path, shade: Shade) -> str:
+    """A project that was taught to tell two colors apart; returns its identity."""
+    identity = store.create().identity
+    for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
+        files = shade(place / "photos" / name, colour, 8, seed=number)
+        store.change(identity, lambda project, number=number, name=name: project.rename(number, name))
+        store.add_photos(identity, number, [(file.name, file.read_bytes()) for file in files])
+    project = store.read(identity)
+    classifier = library.Classifier(base)
+    pixels, digests = {}, {}
+    for one in project.classes:
+        pixels[one.name] = [load_image(store.image(identity, photo).path, 8).pixels for photo in one.photos]
+        digests |= {image.tobytes(): photo.digest for image, photo in zip(pixels[one.name], one.photos, strict=True)}
+    probe = fit_linear_probe(classifier, pixels)
+    store.teach(identity, result_of(probe, project, "model", digests), probe)
+    return identity
+
+
+def page(address: str = "") -> AppTest:
+    def script() -> None:
+        from thirtytwo.app.views.models import show
+
+        show()
+
+    found = AppTest.from_function(script, default_timeout=60)
+    if address:
+        found.query_params["model"] = address
+    found.run()
+    assert not found.exception
+    return found
+
+
+def number_of(name: str) -> int:
+    return [one.name for one in entries()].index(name)
+
+
+def click(found: AppTest, *names: str) -> None:
+    for key in names:
+        found.button(key=key).click().run()
+        assert not found.exception
+
+
+def texts(found: AppTest) -> str:
+    kinds = ("markdown", "info", "error", "success", "caption")
+    return "\n".join(one.value for kind in kinds for one in getattr(found, kind))
+
+
+@pytest.mark.slow
+def test_rename_delete_and_undo(place: Path) -> None:
+    assert [one.name for one in entries()][:2] == ["given", "sun or grape"]
+    found = page()
+    mine = number_of("mine")
+    click(found, f"rename-{mine}")
+    key = f"new-name-{entries()[mine].path}"
+    found.text_input(key=key).set_value("given")
+    click(found, "rename-apply")
+    assert "'given'" in found.error[0].value
+    found.text_input(key=key).set_value("  My  photos ")
+    click(found, "rename-apply")
+    assert "My photos" in [one.value for one in found.subheader]
+    assert number_of("My photos") == mine
+    assert "My photos" in [one.value for one in page().subheader], "in other sessions, too"
+
+    click(found, f"delete-{mine}")
+    assert "runs/mine" in texts(found)
+    click(found, "delete-no")
+    assert (place / "runs" / "mine").is_dir()
+    with RunDir(place / "runs" / "mine").writing():
+        click(found, f"delete-{mine}", "delete-yes")
+        assert "in use" in found.error[0].value
+    click(found, "delete-yes")
+    assert not (place / "runs" / "mine").exists()
+    assert (place / "runs" / ".trash" / "mine" / "model.onnx").is_file()
+    assert "My photos" not in [one.value for one in found.subheader]
+    click(found, "model-undo")
+    assert "My photos" in [one.value for one in found.subheader]
+    assert not (place / "runs" / ".trash" / "mine").exists()
+
+    taught = number_of("sun or grape")
+    click(found, f"delete-{taught}")
+    assert "16 images" in texts(found)
+    click(found, "delete-yes")
+    (project,) = library.projects().all()
+    assert project.result is None
+    assert len(project.classes[0].photos) == 8
+    assert "sun or grape" not in [one.name for one in entries()]
+
+
+def test_only_ones_own_models_are_deleted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {one.origin: one for one in entries()}
+    for origin in (BUNDLED, FROM_OPTION):
+        assert not manage.can_delete(kinds[origin])
+        with pytest.raises(InputError):
+            manage.delete(kinds[origin])
+        with pytest.raises(InputError):
+            manage.rename(kinds[origin], "other")
+    monkeypatch.setattr(library, "settings", AppSettings(host="0.0.0.0"))
+    with pytest.raises(InputError):
+        manage.delete(next(one for one in entries() if one.name == "mine"))
+    assert (place / "runs" / "mine").is_dir()
+    with RunDir(place / "runs" / "mine").writing(), pytest.raises(RunError):
+        manage.move_to_trash(place / "runs" / "mine")
+
+
+@pytest.mark.slow
+def test_estimates_beside_measured_accuracy(place: Path) -> None:
+    rows = {row.name: row for row in model_rows(entries())}
+    assert "240 test images" in rows["mine"].how
+    assert rows["sun or grape"].how.endswith("-fold cross-validation, 16 images")
+    assert rows["mine"].interval
+    assert rows["sun or grape"].interval
+    assert rows["cifar10-tiny"].accuracy
+    found = page("sun or grape")
+    assert found.title[0].value == "sun or grape"
+    assert "What to expect" not in texts(found)
+    assert "not a measurement on a test set" in texts(found)
+    assert found.dataframe[0].value["metric"].tolist()[:1] == ["Accuracy"]
+    click(found, "models-all")
+    assert found.title[0].value == "Models"
+
+
+@pytest.mark.slow
+def test_compare_from_the_library(place: Path) -> None:
+    found = page()
+    mine = number_of("mine")
+    click(found, f"compare-{mine}")
+    assert found.selectbox(key=f"compare-with-{entries()[mine].path}").options[0] == "given", (
+        "one with the same classes first"
+    )
+    click(found, "compare-open")
+    assert found.session_state["models-compared"] == ["mine", "given"]
+
+
+@pytest.mark.slow
+def test_export_menu(place: Path, colour_model: Path) -> None:
+    big = widened(colour_model, place / "runs" / "big" / "model.onnx")
+    found = page()
+    number = number_of("big")
+    click(found, f"export-{number}", f"export-{number}-shrink")
+    assert "not compared with the original" in texts(found)
+    entry = entries()[number]
+    small = export_menu._smaller(entry.stamp, "int8")
+    assert len(small.data) < 0.65 * big.stat().st_size
+    images = [image for image in export_menu.images_for(entries()[number_of("sun or grape")]) if not image.problem]
+    assert len(images) == 16
+    change = export_menu._change(entry.stamp, "int8", tuple(one.digest for one in images), entry, images)
+    assert change.count == 16
+    assert change.same >= 15
+    assert 0 < change.largest < 0.1
+    path = place / "small.onnx"
+    path.write_bytes(small.data)
+    info = library.Classifier(path).info
+    assert (info.accuracy, info.classes) == (None, load_classifier(entry).classes)
+
+    taught = number_of("sun or grape")
+    click(found, f"export-{taught}", f"export-{taught}-shrink")
+    assert "contains no float32 weights" in found.error[0].value
+    with zipfile.ZipFile(BytesIO(web_page(entry.path))) as archive:
+        assert f"{FOLDER}/index.html" in archive.namelist()
+
+
+def widened(source: Path, target: Path) -> Path:
+    """A model file with the same classes, whose last layer has two large factors."""
+    model: Any = onnx.load(str(source))
+    old = next(node for node in model.graph.node if node.op_type == "MatMul")
+    first = np.random.default_rng(0).normal(size=(3, 6000)).astype(np.float32)
+    weights = onnx.numpy_helper.to_array(next(one for one in model.graph.initializer if one.name == old.input[1]))
+    second = (np.linalg.pinv(first) @ weights).astype(np.float32)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name) for name, value in (("first", first), ("second", second))
+    )
+    place = list(model.graph.node).index(old)
+    model.graph.node.insert(place, onnx.helper.make_node("MatMul", [old.input[0], "first"], ["wide"]))
+    old.input[0], old.input[1] = "wide", "second"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(with_checksum(model.SerializeToString()))
+    return target

@@ -1,0 +1,226 @@
+"""The page Train: from a folder to a trained model, in the background, across stops and restarts of the app."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+from thirtytwo.app import jobs, library
+from thirtytwo.app.settings import AppSettings
+from thirtytwo.app.training_progress import progress_of
+from thirtytwo.app.views import train
+from thirtytwo.config.recipe import Recipe
+
+MAIN = Path(library.__file__).with_name("main.py")
+Shade = Callable[..., list[Path]]
+COLOURS = {"sun": (240, 200, 30), "grape": (130, 30, 180), "leaf": (40, 160, 60)}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shade: Shade) -> Path:
+    """A working directory with a folder `pets` of small images, one of which cannot be read."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THIRTYTWO_JOBS", str(tmp_path / "jobs"))
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "settings", AppSettings())
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        shade(tmp_path / "pets" / name, colour, 20, seed=seed)
+    (tmp_path / "pets" / "sun" / "0.png").write_bytes(b"\x89PNG")
+    return tmp_path
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sequence[str]]]:
+    """The commands that were started; a process that waits stands for training."""
+    given: list[Sequence[str]] = []
+    processes: list[subprocess.Popen[bytes]] = []
+    code = "import sys, time; print('starting', flush=True); time.sleep(600)"
+
+    def start(arguments: Sequence[str], log: Path) -> int:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        given.append(arguments)
+        with log.open("ab") as output:
+            processes.append(subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output))
+        return processes[-1].pid
+
+    monkeypatch.setattr(jobs, "start_process", start)
+    yield given
+    for process in processes:
+        process.kill()
+        process.wait(30)
+
+
+def page() -> AppTest:
+    def script() -> None:
+        from thirtytwo.app.components import show_error
+        from thirtytwo.app.views import train
+        from thirtytwo.errors import ThirtytwoError
+
+        try:
+            train.show()
+        except ThirtytwoError as error:
+            show_error(error)
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    assert not found.exception
+    return found
+
+
+def texts(found: AppTest) -> str:
+    kinds = ("markdown", "info", "error", "warning", "success", "caption", "code")
+    return "\n".join(one.value for kind in kinds for one in getattr(found, kind))
+
+
+def keys(found: AppTest) -> set[str]:
+    return {str(one.key) for one in found.button}
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_running_training(place: Path, trainings: list[Sequence[str]]) -> None:
+    found = page()
+    found.text_input(key="train-data").set_value("nothing")
+    found.button(key="train-check").click().run()
+    assert "nothing" in found.error[0].value
+    found.text_input(key="train-data").set_value("pets")
+    found.button(key="train-check").click().run()
+    assert not found.exception
+    assert "60 images of 3 classes" in texts(found)
+    assert "Images that cannot be read: 1 image" in texts(found)
+    assert found.selectbox(key="train-recipe").options[0] == "fast (recommended)"
+    assert "median shorter side of 12 pixels" in texts(found)
+    assert found.checkbox(key="train-skip-True").value
+    found.selectbox(key="train-recipe").set_value("digits")
+    found.number_input(key="train-epochs").set_value(2)
+    found.number_input(key="train-limit").set_value(30)
+    found.number_input(key="train-seed").set_value(7)
+    found.selectbox(key="train-weights").set_value("Rare classes count more").run()
+    options = (
+        "--recipe digits --epochs 2 --limit-train 30 --seed 7 --set train.class_weights=balanced --skip-unreadable"
+    )
+    assert f"thirtytwo train pets {options}" in texts(found)
+    found.button(key="train-start").click().run()
+    run = place / "runs" / "pets-digits-seed7"
+    assert trainings == [["train", "--run", str(run), *options.split(), "--", "pets"]]
+    assert "train-stop" in keys(found)
+
+    other = page()  # another session
+    assert {"train-stop"} <= keys(other)
+    assert not {"train-start", "train-check"} & keys(other)
+    store = jobs.JobStore(jobs.jobs_dir())
+    (job,) = store.all()
+    assert job.pid is not None
+    os.kill(job.pid, signal.SIGKILL)
+    jobs._process(job)
+    other.run()
+    assert "was killed" in other.error[0].value
+    assert {"train-resume", "train-check"} <= keys(other)
+    other.button(key="train-resume").click().run()
+    assert trainings[1] == trainings[0], "training had not begun, so it is started again"
+    assert "train-stop" in keys(other)
+
+
+def test_why_nothing_can_be_trained_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_LIBRARIES", ("torch_of_nobody",))
+    found = page()
+    assert "torch_of_nobody is missing" in found.warning[0].value
+    assert found.code[0].value == train.INSTALL
+    monkeypatch.setattr(library, "settings", AppSettings(host="0.0.0.0"))
+    found = page()
+    assert "`--host`" in found.info[0].value
+    assert not found.text_input
+
+
+def test_data_that_cannot_be_used(place: Path) -> None:
+    (place / "none" / "cat").mkdir(parents=True)
+    (place / "none" / "cat" / "a.jpg").write_bytes(b"no image")
+    found = page()
+    found.text_input(key="train-data").set_value("none")
+    found.button(key="train-check").click().run()
+    assert not found.exception
+    assert found.error
+    assert "train-start" not in keys(found)
+
+
+def row(seconds: float) -> dict[str, float]:
+    return {"seconds": seconds}
+
+
+def recipe(**tables: Any) -> Recipe:
+    return Recipe.model_validate({"name": "one", "model": {"name": "fastnet"}} | tables)
+
+
+def test_time_left() -> None:
+    plain = recipe(schedule={"epochs": 10})
+    assert progress_of([], plain, 3.0).left is None
+    assert progress_of([row(9.0), row(2.0), row(2.0), row(2.0)], plain, 1.0).left == pytest.approx(11.0)
+    assert progress_of([row(2.0)] * 10, plain, 50.0).share == 1.0
+    transfer = recipe(schedule={"epochs": 10}, transfer={"pretrained": "imagenet", "head_until": 0.4})
+    assert progress_of([row(1.0)] * 4, transfer, 0.0).left is None
+    assert "first 4 epochs" in progress_of([row(1.0)] * 4, transfer, 0.0).text
+    assert progress_of([row(1.0)] * 4 + [row(8.0)], transfer, 0.0).left == pytest.approx(40.0)
+    growing = recipe(data={"image_size": 64}, schedule={"epochs": 4, "resolution": [{"size": 32, "until": 0.5}]})
+    assert progress_of([row(1.0)] * 2, growing, 0.0).left == pytest.approx(8.0)
+
+
+def wait_for_script(page: Any) -> None:
+    page.wait_for_timeout(300)  # until the server got what was done
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_a_training_survives_the_app(
+    launch_app: Callable[..., Any], browser: Any, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = launch_app(cwd=place)
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    page.set_default_timeout(60_000)
+    page.goto(f"{app.url}/train")
+    page.get_by_label("Folder, CSV file or known data set", exact=True).fill("pets")
+    page.get_by_role("button", name="Check this data").click()
+    page.wait_for_selector("text=Start training")
+    wait_for_script(page)
+    page.get_by_role("combobox", name="Recipe").fill("digits")
+    page.get_by_role("option", name="digits", exact=True).click()
+    wait_for_script(page)
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Epochs", exact=True).fill("400")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=--epochs 400")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")
+    page.wait_for_selector("text=/Epoch \\d+ of 400, about .* left/")
+    app.process.terminate()
+    app.process.communicate(timeout=30)
+    (job,) = jobs.JobStore(place / "jobs").all()
+    assert jobs._start_time(job.pid or 0), "training goes on"
+
+    app = launch_app(cwd=place)
+    page.goto(f"{app.url}/train")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector("text=was stopped. The last completed epoch is saved.")
+    stopped = len((Path(job.run) / "history.csv").read_text().splitlines()) - 1
+    assert stopped < 400
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Use this model").wait_for(timeout=180_000)
+    history = (Path(job.run) / "history.csv").read_text().splitlines()
+    assert len(history) == 401, "it went on where it was stopped"
+    assert json.loads((Path(job.run) / "metrics.json").read_text())["n"] > 0
+    page.get_by_text("Show the report here").click()
+    assert page.frame_locator("iframe").first.locator("h1").first.inner_text()
+    page.get_by_role("button", name="Use this model").click()
+    page.wait_for_selector("h1:has-text('Classify')")
+    page.wait_for_selector("text=It can name grape, leaf, sun.")
+    page.close()
