@@ -54,13 +54,13 @@ class NextStep:
             return f"Add images of {names[0]}: {state}."
         if self.kind == "confused":
             return (
-                f"{names[0]} and {names[1]} are confused ({counted(self.count, 'image')}): add images that show how they "
-                "differ, and check that each is in the right class."
+                f"{names[0]} and {names[1]} are confused ({counted(self.count, 'image')}): add images that show how "
+                "they differ, and check that each is in the right class."
             )
         if self.kind == "alike":
             return (
-                f"{counted(self.count, 'image')} look nearly like another one: replace them with images of other scenes, "
-                "because copies teach little and make the estimate optimistic."
+                f"{counted(self.count, 'image')} look nearly like another one: replace them with images of other "
+                "scenes, because copies teach little and make the estimate optimistic."
             )
         return "Try the model on new images of other scenes, and mark its answers right or wrong."
 

@@ -10,8 +10,8 @@ from thirtytwo.text import percent
 
 Word = Literal["weak", "fair", "good"]
 FAIR, GOOD = 0.2, 0.6
-"""Least skill of a fair and of a good model: the limits of slight and of substantial agreement that Landis and Koch (1977)
-gave for Cohen's kappa, which has the same form."""
+"""Least skill of a fair and of a good model: where Landis and Koch (1977) let fair and substantial agreement begin for
+Cohen's kappa, which has the same form."""
 
 
 @dataclass(frozen=True)
