@@ -76,11 +76,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
     remove.setAttribute("aria-label", `Remove ${image.name}`);
     remove.onclick = () => setTriggerValue("removed", image.digest);
     item.append(remove);
+    if (data.targets.length) {
+      const move = document.createElement("select");
+      move.append(new Option("Move to …", ""), ...data.targets.map((one) => new Option(one.name, one.number)));
+      move.setAttribute("aria-label", `Move ${image.name} to another class`);
+      move.onchange = () => move.value && setTriggerValue("moved", { digest: image.digest, to: Number(move.value) });
+      item.append(move);
+    }
     return item;
   }));
 }
 """
-"""Script that shows thumbnails with a button each that removes the image."""
+"""Script that shows thumbnails with a button each that removes the image, and a list of classes to move it to, if any."""
 
 LEAVE = """
 export default function ({ data }) {
@@ -165,8 +172,18 @@ def upload_field(label: str, key: str, receive: Receive, *, help: str | None = N
         st.rerun()
 
 
-def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], None]) -> None:
-    """Show the thumbnails of images, each with a button that calls `remove` with its content hash."""
+def thumbnails(
+    images: Sequence[InputImage],
+    key: str,
+    remove: Callable[[str], None],
+    *,
+    targets: Sequence[tuple[int, str]] = (),
+    move: Callable[[str, int], None] | None = None,
+) -> None:
+    """Show the thumbnails of images, each with a button that calls `remove` with its content hash.
+
+    With `targets`, numbers and names of classes, each also has a list that calls `move` with its hash and a number.
+    """
     if not images:
         return
     pages = -(-len(images) // THUMBNAILS_PER_PAGE)
@@ -180,14 +197,20 @@ def thumbnails(images: Sequence[InputImage], key: str, remove: Callable[[str], N
         if digest:
             remove(digest)
 
+    def moved() -> None:
+        found = st.session_state[name].get("moved")
+        if found and move is not None:
+            move(str(found["digest"]), int(found["to"]))
+
     shown = images[first : first + THUMBNAILS_PER_PAGE]
     data = {
         "label": "Images",
+        "targets": [{"number": number, "name": text} for number, text in targets],
         "images": [
             {"name": one.name, "digest": one.digest, "problem": one.problem, "source": _source(one)} for one in shown
         ],
     }
-    _thumbnails_component()(key=name, data=data, on_removed_change=removed)
+    _thumbnails_component()(key=name, data=data, on_removed_change=removed, on_moved_change=moved)
 
 
 def warn_before_leaving(*, unsaved: bool) -> None:

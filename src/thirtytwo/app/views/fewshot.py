@@ -15,6 +15,8 @@ from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, entries, info_of, load_classifier, projects
 from thirtytwo.app.projects import PhotoClass, Project, changes_since, missing_input, result_of
 from thirtytwo.app.views.taught import show_result
+from thirtytwo.app.views.teach_input import show_ways
+from thirtytwo.doctor.near_duplicates import find_alike
 from thirtytwo.errors import ImageError, ModelFileError, ThirtytwoError
 from thirtytwo.fewshot import LEAST, RESIZE, choose_base, fit_linear_probe
 from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
@@ -39,6 +41,7 @@ def show() -> None:
     _show_problem()
     _show_projects(project)
     base = _choose_base(project)
+    show_ways()
     for position, one in enumerate(project.classes, start=1):
         _class_input(project, one, position)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -200,7 +203,16 @@ def _show_images(project: Project, one: PhotoClass) -> None:
         if digest in by_digest:
             session.remove_photos(one.number, [by_digest[digest]])
 
-    thumbnails(images, f"class-{one.number}", remove)
+    def move(digest: str, target: int) -> None:
+        if digest in by_digest:
+            session.move_photo(by_digest[digest], one.number, target)
+
+    targets = [
+        (other.number, other.name or f"class {position}")
+        for position, other in enumerate(project.classes, start=1)
+        if other.number != one.number
+    ]
+    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move)
     unreadable = [photo for photo in one.photos if photo.problem]
     for photo in unreadable[:_MAX_UNREADABLE]:
         text = f"{photo.name} in class {one.name or 'without a name'} is left out. {photo.problem}"
@@ -227,7 +239,8 @@ def _train_probe(base: Entry, project: Project) -> None:
         try:
             pixels, digests = _decode(project, classifier.info.input_size, RESIZE)
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
-            session.save_result(project.identity, result_of(probe, project, base.name, digests), probe)
+            result = result_of(probe, project, base.name, digests, find_alike(probe.images))
+            session.save_result(project.identity, result, probe)
         except ThirtytwoError as error:
             fix = "Remove it from its class." if isinstance(error, ImageError) else error.fix
             show_error(type(error)(error.message, fix))
