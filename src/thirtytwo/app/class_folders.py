@@ -44,7 +44,7 @@ def group_by_class(files: Iterable[tuple[str, File]]) -> ClassFolders[File]:
     more images than a model can be taught with, some are chosen evenly.
 
     Args:
-        files: relative paths, with `/` or `\\`, and something that stands for their content.
+        files: relative paths, with slashes or backslashes, and something that stands for their content.
 
     Raises:
         InputError: there are no images in folders, or too many classes.

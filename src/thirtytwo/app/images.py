@@ -87,7 +87,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }));
 }
 """
-"""Script that shows thumbnails with a button each that removes the image, and a list of classes to move it to, if any."""
+"""Script that shows thumbnails with a button each that removes the image, and lists of classes to move them to."""
 
 LEAVE = """
 export default function ({ data }) {
@@ -134,7 +134,9 @@ def current_images(place: str) -> list[InputImage]:
     if images or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
             if images:
-                st.caption(f"{counted(len(images), 'image')}", width="content")
+                st.caption(
+                    f"{counted(len(images), 'image')}, deleted an hour after you close this page", width="content"
+                )
                 clear = "Remove all images"
                 st.button(clear, key=f"clear-{place}", type="tertiary", on_click=photos.clear_images, args=(place,))
             if undoable:

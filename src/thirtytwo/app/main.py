@@ -36,8 +36,9 @@ def main() -> None:
     ]
     page = st.navigation(pages, position="top")
     st.html(STYLE)
+    photos.keep_images()
     page.run()
-    warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
+    warn_before_leaving(unsaved=session.has_unsaved())
 
 
 def with_errors(show: Callable[[], None]) -> Callable[[], None]:
