@@ -239,7 +239,7 @@ class Project(_Stored):
     def file_trial(self, digest: str, number: int | None) -> Project:
         """With a new image in a class and in no other; with None in none. It stays among the new images."""
         trial = next((one for one in self.trials if one.digest == digest), None)
-        if trial is None:
+        if trial is None or not (number is None or number in _numbers(self)):
             return self
         without = self
         for one in self.classes:
