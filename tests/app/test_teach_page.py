@@ -50,7 +50,7 @@ def test_a_folder_becomes_classes(page: AppTest, shade: Shade, tmp_path: Path) -
     page.file_uploader(key="class-folder-0").set_value(files).run()
     assert not page.exception
     assert names(page) == ["cat", "cow", "dog"]
-    assert [one.value for one in page.info][0] == "6 images of 3 classes added."
+    assert page.info[0].value == "6 images of 3 classes added."
     assert [one.value for one in page.caption].count("2 images") == 3
 
 
