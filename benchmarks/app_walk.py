@@ -5,7 +5,7 @@
 Two ways: a folder with one subfolder per class, and files for each class by hand. Both teach with 36 photographs of
 TrashNet, enlarged to 12 megapixels as of a phone, and use the model on 6 others. Counted are the actions of the user:
 clicks, names typed, files chosen. Seconds are those of the machine alone; nobody reads or thinks in between. Then the
-page is reloaded, and everything must still be there. The exit code is 1 after too many actions, or if something is lost.
+page is reloaded, and everything must still be there. Too many actions or something lost end with exit code 1.
 """
 
 from __future__ import annotations

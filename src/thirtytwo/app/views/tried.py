@@ -19,7 +19,7 @@ from thirtytwo.app.projects import Project, Result, Trial
 from thirtytwo.app.trials import class_of, is_right, score, suggested, unlabeled, was_taught
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
-from thirtytwo.inference.classifier import UnreadableImage
+from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
 
 PER_PAGE = 8
@@ -27,8 +27,10 @@ RIGHT, WRONG = "Right", "Wrong"
 _MAX_TOP = 5
 _MAX_PILLS = 8
 """Number of classes up to which each has a button to add an image to it."""
-_MAX_UNLABELED = 200
+_MAX_UNLABELED = 60
 """Number of unlabeled images that are considered for what to label next."""
+_MAX_CARDS = 64
+"""Number of cards that are kept for all sessions; one takes about 60 kB."""
 
 
 def show_trials(project: Project, result: Result, entry: Entry) -> None:
@@ -36,7 +38,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
     st.subheader("Classify new images", anchor=False)
     st.caption(
         as_markdown(f"Images below are classified with {entry.name}. ")
-        + "Mark answers right or wrong to see the score on new images; add images to a class to teach them."
+        + "Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
+        "answers, choose Camera above."
     )
     upload_field("New images", "try-files", session.add_trials)
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
@@ -124,7 +127,7 @@ def _suggest(entry: Entry, trials: Sequence[Trial], images: Mapping[str, InputIm
     return suggested(trials, np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
 
 
-@st.cache_data(show_spinner=False, max_entries=1000)
+@st.cache_data(show_spinner="Choosing images to label next …", max_entries=1000)
 def _features(stamp: tuple[str, int, int], digest: str, _entry: Entry, _image: InputImage) -> tuple[Floats, Floats]:
     """Features `(D,)` and probabilities `(C,)` of an image."""
     classifier = load_classifier(_entry)
@@ -137,8 +140,15 @@ def _show_answer(entry: Entry, image: InputImage, answer: Answer) -> None:
     if isinstance(answer, UnreadableImage):
         st.warning(as_markdown(answer.error), icon=":material/broken_image:")
         return
-    top = min(_MAX_TOP, len(load_classifier(entry).classes))
-    st.html(card(image.name, answer, render(entry, image, heat=False), top, heat=False))
+    st.html(_card(entry.stamp, image.digest, image.name, entry, image, answer))
+
+
+@st.cache_data(show_spinner=False, max_entries=_MAX_CARDS)
+def _card(
+    stamp: tuple[str, int, int], digest: str, name: str, _entry: Entry, _image: InputImage, _answer: Prediction
+) -> str:
+    """The card of an answer as HTML, which marking an image does not make anew."""
+    return card(name, _answer, render(_entry, _image, heat=False), _MAX_TOP, heat=False)
 
 
 def _show_marks(project: Project, result: Result, trial: Trial, predicted: int | None, badge: str) -> None:
