@@ -38,7 +38,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_bundled: None,
 
 
 def names(page: AppTest) -> list[str]:
-    return [one.value for one in page.text_input]
+    return [one.value or "" for one in page.text_input]
 
 
 def test_a_folder_becomes_classes(page: AppTest, shade: Shade, tmp_path: Path) -> None:

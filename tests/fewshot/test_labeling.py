@@ -10,7 +10,7 @@ FEATURES = np.array([[1, 0, 0], [2, 0.01, 0], [0, 1, 0], [0, 0, 1]], dtype=np.fl
 
 
 def chosen(probabilities: list[list[float]], count: int) -> list[int]:
-    return choose_to_label(FEATURES, np.array(probabilities, dtype=np.float32), count).tolist()
+    return [int(one) for one in choose_to_label(FEATURES, np.array(probabilities, dtype=np.float32), count)]
 
 
 def test_the_least_certain_image_comes_first() -> None:

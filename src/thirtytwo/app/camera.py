@@ -7,7 +7,6 @@ pixels; for live answers one frame of 320 pixels at a time, and the next one onl
 from __future__ import annotations
 
 import base64
-import binascii
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def decode_frame(text: object) -> bytes | None:
         return None
     try:
         return base64.b64decode(text[len(_START) :], validate=True)
-    except binascii.Error:
+    except ValueError:
         return None
 
 
