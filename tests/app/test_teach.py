@@ -114,7 +114,7 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     page.get_by_test_id("stFileUploader").last.locator("input[type=file]").set_input_files(new)
     page.wait_for_selector(".tt-card >> nth=5")
     page.wait_for_selector("text=Label next: ")
-    assert set(page.locator(".tt-card .tt-top").all_inner_texts()) == {"sea"}
+    assert {text.partition("?")[0] for text in page.locator(".tt-card .tt-top").all_inner_texts()} == {"sea"}
     click(page, 0, "Right")
     click(page, 1, "Wrong")
     click(page, 2, "grape")

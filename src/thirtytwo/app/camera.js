@@ -19,16 +19,15 @@ const INSECURE =
 
 export default function (component) {
   const { parentElement } = component;
-  parentElement.camera ??= create(parentElement);
-  parentElement.camera.update(component);
-  return () => parentElement.camera.stop();
+  window.thirtytwoCamera ??= create(); // goes on when the page draws its element anew
+  window.thirtytwoCamera.show(parentElement, component);
+  return () => window.thirtytwoCamera.leave(parentElement);
 }
 
-function create(root) {
+function create() {
   const part = (name) => root.querySelector(`[data-part=${name}]`);
-  const video = part("video");
   const canvas = document.createElement("canvas");
-  let send, data, stream, burst, waiting, front = true, live = false, timer, spoken = "";
+  let root, video, send, data, stream, burst, waiting, front = true, live = false, timer, leaving, spoken = "";
   const queue = []; // bursts that are not stored yet
 
   function say(text) {
@@ -59,13 +58,14 @@ function create(root) {
 
   function halt() {
     stream?.getTracks().forEach((track) => track.stop());
-    stream = video.srcObject = null;
+    stream = null;
+    if (video) video.srcObject = null;
   }
 
   function stop() {
     clearInterval(timer);
     clearInterval(burst?.timer);
-    burst = timer = undefined;
+    burst = timer = waiting = undefined;
     live = false;
     halt();
   }
@@ -200,27 +200,41 @@ function create(root) {
     showAnswer();
   }
 
-  part("start").onclick = () => {
-    if (!stream) return start();
-    live = false;
-    halt();
-    show();
-  };
-  part("switch").onclick = () => {
-    front = !front;
-    start();
-  };
-  part("live").onclick = () => {
-    live = !live;
-    waiting = undefined;
-    show();
-  };
+  function attach(element) {
+    release();
+    root = element;
+    video = part("video");
+    part("start").onclick = () => {
+      if (!stream) return start();
+      live = false;
+      halt();
+      show();
+    };
+    part("switch").onclick = () => {
+      front = !front;
+      start();
+    };
+    part("live").onclick = () => {
+      live = !live;
+      waiting = undefined;
+      show();
+    };
+    if (stream) {
+      video.srcObject = stream;
+      video.play();
+    }
+  }
 
   return {
-    stop,
-    update(component) {
+    leave(element) {
+      clearTimeout(leaving);
+      leaving = setTimeout(() => root === element && stop(), 1000); // unless it was drawn anew
+    },
+    show(element, component) {
       send = component.setTriggerValue;
       data = component.data;
+      if (root !== element) attach(element);
+      clearTimeout(leaving);
       timer ??= setInterval(tick, 100);
       const stored = queue.findIndex((one) => one.id === data.stored);
       if (stored >= 0) queue.splice(stored, 1);

@@ -38,9 +38,10 @@ def show() -> None:
     if not entries():
         require_model()
     project = session.current()
-    _show_problem()
-    _show_projects(project)
-    base = _choose_base(project)
+    with st.container():  # so that what is below keeps its place, and with it a running camera and what is typed
+        _show_problem()
+        _show_projects(project)
+        base = _choose_base(project)
     show_ways()
     for position, one in enumerate(project.classes, start=1):
         _class_input(project, one, position)

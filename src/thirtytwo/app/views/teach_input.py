@@ -47,8 +47,9 @@ def show_ways() -> None:
         _show_folder()
     elif way == CAMERA:
         camera()
-    for note in st.session_state.pop(_NOTES, []):
-        st.info(as_markdown(note), icon=":material/folder:")
+    with st.container():
+        for note in st.session_state.pop(_NOTES, []):
+            st.info(as_markdown(note), icon=":material/folder:")
 
 
 def _show_folder() -> None:
