@@ -54,7 +54,6 @@ def show() -> None:
         st.info(as_markdown(f"Next: {'; '.join(missing)}."), icon=":material/checklist:")
     if st.button("Train", type="primary", disabled=bool(missing), icon=":material/school:"):
         _train_probe(base, project)
-        project = session.current()
     if project.result is not None and projects().model(project.identity).is_file():
         show_result(project, project.result, changes_since(project, base.name))
 
@@ -242,6 +241,7 @@ def _train_probe(base: Entry, project: Project) -> None:
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
             result = result_of(probe, project, base.name, digests, find_alike(probe.images))
             session.save_result(project.identity, result, probe)
+            st.rerun()  # the model is also used above
         except ThirtytwoError as error:
             fix = "Remove it from its class." if isinstance(error, ImageError) else error.fix
             show_error(type(error)(error.message, fix))
