@@ -173,8 +173,8 @@ def visit(browser: Any, place: Path, teach: Callable[[Walk, Path], None]) -> dic
 
 
 def by_folder(walk: Walk, photographs: Path) -> None:
-    radio = walk.page.get_by_role("radio", name="Folder of classes")
-    walk.do("choose Folder of classes", radio.click, walk.has(".st-key-class-folders"))
+    radio = walk.page.get_by_role("radio", name="Folder or ZIP")
+    walk.do("choose Folder or ZIP", radio.click, walk.has(".st-key-class-folders"))
     field = walk.page.locator(".st-key-class-folders input[type=file]").first
     walk.do("choose the folder", lambda: field.set_input_files(photographs), walk.images(len(CLASSES), EACH))
 

@@ -84,7 +84,7 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     visit: Visit, shade: Shade, tmp_path: Path
 ) -> None:
     page = visit("teach")
-    choose(page, "Folder of classes")
+    choose(page, "Folder or ZIP")
     page.locator(".st-key-class-folders input[type=file]").first.set_input_files(write_folders(tmp_path / "in", shade))
     for number in (1, 2, 3):
         wait_for_images(page, 6, f".st-key-group-{number}")

@@ -16,7 +16,7 @@ from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.images.decode import Pixels
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
 
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
 _MAX_ERRORS = 12
@@ -63,7 +63,7 @@ def _show_accuracy(result: Result) -> None:
     verdict = assess(accuracy, list(result.counts.values()))
     if verdict is not None:
         word, guessing = verdict.sentence.split("; ")
-        st.markdown(f":{_COLORS[word]}-badge[{word}] {guessing}")
+        st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] {guessing}")
     st.caption(
         "Each image was classified by a probe that was trained without it. More images narrow the interval; several "
         "images of the same scene make the estimate optimistic."

@@ -21,7 +21,7 @@ from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.text import as_markdown, counted
 
-FILES, FOLDER, CAMERA = "Files for each class", "Folder of classes", "Camera"
+FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"
 ZIP_MB = 200
 """Maximum size of an uploaded ZIP file, in MB: it is in memory while it arrives."""
 _PORTION = 8

@@ -37,8 +37,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
     """Show the input of new images, the model's answers to them, and what the user said of these."""
     st.subheader("Classify new images", anchor=False)
     st.caption(
-        as_markdown(f"Images below are classified with {entry.name}. ")
-        + "Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
+        as_markdown(f"Images below are classified with {entry.name}.")
+        + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
         "answers, choose Camera above."
     )
     upload_field("New images", "try-files", session.add_trials)
