@@ -106,22 +106,40 @@ def test_images_are_kept_across_pages_and_removed_one_by_one(visit: Visit, shade
     wait_for_images(page, 4)
 
 
-def test_leaving_with_images_that_would_be_lost_asks_first(visit: Visit, shade: Shade, tmp_path: Path) -> None:
-    page = visit()
+def test_images_survive_reloading_and_stay_apart_in_each_page(visit: Visit, shade: Shade, tmp_path: Path) -> None:
+    page, files = visit(), shade(tmp_path / "a", (240, 10, 10), 3, seed=1)
     asked: list[str] = []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-    page.locator("h1").click()  # browsers ask only after the user did something on the page
+    upload(page, files[:2])
+    wait_for_images(page, 2)
+    page.wait_for_selector("text=2 images, deleted an hour after you close this page")
     wait_for_script(page)
+    page.locator("h1").click()  # browsers ask only after the user did something on the page
     page.reload()
-    page.wait_for_selector("h1")
+    wait_for_images(page, 2)
+    page.wait_for_selector(".tt-card >> nth=1")
     assert asked == [], "there is nothing to lose"
-    upload(page, shade(tmp_path / "a", (240, 10, 10), 1, seed=1))
+    open_page(page, "Compare")
+    page.reload()
+    wait_for_images(page, 2)
+    other = visit(page.url.partition("127.0.0.1")[2].partition("/")[2])  # as when a tab is duplicated
+    wait_for_images(other, 2)
+    upload(other, files[2])
+    wait_for_images(other, 3)
+    wait_for_script(page)
+    page.get_by_role("button", name="Remove 0.png").click()
     wait_for_images(page, 1)
     wait_for_script(page)
-    page.locator("h1").click()
+    for one, count in ((page, 1), (other, 3)):
+        one.reload()
+        wait_for_images(one, count)
+    wait_for_script(page)
+    page.get_by_role("button", name="Remove all images").click()
+    page.wait_for_function("!location.search.includes('images=')")
     page.reload()
     page.wait_for_selector("h1")
-    assert asked == ["beforeunload"]
+    wait_for_script(page)
+    assert page.locator(".tt-thumbnails li").count() == 0
 
 
 def test_a_project_survives_other_pages_reloading_and_a_new_tab(visit: Visit, shade: Shade, tmp_path: Path) -> None:

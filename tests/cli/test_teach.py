@@ -56,8 +56,13 @@ def test_a_folder_becomes_a_model_that_predicts(
     assert code == 0
     assert printed.splitlines()[-1] == str(out)
     assert "Expected accuracy: 100.0 %, 95 % interval" in printed
+    assert "Verdict: fair; guessing would be right in 50 %" in printed
+    assert "Next: Add images of “grape”: it has 6 images." in printed
     assert "Base:" in log
-    assert Classifier(out, threads=1).classes == ("grape", "sun")
+    info = Classifier(out, threads=1).info
+    assert info.classes == ("grape", "sun")
+    assert info.few_shot is not None
+    assert (info.few_shot.counts, info.few_shot.accuracy, info.few_shot.folds) == ((6, 6), 1.0, 6)
     new = paint(tmp_path / "new", 1, (130, 30, 180), (40, 30)) / "0.png"
     assert run_command(["predict", str(new), "--model", str(out), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["top"] == "grape"

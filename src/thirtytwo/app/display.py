@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 
 from thirtytwo.app.library import Entry, load_classifier
-from thirtytwo.app.photos import InputImage
+from thirtytwo.app.photos import RESULTS, InputImage
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
@@ -99,14 +99,13 @@ _STEP = 8
 _BATCH = 2
 """Number of images in one run of a model; ONNX Runtime keeps the memory that a run takes."""
 _MAX_CACHED = 4000
-_CACHE = "results"
 
 Result = Prediction | UnreadableImage
 
 
 def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
     """Classify images with up to `TOP` classes each; shows a progress bar for many images."""
-    cache: dict[tuple[object, str], Result] = st.session_state.setdefault(_CACHE, {})
+    cache: dict[tuple[object, str], Result] = st.session_state.setdefault(RESULTS, {})
     new = [image for image in images if (entry.stamp, image.digest) not in cache]
     if new:
         classifier = load_classifier(entry)

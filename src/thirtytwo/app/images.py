@@ -83,11 +83,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
     remove.setAttribute("aria-label", `Remove ${image.name}`);
     remove.onclick = () => setTriggerValue("removed", image.digest);
     item.append(remove);
+    if (data.targets.length) {
+      const move = document.createElement("select");
+      move.append(new Option("Move to …", ""), ...data.targets.map((one) => new Option(one.name, one.number)));
+      move.setAttribute("aria-label", `Move ${image.name} to another class`);
+      move.onchange = () => move.value && setTriggerValue("moved", { digest: image.digest, to: Number(move.value) });
+      item.append(move);
+    }
     return item;
   }));
 }
 """
-"""Script that shows thumbnails with a button each that removes the image."""
+"""Script that shows thumbnails with a button each that removes the image, and lists of classes to move them to."""
 
 LEAVE = """
 export default function ({ data }) {
@@ -137,7 +144,9 @@ def current_images(place: str, entry: Entry | None = None) -> list[InputImage]:
     if images or undoable:
         with st.container(horizontal=True, vertical_alignment="center"):
             if images:
-                st.caption(f"{counted(len(images), 'image')}", width="content")
+                st.caption(
+                    f"{counted(len(images), 'image')}, deleted an hour after you close this page", width="content"
+                )
                 clear = "Remove all images"
                 st.button(clear, key=f"clear-{place}", type="tertiary", on_click=photos.clear_images, args=(place,))
             if undoable:
@@ -176,11 +185,18 @@ def upload_field(label: str, key: str, receive: Receive, *, help: str | None = N
 
 
 def thumbnails(
-    images: Sequence[InputImage], key: str, remove: Callable[[str], None], entry: Entry | None = None
+    images: Sequence[InputImage],
+    key: str,
+    remove: Callable[[str], None],
+    entry: Entry | None = None,
+    *,
+    targets: Sequence[tuple[int, str]] = (),
+    move: Callable[[str, int], None] | None = None,
 ) -> None:
     """Show the thumbnails of images, each with a button that calls `remove` with its content hash.
 
-    They open the photographs; with the square that a model sees, if `entry` is given.
+    They open the photographs; with the square that a model sees, if `entry` is given. With `targets`, numbers and names
+    of classes, each also has a list that calls `move` with its hash and a number.
     """
     if not images:
         return
@@ -195,9 +211,15 @@ def thumbnails(
         if digest:
             remove(digest)
 
+    def moved() -> None:
+        found = st.session_state[name].get("moved")
+        if found and move is not None:
+            move(str(found["digest"]), int(found["to"]))
+
     shown = images[first : first + THUMBNAILS_PER_PAGE]
     data = {
         "label": "Images",
+        "targets": [{"number": number, "name": text} for number, text in targets],
         "images": [
             {
                 "name": one.name,
@@ -209,7 +231,7 @@ def thumbnails(
             for one in shown
         ],
     }
-    _thumbnails_component()(key=name, data=data, on_removed_change=removed)
+    _thumbnails_component()(key=name, data=data, on_removed_change=removed, on_moved_change=moved)
 
 
 def warn_before_leaving(*, unsaved: bool) -> None:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
 from thirtytwo.app.names import given_names
-from thirtytwo.app.projects import ProjectStore, projects_dir
+from thirtytwo.app.projects import Project, ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name
@@ -90,6 +90,14 @@ def taught_models() -> list[Entry]:
             seen[name] += 1
             models.append(Entry(name if seen[name] == 1 else f"{name} ({seen[name]})", path, TAUGHT))
     return models[::-1]
+
+
+def taught_entry(project: Project) -> Entry | None:
+    """The model that was taught with a project; None if there is none."""
+    if project.result is None:
+        return None
+    path = projects().model(project.identity).resolve()
+    return next((one for one in entries() if one.path.resolve() == path), None)
 
 
 def expectation_of(entry: Entry) -> str:

@@ -44,9 +44,10 @@ def main() -> None:
     show_frame(pages, page)
     st.html(originals.STYLE)
     originals.begin()
+    photos.keep_images()
     page.run()
     originals.show_viewer()
-    warn_before_leaving(unsaved=photos.has_unsaved() or session.has_unsaved())
+    warn_before_leaving(unsaved=session.has_unsaved())
 
 
 def with_errors(show: Callable[[], None]) -> Callable[[], None]:

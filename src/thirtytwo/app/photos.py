@@ -1,4 +1,4 @@
-"""Images of a session: files on disk with thumbnails, kept across pages, and undo."""
+"""Images of a session: files on disk with thumbnails, kept across pages and for some time after it, and undo."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from typing import Protocol, TypeVar
 import numpy as np
 import streamlit as st
 from PIL import Image
+from streamlit.runtime import exists, get_instance
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
+from thirtytwo.app.kept import KeptImages
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import load_preview, read_header
 from thirtytwo.io import free_name
 
-CLASSIFIED, TRIED = "images", "images to try"
-"""Lists of images: those of the pages Classify and Compare, and those that a taught model is tried on."""
+CLASSIFIED = "images"
+"""The list of images of the pages Classify and Compare."""
+RESULTS = "results"
+"""Key of the predictions of a session."""
+QUERY = "images"
+"""Parameter of the page's address that names the list of images, so that reloading shows it again."""
+_IDENTITY = "identity of images"
+GONE = "The images of this page were deleted: they are kept for an hour after it is closed, until the app stops."
 THUMBNAIL = 176
 """Longer side of a thumbnail, in pixels; shown at half of it."""
 MAX_PHOTOS, MAX_PHOTO_BYTES = 20_000, 16 << 30
@@ -176,9 +185,39 @@ def undo(place: str = CLASSIFIED) -> None:
         st.session_state[place] = [*(one for one in images if one.digest not in known), *earlier]
 
 
-def has_unsaved() -> bool:
-    """Whether the session has uploaded images, which are lost when the page is closed."""
-    return any(one.handle is not None for place in (CLASSIFIED, TRIED) for one in current_images(place))
+def keep_images() -> None:
+    """Keep the images and predictions of this session for when the page is reloaded; called at the start of a run.
+
+    A new session gets those that the address of its page names: see `KeptImages`.
+    """
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    if _IDENTITY not in st.session_state:
+        wanted = st.query_params.get(QUERY, "")
+        identity, found = kept_images().take(wanted, context.session_id)
+        st.session_state[_IDENTITY] = identity
+        if wanted and found is None:
+            st.toast(GONE, icon=":material/delete:")
+        if found is not None:
+            st.session_state[CLASSIFIED], st.session_state[RESULTS] = list(found.images), found.results
+    identity = st.session_state[_IDENTITY]
+    images = current_images()
+    kept_images().put(identity, context.session_id, images, st.session_state.setdefault(RESULTS, {}))
+    if not images:
+        st.query_params.pop(QUERY, None)
+    elif st.query_params.get(QUERY) != identity:
+        st.query_params[QUERY] = identity
+
+
+@st.cache_resource(show_spinner=False)
+def kept_images() -> KeptImages:
+    """The images of all sessions, and of those that ended less than an hour ago."""
+    return KeptImages(_is_active)
+
+
+def _is_active(session: str) -> bool:
+    return exists() and get_instance().is_active_session(session)
 
 
 def _stack(place: str) -> list[tuple[str, list[InputImage]]]:

@@ -73,11 +73,33 @@ class TaughtClass(_Stored):
     digests: tuple[str, ...]
 
 
+class Trial(_Stored):
+    """A new image that a taught model is tried on, and what the user said of its class.
+
+    `actual` is the number of its class, as far as known; `excluded` are classes that it does not belong to.
+    """
+
+    photo: Photo
+    actual: int | None = None
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the image."""
+        return self.photo.name
+
+    @property
+    def digest(self) -> str:
+        """Content hash of the image."""
+        return self.photo.digest
+
+
 class Result(_Stored):
     """A taught model: what it was taught, and what to expect of it.
 
     `labels` and `probabilities` (N rows of C) are the predictions of cross-validation, of the images `digests`; all are
-    empty where the accuracy cannot be estimated.
+    empty where the accuracy cannot be estimated. `alike` holds positions of near-duplicates in `digests`, in groups;
+    `taught` is the time in seconds since 1970.
     """
 
     base: str
@@ -90,11 +112,22 @@ class Result(_Stored):
     digests: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     probabilities: tuple[tuple[float, ...], ...] = ()
+    alike: tuple[tuple[int, ...], ...] = ()
+    taught: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes."""
         return tuple(one.name for one in self.classes)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images that each class was taught with, by its name."""
+        held_out = self.held_out
+        if held_out is None:
+            return {one.name: len(one.digests) for one in self.classes}
+        sizes = np.bincount(held_out.truth, minlength=len(self.classes)).tolist()
+        return dict(zip(self.names, sizes, strict=True))
 
     @property
     def held_out(self) -> Predictions | None:
@@ -114,6 +147,8 @@ class Project(_Stored):
     """Name of the model to start from; None: chosen by the size of the images."""
     classes: tuple[PhotoClass, ...] = (PhotoClass(number=1), PhotoClass(number=2))
     result: Result | None = None
+    trials: tuple[Trial, ...] = ()
+    """New images that the taught model is tried on, the newest first."""
     created: float = 0.0
     changed: float = 0.0
     """Times of its creation and last change, in seconds since 1970."""
@@ -158,6 +193,62 @@ class Project(_Stored):
         gone = set(digests)
         return self._with(number, photos=tuple(one for one in self.find(number).photos if one.digest not in gone))
 
+    def move_photo(self, digest: str, source: int, target: int) -> Project:
+        """With an image of a class in another class; unchanged if it is not there, or there is no such other class."""
+        moved = [one for one in self.find(source).photos if one.digest == digest]
+        if not moved or target not in _numbers(self):
+            return self
+        return self.without_photos(source, [digest]).with_photos(target, moved)
+
+    def with_named_class(self, name: str) -> Project:
+        """With a class of this name: the one that has it already, else the first unused one, else a new one."""
+        if self.number_of(name) is not None:
+            return self
+        unused = next((one.number for one in self.classes if not one.name and not one.photos), None)
+        if unused is not None:
+            return self.rename(unused, name)
+        added = self.with_class()
+        return added.rename(added.classes[-1].number, name)
+
+    def number_of(self, name: str) -> int | None:
+        """Number of the class that has this name, in whatever letters."""
+        return next((one.number for one in self.classes if one.name and _same(one.name) == _same(name)), None)
+
+    def with_trials(self, photos: Sequence[Photo]) -> Project:
+        """With new images to try the model on; those that are there already are left out."""
+        new = [Trial(photo=photo) for photo in photos]
+        return self._with_trials([*unseen(self.trials, new, _renamed_trial), *self.trials])
+
+    def restore_trials(self, trials: Sequence[Trial]) -> Project:
+        """With new images that were removed."""
+        known = {one.digest for one in self.trials}
+        return self._with_trials([*(one for one in trials if one.digest not in known), *self.trials])
+
+    def without_trials(self, digests: Iterable[str]) -> Project:
+        """Without some of the new images."""
+        gone = set(digests)
+        return self._with_trials([one for one in self.trials if one.digest not in gone])
+
+    def mark(self, digest: str, *, actual: int | None = None, excluded: tuple[int, ...] = ()) -> Project:
+        """With what the user said of the class of a new image."""
+        update = {"actual": actual, "excluded": excluded}
+        return self._with_trials(
+            [one.model_copy(update=update) if one.digest == digest else one for one in self.trials]
+        )
+
+    def file_trial(self, digest: str, number: int | None) -> Project:
+        """With a new image in a class and in no other; with None in none. It stays among the new images."""
+        trial = next((one for one in self.trials if one.digest == digest), None)
+        if trial is None or not (number is None or number in _numbers(self)):
+            return self
+        without = self
+        for one in self.classes:
+            without = without.without_photos(one.number, [digest])
+        return without if number is None else without.with_photos(number, [trial.photo]).mark(digest, actual=number)
+
+    def _with_trials(self, trials: Sequence[Trial]) -> Project:
+        return self.model_copy(update={"trials": tuple(trials)})
+
     def with_base(self, base: str | None) -> Project:
         """With another model to start from."""
         return self.model_copy(update={"base": base})
@@ -176,11 +267,20 @@ def repeated_names(project: Project) -> list[str]:
     seen: set[str] = set()
     repeated = []
     for one in project.classes:
-        name = unicodedata.normalize("NFKC", " ".join(one.name.split())).casefold()
+        name = _same(one.name)
         if name and name in seen:
             repeated.append(one.name)
         seen.add(name)
     return repeated
+
+
+def _same(name: str) -> str:
+    """The name in a form that is the same for names that people take for the same."""
+    return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+
+
+def _renamed_trial(trial: Trial, name: str) -> Trial:
+    return trial.model_copy(update={"photo": trial.photo.model_copy(update={"name": name})})
 
 
 def missing_input(project: Project) -> list[str]:
@@ -315,6 +415,15 @@ class ProjectStore:
             InputError: as `read`.
             OutputError: they cannot be written.
         """
+        return self.add_files(identity, files, lambda project, photos: project.with_photos(number, photos))
+
+    def add_files(
+        self,
+        identity: str,
+        files: Sequence[tuple[str, bytes]],
+        change: Callable[[Project, list[Photo]], Project],
+    ) -> Project:
+        """Store images, given by name and content, and let `change` add them to the project; raises as `add_photos`."""
         with ThreadPoolExecutor(cpu_count(_THREADS)) as pool:
             found = list(pool.map(lambda file: inspect(*file), files))
         photos = []
@@ -326,8 +435,8 @@ class ProjectStore:
                 if one.thumbnail:
                     write_bytes(_thumbnail_path(folder, photo), one.thumbnail)
                 photos.append(photo)
-            after = self.read(identity).with_photos(number, photos)
-            self._write(after.model_copy(update={"changed": time.time()}))
+            after = change(self.read(identity), photos).model_copy(update={"changed": time.time()})
+            self._write(after)
             return after
 
     def image(self, identity: str, photo: Photo) -> InputImage:
@@ -375,7 +484,9 @@ class ProjectStore:
     def delete_unused(self, identity: str) -> None:
         """Delete the files of images that were removed more than a day ago."""
         with suppress(InputError, OSError):
-            used = {photo.digest for one in self.read(identity).classes for photo in one.photos}
+            project = self.read(identity)
+            used = {photo.digest for one in project.classes for photo in one.photos}
+            used |= {trial.digest for trial in project.trials}
             for part in (_PHOTOS, _THUMBNAILS):
                 for path in (self._path(identity) / part).glob("*"):
                     if path.stem not in used and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
@@ -408,7 +519,13 @@ def _thumbnail_path(folder: Path, photo: Photo) -> Path:
     return folder / _THUMBNAILS / f"{photo.digest}.jpg"
 
 
-def result_of(probe: LinearProbe, project: Project, base: str, digests: Mapping[bytes, str]) -> Result:
+def result_of(
+    probe: LinearProbe,
+    project: Project,
+    base: str,
+    digests: Mapping[bytes, str],
+    alike: Sequence[Sequence[int]] = (),
+) -> Result:
     """The result of teaching the readable images of a project.
 
     Args:
@@ -416,6 +533,7 @@ def result_of(probe: LinearProbe, project: Project, base: str, digests: Mapping[
         project: the project when teaching began.
         base: name of the model that it started from.
         digests: content hash of the file of each image by the decoded pixels' bytes.
+        alike: positions of near-duplicates in `probe.images`, in groups.
     """
     held_out = probe.held_out
     return Result(
@@ -434,4 +552,6 @@ def result_of(probe: LinearProbe, project: Project, base: str, digests: Mapping[
         probabilities=()
         if held_out is None
         else tuple(tuple(round(value, 6) for value in row) for row in held_out.probabilities.tolist()),
+        alike=tuple(tuple(group) for group in alike),
+        taught=time.time(),
     )

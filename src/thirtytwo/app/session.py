@@ -9,14 +9,14 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.library import OPEN_PROJECT, projects
-from thirtytwo.app.projects import Photo, Project, Result
+from thirtytwo.app.projects import Photo, Project, Result, Trial
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.fewshot import LinearProbe
 from thirtytwo.text import counted
 
 QUERY = "project"
 """Parameter of the page's address that names the open project, so that reloading opens it again."""
-_UNDO, _LOST = "undo of the project", "problem of the project"
+_UNDO, _UNDO_TRIALS, _LOST = "undo of the project", "undo of new images", "problem of the project"
 _MAX_UNDO = 50
 
 Change = Callable[[Project], Project]
@@ -96,6 +96,46 @@ def add_photos(number: int, files: Sequence[tuple[str, bytes]]) -> None:
     projects().add_photos(_stored(), number, files)
 
 
+def add_class_photos(name: str, files: Sequence[tuple[str, bytes]]) -> None:
+    """Add images, given by name and content, to the class of this name, which is added if there is none."""
+
+    def add(project: Project, photos: list[Photo]) -> Project:
+        with_class = project.with_named_class(name)
+        number = with_class.number_of(name)
+        return with_class if number is None else with_class.with_photos(number, photos)
+
+    projects().add_files(_stored(), files, add)
+
+
+def move_photo(photo: Photo, source: int, target: int) -> None:
+    """Move an image to another class; can be undone."""
+    _remember(f"{photo.name} was moved", lambda project: project.move_photo(photo.digest, target, source))
+    _change(lambda project: project.move_photo(photo.digest, source, target))
+
+
+def add_trials(files: Sequence[tuple[str, bytes]]) -> None:
+    """Add new images, given by name and content, that the taught model is tried on."""
+    projects().add_files(_stored(), files, Project.with_trials)
+
+
+def remove_trials(trials: Sequence[Trial]) -> None:
+    """Remove new images; can be undone."""
+    if trials:
+        what = f"{trials[0].name} was" if len(trials) == 1 else f"{counted(len(trials), 'image')} were"
+        _remember(f"{what} removed", partial(_with_trials, tuple(trials)), _UNDO_TRIALS)
+        _change(lambda project: project.without_trials(one.digest for one in trials))
+
+
+def mark(digest: str, *, actual: int | None = None, excluded: tuple[int, ...] = ()) -> None:
+    """Store what the user said of the class of a new image."""
+    _change(lambda project: project.mark(digest, actual=actual, excluded=excluded))
+
+
+def file_trial(digest: str, number: int | None) -> None:
+    """Add a new image to a class, or with None remove it from its class."""
+    _change(lambda project: project.file_trial(digest, number))
+
+
 def remove_photos(number: int, photos: Sequence[Photo]) -> None:
     """Remove images from a class; can be undone."""
     if photos:
@@ -117,15 +157,15 @@ def save_result(identity: str, result: Result, probe: LinearProbe) -> None:
     projects().teach(identity, result, probe)
 
 
-def undoable() -> str:
+def undoable(*, trials: bool = False) -> str:
     """What `undo` would undo, as a sentence without its full stop; empty if there is nothing."""
-    stack = _stack()
+    stack = _stack(_UNDO_TRIALS if trials else _UNDO)
     return stack[-1][0] if stack else ""
 
 
-def undo() -> None:
-    """Undo what was removed last; other changes since then stay."""
-    stack = _stack()
+def undo(*, trials: bool = False) -> None:
+    """Undo what was removed or moved last, of the new images if `trials`; other changes since then stay."""
+    stack = _stack(_UNDO_TRIALS if trials else _UNDO)
     if stack:
         _change(stack.pop()[1])
 
@@ -137,7 +177,8 @@ def has_unsaved() -> bool:
 
 def _open(identity: str) -> None:
     st.session_state[OPEN_PROJECT] = identity
-    st.session_state.pop(_UNDO, None)
+    for place in (_UNDO, _UNDO_TRIALS):
+        st.session_state.pop(place, None)
 
 
 def _stored() -> str:
@@ -159,11 +200,15 @@ def _with_photos(number: int, photos: Sequence[Photo], project: Project) -> Proj
     return project.with_photos(number, photos)
 
 
-def _stack() -> list[tuple[str, Change]]:
-    stack: list[tuple[str, Change]] = st.session_state.setdefault(_UNDO, [])
+def _with_trials(trials: Sequence[Trial], project: Project) -> Project:
+    return project.restore_trials(trials)
+
+
+def _stack(place: str = _UNDO) -> list[tuple[str, Change]]:
+    stack: list[tuple[str, Change]] = st.session_state.setdefault(place, [])
     return stack
 
 
-def _remember(what: str, change: Change) -> None:
-    _stack().append((what, change))
-    del _stack()[:-_MAX_UNDO]
+def _remember(what: str, change: Change, place: str = _UNDO) -> None:
+    _stack(place).append((what, change))
+    del _stack(place)[:-_MAX_UNDO]

@@ -35,13 +35,13 @@ class DiskUploads(MemoryUploadedFileManager):
 
     def add_file(self, session_id: str, file: UploadedFileRec) -> None:
         """Write a file to disk; called by the server."""
-        self._path(session_id, file.file_id).write_bytes(file.data)
+        self.path(session_id, file.file_id).write_bytes(file.data)
         super().add_file(session_id, file._replace(data=b""))
 
     def remove_file(self, session_id: str, file_id: str) -> None:
         """Delete a file."""
         super().remove_file(session_id, file_id)
-        self._path(session_id, file_id).unlink(missing_ok=True)
+        self.path(session_id, file_id).unlink(missing_ok=True)
 
     def remove_session_files(self, session_id: str) -> None:
         """Delete the files of a session that ended."""
@@ -51,9 +51,10 @@ class DiskUploads(MemoryUploadedFileManager):
 
     def read(self, session_id: str, file_id: str) -> bytes:
         """Content of a file; a FileNotFoundError if it was deleted."""
-        return self._path(session_id, file_id).read_bytes()
+        return self.path(session_id, file_id).read_bytes()
 
-    def _path(self, session_id: str, file_id: str) -> Path:
+    def path(self, session_id: str, file_id: str) -> Path:
+        """The file that holds an upload."""
         return self.folder / f"{_as_name(session_id)}.{_as_name(file_id)}"
 
 
@@ -68,6 +69,14 @@ def content(file: Uploaded) -> bytes:
     if context is None or identity is None or not isinstance(context.uploaded_file_mgr, DiskUploads):
         return file.getvalue()
     return context.uploaded_file_mgr.read(context.session_id, identity)
+
+
+def path_of(file: Uploaded) -> Path | None:
+    """The file on disk of an uploaded file; None where Streamlit keeps it in memory."""
+    context, identity = get_script_run_ctx(), getattr(file, "file_id", None)
+    if context is None or identity is None or not isinstance(context.uploaded_file_mgr, DiskUploads):
+        return None
+    return context.uploaded_file_mgr.path(context.session_id, identity)
 
 
 def discard(file: Uploaded) -> None:

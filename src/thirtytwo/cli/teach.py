@@ -29,6 +29,7 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     out = expand_home(out)
     check_writable(out, force=force)
     require("onnx", "app")  # before anything slow
+    from thirtytwo.doctor.near_duplicates import find_alike
     from thirtytwo.fewshot import RESIZE, choose_base, find_class_files, fit_linear_probe, load_classes, validate_counts
     from thirtytwo.inference.classifier import Classifier
 
@@ -46,6 +47,10 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
         log(note)
     _show_classes(probe)
     show(f"Expected accuracy: {probe.expectation}")
+    if probe.verdict is not None:
+        show(f"Verdict: {probe.verdict.sentence}")
+    for step in probe.next_steps(find_alike(probe.images)):
+        show(f"Next: {step.sentence}")
     show(str(out))
 
 

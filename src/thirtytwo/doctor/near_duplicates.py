@@ -96,6 +96,11 @@ def grouped(pairs: Pairs) -> list[list[int]]:
     return [sorted(group) for group in groups.values()]
 
 
+def find_alike(images: Pixels) -> list[list[int]]:
+    """Groups of near-duplicates among photographs uint8 `(N, S, S, 3)`, as positions; the most similar first."""
+    return grouped(find_pairs(thumbnails(images), FINE_PHOTOGRAPHS))
+
+
 def _contrasts(small: Pixels) -> Floats:
     """Standard deviation of the pixel values of each image, float32 `(N,)`."""
     parts = [small[start : start + _PAIRS].std(axis=(1, 2, 3)) for start in range(0, len(small), _PAIRS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from thirtytwo.evaluation.ood import class_means, threshold_at
 from thirtytwo.fewshot.cross_validation import CrossValidation, cross_validate
 from thirtytwo.fewshot.graph import write_probe_model
 from thirtytwo.fewshot.head import DEFAULT_PENALTY, Floats, Head, Labels, fit_head
+from thirtytwo.fewshot.next_steps import NextStep, suggest_next_steps
+from thirtytwo.fewshot.verdict import Verdict, assess
 from thirtytwo.fewshot.views import VIEWS, check_views, make_views
 from thirtytwo.images.decode import Pixels, ResizeRule
-from thirtytwo.inference.classifier import Classifier
-from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.classifier import Classifier, model_name
+from thirtytwo.inference.model_file import FewShotInfo, ModelInfo
 from thirtytwo.machine import package_version
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import interval, percent
@@ -92,6 +95,15 @@ class LinearProbe:
             return [None] * len(self.info.classes)
         hits = np.bincount(self.labels[self.held_out.correct], minlength=len(self.info.classes))
         return [int(count) for count in hits]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The expected accuracy compared with guessing; None: no estimate."""
+        return assess(self.accuracy, self.counts)
+
+    def next_steps(self, alike: Sequence[Sequence[int]] = ()) -> list[NextStep]:
+        """What to do next to improve it; `alike` as in `suggest_next_steps`, of positions in `images`."""
+        return suggest_next_steps(dict(zip(self.info.classes, self.counts, strict=True)), self.held_out, alike)
 
     @property
     def notes(self) -> list[str]:
@@ -166,7 +178,10 @@ def fit_linear_probe(
     if np.bincount(labels).min() >= LEAST_TO_ESTIMATE:
         found = cross_validate(plain, averaged, labels, len(classes), seed=seed)
     penalty = found.penalty if found else DEFAULT_PENALTY
-    info = _probe_info(classifier.info, classes, len(labels), found)
+    held_out = _held_out(classes, labels, found) if found else None
+    info = _probe_info(classifier.info, classes, len(labels), found).model_copy(
+        update={"few_shot": _few_shot_info(classifier.path, labels, held_out, found)}
+    )
     return LinearProbe(
         base=classifier.path,
         info=info if resize is None else info.model_copy(update={"resize": resize}),
@@ -174,7 +189,7 @@ def fit_linear_probe(
         means=class_means(averaged, labels, len(classes)),
         images=pixels,
         labels=labels,
-        held_out=_held_out(classes, labels, found) if found else None,
+        held_out=held_out,
         folds=found.folds if found else 0,
         views=used,
         penalty=penalty,
@@ -215,6 +230,20 @@ def _probe_info(base: ModelInfo, classes: tuple[str, ...], images: int, found: C
             "accuracy": None,
             "version": package_version("thirtytwo"),
         }
+    )
+
+
+def _few_shot_info(
+    base: Path, labels: Labels, held_out: Predictions | None, found: CrossValidation | None
+) -> FewShotInfo:
+    accuracy = None if held_out is None else expected_accuracy(held_out.correct)
+    return FewShotInfo(
+        base=model_name(base),
+        counts=tuple(np.bincount(labels).tolist()),
+        accuracy=accuracy["value"] if accuracy else None,
+        ci95=tuple(accuracy["ci95"]) if accuracy else None,
+        folds=found.folds if found else 0,
+        date=datetime.now(UTC).date().isoformat(),
     )
 
 

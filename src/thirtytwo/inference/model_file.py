@@ -28,6 +28,25 @@ _COPY = "Copy it again, or export it again."
 _USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
 
 
+class FewShotInfo(BaseModel):
+    """How a model was taught from a few images of each class, and what to expect of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    """Name of the model whose features it uses."""
+    counts: tuple[int, ...]
+    """Number of images of each class."""
+    accuracy: float | None
+    """Expected accuracy on new images from cross-validation, 0 to 1; None where a class has a single image."""
+    ci95: tuple[float, float] | None
+    """Its 95 % interval."""
+    folds: int
+    """Number of folds; 0 without an estimate."""
+    date: str
+    """Day on which it was taught, as in ISO 8601, in UTC."""
+
+
 class ModelInfo(BaseModel):
     """Metadata of a model file, stored as JSON under the ONNX metadata key `thirtytwo`."""
 
@@ -61,6 +80,8 @@ class ModelInfo(BaseModel):
     """Single-view accuracy on the test split, 0 to 1."""
     version: str
     """Version of thirtytwo that exported the file."""
+    few_shot: FewShotInfo | None = None
+    """For linear probes: how it was taught."""
 
 
 def open_session(path: Path | str, *, threads: int | None = None) -> tuple[InferenceSession, ModelInfo]:

@@ -15,6 +15,8 @@ from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, entries, info_of, load_classifier, projects
 from thirtytwo.app.projects import PhotoClass, Project, changes_since, missing_input, result_of
 from thirtytwo.app.views.taught import show_result
+from thirtytwo.app.views.teach_input import show_ways
+from thirtytwo.doctor.near_duplicates import find_alike
 from thirtytwo.errors import ImageError, ModelFileError, ThirtytwoError
 from thirtytwo.fewshot import LEAST, RESIZE, choose_base, fit_linear_probe
 from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
@@ -36,9 +38,11 @@ def show() -> None:
     if not entries():
         require_model()
     project = session.current()
-    _show_problem()
-    _show_projects(project)
-    base = _choose_base(project)
+    with st.container():  # so that what is below keeps its place, and with it a running camera and what is typed
+        _show_problem()
+        _show_projects(project)
+        base = _choose_base(project)
+    show_ways()
     for position, one in enumerate(project.classes, start=1):
         _class_input(project, one, position)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -50,7 +54,6 @@ def show() -> None:
         st.info(as_markdown(f"Next: {'; '.join(missing)}."), icon=":material/checklist:")
     if st.button("Train", type="primary", disabled=bool(missing), icon=":material/school:"):
         _train_probe(base, project)
-        project = session.current()
     if project.result is not None and projects().model(project.identity).is_file():
         show_result(project, project.result, changes_since(project, base.name))
 
@@ -200,7 +203,16 @@ def _show_images(project: Project, one: PhotoClass) -> None:
         if digest in by_digest:
             session.remove_photos(one.number, [by_digest[digest]])
 
-    thumbnails(images, f"class-{one.number}", remove)
+    def move(digest: str, target: int) -> None:
+        if digest in by_digest:
+            session.move_photo(by_digest[digest], one.number, target)
+
+    targets = [
+        (other.number, other.name or f"class {position}")
+        for position, other in enumerate(project.classes, start=1)
+        if other.number != one.number
+    ]
+    thumbnails(images, f"class-{one.number}", remove, targets=targets, move=move)
     unreadable = [photo for photo in one.photos if photo.problem]
     for photo in unreadable[:_MAX_UNREADABLE]:
         text = f"{photo.name} in class {one.name or 'without a name'} is left out. {photo.problem}"
@@ -227,7 +239,9 @@ def _train_probe(base: Entry, project: Project) -> None:
         try:
             pixels, digests = _decode(project, classifier.info.input_size, RESIZE)
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
-            session.save_result(project.identity, result_of(probe, project, base.name, digests), probe)
+            result = result_of(probe, project, base.name, digests, find_alike(probe.images))
+            session.save_result(project.identity, result, probe)
+            st.rerun()  # the model is also used above
         except ThirtytwoError as error:
             fix = "Remove it from its class." if isinstance(error, ImageError) else error.fix
             show_error(type(error)(error.message, fix))

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app import photos
 from thirtytwo.app.components import image_grid, matrix
-from thirtytwo.app.display import classify, view
+from thirtytwo.app.display import view
 from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.frame import announce
-from thirtytwo.app.images import current_images, receive_for, upload_field
-from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model
+from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model, taught_entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.projects import Project, Result
-from thirtytwo.app.views.classify import cards
+from thirtytwo.app.views.tried import show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
+from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.images.decode import Pixels
 from thirtytwo.rundir import Predictions
-from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
 
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded
 _MAX_ERRORS = 12
+_MAX_GROUPS = 6
+_COLORS = {"weak": "red", "fair": "orange", "good": "green"}
 
 
 def show_result(project: Project, result: Result, changes: Sequence[str]) -> None:
@@ -39,8 +40,9 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
         )
     _show_accuracy(result)
     announce(spoken_result(result))
+    _show_next_steps(project, result)
     st.caption(as_markdown(" ".join(result.notes)))
-    entry = _entry(project)
+    entry = taught_entry(project)
     if result.held_out is not None:
         st.html(matrix(confusion_matrix(result.held_out), result.names))
         _show_misclassified(project, result, result.held_out, entry)
@@ -49,17 +51,7 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
     _show_download(entry)
     with st.expander("Export: smaller file, web page, code", icon=":material/ios_share:"):
         show_export(entry, "probe-export")
-    st.subheader("Classify new images", anchor=False)
-    st.caption(as_markdown(f"Images below are classified with {entry.name}."))
-    upload_field("New images", "try-files", receive_for(photos.TRIED))
-    new = current_images(photos.TRIED, entry)
-    if new:
-        cards(entry, new, classify(entry, new), min(5, len(result.names)), heat=False, key="try")
-
-
-def _entry(project: Project) -> Entry | None:
-    path = projects().model(project.identity).resolve()
-    return next((one for one in entries() if one.path.resolve() == path), None)
+    show_trials(project, result, entry)
 
 
 def spoken_result(result: Result) -> str:
@@ -81,10 +73,34 @@ def _show_accuracy(result: Result) -> None:
         delta_color="off",
         delta_arrow="off",
     )
+    verdict = assess(accuracy, list(result.counts.values()))
+    if verdict is not None:
+        word, guessing = verdict.sentence.split("; ")
+        st.markdown(f":{_COLORS[word]}-badge[{capitalized(word)}] {guessing}")
     st.caption(
         f"The photos were dealt into {result.folds} parts, and each was classified by a model that was trained without "
         "its part. More photos narrow the interval; several photos of the same scene make the estimate too high."
     )
+
+
+def _show_next_steps(project: Project, result: Result) -> None:
+    """Show the most useful next steps, and images that look alike if they are one."""
+    steps = suggest_next_steps(result.counts, result.held_out, result.alike)
+    lines = "\n".join(f"{number}. {as_markdown(step.sentence)}" for number, step in enumerate(steps, start=1))
+    with st.container(border=True, key="next-steps"):
+        st.markdown(f"**To improve it**\n\n{lines}")
+        groups = [group for step in steps for group in step.images][:_MAX_GROUPS]
+        if groups:
+            with st.expander("Images that look alike"):
+                for group in groups:
+                    st.html(image_grid(_tiles_of(project, result, group)))
+
+
+def _tiles_of(project: Project, result: Result, positions: Sequence[int]) -> list[tuple[Pixels, str, str]]:
+    """Tiles of images by their positions in the result; of those that are still in the project."""
+    stored = {photo.digest: (one.name, photo) for one in project.classes for photo in one.photos}
+    found = [stored[result.digests[place]] for place in positions if result.digests[place] in stored]
+    return [(view(projects().image(project.identity, photo)), readable(name), photo.name) for name, photo in found]
 
 
 def _show_download(entry: Entry) -> None:

@@ -1,0 +1,121 @@
+"""Ways to add images of several classes at once on the page Add classes: a folder, a ZIP file, the camera."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import streamlit as st
+
+from thirtytwo.app import session
+from thirtytwo.app.camera import camera
+from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, read_entry, zip_entries
+from thirtytwo.app.components import show_error
+from thirtytwo.app.images import TYPES
+from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.app.uploads import Uploaded, content, discard, path_of
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.text import as_markdown, counted
+
+FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"
+ZIP_MB = 200
+"""Maximum size of an uploaded ZIP file, in MB: it is in memory while it arrives."""
+_PORTION = 8
+"""Number of images that are in memory at a time."""
+_NOTES = "notes on added folders"
+_MAX_NOTES = 6
+
+File = TypeVar("File")
+
+
+def show_ways() -> None:
+    """Show the choice of how to add images, and the input for all classes at once."""
+    way = st.segmented_control(
+        "How to add images",
+        [FILES, FOLDER, CAMERA],
+        default=FILES,
+        required=True,
+        key="teach-way",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    if way == FOLDER:
+        _show_folder()
+    elif way == CAMERA:
+        camera()
+    with st.container():
+        for note in st.session_state.pop(_NOTES, []):
+            st.info(as_markdown(note), icon=":material/folder:")
+
+
+def _show_folder() -> None:
+    with st.container(border=True, key="class-folders"):
+        st.markdown("Each subfolder becomes a class with the name of the subfolder.")
+        turn = st.session_state.setdefault("folder-turn", 0)
+        files = st.file_uploader(
+            "Folder with one subfolder per class",
+            type=TYPES,
+            accept_multiple_files="directory",
+            key=f"class-folder-{turn}",
+            max_upload_size=IMAGE_MB,
+        )
+        archive = st.file_uploader(
+            f"Or a ZIP file of such a folder, up to {ZIP_MB} MB",
+            type="zip",
+            key=f"class-zip-{turn}",
+            max_upload_size=ZIP_MB,
+        )
+        if not files and archive is None:
+            return
+        try:
+            if files:
+                _add_folder(files)
+            if archive is not None:
+                _add_zip(archive)
+        except ThirtytwoError as error:
+            show_error(error)
+            return
+    st.session_state["folder-turn"] = turn + 1
+    st.rerun()
+
+
+def _add_folder(files: Sequence[Uploaded]) -> None:
+    found = group_by_class((file.name, file) for file in files)
+    _add(found, content)
+    for file in files:
+        discard(file)
+
+
+def _add_zip(file: Uploaded) -> None:
+    source: Path | io.BytesIO = path_of(file) or io.BytesIO(content(file))
+    with open_zip(source, file.name) as archive:
+        _add(group_by_class(zip_entries(archive)), partial(_unpack, archive))
+    discard(file)
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    return read_entry(archive, entry, IMAGE_MB << 20)
+
+
+def _add(found: ClassFolders[File], read: Callable[[File], bytes | None]) -> None:
+    """Add the images of each class in portions, with their progress; then say what was added and left out."""
+    total = sum(len(files) for files in found.classes.values())
+    bar = st.progress(0.0, f"Reading {counted(total, 'image')} …")
+    done = failed = 0
+    for name, files in found.classes.items():
+        for start in range(0, len(files), _PORTION):
+            portion = [(file_name, read(file)) for file_name, file in files[start : start + _PORTION]]
+            readable = [(file_name, data) for file_name, data in portion if data is not None]
+            session.add_class_photos(name, readable)
+            done, failed = done + len(portion), failed + len(portion) - len(readable)
+            bar.progress(done / total, f"Read {done} of {counted(total, 'image')}")
+    bar.empty()
+    classes = len(found.classes)
+    notes = [f"{counted(done - failed, 'image')} of {classes} {'class' if classes == 1 else 'classes'} added."]
+    if failed:
+        notes.append(f"{counted(failed, 'file')} left out: damaged, or larger than {IMAGE_MB} MB.")
+    st.session_state[_NOTES] = [*notes, *found.notes][:_MAX_NOTES]

@@ -1,0 +1,202 @@
+"""New images on the page Add classes: answers of the taught model, marks, the score, and adding them to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from thirtytwo.app import session
+from thirtytwo.app.components import card
+from thirtytwo.app.display import Result as Answer
+from thirtytwo.app.display import classify, render
+from thirtytwo.app.images import thumbnails, undo_button, upload_field
+from thirtytwo.app.library import Entry, load_classifier, projects
+from thirtytwo.app.photos import InputImage
+from thirtytwo.app.projects import Project, Result, Trial
+from thirtytwo.app.trials import class_of, is_right, score, suggested, unlabeled, was_taught
+from thirtytwo.fewshot.labeling import Floats
+from thirtytwo.images.decode import load_image
+from thirtytwo.inference.classifier import Prediction, UnreadableImage
+from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
+
+PER_PAGE = 8
+RIGHT, WRONG = "Right", "Wrong"
+_MAX_TOP = 5
+_MAX_PILLS = 8
+"""Number of classes up to which each has a button to add an image to it."""
+_MAX_UNLABELED = 60
+"""Number of unlabeled images that are considered for what to label next."""
+_MAX_CARDS = 64
+"""Number of cards that are kept for all sessions; one takes about 60 kB."""
+
+
+def show_trials(project: Project, result: Result, entry: Entry) -> None:
+    """Show the input of new images, the model's answers to them, and what the user said of these."""
+    st.subheader("Classify new images", anchor=False)
+    st.caption(
+        as_markdown(f"Images below are classified with {entry.name}.")
+        + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
+        "answers, choose Camera above."
+    )
+    upload_field("New images", "try-files", session.add_trials)
+    images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
+    _show_thumbnails(project, images, entry)
+    if not project.trials:
+        return
+    answers = dict(zip(images, classify(entry, list(images.values())), strict=True))
+    numbers = {one.name: one.number for one in result.classes if one.number in {two.number for two in project.classes}}
+    predicted = {
+        digest: numbers.get(one.top) for digest, one in answers.items() if not isinstance(one, UnreadableImage)
+    }
+    _show_score(project, result, predicted)
+    ordered = _ordered(project, entry, images)
+    pages = -(-len(ordered) // PER_PAGE)
+    first = 0
+    if pages > 1:
+        first = (st.pagination(pages, key=f"try-page-{len(ordered)}") - 1) * PER_PAGE
+    for trial, badge in ordered[first : first + PER_PAGE]:
+        with st.container(border=True, key=f"trial-{trial.digest}"):
+            _show_answer(entry, images[trial.digest], answers[trial.digest])
+            if trial.digest in predicted:
+                _show_marks(project, result, trial, predicted[trial.digest], badge)
+
+
+def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: Entry) -> None:
+    trials = {one.digest: one for one in project.trials}
+
+    def remove(digest: str) -> None:
+        if digest in trials:
+            session.remove_trials([trials[digest]])
+
+    thumbnails([*images.values()], "trials", remove, entry)
+    undoable = session.undoable(trials=True)
+    if trials or undoable:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if trials:
+                st.caption(counted(len(trials), "image"), width="content")
+                st.button(
+                    "Remove all images",
+                    key="clear-trials",
+                    type="tertiary",
+                    on_click=session.remove_trials,
+                    args=(project.trials,),
+                )
+            if undoable:
+                undo_button(undoable, "undo-trials", partial(session.undo, trials=True))
+
+
+def _show_score(project: Project, result: Result, predicted: Mapping[str, int | None]) -> None:
+    found = score(project, result, predicted)
+    if found is None:
+        return
+    ends = interval(found["ci95"], digits=0)
+    st.markdown(
+        f"**{found['right']} of {counted(found['count'], 'marked answer')} right: {percent(found['value'], 1)}**, "
+        f"95\u00a0% interval {ends}."
+    )
+    if any(was_taught(result, one) for one in project.trials):
+        st.caption("Images that this model was taught with do not count.")
+
+
+def _ordered(project: Project, entry: Entry, images: Mapping[str, InputImage]) -> list[tuple[Trial, str]]:
+    """The new images with a badge each, those to label next first if the user wants that."""
+    open_ones = unlabeled(project, project.trials)[:_MAX_UNLABELED]
+    found = _suggest(entry, open_ones, images)
+    if not found:
+        return [(one, "") for one in project.trials]
+    trials = {one.digest: one for one in project.trials}
+    st.markdown(
+        as_markdown(f"Label next: {listing([trials[one].name for one in found], quoted=False)}.")
+        + " The model is least sure of these, and they differ from each other, so they teach it most."
+    )
+    badges = dict.fromkeys(found, "label next")
+    if not st.toggle("Show these first", key="label-first", persist_state="session"):
+        return [(one, badges.get(one.digest, "")) for one in project.trials]
+    return [(trials[one], badges[one]) for one in found] + [
+        (one, "") for one in project.trials if one.digest not in badges
+    ]
+
+
+def _suggest(entry: Entry, trials: Sequence[Trial], images: Mapping[str, InputImage]) -> list[str]:
+    if not trials or "features" not in {output.name for output in load_classifier(entry).session.get_outputs()}:
+        return []
+    rows = [_features(entry.stamp, one.digest, entry, images[one.digest]) for one in trials]
+    return suggested(trials, np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
+
+
+@st.cache_data(show_spinner="Choosing images to label next …", max_entries=1000)
+def _features(stamp: tuple[str, int, int], digest: str, _entry: Entry, _image: InputImage) -> tuple[Floats, Floats]:
+    """Features `(D,)` and probabilities `(C,)` of an image."""
+    classifier = load_classifier(_entry)
+    pixels = load_image(_image.path, classifier.info.input_size, classifier.info.resize, _image.name).pixels
+    found = classifier.run(pixels[None], ("features", "probabilities"))
+    return found["features"][0], found["probabilities"][0]
+
+
+def _show_answer(entry: Entry, image: InputImage, answer: Answer) -> None:
+    if isinstance(answer, UnreadableImage):
+        st.warning(as_markdown(answer.error), icon=":material/broken_image:")
+        return
+    st.html(_card(entry.stamp, image.digest, image.name, entry, image, answer))
+
+
+@st.cache_data(show_spinner=False, max_entries=_MAX_CARDS)
+def _card(
+    stamp: tuple[str, int, int], digest: str, name: str, _entry: Entry, _image: InputImage, _answer: Prediction
+) -> str:
+    """The card of an answer as HTML, which marking an image does not make anew."""
+    return card(name, _answer, render(_entry, _image, heat=False), _MAX_TOP, heat=False)
+
+
+def _show_marks(project: Project, result: Result, trial: Trial, predicted: int | None, badge: str) -> None:
+    """Show whether the answer is right, to be marked by the user, and the classes to add the image to."""
+    member = class_of(project, trial)
+    right = is_right(project, trial, predicted)
+    key = f"mark-{trial.digest}"
+    shown = None if right is None else RIGHT if right else WRONG
+    if st.session_state.get(key) != shown:
+        st.session_state[key] = shown
+
+    def mark() -> None:
+        said = st.session_state[key]
+        if said == RIGHT and predicted is not None:
+            session.mark(trial.digest, actual=predicted)
+        elif said == WRONG and predicted is not None:
+            session.mark(trial.digest, excluded=(*trial.excluded, predicted))
+        else:
+            session.mark(trial.digest)
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.segmented_control(
+            "Answer",
+            [RIGHT, WRONG],
+            key=key,
+            on_change=mark,
+            disabled=member is not None or predicted is None,
+            help="Its class is known, because it was added to one." if member is not None else None,
+        )
+        _show_class_choice(project, trial, member)
+        if badge:
+            st.badge(badge, icon=":material/label:")
+        if was_taught(result, trial):
+            st.badge("taught", icon=":material/school:", color="gray", help="This model was taught with this image.")
+
+
+def _show_class_choice(project: Project, trial: Trial, member: int | None) -> None:
+    """Show the classes that an image can be added to with one click; the one that it is in is selected."""
+    names = {one.number: readable(one.name) or f"class {place}" for place, one in enumerate(project.classes, start=1)}
+    key = f"file-{trial.digest}"
+    if st.session_state.get(key) != member:
+        st.session_state[key] = member
+
+    def file() -> None:
+        session.file_trial(trial.digest, st.session_state[key])
+
+    label, options = "Add to class", list(names)
+    if len(names) <= _MAX_PILLS:
+        st.pills(label, options, format_func=lambda number: as_markdown(names[number]), key=key, on_change=file)
+    else:
+        st.selectbox(label, options, index=None, format_func=names.__getitem__, key=key, on_change=file)
