@@ -165,6 +165,11 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def paper(self) -> Path:
+        """The report as PDF, where it was asked for."""
+        return self.path / "report.pdf"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

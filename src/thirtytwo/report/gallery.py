@@ -227,12 +227,17 @@ class Misclassified:
     pixelated: bool
 
 
+def worst_errors(predictions: Predictions, most: int) -> Ints:
+    """Positions of the misclassified images with the highest confidence, int64 `(<= most,)`."""
+    wrong = np.flatnonzero(~predictions.correct)
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
+
+
 def most_confident_errors(
     predictions: Predictions, images: ImageSet | None, most: int = 24
 ) -> tuple[list[Misclassified], str]:
     """The misclassified images with the highest confidence, and why images are missing (empty if they are not)."""
-    wrong = np.flatnonzero(~predictions.correct)
-    worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
+    worst = worst_errors(predictions, most)
     places, problem = locate(predictions, images, worst)
     errors = []
     for number, position in enumerate(worst.tolist()):
