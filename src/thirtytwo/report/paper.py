@@ -1,7 +1,7 @@
 """`report.pdf`: the report of a run as a paper of a few pages, typeset with Typst.
 
-The layout is `templates/paper.typ`, the words are `templates/paper.en.toml`. Typst is given every file in memory and
-no folder, so that neither the template nor a name of a class can reach other files.
+The layout is `templates/paper.typ`, the words are `templates/paper.en.toml`. All content is data for the layout and
+never parsed as markup, and Typst reads files only below its root, a temporary folder.
 """
 
 from __future__ import annotations
@@ -90,15 +90,18 @@ def typeset(content: Mapping[str, Any], attached: Mapping[str, bytes], seconds: 
         content: the content, from `compose`.
         attached: the files that it refers to by name.
         seconds: time of creation in the metadata, in seconds since 1970.
-        format: `pdf`, or `png` for a list of pages.
+        format: `pdf`, `html`, or `png` for a list of pages.
     """
     typst = require_typst()
     template = (files("thirtytwo.report") / "templates" / "paper.typ").read_bytes()
     data = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-    paths = sorted({str(font_file(family).parent) for family in content["fonts"][1:]})
-    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True, font_paths=paths)
-    sources = {"main.typ": template, "paper.json": data, **attached}
-    made, _ = typst.compile_with_warnings(sources, font_paths=fonts, format=format, timestamp=seconds)
+    folders = sorted({str(font_file(family).parent) for family in content["fonts"][1:]})
+    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=True, font_paths=folders)
+    with tempfile.TemporaryDirectory() as root:
+        for name, content_of in {"main.typ": template, "paper.json": data, **attached}.items():
+            (Path(root) / name).write_bytes(content_of)
+        options = {"root": root, "font_paths": fonts, "format": format, "timestamp": seconds}
+        made, _ = typst.compile_with_warnings(str(Path(root) / "main.typ"), **options)
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from thirtytwo.report.paper_words import Words
 from thirtytwo.report.run_record import RunRecord
 
 Block: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 
 SIDE = 256
 """Side of images in pixels, at most 2.7 cm of paper."""
@@ -96,21 +97,43 @@ def facts(rows: Iterable[tuple[str, str]], caption: str) -> Block:
 
 
 def table(
-    found: Table, caption: str = "", *, parts: int = 1, size: float = 9.0, tight: float = 3.0, wide: bool = False
+    found: Table,
+    caption: str = "",
+    *,
+    names: int = 1,
+    parts: int = 1,
+    size: float = 9.0,
+    tight: float = 3.0,
+    wide: int = 0,
 ) -> Block:
-    """A table, whose rows stand in `parts` columns side by side; `wide`: the last column takes the space left."""
-    each = max(1, -(-len(found.rows) // parts))
+    """A table.
+
+    Args:
+        found: the table.
+        caption: its caption; that of the table by default.
+        names: number of columns that are aligned to the left, of a table of numbers.
+        parts: number of columns of the page in which the rows stand side by side.
+        size: size of the font in points.
+        tight: space above and below each row in points.
+        wide: number of columns at the end that take the space left.
+    """
     rows = [[_cell(cell) for cell in row] for row in found.rows]
     return {
         "kind": "table",
-        "caption": caption or found.title,
+        "caption": caption or (f"{found.title}." if found.title else ""),
         "columns": list(found.columns),
-        "parts": [rows[start : start + each] for start in range(0, max(1, len(rows)), each)],
-        "words": found.words,
+        "parts": _chunks(rows, parts),
+        "names": len(found.columns) if found.words else names,
         "wide": wide,
         "size": size,
         "tight": tight,
     }
+
+
+def _chunks(items: Sequence[T], count: int) -> list[Sequence[T]]:
+    """At most `count` parts of about equal length, at least one."""
+    each = max(1, -(-len(items) // count))
+    return [items[start : start + each] for start in range(0, max(1, len(items)), each)]
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -134,6 +157,7 @@ def gallery(items: Sequence[tuple[str, tuple[str, ...]]], caption: str, columns:
     }
 
 
-def code(lines: str, size: float = 8.0, columns: int = 1) -> Block:
-    """Lines of code."""
-    return {"kind": "code", "text": lines, "size": size, "columns": columns}
+def code(text: str, size: float = 8.0, columns: int = 1) -> Block:
+    """Lines of code, in columns side by side."""
+    parts = ["\n".join(lines) for lines in _chunks(text.splitlines(), columns)]
+    return {"kind": "code", "parts": parts, "size": size}

@@ -50,20 +50,16 @@ def _data(material: Material) -> list[Block]:
     named = words("data.classes", **known, names=", ".join(_names(material).values()))
     groups = len(set(record.superclasses.values()))
     notes = [str(note) for note in record.data.get("skipped") or []]
-    sizes = [(words(f"splits.{part}"), record.data.get(part)) for part in ("train", "val", "test")]
-    rows = [(part, f"{size:,}") for part, size in sizes if isinstance(size, int) and size]
-    columns = (words("data.column_part"), words("data.column_images"))
-    shown = [fact for fact in data_facts(record) if fact[0] not in ("Data", "Images")]
+    rows = [fact for fact in data_facts(record) if fact[0] != "Data"]
     return [
         heading(words("headings.data")),
         *text(
             (named if count <= MAX_NAMED else words("data.classes_many", **known)) if count else "",
             words("data.superclasses", count=groups) if groups else "",
             words("data.splits"),
-            *(f"{what}: {value}." for what, value in shown),
         ),
         *text(words("data.notes", notes=listing(notes, 5, quoted=False, separator="; ")) if notes else ""),
-        *([table(table_of(columns, rows), words("data.table"))] if rows else []),
+        *([facts(rows, words("data.facts"))] if rows else []),
         *_examples(material),
     ]
 
@@ -176,7 +172,7 @@ def _results(material: Material) -> list[Block]:
     return [
         heading(words("headings.results")),
         *text(words("results.intervals")),
-        table(metrics, caption, size=8.5, wide=True),
+        table(metrics, caption, size=8.5, wide=1),
         *_classes(material, split),
         *_confusions(material, split),
     ]
@@ -212,7 +208,11 @@ def _confusions(material: Material, split: str) -> list[Block]:
     return [
         heading(words("headings.confusions"), 2),
         *([figure("confusion", words("results.confusion", split=split), width)] if drawn else []),
-        *([table(Table(columns, tuple(rows)), words("results.pairs"))] if rows else text(words("results.no_pairs"))),
+        *(
+            [table(Table(columns, tuple(rows)), words("results.pairs"), names=2)]
+            if rows
+            else text(words("results.no_pairs"))
+        ),
     ]
 
 
@@ -242,7 +242,7 @@ def _mistakes(material: Material) -> list[Block]:
         columns = [words(f"mistakes.column_{key}") for key in ("file", "confidence")]
         columns[1:1] = [words(f"results.column_{key}") for key in ("true", "predicted")]
         rows = [(file, true, predicted, confidence) for true, predicted, confidence, file in errors]
-        return [*blocks, table(table_of(columns, rows), words("mistakes.table"), size=8.5)]
+        return [*blocks, table(table_of(columns, rows), words("mistakes.table"), names=3, size=8.5)]
     items = [
         (
             material.add_image(np.asarray(image)),
@@ -265,7 +265,7 @@ def _evaluation(material: Material, evaluator: Evaluator, found: Section) -> lis
         heading(evaluator.title),
         *text(*found.sentences),
         *([reliability] if found.charts and "reliability" in figures else []),
-        *([figure(evaluator.key, evaluator.title, 1.0)] if found.figure and evaluator.key in figures else []),
+        *([figure(evaluator.key, f"{evaluator.title}.", 1.0)] if found.figure and evaluator.key in figures else []),
         *(table(one, size=8.5) for one in found.tables if not one.folded),
         *text(*found.notes),
         *_picked(material, found.images[:MAX_ISSUES], evaluator.title),
@@ -315,7 +315,7 @@ def _reproduction(material: Material) -> list[Block]:
         *text(words("reproduction.command_members" if combined else "reproduction.command")),
         code(record.command_with("recipe.toml")),
         *([facts(machine, words("reproduction.facts"))] if machine else []),
-        *([table(chosen, words("reproduction.choices"), size=8.0, wide=True)] if rows else []),
+        *([table(chosen, words("reproduction.choices"), size=8.0, wide=2)] if rows else []),
         heading(words("headings.recipe"), 2),
-        code(recipe, 6.6, columns=3 if max(map(len, recipe.splitlines()), default=0) <= 40 else 2),
+        code(recipe, 6.2, columns=3),
     ]
