@@ -19,7 +19,7 @@ from thirtytwo.images.fonts import font_families
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, reliability_bins
-from thirtytwo.text import abbreviate
+from thirtytwo.text import abbreviate, as_printable
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -128,7 +128,7 @@ def draw_confusion(record: RunRecord) -> Any:
     """Plot the confusion matrix, normalized by true class, with errors on a separate color scale."""
     assert record.predictions is not None
     view = MatrixView.of(confusion_matrix(record.predictions), record.predictions.classes, record.superclasses)
-    names = abbreviate(view.names, MAX_LETTERS)
+    names = _labels(view.names)
     matrix, share, width = view.counts, view.shares, len(names)
     diagonal = np.eye(width, dtype=bool)
     size = 9 if width <= 20 else 6
@@ -151,6 +151,11 @@ def draw_confusion(record: RunRecord) -> Any:
     axes.set_ylabel("true")
     axes.set_title(f"Confusion matrix on {record.split}, n = {len(record.predictions.truth):,}")
     return figure
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Names as figures show them: without control characters, which are not allowed in SVG."""
+    return abbreviate([as_printable(name) for name in names], MAX_LETTERS)
 
 
 def readable_on(color: tuple[float, ...]) -> str:
@@ -213,7 +218,7 @@ def draw_f1(record: RunRecord) -> Any:
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
     if width <= MAX_NAMED_CLASSES:
-        axes.set_yticks(range(width), abbreviate([row["class"] for row in rows], MAX_LETTERS), fontsize=size)
+        axes.set_yticks(range(width), _labels([row["class"] for row in rows]), fontsize=size)
     else:
         axes.set_yticks([])
     axes.set_ylim(-0.6, width - 0.4)

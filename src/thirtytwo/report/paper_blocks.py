@@ -152,7 +152,7 @@ def gallery(items: Sequence[tuple[str, tuple[str, ...]]], caption: str, columns:
         "items": [{"file": file, "lines": list(lines), "alt": ", ".join(lines)} for file, lines in items],
         "caption": caption,
         "columns": columns,
-        "height": 2.45 if columns <= 6 else 1.6,
+        "side": 2.5 if columns <= 6 else 1.58,
         "longest": 14 if columns <= 6 else 10,
     }
 

@@ -15,10 +15,12 @@ from thirtytwo.report.gallery import worst_errors
 from thirtytwo.report.paper_blocks import Block, Material, bullets, code, facts, figure, gallery, heading, table, text
 from thirtytwo.report.paper_words import Words
 from thirtytwo.report.sections import members_table
-from thirtytwo.text import abbreviate, duration, listing, percent, points
+from thirtytwo.text import abbreviate, duration, listing, percent, points, shorten
 
 MAX_LETTERS = 31
 """Letters of a class name that tables and captions show."""
+MAX_FILE = 60
+"""Letters of the name of a file that captions show."""
 MAX_NAMED = 20
 """Maximum number of classes that are named in a sentence."""
 MAX_EXAMPLES, MAX_ERRORS, MAX_ISSUES = 18, 12, 6
@@ -129,6 +131,8 @@ def _settings(recipe: Recipe, words: Words) -> list[tuple[str, str]]:
         "loss": words("method.loss_value", **loss),
         "kept": kept + (words("method.ema", value=f"{train.ema:g}") if train.ema else ""),
     }
+    if recipe.data.image_size == "auto":  # a run that ended before it was resolved
+        del values["input"]
     return [(words(f"method.{key}"), value) for key, value in values.items()]
 
 
@@ -234,7 +238,7 @@ def _mistakes(material: Material) -> list[Block]:
             names[predictions.classes[int(predictions.truth[place])]],
             names[predictions.classes[int(predictions.predicted[place])]],
             percent(float(predictions.confidence[place]), 1),
-            predictions.name_of(place),
+            shorten(predictions.name_of(place), MAX_FILE),
         )
         for place in shown.tolist()
     ]
@@ -260,7 +264,7 @@ def _evaluations(material: Material) -> list[Block]:
 
 def _evaluation(material: Material, evaluator: Evaluator, found: Section) -> list[Block]:
     words, figures = material.words, material.figures
-    reliability = figure("reliability", words("calibration.figure"), 0.85)
+    reliability = figure("reliability", words("calibration.figure"), 0.85 if len(found.charts) > 1 else 0.5)
     return [
         heading(evaluator.title),
         *text(*found.sentences),

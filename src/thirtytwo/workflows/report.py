@@ -8,7 +8,7 @@ from typing import Any, Literal
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, RunError, UnknownNameError
 from thirtytwo.io import check_writable, expand_home, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
@@ -84,7 +84,7 @@ def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
         return None
     try:
         return load_run_data(run, data_root).parts
-    except (DataError, RunError):
+    except (DataError, RunError, UnknownNameError):
         return None
 
 
