@@ -26,7 +26,9 @@ Block: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 SIDE = 256
-"""Side of images in pixels, at most 2.7 cm of paper."""
+"""Side of images in pixels, at most 2.5 cm of paper."""
+WIDTH, GAP = 16.6, 0.27
+"""Width of the text and space between images, in cm."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ def gallery(items: Sequence[tuple[str, tuple[str, ...]]], caption: str, columns:
         "items": [{"file": file, "lines": list(lines), "alt": ", ".join(lines)} for file, lines in items],
         "caption": caption,
         "columns": columns,
-        "side": 2.5 if columns <= 6 else 1.58,
-        "longest": 14 if columns <= 6 else 10,
+        "side": WIDTH / columns - GAP,
+        "longest": 14 if columns <= 6 else 9,
     }
 
 

@@ -80,7 +80,7 @@ def _examples(material: Material) -> list[Block]:
         items.append((material.add_image(np.asarray(train.images[first])), (names[label],)))
     many = {"shown": len(chosen), "count": len(train.classes)}
     caption = material.words("data.examples" if len(chosen) == len(train.classes) else "data.examples_some", **many)
-    return [gallery(items, caption, columns=9 if len(items) > 6 else 6)]
+    return [gallery(items, caption, columns=6 if len(items) <= 6 else 10 if len(items) <= 10 else 9)]
 
 
 def _method(material: Material) -> list[Block]:
@@ -109,7 +109,7 @@ def _members(members: dict[str, Any], words: Words) -> Block:
         for row in (*members["rows"], members["together"])
     ]
     caption = words("method.members_soup" if members["soup"] else "method.members")
-    return table(Table(columns, tuple(rows)), caption, size=8.5)
+    return table(Table(columns, tuple(rows)), caption, names=2, size=8.5)
 
 
 def _settings(recipe: Recipe, words: Words) -> list[tuple[str, str]]:
@@ -153,11 +153,13 @@ def _training(material: Material) -> list[Block]:
         return []
     seconds = (record.environment.get("seconds") or {}).get("train")
     time = "" if seconds is None else words("training.time", duration=duration(seconds))
+    epochs = len(record.history)
+    ran = words("training.one", time=time) if epochs == 1 else words("training.epochs", epochs=epochs, time=time)
     last = next((row["val_accuracy"] for row in reversed(record.history) if "val_accuracy" in row), None)
     return [
         heading(words("headings.training")),
         *text(
-            words("training.epochs", epochs=len(record.history), time=time),
+            ran,
             "" if last is None else words("training.validation", accuracy=percent(last)),
         ),
         figure("curves", words("training.curves"), 1.0),
