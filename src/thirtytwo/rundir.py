@@ -161,6 +161,11 @@ class RunDir:
         return self.path / "exports.json"
 
     @property
+    def tracking(self) -> Path:
+        """Names of the run's entries in experiment trackers; absent without any."""
+        return self.path / "tracking.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
