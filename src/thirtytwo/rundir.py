@@ -161,8 +161,18 @@ class RunDir:
         return self.path / "exports.json"
 
     @property
+    def tracking(self) -> Path:
+        """Names of the run's entries in experiment trackers; absent without any."""
+        return self.path / "tracking.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def paper(self) -> Path:
+        """The report as PDF, where it was asked for."""
+        return self.path / "report.pdf"
 
     @property
     def figures(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -100,6 +101,16 @@ def test_matrix_keeps_its_size_beside_long_names(make_run, tmp_path: Path) -> No
         axes = figure.axes[0]
         widths.append(float(np.ptp(axes.get_window_extent().get_points()[:, 0])))
     assert widths[1] > 0.7 * widths[0]
+
+
+@pytest.mark.slow
+def test_control_characters_leave_figures_readable(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from thirtytwo.report.figures import drawings_of
+    from thirtytwo.report.run_record import read_run_record
+
+    record = read_run_record(make_run(("a\x1bb", "c\u202ed", "e--f -->"))[0])
+    for path in save_figures(tmp_path, drawings_of(record), record.classes, [".svg"]):
+        ElementTree.parse(path)
 
 
 @pytest.mark.slow

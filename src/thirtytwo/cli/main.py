@@ -192,17 +192,24 @@ def report(
     images: Annotated[
         bool, typer.Option(" /--no-images", help="Omit images, for example to share the page.", show_default=False)
     ] = True,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write only the page, to this file.")] = None,
+    format: Annotated[
+        Literal["html", "pdf"] | None,
+        typer.Option(
+            help="A page, or a PDF of a few pages: report.pdf.", show_default="by the suffix of --out, else html"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write only the report, to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Write the report.html of a run again."""
+    """Write the report of a run again, as the page report.html or as a PDF. The last output line is its path."""
     from thirtytwo.rundir import RunDir
 
     RunDir.open(run)  # before the slow imports
     import thirtytwo
 
-    show(str(thirtytwo.write_report(run, images=images, out=out, force=force, data_root=data_root)))
+    path = thirtytwo.write_report(run, images=images, format=format, out=out, force=force, data_root=data_root)
+    show(str(path))
 
 
 @app.command()

@@ -75,6 +75,15 @@ def train(
         str | None,
         typer.Option(metavar="timm|TAG|FILE|RUN", help="Initial weights.", show_default="those of the recipe"),
     ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="tensorboard|mlflow|wandb",
+            help="Also log history and metrics to this experiment tracker; may be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Run the learning-rate finder only (about 100 steps); writes nothing.")
     ] = False,
@@ -95,6 +104,7 @@ def train(
     overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}
     overrides |= {} if group_by is None else {"data.group_by": group_by}
     overrides |= {"data.skip_unreadable": True} if skip_unreadable else {}
+    overrides |= {"train.log": log_to} if log_to else {}
     if apply is not None and overrides.get("data.fix_plan", str(apply)) != str(apply):
         raise typer.BadParameter("--apply and --set data.fix_plan name two plans of fixes: give one.")
     overrides |= {} if apply is None else {"data.fix_plan": str(apply)}

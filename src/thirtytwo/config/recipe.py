@@ -334,6 +334,9 @@ class SelectionSettings(Settings):
     """Number of epochs, from the first, that use all images."""
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class TrainSettings(Settings):
     """Loss, sampling and the training loop. Every `auto` is resolved and logged with its reason."""
 
@@ -376,7 +379,15 @@ class TrainSettings(Settings):
     patience: int = Field(0, ge=0, le=1_000_000)
     """Early stopping: number of validations without improvement of `monitor` after which training stops; 0: off."""
     tensorboard: bool = False
-    """Also write TensorBoard event files into the run directory."""
+    """Also write TensorBoard event files into the run directory; the same as `log = ["tensorboard"]`."""
+    log: tuple[Tracker, ...] = ()
+    """Experiment trackers that the history and the metrics are logged to, as with `--log`: `tensorboard`, `mlflow` and
+    `wandb`."""
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Every tracker once."""
+        return tuple(dict.fromkeys([*self.log, *(("tensorboard",) if self.tensorboard else ())]))
 
 
 class TransferSettings(Settings):

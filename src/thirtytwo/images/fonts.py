@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from PIL import ImageFont
@@ -96,6 +97,11 @@ def font_families(texts: Iterable[str]) -> list[str]:
             " ".join(packages),
         )
     return families
+
+
+def font_file(family: str) -> Path:
+    """The font file of a family from `font_families`."""
+    return Path(dict(_installed()).get(family) or _path_of(DEFAULT))
 
 
 def _package(char: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from thirtytwo.images.fonts import font_families
 from thirtytwo.io import atomic_write
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.views import CURVES, MatrixView, history_series, readable_on, reliability_bins
-from thirtytwo.text import abbreviate, readable_names
+from thirtytwo.text import abbreviate, as_printable, readable_names
 
 INK, MUTED, ACCENT, WARM = "#22262b", "#7a8088", "#1f6078", "#b4532a"
 STYLE: dict[str, Any] = {
@@ -45,8 +45,14 @@ def empty_figure(width: float, height: float) -> Any:
     return figure
 
 
+Drawings: TypeAlias = Sequence[tuple[str, Callable[[], Any]]]
+"""Figures by name, each as a function that draws it."""
+FORMATS: Mapping[str, Mapping[str, Any]] = {".png": {"dpi": 150}, ".svg": {"metadata": {"Date": None}}}
+"""Formats of the figures with the options of Matplotlib's `savefig`."""
+
+
 def save_figures(
-    directory: Path, drawings: Sequence[tuple[str, Callable[[], Any]]], texts: Iterable[str] = ()
+    directory: Path, drawings: Drawings, texts: Iterable[str] = (), suffixes: Sequence[str] = tuple(FORMATS)
 ) -> list[Path]:
     """Draw each figure in the common style and save it as `name.png` and `name.svg`; returns the written paths.
 
@@ -60,10 +66,10 @@ def save_figures(
             figure = draw()
             figure.get_layout_engine().execute(figure)
             figure.set_layout_engine(None)  # computed once, not for each file
-            for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+            for suffix in suffixes:
                 path = directory / (name + suffix)
                 with atomic_write(path) as temporary:
-                    figure.savefig(temporary, **options)
+                    figure.savefig(temporary, **FORMATS[suffix])
                 written.append(path)
     return written
 
@@ -79,6 +85,11 @@ _INCHES_PER_LETTER = 0.6 / 72
 
 def write_figures(record: RunRecord) -> list[Path]:
     """Write every figure that the run has data for to `figures/`; returns the written paths."""
+    return save_figures(record.run.figures, drawings_of(record), record.classes)
+
+
+def drawings_of(record: RunRecord) -> Drawings:
+    """Every figure that the run has data for."""
     kinds: list[tuple[str, Callable[[RunRecord], Any]]] = []
     if record.history:
         kinds.append(("curves", draw_curves))
@@ -86,13 +97,11 @@ def write_figures(record: RunRecord) -> list[Path]:
         kinds += [("confusion", draw_confusion), ("reliability", draw_reliability)]
     if record.metrics is not None:
         kinds.append(("f1", draw_f1))
-    drawings = [(name, partial(draw, record)) for name, draw in kinds]
-    drawings += [
-        (evaluator.key, partial(draw_lines, section.figure))
-        for evaluator, section in record.sections
-        if section.figure is not None
+    lines = [(evaluator.key, section.figure) for evaluator, section in record.sections if section.figure is not None]
+    return [
+        *((name, partial(draw, record)) for name, draw in kinds),
+        *((key, partial(draw_lines, figure)) for key, figure in lines),
     ]
-    return save_figures(record.run.figures, drawings, record.classes)
 
 
 def draw_curves(record: RunRecord) -> Any:
@@ -119,7 +128,7 @@ def draw_confusion(record: RunRecord) -> Any:
     """Plot the confusion matrix, normalized by true class, with errors on a separate color scale."""
     assert record.predictions is not None
     view = MatrixView.of(confusion_matrix(record.predictions), record.predictions.classes, record.superclasses)
-    names = abbreviate(view.names, MAX_LETTERS)
+    names = _labels(view.names)
     matrix, share, width = view.counts, view.shares, len(names)
     diagonal = np.eye(width, dtype=bool)
     size = 9 if width <= 20 else 6
@@ -142,6 +151,11 @@ def draw_confusion(record: RunRecord) -> Any:
     axes.set_ylabel("true")
     axes.set_title(f"Confusion matrix on {record.split}, n = {len(record.predictions.truth):,}")
     return figure
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Names as figures show them: readable, and without control characters, which are not allowed in SVG."""
+    return abbreviate([as_printable(name) for name in readable_names(names)], MAX_LETTERS)
 
 
 def draw_reliability(record: RunRecord) -> Any:
@@ -197,8 +211,7 @@ def draw_f1(record: RunRecord) -> Any:
     axes.barh(range(width), [row["f1"] or 0.0 for row in rows], color=ACCENT, height=0.7)
     size = 9 if width <= 40 else 7
     if width <= MAX_NAMED_CLASSES:
-        names = readable_names(row["class"] for row in rows)
-        axes.set_yticks(range(width), abbreviate(names, MAX_LETTERS), fontsize=size)
+        axes.set_yticks(range(width), _labels(row["class"] for row in rows), fontsize=size)
     else:
         axes.set_yticks([])
     axes.set_ylim(-0.6, width - 0.4)

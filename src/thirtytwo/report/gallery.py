@@ -230,6 +230,12 @@ class Misclassified:
     """A larger copy; None where there is none."""
 
 
+def worst_errors(predictions: Predictions, most: int) -> Ints:
+    """Positions of the misclassified images with the highest confidence, int64 `(<= most,)`."""
+    wrong = np.flatnonzero(~predictions.correct)
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
+
+
 def most_confident_errors(
     predictions: Predictions, images: ImageSet | None, most: int = 24, photographs: Photographs | None = None
 ) -> tuple[list[Misclassified], str]:
@@ -237,8 +243,7 @@ def most_confident_errors(
 
     With `photographs` they have larger copies.
     """
-    wrong = np.flatnonzero(~predictions.correct)
-    worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:most]
+    worst = worst_errors(predictions, most)
     places, problem = locate(predictions, images, worst)
     large: list[Enlarged | None] = [None] * len(worst)
     if images is not None and places is not None and photographs is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.metrics import confusion_matrix, measured, wilson
+from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.evaluation.next_steps import next_steps
 from thirtytwo.io import write_text
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.enlarged import Photographs
+from thirtytwo.report.facts import class_rows, confused_pairs, date_text, details, metric_rows, notices
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
@@ -23,9 +23,7 @@ from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import duration, interval, percent, quantity, readable
-
-MAX_PAIRS = 12
+from thirtytwo.text import duration, interval, percent
 
 
 def write_page(
@@ -90,18 +88,18 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "split": record.split,
         "seed": record.recipe.seed,
         "classes": len(record.classes),
-        "started": _date(record.environment.get("started")),
+        "started": date_text(record.environment.get("started")),
         "seconds": _seconds(record),
-        "notices": _notices(record),
+        "notices": notices(record),
         "headline": _headline(record),
-        "metric_rows": _metric_rows(record.metrics),
+        "metric_rows": metric_rows(record.metrics),
         "curves": history_charts(record.history),
         "smoothing": record.recipe.train.label_smoothing,
         "distilled": record.recipe.train.distill.run,
-        "per_class": _class_rows(record),
+        "per_class": class_rows(record),
         "superclasses": len(set(record.superclasses.values())),
         "severity": _severity(record.metrics),
-        "pairs": _pairs(record),
+        "pairs": confused_pairs(record),
         **(_of_predictions(record, predictions, images) if predictions is not None else _WITHOUT_PREDICTIONS),
         "members": members_table(record),
         **_reproduce(record),
@@ -153,7 +151,7 @@ def _reproduce(record: RunRecord) -> dict[str, Any]:
     return {
         "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
         "choices": record.environment.get("choices") or [],
-        "made_of": _details(record),
+        "made_of": details(record),
         "skipped": record.data.get("skipped") or [],
         "recipe_text": record.run.recipe.read_text(encoding="utf-8"),
     }
@@ -205,42 +203,6 @@ def _headline(record: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def _notices(record: RunRecord) -> list[str]:
-    notices = []
-    done, planned = len(record.history), record.recipe.schedule.epochs
-    if record.interrupted:
-        ended = (
-            f"This run was interrupted after {done} of {planned} epochs."
-            if done < planned
-            else "This run did not finish."
-        )
-        notices.append(f"{ended} Resume it with: {record.run.resume_command(record.data.get('spec'))}")
-    if record.metrics is not None and record.split != "test":
-        notices.append(
-            f"These metrics are on {record.split}, which was used for model selection. They are not test results."
-        )
-    if record.metrics is not None and record.split == "test" and int(record.metrics.get("test_evaluations") or 0) > 1:
-        notices.append(
-            f"There were {record.metrics['test_evaluations']} test evaluations. If anything was chosen after the first "
-            "one, these metrics are optimistic."
-        )
-    if record.splits.get("train_on") == "all":
-        notices.append(
-            "This run trained on all of train, including validation: its validation metrics are optimistic. "
-            "Temperature and threshold come from a calibration run that held validation out."
-        )
-    return notices
-
-
-def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    if metrics is None:
-        return []
-    return [
-        {"name": metric.name, "value": value, "interval": ends, "meaning": metric.meaning}
-        for metric, value, ends in measured(metrics)
-    ]
-
-
 def history_charts(history: Sequence[Mapping[str, float]]) -> list[str]:
     """Charts of accuracy, loss and learning rate over epochs as SVG, those for which there are values."""
     charts = [
@@ -258,105 +220,6 @@ def history_charts(history: Sequence[Mapping[str, float]]) -> list[str]:
     return [chart for chart in charts if chart]
 
 
-def _class_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """Metrics per class, lowest F1 first, with the interval of recall."""
-    if record.metrics is None:
-        return []
-    rows = []
-    for row in record.metrics["per_class"]:
-        support, recall = row["support"], row["recall"]
-        ends = wilson(round((recall or 0.0) * support), support) if support else None
-        rows.append(
-            {
-                **row,
-                "class": readable(row["class"]),
-                "index": record.classes.index(row["class"]),
-                "superclass": readable(record.superclasses.get(row["class"], "")),
-                "recall_interval": interval(list(ends)) if ends else "",
-            }
-        )
-    return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
-
-
-def _pairs(record: RunRecord) -> list[dict[str, Any]]:
-    if record.metrics is None:
-        return []
-    support = {row["class"]: row["support"] for row in record.metrics["per_class"]}
-    pairs = record.metrics["confusions"][:MAX_PAIRS]
-    most = max((pair["count"] for pair in pairs), default=1)
-    return [
-        {
-            **pair,
-            "true": readable(pair["true"]),
-            "predicted": readable(pair["predicted"]),
-            "cell": f"{record.classes.index(pair['true'])},{record.classes.index(pair['predicted'])}",
-            "share": percent(pair["count"] / max(1, support[pair["true"]])),
-            "bar": pair["count"] / most,
-        }
-        for pair in pairs
-    ]
-
-
-def _details(record: RunRecord) -> list[tuple[str, str]]:
-    """Data, network and machine of the run as (name, value); what is not recorded is left out."""
-    environment, data, splits = record.environment, record.data, record.splits
-    hardware: Mapping[str, Any] = environment.get("hardware") or {}
-    versions: Mapping[str, Any] = environment.get("versions") or {}
-    seconds: Mapping[str, Any] = environment.get("seconds") or {}
-    counts = [f"{part} {data[part]:,}" for part in ("train", "val", "test") if isinstance(data.get(part), int)]
-    parameters, flops, peak = (environment.get(key) for key in ("parameters", "flops", "peak_memory_mb"))
-    machine = [
-        hardware.get("cpu"),
-        f"{hardware['cores']} cores" if hardware.get("cores") else None,
-        f"{hardware['memory_gb']:g} GB memory" if hardware.get("memory_gb") else None,
-        hardware.get("gpu"),
-    ]
-    rows = [
-        ("Data", data.get("spec") or record.dataset),
-        ("Images", ", ".join(counts)),
-        ("Fingerprint", data.get("fingerprint")),
-        (
-            "Validation",
-            _validation_text(splits),
-        ),
-        ("Network", record.recipe.model.architecture),
-        *record.origins,
-        ("Parameters", quantity(parameters) if parameters else None),
-        ("FLOPs per image", quantity(flops) if flops else None),
-        ("Training time", duration(seconds["train"]) if seconds.get("train") is not None else None),
-        ("Total time", duration(seconds["total"]) if seconds.get("total") is not None else None),
-        ("Peak memory", f"{peak:,.0f} MB" if peak else None),
-        ("Device", environment.get("device")),
-        ("Machine", ", ".join(str(part) for part in machine if part)),
-        ("Software", ", ".join(f"{name} {version}" for name, version in versions.items())),
-    ]
-    return [(what, str(value)) for what, value in rows if value]
-
-
-def _validation_text(splits: Mapping[str, Any]) -> str | None:
-    if not splits:
-        return None
-    count = splits.get("n_val") or 0
-    if splits.get("train_on") == "all":
-        return "none: trained on all of train, calibrated by another run"
-    if not count:
-        return "none"
-    if splits.get("val_rows"):
-        return f"{count:,} images held out of train with seed {splits.get('seed')}, listed in split.json"
-    return f"{count:,} images, the data's own split"
-
-
 def _seconds(record: RunRecord) -> str | None:
     seconds = (record.environment.get("seconds") or {}).get("train")
     return None if seconds is None else duration(seconds)
-
-
-def _date(started: object) -> str | None:
-    """An ISO time as a date; other text unchanged."""
-    if not started:
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(str(started))
-    except ValueError:
-        return str(started)
-    return f"{moment.day} {moment:%B %Y}"

@@ -24,6 +24,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, for_terminal, percent
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.tracking import Trackers
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -64,6 +65,7 @@ class HistoryCallback(lightning.Callback):
         show: bool = True,
         should_stop: Callable[[Mapping[str, float]], bool] | None = None,
         meter: UsageMeter | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
@@ -71,6 +73,7 @@ class HistoryCallback(lightning.Callback):
         self._show = show
         self._should_stop = should_stop
         self._meter = meter
+        self._trackers = trackers
         self._bar: Bar | None = None
         self._sums: Tensor | None = None
         self._batches = self._images = 0
@@ -148,8 +151,8 @@ class HistoryCallback(lightning.Callback):
         }
         self.rows.append(row)
         self._run.write_history(self.rows, HISTORY_COLUMNS)
-        for logger in trainer.loggers:
-            logger.log_metrics({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
+        if self._trackers is not None:
+            self._trackers.log({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._should_stop is not None and self._should_stop(row):
             trainer.should_stop = True
         if self._bar is not None:

@@ -11,13 +11,12 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
-from thirtytwo.errors import RunError, require
+from thirtytwo.errors import RunError
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network, with_resolved_options
 from thirtytwo.models.folding import folded_norms
@@ -33,6 +32,7 @@ from thirtytwo.training.hardware import Hardware, UsageMeter, release_freed_memo
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.schedules import Plateau
+from thirtytwo.training.tracking import Trackers, tracked
 from thirtytwo.training.transfer import (
     TransferBatches,
     TransferModule,
@@ -111,6 +111,7 @@ def fit(
     should_stop: Callable[[Mapping[str, float]], bool] | None = None,
     meter: UsageMeter | None = None,
     initialized: InitializedNetwork | None = None,
+    trackers: Trackers | None = None,
 ) -> Fitted:
     """Train by the recipe, and write checkpoints and history to `run`.
 
@@ -125,6 +126,7 @@ def fit(
         should_stop: called after each epoch with its row of the history; training stops if it returns True.
         meter: measures time and memory; stored in checkpoints and restored on resume.
         initialized: the network to train, which is modified; built from the recipe by default.
+        trackers: where the history is logged to; opened for this training by default.
 
     Raises:
         DivergedError: the loss is infinite or NaN.
@@ -132,15 +134,18 @@ def fit(
         RunError: `resume` is set and the checkpoint does not fit the recipe.
     """
     loop, batches, mean, std = build_training(recipe, train, hardware, initialized)
-    options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter}
-    schedule = recipe.schedule
-    history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
     ema = EMA(loop.net, recipe.train.ema) if recipe.train.ema else None
     callbacks = [callback for callback in (ema, loop.plateau) if callback is not None]
-    trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
     val_batches = ValidationBatches(*to_device(val, hardware.device), mean, std) if val is not None else None
     folding = isinstance(loop, TransferModule) and not hardware.compile
-    with folded_norms(loop.net, train.images.shape[1]) if folding else nullcontext():
+    with (
+        nullcontext(trackers) if trackers is not None else tracked(recipe, run) as opened,
+        folded_norms(loop.net, train.images.shape[1]) if folding else nullcontext(),
+    ):
+        options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter, "trackers": opened}
+        schedule = recipe.schedule
+        history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
+        trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
         _run_trainer(trainer, loop, batches, val_batches, run, resume)
     if recipe.train.keep == "best" and val is not None:
         _load_best(loop.net, run)
@@ -241,10 +246,6 @@ def _run_trainer(
 
 
 def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    logger: Any = False
-    if recipe.train.tensorboard:
-        require("tensorboard", "train")
-        logger = TensorBoardLogger(str(run.path), name="tensorboard", version="")
     accelerator = {"cuda": "gpu"}.get(hardware.device.type, hardware.device.type)
     with _quiet_lightning():
         return lightning.Trainer(
@@ -255,7 +256,7 @@ def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[li
             precision=hardware.lightning_precision,  # type: ignore[arg-type]
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            logger=logger,
+            logger=False,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,
             accumulate_grad_batches=recipe.schedule.accumulate,

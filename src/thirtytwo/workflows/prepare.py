@@ -39,6 +39,7 @@ from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.losses import class_weights, resolve_class_weights
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.precision import timed_precision
+from thirtytwo.training.tracking import require_trackers
 from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
 from thirtytwo.workflows.provenance import check_unseen
 from thirtytwo.workflows.records import (
@@ -178,6 +179,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
 
     Raises:
         RecipeError: a setting is wrong.
+        MissingExtraError: the library of a tracker is not installed.
         ThirtytwoError: an evaluator of another package cannot be imported.
     """
     if recipe.model.name == ENSEMBLE:
@@ -188,6 +190,7 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     check_options(recipe.model)
     check_optimizer(recipe)
     check_augment(recipe.augment)
+    require_trackers(recipe)
     evaluators()  # imports those of other packages, which are used only after the training
     return calibration_run(recipe)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import load_run_data
 from thirtytwo.data.split import Parts
-from thirtytwo.errors import DataError, RunError
+from thirtytwo.errors import DataError, RunError, UnknownNameError
 from thirtytwo.io import check_writable, expand_home, write_text
 from thirtytwo.report.card import write_card
 from thirtytwo.report.gallery import PASSES, ROWS
 from thirtytwo.report.page import render, write_page
+from thirtytwo.report.paper import is_own, require_typst, write_paper
 from thirtytwo.report.run_record import read_run_record
 from thirtytwo.rundir import RunDir, lock_run_of
 from thirtytwo.tensors import preserve_torch_state
@@ -24,36 +25,57 @@ def write_report(
     run: Path | str,
     *,
     images: bool = True,
+    format: Literal["html", "pdf"] | None = None,
     out: Path | str | None = None,
     force: bool = False,
     data_root: Path | str | None = None,
 ) -> Path:
-    """Write `report.html`, the figures and the model card of a run again; returns the path of the report.
+    """Write `report.html`, the figures and the model card of a run again, or its report as a PDF; returns its path.
 
-    Images come from the run's data where it can still be read; else the report says that they are missing.
+    Images come from the run's data where it can still be read; else the page says that they are missing, and the PDF
+    has none.
 
     Args:
         run: the run directory.
         images: include images of the data; without them the report can be shared where the images may not.
+        format: `html`, or `pdf` for a paper of a few pages, `report.pdf`; needs the extra `pdf`. None: by the suffix of
+            `out`, else `html`.
         out: file to write the report to; the run directory stays unchanged then.
-        force: replace `out` if it exists.
+        force: replace `out` if it exists, or a `report.pdf` that is not one of these reports.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
 
     Raises:
         RunError: there is no run, or one of its files is damaged.
         OutputError: `out` exists, or cannot be written.
+        MissingExtraError: a PDF is asked for, and Typst is not installed.
     """
     directory = RunDir.open(Path(run))
     target = None if out is None else expand_home(out)
+    if (format or ("pdf" if target is not None and target.suffix.lower() == ".pdf" else "html")) == "pdf":
+        return _write_pdf(directory, target, images=images, force=force, data_root=_root(data_root))
     if target is not None:
         check_writable(target, force=force)
     with directory.writing() if target is None else lock_run_of(target):
         recipe = directory.read_recipe()
-        parts = _load_parts(directory, Path(data_root) if data_root is not None else None) if images else None
+        parts = _load_parts(directory, _root(data_root)) if images else None
         if target is None:
             return write_pages(directory, recipe, parts)
         write_text(target, render(read_run_record(directory, "test"), **_report_images(recipe, parts), passed_on=True))
         return target
+
+
+def _write_pdf(run: RunDir, out: Path | None, *, images: bool, force: bool, data_root: Path | None) -> Path:
+    require_typst()
+    target = out or run.paper
+    check_writable(target, force=force or (out is None and is_own(target)))
+    with lock_run_of(target):
+        parts = _load_parts(run, data_root) if images else None
+        shown = {} if parts is None else {"train": parts.train, "val": parts.val, "test": parts.test}
+        return write_paper(target, read_run_record(run, "test"), shown)
+
+
+def _root(data_root: Path | str | None) -> Path | None:
+    return None if data_root is None else Path(data_root)
 
 
 def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
@@ -62,7 +84,7 @@ def _load_parts(run: RunDir, data_root: Path | None) -> Parts | None:
         return None
     try:
         return load_run_data(run, data_root).parts
-    except (DataError, RunError):
+    except (DataError, RunError, UnknownNameError):
         return None
 
 

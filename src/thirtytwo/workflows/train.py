@@ -18,6 +18,7 @@ from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
+from thirtytwo.training.tracking import tracked
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run, finish
 from thirtytwo.workflows.prepare import Plan, prepare, write_plan
@@ -137,9 +138,15 @@ def _run_plan(
     write_plan(plan, directory)
     log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
     options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter, "initialized": plan.initialized}
-    with _recording_usage(directory, meter, plan.record["session_threads"]):
+    with (
+        _recording_usage(directory, meter, plan.record["session_threads"]),
+        tracked(plan.recipe, directory) as trackers,
+    ):
+        options["trackers"] = trackers
         fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, **options)
-        return Run(directory.path, finish(plan, fitted, directory, log, meter))
+        metrics = finish(plan, fitted, directory, log, meter)
+        trackers.log_metrics(metrics, int(directory.read_history()[-1]["step"]))
+        return Run(directory.path, metrics)
 
 
 def _already_finished(run: RunDir, log: Callable[[str], None]) -> Run:
