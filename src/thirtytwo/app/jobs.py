@@ -283,9 +283,10 @@ def _start_time(pid: int) -> float | None:
         return None
     try:
         psutil = require("psutil", "train")
+    except ThirtytwoError:  # there is no training either
+        return None
+    try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except ThirtytwoError:  # without psutil there is no training either
-        return None
     except psutil.Error:
         return None

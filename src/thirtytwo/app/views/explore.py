@@ -396,8 +396,9 @@ def _show_samples(data: DataSet, spec: str) -> None:
     for position in positions:
         label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
         tiles.append((for_display(part.images[position], least=_TILE), label, file))
-        about = {"identity": spec, "caption": label, "viewer": "This page"}
-        opens.append(openable_image(part, position, folders, **about, rule="crop"))
+        opens.append(
+            openable_image(part, position, folders, identity=spec, caption=label, rule="crop", viewer="This page")
+        )
     st.html(image_grid(tiles, opens))
 
 
