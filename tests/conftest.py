@@ -119,9 +119,10 @@ def accessibility() -> Callable[[Any], list[str]]:
 
     def find(page: Any) -> list[str]:
         problems = []
+        page.add_style_tag(content="* { transition: none !important; animation: none !important }")
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(300)  # until colors have changed
+            page.wait_for_timeout(400)  # until colors have changed
             problems += [
                 f"{scheme}: {found['id']} ({found['impact']}): {node['target']} {node['failureSummary']}"
                 for found in Axe().run(page).response["violations"]

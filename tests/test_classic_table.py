@@ -54,8 +54,8 @@ def test_a_row_for_each_measured_step(table: ModuleType, tmp_path: Path) -> None
     write(tmp_path / "gpu" / "photos-cifar100.json", False, photos | {"recipe": recipe(224)})
     found = rows(table.classic())
     assert [row[1] for row in found] == ["`classic-frozen`", "`classic-finetuned`", "`classic-96`", "`transfer-lite2`"]
-    assert found[2][2:] == ["96", "**90.0 %** (88.0–91.7 %)", "–", "88.8 %"]
-    assert found[3][2:] == ["224", "–", "**97.0 %** (95.7–97.9 %)", "–"]
+    assert found[2][2:] == ["96", "**90.00 %** (88.0–91.7 %)", "–", "88.8 %"]
+    assert found[3][2:] == ["224", "–", "**97.00 %** (95.7–97.9 %)", "–"]
     costs = rows(table.classic_costs())
     assert costs[0] == ["`classic-frozen`", "CIFAR-10", "5", "20 s", "NVIDIA H100, 2026-11-26"]
     assert costs[3] == ["`transfer-lite2`", "CIFAR-100", "2", "10 minutes", "NVIDIA H100, 2026-11-26"]

@@ -75,7 +75,7 @@ def classic_costs() -> str:
 
 
 def _cell(result: Result) -> str:
-    return f"**{percent(result.accuracy)}** ({interval(result.ends, digits=1)})"
+    return f"**{percent(result.accuracy, 2)}** ({interval(result.ends, digits=1)})"
 
 
 def results_on(data: str) -> dict[str, Result]:

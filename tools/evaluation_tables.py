@@ -19,9 +19,9 @@ def confidence() -> str:
         sets, corrupted = run["conformal"], run["corruptions"]["mean_corruption_accuracy"]
         cells = [
             run["data"],
-            *(percent(step["ece"]["value"]) for step in steps),
+            *(percent(step["ece"]["value"], 2) for step in steps),
             ", ".join(f"{step['nll']['value']:.3f}" for step in steps),
-            percent(sets["measured"]["value"]),
+            percent(sets["measured"]["value"], 2),
             f"{sets['mean_size']['value']:.2f}",
             f"{percent(corrupted['value'], 1)} of {percent(run['accuracy']['value'], 1)}",
         ]

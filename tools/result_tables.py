@@ -43,7 +43,7 @@ def bundled() -> str:
         name, text = path.stem, path.read_text(encoding="utf-8")
         metrics = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
         stated = re.search(r"state ([\d.]+\s%) top-1", text)
-        accuracy = f"**{percent(float(metrics['Accuracy']))}**" if metrics else f"{stated[1]}, stated" if stated else ""
+        accuracy = f"**{percent(float(metrics['Accuracy']), 2)}**" if metrics else f"{stated[1]}, stated" if stated else ""
         photo = f"{percent(photos[name]['accuracy']['value'], 1)} of {photos[name]['n']}" if name in photos else ""
         report = f"[page](docs/reports/{name}.html)" if (REPORTS / f"{name}.html").is_file() else ""
         size = path.with_suffix(".onnx").stat().st_size / 1e6
@@ -297,9 +297,9 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     _, data, rest = name.split("-", 2)
     recipe = rest.rpartition("-")[0]
     run, summary = result["runs"][0], result["summary"]
-    spread = interval(run["accuracy"]["ci95"])
+    spread = interval(run["accuracy"]["ci95"], digits=2)
     if result["n"] > 1:
-        spread = f"± {percent(summary['accuracy']['std'])}"
+        spread = f"± {percent(summary['accuracy']['std'], 2)}"
     hardware = run["hardware"]
     place = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
     precision = next(choice["value"] for choice in run["choices"] if choice["what"] == "precision")
@@ -311,8 +311,8 @@ def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     cells = [
         data,
         f"`{recipe}`",
-        f"**{percent(summary['accuracy']['mean'])}** ({spread})",
-        percent(summary["accuracy_tta"]["mean"]),
+        f"**{percent(summary['accuracy']['mean'], 2)}** ({spread})",
+        percent(summary["accuracy_tta"]["mean"], 2),
         minutes,
         ", ".join(str(one["seed"]) for one in result["runs"]),
         f"{place}, {precision}, {run['date']}",
