@@ -61,8 +61,7 @@ def _shown(wanted: Sequence[Picked], record: RunRecord, images: Mapping[str, Ima
     large: dict[int, Enlarged | None] = {}
     for split in dict.fromkeys(one.split for _, one, _, _ in shown):
         of_part = [(number, part, place) for number, one, part, place in shown if one.split == split]
-        places = [place for _, _, place in of_part]
-        copies = enlarge(of_part[0][1], places, Photographs.of(record))
+        copies = enlarge(of_part[0][1], [place for _, _, place in of_part], Photographs.of(record))
         large |= {number: copy for (number, _, _), copy in zip(of_part, copies, strict=True)}
     return [_thumbnail(one, part.images[place], large[number]) for number, one, part, place in shown]
 
