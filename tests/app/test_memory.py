@@ -61,7 +61,7 @@ def test_photographs_of_12_megapixels_fit_in_bounded_memory(
         page.locator("label", has_text="Show heatmaps").first.click()
         page.get_by_role("button", name="Cancel").click()  # one heatmap takes a while: not all are computed
         page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-        assert not page.get_by_role("checkbox", name="Show heatmaps").is_checked()
+        assert not page.locator("label", has_text="Show heatmaps").locator("input").is_checked()
         page.locator(".tt-results .tt-open").last.click()
         page.wait_for_function("document.querySelector('#tt-viewer[open] .tt-viewer-image').naturalWidth === 4000")
         used.append(peak(process))

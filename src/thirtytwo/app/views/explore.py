@@ -301,8 +301,8 @@ def _show_tiles(run: RunDir, split: str, predictions: Predictions, shown: Ints) 
     for index, position in zip(indices.tolist(), shown.tolist(), strict=True):
         caption = _captions(predictions, position)
         tiles.append((for_display(images.images[index], least=_TILE), *caption))
-        about = {"identity": f"{run.path} {split}", "caption": ", ".join(caption)}
-        opens.append(openable_image(images, index, folders, **about, entry=entry, rule=rule))
+        identity, about = f"{run.path} {split}", ", ".join(caption)
+        opens.append(openable_image(images, index, folders, identity=identity, caption=about, entry=entry, rule=rule))
     st.html(image_grid(tiles, opens))
 
 
@@ -397,7 +397,7 @@ def _show_samples(data: DataSet, spec: str) -> None:
         label, file = readable(part.classes[int(part.labels[position])]), Path(part.name_of(position)).name
         tiles.append((for_display(part.images[position], least=_TILE), label, file))
         opens.append(
-            openable_image(part, position, folders, identity=spec, caption=label, rule="crop", viewer="This page")
+            openable_image(part, position, folders, identity=spec, caption=label, viewer="This page", rule="crop")
         )
     st.html(image_grid(tiles, opens))
 
