@@ -166,6 +166,8 @@ def test_time_left() -> None:
     assert progress_of([], plain, 3.0).left is None
     assert progress_of([row(9.0), row(2.0), row(2.0), row(2.0)], plain, 1.0).left == pytest.approx(11.0)
     assert progress_of([row(2.0)] * 10, plain, 50.0).share == 1.0
+    assert "about 2\u00a0min left" in progress_of([row(13.0)], plain, 0.0).text
+    assert "about 1\u00a0h 30\u00a0min left" in progress_of([row(600.0)], plain, 0.0).text
     transfer = recipe(schedule={"epochs": 10}, transfer={"pretrained": "imagenet", "head_until": 0.4})
     assert progress_of([row(1.0)] * 4, transfer, 0.0).left is None
     assert "first 4 epochs" in progress_of([row(1.0)] * 4, transfer, 0.0).text
@@ -196,12 +198,12 @@ def test_a_training_survives_the_app(
     page.get_by_role("option", name="digits", exact=True).click()
     wait_for_script(page)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Epochs", exact=True).fill("400")
+    page.get_by_label("Epochs", exact=True).fill("120")
     page.keyboard.press("Tab")
-    page.wait_for_selector("text=--epochs 400")
+    page.wait_for_selector("text=--epochs 120")
     page.get_by_role("button", name="Start training").click()
     page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")
-    page.wait_for_selector("text=/Epoch \\d+ of 400, about .* left/")
+    page.wait_for_selector("text=/Epoch \\d+ of 120, .* left/")
     app.process.terminate()
     app.process.communicate(timeout=30)
     (job,) = jobs.JobStore(place / "jobs").all()
@@ -212,11 +214,11 @@ def test_a_training_survives_the_app(
     page.get_by_role("button", name="Stop", exact=True).click()
     page.wait_for_selector("text=was stopped. The last completed epoch is saved.")
     stopped = len((Path(job.run) / "history.csv").read_text().splitlines()) - 1
-    assert stopped < 400
+    assert stopped < 120
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("button", name="Use this model").wait_for(timeout=180_000)
     history = (Path(job.run) / "history.csv").read_text().splitlines()
-    assert len(history) == 401, "it went on where it was stopped"
+    assert len(history) == 121, "it went on where it was stopped"
     assert json.loads((Path(job.run) / "metrics.json").read_text())["n"] > 0
     page.get_by_text("Show the report here").click()
     assert page.frame_locator("iframe").first.locator("h1").first.inner_text()
