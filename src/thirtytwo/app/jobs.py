@@ -282,10 +282,11 @@ def _start_time(pid: int) -> float | None:
         del _children[pid]
         return None
     try:
-        psutil = require("psutil", "train")
+        psutil: Any = require("psutil", "train")
+    except ThirtytwoError:  # without it there is no training either
+        return None
+    try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except ThirtytwoError:  # without psutil there is no training either
-        return None
     except psutil.Error:
         return None
