@@ -142,14 +142,17 @@ def test_why_nothing_can_be_trained_here(place: Path, monkeypatch: pytest.Monkey
     assert not found.text_input
 
 
-def test_data_that_cannot_be_used(place: Path) -> None:
-    (place / "none" / "cat").mkdir(parents=True)
-    (place / "none" / "cat" / "a.jpg").write_bytes(b"no image")
+def test_data_that_cannot_be_used_and_names_that_are_markdown(place: Path) -> None:
+    name = "none :red[a] *b*"
+    (place / name / "cat").mkdir(parents=True)
+    (place / name / "cat" / "a.jpg").write_bytes(b"no image")
     found = page()
-    found.text_input(key="train-data").set_value("none")
+    found.text_input(key="train-data").set_value(name)
     found.button(key="train-check").click().run()
     assert not found.exception
     assert found.error
+    assert ":red[a]" not in texts(found)
+    assert "*b*" not in texts(found).replace("\\*", "")
     assert "train-start" not in keys(found)
 
 
