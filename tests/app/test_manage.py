@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from streamlit.testing.v1 import AppTest
 from thirtytwo.app import export_menu, library, manage
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, entries, load_classifier
 from thirtytwo.app.model_table import model_rows
-from thirtytwo.app.projects import ProjectStore, result_of
+from thirtytwo.app.projects import Project, ProjectStore, result_of
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.export.webpage import FOLDER, web_page
 from thirtytwo.fewshot import fit_linear_probe
-from thirtytwo.images.decode import load_image
+from thirtytwo.images.decode import Pixels, load_image
+from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.rundir import RunDir
 
@@ -54,11 +56,12 @@ def teach(store: ProjectStore, base: Path, place: Path, shade: Shade) -> str:
     identity = store.create().identity
     for number, (name, colour) in enumerate({"sun": (240, 200, 30), "grape": (130, 30, 180)}.items(), start=1):
         files = shade(place / "photos" / name, colour, 8, seed=number)
-        store.change(identity, lambda project, number=number, name=name: project.rename(number, name))
+        store.change(identity, partial(Project.rename, number=number, name=name))
         store.add_photos(identity, number, [(file.name, file.read_bytes()) for file in files])
     project = store.read(identity)
-    classifier = library.Classifier(base)
-    pixels, digests = {}, {}
+    classifier = Classifier(base)
+    pixels: dict[str, list[Pixels]] = {}
+    digests: dict[bytes, str] = {}
     for one in project.classes:
         pixels[one.name] = [load_image(store.image(identity, photo).path, 8).pixels for photo in one.photos]
         digests |= {image.tobytes(): photo.digest for image, photo in zip(pixels[one.name], one.photos, strict=True)}
@@ -200,7 +203,7 @@ def test_export_menu(place: Path, colour_model: Path) -> None:
     assert 0 < change.largest < 0.1
     path = place / "small.onnx"
     path.write_bytes(small.data)
-    info = library.Classifier(path).info
+    info = Classifier(path).info
     assert (info.accuracy, info.classes) == (None, load_classifier(entry).classes)
 
     taught = number_of("sun or grape")

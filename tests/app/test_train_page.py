@@ -142,14 +142,17 @@ def test_why_nothing_can_be_trained_here(place: Path, monkeypatch: pytest.Monkey
     assert not found.text_input
 
 
-def test_data_that_cannot_be_used(place: Path) -> None:
-    (place / "none" / "cat").mkdir(parents=True)
-    (place / "none" / "cat" / "a.jpg").write_bytes(b"no image")
+def test_data_that_cannot_be_used_and_names_that_are_markdown(place: Path) -> None:
+    name = "none :red[a] *b*"
+    (place / name / "cat").mkdir(parents=True)
+    (place / name / "cat" / "a.jpg").write_bytes(b"no image")
     found = page()
-    found.text_input(key="train-data").set_value("none")
+    found.text_input(key="train-data").set_value(name)
     found.button(key="train-check").click().run()
     assert not found.exception
     assert found.error
+    assert ":red[a]" not in texts(found)
+    assert "*b*" not in texts(found).replace("\\*", "")
     assert "train-start" not in keys(found)
 
 
@@ -166,6 +169,8 @@ def test_time_left() -> None:
     assert progress_of([], plain, 3.0).left is None
     assert progress_of([row(9.0), row(2.0), row(2.0), row(2.0)], plain, 1.0).left == pytest.approx(11.0)
     assert progress_of([row(2.0)] * 10, plain, 50.0).share == 1.0
+    assert "about 2\u00a0min left" in progress_of([row(13.0)], plain, 0.0).text
+    assert "about 1\u00a0h 30\u00a0min left" in progress_of([row(600.0)], plain, 0.0).text
     transfer = recipe(schedule={"epochs": 10}, transfer={"pretrained": "imagenet", "head_until": 0.4})
     assert progress_of([row(1.0)] * 4, transfer, 0.0).left is None
     assert "first 4 epochs" in progress_of([row(1.0)] * 4, transfer, 0.0).text
@@ -196,12 +201,12 @@ def test_a_training_survives_the_app(
     page.get_by_role("option", name="digits", exact=True).click()
     wait_for_script(page)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Epochs", exact=True).fill("400")
+    page.get_by_label("Epochs", exact=True).fill("120")
     page.keyboard.press("Tab")
-    page.wait_for_selector("text=--epochs 400")
+    page.wait_for_selector("text=--epochs 120")
     page.get_by_role("button", name="Start training").click()
     page.wait_for_selector(".tt-curves img[alt^='Accuracy after epoch']")
-    page.wait_for_selector("text=/Epoch \\d+ of 400, about .* left/")
+    page.wait_for_selector("text=/Epoch \\d+ of 120, .* left/")
     app.process.terminate()
     app.process.communicate(timeout=30)
     (job,) = jobs.JobStore(place / "jobs").all()
@@ -212,11 +217,11 @@ def test_a_training_survives_the_app(
     page.get_by_role("button", name="Stop", exact=True).click()
     page.wait_for_selector("text=was stopped. The last completed epoch is saved.")
     stopped = len((Path(job.run) / "history.csv").read_text().splitlines()) - 1
-    assert stopped < 400
+    assert stopped < 120
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("button", name="Use this model").wait_for(timeout=180_000)
     history = (Path(job.run) / "history.csv").read_text().splitlines()
-    assert len(history) == 401, "it went on where it was stopped"
+    assert len(history) == 121, "it went on where it was stopped"
     assert json.loads((Path(job.run) / "metrics.json").read_text())["n"] > 0
     page.get_by_text("Show the report here").click()
     assert page.frame_locator("iframe").first.locator("h1").first.inner_text()

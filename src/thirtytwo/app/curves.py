@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 
 from thirtytwo.report.page import history_charts
 from thirtytwo.report.views import CURVES
 from thirtytwo.text import as_html, percent
 
+_WIDTH = re.compile(r'(viewBox="0 0 )(\d+)')
+_MARGIN = 12
+"""Pixels that the last values may reach beyond the chart; an image cuts off what does."""
 _XMLNS = "http://www.w3.org/2000/svg"
 _STYLE = """<style>
 :root { color-scheme: light dark; --ink: #1e2226; --soft: #5b6066; --grid: #dedad0; --accent: #1c5f79; }
@@ -35,6 +39,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
 def _encoded(chart: str) -> str:
     """A chart as an SVG file of its own, in base64."""
     start, sign, rest = chart.replace("<svg ", f'<svg xmlns="{_XMLNS}" ', 1).partition(">")
+    start = _WIDTH.sub(lambda found: f"{found[1]}{int(found[2]) + _MARGIN}", start)
     text = f"{start}{sign}{_STYLE}{rest}"
     return base64.b64encode(text.encode()).decode("ascii")
 

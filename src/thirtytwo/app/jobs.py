@@ -282,8 +282,8 @@ def _start_time(pid: int) -> float | None:
         del _children[pid]
         return None
     try:
-        psutil = require("psutil", "train")
-    except ThirtytwoError:  # there is no training either
+        psutil: Any = require("psutil", "train")
+    except ThirtytwoError:  # without it there is no training either
         return None
     try:
         process = psutil.Process(pid)

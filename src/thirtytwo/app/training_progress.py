@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from thirtytwo.config.recipe import Recipe
-from thirtytwo.text import duration
+from thirtytwo.text import SPACE, duration
 
 _RECENT = 3
 """Number of epochs whose time the estimate is based on."""
@@ -35,7 +35,15 @@ class Progress:
             return f"All {self.epochs} epochs are done; evaluating and writing the report."
         if self.left is None:
             return f"{done}. {self.reason}"
-        return f"{done}, about {duration(max(1.0, round(self.left)))} left, then evaluation and report."
+        return f"{done}, {_roughly(self.left)} left, then evaluation and report."
+
+
+def _roughly(seconds: float) -> str:
+    """A time in whole minutes, which is as much as an estimate is worth."""
+    if seconds < 60:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    return f"about {minutes}{SPACE}min" if minutes < 60 else f"about {duration(60.0 * minutes)}"
 
 
 def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: float) -> Progress:
