@@ -61,10 +61,10 @@ class Walk:
         until()
         seconds = time.perf_counter() - started
         self.steps.append((what, round(seconds, 2)))
-        self.settle()
+        self.wait()
         return seconds
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until the page is drawn, which a user would not notice."""
         self.page.wait_for_timeout(300)
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
@@ -158,7 +158,7 @@ def visit(browser: Any, place: Path, teach: Callable[[Walk, Path], None]) -> dic
             page.wait_for_selector("input[type=file]", state="attached")
             ready = time.perf_counter() - started
             walk = Walk(page)
-            walk.settle()
+            walk.wait()
             open_page = page.get_by_role("link", name="Add classes")
             walk.do("open the page Add classes", open_page.click, walk.has("h1:has-text('Add classes')"))
             teach(walk, place / "photographs")
@@ -168,7 +168,7 @@ def visit(browser: Any, place: Path, teach: Callable[[Walk, Path], None]) -> dic
             kept = read(page)
             page.reload()
             page.wait_for_selector(f".tt-card >> nth={NEW * len(CLASSES) - 1}")
-            walk.settle()
+            walk.wait()
             return {"ready": ready, "steps": walk.steps, **answers, "lost": read(page) != kept, "kept": kept}
 
 

@@ -114,6 +114,12 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     page.get_by_test_id("stFileUploader").last.locator("input[type=file]").set_input_files(new)
     page.wait_for_selector(".tt-card >> nth=5")
     page.wait_for_selector("text=Label next: ")
+    to_label = page.get_by_text("Label next: ").inner_text()
+    page.get_by_text("Show these first").click()
+    wait_for_script(page)
+    first = page.locator(".tt-card figcaption").first.inner_text().partition(" ")[0]
+    assert first == to_label.removeprefix("Label next: ").partition(",")[0]
+    page.get_by_text("Show these first").click()
     assert {text.partition("?")[0] for text in page.locator(".tt-card .tt-top").all_inner_texts()} == {"sea"}
     click(page, 0, "Right")
     click(page, 1, "Wrong")

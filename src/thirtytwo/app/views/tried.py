@@ -16,7 +16,7 @@ from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, load_classifier, projects
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.projects import Project, Result, Trial
-from thirtytwo.app.trials import class_of, is_right, score, suggested, unlabeled, was_taught
+from thirtytwo.app.trials import LEAST_TO_SUGGEST, class_of, is_right, score, suggested, unlabeled, was_taught
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
@@ -24,6 +24,7 @@ from thirtytwo.text import as_markdown, counted, interval, listing, percent, rea
 
 PER_PAGE = 8
 RIGHT, WRONG = "Right", "Wrong"
+_FIRST = "label-first"
 _MAX_TOP = 5
 _MAX_PILLS = 8
 """Number of classes up to which each has a button to add an image to it."""
@@ -42,6 +43,7 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         "answers, choose Camera above."
     )
     upload_field("New images", "try-files", session.add_trials)
+    load_classifier(entry)  # so that the first image does not wait for it
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
     _show_thumbnails(project, images, entry)
     if not project.trials:
@@ -52,16 +54,21 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         digest: numbers.get(one.top) for digest, one in answers.items() if not isinstance(one, UnreadableImage)
     }
     _show_score(project, result, predicted)
-    ordered = _ordered(project, entry, images)
+    place, to_label = st.container(), None
+    if st.session_state.get(_FIRST):
+        to_label = _suggest(project, entry, images)
+    ordered = _ordered(project, to_label or [])
     pages = -(-len(ordered) // PER_PAGE)
     first = 0
     if pages > 1:
         first = (st.pagination(pages, key=f"try-page-{len(ordered)}") - 1) * PER_PAGE
-    for trial, badge in ordered[first : first + PER_PAGE]:
+    for trial in ordered[first : first + PER_PAGE]:
         with st.container(border=True, key=f"trial-{trial.digest}"):
             _show_answer(entry, images[trial.digest], answers[trial.digest])
             if trial.digest in predicted:
-                _show_marks(project, result, trial, predicted[trial.digest], badge)
+                _show_marks(project, result, trial, predicted[trial.digest])
+    with place:  # the answers do not wait for it
+        _show_suggestions(project, _suggest(project, entry, images) if to_label is None else to_label)
 
 
 def _show_thumbnails(project: Project, images: Mapping[str, InputImage], entry: Entry) -> None:
@@ -101,27 +108,30 @@ def _show_score(project: Project, result: Result, predicted: Mapping[str, int | 
         st.caption("Images that this model was taught with do not count.")
 
 
-def _ordered(project: Project, entry: Entry, images: Mapping[str, InputImage]) -> list[tuple[Trial, str]]:
-    """The new images with a badge each, those to label next first if the user wants that."""
-    open_ones = unlabeled(project, project.trials)[:_MAX_UNLABELED]
-    found = _suggest(entry, open_ones, images)
-    if not found:
-        return [(one, "") for one in project.trials]
+def _ordered(project: Project, first: Sequence[str]) -> list[Trial]:
+    """The new images, those with the content hashes `first` before the others."""
     trials = {one.digest: one for one in project.trials}
+    return [*(trials[one] for one in first), *(one for one in project.trials if one.digest not in first)]
+
+
+def _show_suggestions(project: Project, found: Sequence[str]) -> None:
+    """Show which images to label next, and why."""
+    if not found:
+        return
+    names = {one.digest: one.name for one in project.trials}
     st.markdown(
-        as_markdown(f"Label next: {listing([trials[one].name for one in found], quoted=False)}.")
+        as_markdown(f"Label next: {listing([names[one] for one in found], quoted=False)}.")
         + " The model is least sure of these, and they differ from each other, so they teach it most."
     )
-    badges = dict.fromkeys(found, "label next")
-    if not st.toggle("Show these first", key="label-first", persist_state="session"):
-        return [(one, badges.get(one.digest, "")) for one in project.trials]
-    return [(trials[one], badges[one]) for one in found] + [
-        (one, "") for one in project.trials if one.digest not in badges
-    ]
+    st.toggle("Show these first", key=_FIRST, persist_state="session")
 
 
-def _suggest(entry: Entry, trials: Sequence[Trial], images: Mapping[str, InputImage]) -> list[str]:
-    if not trials or "features" not in {output.name for output in load_classifier(entry).session.get_outputs()}:
+def _suggest(project: Project, entry: Entry, images: Mapping[str, InputImage]) -> list[str]:
+    """Content hashes of the images to label next; none of a few."""
+    trials = unlabeled(project, project.trials)[:_MAX_UNLABELED]
+    if len(trials) < LEAST_TO_SUGGEST:
+        return []
+    if "features" not in {output.name for output in load_classifier(entry).session.get_outputs()}:
         return []
     rows = [_features(entry.stamp, one.digest, entry, images[one.digest]) for one in trials]
     return suggested(trials, np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows]))
@@ -151,7 +161,7 @@ def _card(
     return card(name, _answer, render(_entry, _image, heat=False), _MAX_TOP, heat=False)
 
 
-def _show_marks(project: Project, result: Result, trial: Trial, predicted: int | None, badge: str) -> None:
+def _show_marks(project: Project, result: Result, trial: Trial, predicted: int | None) -> None:
     """Show whether the answer is right, to be marked by the user, and the classes to add the image to."""
     member = class_of(project, trial)
     right = is_right(project, trial, predicted)
@@ -179,8 +189,6 @@ def _show_marks(project: Project, result: Result, trial: Trial, predicted: int |
             help="Its class is known, because it was added to one." if member is not None else None,
         )
         _show_class_choice(project, trial, member)
-        if badge:
-            st.badge(badge, icon=":material/label:")
         if was_taught(result, trial):
             st.badge("taught", icon=":material/school:", color="gray", help="This model was taught with this image.")
 
