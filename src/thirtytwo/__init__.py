@@ -14,6 +14,7 @@ Public functions:
     compare         compare runs with paired tests                 -> Comparison
     ensemble        combine runs into one model                    -> Run
     export_model    write a model in another format                -> Exported
+    push            upload a run to the Hugging Face hub           -> Pushed
     write_report    write report, figures and model card again     -> Path
     load            open a model for prediction                    -> Classifier
     load_dataset    load images and labels to look at them         -> DataSet
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from thirtytwo.workflows.export import Exported, export_model
     from thirtytwo.workflows.finish import Run
     from thirtytwo.workflows.folds import FoldRuns, train_folds
+    from thirtytwo.workflows.push import Pushed, push
     from thirtytwo.workflows.report import write_report
     from thirtytwo.workflows.seeds import SeedRuns, train_seeds
     from thirtytwo.workflows.train import train
@@ -55,6 +57,7 @@ __all__ = [
     "DataSet",
     "Exported",
     "FoldRuns",
+    "Pushed",
     "Run",
     "SeedRuns",
     "ThirtytwoError",
@@ -66,6 +69,7 @@ __all__ = [
     "export_model",
     "load",
     "load_dataset",
+    "push",
     "train",
     "train_folds",
     "train_seeds",
@@ -82,6 +86,7 @@ _MODULES = {
     "DataSet": "data.types",
     "Exported": "workflows.export",
     "FoldRuns": "workflows.folds",
+    "Pushed": "workflows.push",
     "Run": "workflows.finish",
     "SeedRuns": "workflows.seeds",
     "ThirtytwoError": "errors",
@@ -92,6 +97,7 @@ _MODULES = {
     "export_model": "workflows.export",
     "load": "inference.classifier",
     "load_dataset": "data.load",
+    "push": "workflows.push",
     "train": "workflows.train",
     "train_folds": "workflows.folds",
     "train_seeds": "workflows.seeds",
@@ -99,7 +105,15 @@ _MODULES = {
     "write_report": "workflows.report",
 }
 _WITHOUT_TORCH = frozenset(
-    {"data.load", "data.types", "errors", "inference.classifier", "report.comparison", "workflows.compare"}
+    {
+        "data.load",
+        "data.types",
+        "errors",
+        "inference.classifier",
+        "report.comparison",
+        "workflows.compare",
+        "workflows.push",
+    }
 )
 
 

@@ -23,6 +23,7 @@ from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
 from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
+from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
 from thirtytwo.errors import ThirtytwoError
@@ -234,6 +235,9 @@ def export(
     found = thirtytwo.export_model(model, kind, out=out, force=force, data_root=data_root)
     show_export(found)
     show(str(found.path))
+
+
+app.command()(push)
 
 
 @app.command()

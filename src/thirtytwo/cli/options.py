@@ -35,7 +35,9 @@ DataRoot = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME|RUN|FILE", help="Model to use.", show_default="bundled, else the newest run"),
+    typer.Option(
+        metavar="NAME|RUN|FILE|hf:OWNER/NAME", help="Model to use.", show_default="bundled, else the newest run"
+    ),
 ]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read instead of stopping.")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.images.decode import load_image, resize
+from thirtytwo.inference.hub import PREFIX, download_model
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
 from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
@@ -259,16 +260,18 @@ class Classifier:
 
 
 def load(name_or_path: str | Path | None = None, *, threads: int | None = None) -> Classifier:
-    """Load a classifier from a model file, a run directory or a bundled model.
+    """Load a classifier from a model file, a run directory, a bundled model or a model of the Hugging Face hub.
 
     Args:
-        name_or_path: a path, or the name of a bundled model; by default `default_model()`.
+        name_or_path: a path, the name of a bundled model, or `hf:owner/name`, which is downloaded once; by default
+            `default_model()`.
         threads: CPU threads for inference and for decoding; by default the available cores, at most 16.
 
     Raises:
         UnknownNameError: there is no such file, directory or bundled model.
         ModelFileError: the file is not a thirtytwo model.
         RunError: the run directory has no model.
+        OfflineError: a model of the hub is not on this machine, and the hub cannot be reached.
     """
     return Classifier(default_model() if name_or_path is None else find_model(name_or_path), threads=threads)
 
@@ -291,8 +294,10 @@ def model_name(path: Path) -> str:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """Resolve a bundled name, a run directory or a path to a model file; raises the errors of `load`."""
+    """Resolve a bundled name, a run directory, a model file or `hf:owner/name`; raises the errors of `load`."""
     path, name = expand_home(name_or_path), str(name_or_path)
+    if name.startswith(PREFIX) and not path.exists():
+        return download_model(name)
     if is_file(path):
         return path
     if is_directory(path):

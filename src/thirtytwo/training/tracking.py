@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from secrets import token_hex
@@ -65,7 +66,7 @@ class Trackers:
     def _each(self, work: Callable[[Logger], object]) -> None:
         for name, tracker in list(self._opened.items()):
             try:
-                with quiet_loggers("lightning.pytorch", "mlflow", "wandb"):
+                with _quiet():
                     work(tracker)
             except Exception as error:  # training must not end because a server does
                 del self._opened[name]
@@ -95,7 +96,7 @@ def tracked(recipe: Recipe, run: RunDir) -> Iterator[Trackers]:
     for name in recipe.train.trackers:
         _import(name)
         try:
-            with quiet_loggers("lightning.pytorch", "mlflow", "wandb"):
+            with _quiet():
                 opened[name] = _OPENERS[name](run, known)
                 opened[name].log_hyperparams(flatten(recipe.model_dump(mode="json")))
         except Exception as error:  # each library has errors of its own
@@ -112,6 +113,14 @@ def tracked(recipe: Recipe, run: RunDir) -> Iterator[Trackers]:
         trackers.close("failed")
         raise
     trackers.close("success")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the libraries; what fails is reported as an error."""
+    with quiet_loggers("lightning.pytorch", "mlflow", "wandb", "alembic"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _import(name: Tracker) -> Any:

@@ -1,0 +1,93 @@
+"""Upload a run to the Hugging Face hub: model card, model file, weights, recipe, metrics and report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.errors import OfflineError, OutputError, RunError, require
+from thirtytwo.inference.hub import repository_name
+from thirtytwo.process import hub_is_reachable, quiet_loggers
+from thirtytwo.report.card import card
+from thirtytwo.report.page import render
+from thirtytwo.report.run_record import read_run_record
+from thirtytwo.rundir import RunDir
+from thirtytwo.text import first_line
+
+NO_TOKEN = "No access token for the hub was found."
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded, or would be: the repository, its address, and the size of each file in bytes by name."""
+
+    repository: str
+    url: str
+    files: dict[str, int]
+    dry_run: bool
+
+
+def push(run: Path | str, repository: str, *, public: bool = False, dry_run: bool = False) -> Pushed:
+    """Upload a finished run to the Hugging Face hub, as one commit.
+
+    Uploaded are the model card, `model.onnx`, the weights, the recipe, the metrics and the report without images. The
+    data, lists of its files and predictions stay here. `load("hf:owner/name")` opens the model.
+
+    Args:
+        run: the run directory.
+        repository: `owner/name` on the hub; created if it does not exist.
+        public: whether a new repository is public. An existing one stays as it is.
+        dry_run: only list the files; needs no token and no network.
+
+    Raises:
+        RunError: there is no run, or it is not finished.
+        UnknownNameError: `repository` is not `owner/name`.
+        OfflineError: the hub cannot be reached.
+        OutputError: there is no access token, or the hub refuses the upload.
+    """
+    name = repository_name(repository)
+    directory = RunDir.open(run)
+    if not directory.is_finished():
+        raise RunError(f"{directory.path} is not finished, so it cannot be uploaded.", directory.resume_hint())
+    hub: Any = require("huggingface_hub", "hub")
+    content = _content(directory)
+    sizes = {key: value.stat().st_size if isinstance(value, Path) else len(value) for key, value in content.items()}
+    url = f"https://huggingface.co/{name}"
+    if not dry_run:
+        url = _upload(hub, name, content, public)
+    return Pushed(name, url, sizes, dry_run)
+
+
+def _content(run: RunDir) -> dict[str, Path | bytes]:
+    """The files of the repository by name: paths, or the content of those written for it."""
+    record = read_run_record(run)
+    page = render(record, None, passed_on=True)
+    return {
+        run.card.name: card(record).encode("utf-8", "backslashreplace"),
+        run.onnx.name: run.onnx,
+        run.weights.name: run.weights,
+        run.recipe.name: run.recipe,
+        run.metrics.name: run.metrics,
+        run.report.name: page.encode("utf-8", "backslashreplace"),
+    }
+
+
+def _upload(hub: Any, name: str, content: dict[str, Path | bytes], public: bool) -> str:
+    """Upload as one commit; returns the address of the repository."""
+    if hub.get_token() is None:
+        raise OutputError(NO_TOKEN, "Create one at https://huggingface.co/settings/tokens, then run: hf auth login")
+    if not hub_is_reachable():
+        raise OfflineError("The hub cannot be reached.", "Connect to the network, or list the files with --dry-run.")
+    operations = [hub.CommitOperationAdd(key, value) for key, value in content.items()]
+    interface = hub.HfApi()
+    try:
+        with quiet_loggers("huggingface_hub"):
+            made = interface.create_repo(name, private=not public, exist_ok=True)
+            interface.create_commit(name, operations, commit_message="Upload a model of thirtytwo")
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise OutputError(
+            f"The hub refused the upload to {name}: {first_line(error)}.",
+            "Check that your token may write to this repository.",
+        ) from error
+    return str(made)

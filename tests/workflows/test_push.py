@@ -1,0 +1,111 @@
+"""Runs on the Hugging Face hub: what is uploaded, what is refused, and models from its cache."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import thirtytwo
+from thirtytwo.cli.main import run_command
+from thirtytwo.errors import OfflineError, OutputError, RunError, UnknownNameError
+from thirtytwo.inference.hub import repository_name
+from thirtytwo.rundir import RunDir
+from thirtytwo.workflows.push import NO_TOKEN, push
+
+FILES = {"README.md", "model.onnx", "weights.safetensors", "recipe.toml", "metrics.json", "report.html"}
+
+
+@pytest.fixture
+def run(finished_run: Any, tmp_path: Path) -> Path:
+    path: Path = finished_run(tmp_path / "run")
+    for file in (RunDir(path).weights, RunDir(path).class_means):
+        file.write_bytes(b"weights")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "a/b/c", "a b/c", "../c", "a/..", "", "hf:", "a/b--c", f"a/{'b' * 96}", "é/c"]
+)
+def test_names_of_repositories(name: str) -> None:
+    with pytest.raises(UnknownNameError):
+        repository_name(name)
+
+
+def test_dry_run_lists_the_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = push(run, "hf:me/colours", dry_run=True)
+    assert (found.repository, found.url) == ("me/colours", "https://huggingface.co/me/colours")
+    assert set(found.files) == FILES
+    assert found.files["model.onnx"] == RunDir(run).onnx.stat().st_size
+    assert run_command(["push", str(run), "me/colours", "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert all(name in out for name in FILES)
+    assert out.endswith("https://huggingface.co/me/colours\n")
+    assert "Nothing was uploaded" in err
+
+
+def test_without_a_token(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert run_command(["push", str(run), "me/colours"]) == 2
+    err = capsys.readouterr().err
+    assert NO_TOKEN in err
+    assert "hf auth login" in err
+
+
+def test_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
+    with pytest.raises(OfflineError):
+        push(run, "me/colours")
+
+
+def test_unfinished_run(run: Path) -> None:
+    RunDir(run).onnx.unlink()
+    with pytest.raises(RunError, match="not finished"):
+        push(run, "me/colours", dry_run=True)
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_upload_is_one_commit(run: Path, monkeypatch: pytest.MonkeyPatch, public: bool) -> None:
+    calls: list[tuple[str, Any, Any]] = []
+    api = SimpleNamespace(
+        create_repo=lambda name, **options: calls.append(("create", name, options)) or f"https://hub/{name}",
+        create_commit=lambda name, operations, **_: calls.append(("commit", name, operations)),
+    )
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    monkeypatch.setattr("thirtytwo.workflows.push.hub_is_reachable", lambda: True)
+    assert push(run, "me/colours", public=public).url == "https://hub/me/colours"
+    (create, commit) = calls
+    assert create == ("create", "me/colours", {"private": not public, "exist_ok": True})
+    assert {operation.path_in_repo for operation in commit[2]} == FILES
+    contents = {one.path_in_repo: one.path_or_fileobj for one in commit[2]}
+    assert b"data:image" not in contents["report.html"]
+    assert str(run).encode() not in contents["report.html"]
+
+    def refuse(name: str, operations: Any, **_: Any) -> None:
+        raise ValueError("no right to write\nmore")
+
+    api.create_commit = refuse
+    with pytest.raises(OutputError, match="no right to write"):
+        push(run, "me/colours")
+
+
+def test_models_of_the_hub_come_from_the_cache(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    with pytest.raises(OfflineError):
+        thirtytwo.load("hf:me/colours")
+    place = cache / "models--me--colours"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    shutil.copy(RunDir(run).onnx, place / "snapshots" / commit / "model.onnx")
+    assert thirtytwo.load("hf:me/colours").classes == ("red", "green", "blue")
+    assert run_command(["predict", "missing.png", "--model", "hf:nobody"]) == 2
+    assert "owner/name" in capsys.readouterr().err
