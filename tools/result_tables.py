@@ -43,7 +43,9 @@ def bundled() -> str:
         name, text = path.stem, path.read_text(encoding="utf-8")
         metrics = dict(re.findall(r"name: (.+)\n      value: ([\d.]+)", text))
         stated = re.search(r"state ([\d.]+\s%) top-1", text)
-        accuracy = f"**{percent(float(metrics['Accuracy']), 2)}**" if metrics else f"{stated[1]}, stated" if stated else ""
+        accuracy = (
+            f"**{percent(float(metrics['Accuracy']), 2)}**" if metrics else f"{stated[1]}, stated" if stated else ""
+        )
         photo = f"{percent(photos[name]['accuracy']['value'], 1)} of {photos[name]['n']}" if name in photos else ""
         report = f"[page](docs/reports/{name}.html)" if (REPORTS / f"{name}.html").is_file() else ""
         size = path.with_suffix(".onnx").stat().st_size / 1e6

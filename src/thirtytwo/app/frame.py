@@ -19,15 +19,22 @@ export default function ({ data }) {
   let region = document.getElementById("tt-announced");
   if (!region) {
     region = document.createElement("div");
-    Object.assign(region, { id: "tt-announced", className: "tt-unseen", role: "status" });
+    Object.assign(region, { id: "tt-announced", className: "tt-unseen" });
     region.setAttribute("role", "status");
     region.setAttribute("aria-live", "polite");
     document.querySelector("[data-testid=stApp]").append(region);
   }
-  if (region.textContent !== data.text) region.textContent = data.text;
+  let text = [...region.children].find((one) => one.dataset.of === data.key);
+  if (!text) {
+    text = document.createElement("p");
+    text.dataset.of = data.key;
+    region.append(text);
+  }
+  if (text.textContent !== data.text) text.textContent = data.text;
+  return () => { if (text.textContent === data.text) text.remove(); };
 }
 """
-"""Script that puts a text where screen readers speak it. The place stays when the page is drawn anew."""
+"""Script that puts a text where screen readers speak it; the place stays when the page is drawn anew."""
 
 
 def show_frame(pages: Sequence[Page], page: Page) -> None:
@@ -42,7 +49,7 @@ def show_frame(pages: Sequence[Page], page: Page) -> None:
 
 def announce(text: str, key: str = "announce") -> None:
     """Let screen readers speak a result as soon as it is there."""
-    _announce_component()(key=key, data={"text": text}, height=1)
+    _announce_component()(key=key, data={"key": key, "text": text}, height=1)
 
 
 def stopped_lines() -> list[str]:
