@@ -54,7 +54,8 @@ def test_a_click_enlarges_errors_and_images_of_the_viewer(photographed, chromium
         page.goto(path.as_uri())
         assert page.locator("#next .advice li").count() >= 1
         page.locator("#errors .gallery img").nth(1).click()
-        page.wait_for_function("document.querySelector('#enlarged img').naturalWidth === 600")
+        page.locator("#enlarged img").evaluate("image => image.decode()")
+        assert page.locator("#enlarged img").evaluate("image => image.naturalWidth") == 600
         assert page.locator("#enlarged .square").is_visible()
         assert "marked square" in page.inner_text("#enlarged .bar p")
         page.keyboard.press("ArrowLeft")

@@ -61,7 +61,9 @@ def choose(results: Sequence[Result]) -> Criteria:
         options = [chosen.ALL, *kinds(results)]
         if st.session_state.get("shown-kind") not in (None, *options):
             st.session_state["shown-kind"] = chosen.ALL
-        kind = st.segmented_control("Show", options, default=chosen.ALL, required=True, key="shown-kind")
+        kind: str | None = chosen.ALL
+        if len(options) > 2:
+            kind = st.segmented_control("Show", options, default=chosen.ALL, required=True, key="shown-kind")
         first, second, third = st.columns(3)
         names = [_ANY, *sorted(counts, key=str.casefold)]
         if st.session_state.get("shown-class") not in (None, *names):
