@@ -71,17 +71,17 @@ def show_export(entry: Entry, key: str) -> None:
     with web:
         _show_web_page(entry, key)
     with python:
-        st.caption("With `pip install thirtytwo`, and the model file as `model.onnx` beside it:")
+        st.markdown("With `pip install thirtytwo`, and the model file as `model.onnx` beside it:")
         st.code(PYTHON, language="python")
     with javascript:
-        st.caption(
+        st.markdown(
             "A page beside the files of the web page: download it first, and save this as `own.html` in its folder."
         )
         st.code(SNIPPET, language="html")
     with rest:
-        st.caption('Start a service with `pip install "thirtytwo[serve]"`, and the model file as `model.onnx`:')
+        st.markdown('Start a service with `pip install "thirtytwo[serve]"`, and the model file as `model.onnx`:')
         st.code(SERVE, language="bash")
-        st.caption("It answers requests of any program with JSON, for example:")
+        st.markdown("It answers requests of any program with JSON, for example:")
         st.code(REST, language="bash")
 
 
