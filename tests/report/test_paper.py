@@ -21,7 +21,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import MissingExtraError, OutputError
 from thirtytwo.report import paper
 from thirtytwo.report.paper import compose, is_own, typeset, write_paper
-from thirtytwo.report.paper_blocks import Block, Material, encode
+from thirtytwo.report.paper_blocks import Block, Material, code, encode
 from thirtytwo.report.paper_sections import MAX_ERRORS, MAX_EXAMPLES, MAX_ROWS, sections
 from thirtytwo.report.paper_words import load_words
 from thirtytwo.report.run_record import RunRecord, read_run_record
@@ -151,6 +151,11 @@ def test_small_images_are_enlarged_and_photographs_reduced():
     assert (suffix, data[:4]) == (".png", b"\x89PNG")
     suffix, data = encode(random.integers(0, 256, (400, 300, 3), dtype=np.uint8))
     assert (suffix, data[:2]) == (".jpg", b"\xff\xd8")
+
+
+@pytest.mark.parametrize(("lines", "long"), [(["x = 1"] * 100, False), (["x = 1"] * 300, True), (["y" * 9000], True)])
+def test_long_code_is_broken(lines, long):
+    assert code("\n".join(lines), 6.2, columns=3)["long"] == long
 
 
 def test_every_word_is_used_and_exists():

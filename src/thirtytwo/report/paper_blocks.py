@@ -29,6 +29,8 @@ SIDE = 256
 """Side of images in pixels, at most 2.5 cm of paper."""
 WIDTH, GAP = 16.6, 0.27
 """Width of the text and space between images, in cm."""
+LETTER, MAX_LINES = 0.0222, 70
+"""Width of a letter of code, in cm per point of its size; lines of code that fit one page, others are broken."""
 
 
 @dataclass(frozen=True)
@@ -162,4 +164,6 @@ def gallery(items: Sequence[tuple[str, tuple[str, ...]]], caption: str, columns:
 def code(text: str, size: float = 8.0, columns: int = 1) -> Block:
     """Lines of code, in columns side by side."""
     parts = ["\n".join(lines) for lines in _chunks(text.splitlines(), columns)]
-    return {"kind": "code", "parts": parts, "size": size}
+    letters = max(1, int(WIDTH / columns / (size * LETTER)))
+    rows = max((sum(-(-len(line) // letters) or 1 for line in part.splitlines()) for part in parts), default=0)
+    return {"kind": "code", "parts": parts, "size": size, "long": rows > MAX_LINES}
