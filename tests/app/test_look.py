@@ -28,6 +28,7 @@ PAGES = {
     "compare": "Compare",
     "explore": "Explore",
     "data": "Data",
+    "train": "Train",
     "models": "Models",
     "teach": "Add classes",
     "help": "Help",

@@ -56,7 +56,7 @@ def answer(entry: Entry, identity: str, frame: bytes) -> dict[str, Any]:
     if not isinstance(result, Prediction):
         return {"id": identity, "top": "The frame cannot be read.", "shares": []}
     doubt = "" if result.known and result.confidence >= SURE else " (not sure)" if result.known else " (unknown)"
-    shares = [(readable(name), percent(value, 1), value) for name, value in result.predictions]
+    shares = [(readable(name), percent(value), value) for name, value in result.predictions]
     return {"id": identity, "top": readable(result.top) + doubt, "shares": shares}
 
 

@@ -50,5 +50,5 @@ def _in_words(history: Sequence[Mapping[str, float]], what: str, title: str) -> 
     for key, name in ((f"train_{what}", "training"), (f"val_{what}", "validation")):
         value = next((row[key] for row in reversed(history) if key in row), None)
         if value is not None:
-            parts.append(f"{name} {percent(value, 1) if what == 'accuracy' else f'{value:.3g}'}")
+            parts.append(f"{name} {percent(value) if what == 'accuracy' else f'{value:.3g}'}")
     return f"{title} after epoch {len(history)}: {', '.join(parts)}"

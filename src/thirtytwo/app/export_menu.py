@@ -58,7 +58,7 @@ class Change:
         """The difference in a sentence."""
         return (
             f"On {counted(self.count, 'image')}, both files predict the same class for {self.same}; probabilities "
-            f"differ by at most {percent(self.largest, 1)}."
+            f"differ by at most {percent(self.largest)}."
         )
 
 

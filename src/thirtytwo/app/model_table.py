@@ -66,7 +66,7 @@ def _row(entry: Entry) -> ModelRow:
 
 
 def _with(entry: Entry, value: float, ends: list[float] | None, how: str) -> ModelRow:
-    return ModelRow(entry.name, percent(value, 1), interval(ends, digits=1) if ends else "", how)
+    return ModelRow(entry.name, percent(value), interval(ends) if ends else "", how)
 
 
 def table_of(rows: Iterable[ModelRow]) -> str:

@@ -44,7 +44,7 @@ def answer(result: Prediction) -> str:
     """The answer in a line: `sweet pepper, 93.1 %`, and whether the image is unknown or the model not sure."""
     kind = kind_of(result)
     doubt = f", {kind.lower()}" if kind in (UNKNOWN, UNSURE) else ""
-    return f"{readable(result.top)}, {percent(result.confidence, 1)}{doubt}"
+    return f"{readable(result.top)}, {percent(result.confidence)}{doubt}"
 
 
 def kind_of(result: Result) -> str:

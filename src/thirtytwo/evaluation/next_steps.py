@@ -46,7 +46,7 @@ class WeakClass:
     @property
     def ends(self) -> str:
         """The interval as text."""
-        return interval(self.interval, digits=0)
+        return interval(self.interval)
 
 
 @dataclass(frozen=True)

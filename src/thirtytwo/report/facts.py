@@ -8,7 +8,7 @@ from typing import Any
 
 from thirtytwo.evaluation.metrics import measured, wilson
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.text import duration, interval, percent, quantity, readable
+from thirtytwo.text import duration, interval, percent, quantity
 
 MAX_PAIRS = 12
 """Maximum number of confused pairs that are listed."""
@@ -63,9 +63,8 @@ def class_rows(record: RunRecord) -> list[dict[str, Any]]:
         rows.append(
             {
                 **row,
-                "class": readable(row["class"]),
                 "index": record.classes.index(row["class"]),
-                "superclass": readable(record.superclasses.get(row["class"], "")),
+                "superclass": record.superclasses.get(row["class"], ""),
                 "recall_interval": interval(list(ends)) if ends else "",
             }
         )
@@ -140,8 +139,6 @@ def confused_pairs(record: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             **pair,
-            "true": readable(pair["true"]),
-            "predicted": readable(pair["predicted"]),
             "cell": f"{record.classes.index(pair['true'])},{record.classes.index(pair['predicted'])}",
             "share": percent(pair["count"] / max(1, support[pair["true"]])),
             "bar": pair["count"] / most,

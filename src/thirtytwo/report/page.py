@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
 from thirtytwo.rundir import Predictions, RunDir
-from thirtytwo.text import duration, interval, percent
+from thirtytwo.text import duration, interval, percent, readable
 
 
 def write_page(
@@ -96,14 +96,19 @@ def _context(record: RunRecord, images: ImageSet | None) -> dict[str, Any]:
         "curves": history_charts(record.history),
         "smoothing": record.recipe.train.label_smoothing,
         "distilled": record.recipe.train.distill.run,
-        "per_class": class_rows(record),
+        "per_class": _readable(class_rows(record), "class", "superclass"),
         "superclasses": len(set(record.superclasses.values())),
         "severity": _severity(record.metrics),
-        "pairs": confused_pairs(record),
+        "pairs": _readable(confused_pairs(record), "true", "predicted"),
         **(_of_predictions(record, predictions, images) if predictions is not None else _WITHOUT_PREDICTIONS),
         "members": members_table(record),
         **_reproduce(record),
     }
+
+
+def _readable(rows: Iterable[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Rows with the names of classes under some keys as people read them."""
+    return [row | {key: readable(row[key]) for key in keys} for row in rows]
 
 
 _WITHOUT_PREDICTIONS: dict[str, Any] = {

@@ -25,7 +25,7 @@ from thirtytwo.report.paper_blocks import Material
 from thirtytwo.report.paper_sections import sections
 from thirtytwo.report.paper_words import Words, load_words
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.text import abbreviate, as_printable, interval, percent, shorten
+from thirtytwo.text import abbreviate, as_printable, interval, percent, readable, shorten
 
 SERIF = "Libertinus Serif"
 """Font of the text, which Typst brings."""
@@ -147,9 +147,9 @@ def _abstract(record: RunRecord, words: Words) -> Iterator[str]:
     scored = [row for row in metrics["per_class"] if row["f1"] is not None]
     if len(scored) > 1:
         lowest = min(scored, key=lambda row: row["f1"])
-        yield words("abstract.hardest", f1=percent(lowest["f1"], 1), name=abbreviate([lowest["class"]], 31)[0])
+        yield words("abstract.hardest", f1=percent(lowest["f1"]), name=abbreviate([readable(lowest["class"])], 31)[0])
     if (ece := metrics.get("ece")) and ece["value"] is not None:
-        yield words("abstract.ece", ece=percent(ece["value"], 1))
+        yield words("abstract.ece", ece=percent(ece["value"]))
     if record.split == "test" and (count := int(metrics.get("test_evaluations") or 0)):
         yield words("abstract.evaluations_one" if count == 1 else "abstract.evaluations", count=count)
 

@@ -15,7 +15,7 @@ from thirtytwo.report.gallery import worst_errors
 from thirtytwo.report.paper_blocks import Block, Material, bullets, code, facts, figure, gallery, heading, table, text
 from thirtytwo.report.paper_words import Words
 from thirtytwo.report.sections import members_table
-from thirtytwo.text import abbreviate, duration, listing, percent, points, shorten
+from thirtytwo.text import abbreviate, duration, listing, percent, points, readable_names, shorten
 
 MAX_LETTERS = 31
 """Letters of a class name that tables and captions show."""
@@ -42,7 +42,7 @@ def sections(material: Material) -> list[Block]:
 def _names(material: Material) -> dict[str, str]:
     """The shown name of each class."""
     classes = material.record.classes
-    return dict(zip(classes, abbreviate(classes, MAX_LETTERS), strict=True))
+    return dict(zip(classes, abbreviate(readable_names(classes), MAX_LETTERS), strict=True))
 
 
 def _data(material: Material) -> list[Block]:
@@ -73,7 +73,7 @@ def _examples(material: Material) -> list[Block]:
         return []
     present = np.flatnonzero(train.counts)
     chosen = present[np.linspace(0, len(present) - 1, min(MAX_EXAMPLES, len(present))).round().astype(np.int64)]
-    names = abbreviate(train.classes, MAX_LETTERS)
+    names = abbreviate(readable_names(train.classes), MAX_LETTERS)
     items = []
     for label in chosen.tolist():
         first = int(np.flatnonzero(train.labels == label)[0])
@@ -190,7 +190,7 @@ def _classes(material: Material, split: str) -> list[Block]:
     single = len(found) <= SINGLE
     rows = []
     for row in found[: MAX_ROWS // 2 if len(found) > MAX_ROWS else MAX_ROWS]:
-        scores = [Cell("–" if row[key] is None else percent(row[key], 1)) for key in ("precision", "recall", "f1")]
+        scores = [Cell("–" if row[key] is None else percent(row[key])) for key in ("precision", "recall", "f1")]
         if single:
             scores[1] = Cell(scores[1].text, row["recall_interval"])
         rows.append((Cell(names[row["class"]]), Cell(f"{row['support']:,}"), *scores))

@@ -177,7 +177,7 @@ def _show_result(job: Job) -> None:
     accuracy = metrics["accuracy"]
     st.metric(
         f"accuracy on {metrics['n']:,} test images",
-        percent(accuracy["value"], 1),
+        percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'], digits=1)}",
         delta_color="off",
         delta_arrow="off",

@@ -99,9 +99,9 @@ def _show_score(project: Project, result: Result, predicted: Mapping[str, int | 
     found = score(project, result, predicted)
     if found is None:
         return
-    ends = interval(found["ci95"], digits=0)
+    ends = interval(found["ci95"])
     st.markdown(
-        f"**{found['right']} of {counted(found['count'], 'marked answer')} right: {percent(found['value'], 1)}**, "
+        f"**{found['right']} of {counted(found['count'], 'marked answer')} right: {percent(found['value'])}**, "
         f"95\u00a0% interval {ends}."
     )
     if any(was_taught(result, one) for one in project.trials):
