@@ -19,6 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has its own projects and trainings, and Streamlit's state outside of sessions is empty."""
+    for variable in ("THIRTYTWO_PROJECTS", "THIRTYTWO_JOBS"):
+        monkeypatch.setenv(variable, str(tmp_path_factory.mktemp("state")))
+    yield
+    streamlit = pytest.importorskip("streamlit")
+    streamlit.session_state.clear()
+
+
 COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
 
 
