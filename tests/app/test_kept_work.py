@@ -156,10 +156,10 @@ def test_a_project_survives_other_pages_reloading_and_a_new_tab(visit: Visit, sh
     wait_for_images(page, 6, 2)
     assert values(page) == ["sun", "grape"]
     train(page)
-    assert "13 images" in page.inner_text("[data-testid=stMetric]")
+    assert "13 photos" in page.inner_text("[data-testid=stMetric]")
     page.reload()
     page.wait_for_selector("[data-testid=stMetricValue]")
-    assert "13 images" in page.inner_text("[data-testid=stMetric]")
+    assert "13 photos" in page.inner_text("[data-testid=stMetric]")
 
     tab = visit("teach")
     wait_for_script(tab)
@@ -287,7 +287,7 @@ def test_an_unreadable_image_is_marked_and_left_out(visit: Visit, shade: Shade, 
     page.wait_for_selector("text=holiday.jpg in class grape is left out.")
     assert "holiday.jpg" in page.inner_text(".tt-unreadable")
     train(page)
-    assert "12 images" in page.inner_text("[data-testid=stMetric]")
+    assert "12 photos" in page.inner_text("[data-testid=stMetric]")
 
 
 def test_compare_opens_on_models_with_the_same_classes(visit: Visit) -> None:

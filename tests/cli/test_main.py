@@ -157,7 +157,7 @@ def test_models_without_the_extra_still_lists_trained_ones(colour_model: Path, t
     (run / "model.onnx").write_bytes(colour_model.read_bytes())
     done = without_extra("models")
     assert done.returncode == 0
-    assert re.search(r"^runs/colours-1 +colours +colours +3 +90\.00 %", done.stdout, re.MULTILINE)
+    assert re.search(r"^runs/colours-1 +colours +colours +3 +90\.0 %", done.stdout, re.MULTILINE)
     assert "\nresnet18 " in done.stdout
 
 

@@ -15,6 +15,7 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.config.resolve import parse_overrides, read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.inference.classifier import BUNDLED, bundled_models, default_model, load
+from thirtytwo.text import percent
 
 REPORTS = Path(__file__).parents[2] / "docs" / "reports"
 MAX_BYTES = 45_000_000
@@ -44,7 +45,7 @@ def test_each_has_calibration_threshold_heatmaps_and_a_card(name: str) -> None:
     card = (BUNDLED / f"{name}.md").read_text(encoding="utf-8")
     assert f"thirtytwo predict photo.jpg --model {name}" in card
     assert info.accuracy is not None
-    assert f"{100 * info.accuracy:.2f}" in card
+    assert percent(info.accuracy) in card
     for part in ("Calibration", "Out-of-distribution (unknown) images", "Training", "Limitations", "This file"):
         assert f"## {part}" in card, part
     assert "thirtytwo train cifar" in card

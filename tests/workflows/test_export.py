@@ -18,6 +18,7 @@ from thirtytwo.export.quantize import EXPORTS, ExportFormat
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
+from thirtytwo.text import for_terminal, percent
 from thirtytwo.workflows.export import export_model
 from thirtytwo.workflows.train import train
 
@@ -59,7 +60,7 @@ def test_every_built_in_format(run: RunDir, kind: str, part: float, capsys: pyte
     assert agreement.accuracy == pytest.approx(right)
     assert agreement.same > 0.9
     assert 0 < agreement.largest < 0.2
-    assert f"{100 * agreement.same:.2f} %" in out
+    assert for_terminal(percent(agreement.same)) in out
     assert set(agreement.outputs) == {"probabilities", "logits", "features", "heatmaps", "known_score"}
     assert all(0 < value < agreement.allowed for value in agreement.outputs.values())
     written = run.read_json(run.exports)
