@@ -142,8 +142,8 @@ def _tile(entry: Entry, image: InputImage, result: Result, drawn: str, *, heat: 
     name = f"<span>{as_html(image.name)}</span>"
     if isinstance(result, UnreadableImage):
         return f'<figure class="tt-tile"><b>cannot be read</b><br>{name}</figure>'
-    picture = opening(drawn, openable_input(image, entry, answer(result), heat=heat), image.name)
-    return f'<figure class="tt-tile">{picture}<b>{as_html(answer(result))}</b><br>{name}</figure>'
+    shown = opening(drawn, openable_input(image, entry, answer(result), heat=heat), image.name)
+    return f'<figure class="tt-tile">{shown}<b>{as_html(answer(result))}</b><br>{name}</figure>'
 
 
 def offer_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> None:
