@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+
 @pytest.fixture(autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has its own projects and trainings, and Streamlit's state outside of sessions is empty."""
