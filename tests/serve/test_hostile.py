@@ -117,7 +117,7 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "SVG": ("a.svg", lambda: SVG, "a.svg"),
     "SVG named PNG": ("a.png", lambda: SVG, "a.png"),
     "TIFF with a reference to itself": ("a.tif", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a.tif"),
-    "HEIC": ("a.heic", lambda: b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+    "HEIC": ("a.heic", lambda: b"\0\0\0\x18ftypheic\0\0\0\0", "damaged" if heif_is_readable() else "HEIC"),
     "zeros": ("a.png", lambda: bytes(5000), "a.png"),
     "PostScript": ("a.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "a.eps"),
 }
