@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from thirtytwo.images.decode import heif_is_readable
+
 MAX_MB = 500
 """Peak memory of the service while it receives all of these files."""
 
