@@ -32,10 +32,11 @@ from sklearn.metrics import average_precision_score
 from thirtytwo.data.fixes import Fix, FixPlan, write_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.doctor import CHECKS, Diagnosis, Subject, diagnose
-from thirtytwo.doctor.features import choose_model, compute_features
+from thirtytwo.doctor.features import choose_larger_model, choose_model, compute_features, larger_features
 from thirtytwo.doctor.fix_plan import suggest_fixes
 from thirtytwo.doctor.label_probe import predict_held_out
 from thirtytwo.doctor.page import preview
+from thirtytwo.doctor.second_probe import predict_doubted
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name
@@ -68,12 +69,14 @@ def main() -> int:
         return 0
     data = load_dataset("cifar10", data_root=Path(root))
     path = choose_model(data)
-    labels = data.train.labels[: options.images]
-    features = compute_features(path, np.asarray(data.train.images[: options.images]))
-    found = {seed: measure(features, labels, data.classes, seed) for seed in (SEED, *OTHERS)}
+    larger = choose_larger_model(data)
+    labels, images = data.train.labels[: options.images], np.asarray(data.train.images[: options.images])
+    features = compute_features(path, images)
+    found = {seed: measure(features, images, labels, data.classes, seed, larger) for seed in (SEED, *OTHERS)}
     for seed, record in found.items():
         print(seed, record, flush=True)
     content: dict[str, Any] = {"what": __doc__.splitlines()[0], "n": len(labels), "share": SHARE, "model": path.stem}
+    content |= {"second_model": larger and larger.stem}
     content |= {"seed": SEED} | found[SEED] | {"other_seeds": {str(seed): found[seed] for seed in OTHERS}}
     write_json(options.out or RESULTS, content | machine())
     return 0
@@ -104,11 +107,18 @@ def machine() -> dict[str, Any]:
 
 
 def measure(
-    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: tuple[str, ...], seed: int
+    features: npt.NDArray[np.float32],
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
+    seed: int,
+    larger: Path | None,
 ) -> dict[str, Any]:
     """Average precision of the order of all labels, and precision and recall of those that T501 lists."""
     given, wrong = flip(labels, len(classes), seed)
     predictions = predict_held_out(features, given, classes)
+    if larger is not None:
+        predictions = predict_doubted(predictions, lambda chosen: larger_features(larger, images[chosen]))
     issues = find_label_issues(predictions)
     own = predictions.probabilities[np.arange(len(given)), given]
     others = predictions.probabilities.copy()

@@ -12,8 +12,15 @@ import pytest
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor import CHECKS, Finding, Subject
-from thirtytwo.doctor.features import choose_model, compute_features, dataset_features
+from thirtytwo.doctor.features import (
+    choose_larger_model,
+    choose_model,
+    compute_features,
+    dataset_features,
+    larger_features,
+)
 from thirtytwo.fewshot.base import RESIZE
+from thirtytwo.images.decode import resize
 from thirtytwo.inference.classifier import Classifier, bundled_models
 
 pytestmark = pytest.mark.long
@@ -134,3 +141,34 @@ def test_photographs_are_decoded_at_input_size_however_they_are_split(make: Simp
 
 def classifier_side(path: Path) -> int:
     return Classifier(path, threads=1).info.input_size
+
+
+def test_features_of_the_larger_model_are_those_of_its_first_network_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(tmp_path))
+    data = subset(load_dataset("digits"), 24)
+    path = choose_larger_model(data)
+    assert path is not None
+    assert path.stem == "cifar100"
+    images = np.asarray(data.train.images)
+    found = larger_features(path, images)
+    assert found.shape == (24, 1280)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3)
+    assert np.array_equal(larger_features(path, images), found)
+    assert not caplog.records, "the entry of the cache is sound"
+    own = Classifier(path).run_batches(np.stack([resize(one, 224, RESIZE) for one in images]), ("features",))[
+        "features"
+    ]
+    own = own[:, :1280] / np.linalg.norm(own[:, :1280], axis=1, keepdims=True)
+    assert np.allclose(own, found, atol=2e-3)
+
+
+def test_photographs_and_data_that_larger_models_were_trained_on_have_none(
+    digits: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose_larger_model(replace(digits, sizes={(640, 480): len(digits.train)})) is None
+    info = Classifier(bundled_models()["cifar100"]).info
+    path = choose_larger_model(replace(digits, name=info.dataset))
+    assert path is not None
+    assert path.stem == "cifar10"

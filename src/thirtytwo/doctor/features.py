@@ -19,7 +19,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
-from thirtytwo.images.content import Hashes
+from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.decode import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
 from thirtytwo.inference.model_file import INPUT
@@ -30,6 +30,8 @@ Features: TypeAlias = npt.NDArray[np.float32]
 
 SMALL_BASES = ("cifar100-tiny", "cifar10-tiny")
 """Models for small images, the first of them preferred."""
+LARGER_BASES = ("cifar100", "cifar10")
+"""Models that tell small images better and take a hundred times as long, the first of them preferred."""
 _CHUNK = 256
 """Images between two updates of the progress."""
 _FORMAT = 3
@@ -46,6 +48,15 @@ def choose_model(data: DataSet) -> Path:
     wanted = (PHOTO_BASE, *SMALL_BASES) if data.median_side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
     present = [models[name] for name in wanted if name in models]
     return next((path for path in present if not _trained_on(path, data)), present[0] if present else default_model())
+
+
+def choose_larger_model(data: DataSet) -> Path | None:
+    """One of `LARGER_BASES` for small images; None for photographs, and where each was trained on the same classes."""
+    if data.median_side >= PHOTO_SIDE:
+        return None
+    present = (path for name, path in bundled_models().items() if name in LARGER_BASES)
+    order = sorted(present, key=lambda path: LARGER_BASES.index(path.stem))
+    return next((path for path in order if not _trained_on(path, data)), None)
 
 
 def _trained_on(path: Path, data: DataSet) -> bool:
@@ -76,6 +87,20 @@ def dataset_features(data: DataSet, spec: str | None = None, data_root: Path | N
     return np.ascontiguousarray(stored).view(np.float16).astype(np.float32)
 
 
+def larger_features(path: Path, images: Pixels) -> Features:
+    """Like `compute_features`, by a model of `choose_larger_model`; taken from the cache if computed before."""
+
+    def make() -> cache.Entry:
+        halves = compute_features(path, images).astype(np.float16)
+        return cache.Entry({"features": np.ascontiguousarray(halves).view(np.uint8)}, {"features": hashes}, {}, key)
+
+    hashes = np.array([hash_pixels(image) for image in images], dtype=np.uint64)
+    content = hashlib.blake2b(hashes.tobytes(), digest_size=16).hexdigest()
+    key = cache.digest(["larger features", _FORMAT, _digest(path), RESIZE, content])
+    stored = cache.cached(key, make, f"features of {len(images):,} images by {path.stem}").images["features"]
+    return np.ascontiguousarray(stored).view(np.float16).astype(np.float32)
+
+
 def compute_features(path: Path, images: Pixels) -> Features:
     """Features of images uint8 `(N, S, S, 3)` of any side, float32 `(N, D)`; a bar shows the progress.
 
@@ -86,7 +111,8 @@ def compute_features(path: Path, images: Pixels) -> Features:
     """
     classifier = Classifier(path)
     side, starts = classifier.info.input_size, range(0, len(images), _CHUNK)
-    run = _layers_of(classifier) if path.stem in SMALL_BASES else _last_features(classifier)
+    kinds = dict.fromkeys(SMALL_BASES, _layers_of) | dict.fromkeys(LARGER_BASES, _larger_network)
+    run = kinds.get(path.stem, _last_features)(classifier)
     shown = tracked(starts, f"Features of {len(images):,} images by {path.stem}")
     return np.concatenate([run(_resized(images[start : start + _CHUNK], side)) for start in shown])
 
@@ -107,7 +133,7 @@ def _layers_of(classifier: Classifier) -> Callable[[Pixels], Features]:
     onnx = require("onnx", "train")
     model = onnx.load(str(classifier.path))
     names = _with_pooled_layers(model, onnx.helper)
-    session = type(classifier.session)(model.SerializeToString(), classifier.session.get_session_options())
+    session = _session_like(classifier, model)
 
     def run(images: Pixels) -> Features:
         parts = []
@@ -119,6 +145,69 @@ def _layers_of(classifier: Classifier) -> Callable[[Pixels], Features]:
         return np.concatenate(parts)
 
     return run
+
+
+def _session_like(classifier: Classifier, model: Any) -> Any:
+    """A session for a changed ONNX model, with the options of the classifier's."""
+    return type(classifier.session)(model.SerializeToString(), classifier.session.get_session_options())
+
+
+def _larger_network(classifier: Classifier) -> Callable[[Pixels], Features]:
+    """Computes the features of the network that was fine-tuned on small images.
+
+    Bundled models for small images join it with a second network, for photographs, which is left out.
+    """
+    onnx = require("onnx", "train")
+    model = onnx.load(str(classifier.path))
+    last = _fine_tuned_layer(model.graph)
+    if last is None:
+        return _last_features(classifier)
+    pooled = f"{last}.pooled"
+    model.graph.node.append(onnx.helper.make_node("GlobalAveragePool", [last], [pooled]))  # (N, D, 1, 1)
+    _keep_only(model.graph, pooled)
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(pooled))
+    session = _session_like(classifier, model)
+
+    def run(images: Pixels) -> Features:
+        starts = range(0, len(images), _BATCH)
+        parts = [session.run([pooled], {INPUT: images[start : start + _BATCH]})[0] for start in starts]
+        return normalized(np.concatenate(parts)[:, :, 0, 0])
+
+    return run
+
+
+def _fine_tuned_layer(graph: Any) -> str | None:
+    """The last layer of the first network of a joined model, `(N, D, H, W)`; None for other models.
+
+    Their `features` are the means of the parts of a split of both last layers, which are concatenated before and after.
+    """
+    made = {name: node for node in graph.node for name in node.output}
+    name = "features"
+    for kind in ("Concat", "Reshape", "ReduceMean", "Split", "Concat"):
+        node = made.get(name)
+        if node is None or node.op_type != kind:
+            return None
+        name = str(node.input[0])
+    return name
+
+
+def _keep_only(graph: Any, output: str) -> None:
+    """Remove everything from a model's graph that one output does not need, and all outputs."""
+    made = {name: node for node in graph.node for name in node.output}
+    needed, wanted = set(), [output]
+    while wanted:
+        name = wanted.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        wanted += list(made[name].input) if name in made else []
+    nodes = [node for node in graph.node if needed & {*node.output}]
+    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    weights = [type(one).FromString(one.SerializeToString()) for one in graph.initializer if one.name in needed]
+    for part in (graph.node, graph.initializer, graph.output, graph.value_info):
+        del part[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights)
 
 
 def _with_pooled_layers(model: Any, helper: Any) -> list[str]:
@@ -154,8 +243,11 @@ def _key(path: Path, data: DataSet) -> str:
         content.update(part.hashes.tobytes())
         for image in part.images:
             content.update(np.ascontiguousarray(image).data)
-    model = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    return cache.digest(["features", _FORMAT, model, RESIZE, content.hexdigest()])
+    return cache.digest(["features", _FORMAT, _digest(path), RESIZE, content.hexdigest()])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _at_input_size(

@@ -164,6 +164,12 @@ class Subject:
         """Labels of all images in the order of `places`, int64 `(N,)`."""
         return np.concatenate([images.labels for images in self.splits.values()])
 
+    def images_at(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Images by their positions in the order of `places`, uint8 `(M, S, S, 3)`."""
+        places = self.places
+        shown = (places[position] for position in positions.tolist())
+        return np.stack([self.splits[place.split].images[place.position] for place in shown])
+
     @cached_property
     def features(self) -> Features:
         """Features of all images in the order of `places` by a bundled model, float32 `(N, D)`; takes minutes."""

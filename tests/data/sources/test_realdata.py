@@ -94,7 +94,7 @@ def test_at_the_second_start_no_image_is_decoded(data_root, monkeypatch):
     assert data.fingerprint == before.fingerprint
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_doctor_finds_the_known_duplicates(data_root):
     """CIFAR-100 holds 10 groups of equal images that cross train and test."""
     texts = [finding.what for finding in examine(load_dataset("cifar100", data_root=data_root))]

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding
+from thirtytwo.doctor.features import choose_larger_model, larger_features
 from thirtytwo.doctor.label_probe import LEAST, predict_held_out
 from thirtytwo.doctor.out_of_fold import OutOfFold
+from thirtytwo.doctor.second_probe import predict_doubted
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.rundir import Predictions
@@ -31,7 +33,8 @@ class LabelErrors(Check):
     severity = "warning"
     why = (
         "Wrong labels cost accuracy in training, and in a test set they make every metric wrong. Found are images that "
-        "a model, which has learned from other images of the data, confidently predicts as another class. With "
+        "a model, which has learned from other images of the data, confidently predicts as another class. Of small "
+        "images, a larger model looks at the most doubtful ones again. With "
         "--predictions the predictions are those of a cross-validation (train --folds)."
     )
     fix = "Look at them, the first ones first, and correct those that are wrong: many are right, but unusual."
@@ -77,7 +80,11 @@ def _by_probe(subject: Subject) -> tuple[Positions, Predictions]:
     classes = tuple(subject.data.classes[index] for index in kept)
     if len(kept) < 2:
         return rows, Predictions(classes, labels, np.zeros((len(rows), len(kept)), dtype=np.float32), rows)
-    return rows, predict_held_out(subject.features[rows], labels, classes)
+    first = predict_held_out(subject.features[rows], labels, classes)
+    larger = choose_larger_model(subject.data)
+    if larger is None:
+        return rows, first
+    return rows, predict_doubted(first, lambda chosen: larger_features(larger, subject.images_at(rows[chosen])))
 
 
 def _by_folds(given: OutOfFold) -> tuple[Positions, Predictions]:
