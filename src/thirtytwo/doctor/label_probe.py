@@ -76,8 +76,8 @@ def _held_out_estimates(
         return np.asarray(rows[members[fold]] @ weights, dtype=np.float32)
 
     first = {penalty: estimate(0, penalty) for penalty in PENALTIES}
-    judged = fitted[members[0]]
-    best = min(PENALTIES, key=lambda one: float(((first[one] - targets[members[0]])[judged] ** 2).mean()))
+    evaluated = fitted[members[0]]
+    best = min(PENALTIES, key=lambda one: float(((first[one] - targets[members[0]])[evaluated] ** 2).mean()))
     found = np.empty_like(targets)
     for fold, chosen in enumerate(members):
         found[chosen] = first[best] if fold == 0 else estimate(fold, best)
