@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -32,6 +33,9 @@ SAMPLES = ROOT / "src" / "thirtytwo" / "app" / "samples"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH, HEIGHT, GAP, COLORS = 620, 760, 24, 96
 DESKTOP, PHONE = {"width": 1100, "height": 760}, {"width": 390, "height": 780}
+TAUGHT, EACH = ("3", "5", "8"), 12
+"""Digits of the model that the page Add classes makes, and images of each."""
+TO_TOP = "(element) => { element.style.scrollMarginTop = '80px'; element.scrollIntoView(); }"
 WAIT = 120_000
 """Milliseconds that the app may take to show something, on a slow machine."""
 
@@ -50,8 +54,8 @@ def main() -> int:
         if options.only != "app":
             take_report(chromium, options.report)
         if options.only != "report":
-            with running_app() as address:
-                take_app(chromium, address)
+            with running_app() as (address, folder):
+                take_app(chromium, address, folder)
         chromium.close()
     return 0
 
@@ -66,13 +70,13 @@ def take_report(chromium: Any, report: Path) -> None:
     save(beside(head, matrix), "report")
 
 
-def take_app(chromium: Any, address: str) -> None:
-    """The pages Classify, on a desktop and on a phone, and Explore."""
+def take_app(chromium: Any, address: str, folder: Path) -> None:
+    """The pages Classify, on a desktop and on a phone, Explore, Add classes and Train."""
     for name, size in (("app-classify", DESKTOP), ("app-phone", PHONE)):
         page = chromium.new_page(viewport=size, device_scale_factor=1)
         page.goto(address, timeout=WAIT)
         page.wait_for_selector("input[type=file]", state="attached", timeout=WAIT)
-        page.locator("input[type=file]").first.set_input_files([SAMPLES / "cat.jpg"])
+        page.locator("input[type=file]").first.set_input_files([SAMPLES / "cup.jpg"])
         page.wait_for_selector(".tt-card", timeout=WAIT)
         page.locator(".tt-card").first.scroll_into_view_if_needed()
         page.wait_for_timeout(1500)  # transitions
@@ -86,25 +90,75 @@ def take_app(chromium: Any, address: str) -> None:
     page.wait_for_timeout(1500)
     save(read_png(page.screenshot()), "app-explore")
     page.close()
+    take_teaching(chromium, address, folder / "three")
+    take_training(chromium, address)
+
+
+def take_teaching(chromium: Any, address: str, photographs: Path) -> None:
+    """The page Add classes with a model of three classes."""
+    page = chromium.new_page(viewport=DESKTOP, device_scale_factor=1)
+    page.set_default_timeout(WAIT)
+    page.goto(f"{address}/teach")
+    page.get_by_role("radio", name="Folder or ZIP").click()
+    page.locator(".st-key-class-folders input[type=file]").first.set_input_files(photographs)
+    page.wait_for_selector(f".st-key-group-{len(TAUGHT)} .tt-thumbnails li >> nth={EACH - 1}")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector("[data-testid=stMetricValue]")
+    page.wait_for_timeout(1500)
+    page.get_by_role("heading", name="Result").evaluate(TO_TOP)
+    page.wait_for_timeout(500)
+    save(read_png(page.screenshot()), "app-teach")
+    page.close()
+
+
+def take_training(chromium: Any, address: str) -> None:
+    """The page Train with the check of a data set and the recommended recipe."""
+    page = chromium.new_page(viewport=DESKTOP, device_scale_factor=1)
+    page.set_default_timeout(WAIT)
+    page.goto(f"{address}/train")
+    field = page.get_by_role("textbox").first
+    field.fill("digits")
+    field.press("Enter")
+    page.get_by_role("button", name="Start training").wait_for()
+    page.wait_for_timeout(1500)
+    save(read_png(page.screenshot()), "app-train")
+    page.close()
 
 
 @contextmanager
-def running_app() -> Iterator[str]:
-    """The address of `thirtytwo app` in a folder with one finished run; it is stopped at the end."""
+def running_app() -> Iterator[tuple[str, Path]]:
+    """The address of `thirtytwo app`, and its folder with a finished run and `three`, a folder for each taught class.
+
+    The app is stopped at the end.
+    """
     command = [sys.executable, "-m", "thirtytwo"]
     with tempfile.TemporaryDirectory() as folder:
         train = ["train", "digits", "--recipe", "digits", "--epochs", "3", "--run", "runs/digits"]
         subprocess.run([*command, *train], cwd=folder, check=True, capture_output=True)
+        export = ["data", "export", "digits", "--format", "folder", "--out", "digits"]
+        subprocess.run([*command, *export], cwd=folder, check=True, capture_output=True)
+        write_classes(Path(folder))
         arguments = ["app", "--port", "0", "--no-browser"]
-        app = subprocess.Popen([*command, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True)
+        own = os.environ | {"THIRTYTWO_PROJECTS": str(Path(folder) / "projects")}
+        app = subprocess.Popen([*command, *arguments], cwd=folder, env=own, stderr=subprocess.PIPE, text=True)
         try:
             assert app.stderr is not None
             found = next(match for line in app.stderr if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
             wait_for(f"{found[0]}/_stcore/health")
-            yield found[0]
+            yield found[0], Path(folder)
         finally:
             app.terminate()
             app.wait()
+
+
+def write_classes(folder: Path) -> None:
+    """Copy the first images of each taught class from the exported digits."""
+    for name in TAUGHT:
+        target = folder / "three" / name
+        target.mkdir(parents=True)
+        source = next((folder / "digits").rglob(f"train/{name}"))
+        for file in sorted(source.iterdir())[:EACH]:
+            shutil.copy(file, target / file.name)
 
 
 def wait_for(address: str) -> None:
