@@ -7,7 +7,7 @@ own labels have errors too, which count as false positives. `--sheet` draws the 
 `--train` instead trains the recipe `fast` on the given labels, on the flipped ones, and on these with the fixes that
 `data doctor --thorough --fix-plan` suggests for T501, and measures how much of the lost test accuracy they recover.
 `--plans` without `--train` only writes the plans of fixes, to train with them on another machine.
-Writes `benchmarks/results/label_errors.json`, or `label_repair.json` beside it.
+Writes `benchmarks/results/label_errors.json`, or `label_plans.json` (what the plan names) and `label_repair.json`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def repair(options: argparse.Namespace, root: Path) -> None:
         folder.mkdir(exist_ok=True)
         if not (folder / "plans.json").is_file():
             write_plans(options.images, folder, root)
+            counts = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
+            write_json(RESULTS.with_name("label_plans.json"), {"seed": SEED, "share": SHARE} | counts | machine())
         if options.train:
             content = train_all(folder, options.epochs, range(options.seeds), root)
             write_json(options.out or RESULTS.with_name("label_repair.json"), content | trained_on())

@@ -1,5 +1,8 @@
 """Tables of what the commands that look at data cost and find, from `benchmarks/results/`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from result_tables import read_results
 
 from thirtytwo.text import percent
@@ -42,14 +45,20 @@ def data_commands() -> str:
 
 
 def _repair() -> str:
-    """How much of the accuracy that changed labels cost the suggested fixes win back."""
-    found = read_results("label_repair")
+    """What the suggested fixes name, and how much of the accuracy that changed labels cost they won back."""
+    plan, found = read_results("label_plans"), read_results("label_repair")
     clean, flipped, repaired = (percent(found["mean_accuracy"][arm], 2) for arm in ("clean", "flipped", "repaired"))
-    named, others = found["suggested_for_flipped"], sum(found["suggested"].values()) - found["suggested_for_flipped"]
     return (
-        f"\nThe suggested fixes name {percent(named / found['flipped'], 0)} of the changed labels and {others:,} "
-        f"others. Trained with `{found['recipe']}`, the network has {clean} on test with the own labels, {flipped} "
-        f"with the changed ones and {repaired} after the "
-        f"fixes: {percent(found['recovered'], 0)} of the loss (means of {len(found['training_seeds'])} seeds, one "
+        f"\nThe suggested fixes name {_named(plan)} (seed {plan['seed']}, {plan['date']}; "
+        "`benchmarks/label_errors.py --plans`). Training was measured with those of an earlier version, which looked "
+        f"at each label once and named {_named(found)}: with `{found['recipe']}`, the network has {clean} on test with "
+        f"the own labels, {flipped} with the changed ones and {repaired} after the fixes, "
+        f"{percent(found['recovered'], 0)} of the loss (means of {len(found['training_seeds'])} seeds, one "
         f"{found['gpu']}, {found['date']}; `benchmarks/label_errors.py --train`).\n"
     )
+
+
+def _named(plan: Mapping[str, Any]) -> str:
+    """How many of the changed labels a plan names, and how many others."""
+    others = sum(plan["suggested"].values()) - plan["suggested_for_flipped"]
+    return f"{percent(plan['suggested_for_flipped'] / plan['flipped'], 0)} of the changed labels and {others:,} others"

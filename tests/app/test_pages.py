@@ -386,3 +386,17 @@ print(sorted({{"torch", "matplotlib", "sklearn", "scipy", "onnx"}} & set(sys.mod
 """
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_uploads_keep_the_order_in_which_they_were_chosen(paint: Callable[..., bytes]) -> None:
+    def script() -> None:
+        from thirtytwo.app.images import image_input
+
+        image_input()
+
+    found = AppTest.from_function(script, default_timeout=60).run()
+    names = [f"{number:02}.png" for number in range(20)]
+    files = [(name, paint("red", (20 + number, 20)), "image/png") for number, name in enumerate(names)]
+    found.file_uploader(key="upload-0").set_value(files).run()
+    assert not found.exception
+    assert [one.name for one in found.session_state[photos.CLASSIFIED]] == names

@@ -124,20 +124,20 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     click(page, 0, "Right")
     click(page, 1, "Wrong")
     click(page, 2, "grape")
-    page.wait_for_selector("text=1 of 3 marked answers right: 33.3")
+    page.wait_for_selector("text=1 of 3 marked answers right")
     page.wait_for_selector("text=Out of date")
     wait_for_images(page, 7, ".st-key-group-1")
 
     page.reload()
-    page.wait_for_selector("text=1 of 3 marked answers right: 33.3")
+    page.wait_for_selector("text=1 of 3 marked answers right")
     wait_for_images(page, 7, ".st-key-group-1")
     assert counts(page) == [7, 6, 8]
     click(page, 2, "sea")
     wait_for_images(page, 7, ".st-key-group-2")
-    page.wait_for_selector("text=2 of 3 marked answers right: 66.7")
+    page.wait_for_selector("text=2 of 3 marked answers right")
     train(page)
     page.wait_for_selector("text=Images that this model was taught with do not count.")
-    page.wait_for_selector("text=1 of 2 marked answers right: 50.0")
+    page.wait_for_selector("text=1 of 2 marked answers right")
 
 
 def test_the_camera_adds_bursts_to_classes_and_shows_live_answers(visit: Visit) -> None:

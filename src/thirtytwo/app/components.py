@@ -104,7 +104,9 @@ def side_by_side(
 ) -> str:
     """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
     badge = (
-        '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
+        '<span class="tt-badge" style="margin-left:0">none is sure</span>'
+        if not any(result.known for _, result in predictions)
+        else '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
         if agree
         else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
     )
@@ -124,7 +126,8 @@ def short_headline(result: Prediction) -> str:
     """The top class, with a badge if the image is unknown or the model is not sure."""
     words = "" if result.known and result.confidence >= SURE else "not sure" if result.known else "unknown"
     badge = f'<span class="tt-badge tt-warm">{words}</span>' if words else ""
-    return f'<p class="tt-top">{as_html(readable(result.top))}{badge}</p>'
+    doubt = "" if result.known else "?"
+    return f'<p class="tt-top">{as_html(readable(result.top))}{doubt}{badge}</p>'
 
 
 def matrix(counts: Ints, classes: Sequence[str], *, pick: bool = False) -> str:

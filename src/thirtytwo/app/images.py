@@ -132,7 +132,7 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.")
+        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.", newest_first=True)
     return current_images(photos.CLASSIFIED, entry)
 
 
@@ -160,10 +160,13 @@ def undo_button(what: str, key: str, undo: Callable[[], None]) -> None:
     st.caption(as_markdown(what), width="content")
 
 
-def upload_field(label: str, key: str, receive: Receive, *, help: str | None = None) -> None:
+def upload_field(
+    label: str, key: str, receive: Receive, *, help: str | None = None, newest_first: bool = False
+) -> None:
     """A field to upload several images; the field with the key `upload` also accepts pasted images.
 
-    `receive` gets the images in portions. The field is empty afterwards: pages show what they received themselves.
+    `receive` gets the images in portions, the last ones first with `newest_first`, for lists that put new images in
+    front. The field is empty afterwards: pages show what they received themselves.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
     with st.container(key="paste-here" if key == "upload" else None):
@@ -179,7 +182,7 @@ def upload_field(label: str, key: str, receive: Receive, *, help: str | None = N
     if key == "upload":
         _paste_component()(key="paste", height=1)
     if files:
-        _hand_over(files, receive)
+        _hand_over(files, receive, newest_first=newest_first)
         st.session_state[f"{key}-turn"] = turn + 1
         st.rerun()
 
@@ -244,16 +247,17 @@ def sample_files() -> list[Path]:
     return sorted(SAMPLES.glob("*.jpg"), reverse=True)
 
 
-def _hand_over(files: Sequence[Uploaded], receive: Receive) -> None:
+def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: bool) -> None:
     """Pass uploaded files on in portions, and delete each portion when it was taken; shows the progress."""
     bar = st.progress(0.0, "Reading images …") if len(files) >= _PROGRESS_FROM else None
-    for start in range(0, len(files), _CHUNK):
+    starts = range(0, len(files), _CHUNK)
+    for number, start in enumerate(reversed(starts) if newest_first else starts, start=1):
         portion = files[start : start + _CHUNK]
         receive([(file.name, content(file)) for file in portion])
         for file in portion:
             discard(file)
         if bar is not None:
-            done = start + len(portion)
+            done = min(number * _CHUNK, len(files))
             bar.progress(done / len(files), f"Read {done} of {len(files)} images")
 
 

@@ -97,7 +97,7 @@ class NextSteps:
         if not count:
             return ""
         return (
-            f"Check {counted(count, 'label')} that may be wrong, before anything else: wrong labels lower the measured "
+            f"Check {counted(count, 'label')} that may be wrong: wrong labels lower the measured "
             "accuracy, and training repeats them."
         )
 

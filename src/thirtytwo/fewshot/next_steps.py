@@ -58,9 +58,11 @@ class NextStep:
                 "they differ, and check that each is in the right class."
             )
         if self.kind == "alike":
+            one = self.count == 1
             return (
-                f"{counted(self.count, 'image')} look nearly like another one: replace them with images of other "
-                "scenes, because copies teach little and make the estimate optimistic."
+                f"{counted(self.count, 'image')} {'looks' if one else 'look'} nearly like another one: use "
+                f"{'an image of another scene' if one else 'images of other scenes'} instead, because copies teach "
+                "little and make the estimate too high."
             )
         return "Try the model on new images of other scenes, and mark its answers right or wrong."
 

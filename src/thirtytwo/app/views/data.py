@@ -284,8 +284,8 @@ def _action(fix: Fix) -> str:
     """What a fix does."""
     label, to = readable(fix.label), readable(fix.to)
     if fix.action == "drop":
-        return f"Drop this image of {label}"
-    return f"{capitalized(fix.action)} this image of {label} to {to}"
+        return f"Drop this image of “{label}”"
+    return f"{capitalized(fix.action)} this image of “{label}” to “{to}”"
 
 
 def _place(fix: Fix) -> str:

@@ -145,8 +145,9 @@ def _show_run() -> None:
     runs = available_runs()
     if not runs:
         st.info(
-            "No finished run found. Train one with `thirtytwo demo` or `thirtytwo train FOLDER`, or start the app in "
-            "the directory that contains `runs`.",
+            "There is no trained model in the folder `runs` yet. Train one on the page Train or with "
+            "`thirtytwo train FOLDER`, or start the app in the "
+            "directory that contains `runs`.",
             icon=":material/grid_view:",
         )
         _offer_path()

@@ -18,6 +18,7 @@ PAGES = """
 - **Compare** asks two to four models about the same images.
 - **Explore** shows what a model got right and wrong, and the images of a data set.
 - **Data** finds problems of a data set, such as duplicates and wrong labels.
+- **Train** trains a model on a folder of images, in the background.
 - **Models** lists the models, how accurate they are, and adds others.
 - **Add classes** makes a model for your own classes from a few images of each.
 """
@@ -26,7 +27,8 @@ PRIVACY = f"""
 The app runs on the computer on which it was started, and needs no internet. It sends nothing to anyone: no images, no
 results, and no statistics about its use.
 
-- Images on Classify and Compare, and models that you upload there, are deleted when you close the page.
+- Images on Classify and Compare are deleted an hour after you close the page, or when the app stops; models that you
+  upload are deleted when you close the page.
 - Projects of Add classes, with their images, are kept on that computer until you delete them.
 - An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
 """

@@ -25,6 +25,8 @@ from thirtytwo.text import as_markdown, counted, interval, listing, percent, rea
 PER_PAGE = 8
 RIGHT, WRONG = "Right", "Wrong"
 _FIRST = "label-first"
+_FEW_MARKS = 10
+"""Number of marked answers below which their share says too little to be stated."""
 _MAX_TOP = 5
 _MAX_PILLS = 8
 """Number of classes up to which each has a button to add an image to it."""
@@ -42,7 +44,7 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
         "answers, choose Camera above."
     )
-    upload_field("New images", "try-files", session.add_trials)
+    upload_field("New images", "try-files", session.add_trials, newest_first=True)
     load_classifier(entry)  # so that the first image does not wait for it
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
     _show_thumbnails(project, images, entry)
@@ -99,11 +101,12 @@ def _show_score(project: Project, result: Result, predicted: Mapping[str, int | 
     found = score(project, result, predicted)
     if found is None:
         return
-    ends = interval(found["ci95"])
-    st.markdown(
-        f"**{found['right']} of {counted(found['count'], 'marked answer')} right: {percent(found['value'])}**, "
-        f"95\u00a0% interval {ends}."
-    )
+    text = f"{found['right']} of {counted(found['count'], 'marked answer')} right"
+    if found["count"] < _FEW_MARKS:
+        st.markdown(f"**{text}**. From {_FEW_MARKS} on, the page states the accuracy with its interval.")
+    else:
+        ends = interval(found["ci95"])
+        st.markdown(f"**{text}: {percent(found['value'])}**, 95\u00a0% interval {ends}.")
     if any(was_taught(result, one) for one in project.trials):
         st.caption("Images that this model was taught with do not count.")
 
