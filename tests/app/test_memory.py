@@ -58,10 +58,10 @@ def test_photographs_of_12_megapixels_fit_in_bounded_memory(
         page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
         page.get_by_text("Grid", exact=True).click()
         page.wait_for_function(f"document.querySelectorAll('.tt-results .tt-tile').length === {COUNT}")
-        page.locator("label", has_text="Show heatmaps").first.click()
+        page.locator("label", has_text="Show heatmap").first.click()
         page.get_by_role("button", name="Cancel").click()  # one heatmap takes a while: not all are computed
         page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
-        assert not page.locator("label", has_text="Show heatmaps").locator("input").is_checked()
+        assert not page.locator("label", has_text="Show heatmap").locator("input").is_checked()
         page.locator(".tt-results .tt-open").last.click()
         page.wait_for_function("document.querySelector('#tt-viewer[open] .tt-viewer-image').naturalWidth === 4000")
         used.append(peak(process))

@@ -195,7 +195,7 @@ def test_many_images_are_filtered_sorted_and_downloaded(
     page = visit()
     ready(page)
     page.locator("input[type=file]").first.set_input_files(files)
-    page.wait_for_selector("text=15 images classified; 2 of them unknown")
+    page.wait_for_selector("text=15 images classified; 2 of them may be something")
     page.wait_for_selector(".tt-tally")
     ready(page)
     assert page.locator(".tt-tally b").all_inner_texts() == ["red, 7", "green, 4", "blue, 2", "(unknown), 2"]
