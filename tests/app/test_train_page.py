@@ -127,7 +127,7 @@ def test_from_a_folder_to_a_running_training(place: Path, trainings: list[Sequen
     assert "was killed" in other.error[0].value
     assert {"train-resume", "train-check"} <= keys(other)
     other.button(key="train-resume").click().run()
-    assert trainings[1] == trainings[0], "training had not begun, so it is started again"
+    assert trainings[1] == trainings[0], "training had not started, so it is started again"
     assert "train-stop" in keys(other)
 
 

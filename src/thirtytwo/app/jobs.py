@@ -75,7 +75,7 @@ class Job(BaseModel):
 
     @property
     def can_resume(self) -> bool:
-        """Whether training has begun, so that it can be continued; else it is started again."""
+        """Whether training has started, so that it can be continued; else it is started again."""
         return self.run_dir.recipe.is_file()
 
     @property
@@ -119,7 +119,7 @@ class JobStore:
         return self._launch(job)
 
     def resume(self, identity: str) -> Job:
-        """Continue a job that ended early; start it again where training had not begun.
+        """Continue a job that ended early; start it again where training had not started.
 
         Raises:
             InputError: there is no such job.

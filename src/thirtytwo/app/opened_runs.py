@@ -60,7 +60,7 @@ def show_path_form() -> None:
     problem = st.session_state.pop(_PROBLEM, "")
     with st.expander("Open another run on this computer", expanded=bool(problem)):
         with st.form("run-form", border=False, enter_to_submit=True):
-            st.text_input("Path of the run", placeholder="~/work/runs/mine", key=_FIELD)
+            st.text_input("Path of the run", placeholder="~/runs/mine", key=_FIELD)
             st.form_submit_button("Open", on_click=_open, key="run-open")
         if problem:
             st.error(as_markdown(problem), icon=":material/error:")
