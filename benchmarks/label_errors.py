@@ -17,7 +17,6 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +54,7 @@ def main() -> int:
     parser.add_argument("--plans", type=Path, metavar="FOLDER", help="write the plans of fixes here, or read them")
     parser.add_argument("--epochs", type=int, help="passes over the training images with --train; the recipe's")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds with --train")
+    parser.add_argument("--arms", default=",".join(ARMS), help="of --train, separated by commas; others are kept")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     root = os.environ.get("THIRTYTWO_DATA")
@@ -92,8 +92,7 @@ def repair(options: argparse.Namespace, root: Path) -> None:
             counts = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
             write_json(RESULTS.with_name("label_plans.json"), {"seed": SEED, "share": SHARE} | counts | machine())
         if options.train:
-            content = train_all(folder, options.epochs, range(options.seeds), root)
-            write_json(options.out or RESULTS.with_name("label_repair.json"), content | trained_on())
+            train_all(folder, options, root)
 
 
 def trained_on() -> dict[str, Any]:
@@ -172,27 +171,37 @@ def write_plans(images: int, folder: Path, root: Path) -> None:
     write_json(folder / "plans.json", counts)
 
 
-def train_all(folder: Path, epochs: int | None, seeds: Sequence[int], root: Path) -> dict[str, Any]:
-    """Test accuracies with each plan of `folder`, and the share of the accuracy lost by flipping that fixes recover."""
-    accuracies: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    for seed in seeds:
-        for arm in ARMS:
-            accuracies[arm].append(train_once(folder / f"{arm}.csv", epochs, seed, root))
+def train_all(folder: Path, options: argparse.Namespace, root: Path) -> None:
+    """Train with each plan of `folder`, and write the test accuracies and the share that fixes recover after each run.
+
+    Arms that are not trained now are kept from the file of an earlier run, which names the machine of each.
+    """
+    file = options.out or RESULTS.with_name("label_repair.json")
+    arms = options.arms.split(",")
+    earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and set(arms) != set(ARMS) else {}
+    accuracies: dict[str, list[float]] = earlier.get("accuracy", {}) | {arm: [] for arm in arms}
+    machines: dict[str, Any] = earlier.get("machines", {}) | {arm: trained_on() for arm in arms}
+    for seed in range(options.seeds):
+        for arm in arms:
+            accuracies[arm].append(round(train_once(folder / f"{arm}.csv", options.epochs, seed, root), 4))
             print(seed, arm, accuracies[arm][-1], flush=True)
-    means = {name: float(np.mean(values)) for name, values in accuracies.items()}
-    lost = means["clean"] - means["flipped"]
-    content = {
+            counts = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
+            write_json(file, recovery(accuracies) | {"epochs": options.epochs, "machines": machines} | counts)
+
+
+def recovery(accuracies: dict[str, list[float]]) -> dict[str, Any]:
+    """Test accuracies by arm, their means, and the share of the accuracy lost by flipping that fixes recover."""
+    means = {name: float(np.mean(values)) for name, values in accuracies.items() if values}
+    lost = means["clean"] - means["flipped"] if {"clean", "flipped"} <= means.keys() else 0.0
+    return {
         "what": "Test accuracy that training with the suggested fixes recovers after labels were flipped at random.",
         "share": SHARE,
         "seed": SEED,
-        "training_seeds": list(seeds),
-        "epochs": epochs,
         "recipe": "fast",
-        "accuracy": {name: [round(value, 4) for value in values] for name, values in accuracies.items()},
+        "accuracy": accuracies,
         "mean_accuracy": {name: round(value, 4) for name, value in means.items()},
-        "recovered": round((means["repaired"] - means["flipped"]) / lost, 3) if lost else None,
+        "recovered": round((means["repaired"] - means["flipped"]) / lost, 3) if lost and "repaired" in means else None,
     }
-    return content | json.loads((folder / "plans.json").read_text(encoding="utf-8"))
 
 
 def suggest(flips: FixPlan, root: Path) -> dict[int, Fix]:
