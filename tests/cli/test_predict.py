@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
+from thirtytwo.inference.classifier import bundled_models
 
 Output = tuple[int, str, str]
 Predict = Callable[..., Output]
@@ -57,6 +58,19 @@ def test_names_are_readable_in_the_table_and_unchanged_in_files(
     assert "99.9 %" in named["table"]
     assert json.loads(named["json"])[0]["top"] == "sweet_pepper"
     assert next(csv.DictReader(io.StringIO(named["csv"])))["top"] == "sweet_pepper"
+
+
+def test_further_views(predict: Predict, tmp_path: Path) -> None:
+    file = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
+    tiny = bundled_models()["cifar10-tiny"]
+    found = {}
+    for tta in ("off", "auto", "all"):
+        code, out, _ = predict(file, "--format", "json", "--tta", tta, model=tiny)
+        assert code == 0
+        found[tta] = json.loads(out)[0]["confidence"]
+    assert found["off"] < 0.9
+    assert found["auto"] == found["all"] != found["off"]
 
 
 def test_table_of_the_best_only(predict: Predict, image_folder: Path) -> None:

@@ -48,6 +48,7 @@ METADATA = [
     "dataset",
     "accuracy",
     "version",
+    "tta",
     "few_shot",
 ]
 

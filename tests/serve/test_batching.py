@@ -24,7 +24,7 @@ class FakeClassifier:
         self.go.set()
         self.fails = False
 
-    def classify(self, pixels: npt.NDArray[np.uint8], top: int) -> list[Prediction]:
+    def classify(self, pixels: npt.NDArray[np.uint8], top: int, *, tta: str = "off") -> list[Prediction]:
         self.batches.append(pixels[:, 0].tolist())
         self.tops.append(top)
         assert self.go.wait(10)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from thirtytwo.cli.main import run_command
-from thirtytwo.inference.classifier import BATCH_PIXELS, BUNDLED, Classifier
+from thirtytwo.inference.classifier import BATCH_PIXELS, BUNDLED, Classifier, bundled_models, load
 
 Start = Callable[..., TestClient]
 
@@ -97,6 +97,16 @@ def test_top(client: TestClient, make: SimpleNamespace, top: int | None, found: 
     asked = {} if top is None else {"top": top}
     (entry,) = client.post("/predict", params=asked, files=make.parts(("a.png", make.image()))).json()
     assert [label["class"] for label in entry["predictions"]] == ["red", "green", "blue"][:found]
+
+
+def test_further_views_as_on_the_command_line(start: Start, make: SimpleNamespace) -> None:
+    model = bundled_models()["cifar10-tiny"]
+    image = make.noise(64, 48)
+    for tta in ("off", "auto", "all"):
+        (entry,) = start({"tiny": model}, tta=tta).post("/predict", files=make.parts(("a.png", image))).json()
+        alone = load(model).predict(image, tta=tta)[0].as_dict()
+        assert entry["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
+    assert alone["confidence"] != pytest.approx(load(model).predict(image)[0].as_dict()["confidence"], abs=1e-3)
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "1001", "two", "1.5", ""])

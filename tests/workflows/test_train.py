@@ -256,6 +256,17 @@ def test_validation_is_separate_from_training(finished: Run) -> None:
     assert len(divided.train) == split["n_train"]
 
 
+def test_predicting_with_all_views_gives_the_accuracy_with_them(finished: Run) -> None:
+    classifier, run = thirtytwo.load(finished.path), RunDir(finished.path)
+    test = importlib.import_module("thirtytwo.data.run_data").load_run_data(run).parts.test
+    found = classifier.classify(test.images, top=1, tta="all")
+    right = [result.top == test.classes[label] for result, label in zip(found, test.labels, strict=True)]
+    assert np.mean(right) == pytest.approx(finished.metrics["accuracy_tta"]["value"], abs=1.5 / len(test))
+    assert classifier.info.tta is not None
+    assert classifier.info.tta.shift == run.read_recipe().evaluate.tta_shift
+    assert 0.1 < classifier.info.tta.threshold <= 1
+
+
 def test_environment_is_complete(finished: Run) -> None:
     environment = json.loads((finished.path / "environment.json").read_text())
     assert set(environment) >= ENVIRONMENT

@@ -74,6 +74,10 @@ def predict(
     images: Annotated[list[str], typer.Argument(metavar=_IMAGES, help=f"Images to classify{_LISTS}.")],
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
+    tta: Annotated[
+        Literal["off", "auto", "all"],
+        typer.Option(help="Images to classify mirrored and shifted as well: none, those in doubt, or all."),
+    ] = "off",
     format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File to write the results to.", show_default="stdout")
@@ -83,7 +87,7 @@ def predict(
     """Classify images, without PyTorch."""
     from thirtytwo.cli.predict import predict
 
-    predict(images, model, top, format, out, force)
+    predict(images, model, top, format, out, force, tta)
 
 
 @app.command()

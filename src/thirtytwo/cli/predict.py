@@ -17,6 +17,7 @@ from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
     from thirtytwo.inference.classifier import Prediction, UnreadableImage
+    from thirtytwo.inference.views import Tta
 
     Result: TypeAlias = Prediction | UnreadableImage
 
@@ -25,7 +26,9 @@ Format = Literal["table", "json", "csv"]
 _PROGRESS_FROM = 2 * 32  # smallest number of files with a progress bar
 
 
-def predict(arguments: list[str], model: str | None, top: int, format: Format, out: Path | None, force: bool) -> None:
+def predict(
+    arguments: list[str], model: str | None, top: int, format: Format, out: Path | None, force: bool, tta: Tta = "off"
+) -> None:
     """Classify every image that `arguments` match and write the results.
 
     Raises:
@@ -48,9 +51,8 @@ def predict(arguments: list[str], model: str | None, top: int, format: Format, o
     counter = _Counter()
     top = min(top, len(classifier.classes))
     with _open_output(out) as stream:
-        results = counter.count(
-            _with_progress(classifier.predict_iter(files, top), len(files), quiet=_prints_continuously(format, stream))
-        )
+        found = classifier.predict_iter(files, top, tta=tta)
+        results = counter.count(_with_progress(found, len(files), quiet=_prints_continuously(format, stream)))
         WRITERS[format](results, stream, top)
         stream.flush()
     if counter.unreadable:

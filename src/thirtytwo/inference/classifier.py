@@ -18,6 +18,7 @@ from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameEr
 from thirtytwo.images.decode import load_image, resize
 from thirtytwo.inference.hub import PREFIX, download_model
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
+from thirtytwo.inference.views import Tta, TtaInfo, averaged, further_views, usual_tta
 from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
@@ -138,21 +139,30 @@ class Classifier:
         """Number of images in one run of the model that bounds its memory, at least 1."""
         return max(1, BATCH_PIXELS // self.info.input_size**2)
 
-    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction | UnreadableImage]:
+    @property
+    def tta(self) -> TtaInfo:
+        """The further views of the model, and the confidence below which `tta="auto"` uses them."""
+        return self.info.tta or usual_tta(self.info.input_size)
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], top: int = 5, *, tta: Tta = "off"
+    ) -> list[Prediction | UnreadableImage]:
         """Predict the classes of images; one result per image, in order.
 
         Args:
             images: one image or several: paths, encoded bytes, Pillow images, or RGB pixels
                 uint8 `(H, W, 3)` or `(N, H, W, 3)`.
             top: number of classes in each prediction, at least 1.
+            tta: images that are also classified mirrored and, where small, shifted: `off`, none; `auto`, those whose
+                confidence is below the model's threshold; `all`. Whether an image is unknown is decided on one view.
 
         Returns:
             A `Prediction` for each image that can be read, else an `UnreadableImage`.
         """
-        return list(self.predict_iter(as_iterable(images), top))
+        return list(self.predict_iter(as_iterable(images), top, tta=tta))
 
     def predict_iter(
-        self, images: Iterable[ImageLike], top: int = 5, *, batch: int | None = None
+        self, images: Iterable[ImageLike], top: int = 5, *, batch: int | None = None, tta: Tta = "off"
     ) -> Iterator[Prediction | UnreadableImage]:
         """Like `predict`, but yield one result at a time; memory use does not grow with the number of images.
 
@@ -165,18 +175,18 @@ class Classifier:
         for decoded in self._decode_ahead(images):
             pending.append(decoded)
             if len(pending) == size:
-                yield from self._classify(pending, top)
+                yield from self._classify(pending, top, tta)
                 pending = []
-        yield from self._classify(pending, top)
+        yield from self._classify(pending, top, tta)
 
-    def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5) -> list[Prediction]:
+    def classify(self, pixels: npt.NDArray[np.uint8], top: int = 5, *, tta: Tta = "off") -> list[Prediction]:
         """Predict a decoded batch of the model's input size, uint8 `(N, S, S, 3)`, in one call.
 
         More than `largest_batch` images take much memory, which stays allocated.
         Starts no threads: for callers that decode and batch images themselves. `width` and `height` are `S`.
         """
         size = self.info.input_size
-        return list(self._classify_readable([DecodedImage(None, size, size, image) for image in pixels], top))
+        return list(self._classify_readable([DecodedImage(None, size, size, image) for image in pixels], top, tta))
 
     def run(
         self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str] = REQUIRED_OUTPUTS
@@ -232,27 +242,46 @@ class Classifier:
             return UnreadableImage(file, str(error))
 
     def _classify(
-        self, batch: Sequence[DecodedImage | UnreadableImage], top: int
+        self, batch: Sequence[DecodedImage | UnreadableImage], top: int, tta: Tta
     ) -> Iterator[Prediction | UnreadableImage]:
         readable = [entry for entry in batch if isinstance(entry, DecodedImage)]
-        results = iter(self._classify_readable(readable, top) if readable else ())
+        results = iter(self._classify_readable(readable, top, tta) if readable else ())
         for entry in batch:
             yield entry if isinstance(entry, UnreadableImage) else next(results)
 
-    def _classify_readable(self, batch: Sequence[DecodedImage], top: int) -> Iterator[Prediction]:
+    def _classify_readable(self, batch: Sequence[DecodedImage], top: int, tta: Tta) -> Iterator[Prediction]:
         score_output = KNOWN_SCORE if self.info.unknown_score != "max_logit" else "logits"
-        outputs = self.run(np.stack([entry.pixels for entry in batch]), ("probabilities", score_output))
+        pixels = np.stack([entry.pixels for entry in batch])
+        outputs = self.run(pixels, ("probabilities", score_output))
         probabilities, score = outputs["probabilities"], outputs[score_output]  # (N, C), and (N,) or (N, C)
         if not np.isfinite(probabilities).all():
             raise ModelFileError(
                 f"{self.path} cannot predict: a probability that it computes is not a number.",
                 "Its weights are too large or damaged: copy the file again, or train again with a lower learning rate.",
             )
+        if tta != "off":
+            probabilities = self._with_views(pixels, probabilities, tta)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
         known = self._known(score if score.ndim == 1 else score.max(axis=1))
         for entry, columns, row, is_known in zip(batch, order, probabilities, known, strict=True):
             best = tuple((self.classes[column], round(float(row[column]), 6)) for column in columns)
             yield Prediction(entry.file, entry.width, entry.height, *best[0], is_known, best)
+
+    def _with_views(
+        self, pixels: npt.NDArray[np.uint8], single: npt.NDArray[np.float32], tta: Tta
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities `(N, C)` from several views of the images uint8 `(N, S, S, 3)` that get them."""
+        chosen = np.flatnonzero((single.max(axis=1) < self.tta.threshold) | (tta == "all"))
+        if not len(chosen):
+            return single
+        views = further_views(pixels[chosen], self.tta.shift)
+        found = self.run_batches(np.concatenate([view for _, view in views]), ("probabilities",))["probabilities"]
+        parts = np.split(found, len(views))
+        weights = [weight for weight, _ in views]
+        result = single.copy()
+        own = (1 - sum(weights), single[chosen])
+        result[chosen] = averaged([own, *zip(weights, parts, strict=True)])
+        return result
 
     def _known(self, score: npt.NDArray[np.float32]) -> list[bool]:
         threshold = self.info.unknown_threshold

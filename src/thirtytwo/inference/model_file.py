@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from thirtytwo.errors import ModelFileError
 from thirtytwo.images.decode import ResizeRule
 from thirtytwo.inference.integrity import check_integrity
+from thirtytwo.inference.views import TtaInfo
 from thirtytwo.io import METADATA_KEY, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import escape_bytes, first_line
@@ -80,6 +81,8 @@ class ModelInfo(BaseModel):
     """Single-view accuracy on the test split, 0 to 1."""
     version: str
     """Version of thirtytwo that exported the file."""
+    tta: TtaInfo | None = None
+    """Test-time augmentation, with the threshold chosen on validation; None: the usual one for the input size."""
     few_shot: FewShotInfo | None = None
     """For linear probes: how it was taught."""
 

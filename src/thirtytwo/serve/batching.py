@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.inference.classifier import Classifier, Prediction
+from thirtytwo.inference.views import Tta
 
 _SMOOTHING = 0.1  # weight of the latest batch in the moving average of seconds per image
 
@@ -48,6 +49,7 @@ class Batcher:
         classifier: model that classifies the batches.
         max_size: maximum number of images per batch.
         max_wait: maximum seconds an image waits for others while the model is idle.
+        tta: images that get further views, as in `Classifier.predict`.
         observe: called with the size and the duration in seconds of each batch.
     """
 
@@ -57,10 +59,12 @@ class Batcher:
         *,
         max_size: int,
         max_wait: float,
+        tta: Tta = "off",
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._classifier = classifier
         self._max_size, self._max_wait = max_size, max_wait
+        self._tta = tta
         self._observe = observe
         self._queue: deque[_Waiting] = deque()
         self._running = False
@@ -126,7 +130,7 @@ class Batcher:
     def _run(self, batch: list[_Waiting]) -> tuple[list[Prediction], float]:
         started = perf_counter()
         top = max(entry.job.top for entry in batch)
-        results = self._classifier.classify(np.stack([entry.pixels for entry in batch]), top)
+        results = self._classifier.classify(np.stack([entry.pixels for entry in batch]), top, tta=self._tta)
         return results, perf_counter() - started
 
     def _finish(self, batch: list[_Waiting], finished: asyncio.Future[tuple[list[Prediction], float]]) -> None:

@@ -184,7 +184,8 @@ class Service:
             seconds.observe(duration)
 
         wait = self.settings.max_wait_ms / 1000
-        batcher = Batcher(classifier, max_size=self._batch_size(classifier), max_wait=wait, observe=observe)
+        size, tta = self._batch_size(classifier), self.settings.tta
+        batcher = Batcher(classifier, max_size=size, max_wait=wait, tta=tta, observe=observe)
         return Served(name, classifier, batcher)
 
     def _batch_size(self, classifier: Classifier) -> int:

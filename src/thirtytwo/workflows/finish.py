@@ -87,8 +87,9 @@ def score_and_export(
     layout = plan.hardware.memory_format
     scorer = Scorer(fitted.net, fitted.mean, fitted.std, plan.hardware.device, memory_format=layout)
     means = compute_class_means(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
-    model = calibrate(info, scorer, means, plan.parts.val, plan.calibrated_by, directory)
-    metrics = _evaluate_on_test(plan, scorer, model, means, directory, log)
+    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
+    model = calibrate(info, scorer, means, plan.parts.val, plan.calibrated_by, directory, shift)
+    metrics = _evaluate_on_test(plan, scorer, model, means, directory, log, shift)
     metrics |= restored_entries(directory, before, metrics, log)
     log("writing model.onnx and the report")
     info = model.info.model_copy(update={"accuracy": metrics["accuracy"]["value"]})
@@ -99,7 +100,13 @@ def score_and_export(
 
 
 def _evaluate_on_test(
-    plan: Plan, scorer: Scorer, model: Calibrated, means: Means, directory: RunDir, log: Callable[[str], None]
+    plan: Plan,
+    scorer: Scorer,
+    model: Calibrated,
+    means: Means,
+    directory: RunDir,
+    log: Callable[[str], None],
+    tta_shift: int | None,
 ) -> dict[str, Any]:
     """Evaluate on test once, with every evaluator that is measured by default; returns the content of metrics.json."""
     test, chosen = plan.parts.test, selections(plan.recipe, plan.record)
@@ -107,8 +114,7 @@ def _evaluate_on_test(
     default = [evaluator for evaluator in evaluators() if evaluator.default]
     prepared = {evaluator.key: evaluator.check(request) for evaluator in default}
     log(f"evaluating on {len(test):,} test images")
-    shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
-    scored = score(scorer, test, calibration_of(model.info), shift)
+    scored = score(scorer, test, calibration_of(model.info), tta_shift)
     directory.write_predictions("test", scored.single)
     metrics = compute_metrics(
         scored.single,

@@ -16,7 +16,9 @@ from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_t
 from thirtytwo.evaluation.evaluators import Evaluator, Request
 from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at
 from thirtytwo.evaluation.scoring import Scorer
+from thirtytwo.evaluation.selective_tta import choose_threshold
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.views import TtaInfo, usual_tta
 from thirtytwo.io import write_bytes
 from thirtytwo.rundir import Predictions, RunDir
 
@@ -49,6 +51,9 @@ def measure_all(
 
 MEANS_FROM = 10_000
 """Maximum number of training images that class means are computed from."""
+
+VIEWS_FROM = 2_000
+"""Maximum number of validation images that are scored in several views."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,21 @@ def compute_class_means(scorer: Scorer, train: ImageSet, seed: int, run: RunDir)
 
 
 def calibrate(
-    info: ModelInfo, scorer: Scorer, means: Means, val: ImageSet | None, calibrated_by: ModelInfo | None, run: RunDir
+    info: ModelInfo,
+    scorer: Scorer,
+    means: Means,
+    val: ImageSet | None,
+    calibrated_by: ModelInfo | None,
+    run: RunDir,
+    tta_shift: int | None,
 ) -> Calibrated:
-    """Fit the calibration and the threshold for unknown images on validation, or take them from the calibration run."""
+    """Fit the calibration and the thresholds for unknown images and for further views on validation.
+
+    Without validation they are those of the calibration run.
+    """
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
-        calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score")
+        calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score", "tta")
         return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in calibrated}))
     logits, features = scorer.outputs(val.images)
     found = fit_calibration(logits, val.labels)
@@ -119,5 +133,17 @@ def calibrate(
         "temperature": found.temperature,
         "curvature": found.curvature,
         "unknown_threshold": threshold_at(known, FALSE_ALARM_RATE),
+        "tta": None if tta_shift is None else _choose_tta(scorer, val, logits, found, tta_shift),
     }
     return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
+
+
+def _choose_tta(
+    scorer: Scorer, val: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration, shift: int
+) -> TtaInfo:
+    """The test-time augmentation for prediction, with its threshold chosen on at most `VIEWS_FROM` images."""
+    usual = usual_tta(int(val.images.shape[1])).threshold
+    rows = np.linspace(0, len(val) - 1, min(len(val), VIEWS_FROM)).astype(np.int64)
+    averaged = calibration.probabilities(scorer.tta_logits(val.take(rows).images, shift))
+    single = calibration.probabilities(logits[rows])
+    return TtaInfo(shift=shift, threshold=choose_threshold(single, averaged, usual))
