@@ -33,7 +33,7 @@ from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.ood import class_mean, class_means, measure_unknown, threshold_at
 from thirtytwo.fewshot import RESIZE, choose_base, find_class_files, load_classes
 from thirtytwo.fewshot.cross_validation import cross_validate
-from thirtytwo.fewshot.head import fit_head
+from thirtytwo.fewshot.head import blend_for, fit_head
 from thirtytwo.fewshot.linear_probe import CALLED_UNKNOWN, expected_accuracy, view_features
 from thirtytwo.fewshot.views import VIEWS
 from thirtytwo.images.decode import load_image
@@ -173,7 +173,7 @@ def draw(known: Features, unknown: Floats, each: int, seed: int) -> dict[str, fl
     rest = np.setdiff1d(np.arange(len(known.labels)), rows)
     plain, averaged, labels = known.plain[rows], known.averaged[rows], known.labels[rows]
     found = cross_validate(plain, averaged, labels, classes, seed=seed)
-    head = fit_head(averaged, labels, classes, found.penalty)
+    head = fit_head(averaged, labels, classes, found.penalty, blend=blend_for(labels, classes))
     hits = head.logits(known.plain[rest]).argmax(axis=1) == known.labels[rest]
     recalls = [hits[known.labels[rest] == one].mean() for one in range(classes)]
     promised = expected_accuracy(found.logits.argmax(axis=1) == labels)

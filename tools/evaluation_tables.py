@@ -65,3 +65,22 @@ which `{found["chosen"]}` was chosen. *Test images unknown* is the false-alarm r
 positives of the chosen score: {missed}.
 {hardware["cores"]} cores of {hardware["cpu"]}, {found["date"]}."""
     return "\n".join([*lines, text]) + "\n"
+
+
+def tta() -> str:
+    """Accuracy and cost of the bundled models by the setting of test-time augmentation."""
+    result = read_results("tta")
+    lines = [
+        "| model | test images | threshold | `off` | `auto` | views per image | time | `all` | views per image | time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, record in result["models"].items():
+        cells = [f"`{name}`", f"{record['n']:,}", f"{record['threshold']:.2f}"]
+        cells.append(percent(record["off"]["accuracy"]["value"]))
+        for setting in ("auto", "all"):
+            found = record[setting]
+            time = "–" if found["time"] is None else f"× {found['time']:.2f}"
+            cells += [f"**{percent(found['accuracy']['value'])}**", f"{found['views']:.2f}", time]
+        lines.append(f"| {' | '.join(cells)} |")
+    where = f"{result['cores']} cores of {result['cpu']}, {result['date']}"
+    return f"{chr(10).join(lines)}\n\n{where}: `benchmarks/tta.py`. Times are relative to `off` in the same run."

@@ -14,6 +14,30 @@ RUNS = {
 """What each part of `benchmarks/photographs.py` trains on."""
 
 
+def few_shot() -> str:
+    """Accuracy, promised accuracy and unknown detection of models taught from a few photographs."""
+    result = read_results("fewshot")
+    lines = [
+        "| images per class | evaluated on | accuracy | expected | interval holds it | AUROC of unknown | "
+        "unknown marked | false alarms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for part, where in (("tasks", "all other images"), ("unseen_half", "only the half that no setting was chosen on")):
+        for task in result[part]:
+            cells = [
+                str(task["images_per_class"]),
+                where,
+                f"{100 * task['accuracy']:.1f} ± {percent(task['accuracy_sd'])}",
+                percent(task["promised"]),
+                f"{round(task['covered'] * result['draws'])} of {result['draws']}",
+                f"{task['unknown_auroc']:.3f}",
+                percent(task["unknown_detected"]),
+                percent(task["false_alarms"]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def photographs() -> str:
     """Accuracy, time and memory of training, and its throughput beside a plain script's."""
     result = read_results("photographs")

@@ -221,6 +221,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "data-commands": data_tables.data_commands,
     "photo-settings": photograph_tables.photo_settings,
     "photographs": photograph_tables.photographs,
+    "few-shot": photograph_tables.few_shot,
     "problems": problems,
     "recipe-guide": guide_tables.recipe_guide,
     "recipe-keys": recipe_keys,
@@ -229,6 +230,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "serve-settings": serve_settings,
     "stems": stems,
     "ood": evaluation_tables.ood,
+    "tta": evaluation_tables.tta,
     "weights": weights,
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 from thirtytwo.errors import ModelFileError
 from thirtytwo.fewshot import graph
-from thirtytwo.fewshot.head import fit_head
+from thirtytwo.fewshot.head import BLEND, SHRINKAGE, blend_for, fit_head
 
 
 def blobs(counts: list[int], width: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +36,39 @@ def test_the_minimum_agrees_with_scikit_learn(counts: list[int], width: int) -> 
     logits = fit_head(features, labels, len(counts), penalty).logits(features)
     logits -= logits.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(logits, expected - expected.mean(axis=1, keepdims=True), atol=2e-3)
+
+
+@pytest.mark.parametrize(("counts", "width"), [([9, 9], 40), ([20, 20, 20], 6), ([12, 12, 12, 12], 60)])
+def test_discriminant_analysis_agrees_with_scikit_learn(counts: list[int], width: int) -> None:
+    analysis = pytest.importorskip("sklearn.discriminant_analysis")
+    features, labels = blobs(counts, width)
+    equal = np.full(len(counts), 1 / len(counts))
+    reference = analysis.LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=equal)
+    reference.fit(features, labels)
+    expected = features @ reference.coef_.T + reference.intercept_
+    if len(counts) == 2:
+        expected = np.hstack([-expected, expected]) / 2
+    expected -= expected.mean(axis=1, keepdims=True)
+    logits = fit_head(features, labels, len(counts), blend=1.0).logits(features)
+    logits -= logits.mean(axis=1, keepdims=True)
+    scale = (logits * expected).sum() / (expected**2).sum()
+    assert scale > 0
+    np.testing.assert_allclose(logits, scale * expected, atol=1e-6)
+
+
+def test_the_blend_is_an_average_of_both_with_equal_norms() -> None:
+    features, labels = blobs([15, 15, 15])
+    logistic, analysis, both = (fit_head(features, labels, 3, blend=blend) for blend in (0.0, 1.0, 0.5))
+    assert np.linalg.norm(analysis.weights) == pytest.approx(np.linalg.norm(logistic.weights))
+    np.testing.assert_allclose(both.weights, (logistic.weights + analysis.weights) / 2, atol=1e-9)
+    np.testing.assert_allclose(both.bias, (logistic.bias + analysis.bias) / 2, atol=1e-9)
+
+
+def test_few_images_are_left_to_logistic_regression() -> None:
+    assert blend_for(np.repeat([0, 1], [7, 90]), 2) == 0
+    assert blend_for(np.repeat([0, 1], [8, 90]), 2) == BLEND
+    features = np.ones((20, 4))  # constant: nothing to analyze
+    assert np.isfinite(fit_head(features, np.arange(20) % 2, 2, blend=BLEND).weights).all()
 
 
 def test_classes_are_balanced() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from thirtytwo.evaluation.calibration import TEMPERATURE_BOUNDS, log_sum_exp
 from thirtytwo.evaluation.ood import class_mean, class_means
-from thirtytwo.fewshot.head import DEFAULT_PENALTY, PENALTIES, Floats, Labels, fit_heads
+from thirtytwo.fewshot.head import DEFAULT_PENALTY, PENALTIES, Floats, Labels, blend_for, fit_heads
 
 FOLDS = 10
 """Maximum number of folds; fewer if every class has fewer images."""
@@ -62,11 +62,11 @@ def cross_validate(
     folds = min(most_folds, int(counts.max()))
     chosen = int(counts.min()) >= LEAST_TO_CHOOSE
     penalties = PENALTIES if chosen else (DEFAULT_PENALTY,)
-    fold_of = assign_folds(labels, folds, seed)
+    fold_of, blend = assign_folds(labels, folds, seed), blend_for(labels, classes)
     logits, scores = np.zeros((len(penalties), len(labels), classes)), np.zeros(len(labels))
     for fold in range(folds):
         held, fitted = fold_of == fold, fold_of != fold
-        heads = fit_heads(averaged[fitted], labels[fitted], classes, penalties)
+        heads = fit_heads(averaged[fitted], labels[fitted], classes, penalties, blend=blend)
         logits[:, held] = [head.logits(plain[held]) for head in heads]
         scores[held] = class_mean(plain[held], class_means(averaged[fitted], labels[fitted], classes))
     best, temperature = _choose(logits, labels, penalties.index(DEFAULT_PENALTY))

@@ -18,7 +18,7 @@ from thirtytwo.evaluation.metrics import wilson
 from thirtytwo.evaluation.ood import class_means, threshold_at
 from thirtytwo.fewshot.cross_validation import CrossValidation, cross_validate
 from thirtytwo.fewshot.graph import write_probe_model
-from thirtytwo.fewshot.head import DEFAULT_PENALTY, Floats, Head, Labels, fit_head
+from thirtytwo.fewshot.head import DEFAULT_PENALTY, Floats, Head, Labels, blend_for, fit_head
 from thirtytwo.fewshot.next_steps import NextStep, suggest_next_steps
 from thirtytwo.fewshot.verdict import Verdict, assess
 from thirtytwo.fewshot.views import VIEWS, check_views, make_views
@@ -185,7 +185,7 @@ def fit_linear_probe(
     return LinearProbe(
         base=classifier.path,
         info=info if resize is None else info.model_copy(update={"resize": resize}),
-        head=fit_head(averaged, labels, len(classes), penalty),
+        head=fit_head(averaged, labels, len(classes), penalty, blend=blend_for(labels, len(classes))),
         means=class_means(averaged, labels, len(classes)),
         images=pixels,
         labels=labels,
