@@ -71,7 +71,7 @@ def tta() -> str:
     """Accuracy and cost of the bundled models by the setting of test-time augmentation."""
     result = read_results("tta")
     lines = [
-        "| model | test images | threshold | `off` | `auto` | views per image | time | `all` | views per image | time |",
+        "| model | test images | threshold | `off` | `auto` | views | time | `all` | views | time |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, record in result["models"].items():
@@ -83,4 +83,4 @@ def tta() -> str:
             cells += [f"**{percent(found['accuracy']['value'])}**", f"{found['views']:.2f}", time]
         lines.append(f"| {' | '.join(cells)} |")
     where = f"{result['cores']} cores of {result['cpu']}, {result['date']}"
-    return f"{chr(10).join(lines)}\n\n{where}: `benchmarks/tta.py`. Times are relative to `off` in the same run."
+    return f"{chr(10).join(lines)}\n\n{where}: `benchmarks/tta.py`. Views per image; times relative to `off`."

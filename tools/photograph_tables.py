@@ -18,8 +18,10 @@ def few_shot() -> str:
     """Accuracy, promised accuracy and unknown detection of models taught from a few photographs."""
     result = read_results("fewshot")
     lines = [
-        "| images per class | evaluated on | accuracy | expected | interval holds it | AUROC of unknown | "
-        "unknown marked | false alarms |",
+        (
+            "| images per class | evaluated on | accuracy | expected | interval holds it | AUROC of unknown | "
+            "unknown marked | false alarms |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for part, where in (("tasks", "all other images"), ("unseen_half", "only the half that no setting was chosen on")):
