@@ -45,7 +45,7 @@ class Selection:
         self._new[positions] = True
 
     def exchange(self) -> None:
-        """Give all processes the losses that each has recorded since the last exchange; repeated images get the mean."""
+        """Give all processes the losses that each recorded since the last exchange; repeated images get the mean."""
         if not current().several:
             return
         sums = torch.where(self._new, self._losses, torch.zeros_like(self._losses))

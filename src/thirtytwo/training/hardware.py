@@ -118,8 +118,8 @@ def _choose_threads(setting: int | Literal["auto"]) -> tuple[int, str]:
 def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
     if device == "auto":
         if torch.cuda.is_available():
-            found = torch.device("cuda", current().local_rank)
-            return found, [Choice("device", "cuda", f"found {torch.cuda.get_device_name(found)}")]
+            gpu = torch.device("cuda", current().local_rank)
+            return gpu, [Choice("device", "cuda", f"found {torch.cuda.get_device_name(gpu)}")]
         if torch.backends.mps.is_available():
             return torch.device("mps"), [Choice("device", "mps", "found Apple's GPU")]
         return torch.device("cpu"), [Choice("device", "cpu", "no GPU that PyTorch can use")]

@@ -7,12 +7,10 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from thirtytwo.errors import ProcessError
 from thirtytwo.machine import cpu_count
@@ -118,7 +116,9 @@ def _of_shell(devices: int, nodes: int, device: str) -> Layout:
             "Unset WORLD_SIZE, or correct --devices and --nodes.",
         )
     _refuse_notebook(world)
-    return _layout(LightningEnvironment(), [node * devices + local, local], {"--devices": devices, "--nodes": nodes}, device)
+    return _layout(
+        LightningEnvironment(), [node * devices + local, local], {"--devices": devices, "--nodes": nodes}, device
+    )
 
 
 def _layout(
@@ -146,12 +146,14 @@ def _check_addresses(nodes: int) -> int:
         if not os.environ.get(name):
             raise ProcessError(
                 f"--nodes is {nodes}, but {name} is not set on this machine.",
-                "Set MASTER_ADDR and MASTER_PORT to the address of the first machine and a free port there, and NODE_RANK to "
-                f"0 up to {nodes - 1} on each, or start with torchrun or srun.",
+                "Set MASTER_ADDR and MASTER_PORT to the address of the first machine and a free port there, and "
+                f"NODE_RANK to 0 up to {nodes - 1} on each, or start with torchrun or srun.",
             )
     port, node = _number("MASTER_PORT", "the shell"), _number("NODE_RANK", "the shell")
     if not 0 < port < 65_536:
-        raise ProcessError(f"MASTER_PORT is {port}; expected 1 to 65535.", "Set it to a free port of the first machine.")
+        raise ProcessError(
+            f"MASTER_PORT is {port}; expected 1 to 65535.", "Set it to a free port of the first machine."
+        )
     if node >= nodes:
         raise ProcessError(
             f"NODE_RANK is {node}, but --nodes is {nodes}; expected 0 to {nodes - 1}.",
@@ -164,7 +166,9 @@ def _number(name: str, starter: str) -> int:
     text = os.environ.get(name, "")
     if not (text.isascii() and text.isdigit()):
         found = f"is {text!r}" if text else "is not set"
-        raise ProcessError(f"{name} {found}; expected a number from {starter}.", f"Set {name}, or check how this was started.")
+        raise ProcessError(
+            f"{name} {found}; expected a number from {starter}.", f"Set {name}, or check how this was started."
+        )
     return int(text)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from thirtytwo.errors import ProcessError
 from thirtytwo.machine import package_version
@@ -106,8 +106,8 @@ def _wait_for_all(
         waited = time.monotonic() - start
         if waited > JOIN_SECONDS:
             raise ProcessError(
-                f"Of {layout.world_size} processes, number {', '.join(map(str, sorted(missing)))} did not come to {place} "
-                f"within {JOIN_SECONDS:.0f} seconds.",
+                f"Of {layout.world_size} processes, number {', '.join(map(str, sorted(missing)))} did not come to "
+                f"{place} within {JOIN_SECONDS:.0f} seconds.",
                 "Start them, or correct --devices and --nodes.",
             )
         if waited > LOG_SECONDS and not logged and layout.nodes > 1:

@@ -155,7 +155,7 @@ class ClassifierModule(lightning.LightningModule):
         first = batch_idx - batch_idx % accumulate
         self._images = current().world_size * len(labels) * min(accumulate, self._batches - first)
         # Lightning divides by `accumulate` after this, and the gradients are averaged over the processes
-        share = accumulate * current().world_size
+        share = float(accumulate * current().world_size)
         if not self.recipe.optimizer.per_image:
             share /= self._images
         return {"loss": loss * share, **self._step_metrics}

@@ -17,7 +17,7 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, RecipeError, ThirtytwoError
 
 if TYPE_CHECKING:
-    from lightning.fabric.plugins.environments import ClusterEnvironment
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 T = TypeVar("T")
 
@@ -66,6 +66,12 @@ class Processes:
         """This process in messages."""
         return f"process {self.rank} of {self.world_size} on {socket.gethostname()}"
 
+    @property
+    def options(self) -> list[str]:
+        """The options of `thirtytwo train` that start as many processes; none for a single one."""
+        shape = {"--devices": self.devices, "--nodes": self.nodes}
+        return [word for name, count in shape.items() if count > 1 for word in (name, str(count))]
+
     def record(self) -> dict[str, int]:
         """The entry of `environment.json`."""
         return {"world_size": self.world_size, "devices": self.devices, "nodes": self.nodes}
@@ -99,7 +105,8 @@ class Processes:
         if not statistics:
             return
         averaged = self.mean(torch.cat([part.flatten() for part in statistics]))
-        for part, values in zip(statistics, averaged.split([part.numel() for part in statistics]), strict=True):
+        sizes = [part.numel() for part in statistics]
+        for part, values in zip(statistics, torch.split(averaged, sizes), strict=True):
             part.copy_(values.view_as(part))
 
     def from_first(self, value: T) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from typing import Any
 
 import lightning
@@ -48,4 +49,5 @@ class OwnSigterm(lightning.Callback):
         self._before = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, self._before)

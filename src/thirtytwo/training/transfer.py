@@ -242,7 +242,10 @@ class TransferBatches(TrainingBatches):
             images, truth = super().batch(positions, number, step)
             features = self._embed(images).float()
             if found is None:
-                found = features.new_zeros((self.count, features.shape[1])), truth.new_zeros((self.count, *truth.shape[1:]))
+                found = (
+                    features.new_zeros((self.count, features.shape[1])),
+                    truth.new_zeros((self.count, *truth.shape[1:])),
+                )
             if step % current().world_size == current().rank:
                 found[0][positions], found[1][positions] = features, truth
         assert found is not None

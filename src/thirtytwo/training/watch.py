@@ -25,7 +25,9 @@ NOTICE_SECONDS = 3.0
 """How long the system may take to report which process ended, after its connection closed."""
 LAST_SECONDS = 60.0
 """How long the other processes may take to end after the training."""
-_LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|Socket (closed|Timeout)|Timed out waiting")
+_LOST = re.compile(
+    r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|Socket (closed|Timeout)|Timed out waiting"
+)
 
 
 class Watch:
