@@ -2,10 +2,10 @@
 
     python benchmarks/ddp.py [--data cifar10] [--limit-train 15000] [--seeds 0,1,2] [--epochs 12] [--data-root DIR]
 
-Trains a small network on 16×16 pixels once per seed in one process and in two, on the CPU, each process with one thread.
-The batch over all processes is the same, so each of two processes normalizes over half of it (BatchNorm) and augments
-with random numbers of its own. Then the run of two processes is evaluated again in one process. Writes the accuracies on
-the unchanged test images, and the largest difference of probabilities between the two evaluations, to
+Trains a small network on 16×16 pixels once per seed in one process and in two, on the CPU, each process with one
+thread. The batch over all processes is the same, so each of two processes normalizes over half of it (BatchNorm) and
+augments with random numbers of its own. Then the run of two processes is evaluated again in one process. Writes the
+accuracies on the unchanged test images, and the largest difference of probabilities between the two evaluations, to
 `benchmarks/results/ddp.json`. Times are not recorded: they depend on what else the cores do.
 """
 
