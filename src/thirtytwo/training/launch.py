@@ -94,7 +94,12 @@ def _start_others(layout: Layout) -> _SubprocessScriptLauncher | None:
 @contextmanager
 def _group(layout: Layout, device: str, log: Callable[[str], None], watch: Watch) -> Iterator[None]:
     """Meet the other processes, and form the process group that Lightning then uses."""
-    store = meet(layout, log, watch.problem)
+    try:
+        store = meet(layout, log, watch.problem)
+    except ProcessError:
+        if layout.started_by_parent:  # which reports it
+            raise SystemExit(USER_ERROR) from None
+        raise
     backend = "nccl" if layout.device == "cuda" else "gloo"
     if layout.device == "cuda":
         torch.cuda.set_device(layout.local_rank)

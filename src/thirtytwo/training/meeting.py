@@ -99,9 +99,10 @@ def _wait_for_all(
     start, logged = time.monotonic(), False
     missing = set(range(1, layout.world_size))
     while missing := {rank for rank in missing if not store.check([f"here {rank}"])}:
-        if store.check(["refused"]):
+        found = problem()
+        if store.check(["refused"]):  # after that: who refuses ends
             raise ProcessError(*json.loads(store.get("refused")))
-        if found := problem():
+        if found:
             raise ProcessError(f"The training could not start: {found}.", "See what that process reports.")
         waited = time.monotonic() - start
         if waited > JOIN_SECONDS:

@@ -37,6 +37,7 @@ class Watch:
         self._layout, self._children = layout, list(children)
         self._parent = os.getppid() if layout.started_by_parent else None
         self._ended = threading.Event()
+        self._processes = Processes()
 
     @property
     def reports(self) -> bool:
