@@ -28,7 +28,7 @@ from thirtytwo.training.processes import USER_ERROR, Processes, using
 from thirtytwo.training.watch import Watch, is_lost_connection, report
 
 CHANGED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""Environment variables that Lightning sets."""
+"""Environment variables that Lightning sets; restored at the end."""
 CONTROL_TIMEOUT = timedelta(days=7)
 """How long processes wait for one that reads data."""
 
@@ -52,17 +52,18 @@ def joined(devices: int | None, nodes: int | None, device: str, log: Callable[[s
     """
     layout = find_layout(devices, nodes, device)
     if layout is None:
-        yield Processes()
+        with using(Processes()) as single:
+            yield single
         return
     with ExitStack() as stack:
-        for name in CHANGED:  # restored at the end
+        for name in CHANGED:
             stack.enter_context(environment(name, os.environ.get(name)))
         if layout.rank:
             stack.enter_context(_silent())
         launcher = _start_others(layout)
         watch = Watch(layout, launcher.procs if launcher else ())
         try:
-            stack.enter_context(_group(layout, device, log, watch))
+            stack.enter_context(_group(layout, log, watch))
             processes = _processes_of(layout)
             stack.enter_context(using(processes))
             watch.start(processes)
@@ -92,7 +93,7 @@ def _start_others(layout: Layout) -> _SubprocessScriptLauncher | None:
 
 
 @contextmanager
-def _group(layout: Layout, device: str, log: Callable[[str], None], watch: Watch) -> Iterator[None]:
+def _group(layout: Layout, log: Callable[[str], None], watch: Watch) -> Iterator[None]:
     """Meet the other processes, and form the process group that Lightning then uses."""
     try:
         store = meet(layout, log, watch.problem)
