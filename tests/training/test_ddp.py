@@ -21,7 +21,7 @@ from thirtytwo.rundir import RunDir
 pytestmark = pytest.mark.long
 
 SCRIPT = Path(__file__).with_name("train_along.py")
-SECONDS = 120
+SECONDS = 240
 LONG = 400
 """Epochs of a training that is interrupted."""
 TINY = {

@@ -90,7 +90,7 @@ def recipe_of(changes: Mapping[str, Any]) -> Recipe:
 def main() -> None:
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     MODELS._entries["convolutions"] = build
-    images = load_dataset("digits", image_size=16, resize="bilinear", seed=0).train
+    images = load_dataset("digits", image_size=16, resize="squash", seed=0).train
     with joined(count, None, "cpu", print) as processes:
         for name, changes in CASES.items():
             recipe = recipe_of(changes)

@@ -19,7 +19,7 @@ from thirtytwo.training.distillation import Teacher
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.processes import current
-from thirtytwo.training.sam import sam_closure
+from thirtytwo.training.sam import preserve_statistics, sam_closure
 from thirtytwo.training.schedules import Plateau, lr_factor
 from thirtytwo.training.strategy import ChangingDDP
 
@@ -116,13 +116,21 @@ class ClassifierModule(lightning.LightningModule):
         trained = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
         for bias in self._stem_bias:
             bias.requires_grad_(trained)
-        self.start_step()
+        self.start_step(batch)
 
-    def start_step(self) -> None:
+    def start_step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Prepare a step whose trained parameters are known."""
         self.reset_step_metrics()
         if self._trainer is not None and isinstance(self._trainer.strategy, ChangingDDP):
-            self._trainer.strategy.follow_trainable()
+            self._trainer.strategy.follow_trainable(partial(self._has_unused, batch[0]))
+
+    def _has_unused(self, images: Tensor) -> bool:
+        """Whether some trained parameter has no influence on the logits of a training batch."""
+        trained = [one for one in self.net.parameters() if one.requires_grad]
+        devices = [images.device] if images.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), preserve_statistics(self.net):
+            logits = self.training_logits(images)
+        return any(one is None for one in torch.autograd.grad(logits.sum(), trained, allow_unused=True))
 
     def reset_step_metrics(self) -> None:
         """Clear the metrics of the previous batch; loss and accuracy are those of the first pass over a batch."""

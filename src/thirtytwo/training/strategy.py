@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import lightning
+from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
@@ -15,24 +17,31 @@ class ChangingDDP(DDPStrategy):
     """DDP for networks whose trainable parameters change during training.
 
     PyTorch averages the gradients of the parameters that require one when the network is wrapped. So it is wrapped
-    again where these change: at the second stage of transfer learning, and when a bias is trained no longer.
+    again where these change: before the first step, at the second stage of transfer learning, and when a bias is
+    trained no longer. Running statistics are not broadcast but averaged (`Processes.average_statistics`).
     """
 
     def __init__(self, **rest: Any) -> None:
-        # buffers: `Processes.average_statistics`; unused parameters: networks may have some
-        super().__init__(broadcast_buffers=False, find_unused_parameters=True, **rest)
+        super().__init__(broadcast_buffers=False, **rest)
         self._wrapped: frozenset[int] = frozenset()
 
     def configure_ddp(self) -> None:
-        assert self.lightning_module is not None
-        self._wrapped = _trainable(self.lightning_module)
-        super().configure_ddp()
+        """Give all processes the weights of process 0; the network is wrapped before its first step."""
+        assert isinstance(self.model, lightning.LightningModule)
+        _sync_module_states(self.model)
 
-    def follow_trainable(self) -> None:
-        """Wrap the network again if other parameters require gradients than when it was last wrapped."""
-        if self.lightning_module is not None and _trainable(self.lightning_module) != self._wrapped:
-            self.model = self.lightning_module
-            self.configure_ddp()
+    def follow_trainable(self, has_unused: Callable[[], bool]) -> None:
+        """Wrap the network again if other parameters require gradients than when it was last wrapped.
+
+        `has_unused` tells whether some of them have no influence on the loss, for which PyTorch would wait.
+        """
+        module = self.lightning_module
+        if module is None or _trainable(module) == self._wrapped:
+            return
+        self._wrapped = _trainable(module)
+        self._ddp_kwargs["find_unused_parameters"] = has_unused()
+        self.model = module
+        super().configure_ddp()
 
 
 def _trainable(module: nn.Module) -> frozenset[int]:

@@ -314,7 +314,7 @@ class TransferModule(ClassifierModule):
         until = start + self.recipe.schedule.stem_bias_until * steps
         for bias in self._stem_bias:
             bias.requires_grad_(self._head_steps <= self.global_step < until)
-        self.start_step()
+        self.start_step(batch)
 
     def training_logits(self, images: Tensor) -> Tensor:
         return self.net.forward_head(images) if images.ndim == 2 else super().training_logits(images)
