@@ -35,8 +35,14 @@ BASE: dict[str, Any] = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer.name": "muon", "train.ema": 0.9, "train.clip": 0.5, "schedule.accumulate": 2},
-    "sgd": {"optimizer.name": "sgd", "optimizer.lr": 0.05, "train.class_weights": "balanced"},
-    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "train.keep": "best"},
+    "sgd": {
+        "optimizer.name": "sgd",
+        "optimizer.lr": 2e-3,
+        "optimizer.lr_rest": 2e-3,
+        "optimizer.lr_head": 0.01,
+        "train.class_weights": "balanced",
+    },
+    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 0.01, "train.keep": "best"},
     "sam": {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.sam": 0.05},
     "plateau": {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "schedule.name": "plateau"},
     "selection": {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "train.selection.share": 0.5, "schedule.epochs": 3},

@@ -67,6 +67,7 @@ class ClassifierModule(lightning.LightningModule):
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
         self._class_counts: Tensor | None = None
+        self._validation_sums: Tensor | float = 0.0
         self._restored_selection: dict[str, Tensor] | None = None
 
     def configure_optimizers(self) -> Any:
@@ -205,26 +206,28 @@ class ClassifierModule(lightning.LightningModule):
         current().average_statistics(self.net)
 
     def on_validation_epoch_start(self) -> None:
-        self._class_counts = None
+        self._class_counts, self._validation_sums = None, 0.0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self.validation_logits(images, batch_idx).float()
         predicted = logits.argmax(dim=1)
         accuracy = (predicted == labels).float().mean()
-        options: dict[str, Any] = {"batch_size": len(labels), "logger": False, "sync_dist": current().several}
-        self.log("val_loss", F.cross_entropy(logits, labels), **options)
-        self.log("val_accuracy", accuracy, **options)
         width = logits.shape[1]
         top5 = logits.topk(min(5, width), dim=1).indices.eq(labels[:, None]).any(dim=1).float().mean()
-        self.log("val_top5_accuracy", top5, **options)
+        means = torch.stack([F.cross_entropy(logits, labels), accuracy, top5, torch.ones_like(top5)])
+        self._validation_sums = len(labels) * means + self._validation_sums
         counts = [torch.bincount(part, minlength=width) for part in (labels, predicted, labels[predicted == labels])]
         self._class_counts = torch.stack(counts) + (0 if self._class_counts is None else self._class_counts)  # (3, C)
 
     def on_validation_epoch_end(self) -> None:
-        if self._class_counts is not None:
-            for name, value in macro_metrics(*current().total(self._class_counts)).items():
-                self.log(f"val_{name}", value, logger=False)
+        if self._class_counts is None or not isinstance(self._validation_sums, Tensor):
+            return
+        *sums, images = current().total(self._validation_sums)
+        found = {name: value / images for name, value in zip(("loss", "accuracy", "top5_accuracy"), sums, strict=True)}
+        found |= macro_metrics(*current().total(self._class_counts))
+        for name, value in found.items():
+            self.log(f"val_{name}", value, logger=False)
 
 
 def hard_labels(labels: Tensor) -> Tensor:
