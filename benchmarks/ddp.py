@@ -1,18 +1,17 @@
 """Training with two processes compared with one, with the same batches and seeds.
 
-    python benchmarks/ddp.py [--data cifar10] [--limit-train 15000] [--seeds 0,1,2] [--epochs 12] [--data-root DIR]
+    python benchmarks/ddp.py [--data cifar10] [--limit-train 5000] [--seeds 0,1,2] [--epochs 8] [--data-root DIR]
 
 Trains a small network on 16×16 pixels once per seed in one process and in two, on the CPU, each process with one
 thread. The batch over all processes is the same, so each of two processes normalizes over half of it (BatchNorm) and
-augments with random numbers of its own. Then the run of two processes is evaluated again in one process. Writes the
-accuracies on the unchanged test images, and the largest difference of probabilities between the two evaluations, to
-`benchmarks/results/ddp.json`. Times are not recorded: they depend on what else the cores do.
+augments with random numbers of its own. All test images are evaluated after each training; those of two processes
+again by a process that trained nothing. Writes the accuracies on test, and the largest difference of logits between the
+two evaluations, to `benchmarks/results/ddp.json`. Times are not recorded: they depend on what else the cores do.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,107 +22,138 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-import thirtytwo
-from thirtytwo.config.resolve import format_override
+from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+from thirtytwo.data.load import load_dataset
+from thirtytwo.data.split import limit
+from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.io import write_json
+from thirtytwo.machine import package_version
+from thirtytwo.models.base import build_network
 from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import fit
+from thirtytwo.training.hardware import choose_hardware, describe_machine
+from thirtytwo.training.launch import joined
 
 RESULTS = Path(__file__).parent / "results" / "ddp.json"
+SIDE = 16
 SMALL: dict[str, Any] = {
-    "data.image_size": 16,
+    "data.image_size": SIDE,
     "model.options": {"groups": [{"width": 32}, {"width": 64}, {"width": 128}]},
     "train.precision": "float32",
-    "evaluate.tta": False,
+    "train.threads": 1,
 }
 PROCESSES = (1, 2)
+CPU = torch.device("cpu")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Training with two processes compared with one.")
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--limit-train", type=int, default=15_000)
+    parser.add_argument("--limit-train", type=int, default=5000)
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=250, help="images of a batch over all processes")
     parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.seeds = [int(seed) for seed in options.seeds.split(",")]
     if options.data.startswith("cifar") and options.data_root is None:
         print("skipped: set THIRTYTWO_DATA or give --data-root")
         return 0
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    accuracies: dict[int, list[float]] = {count: [] for count in PROCESSES}
-    differences: list[float] = []
-    about: dict[str, Any] = {}
-    for seed in seeds:
+    if options.processes:
+        train_all(options)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
         for count in PROCESSES:
-            with tempfile.TemporaryDirectory() as place:
-                run = train(options, seed, count, Path(place) / "run")
-                accuracies[count].append(run.read_json(run.metrics)["accuracy"]["value"])
-                if count > 1:
-                    differences.append(evaluation_difference(run, options.data_root))
-                    about = describe(run)
-            print(f"seed {seed}, {count} process{'es' * (count > 1)}: {accuracies[count][-1]:.4f}", flush=True)
-    write_json(options.out, content(options, seeds, accuracies, differences) | about)
+            words = [sys.executable, *sys.argv, "--processes", str(count), "--place", str(place)]
+            subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        write_json(options.out, content(options, place))
     print(options.out)
     return 0
 
 
-def train(options: argparse.Namespace, seed: int, count: int, path: Path) -> RunDir:
-    """Train once with `count` processes, by the command line."""
-    command = [sys.executable, "-m", "thirtytwo", "train", options.data, "--recipe", "fast", "--run", str(path)]
-    command += ["--limit-train", str(options.limit_train), "--seed", str(seed), "--epochs", str(options.epochs)]
-    for key, value in (SMALL | {"schedule.batch_size": options.batch}).items():
-        command += ["--set", format_override(key, value)]
-    command += ["--device", "cpu", "--devices", str(count), "--data-root", str(options.data_root)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return RunDir.open(path)
+def load(options: argparse.Namespace) -> tuple[DataSet, ImageSet]:
+    """The data, and the training images."""
+    root = Path(options.data_root) if options.data_root else None
+    dataset = load_dataset(options.data, image_size=SIDE, resize="squash", seed=0, data_root=root)
+    return dataset, limit(dataset.train, options.limit_train, 0)
 
 
-def evaluation_difference(run: RunDir, data_root: str | None) -> float:
-    """Largest difference of test probabilities, evaluated after a training of two processes and by one process."""
-    before = run.read_predictions("test")
-    thirtytwo.evaluate(run.path, data_root=data_root)
-    after = run.read_predictions("test")
-    if not np.array_equal(before.rows, after.rows):
-        raise AssertionError("the two evaluations are of other images")
-    return float(np.abs(before.probabilities - after.probabilities).max())
+def recipe_of(options: argparse.Namespace, seed: int, classes: int, rows: int) -> Recipe:
+    changes = {"seed": seed, "schedule.epochs": options.epochs, "schedule.batch_size": options.batch}
+    return resolve_recipe(read_recipe_values("fast"), SMALL | changes, classes=classes, rows=rows)
 
 
-def describe(run: RunDir) -> dict[str, Any]:
-    """Size of the data, processes, hardware and versions of a run."""
-    environment, metrics = run.read_json(run.environment), run.read_json(run.metrics)
-    keys = ("processes", "device", "hardware", "versions")
-    sizes = {"trained_on": environment["data"]["train"], "n_test": metrics["n"]}
-    return sizes | {key: environment[key] for key in keys}
+def train_all(options: argparse.Namespace) -> None:
+    """Train every seed in `options.processes` processes; save the weights and the test logits."""
+    dataset, train = load(options)
+    with joined(options.processes, None, "cpu", print) as processes:
+        for seed in options.seeds:
+            recipe = recipe_of(options, seed, len(train.classes), len(train))
+            run = RunDir(options.place / f"{options.processes}-{seed}")
+            run.path.mkdir(exist_ok=True)
+            fitted = fit(recipe, train, None, run, choose_hardware(recipe.train, "cpu"), show=False)
+            if processes.is_first:
+                logits = Scorer(fitted.net, fitted.mean, fitted.std, CPU).logits(dataset.test.images)
+                np.save(run.path / "logits.npy", logits)
+                state = {"net": fitted.net.state_dict(), "mean": fitted.mean, "std": fitted.std}
+                torch.save(state, run.path / "weights.pt")
+                right = float((logits.argmax(axis=1) == dataset.test.labels).mean())
+                print(f"seed {seed}, processes: {options.processes}, accuracy {right:.4f}", flush=True)
 
 
-def content(
-    options: argparse.Namespace, seeds: list[int], accuracies: dict[int, list[float]], differences: list[float]
-) -> dict[str, Any]:
-    """The results without the hardware."""
+def evaluated_again(options: argparse.Namespace, place: Path, seed: int, dataset: DataSet) -> npt.NDArray[np.float32]:
+    """Test logits of the weights that two processes trained, evaluated by this one."""
+    saved = torch.load(place / f"2-{seed}" / "weights.pt", weights_only=True)
+    net = build_network(recipe_of(options, seed, len(dataset.classes), options.limit_train), len(dataset.classes))
+    net.load_state_dict(saved["net"])
+    net = net.to(memory_format=torch.channels_last)
+    return Scorer(net, saved["mean"], saved["std"], CPU).logits(dataset.test.images)
+
+
+def content(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """What is written."""
+    dataset, train = load(options)
+    accuracies: dict[int, list[float]] = {count: [] for count in PROCESSES}
+    differences = []
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for count in PROCESSES:
+            logits = np.load(place / f"{count}-{seed}" / "logits.npy")
+            accuracies[count].append(round(float((logits.argmax(axis=1) == dataset.test.labels).mean()), 4))
+        differences.append(float(np.abs(logits - evaluated_again(options, place, seed, dataset)).max()))
     one, two = (accuracies[count] for count in PROCESSES)
-    paired = [b - a for a, b in zip(one, two, strict=True)]
+    paired = [second - first for first, second in zip(one, two, strict=True)]
     return {
         "what": (__doc__ or "").splitlines()[0],
         "data": options.data,
-        "seeds": seeds,
+        "trained_on": len(train),
+        "n_test": len(dataset.test),
+        "seeds": options.seeds,
         "epochs": options.epochs,
         "batch_size": options.batch,
-        "settings": json.loads(json.dumps(SMALL)),
-        "accuracy": {
-            f"{count} process{'es' * (count > 1)}": {
-                "mean": round(statistics.fmean(accuracies[count]), 4),
-                "std": round(statistics.stdev(accuracies[count]), 4) if len(seeds) > 1 else None,
-                "runs": accuracies[count],
-            }
-            for count in PROCESSES
-        },
+        "settings": SMALL,
+        "accuracy": {f"{count} process{'es' * (count > 1)}": summary(accuracies[count]) for count in PROCESSES},
         "difference_points": round(100 * statistics.fmean(paired), 2),
-        "largest_difference_of_probabilities": max(differences),
+        "largest_difference_of_logits": max(differences),
+        "hardware": describe_machine(CPU),
+        "versions": {name: package_version(name) for name in ("thirtytwo", "torch", "lightning")},
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation and each value."""
+    std = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.fmean(values), 4), "std": std, "runs": values}
 
 
 if __name__ == "__main__":

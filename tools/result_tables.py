@@ -307,8 +307,8 @@ def processes() -> str:
 `{result["data"]}`: {result["trained_on"]:,} training images, {result["n_test"]:,} test images; a small network with
 BatchNorm on {side}×{side} pixels, {result["epochs"]} epochs, batches of {batch}, of which each of two processes takes
 {batch // 2}; the same {len(result["seeds"])} seeds. The means differ by {abs(result["difference_points"]):.2f} points. Evaluating the
-weights of two processes in one again changes no probability by more than
-{result["largest_difference_of_probabilities"]:.0e} ({result["hardware"]["cpu"]}, {result["date"]})."""
+weights of two processes in one again changes no logit by more than
+{result["largest_difference_of_logits"]:.0e} ({result["hardware"]["cpu"]}, {result["date"]})."""
     return "\n".join([*lines, text]) + "\n"
 
 
