@@ -88,7 +88,7 @@ def check_run(run: Path, processes: dict[str, int], epochs: int = 2) -> None:
     assert directory.read_json(directory.environment)["processes"] == processes
     assert [row["epoch"] for row in directory.read_history()] == list(range(1, epochs + 1))
     before = directory.read_predictions("test")
-    assert len(set(before.rows.tolist())) == len(before.rows) == 360
+    assert len(set(before.rows.tolist())) == len(before.rows) == 358
     thirtytwo.evaluate(run)
     after = directory.read_predictions("test")
     assert (before.probabilities == after.probabilities).all()
@@ -145,7 +145,7 @@ def test_from_a_shell_and_with_transfer(start: Start, tmp_path: Path) -> None:
 
 
 def test_under_torchrun(start: Start, tmp_path: Path) -> None:
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "thirtytwo"]
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "--", "thirtytwo"]
     code, out, error = finish(start(*words, *arguments(tmp_path / "run")))
     assert code == 0, error
     assert out.count(str(tmp_path / "run")) == 1
