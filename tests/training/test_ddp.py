@@ -55,8 +55,8 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(*words: str, **variables: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([sys.executable, *words], env=environment(**variables), **pipes)  # type: ignore[call-overload]
+        command, pipe = [sys.executable, *words], subprocess.PIPE
+        process = subprocess.Popen(command, env=environment(**variables), stdout=pipe, stderr=pipe, text=True)
         started.append(process)
         return process
 
@@ -145,7 +145,17 @@ def test_from_a_shell_and_with_transfer(start: Start, tmp_path: Path) -> None:
 
 
 def test_under_torchrun(start: Start, tmp_path: Path) -> None:
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "--", "thirtytwo"]
+    words = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        free_port(),
+        "-m",
+        "--",
+        "thirtytwo",
+    ]
     code, out, error = finish(start(*words, *arguments(tmp_path / "run")))
     assert code == 0, error
     assert out.count(str(tmp_path / "run")) == 1

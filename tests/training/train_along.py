@@ -73,15 +73,12 @@ class Convolutions(Network):
         return self.head.weight
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        assert self.stem.bias is not None
-        rest = [self.stem.weight, self.head.bias, self.unused]
-        groups = {
-            "filters": [self.body.weight],
-            "stem_bias": [self.stem.bias],
-            "rest": rest,
-            "head": [self.head.weight],
-        }
-        return {role: [one for one in found if one.requires_grad] for role, found in groups.items()}
+        roles = {"body.weight": "filters", "stem.bias": "stem_bias", "head.weight": "head"}
+        groups: dict[str, list[nn.Parameter]] = {role: [] for role in ("filters", "stem_bias", "rest", "head")}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups[roles.get(name, "rest")].append(parameter)
+        return groups
 
 
 def build(classes: int, options: Mapping[str, Any]) -> Convolutions:
