@@ -29,7 +29,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.split import limit
-from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.io import write_json
 from thirtytwo.machine import package_version
@@ -80,11 +80,12 @@ def main() -> int:
     return 0
 
 
-def load(options: argparse.Namespace) -> tuple[DataSet, ImageSet]:
-    """The data, and the training images."""
+def load(options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
+    """The training images and the test images."""
     root = Path(options.data_root) if options.data_root else None
     dataset = load_dataset(options.data, image_size=SIDE, resize="squash", seed=0, data_root=root)
-    return dataset, limit(dataset.train, options.limit_train, 0)
+    assert dataset.test is not None
+    return limit(dataset.train, options.limit_train, 0), dataset.test
 
 
 def recipe_of(options: argparse.Namespace, seed: int, classes: int, rows: int) -> Recipe:
@@ -94,7 +95,7 @@ def recipe_of(options: argparse.Namespace, seed: int, classes: int, rows: int) -
 
 def train_all(options: argparse.Namespace) -> None:
     """Train every seed in `options.processes` processes; save the weights and the test logits."""
-    dataset, train = load(options)
+    train, test = load(options)
     with joined(options.processes, None, "cpu", print) as processes:
         for seed in options.seeds:
             recipe = recipe_of(options, seed, len(train.classes), len(train))
@@ -102,41 +103,41 @@ def train_all(options: argparse.Namespace) -> None:
             run.path.mkdir(exist_ok=True)
             fitted = fit(recipe, train, None, run, choose_hardware(recipe.train, "cpu"), show=False)
             if processes.is_first:
-                logits = Scorer(fitted.net, fitted.mean, fitted.std, CPU).logits(dataset.test.images)
+                logits = Scorer(fitted.net, fitted.mean, fitted.std, CPU).logits(test.images)
                 np.save(run.path / "logits.npy", logits)
                 state = {"net": fitted.net.state_dict(), "mean": fitted.mean, "std": fitted.std}
                 torch.save(state, run.path / "weights.pt")
-                right = float((logits.argmax(axis=1) == dataset.test.labels).mean())
+                right = float((logits.argmax(axis=1) == test.labels).mean())
                 print(f"seed {seed}, processes: {options.processes}, accuracy {right:.4f}", flush=True)
 
 
-def evaluated_again(options: argparse.Namespace, place: Path, seed: int, dataset: DataSet) -> npt.NDArray[np.float32]:
+def evaluated_again(options: argparse.Namespace, place: Path, seed: int, test: ImageSet) -> npt.NDArray[np.float32]:
     """Test logits of the weights that two processes trained, evaluated by this one."""
     saved = torch.load(place / f"2-{seed}" / "weights.pt", weights_only=True)
-    net = build_network(recipe_of(options, seed, len(dataset.classes), options.limit_train), len(dataset.classes))
+    net = build_network(recipe_of(options, seed, len(test.classes), options.limit_train), len(test.classes))
     net.load_state_dict(saved["net"])
     net = net.to(memory_format=torch.channels_last)
-    return Scorer(net, saved["mean"], saved["std"], CPU).logits(dataset.test.images)
+    return Scorer(net, saved["mean"], saved["std"], CPU).logits(test.images)
 
 
 def content(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """What is written."""
-    dataset, train = load(options)
+    train, test = load(options)
     accuracies: dict[int, list[float]] = {count: [] for count in PROCESSES}
     differences = []
     torch.set_num_threads(1)
     for seed in options.seeds:
-        for count in PROCESSES:
-            logits = np.load(place / f"{count}-{seed}" / "logits.npy")
-            accuracies[count].append(round(float((logits.argmax(axis=1) == dataset.test.labels).mean()), 4))
-        differences.append(float(np.abs(logits - evaluated_again(options, place, seed, dataset)).max()))
+        found = {count: np.load(place / f"{count}-{seed}" / "logits.npy") for count in PROCESSES}
+        for count, logits in found.items():
+            accuracies[count].append(round(float((logits.argmax(axis=1) == test.labels).mean()), 4))
+        differences.append(float(np.abs(found[2] - evaluated_again(options, place, seed, test)).max()))
     one, two = (accuracies[count] for count in PROCESSES)
     paired = [second - first for first, second in zip(one, two, strict=True)]
     return {
         "what": (__doc__ or "").splitlines()[0],
         "data": options.data,
         "trained_on": len(train),
-        "n_test": len(dataset.test),
+        "n_test": len(test),
         "seeds": options.seeds,
         "epochs": options.epochs,
         "batch_size": options.batch,
