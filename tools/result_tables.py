@@ -295,6 +295,25 @@ network on {side}×{side} pixels, {result["epochs"]} epochs; means and ranges of
     return "\n".join([*lines, text]) + "\n"
 
 
+def processes() -> str:
+    """Accuracy after training with two processes and with one."""
+    result = read_results("ddp")
+    lines = ["| training | mean accuracy | standard deviation | each seed |", "| --- | --- | --- | --- |"]
+    for name, measured in result["accuracy"].items():
+        runs = ", ".join(percent(value, 2) for value in measured["runs"])
+        lines.append(f"| {name} | {percent(measured['mean'], 2)} | {100 * measured['std']:.2f} points | {runs} |")
+    side, batch = result["settings"]["data.image_size"], result["batch_size"]
+    apart = f"{abs(result['difference_points']):.2f} points"
+    largest = result["largest_difference_of_logits"]
+    same = f"changes no logit by more than {largest:.0e}" if largest else "gives the same logits"
+    text = f"""
+`{result["data"]}`: {result["trained_on"]:,} training images, {result["n_test"]:,} test images; a small network with
+BatchNorm on {side}×{side} pixels, {result["epochs"]} epochs, batches of {batch}, of which each of two processes takes
+{batch // 2}; the same {len(result["seeds"])} seeds. The means differ by {apart}. Evaluating the
+weights of two processes in one again {same} ({result["hardware"]["cpu"]}, {result["date"]})."""
+    return "\n".join([*lines, text]) + "\n"
+
+
 def _accuracy_row(name: str, result: dict[str, Any]) -> str:
     _, data, rest = name.split("-", 2)
     recipe = rest.rpartition("-")[0]

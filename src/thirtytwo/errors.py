@@ -7,6 +7,7 @@ ThirtytwoError              base class; the command line prints it as one messag
 │   ├── OfflineError        data set that is not on this machine and could not be downloaded
 │   └── ImageError          file that is not a readable image
 ├── DivergedError           training whose loss became NaN or infinite
+├── ProcessError            processes of a training that do not fit together, or one of which was lost
 ├── RunError                run directory that is missing, not empty, damaged, or in use
 ├── ModelFileError          ONNX file that thirtytwo did not write, or that is damaged
 ├── ExportError             exported model whose outputs differ from the original's
@@ -69,6 +70,10 @@ class ImageError(DataError):
 
 class DivergedError(ThirtytwoError):
     """Training whose loss became NaN or infinite."""
+
+
+class ProcessError(ThirtytwoError):
+    """Processes of a training that do not fit together, or one of which ended unexpectedly."""
 
 
 class RunError(ThirtytwoError):

@@ -93,8 +93,8 @@ def library_attribute(module: object, name: str, value: object) -> Iterator[None
 
 
 @contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable temporarily."""
+def environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable temporarily; None: unset it. Restored at the end, whatever the block sets."""
 
     def write(value: str | None) -> None:
         if value is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
@@ -36,6 +37,20 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+_hidden = False
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show no bars while the block runs, as in a process that works along with another one."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
+
+
 def open_bar(title: str, total: int, *, done: int = 0, transient: bool = False) -> Bar | None:
     """A bar in a notebook, or on standard error if that is a terminal; None elsewhere.
 
@@ -45,6 +60,8 @@ def open_bar(title: str, total: int, *, done: int = 0, transient: bool = False) 
         done: number of steps that are done already.
         transient: remove the bar when it is closed.
     """
+    if _hidden:
+        return None
     if in_notebook():
         return NotebookBar(title, total, done=done, transient=transient)
     return TerminalBar(title, total, done=done, transient=transient) if sys.stderr.isatty() else None

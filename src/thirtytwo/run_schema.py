@@ -68,6 +68,14 @@ class Hardware(_Entry):
     system: str | None = None
 
 
+class Processes(_Entry):
+    """The processes of a training: all, those on each machine, and machines."""
+
+    world_size: Count = 1
+    devices: Count = 1
+    nodes: Count = 1
+
+
 class Environment(_Entry):
     """environment.json."""
 
@@ -77,6 +85,7 @@ class Environment(_Entry):
     versions: dict[str, str] | None = None
     hardware: Hardware | None = None
     device: str | None = None
+    processes: Processes | None = None
     choices: list[AutomaticChoice] | None = None
     data: Data
     seconds: Seconds | None = None

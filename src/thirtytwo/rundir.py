@@ -351,6 +351,9 @@ class RunDir:
         path = self.path.parent if holds_seeds(self.path.parent) else self.path
         words = ["thirtytwo", "train", data or self.recorded_data() or "DATA", "--resume", "--run", str(path)]
         words += ["--data-root", str(data_root)] if data_root is not None else []
+        for name in ("devices", "nodes"):
+            count = self._recorded("processes", name)
+            words += [f"--{name}", str(count)] if isinstance(count, int) and count > 1 else []
         return shlex.join(words)
 
     def recorded_data(self) -> str | None:

@@ -46,6 +46,21 @@ Apply = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Plan of images to drop, relabel or move: see thirtytwo data doctor --fix-plan."),
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes on each machine, one for each GPU; on a CPU they share its cores.",
+        show_default="1, or as many as torchrun or SLURM started",
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="M", help="Machines that train together.", show_default="1, or as many as torchrun or SLURM use"
+    ),
+]
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]
 
 

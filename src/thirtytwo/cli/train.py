@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.cli.options import Apply, Data, DataRoot, Device, LimitTrain, NewRun, SkipUnreadable
-from thirtytwo.errors import ThirtytwoError, require
+from thirtytwo.cli.options import Apply, Data, DataRoot, Device, Devices, LimitTrain, NewRun, Nodes, SkipUnreadable
+from thirtytwo.errors import RecipeError, ThirtytwoError, require
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
@@ -88,6 +88,8 @@ def train(
         bool, typer.Option("--find-lr", help="Run the learning-rate finder only (about 100 steps); writes nothing.")
     ] = False,
     device: Device = "auto",
+    devices: Devices = None,
+    nodes: Nodes = None,
     data_root: DataRoot = None,
 ) -> None:
     """Train a classifier, evaluate it once on test, and write a report and model.onnx.
@@ -120,6 +122,7 @@ def train(
             raise typer.BadParameter(
                 "--find-lr writes no run: remove --run, --resume, --seeds, --repeat, --folds and --epochs."
             )
+        refuse_processes("--find-lr", devices, nodes)
         find_learning_rate(data, seed=seed, **shared)
         return
     if folds is not None:
@@ -127,15 +130,33 @@ def train(
     seed_list = parse_seeds(seeds, repeat, seed, recipe)
     options = shared | {"run": run, "epochs": epochs, "resume": resume}
     if folds is not None or (seed_list is None and resume and run is not None and holds_folds(run)):
+        refuse_processes("--folds", devices, nodes)
         train_folds(data, folds, seed=seed, **options)
         return
     if seed_list is not None or (resume and run is not None and holds_seeds(run)):
+        refuse_processes("--seeds and --repeat", devices, nodes)
         train_seeds(data, seed_list, seed, **options)
         return
-    trained = thirtytwo.train(data, seed=seed, **options)
+    trained = thirtytwo.train(data, seed=seed, devices=devices, nodes=nodes, **options)
     if trained.metrics:
         show_metrics(trained.metrics)
     show(str(trained.path))
+
+
+def refuse_processes(option: str, devices: int | None, nodes: int | None) -> None:
+    """Check that a command that does not train a single run is one process.
+
+    Raises:
+        RecipeError: several are asked for, or were started by torchrun or SLURM.
+    """
+    require("lightning", "train")
+    from thirtytwo.training.layout import started_elsewhere
+
+    if max(devices or 1, nodes or 1) > 1 or started_elsewhere():
+        raise RecipeError(
+            f"{option} cannot be used with several processes, which train one run.",
+            "Remove --devices, --nodes, torchrun and srun, or train each run by itself.",
+        )
 
 
 def find_learning_rate(data: str, **settings: Any) -> None:

@@ -19,6 +19,7 @@ from thirtytwo.data.arrays import Rows
 from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.types import ImageSet
 from thirtytwo.tensors import as_tensor, generator_for, send, to_device
+from thirtytwo.training.processes import current
 
 
 class Selection:
@@ -35,10 +36,22 @@ class Selection:
     def __init__(self, settings: SelectionSettings, count: int, device: torch.device) -> None:
         self._settings = settings
         self._losses = torch.full((count,), math.inf, device=device)  # images not yet seen come first
+        self._new = torch.zeros(count, dtype=torch.bool, device=device)
 
     def record(self, positions: Tensor, losses: Tensor) -> None:
         """Keep `losses` float `(B,)` of the images at `positions` int64 `(B,)`."""
-        self._losses[send(positions, self._losses.device)] = losses.float()
+        positions = send(positions, self._losses.device)
+        self._losses[positions] = losses.float()
+        self._new[positions] = True
+
+    def exchange(self) -> None:
+        """Give all processes the losses that each recorded since the last exchange; repeated images get the mean."""
+        if not current().several:
+            return
+        sums = torch.where(self._new, self._losses, torch.zeros_like(self._losses))
+        total, count = current().total(torch.stack([sums, self._new.float()]))
+        self._losses = torch.where(count > 0, total / count.clamp(min=1), self._losses)
+        self._new.zero_()
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor:
         """Positions of the images of an epoch, int64 `(N,)` on the CPU; selected images are repeated."""
@@ -65,11 +78,12 @@ class Batches:
     """Iterable over the batches of one epoch; the order depends only on `seed` and `epoch`.
 
     Each image is used once; where `chances` float `(N,)` are set, as many images are sampled with replacement, with
-    these weights; where `selection` is set, it chooses them. `positions` int64 `(B,)` are those of the last batch.
+    these weights; where `selection` is set, it chooses them. Of several processes, each takes its share of every batch.
+    `positions` int64 `(B,)` are those of the last batch of this process.
 
     Args:
         count: number of training images N.
-        batch_size: images per batch B; the incomplete last batch is dropped.
+        batch_size: images per batch over all processes; the incomplete last batch is dropped.
         seed: seed of the order.
         make: returns images and labels for `(positions int64 (B,), epoch, step within the epoch)`.
     """
@@ -93,7 +107,7 @@ class Batches:
         epoch = self.epoch
         order = self._order(generator_for(self.seed, epoch, "order"))
         for step in range(len(self)):
-            self.positions = order[step * self.batch_size : (step + 1) * self.batch_size]
+            self.positions = current().share_of(order[step * self.batch_size : (step + 1) * self.batch_size])
             yield self._make(self.positions, epoch, step)
 
     def record_losses(self, logits: Tensor, labels: Tensor) -> None:
@@ -158,9 +172,12 @@ class TrainingBatches(Batches):
         return full
 
     def batch(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step."""
+        """Augmented images and labels at `positions` int64 `(B,)`, which is on the CPU; deterministic for each step.
+
+        Of several processes, each draws other random numbers.
+        """
         number = epoch * len(self) + step
-        draw = partial(generator_for, self.seed, number)
+        draw = partial(_draw, self.seed, number)
         tables = None if self._tables is None else self._tables[positions]
         read = None if self._large is None else as_tensor(self._large.read(positions.numpy()))
         positions = send(positions, self._labels.device)
@@ -172,6 +189,11 @@ class TrainingBatches(Batches):
         if self._mixes:
             images, labels = mix(images, labels, self._classes, self._recipe.augment, draw("mix"))
         return images.contiguous(memory_format=self._memory_format), labels
+
+
+def _draw(seed: int, number: int, purpose: str) -> torch.Generator:
+    """The generator of one purpose in step `number` of this process."""
+    return generator_for(seed, number, current().purpose(purpose))
 
 
 @dataclass(frozen=True)

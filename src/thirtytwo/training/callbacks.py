@@ -24,6 +24,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, for_terminal, percent
 from thirtytwo.training.hardware import UsageMeter
 from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.processes import current
 from thirtytwo.training.tracking import Trackers
 
 HISTORY_COLUMNS = (
@@ -48,7 +49,7 @@ EPOCH_LINE_SECONDS = 1.0
 
 
 class HistoryCallback(lightning.Callback):
-    """Writes one row of `history.csv` per epoch, and shows progress on standard error.
+    """Writes one row of `history.csv` per epoch, and shows progress on standard error; one process of several does.
 
     Progress is a bar on a terminal and in a notebook, and plain lines elsewhere. Checkpoints contain the rows and the
     state of `meter`, so that a resumed run continues both. Training stops after the first epoch for whose row
@@ -121,7 +122,7 @@ class HistoryCallback(lightning.Callback):
         metrics = torch.stack([outputs["mean_loss"].detach().float(), outputs["accuracy"].detach().float()])
         self._sums = metrics if self._sums is None else self._sums + metrics
         self._batches += 1
-        self._images += len(batch[1])
+        self._images += len(batch[1]) * current().world_size
         now = time.perf_counter()
         waits = self._bar is None and self._batches == 1  # the first batch may include the features of all images
         if self._show and not waits and now - self._last_line >= self._line_seconds:
@@ -132,6 +133,8 @@ class HistoryCallback(lightning.Callback):
         self._validated = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._sums is not None:
+            self._sums = current().mean(self._sums)
         loss, accuracy = self._epoch_means()
         if not loss < float("inf"):
             raise DivergedError(
@@ -150,7 +153,8 @@ class HistoryCallback(lightning.Callback):
             "images_per_second": round(self._images / max(seconds, 1e-9), 1),
         }
         self.rows.append(row)
-        self._run.write_history(self.rows, HISTORY_COLUMNS)
+        if current().is_first:
+            self._run.write_history(self.rows, HISTORY_COLUMNS)
         if self._trackers is not None:
             self._trackers.log({key: row[key] for key in HISTORY_COLUMNS[2:] if key in row}, trainer.global_step)
         if self._should_stop is not None and self._should_stop(row):

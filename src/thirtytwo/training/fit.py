@@ -21,7 +21,7 @@ from thirtytwo.models import Network
 from thirtytwo.models.base import build_network, with_resolved_options
 from thirtytwo.models.folding import folded_norms
 from thirtytwo.models.pretrained import Initialization, start_from
-from thirtytwo.process import quiet_loggers
+from thirtytwo.process import environment, quiet_loggers
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import generator_for, normalize, scored_batch_size, to_device
 from thirtytwo.training.batches import TrainingBatches
@@ -31,7 +31,9 @@ from thirtytwo.training.ema import EMA
 from thirtytwo.training.hardware import Hardware, UsageMeter, release_freed_memory
 from thirtytwo.training.losses import Loss, class_weights, sampling_weights
 from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.processes import current
 from thirtytwo.training.schedules import Plateau
+from thirtytwo.training.strategy import ChangingDDP, OwnSigterm
 from thirtytwo.training.tracking import Trackers, tracked
 from thirtytwo.training.transfer import (
     TransferBatches,
@@ -83,10 +85,14 @@ def initialize_network(recipe: Recipe, classes: tuple[str, ...]) -> InitializedN
 
 
 class ValidationBatches:
-    """Validation batches in order, without augmentation: normalized float `(B, 3, H, W)` and labels `(B,)`."""
+    """Validation batches in order, without augmentation: normalized float `(B, 3, H, W)` and labels `(B,)`.
+
+    Of several processes, each takes its share of the images.
+    """
 
     def __init__(self, pixels: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self._pixels, self._labels, self._mean, self._std = pixels, labels, mean, std
+        self._pixels, self._labels = current().share_of(pixels), current().share_of(labels)
+        self._mean, self._std = mean, std
         self._size = scored_batch_size(int(pixels.shape[1]))
 
     def __len__(self) -> int:
@@ -115,6 +121,8 @@ def fit(
 ) -> Fitted:
     """Train by the recipe, and write checkpoints and history to `run`.
 
+    Of several processes (`launch.joined`), each calls this with the same arguments; they part when it returns.
+
     Args:
         recipe: how to train.
         train: training images.
@@ -140,6 +148,7 @@ def fit(
     folding = isinstance(loop, TransferModule) and not hardware.compile
     with (
         nullcontext(trackers) if trackers is not None else tracked(recipe, run) as opened,
+        environment("OMP_NUM_THREADS", str(hardware.threads)) if current().several else nullcontext(),
         folded_norms(loop.net, train.images.shape[1]) if folding else nullcontext(),
     ):
         options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter, "trackers": opened}
@@ -147,6 +156,7 @@ def fit(
         history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
         trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
         _run_trainer(trainer, loop, batches, val_batches, run, resume)
+    current().parted.set()
     if recipe.train.keep == "best" and val is not None:
         _load_best(loop.net, run)
     elif ema is not None:
@@ -247,15 +257,23 @@ def _run_trainer(
 
 def _trainer(recipe: Recipe, run: RunDir, hardware: Hardware, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     accelerator = {"cuda": "gpu"}.get(hardware.device.type, hardware.device.type)
+    processes = current()
+    options: dict[str, Any] = {"devices": [hardware.device.index] if hardware.device.type == "cuda" else 1}
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if processes.several:
+        options = {"devices": processes.devices, "num_nodes": processes.nodes, "strategy": ChangingDDP()}
+        plugins.append(processes.environment)
+        callbacks = [*callbacks, OwnSigterm()]
     with _quiet_lightning():
         return lightning.Trainer(
             default_root_dir=run.path,
             max_epochs=recipe.schedule.epochs,
             accelerator=accelerator,
-            devices=[hardware.device.index] if hardware.device.type == "cuda" else 1,
             precision=hardware.lightning_precision,  # type: ignore[arg-type]
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
+            use_distributed_sampler=False,
+            **options,
             logger=False,
             check_val_every_n_epoch=recipe.train.validate_every,
             num_sanity_val_steps=0,

@@ -21,6 +21,7 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.machine import cpu_count, cpu_name, memory_gb, peak_memory_mb
 from thirtytwo.process import is_own_process
+from thirtytwo.training.processes import current
 
 MALLOC_MMAP_MAX = -4
 MALLOC_TRIM_THRESHOLD = -1
@@ -104,6 +105,9 @@ def _choose_threads(setting: int | Literal["auto"]) -> tuple[int, str]:
     threads, cores = torch.get_num_threads(), cpu_count()
     if named := [name for name in _THREAD_VARIABLES if os.environ.get(name)]:
         return threads, f"set by {named[0]}; this process may use {cores} cores"
+    if current().devices > 1 and "SLURM_CPUS_PER_TASK" not in os.environ:  # there, each process has cores of its own
+        share = max(1, cores // current().devices)
+        return min(threads, share), f"{cores} cores for {current().devices} processes on this machine"
     if threads > cores:
         return cores, "one for each core this process may use"
     if threads < cores:
@@ -114,7 +118,8 @@ def _choose_threads(setting: int | Literal["auto"]) -> tuple[int, str]:
 def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0), [Choice("device", "cuda", f"found {torch.cuda.get_device_name(0)}")]
+            gpu = torch.device("cuda", current().local_rank)
+            return gpu, [Choice("device", "cuda", f"found {torch.cuda.get_device_name(gpu)}")]
         if torch.backends.mps.is_available():
             return torch.device("mps"), [Choice("device", "mps", "found Apple's GPU")]
         return torch.device("cpu"), [Choice("device", "cpu", "no GPU that PyTorch can use")]
@@ -127,7 +132,7 @@ def _choose_device(device: str) -> tuple[torch.device, list[Choice]]:
             f"Device {device!r} is not available; PyTorch finds only: {found}.",
             "Leave --device out, or choose one of these.",
         )
-    return torch.device(device, 0) if device == "cuda" else torch.device(device), [
+    return torch.device(device, current().local_rank) if device == "cuda" else torch.device(device), [
         Choice("device", device, "set by --device")
     ]
 

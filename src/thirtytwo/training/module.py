@@ -18,8 +18,10 @@ from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
-from thirtytwo.training.sam import sam_closure
+from thirtytwo.training.processes import current
+from thirtytwo.training.sam import preserve_statistics, sam_closure
 from thirtytwo.training.schedules import Plateau, lr_factor
+from thirtytwo.training.strategy import ChangingDDP
 
 
 class ClassifierModule(lightning.LightningModule):
@@ -65,6 +67,7 @@ class ClassifierModule(lightning.LightningModule):
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
         self._class_counts: Tensor | None = None
+        self._validation_sums: Tensor | float = 0.0
         self._restored_selection: dict[str, Tensor] | None = None
 
     def configure_optimizers(self) -> Any:
@@ -105,7 +108,8 @@ class ClassifierModule(lightning.LightningModule):
         last = self.current_epoch + 1 == self.recipe.schedule.epochs
         self.trainer.check_val_every_n_epoch = 1 if last else self.recipe.train.validate_every
         # dropout uses torch's global generator: it is seeded each epoch, so that resuming is exact
-        torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, "layers").initial_seed())
+        purpose = current().purpose("layers")
+        torch.manual_seed(generator_for(self.recipe.seed, self.current_epoch, purpose).initial_seed())
         self.set_trainable(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -113,7 +117,21 @@ class ClassifierModule(lightning.LightningModule):
         trained = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
         for bias in self._stem_bias:
             bias.requires_grad_(trained)
+        self.start_step(batch)
+
+    def start_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Prepare a step whose trained parameters are known."""
         self.reset_step_metrics()
+        if self._trainer is not None and isinstance(self._trainer.strategy, ChangingDDP):
+            self._trainer.strategy.follow_trainable(partial(self._has_unused, batch[0]))
+
+    def _has_unused(self, images: Tensor) -> bool:
+        """Whether some trained parameter has no influence on the logits of a training batch."""
+        trained = [one for one in self.net.parameters() if one.requires_grad]
+        devices = [images.device] if images.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), preserve_statistics(self.net):
+            logits = self.training_logits(images)
+        return any(one is None for one in torch.autograd.grad(logits.sum(), trained, allow_unused=True))
 
     def reset_step_metrics(self) -> None:
         """Clear the metrics of the previous batch; loss and accuracy are those of the first pass over a batch."""
@@ -144,15 +162,21 @@ class ClassifierModule(lightning.LightningModule):
                 batches.record_losses(logits.detach(), labels)
         accumulate = self.recipe.schedule.accumulate
         first = batch_idx - batch_idx % accumulate
-        self._images = len(labels) * min(accumulate, self._batches - first)
-        # Lightning divides by `accumulate` after this
-        share = accumulate if self.recipe.optimizer.per_image else accumulate / self._images
+        self._images = current().world_size * len(labels) * min(accumulate, self._batches - first)
+        # Lightning divides by `accumulate` after this, and the gradients are averaged over the processes
+        share = float(accumulate * current().world_size)
+        if not self.recipe.optimizer.per_image:
+            share /= self._images
         return {"loss": loss * share, **self._step_metrics}
 
     @property
     def _training_batches(self) -> TrainingBatches | None:
         batches = self._trainer.train_dataloader if self._trainer is not None else None
         return batches if isinstance(batches, TrainingBatches) else None
+
+    def on_train_epoch_end(self) -> None:
+        if (batches := self._training_batches) is not None and batches.selection is not None:
+            batches.selection.exchange()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if (batches := self._training_batches) is not None and batches.selection is not None:
@@ -179,27 +203,31 @@ class ClassifierModule(lightning.LightningModule):
         if rho and optimizer_closure is not None:
             optimizer_closure = sam_closure(optimizer_closure, self.net, rho)
         optimizer.step(closure=optimizer_closure)
+        current().average_statistics(self.net)
 
     def on_validation_epoch_start(self) -> None:
-        self._class_counts = None
+        self._class_counts, self._validation_sums = None, 0.0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self.validation_logits(images, batch_idx).float()
         predicted = logits.argmax(dim=1)
         accuracy = (predicted == labels).float().mean()
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), logger=False)
-        self.log("val_accuracy", accuracy, batch_size=len(labels), logger=False)
         width = logits.shape[1]
         top5 = logits.topk(min(5, width), dim=1).indices.eq(labels[:, None]).any(dim=1).float().mean()
-        self.log("val_top5_accuracy", top5, batch_size=len(labels), logger=False)
+        means = torch.stack([F.cross_entropy(logits, labels), accuracy, top5, torch.ones_like(top5)])
+        self._validation_sums = len(labels) * means + self._validation_sums
         counts = [torch.bincount(part, minlength=width) for part in (labels, predicted, labels[predicted == labels])]
         self._class_counts = torch.stack(counts) + (0 if self._class_counts is None else self._class_counts)  # (3, C)
 
     def on_validation_epoch_end(self) -> None:
-        if self._class_counts is not None:
-            for name, value in macro_metrics(*self._class_counts).items():
-                self.log(f"val_{name}", value, logger=False)
+        if self._class_counts is None or not isinstance(self._validation_sums, Tensor):
+            return
+        *sums, images = current().total(self._validation_sums)
+        found = {name: value / images for name, value in zip(("loss", "accuracy", "top5_accuracy"), sums, strict=True)}
+        found |= macro_metrics(*current().total(self._class_counts))
+        for name, value in found.items():
+            self.log(f"val_{name}", value, logger=False)
 
 
 def hard_labels(labels: Tensor) -> Tensor:

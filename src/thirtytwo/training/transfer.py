@@ -23,6 +23,7 @@ from thirtytwo.models.pretrained import run_settings, source_kind, weights_name
 from thirtytwo.tensors import send
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.module import ClassifierModule
+from thirtytwo.training.processes import current
 from thirtytwo.training.schedules import lr_factor
 
 CACHE_BYTES = 2**31
@@ -229,14 +230,26 @@ class TransferBatches(TrainingBatches):
 
     @torch.no_grad()
     def _view(self, number: int) -> tuple[Tensor, Tensor]:
-        """Features float `(N, F)` and labels of all images with the augmentation of epoch `number`."""
-        features, labels = [], []
+        """Features float `(N, F)` and labels of all images with the augmentation of epoch `number`.
+
+        Of several processes, each computes those of its share of the batches, and gets the others.
+        """
+        found: tuple[Tensor, Tensor] | None = None
         for step, start in enumerate(range(0, self.count, self.batch_size)):
+            if step % current().world_size != current().rank and found is not None:
+                continue
             positions = torch.arange(start, min(start + self.batch_size, self.count))
             images, truth = super().batch(positions, number, step)
-            features.append(self._embed(images).float())
-            labels.append(truth)
-        return torch.cat(features), torch.cat(labels)
+            features = self._embed(images).float()
+            if found is None:
+                found = (
+                    features.new_zeros((self.count, features.shape[1])),
+                    truth.new_zeros((self.count, *truth.shape[1:])),
+                )
+            if step % current().world_size == current().rank:
+                found[0][positions], found[1][positions] = features, truth
+        assert found is not None
+        return current().total(found[0]), current().total(found[1])
 
 
 class TransferModule(ClassifierModule):
@@ -301,7 +314,7 @@ class TransferModule(ClassifierModule):
         until = start + self.recipe.schedule.stem_bias_until * steps
         for bias in self._stem_bias:
             bias.requires_grad_(self._head_steps <= self.global_step < until)
-        self.reset_step_metrics()
+        self.start_step(batch)
 
     def training_logits(self, images: Tensor) -> Tensor:
         return self.net.forward_head(images) if images.ndim == 2 else super().training_logits(images)

@@ -40,6 +40,7 @@ from thirtytwo.training.hardware import Hardware, choose_hardware
 from thirtytwo.training.losses import class_weights, resolve_class_weights
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.precision import timed_precision
+from thirtytwo.training.processes import current, share_batches
 from thirtytwo.training.tracking import require_trackers
 from thirtytwo.training.transfer import describe_stages, resolve_transfer, with_run_settings
 from thirtytwo.workflows.provenance import check_unseen
@@ -123,6 +124,8 @@ def prepare(
     hardware = _with_choices(hardware, *made)
     dataset = replace(dataset, train=parts.train, val=parts.val, test=parts.test)  # releases the undivided arrays
     recipe, hardware = _resolve_with_network(recipe, hardware, initialized, parts.train)
+    shared = share_batches(recipe.schedule.batch_size, None if parts.val is None else len(parts.val))
+    hardware = _with_choices(hardware, *shared)
     if calibrated_by is not None:
         source_run = f"from {recipe.data.calibrate_from}"
         hardware = _with_choices(hardware, Choice("calibration", source_run, "this run trains on all of train"))
@@ -243,7 +246,8 @@ def _check_with_data(
     size = int(parts.train.images.shape[1])
     check_accepts_images(initialized.net, recipe, size)
     if initialized.start is None or recipe.transfer.batchnorm == "trained":
-        check_batch_size(initialized.net, recipe, min(recipe.schedule.batch_size, len(parts.train)), size)
+        images = min(recipe.schedule.batch_size, len(parts.train)) // current().world_size
+        check_batch_size(initialized.net, recipe, images, size)
     check_calibration_run(dataset, calibrated_by)
     check_augment(recipe.augment, dataset.classes)
     check_training(recipe, dataset.classes, parts.val is not None)

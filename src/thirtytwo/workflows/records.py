@@ -28,6 +28,7 @@ from thirtytwo.rundir import RunDir
 from thirtytwo.training.callbacks import log_line
 from thirtytwo.training.fit import Fitted
 from thirtytwo.training.hardware import Hardware, UsageMeter, describe_machine
+from thirtytwo.training.processes import current
 
 LIBRARIES = ("thirtytwo", "torch", "lightning", "timm", "numpy", "onnx", "onnxruntime", "scikit-learn", "pillow")
 
@@ -49,12 +50,14 @@ def record(
     words = ["thirtytwo", "train", spec, *([] if recipe_name is None else ["--recipe", str(recipe_name)])]
     for key, value in changes.items():
         words += ["--set", format_override(key, value)]
+    words += current().options
     return {
         "command": shlex.join(words),
         "started": started.isoformat(timespec="seconds"),
         "versions": {name: package_version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         "hardware": describe_machine(hardware.device),
         "device": hardware.device.type,
+        "processes": current().record(),
         "session_threads": [hardware.threads],
         "choices": [vars(choice) for choice in hardware.choices],
         "data": {
@@ -219,6 +222,7 @@ def session_changes(run: RunDir, now: Mapping[str, Any]) -> list[str]:
         for what, was, is_now in (
             ("CPU threads", earlier[-1] if earlier else None, threads),
             ("the device", before.get("device"), now["device"]),
+            ("processes", *((one.get("processes") or {"world_size": 1})["world_size"] for one in (before, now))),
             ("PyTorch", (before.get("versions") or {}).get("torch"), now["versions"]["torch"]),
         )
         if was is not None and was != is_now

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from thirtytwo.rundir import RunDir, default_path
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import UsageMeter
+from thirtytwo.training.launch import joined
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
+from thirtytwo.training.processes import current
 from thirtytwo.training.tracking import tracked
+from thirtytwo.workflows.along import tell, train_along
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run, finish
 from thirtytwo.workflows.prepare import Plan, prepare, write_plan
@@ -49,6 +53,8 @@ def train(
     group_by: str | None = None,
     fix_plan: str | Path | None = None,
     device: str = "auto",
+    devices: int | None = None,
+    nodes: int | None = None,
     data_root: Path | str | None = None,
     show: bool = True,
 ) -> Run:
@@ -72,6 +78,9 @@ def train(
         fix_plan: CSV file of images to drop, relabel or move, as `thirtytwo data doctor --fix-plan` writes it; the
             recipe's by default.
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
+        devices: number of processes on each machine, one for each GPU; as many as torchrun or SLURM started, or 1, by
+            default. Where nothing started them, they are started here and run the same script again.
+        nodes: number of machines; as many as torchrun or SLURM use, or 1, by default.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.
 
@@ -82,44 +91,97 @@ def train(
         ThirtytwoError: invalid input, data that cannot be read, or training that diverged. The message says how to fix
             it. What was trained so far stays in the run directory.
         KeyboardInterrupt: interrupted; continue with `resume`.
+        SystemExit: the training ended, and this is not the first of its processes, in which this returns.
     """
-    log = progress_logger(show)
     settings = {"seed": seed, "schedule.epochs": epochs, "data.limit_train": limit_train, "data.group_by": group_by}
     settings["data.fix_plan"] = None if fix_plan is None else str(fix_plan)
     settings["transfer.pretrained"] = None if pretrained is None else str(pretrained)
     changes = with_settings(overrides, settings)
-    root = Path(data_root) if data_root is not None else None
+    order = _Order(data, recipe, changes, run, resume, device, data_root)
+    with joined(devices, nodes, device, progress_logger(show)) as processes:
+        if processes.is_first:
+            return _train(order, show)
+        train_along(data, changes, device, order.root, partial(_advice, order))
+        raise SystemExit(0)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What `train` is asked for; `changes` replace values of the recipe."""
+
+    data: str
+    recipe: str | Path | None
+    changes: dict[str, Any]
+    run: Path | str | None
+    resume: bool
+    device: str
+    data_root: Path | str | None
+
+    @property
+    def root(self) -> Path | None:
+        """`data_root` as a path."""
+        return Path(self.data_root) if self.data_root is not None else None
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A run that is ready to train: what was resolved, its directory, and the recipe that it was resolved from."""
+
+    plan: Plan
+    directory: RunDir
+    source: str | Path
+
+
+def _train(order: _Order, show: bool) -> Run:
+    """Train in the only process, or in the first of several."""
+    log, processes = progress_logger(show), current()
+    with ExitStack() as stack:
+        meter = stack.enter_context(UsageMeter())
+        started = processes.on_first(lambda: _start(order, stack, meter, log))
+        if isinstance(started, Run):
+            processes.from_first(None)
+            return started
+        assert started is not None
+        processes.from_first(tell(started.plan, started.source, started.directory, order.resume))
+        processes.advice = partial(_advice, order, started.directory)
+        processes.on_others(lambda: None)
+        with _log_resume_command(log, order, started.directory):
+            return _run_plan(started.plan, started.directory, log, meter, resume=order.resume, show=show)
+
+
+def _start(order: _Order, stack: ExitStack, meter: UsageMeter, log: Callable[[str], None]) -> _Started | Run:
+    """Resolve what the run needs and write it to its directory, locked until `stack` ends; a finished run itself."""
+    data, recipe, changes, run, resume = order.data, order.recipe, order.changes, order.run, order.resume
     evaluators()  # imports those of other packages, which are used only after the training
     if run is not None and not resume:
         RunDir.refuse_used(Path(run))
     chosen = None
     if recipe is None and not resume:
-        chosen = choose_recipe(data, changes, root)
+        chosen = choose_recipe(data, changes, order.root)
         recipe = chosen.value
     path = Path(run) if run is not None else _default_path(data, recipe or SMALL, changes)
-    with ExitStack() as stack:
-        meter = stack.enter_context(UsageMeter())
-        existing = RunDir.open(path) if resume else None
-        precision = None
-        if existing is not None:
-            stack.enter_context(existing.writing())
-            if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
-                return _already_finished(existing, log)
-            existing.check_resumable()
-            resume_usage(existing, meter)
-            precision = existing.read_recipe().train.precision
-        source = recipe or (existing.recipe if existing else SMALL)
-        plan = prepare(data, source, changes, device, root, precision, chosen, existing)
-        if existing is not None:
-            check_same(existing, plan.recipe, plan.dataset, data, plan.split)
-            if existing.is_finished():
-                return _already_finished(existing, log)
-            for change in session_changes(existing, plan.record):
-                log(change)
-            plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
-        directory = existing or stack.enter_context(RunDir.create_locked(run, path))
-        with _log_resume_command(log, data, directory, data_root):
-            return _run_plan(plan, directory, log, meter, resume=resume, show=show)
+    existing = RunDir.open(path) if resume else None
+    precision = None
+    if existing is not None:
+        stack.enter_context(existing.writing())
+        if existing.is_finished() and recipe is None and not changes and matches_data(existing, data):
+            return _already_finished(existing, log)
+        existing.check_resumable()
+        resume_usage(existing, meter)
+        precision = existing.read_recipe().train.precision
+    source = recipe or (existing.recipe if existing else SMALL)
+    plan = prepare(data, source, changes, order.device, order.root, precision, chosen, existing)
+    if existing is not None:
+        check_same(existing, plan.recipe, plan.dataset, data, plan.split)
+        if existing.is_finished():
+            return _already_finished(existing, log)
+        for change in session_changes(existing, plan.record):
+            log(change)
+        plan = replace(plan, record=plan.record | first_session_record(existing, plan.record))
+    directory = existing or stack.enter_context(RunDir.create_locked(run, path))
+    write_plan(plan, directory)
+    log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+    return _Started(plan, directory, source)
 
 
 def _default_path(data: str, recipe: str | Path, changes: Mapping[str, Any]) -> Path:
@@ -134,9 +196,7 @@ def with_settings(overrides: Mapping[str, Any] | None, settings: Mapping[str, An
 def _run_plan(
     plan: Plan, directory: RunDir, log: Callable[[str], None], meter: UsageMeter, *, resume: bool, show: bool
 ) -> Run:
-    """Write the plan to the run directory, train, evaluate and export."""
-    write_plan(plan, directory)
-    log_start(log, plan.dataset, plan.parts, plan.recipe, plan.hardware, directory)
+    """Train, evaluate and export."""
     options: dict[str, Any] = {"resume": resume, "show": show, "meter": meter, "initialized": plan.initialized}
     with (
         _recording_usage(directory, meter, plan.record["session_threads"]),
@@ -167,16 +227,24 @@ def _recording_usage(directory: RunDir, meter: UsageMeter, threads: list[int]) -
 
 
 @contextmanager
-def _log_resume_command(
-    log: Callable[[str], None], data: str, directory: RunDir, data_root: Path | str | None
-) -> Iterator[None]:
+def _log_resume_command(log: Callable[[str], None], order: _Order, directory: RunDir) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        trained = any(directory.checkpoints.glob("last.ckpt"))
-        kept = "the last completed epoch is saved" if trained else "no epoch was completed"
-        log(f"interrupted; {kept}. Resume with: {directory.resume_command(data, data_root)}")
+        command = directory.resume_command(order.data, order.data_root)
+        log(f"interrupted; {_kept(directory)}. Resume with: {command}")
         raise
+
+
+def _kept(directory: RunDir) -> str:
+    trained = any(directory.checkpoints.glob("last.ckpt"))
+    return "the last completed epoch is saved" if trained else "no epoch was completed"
+
+
+def _advice(order: _Order, directory: RunDir) -> str:
+    """What to do after the loss of a process, as a sentence."""
+    kept = _kept(directory)
+    return f"{kept[0].upper()}{kept[1:]}. Resume with: {directory.resume_command(order.data, order.data_root)}"
 
 
 @preserve_torch_state()

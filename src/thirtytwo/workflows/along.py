@@ -1,0 +1,97 @@
+"""The processes of a training besides the first: they train along with it, and neither write nor evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from thirtytwo.config.recipe import Precision, Recipe
+from thirtytwo.errors import DataError, RunError
+from thirtytwo.rundir import RunDir
+from thirtytwo.training.fit import fit
+from thirtytwo.training.processes import current
+from thirtytwo.training.tracking import Trackers
+from thirtytwo.workflows.prepare import Plan, prepare
+
+
+@dataclass(frozen=True)
+class Told:
+    """What process 0 tells the others of its run: they train with the same resolved settings.
+
+    Attributes:
+        source: the recipe that it was resolved from.
+        recipe: the resolved recipe.
+        precision: the precision of training.
+        fingerprint: hash of the data.
+        path: the absolute path of the run directory.
+        resumed: whether the run is continued.
+    """
+
+    source: str
+    recipe: Recipe
+    precision: Precision
+    fingerprint: str
+    path: str
+    resumed: bool
+
+
+def tell(plan: Plan, source: str | Path, directory: RunDir, resumed: bool) -> Told:
+    """What the other processes need to know of a run that is ready to train."""
+    path = str(directory.path.absolute())
+    source = str(source.absolute() if isinstance(source, Path) else source)
+    return Told(source, plan.recipe, plan.recipe.train.precision, plan.dataset.fingerprint, path, resumed)
+
+
+def train_along(
+    data: str, changes: Mapping[str, Any], device: str, data_root: Path | None, advice: Callable[[RunDir], str]
+) -> None:
+    """Train along with process 0.
+
+    Args:
+        data: the data.
+        changes: values that replace those of the recipe.
+        device: device to compute on.
+        data_root: directory searched first for known data sets.
+        advice: says what to do if a process is lost.
+
+    Raises:
+        SystemExit: process 0 or another process has an error.
+    """
+    processes = current()
+    processes.on_first(lambda: None)
+    told: Told | None = processes.from_first(None)
+    if told is None:  # the run is finished already
+        return
+    directory = RunDir(Path(told.path))
+    processes.advice = lambda: advice(directory)
+    plan = processes.on_others(lambda: _prepare_along(told, data, changes, device, data_root))
+    assert plan is not None
+    options: dict[str, Any] = {"initialized": plan.initialized, "trackers": Trackers(), "show": False}
+    fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=told.resumed, **options)
+
+
+def _prepare_along(told: Told, data: str, changes: Mapping[str, Any], device: str, data_root: Path | None) -> Plan:
+    """Read the same data as process 0, and build the same network.
+
+    Raises:
+        DataError: the data differ.
+        RunError: the run to continue is not visible here.
+    """
+    existing = None
+    if told.resumed:
+        if not Path(told.path).is_dir():
+            raise RunError(
+                f"The run directory {told.path} does not exist on this machine.",
+                "Resume on several machines from a folder that all of them share.",
+            )
+        existing = RunDir.open(told.path)
+    plan = prepare(data, told.source, changes, device, data_root, told.precision, None, existing)
+    if plan.dataset.fingerprint != told.fingerprint:
+        raise DataError(
+            f"The data here differ from those of process 0 (fingerprints {plan.dataset.fingerprint} and "
+            f"{told.fingerprint}).",
+            "Copy the same data to all machines.",
+        )
+    return replace(plan, recipe=told.recipe)
