@@ -46,6 +46,14 @@ Apply = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Plan of images to drop, relabel or move: see thirtytwo data doctor --fix-plan."),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLUSTER",
+        help="Ray cluster to work on: ray (one on this machine), auto, ray://HOST:PORT or HOST:PORT.",
+        show_default="this process",
+    ),
+]
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]
 
 

@@ -81,12 +81,14 @@ class Cluster:
         ray: the module `ray`.
         address: where it is.
         started: whether this process started it, so that it ends with the connection.
+        client: whether through Ray's client, from outside of the cluster.
         cpus: CPU cores of its workers.
     """
 
     ray: Any
     address: Address
     started: bool
+    client: bool
     cpus: int
 
     def __str__(self) -> str:
@@ -134,7 +136,8 @@ def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = N
 
 def _checked(ray: Any, address: Address, *, started: bool, modules: Sequence[str]) -> Cluster:
     check_workers(ray, modules)
-    return Cluster(ray, address, started, int(ray.cluster_resources().get("CPU", 0)))
+    client = bool(ray.util.client.ray.is_connected())
+    return Cluster(ray, address, started, client, int(ray.cluster_resources().get("CPU", 0)))
 
 
 def _connect(ray: Any, address: Address, cpus: int | None) -> bool:
