@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from thirtytwo.data.sources.tables import image_column
 from thirtytwo.errors import DataError, InputError, require
 from thirtytwo.images.decode import FORMATS, heif_is_readable
 from thirtytwo.images.discover import IMAGE_SUFFIXES, SUFFIXES, find_images, natural_key
-from thirtytwo.inputs import expand_lists
+from thirtytwo.inputs import LIST_MARK, expand_lists
 from thirtytwo.io import is_directory
 from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store
@@ -94,6 +95,8 @@ def make_plan(source: Sequence[str], size: int | None = None) -> Plan:
             return _plan_store(open_store(place), column, size)
         if (plan := _plan_local_parquet(path, column, size)) is not None:
             return plan
+        if not os.path.lexists(path) and not glob.has_magic(path) and place != "-" and not place.startswith(LIST_MARK):
+            raise DataError(f"{place} does not exist.", "Check the path.")
         source = [path if is_store(place) else place]
     files, skipped = find_images(expand_lists(source))
     return Plan("files", "", "", tuple(_of_files([os.fspath(file) for file in files], size)), tuple(skipped))

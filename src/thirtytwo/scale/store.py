@@ -82,9 +82,8 @@ class Store:
             return bytes(stream.read())
 
     def make_folder(self, name: str = "") -> None:
-        """Create a folder with its parents; object stores need none."""
-        if self.local:
-            Path(self.path(name)).mkdir(parents=True, exist_ok=True)
+        """Create a folder with its parents; an OSError where it cannot be."""
+        self.filesystem.create_dir(self.path(name), recursive=True)
 
     def write(self, name: str, write: Callable[[Any], object]) -> None:
         """Write a file as a whole: `write` fills a temporary one, which is then renamed.
