@@ -38,7 +38,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     node: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    own = Cluster(initialize_head=True, head_node_args={**node, "ray_client_server_port": port})
+    own: Any = Cluster(initialize_head=True, head_node_args={**node, "ray_client_server_port": port})
     try:
         own.add_node(**{key: value for key, value in node.items() if key != "include_dashboard"})
         ray.init(address=own.address, logging_level="ERROR", log_to_driver=False)

@@ -20,7 +20,7 @@ from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store
 
 Kind = Literal["files", "parquet"]
-SHARD = 500
+SHARD = 512
 """Images in a shard: what is lost with a worker, in seconds of a core, and the smallest unit of the work."""
 MOST_SHARDS = 4096
 """Shards of a larger source have more images instead."""
