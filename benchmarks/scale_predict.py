@@ -159,8 +159,8 @@ def two_processes(model: Path, files: list[Path], place: Path) -> tuple[dict[str
         names = place / f"alone-{number}.txt"
         names.write_text("".join(f"{file}\n" for file in part))
         command = [sys.executable, "-c", ALONE, model, names, place / f"alone-{number}.json", TOP]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen([str(word) for word in command], **pipes))
+        words = [str(word) for word in command]
+        processes.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

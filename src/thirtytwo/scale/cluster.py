@@ -92,7 +92,8 @@ class Cluster:
     cpus: int
 
     def __str__(self) -> str:
-        place = "a Ray cluster on this machine" if self.started else f"the Ray cluster {self.address}"
+        named = self.address.kind in ("client", "head")
+        place = "a new Ray cluster" if self.started else f"the Ray cluster {self.address if named else 'here'}"
         return f"{place} with {self.cpus} CPU {'core' if self.cpus == 1 else 'cores'}"
 
 
