@@ -22,7 +22,9 @@ from thirtytwo.scale.shards import Shard, from_table, make_plan, to_table  # noq
 
 def write_parquet(path: Path, count: int, *, group: int = 1000, column: str = "image") -> Path:
     cells = [{"bytes": bytes([index % 256]), "path": f"{index}.png"} for index in range(count)]
-    parquet.write_table(arrow.table({column: cells, "label": list(range(count))}), path, row_group_size=group)
+    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    table = arrow.table({column: arrow.array(cells, image), "label": arrow.array(range(count), arrow.int64())})
+    parquet.write_table(table, path, row_group_size=group)
     return path
 
 
