@@ -123,7 +123,7 @@ def test_other_version_than_the_head(
             timeout=120,
         )
         assert ended.returncode == 2, ended.stderr
-        assert "1.2.3" in ended.stderr
+        assert "1.2.3" in ended.stderr, ended.stderr
         assert cluster.ray.__version__ in ended.stderr
         assert "Traceback" not in ended.stderr
         assert not (tmp_path / "out").exists()

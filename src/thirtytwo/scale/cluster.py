@@ -202,7 +202,8 @@ def _connection_error(address: Address, error: BaseException) -> ClusterError:
             f"{ray_here} and Python {python_here}.",
             f'Install the same versions, for example here: pip install "ray=={ray_there}"',
         )
-    reason = next((line for line in chain[0].splitlines() if line.strip()), type(error).__name__).strip().rstrip(".")
+    lines = [line.strip() for line in chain[0].splitlines() if line.strip()]  # the last one of a server's traceback
+    reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
     return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", _CHECK)
 
 
