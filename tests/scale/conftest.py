@@ -37,10 +37,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    node: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    own: Any = Cluster(initialize_head=True, head_node_args={**node, "ray_client_server_port": port})
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    own: Any = Cluster()
     try:
-        own.add_node(**{key: value for key, value in node.items() if key != "include_dashboard"})
+        own.add_node(**node, include_dashboard=False, ray_client_server_port=port)
+        own.add_node(**node)
         ray.init(address=own.address, logging_level="ERROR", log_to_driver=False)
         yield Running(ray, own.address, f"ray://127.0.0.1:{port}")
     finally:

@@ -178,7 +178,7 @@ def _init(ray: Any, place: Address, **options: Any) -> None:
     try:
         with _same_signals():
             ray.init(**options, **_quiet())
-    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises errors of no class of its own
         ray.shutdown()
         raise _connection_error(place, error) from error
 
