@@ -182,6 +182,8 @@ def _searcher(tuner: Tuner, recipe: Recipe) -> Any:
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             running = self._running.pop(trial_id)
+            if result and "row" in result:  # the epoch after which Ray stopped it
+                running.add(result["row"])
             record_trial(tuner, running.trial, _outcome(tuner, running, result or {}, recipe, error=error))
             write_results(tuner)
 
