@@ -5,8 +5,9 @@
 Images of CIFAR-10 are classified as PNG files and as parquet, by two workers with one thread each, on two nodes of one
 machine. The expected rows, and the rate to compare with, come from two processes that run plain prediction at the same
 time, with one thread each, on half of the files. Rates leave out starts: of the processes their start and the loading
-of the model, of the cluster what comes before the first finished shard, so that they mean something from tens of shards on. Then both runs are repeated, and a worker is
-killed (SIGKILL) when half of the images are done. Every row is compared.
+of the model, of the cluster what comes before the first finished shard, so that they mean something from tens of shards
+on. Then both runs are repeated, and a worker is killed (SIGKILL) when half of the images are done. Every row is
+compared.
 """
 
 from __future__ import annotations

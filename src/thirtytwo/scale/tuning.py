@@ -33,8 +33,9 @@ CORES = 4
 """CPU cores of a trial by default."""
 RETRIES = 3
 """How often a trial is trained again whose worker died."""
-EPOCH, ENDED = "epoch", "ended"
-"""Keys of a report: the epoch, and the outcome of a trial that ended by itself."""
+EPOCH, ROW, ENDED = "epoch", "row", "ended"
+"""Keys of a report: the epoch, its metrics (pairs, because Ray flattens dictionaries), and the outcome of a trial that
+ended by itself."""
 STATE = ".ray"
 """Folder of Ray Tune's own files in the tuning directory, removed afterwards."""
 _ENVIRONMENT = {
@@ -154,7 +155,7 @@ def _train(config: dict[str, Any]) -> None:
         )
 
     def report(row: Mapping[str, float], value: float) -> bool:
-        tune.report({"row": dict(row), job.metric: value, EPOCH: int(row["epoch"])})
+        tune.report({ROW: tuple(row.items()), job.metric: value, EPOCH: int(row["epoch"])})
         return False  # Ray stops a pruned trial during its report
 
     outcome = train_trial(job, report)
@@ -177,13 +178,13 @@ def _searcher(tuner: Tuner, recipe: Recipe) -> Any:
             return {"job": job_of(tuner, trial), "folder": os.getcwd(), "epochs": recipe.schedule.epochs}  # noqa: PTH109
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            if "row" in result:
-                self._running[trial_id].add(result["row"])
+            if ROW in result:
+                self._running[trial_id].add(dict(result[ROW]))
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             running = self._running.pop(trial_id)
-            if result and "row" in result:  # the epoch after which Ray stopped it
-                running.add(result["row"])
+            if result and ROW in result:  # of the epoch after which Ray stopped it
+                running.add(dict(result[ROW]))
             record_trial(tuner, running.trial, _outcome(tuner, running, result or {}, recipe, error=error))
             write_results(tuner)
 
