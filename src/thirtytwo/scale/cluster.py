@@ -104,6 +104,7 @@ def import_ray() -> Any:
         MissingExtraError: it, or a library that it needs for data, is not installed.
     """
     os.environ.update(_ENVIRONMENT)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write on this command's terminal
     for module in ("ray", "pandas", "pyarrow"):
         require(module, EXTRA)
     return require("ray", EXTRA)
@@ -156,21 +157,26 @@ def _connect(ray: Any, address: Address, cpus: int | None) -> bool:
 
 
 def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
-    """Connect to the cluster that `ray start` started on this machine, or start one if `start`."""
-    address = Address("running")
+    """Connect to the cluster that `ray start` started on this machine, or start one if `start`.
+
+    Without an address, Ray connects to no cluster that another program started for itself; with `auto`, it does.
+    """
+    options = {"include_dashboard": False} if start else {"address": "auto"}
     try:
-        with _same_signals():
-            ray.init(address="auto", **_quiet())
-        return False
-    except ConnectionError:  # none runs, or it has ended without `ray stop`
+        if cpus is None or not start:
+            with _same_signals():
+                ray.init(**options, **_quiet())
+            return bool(ray._private.worker._global_node.is_head())
+    except Exception as error:  # none runs, it has ended without `ray stop`, or it has other versions
+        ray.shutdown()
+        if _versions(error):
+            raise _connection_error(Address("running"), error) from error
         if not start:
             raise ClusterError(
                 "No Ray cluster runs on this machine.",
                 "Start one with: ray start --head – or give --on ray, which starts one for this command.",
-            ) from None
-    except RuntimeError as error:
-        raise _connection_error(address, error) from error
-    _init(ray, address, address="local", num_cpus=cpus, include_dashboard=False)
+            ) from error
+    _init(ray, Address("any"), address="local", num_cpus=cpus, include_dashboard=False)
     return True
 
 
@@ -189,22 +195,27 @@ def _quiet() -> dict[str, Any]:
 
 def _connection_error(address: Address, error: BaseException) -> ClusterError:
     """The error for a connection that failed: different versions, else the reason."""
-    chain: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    versions = _VERSIONS.findall("\n".join(chain))
-    if len(versions) >= 2:
-        (ray_there, python_there), (ray_here, python_here) = versions[:2]
+    if versions := _versions(error):
+        (ray_there, python_there), (ray_here, python_here) = versions
         return ClusterError(
             f"The Ray cluster {address} runs Ray {ray_there} and Python {python_there}; this process runs Ray "
             f"{ray_here} and Python {python_here}.",
             f'Install the same versions, for example here: pip install "ray=={ray_there}"',
         )
-    lines = [line.strip() for line in chain[0].splitlines() if line.strip()]  # the last one of a server's traceback
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
     reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
     return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", _CHECK)
+
+
+def _versions(error: BaseException) -> list[tuple[str, str]]:
+    """Versions of Ray and Python of the cluster and of this process, where an error says that they differ."""
+    chain: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    found = _VERSIONS.findall("\n".join(chain))
+    return found[:2] if len(found) > 1 else []
 
 
 def _check_reachable(address: Address) -> None:
