@@ -103,7 +103,7 @@ def check_command(words: list[str], page: str = "") -> None:
                 make_knows(target)
         case ["pip", "install", what]:
             can_be_installed(what)
-        case ["curl", *_] | ["docker", "run", *_]:
+        case ["curl", *_] | ["docker", "run", *_] | ["ray", "start" | "stop" | "status", *_]:
             pass
         case ["docker", "build", *_, "."]:
             assert (ROOT / "Dockerfile").is_file()

@@ -24,6 +24,7 @@ NEED_THE_EXTRA = (
     "thirtytwo.workflows",
     "thirtytwo.report",
     "thirtytwo.serve",
+    "thirtytwo.scale.tuning",
 )
 """All other modules must be importable without PyTorch and without any extra."""
 

@@ -22,7 +22,7 @@ from thirtytwo.cli.data_export import export as export_data
 from thirtytwo.cli.doctor import checks, doctor, fix
 from thirtytwo.cli.evaluate import evaluate
 from thirtytwo.cli.evaluators import evaluator_options
-from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, RunPath, Split, add_settings_command
+from thirtytwo.cli.options import DataRoot, Device, Model, NewRun, On, RunPath, Split, add_settings_command
 from thirtytwo.cli.push import push
 from thirtytwo.cli.serve import serve, serve_options
 from thirtytwo.cli.train import train, tune
@@ -80,14 +80,31 @@ def predict(
     ] = "off",
     format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File to write the results to.", show_default="stdout")
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="File to write the results to; with --on, a folder.", show_default="stdout"
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file --out if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file --out if it exists; with --on, start again.")
+    ] = False,
+    on: On = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --on: number of workers.", show_default="the cluster's CPU cores"),
+    ] = None,
 ) -> None:
-    """Classify images, without PyTorch."""
+    """Classify images, without PyTorch: here, or with --on on a Ray cluster, from folders, parquet or object stores."""
+    if on is not None:
+        from thirtytwo.cli.predict_on import predict_on
+
+        predict_on(images, on, model=model, top=top, format=format, out=out, force=force, workers=workers)
+        return
     from thirtytwo.cli.predict import predict
 
-    predict(images, model, top, format, out, force, tta)
+    if workers is not None:
+        raise ThirtytwoError("--workers is for a cluster.", "Name it with --on.")
+    predict(images, model, top, format, None if out is None else Path(out), force, tta)
 
 
 @app.command()

@@ -61,6 +61,14 @@ Nodes = Annotated[
         min=1, metavar="M", help="Machines that train together.", show_default="1, or as many as torchrun or SLURM use"
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLUSTER",
+        help="Ray cluster to work on: ray (one on this machine), auto, ray://HOST:PORT or HOST:PORT.",
+        show_default="this process",
+    ),
+]
 LimitTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many images.")]
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from thirtytwo.cli.console import log, show, show_table
-from thirtytwo.cli.options import Apply, Data, DataRoot, Device, Devices, LimitTrain, NewRun, Nodes, SkipUnreadable
+from thirtytwo.cli.options import Apply, Data, DataRoot, Device, Devices, LimitTrain, NewRun, Nodes, On, SkipUnreadable
 from thirtytwo.errors import RecipeError, ThirtytwoError, require
 
 if TYPE_CHECKING:
     from thirtytwo.config.recipe import Recipe
-    from thirtytwo.workflows.tune import Tuned
+    from thirtytwo.workflows.tune import Search, Tuned
 
 MAX_ROWS = 15
 BY_DATA = "by the data: fast for small images, photos for photographs"
@@ -229,11 +231,21 @@ def tune(
     limit_train: LimitTrain = None,
     skip_unreadable: SkipUnreadable = False,
     pruner: Annotated[
-        Literal["median", "hyperband", "none"] | None,
-        typer.Option(help="Method to stop unpromising trials early.", show_default="median"),
+        Literal["median", "asha", "hyperband", "none"] | None,
+        typer.Option(help="Method to stop unpromising trials early.", show_default="median; with --on, asha"),
     ] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
+    on: On = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --on: number of trials at a time.",
+            show_default="one for each GPU, or for 4 CPU cores",
+        ),
+    ] = None,
 ) -> None:
     """Search for better settings of a recipe on validation, never on test.
 
@@ -244,25 +256,42 @@ def tune(
     from thirtytwo.config.resolve import parse_overrides
     from thirtytwo.workflows.tune import tune
 
-    tuned = tune(
-        data,
-        recipe=recipe,
-        trials=trials,
-        metric=metric,
-        space=space,
-        overrides=parse_overrides(settings or []) | ({"data.skip_unreadable": True} if skip_unreadable else {}),
-        run=run,
-        seed=seed,
-        epochs=epochs,
-        resume=resume,
-        limit_train=limit_train,
-        pruner=pruner,
-        device=device,
-        data_root=data_root,
-    )
+    with _searching(on, workers) as search:
+        tuned = tune(
+            data,
+            recipe=recipe,
+            trials=trials,
+            metric=metric,
+            space=space,
+            overrides=parse_overrides(settings or []) | ({"data.skip_unreadable": True} if skip_unreadable else {}),
+            run=run,
+            seed=seed,
+            epochs=epochs,
+            resume=resume,
+            limit_train=limit_train,
+            pruner=pruner or ("asha" if search is not None and not resume else None),
+            device=device,
+            data_root=data_root,
+            search=search,
+        )
     _show_best(tuned)
     log(f"All trials: {tuned.path / 'trials.csv'}; figures: {tuned.path / 'figures'}")
     show(str(tuned.recipe))
+
+
+@contextmanager
+def _searching(on: str | None, workers: int | None) -> Iterator[Search | None]:
+    """How trials are trained: on the cluster `on`, or None for this process."""
+    if on is None:
+        if workers is not None:
+            raise ThirtytwoError("--workers is for a cluster.", "Name it with --on.")
+        yield None
+        return
+    from thirtytwo.scale.cluster import open_cluster
+    from thirtytwo.scale.tuning import MODULES, RaySearch
+
+    with open_cluster(on, modules=MODULES) as cluster:
+        yield RaySearch(cluster, workers)
 
 
 def _show_best(tuned: Tuned) -> None:

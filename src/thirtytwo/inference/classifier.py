@@ -28,8 +28,17 @@ from thirtytwo.text import size as file_size
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ImageLike: TypeAlias = "str | Path | bytes | Image.Image | npt.NDArray[np.uint8]"
-"""A path, the bytes of an encoded image, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """A path or the bytes of an encoded image, and the name that results and errors give it, such as a table's row."""
+
+    file: str
+    source: str | Path | bytes
+
+
+ImageLike: TypeAlias = "str | Path | bytes | NamedImage | Image.Image | npt.NDArray[np.uint8]"
+"""A path, the bytes of an encoded image, either with a name, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_BUNDLED = "cifar100"
@@ -231,12 +240,16 @@ class Classifier:
     def decode(self, image: ImageLike) -> DecodedImage | UnreadableImage:
         """Decode one image and resize it to the model's input size."""
         file = str(image) if isinstance(image, str | Path) else None
+        name = None
+        if isinstance(image, NamedImage):
+            file = name = image.file
+            image = image.source
         try:
             size, rule = self.info.input_size, self.info.resize
             if isinstance(image, np.ndarray):
                 height, width = _validate_pixels(image).shape[:2]
                 return DecodedImage(file, width, height, resize(image, size, rule))
-            loaded = load_image(image, size, rule)
+            loaded = load_image(image, size, rule, name)
             return DecodedImage(file, loaded.width, loaded.height, loaded.pixels)
         except ImageError as error:
             return UnreadableImage(file, str(error))
@@ -377,7 +390,7 @@ def _model_of_run(path: Path) -> Path:
 
 def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """The images to iterate over; one image is put in a list."""
-    if isinstance(images, str | Path | bytes | Image.Image):
+    if isinstance(images, str | Path | bytes | NamedImage | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]

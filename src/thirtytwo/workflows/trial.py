@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -40,13 +40,38 @@ class Tuner:
     precision: Precision
     """Precision of every trial, unless the space contains it."""
 
-    @property
-    def base(self) -> Path:
-        return base_recipe(self.path)
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What training one trial needs, in this process or another one.
+
+    Attributes:
+        number: number of the trial.
+        sampled: values of the recipe that were sampled, by dotted key.
+        path: the tuning directory.
+        data: the data.
+        changes: values of every trial that replace those of the recipe, by dotted key.
+        metric: the tuned metric.
+        device: device to compute on.
+        data_root: directory searched first for known data sets.
+        precision: precision, unless it is sampled.
+        show: log progress on standard error.
+    """
+
+    number: int
+    sampled: Mapping[str, Any]
+    path: Path
+    data: str
+    changes: Mapping[str, Any]
+    metric: str
+    device: str
+    data_root: Path | None
+    precision: Precision
+    show: bool
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """How a trial ended: `done`, `pruned`, `diverged` or `failed`, the reason, and its validation metrics."""
 
     outcome: str
@@ -58,11 +83,15 @@ class _Outcome:
     seconds: float
 
 
-class _Pruning:
-    """Reports the tuned metric of each epoch to the study, and stops the training of a trial that it prunes."""
+Report: TypeAlias = Callable[[Mapping[str, float], float], bool]
+"""Takes the metrics of an epoch and the tuned one; returns whether to prune the trial."""
 
-    def __init__(self, trial: optuna.Trial, metric: str) -> None:
-        self._trial, self._metric = trial, metric
+
+class _Pruning:
+    """Reports the tuned metric of each epoch, and stops the training of a trial that is pruned."""
+
+    def __init__(self, metric: str, report: Report) -> None:
+        self._metric, self._report = metric, report
         self.rows: list[Mapping[str, float]] = []
         self.recipe: Recipe | None = None
         """The trial's recipe, once it is known."""
@@ -74,20 +103,47 @@ class _Pruning:
         if not math.isfinite(row.get(self._metric, math.nan)):
             return False
         assert self.recipe is not None
-        self._trial.report(row[self._metric], int(row["epoch"]))
-        self.pruned = self._trial.should_prune() and row["epoch"] < self.recipe.schedule.epochs
+        self.pruned = self._report(row, row[self._metric]) and row["epoch"] < self.recipe.schedule.epochs
         return self.pruned
+
+
+def job_of(tuner: Tuner, trial: optuna.Trial) -> TrialJob:
+    """What training a trial needs."""
+    request = tuner.request
+    sampled = tuner.space.values(trial.params)
+    return TrialJob(
+        trial.number,
+        sampled,
+        tuner.path,
+        request.data,
+        request.changes,
+        request.metric,
+        tuner.device,
+        tuner.data_root,
+        tuner.precision,
+        tuner.show,
+    )
 
 
 def run_trial(tuner: Tuner, trial: optuna.Trial) -> None:
     """Train one trial with its sampled settings, and record the outcome in the study."""
+
+    def report(row: Mapping[str, float], value: float) -> bool:
+        trial.report(value, int(row["epoch"]))
+        return trial.should_prune()
+
+    record_trial(tuner, trial, train_trial(job_of(tuner, trial), report))
+
+
+def train_trial(job: TrialJob, report: Report) -> Outcome:
+    """Train one trial, which may fail."""
     clock = time.perf_counter()
-    directory = RunDir(tuner.path / "trials" / f"{trial.number:04d}")
+    directory = RunDir(job.path / "trials" / f"{job.number:04d}")
     shutil.rmtree(directory.path, ignore_errors=True)
-    pruning = _Pruning(trial, tuner.request.metric)
+    pruning = _Pruning(job.metric, report)
     outcome, reason = "done", ""
     try:
-        _train_trial(tuner, trial, directory, pruning)
+        _fit_trial(job, directory, pruning)
     except DivergedError as error:
         outcome, reason = "diverged", error.message
     except ThirtytwoError as error:
@@ -96,36 +152,34 @@ def run_trial(tuner: Tuner, trial: optuna.Trial) -> None:
         outcome, reason = "failed", "The device ran out of memory."
     finally:
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
-    metrics = _metrics(pruning.rows, pruning.recipe) if pruning.recipe is not None else {}
-    value = metrics.get(tuner.request.metric, math.nan)
+    metrics = metrics_of(pruning.rows, pruning.recipe) if pruning.recipe is not None else {}
+    value = metrics.get(job.metric, math.nan)
     if outcome == "done" and not math.isfinite(value):
-        outcome, reason = "diverged", f"{tuner.request.metric} is {value}."
+        outcome, reason = "diverged", f"{job.metric} is {value}."
     outcome = "pruned" if outcome == "done" and pruning.pruned else outcome
-    ended = _Outcome(outcome, reason, metrics, value, len(pruning.rows), time.perf_counter() - clock)
-    _record_trial(tuner, trial, ended)
-    _log_trial(tuner, trial, ended)
+    return Outcome(outcome, reason, metrics, value, len(pruning.rows), time.perf_counter() - clock)
 
 
-def _train_trial(tuner: Tuner, trial: optuna.Trial, directory: RunDir, pruning: _Pruning) -> None:
-    changes = {**tuner.request.changes, **tuner.space.values(trial.params)}
-    plan = prepare(tuner.request.data, tuner.base, changes, tuner.device, tuner.data_root, tuner.precision)
+def _fit_trial(job: TrialJob, directory: RunDir, pruning: _Pruning) -> None:
+    changes = {**job.changes, **job.sampled}
+    plan = prepare(job.data, base_recipe(job.path), changes, job.device, job.data_root, job.precision)
     pruning.recipe = plan.recipe
     directory.path.mkdir(parents=True, exist_ok=True)
-    directory.write_recipe(plan.recipe, f"Trial {trial.number}.")
+    directory.write_recipe(plan.recipe, f"Trial {job.number}.")
     fit(
         plan.recipe,
         plan.parts.train,
         plan.parts.val,
         directory,
         plan.hardware,
-        show=tuner.show,
+        show=job.show,
         should_stop=pruning.should_stop,
         initialized=plan.initialized,
     )
 
 
-def _record_trial(tuner: Tuner, trial: optuna.Trial, ended: _Outcome) -> None:
-    """Store the outcome of a trial in the study."""
+def record_trial(tuner: Tuner, trial: optuna.Trial, ended: Outcome) -> None:
+    """Store the outcome of a trial in the study, and log it."""
     from optuna.trial import TrialState
 
     attributes = {
@@ -141,15 +195,16 @@ def _record_trial(tuner: Tuner, trial: optuna.Trial, ended: _Outcome) -> None:
         tuner.study.tell(trial, ended.value)
     else:
         tuner.study.tell(trial, state=TrialState.FAIL if ended.outcome == "failed" else TrialState.PRUNED)
+    _log_trial(tuner, trial, ended)
 
 
-def _log_trial(tuner: Tuner, trial: optuna.Trial, ended: _Outcome) -> None:
+def _log_trial(tuner: Tuner, trial: optuna.Trial, ended: Outcome) -> None:
     result = f"{tuner.request.metric} {ended.value:.4f}" if math.isfinite(ended.value) else ended.reason
     settings = ", ".join(f"{key} {_format_value(sampled)}" for key, sampled in trial.params.items())
     tuner.log(f"trial {trial.number} {ended.outcome}: {result} ({settings})")
 
 
-def _metrics(rows: list[Mapping[str, float]], recipe: Recipe) -> dict[str, float]:
+def metrics_of(rows: Sequence[Mapping[str, float]], recipe: Recipe) -> dict[str, float]:
     """The validation metrics of the weights that this training would keep."""
     evaluated = [row for row in rows if "val_loss" in row]
     if not evaluated:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -37,11 +37,15 @@ from thirtytwo.workflows.trial import Tuner, run_trial
 if TYPE_CHECKING:
     import optuna
 
-Pruner = Literal["median", "hyperband", "none"]
+Pruner = Literal["median", "asha", "hyperband", "none"]
+Search: TypeAlias = Callable[[Tuner, Recipe, int], None]
+"""Trains a number of trials, asks for each with `ask`, and calls `write_results` after each."""
 THREADS = "threads"
 """Attribute of the study: the number of CPU threads of the last session."""
 STARTUP = 3
 """Completed trials before the median pruner prunes any."""
+ASHA_FACTOR = 3
+"""One of this many trials is continued at each step of successive halving."""
 IMPORTANCE_TRIALS = 4
 """Minimum number of completed trials to estimate the importance of keys."""
 
@@ -75,6 +79,7 @@ def tune(
     device: str = "auto",
     data_root: Path | str | None = None,
     show: bool = True,
+    search: Search | None = None,
 ) -> Tuned:
     """Train `trials` times with settings sampled from `space`, and write the best recipe to `best.toml`.
 
@@ -95,10 +100,11 @@ def tune(
         epochs: number of epochs of every trial, at least 1; the recipe's by default.
         resume: add trials to those in `run`, with the arguments of the first call.
         limit_train: use at most this many training images; all by default.
-        pruner: when to stop weak trials early: `median` (default), `hyperband` or `none`.
+        pruner: when to stop weak trials early: `median` (default), `asha`, `hyperband` or `none`.
         device: device to compute on: `auto`, `cpu`, `cuda` or `mps`.
         data_root: directory searched first for known data sets; the environment variable THIRTYTWO_DATA by default.
         show: log progress on standard error.
+        search: how trials are trained; one after the other in this process by default.
 
     Returns:
         The directory, all trials, the best one, and the path of its recipe.
@@ -129,10 +135,11 @@ def tune(
         tuner, plan = _resume(call, run, stack) if resume else _start(call, run, stack)
         _log_start(tuner, plan, trials)
         try:
-            _search(tuner, plan.recipe, trials)
+            _ask_again_for_interrupted(tuner)
+            (search or _search_here)(tuner, plan.recipe, trials)
             return _finish(tuner, len(plan.parts.val) if plan.parts.val is not None else 0)
         except KeyboardInterrupt:
-            _write(tuner)
+            write_results(tuner)
             _log_resume_command(tuner)
             raise
 
@@ -273,29 +280,47 @@ def _log_start(tuner: Tuner, plan: Plan, trials: int) -> None:
         tuner.log("pruning is off: trials with different numbers of epochs cannot be compared before they end")
 
 
-def _search(tuner: Tuner, recipe: Recipe, trials: int) -> None:
+def _ask_again_for_interrupted(tuner: Tuner) -> None:
+    """Queue the settings of trials that were interrupted."""
     import optuna
 
-    distributions = tuner.space.distributions()
-    tuner.study.pruner = _pruner(tuner, recipe.schedule.epochs)
+    keys = tuner.space.axes.keys()
     for stale in tuner.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         tuner.study.tell(stale.number, state=optuna.trial.TrialState.FAIL)
-        if stale.params.keys() == distributions.keys():
+        if stale.params.keys() == keys:
             tuner.study.enqueue_trial(stale.params)
+
+
+def ask(tuner: Tuner, recipe: Recipe) -> optuna.Trial:
+    """A new trial of the study with sampled settings."""
+    import optuna
+
+    # One seed for each trial, so that resumed tuning samples the same settings as uninterrupted tuning.
+    sampler_seed = np.random.SeedSequence([recipe.seed, len(_started_trials(tuner.study))]).generate_state(1)
+    tuner.study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed[0]))
+    return tuner.study.ask(tuner.space.distributions())
+
+
+def _search_here(tuner: Tuner, recipe: Recipe, trials: int) -> None:
+    """Train trials in this process, one after the other."""
+    tuner.study.pruner = _pruner(tuner, recipe.schedule.epochs)
     for _ in range(trials):
-        # One seed for each trial, so that resumed tuning samples the same settings as uninterrupted tuning.
-        sampler_seed = np.random.SeedSequence([recipe.seed, len(_started_trials(tuner.study))]).generate_state(1)
-        tuner.study.sampler = optuna.samplers.TPESampler(seed=int(sampler_seed[0]))
-        trial = tuner.study.ask(distributions)
-        run_trial(tuner, trial)
-        _write(tuner)
+        run_trial(tuner, ask(tuner, recipe))
+        write_results(tuner)
+
+
+def is_pruned(tuner: Tuner) -> bool:
+    """Whether weak trials are stopped early; not where trials differ in their numbers of epochs."""
+    return tuner.request.pruner != "none" and "schedule.epochs" not in tuner.space.axes
 
 
 def _pruner(tuner: Tuner, epochs: int) -> Any:
     import optuna
 
-    if tuner.request.pruner == "none" or "schedule.epochs" in tuner.space.axes:
+    if not is_pruned(tuner):
         return optuna.pruners.NopPruner()
+    if tuner.request.pruner == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ASHA_FACTOR)
     if tuner.request.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     return optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
@@ -334,7 +359,7 @@ def _tuning(tuner: Tuner, importance: Mapping[str, float] | None = None) -> Tuni
     return Tuning(tuner.request.metric, trials, tuple(tuner.space.axes), importance or {}, logarithmic, choices)
 
 
-def _write(tuner: Tuner) -> None:
+def write_results(tuner: Tuner) -> None:
     """Write the table of trials and the best recipe so far."""
     tuning = _tuning(tuner)
     write_trials(tuner.path / "trials.csv", tuning)

@@ -162,6 +162,16 @@ def _features(schema: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
 
 
+def image_column(where: str, schema: Any, wanted: str | None = None) -> str:
+    """The column of images of a table with this Arrow schema: `wanted`, or the only or most likely one.
+
+    Raises:
+        UnknownNameError: there is no such column of images.
+        DataError: there is none, or there are several.
+    """
+    return _image_column(where, schema, _features(schema), wanted)
+
+
 def _image_column(where: str, schema: Any, features: dict[str, Any], wanted: str | None) -> str:
     arrow = require("pyarrow", "train")
     images = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
@@ -319,7 +329,7 @@ def _part(
             upto = int(np.searchsorted(rows, stop))
             if upto > done:
                 for cell in batch.take(rows[done:upto] - start).to_pylist():
-                    yield _source(cell)
+                    yield image_source(cell)
             start, done = stop, upto
 
     return UndecodedPart(
@@ -367,7 +377,7 @@ def _group_names(column: Any) -> Iterator[str]:
         yield "" if cell is None else f"group {cell}"
 
 
-def _source(cell: Any) -> Source:
+def image_source(cell: Any) -> Source:
     """The bytes of a cell, or the path in it; an empty cell becomes empty bytes, which decoding reports as an error."""
     if isinstance(cell, dict):
         if not cell.get("bytes") and cell.get("path"):

@@ -1,0 +1,208 @@
+"""A job of prediction: what is classified into an output folder, kept there so that the same command continues it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from thirtytwo.errors import OutputError, require
+from thirtytwo.inputs import LIST_MARK, expand_lists, is_address
+from thirtytwo.scale.cluster import EXTRA
+from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, to_table
+from thirtytwo.scale.store import Store, check_store, local_path
+from thirtytwo.text import shorten
+
+JOB, SHARDS = "job.json", "shards.parquet"
+PREDICTIONS, ERRORS = "predictions", "errors"
+"""Folders of the output: predictions, and the images that could not be read."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        source: the images, as given.
+        folder: the folder in which relative paths of images are meant.
+        out: the output folder, an absolute path or an address.
+        model: name of the model.
+        model_sha256: hash of its file.
+        top: number of classes in each prediction.
+        size: number of images in a shard; None: by their number.
+    """
+
+    source: tuple[str, ...]
+    folder: str
+    out: str
+    model: str
+    model_sha256: str
+    top: int
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned job: the request, and what its source is (see `shards.Plan`)."""
+
+    request: Request
+    kind: str
+    root: str
+    column: str
+    images: int
+    shards: int
+
+
+def make_request(
+    source: Sequence[str], out: str, model: Path, name: str, top: int, size: int | None = None, *, absolute: bool
+) -> Request:
+    """The request for these arguments.
+
+    Args:
+        source: the images.
+        out: the output folder.
+        model: the model file.
+        name: the model's name for messages.
+        top: number of classes in each prediction.
+        size: number of images in a shard.
+        absolute: make the paths of images absolute, for a process with another working directory.
+    """
+    given = tuple(map(_absolute, _without_lists(source))) if absolute else tuple(source)
+    place = local_path(out)
+    where = out.rstrip("/") if place is None else os.path.abspath(place)  # noqa: PTH100, keeps links
+    return Request(given, os.getcwd(), where, name, sha256(model.read_bytes()).hexdigest(), top, size)  # noqa: PTH109
+
+
+def _without_lists(source: Sequence[str]) -> list[str]:
+    """The source, with lists of paths (`-` and `@FILE`) replaced by what is in them."""
+    return [path for text in source for path in (expand_lists([text]) if text[:1] in ("-", LIST_MARK) else [text])]
+
+
+def _absolute(text: str) -> str:
+    path = local_path(text)
+    return text if path is None or is_address(text) else os.path.abspath(path)  # noqa: PTH100, keeps links
+
+
+def start_or_continue(store: Store, request: Request, *, force: bool = False) -> tuple[Job, list[Shard], Plan | None]:
+    """Plan the job in its output folder, or read the plan that an earlier command left there.
+
+    Args:
+        store: the output folder.
+        request: what to classify.
+        force: start again where the folder holds another job, or this one.
+
+    Returns:
+        The job, all its shards, and the plan if it is new.
+
+    Raises:
+        OutputError: the folder holds other files, or a job of another source or model.
+    """
+    _refuse_file(store)
+    if store.kind(JOB) == "file" and not force:
+        job = _read_job(store)
+        _check_same(store, job.request, request)
+        return job, _read_shards(store), None
+    if store.kind(JOB) == "file":
+        _remove_job(store)
+    store.remove_unfinished()
+    others = [name for name in store.names() if name not in (SHARDS, ".lock")]
+    if others or finished(store):
+        raise OutputError(
+            f"{store.address} holds other files ({(others or [PREDICTIONS])[0]}), and no {JOB} of an interrupted "
+            "prediction.",
+            "Choose an empty folder.",
+        )
+    plan = make_plan(request.source, request.size)
+    job = Job(request, plan.kind, plan.root, plan.column, plan.images, len(plan.shards))
+    parquet = require("pyarrow.parquet", EXTRA)
+    store.write(SHARDS, lambda stream: parquet.write_table(to_table(plan.shards), stream))
+    store.make_folder(PREDICTIONS)
+    text = json.dumps(asdict(job), indent=1, ensure_ascii=True) + "\n"
+    store.write(JOB, lambda stream: stream.write(text.encode()))  # last: what has a job has its shards
+    return job, list(plan.shards), plan
+
+
+def finished(store: Store) -> frozenset[str]:
+    """Names of the parts that are complete."""
+    names = (name.rpartition("/")[2] for name in store.names(PREDICTIONS))
+    return frozenset(name for name in names if not name.startswith("."))
+
+
+def count_results(store: Store, parts: Sequence[str]) -> tuple[int, int]:
+    """Numbers of images in finished parts, and of those that could not be read."""
+    errors = {name.rpartition("/")[2] for name in store.names(ERRORS)}
+    good = sum(_rows(store, f"{PREDICTIONS}/{part}") for part in parts)
+    return good, sum(_rows(store, f"{ERRORS}/{part}") for part in parts if part in errors)
+
+
+def _rows(store: Store, name: str) -> int:
+    parquet = require("pyarrow.parquet", EXTRA)
+    try:
+        with store.open(name) as stream:
+            return int(parquet.ParquetFile(stream).metadata.num_rows)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{store.full_name(name)} is damaged: {error}.", "Remove it, and run the command again."
+        ) from None
+
+
+def _refuse_file(store: Store) -> None:
+    if check_store(store) == "file":
+        raise OutputError(f"{store.address} is a file; a folder is needed.", "Choose another name.")
+
+
+def _read_job(store: Store) -> Job:
+    try:
+        found = json.loads(store.read(JOB))
+        request = found.pop("request")
+        return Job(Request(**{**request, "source": tuple(request["source"])}), **found)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{store.full_name(JOB)} is damaged, or of another version of thirtytwo ({error}).",
+            "Choose another folder, or start again with --force.",
+        ) from None
+
+
+def _read_shards(store: Store) -> list[Shard]:
+    parquet = require("pyarrow.parquet", EXTRA)
+    try:
+        return from_table(parquet.read_table(io.BytesIO(store.read(SHARDS))))
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(
+            f"{store.full_name(SHARDS)} is damaged ({error}).", "Choose another folder, or start again with --force."
+        ) from None
+
+
+def _check_same(store: Store, before: Request, now: Request) -> None:
+    compared = [("the images", _shown(before.source), _shown(now.source)), ("--top", before.top, now.top)]
+    if _relative(now):
+        compared.append(("the working directory", before.folder, now.folder))
+    if before.model_sha256 != now.model_sha256:
+        other = now.model if now.model != before.model else f"another file {now.model}"
+        compared.append(("the model", before.model, other))
+    differ = [f"{what} {old}, not {new}" for what, old, new in compared if old != new]
+    if differ:
+        raise OutputError(
+            f"{store.address} holds results of another command: {'; '.join(differ)}.",
+            "Choose another --out, repeat the earlier command to continue it, or start again with --force.",
+        )
+
+
+def _relative(request: Request) -> bool:
+    """Whether an image of the source is named by a relative path."""
+    return any(not is_address(text) and not os.path.isabs(text) for text in request.source)  # noqa: PTH117
+
+
+def _shown(source: Sequence[str]) -> str:
+    return shorten(" ".join(source), 200)
+
+
+def _remove_job(store: Store) -> None:
+    """Remove the files of a job, and no others; the job file first, as it says that the others are complete."""
+    parts = [name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder)]
+    for name in (JOB, SHARDS, *(name for name in parts if name.rpartition("/")[2].lstrip(".").startswith("part-"))):
+        store.remove(name)

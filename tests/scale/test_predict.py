@@ -1,0 +1,281 @@
+"""Prediction on a real local cluster: the rows of plain prediction, also where workers or the command are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from thirtytwo.cli.main import main
+from thirtytwo.errors import ClusterError, OutputError, RunError
+from thirtytwo.inference.classifier import Prediction, load
+
+pytest.importorskip("ray", reason="needs the extra scale")
+parquet = pytest.importorskip("pyarrow.parquet")
+arrow = pytest.importorskip("pyarrow")
+
+from thirtytwo.scale.predict import Progress, predict_on_cluster  # noqa: E402
+
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
+
+Rows = Callable[..., list[dict[str, Any]]]
+COUNT, BROKEN = 60, 17
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of several sizes and colors, large enough to take some milliseconds; one cannot be read."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for number in range(COUNT):
+        color = random.integers(0, 255, 3)
+        pixels = np.clip(color + random.integers(-40, 40, (300 + number, 400, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo {number}.png", compress_level=1)
+    (folder / f"photo {BROKEN}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "Thumbs.db").write_bytes(b"")
+    return folder
+
+
+def predict(cluster: Any, source: Path | str, out: Path | str, model: Path, **settings: Any) -> Progress:
+    how: dict[str, Any] = {"model": model, "name": str(model), "on": cluster.address, "size": 4}
+    return predict_on_cluster([str(source)], str(out), **{**how, **settings})
+
+
+def plain(folder: Path, model: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What plain prediction gives for the images: predictions, and errors."""
+    files = [folder / f"photo {number}.png" for number in range(COUNT)]
+    results = load(model).predict(files)
+    good = [result.as_dict() for result in results if isinstance(result, Prediction)]
+    return good, [result.as_dict() for result in results if not isinstance(result, Prediction)]
+
+
+def as_parquet(folder: Path, target: Path) -> Path:
+    cells = [
+        {"bytes": (folder / f"photo {number}.png").read_bytes(), "path": f"photo {number}.png"}
+        for number in range(COUNT)
+    ]
+    table = arrow.table({"image": cells, "label": [0] * COUNT})
+    target.mkdir()
+    parquet.write_table(table.slice(0, 20), target / "train-0.parquet", row_group_size=7)
+    parquet.write_table(table.slice(20), target / "train-1.parquet")
+    return target
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of this cluster that classify."""
+    return [process for process in psutil.Process().children(recursive=True) if is_worker(process)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "MapWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_rows_are_those_of_plain_prediction(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    good, bad = plain(photographs, colour_model)
+    reports: list[Progress] = []
+    done = predict(cluster, photographs, tmp_path / "out", colour_model, report=reports.append)
+    assert (done.images, done.done, done.unreadable) == (COUNT, COUNT, 1)
+    assert read_rows(tmp_path / "out") == good
+    assert read_rows(tmp_path / "out", "errors") == bad
+    assert [report.done for report in reports] == sorted(report.done for report in reports)
+    again = predict(cluster, photographs, tmp_path / "out", colour_model)
+    assert (again.done, again.earlier, again.unreadable) == (COUNT, COUNT, 1)
+
+
+def test_parquet_and_a_store_give_the_same(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    good, bad = plain(photographs, colour_model)
+    without_name = [{key: value for key, value in row.items() if key != "file"} for row in good]
+    folder = as_parquet(photographs, tmp_path / "tables")
+    predict(cluster, folder, tmp_path / "from tables", colour_model)
+    found = read_rows(tmp_path / "from tables")
+    assert [{key: value for key, value in row.items() if key != "file"} for row in found] == without_name
+    assert found[0]["file"] == f"{folder}/train-0.parquet#0"
+    assert found[-1]["file"] == f"{folder}/train-1.parquet#39"
+    assert [row["file"] for row in read_rows(tmp_path / "from tables", "errors")] == [
+        f"{folder}/train-0.parquet#{BROKEN}"
+    ]
+    predict(cluster, f"local://{photographs}", f"local://{tmp_path}/from store", colour_model)
+    assert read_rows(tmp_path / "from store") == [{**row, "file": f"local://{row['file']}"} for row in good]
+    assert len(read_rows(tmp_path / "from store", "errors")) == len(bad)
+
+
+def test_killed_worker_loses_nothing(
+    cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, read_rows: Rows
+) -> None:
+    killed: list[int] = []
+
+    def report(progress: Progress) -> None:
+        if progress.done and not killed:
+            victim = workers()[0]
+            killed.append(victim.pid)
+            victim.send_signal(signal.SIGKILL)
+
+    done = predict(cluster, photographs, tmp_path / "out", colour_model, size=1, report=report)
+    assert killed
+    assert done.done == COUNT
+    assert read_rows(tmp_path / "out") == plain(photographs, colour_model)[0]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from thirtytwo.scale.predict import predict_on_cluster
+source, out, model, on = sys.argv[1:]
+predict_on_cluster([source], out, model=Path(model), name=model, on=on, size=1)
+"""
+
+
+def test_killed_command_is_continued(
+    cluster: Any,
+    photographs: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    read_rows: Rows,
+    process_environment: dict[str, str],
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(photographs), str(out), str(colour_model), cluster.address]
+    with subprocess.Popen(command, env=process_environment, cwd=Path.cwd()) as process:
+        wait_until(lambda: len(list(out.glob("predictions/part*"))) >= 3)
+        with pytest.raises(RunError):  # one command at a time
+            predict(cluster, photographs, out, colour_model, size=1)
+        process.kill()
+    before = {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/part*")}
+    assert 3 <= len(before) < COUNT
+    (out / "predictions" / ".part-00059.parquet.0123abcd").write_bytes(b"PAR1")  # half-written
+    wait_until(lambda: not workers())
+    done = predict(cluster, photographs, out, colour_model, size=1)
+    assert done.earlier >= len(before)
+    assert done.done == COUNT
+    assert read_rows(out) == plain(photographs, colour_model)[0]
+    after = {part.name: part.stat().st_mtime_ns for part in out.glob("predictions/*")}
+    assert {name: after[name] for name in before} == before
+    assert not list(out.glob("predictions/.part*"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_outside_of_the_cluster(
+    photographs: Path,
+    colour_model: Path,
+    cluster: Any,
+    tmp_path: Path,
+    read_rows: Rows,
+    process_environment: dict[str, str],
+) -> None:
+    out = tmp_path / "out"
+    command = ["predict", photographs, "--on", cluster.client, "--out", out, "--model", colour_model]
+    ended = subprocess.run(
+        [sys.executable, "-m", "thirtytwo", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=process_environment,
+        timeout=240,
+    )
+    assert ended.returncode == 2, ended.stderr  # one image cannot be read
+    assert "1 of 60" in ended.stderr
+    assert ended.stdout.splitlines()[-1] == str(out)
+    assert read_rows(out) == plain(photographs, colour_model)[0]
+
+
+def test_command_and_its_errors(
+    cluster: Any,
+    image_folder: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    read_rows: Rows,
+) -> None:
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["predict", *map(str, arguments), "--on", cluster.address])
+        shown = capsys.readouterr()
+        return int(caught.value.code or 0), shown.out + shown.err
+
+    model, out = ("--model", colour_model), tmp_path / "out"
+    code, shown = run(image_folder, *model, "--out", out, "--top", "2")
+    assert code == 0, shown
+    assert "4 images" in shown
+    assert [row["top"] for row in read_rows(out)] == ["blue", "green", "red", "red"]
+    assert [len(row["predictions"]) for row in read_rows(out)] == [2] * 4
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for arguments, named in (
+        ((image_folder, *model), "--out"),
+        ((image_folder, *model, "--out", out, "--format", "json"), "--format"),
+        ((image_folder, *model, "--out", out, "--top", "3"), "--top"),
+        ((tmp_path / "empty", *model, "--out", out, "--top", "2"), "the images"),
+        ((tmp_path / "empty", *model, "--out", tmp_path / "new"), "No image"),
+        ((image_folder, *model, "--out", tmp_path / "other"), "other files"),
+        ((image_folder, *model, "--out", tmp_path / "other" / "file"), "is a file"),
+    ):
+        code, shown = run(*arguments)
+        assert code == 2, shown
+        assert named in shown
+        assert len(shown.splitlines()) <= 2, shown
+    code, shown = run(image_folder, *model, "--out", out, "--top", "1", "--force")
+    assert code == 0, shown
+    assert [len(row["predictions"]) for row in read_rows(out)] == [1] * 4
+
+
+def test_half_written_folders_are_refused(
+    cluster: Any, image_folder: Path, colour_model: Path, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict(cluster, image_folder, out, colour_model)
+    other = write_model(tmp_path / "other.onnx", classes=("a", "b", "c"))
+    with pytest.raises(OutputError, match="model"):
+        predict(cluster, image_folder, out, other)
+    job = json.loads((out / "job.json").read_text())
+    (out / "job.json").write_text("{")
+    with pytest.raises(OutputError, match="damaged"):
+        predict(cluster, image_folder, out, colour_model)
+    (out / "job.json").write_text(json.dumps(job))
+    (out / "shards.parquet").unlink()
+    with pytest.raises(OutputError, match="damaged"):
+        predict(cluster, image_folder, out, colour_model)
+    (out / "job.json").unlink()
+    with pytest.raises(OutputError, match="other files"):
+        predict(cluster, image_folder, out, colour_model)
+
+
+def test_files_that_workers_do_not_see(cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path) -> None:
+    """Images that vanish after the plan was made look to a worker as those on another machine do."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(8):
+        os.link(photographs / f"photo {number}.png", folder / f"{number}.png")
+
+    def report(progress: Progress) -> None:
+        if not progress.done:
+            for file in folder.iterdir():
+                file.unlink()
+
+    with pytest.raises(ClusterError, match="does not see") as caught:
+        predict(cluster, folder, tmp_path / "out", colour_model, report=report)
+    assert "Ray worker" in str(caught.value)
