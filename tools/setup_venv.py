@@ -4,7 +4,7 @@ uv installs the packages, because pip needs many minutes to resolve this many. P
 it can be reached (the CPU build, or the CUDA build for the driver), otherwise from the default package index, whose
 Linux build always includes CUDA.
 
-    python3 tools/setup_venv.py [--extras train,app,serve,pdf,docs] [--no-dev]
+    python3 tools/setup_venv.py [--extras train,app,serve,pdf,scale,docs] [--no-dev]
 """
 
 import argparse
@@ -23,7 +23,7 @@ PROBE_SECONDS = 20
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--extras", default="train,app,serve,pdf,docs", help="comma-separated; default: %(default)s")
+    options.add_argument("--extras", default="train,app,serve,pdf,scale,docs", help="comma-separated; default: %(default)s")
     options.add_argument("--no-dev", action="store_true", help="leave out the development tools")
     chosen = options.parse_args()
     if sys.version_info < OLDEST:

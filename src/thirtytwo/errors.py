@@ -13,6 +13,7 @@ ThirtytwoError              base class; the command line prints it as one messag
 ├── InputError              input file that cannot be read
 ├── OutputError             output that cannot be written (disk full, no permission, exists already)
 ├── ServiceError            service that cannot be started with these settings
+├── ClusterError            Ray cluster that cannot be reached, or whose workers cannot do the work
 └── MissingExtraError       optional dependency that is not installed
 
 Any other exception that reaches the user is a bug in thirtytwo and keeps its traceback.
@@ -93,6 +94,10 @@ class OutputError(ThirtytwoError):
 
 class ServiceError(ThirtytwoError):
     """A service that cannot be started with these settings."""
+
+
+class ClusterError(ThirtytwoError):
+    """A Ray cluster that cannot be reached, or whose workers cannot do the work."""
 
 
 class MissingExtraError(ThirtytwoError):

@@ -1,0 +1,1 @@
+"""Prediction, tuning and serving on a Ray cluster (extra `scale`)."""

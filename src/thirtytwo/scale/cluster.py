@@ -1,0 +1,303 @@
+"""Connect to a Ray cluster, or start one on this machine, and check that its workers can do the work."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thirtytwo.errors import ClusterError, require
+from thirtytwo.machine import package_version
+
+EXTRA = "scale"
+INSTALL = f'pip install "thirtytwo[{EXTRA}]"'
+EXPECTED = "ray, auto, ray://HOST:PORT or HOST:PORT"
+"""Addresses of a cluster, for messages."""
+CLIENT_PORT, HEAD_PORT = 10001, 6379
+"""Ports of Ray's defaults: of its client server, and of the head node (GCS)."""
+REACH_SECONDS = 5.0
+"""Time for a cluster's port to respond."""
+PROBE_SECONDS = 60.0
+"""Time for a worker to start and report what is installed."""
+NEEDED = ("pandas", "pyarrow", "onnxruntime")
+"""Modules that the extra installs and every worker needs."""
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Variables that Ray reads when it is imported: no usage reports, and no warning about workers without a GPU."""
+_CHECK = f"Check the address: ray://HOST:{CLIENT_PORT} from outside of the cluster, HOST:{HEAD_PORT} from inside."
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a cluster is.
+
+    `kind` is `any` (one that runs on this machine, else a new one), `running` (one that runs), `client` (through Ray's
+    client server, from outside of the cluster) or `head` (from a machine of the cluster); the last two have a host and
+    a port.
+    """
+
+    kind: Literal["any", "running", "client", "head"]
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        names = {"any": "ray", "running": "auto"}
+        place = f"{self.host}:{self.port}"
+        return names.get(self.kind) or (f"ray://{place}" if self.kind == "client" else place)
+
+
+def parse_address(text: str) -> Address:
+    """The cluster that the option --on names.
+
+    Raises:
+        ClusterError: it is none of `EXPECTED`.
+    """
+    if text == "ray":
+        return Address("any")
+    if text == "auto":
+        return Address("running")
+    scheme, mark, place = text.rpartition("://")
+    kind: Literal["client", "head"] = "client" if mark else "head"
+    if mark and place and ":" not in place.rpartition("]")[2]:
+        place = f"{place}:{CLIENT_PORT}"
+    found = _HOST_PORT.fullmatch(place)
+    if found is None or scheme not in ("", "ray") or not 0 < int(found["port"]) < 2**16:
+        raise ClusterError(f"{text!r} is not an address of a Ray cluster.", f"Expected {EXPECTED}.")
+    return Address(kind, found["host"], int(found["port"]))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Attributes:
+        ray: the module `ray`.
+        address: where it is.
+        started: whether this process started it, so that it ends with the connection.
+        cpus: CPU cores of its workers.
+    """
+
+    ray: Any
+    address: Address
+    started: bool
+    cpus: int
+
+    def __str__(self) -> str:
+        place = "a Ray cluster on this machine" if self.started else f"the Ray cluster {self.address}"
+        return f"{place} with {self.cpus} CPU {'core' if self.cpus == 1 else 'cores'}"
+
+
+def import_ray() -> Any:
+    """The module `ray`, without its usage reports.
+
+    Raises:
+        MissingExtraError: it, or a library that it needs for data, is not installed.
+    """
+    os.environ.update(_ENVIRONMENT)
+    for module in ("ray", "pandas", "pyarrow"):
+        require(module, EXTRA)
+    return require("ray", EXTRA)
+
+
+@contextmanager
+def open_cluster(on: str, *, cpus: int | None = None, modules: Sequence[str] = NEEDED) -> Iterator[Cluster]:
+    """Connect to the cluster that `on` names, and disconnect at the end; a cluster that this started then ends.
+
+    Args:
+        on: `ray`, `auto`, `ray://HOST:PORT` or `HOST:PORT`; `ray` takes the cluster of RAY_ADDRESS or `ray start`, and
+            starts one on this machine where there is none.
+        cpus: CPU cores of a cluster that is started; all by default.
+        modules: what every worker needs beside thirtytwo.
+
+    Raises:
+        MissingExtraError: Ray is not installed here.
+        ClusterError: the cluster cannot be reached, runs other versions, or has workers without `modules`.
+    """
+    address = parse_address(on)
+    ray = import_ray()
+    if ray.is_initialized():  # the caller's own connection
+        yield _checked(ray, address, started=False, modules=modules)
+        return
+    started = _connect(ray, address, cpus)
+    try:
+        yield _checked(ray, address, started=started, modules=modules)
+    finally:
+        ray.shutdown()
+
+
+def _checked(ray: Any, address: Address, *, started: bool, modules: Sequence[str]) -> Cluster:
+    check_workers(ray, modules)
+    return Cluster(ray, address, started, int(ray.cluster_resources().get("CPU", 0)))
+
+
+def _connect(ray: Any, address: Address, cpus: int | None) -> bool:
+    """Connect; returns whether a cluster was started for it."""
+    if address.kind == "any":
+        named = os.environ.get("RAY_ADDRESS", "")
+        if named in ("", "auto", "local"):
+            return _connect_or_start(ray, cpus if named != "auto" else None, start=named != "auto")
+        address = parse_address(named)
+    if address.kind == "running":
+        return _connect_or_start(ray, None, start=False)
+    _check_reachable(address)
+    _init(ray, address, address=str(address))
+    return False
+
+
+def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
+    """Connect to the cluster that `ray start` started on this machine, or start one if `start`."""
+    address = Address("running")
+    try:
+        with _same_signals():
+            ray.init(address="auto", **_quiet())
+        return False
+    except ConnectionError:  # none runs, or it has ended without `ray stop`
+        if not start:
+            raise ClusterError(
+                "No Ray cluster runs on this machine.",
+                "Start one with: ray start --head – or give --on ray, which starts one for this command.",
+            ) from None
+    except RuntimeError as error:
+        raise _connection_error(address, error) from error
+    _init(ray, address, address="local", num_cpus=cpus, include_dashboard=False)
+    return True
+
+
+def _init(ray: Any, place: Address, **options: Any) -> None:
+    try:
+        with _same_signals():
+            ray.init(**options, **_quiet())
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+        ray.shutdown()
+        raise _connection_error(place, error) from error
+
+
+def _quiet() -> dict[str, Any]:
+    return {"logging_level": "ERROR", "log_to_driver": False}
+
+
+def _connection_error(address: Address, error: BaseException) -> ClusterError:
+    """The error for a connection that failed: different versions, else the reason."""
+    chain: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    versions = _VERSIONS.findall("\n".join(chain))
+    if len(versions) >= 2:
+        (ray_there, python_there), (ray_here, python_here) = versions[:2]
+        return ClusterError(
+            f"The Ray cluster {address} runs Ray {ray_there} and Python {python_there}; this process runs Ray "
+            f"{ray_here} and Python {python_here}.",
+            f'Install the same versions, for example here: pip install "ray=={ray_there}"',
+        )
+    reason = next((line for line in chain[0].splitlines() if line.strip()), type(error).__name__).strip().rstrip(".")
+    return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", _CHECK)
+
+
+def _check_reachable(address: Address) -> None:
+    """Check within `REACH_SECONDS` that the port of a cluster responds as Ray does; Ray itself tries for longer.
+
+    Raises:
+        ClusterError: it does not.
+    """
+    host, reason = address.host.strip("[]"), ""
+    try:
+        socket.create_connection((host, address.port), timeout=REACH_SECONDS).close()
+    except TimeoutError:
+        reason = f"no answer within {REACH_SECONDS:g} seconds"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    if reason:
+        raise ClusterError(f"No Ray cluster can be reached at {address}: {reason}.", _CHECK)
+    if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(f"{address.host}:{address.port}"):
+        raise ClusterError(f"What responds at {address} is not a Ray cluster.", _CHECK)
+
+
+def _speaks_grpc(place: str) -> bool:
+    """Whether a port accepts connections of gRPC, which Ray uses."""
+    grpc = require("grpc", EXTRA)
+    channel = grpc.insecure_channel(place)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=REACH_SECONDS)
+    except grpc.FutureTimeoutError:
+        return False
+    finally:
+        channel.close()
+    return True
+
+
+@contextmanager
+def _same_signals() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
+    """Check that every node with CPU cores has thirtytwo in this version, and `modules`.
+
+    Raises:
+        ClusterError: one does not, or does not respond.
+    """
+    here = package_version("thirtytwo")
+    probe = ray.remote(num_cpus=0, max_retries=1)(_make_probe(tuple(modules)))
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    if not nodes:
+        raise ClusterError("The Ray cluster has no worker with CPU cores.", "Add one with: ray start --address=HEAD")
+    asked = [(node, probe.options(scheduling_strategy=_only_on(node["NodeID"])).remote()) for node in nodes]
+    for node, answer in asked:
+        where = f"The Ray worker {node.get('NodeManagerHostname') or node['NodeManagerAddress']}"
+        try:
+            found = ray.get(answer, timeout=PROBE_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            raise ClusterError(
+                f"{where} did not start a process within {PROBE_SECONDS:g} seconds.", "Check it with: ray status"
+            ) from None
+        except ray.exceptions.RayError as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ClusterError(f"{where} failed: {reason.strip().rstrip('.')}.", "Check it with: ray status") from error
+        if found["missing"]:
+            raise ClusterError(
+                f"{where} lacks {', '.join(map(repr, found['missing']))}.", f"Install it there with: {INSTALL}"
+            )
+        if found["version"] != here:
+            raise ClusterError(
+                f"{where} has thirtytwo {found['version']}; this process has {here}.",
+                f'Install the same version there: pip install "thirtytwo[{EXTRA}]=={here}"',
+            )
+
+
+def _only_on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _make_probe(modules: tuple[str, ...]) -> Callable[[], dict[str, Any]]:
+    """A function that reports what is installed; a closure, which Ray sends by value to workers without thirtytwo."""
+
+    def probe() -> dict[str, Any]:
+        from importlib.metadata import PackageNotFoundError, version
+        from importlib.util import find_spec
+
+        missing = [name for name in ("thirtytwo", *modules) if find_spec(name) is None]
+        try:
+            return {"missing": missing, "version": version("thirtytwo")}
+        except PackageNotFoundError:  # a checkout that is not installed
+            return {"missing": missing, "version": "0+unknown"}
+
+    return probe
