@@ -23,7 +23,9 @@ PROBE_SECONDS = 20
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--extras", default="train,app,serve,pdf,scale,docs", help="comma-separated; default: %(default)s")
+    options.add_argument(
+        "--extras", default="train,app,serve,pdf,scale,docs", help="comma-separated; default: %(default)s"
+    )
     options.add_argument("--no-dev", action="store_true", help="leave out the development tools")
     chosen = options.parse_args()
     if sys.version_info < OLDEST:

@@ -151,7 +151,8 @@ def serve_settings() -> str:
             continue
         shown = option.show_default if isinstance(option.show_default, str) else option.default
         default = "off" if shown is False else f"{shown:g}" if isinstance(shown, int | float) else shown
-        lines.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {_line(option.help)} |")
+        variable = f"`{option.envvar}`" if option.envvar else ""
+        lines.append(f"| `{option.opts[0]}` | {variable} | {default} | {_line(option.help)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -66,6 +66,9 @@ class Backend(Protocol):
     metrics: Metrics
     ready: bool
 
+    @property
+    def names(self) -> list[str]: ...
+
     def start(self) -> None: ...
 
     def close(self) -> None: ...
@@ -116,6 +119,11 @@ class Service:
         for served in self.models.values():
             served.batcher.close()
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, the default first."""
+        return list(self.models)
+
     async def list_models(self) -> list[dict[str, Any]]:
         """One entry per model, the default first."""
         return [_model_entry(served, default=name == self.default) for name, served in self.models.items()]
@@ -126,7 +134,7 @@ class Service:
         Raises:
             Problem: there is no such model, or it has no heatmaps and they are requested.
         """
-        return find_entry(await self.list_models(), name, heatmap=heatmap)["name"]
+        return str(find_entry(await self.list_models(), name, heatmap=heatmap)["name"])
 
     async def predict(
         self, uploads: AsyncIterator[Upload], model: str, reservation: Reservation, *, top: int, heatmap: bool
