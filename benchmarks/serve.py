@@ -152,7 +152,11 @@ def measure_load(model: Path, pixels: npt.NDArray[np.uint8], files: list[bytes],
     expected = best_of(exclusive(open_session(model)[0], pixels, 32))
     with service(model) as server:
         outcome = load(server, [body([file]) for file in files], clients=CLIENTS, seconds=seconds)
-    wrong = outcome.check(expected, 1, strict=False)
+    return load_figures(outcome, outcome.check(expected, 1, strict=False))
+
+
+def load_figures(outcome: Outcome, wrong: int) -> dict[str, Any]:
+    """What is reported of a load with one image per request."""
     latencies = np.sort([answer.seconds for answer in outcome.answers])
     return {
         "clients": CLIENTS,
@@ -204,16 +208,18 @@ class Server:
 
 
 @contextmanager
-def service(model: Path | None) -> Iterator[Server]:
+def service(model: Path | None, *options: str) -> Iterator[Server]:
     """`thirtytwo serve` in its own process, on a free port; without `model`, of the bundled models."""
-    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", *options]
     command += ["--model", str(model)] if model else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        assert found is not None, line + process.stderr.read()
+        log = ""
+        while (found := re.search(r"http://127\.0\.0\.1:(\d+)", log)) is None:
+            line = process.stderr.readline()
+            assert line, f"it did not start: {log}"
+            log += line
         yield Server(process, int(found[1]))
     finally:
         process.send_signal(signal.SIGTERM)
