@@ -21,6 +21,7 @@ import evaluation_tables
 import guide_tables
 import measured_accuracies
 import photograph_tables
+import scale_tables
 from result_tables import (
     accuracies,
     app_figures,
@@ -227,7 +228,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipe-keys": recipe_keys,
     "remedies": remedies,
     "recipes": recipes,
+    "scale-assumptions": scale_tables.scale_assumptions,
+    "scale-checks": scale_tables.scale_checks,
+    "scale-images": scale_tables.scale_images,
+    "scale-service": scale_tables.scale_service,
+    "scale-stages": scale_tables.scale_stages,
     "serve-settings": serve_settings,
+    "service-on-ray": scale_tables.service_on_ray,
     "stems": stems,
     "ood": evaluation_tables.ood,
     "weights": weights,

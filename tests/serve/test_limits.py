@@ -207,12 +207,12 @@ def test_a_large_image_waits_for_small_ones() -> None:
 
 
 @pytest.fixture
-def held(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A service whose model waits for the event `go`; `start` takes its settings."""
     go = threading.Event()
 
     def begin(**settings: Any) -> TestClient:
-        client = start(**settings)
+        client = start_plain(**settings)
         classifier = client.service.models["colours"].classifier  # type: ignore[attr-defined]
         classify = classifier.classify
 
