@@ -62,21 +62,28 @@ Replicas = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def replicas(colour_model: Path) -> Iterator[Replicas]:
-    """`replicas(models, settings)`: the service in front of replicas on a Ray cluster of this test run.
-
-    Without models and settings of the replicas, tests share one application.
-    """
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this test run; it has more cores than the machine, as replicas reserve some."""
     pytest.importorskip("ray")
     from thirtytwo.scale.cluster import import_ray
 
     ray = import_ray()
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def replicas(cluster: str, colour_model: Path) -> Iterator[Replicas]:
+    """`replicas(models, settings)`: the service in front of replicas.
+
+    Without models and settings of the replicas, tests share one application.
+    """
     from ray import serve
 
     from thirtytwo.scale.replicas import deploy, read_models
     from thirtytwo.scale.serve import RayService
 
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     handles: dict[str, Any] = {}
 
     def begin(models: dict[str, Path] | None = None, **settings: Any) -> Any:
@@ -93,7 +100,6 @@ def replicas(colour_model: Path) -> Iterator[Replicas]:
 
     yield begin
     serve.shutdown()
-    ray.shutdown()
 
 
 REPLICA_SETTINGS = frozenset({"max_batch", "threads", "max_megapixels", "max_decode_mb", "replicas", "replica_batches"})

@@ -292,9 +292,11 @@ def ask(port: int, head: bytes, body: Iterable[bytes] = ()) -> bytes:
         return received
 
 
-@pytest.fixture(scope="module")
-def running(launch: Callable[..., Any]) -> Any:
-    return launch("--timeout", "2")
+@pytest.fixture(scope="module", params=["plain", pytest.param("ray", marks=pytest.mark.long)])
+def running(request: pytest.FixtureRequest, launch: Callable[..., Any]) -> Any:
+    """The command, as it is and with replicas."""
+    on = () if request.param == "plain" else ("--on", request.getfixturevalue("cluster"))
+    return launch("--timeout", "2", *on)
 
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"

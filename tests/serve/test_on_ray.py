@@ -107,7 +107,7 @@ def test_models_change_without_a_failed_request(
 
 @pytest.mark.long
 def test_command_serves_updates_and_ends(
-    replicas: Callable[..., Any],
+    cluster: str,
     write_model: Callable[..., Path],
     make: SimpleNamespace,
     colour_model: Path,
@@ -115,13 +115,11 @@ def test_command_serves_updates_and_ends(
 ) -> None:
     import ray
 
-    replicas()
-    head = ray.get_runtime_context().gcs_address
     environment = os.environ | {"THIRTYTWO_API_KEY": "sesame"}
-    command = [sys.executable, "-m", "thirtytwo", "serve", "--on", head]
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--on", cluster]
     update = subprocess.run([*command, "--update", "--model", str(colour_model)], capture_output=True, text=True)
     assert (update.returncode, update.stderr.count("\n")) == (2, 1), update.stderr
-    assert f"thirtytwo serve --on {head}" in update.stderr
+    assert f"thirtytwo serve --on {cluster}" in update.stderr
 
     started = [*command, "--port", "0", "--model", f"mine={colour_model}"]
     process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, env=environment)
@@ -144,7 +142,7 @@ def test_command_serves_updates_and_ends(
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    assert "thirtytwo" not in " ".join(name for name in _actors(ray) if "SERVE_REPLICA::thirtytwo#" in name)
+    assert not [name for name in _actors(ray) if "SERVE_REPLICA::thirtytwo#" in name], "its replicas end with it"
 
 
 Output = tuple[int, str, str]
