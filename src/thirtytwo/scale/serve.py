@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import ObjectLostError, RayActorError, RpcError, TaskCancelledError, WorkerCrashedError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -151,11 +152,17 @@ class RayService:
         for attempt in range(_ATTEMPTS):
             try:
                 return await self._methods[method].remote(*arguments)
+            except DeploymentUnavailableError:
+                raise self.limits.problem("busy", "No replica of the models can start.") from None
+            except asyncio.CancelledError:  # of this task, or of a call whose replica ended
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
             except _LOST:
                 if attempt == _ATTEMPTS - 1:
                     raise
             await asyncio.sleep(_pause(attempt))
-        raise AssertionError("unreachable")
+        raise self.limits.problem("busy", "The replicas of the models are ending.")
 
     def _observe(self, model: str, entries: list[Entry], seconds: float) -> None:
         self.metrics.count_images(model, entries)
