@@ -92,11 +92,11 @@ def read_models(models: Mapping[str, Path]) -> dict[str, bytes]:
         ModelFileError: a file is not a thirtytwo model.
         ServiceError: they are too large to be sent to replicas.
     """
-    from thirtytwo.inference.model_file import open_session
+    from thirtytwo.inference.model_file import read_info
 
     contents: dict[str, bytes] = {}
     for name, path in models.items():
-        open_session(path)
+        read_info(path)
         try:
             contents[name] = path.read_bytes()
         except OSError as error:
