@@ -117,6 +117,10 @@ def test_command_serves_updates_and_ends(
 
     environment = os.environ | {"THIRTYTWO_API_KEY": "sesame"}
     command = [sys.executable, "-m", "thirtytwo", "serve", "--on", cluster]
+    nowhere = [*command[:-1], "127.0.0.1:1", "--port", "0", "--model", str(colour_model)]
+    failed = subprocess.run(nowhere, capture_output=True, text=True)
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1), failed.stderr
+    assert "127.0.0.1:1" in failed.stderr
     update = subprocess.run([*command, "--update", "--model", str(colour_model)], capture_output=True, text=True)
     assert (update.returncode, update.stderr.count("\n")) == (2, 1), update.stderr
     assert f"thirtytwo serve --on {cluster}" in update.stderr
@@ -166,7 +170,6 @@ def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
     [
         (["--on", "elsewhere"], ["'elsewhere'", "ray://HOST:PORT"]),
         (["--on", "http://localhost:1"], ["http://localhost:1"]),
-        (["--on", "127.0.0.1:1", "--model", "MODEL"], ["127.0.0.1:1"]),
         (["--on", "ray", "--model", "gone.onnx"], ["gone.onnx"]),
         (["--on", "ray", "--model", "MODEL", "--port", "TAKEN"], ["TAKEN", "--port"]),
         (["--on", "ray", "--replicas", "4", "--max-replicas", "2"], ["max_replicas", "2", "4"]),
