@@ -166,8 +166,9 @@ class RayService:
 
     def _observe(self, model: str, entries: list[Entry], seconds: float) -> None:
         self.metrics.count_images(model, entries)
-        self.metrics.batch_size.labels(model).observe(len(entries))
-        self.metrics.batch_seconds.labels(model).observe(seconds)
+        if readable := sum("error" not in entry for entry in entries):
+            self.metrics.batch_size.labels(model).observe(readable)
+            self.metrics.batch_seconds.labels(model).observe(seconds)
         per_image = seconds / len(entries) / self.settings.replicas
         self._seconds_per_image += _SMOOTHING * (per_image - self._seconds_per_image)
 
