@@ -3,10 +3,10 @@
     python benchmarks/serve_ray.py [MODEL] [--other MODEL] [--data-root DIR] [--images 2048] [--replicas 2]
         [--seconds 30] [--repeats 3]
 
-`thirtytwo serve --on ray` starts a Ray cluster on this machine, which the clients share. 64 clients send one image per
-request over loopback, without pause; every response is compared with ONNX Runtime's result. The plain service and the
-one on Ray take turns. Then one replica's process is killed with SIGKILL after a third of the time, and in another load
-`thirtytwo serve --on ray --update` replaces MODEL by the other one: responses are then those of either.
+The Ray cluster is one that this process starts on the machine, which the clients share with it. 64 clients send one
+image per request over loopback, without pause; every response is compared with ONNX Runtime's result. The plain service
+and `thirtytwo serve --on ADDRESS` take turns. Then one replica's process is killed with SIGKILL after a third of the
+time, and in another load `--update` replaces MODEL by the other one: responses are then those of either.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_json
-from thirtytwo.machine import package_version
+from thirtytwo.machine import cpu_count, package_version
+from thirtytwo.scale.cluster import import_ray
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -66,7 +68,9 @@ def main() -> int:
         models = find_model(options.model), find_model(options.other)
         test = load_dataset("cifar10", data_root=Path(options.data_root)).test
         assert test is not None
-        measured = measure(models, np.ascontiguousarray(test.images[: options.images]), options)
+        pixels = np.ascontiguousarray(test.images[: options.images])
+        with cluster(options.replicas) as address:
+            measured = measure(models, pixels, address, options)
     except ThirtytwoError as error:
         print(error, file=sys.stderr)
         return 2
@@ -75,12 +79,26 @@ def main() -> int:
     return 0
 
 
-def measure(models: tuple[Path, Path], pixels: npt.NDArray[np.uint8], options: argparse.Namespace) -> dict[str, Any]:
+@contextmanager
+def cluster(cores: int) -> Iterator[str]:
+    """The address of a Ray cluster that ends with the context."""
+    ray = import_ray()
+    cores = max(cores, cpu_count())
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def measure(
+    models: tuple[Path, Path], pixels: npt.NDArray[np.uint8], address: str, options: argparse.Namespace
+) -> dict[str, Any]:
     """All measurements, for images uint8 `(N, S, S, 3)`."""
     requests = [body([encode(image)]) for image in pixels]
     model, other = models
     expected, expected_other = (best_of(exclusive(open_session(path)[0], pixels, 32)) for path in models)
-    on_ray = ("--on", "ray", "--replicas", str(options.replicas))
+    on_ray = ("--on", address, "--replicas", str(options.replicas))
     rounds: dict[str, list[dict[str, Any]]] = {"single_process": [], "ray": []}
     for number in range(options.repeats):
         for side in rounds if number % 2 == 0 else reversed(rounds):
@@ -91,10 +109,10 @@ def measure(models: tuple[Path, Path], pixels: npt.NDArray[np.uint8], options: a
             print(side, rounds[side][-1], flush=True)
     with service(model, *on_ray) as server:
         load(server, requests, clients=CLIENTS, count=WARM_REQUESTS)
-        killed, outcome = during(server, requests, options.seconds, lambda: kill_replica(server))
+        killed, outcome = during(server, requests, options.seconds, kill_replica)
         kill = load_figures(outcome, outcome.check(expected, 1, strict=False)) | {"killed": killed}
         print("kill", kill, flush=True)
-        switched, outcome = during(server, requests, options.seconds, lambda: switch(other))
+        switched, outcome = during(server, requests, options.seconds, lambda: switch(address, other))
         switch_figures = load_figures(outcome, 0) | switched | shares(outcome, expected, expected_other)
         after = load(server, requests, clients=CLIENTS, count=WARM_REQUESTS)
         switch_figures["old_afterwards"] = after.check(expected_other, 1, strict=False)
@@ -134,21 +152,17 @@ def during(server: Server, requests: list[bytes], seconds: float, act: Callable[
     return result, outcomes[0]
 
 
-def kill_replica(server: Server) -> int:
+def kill_replica() -> int:
     """Kill one replica of the service with SIGKILL; returns how many there were."""
-    found = [
-        process
-        for process in psutil.Process(server.process.pid).children(recursive=True)
-        if REPLICA in " ".join(process.cmdline())
-    ]
+    found = [process for process in psutil.Process().children(recursive=True) if REPLICA in " ".join(process.cmdline())]
     found[0].kill()
     return len(found)
 
 
-def switch(model: Path) -> dict[str, Any]:
+def switch(address: str, model: Path) -> dict[str, Any]:
     """Replace the model of the running service; returns the seconds that the command took."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "thirtytwo", "serve", "--on", "auto", "--update", "--model", str(model)]
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--on", address, "--update", "--model", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {"seconds_to_switch": round(time.perf_counter() - started, 1)}
