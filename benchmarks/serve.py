@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -260,24 +261,39 @@ def _agrees(answer: Answer, expected: Sequence[float], per_request: int) -> bool
 
 
 def load(
-    server: Server, requests: list[bytes], *, clients: int, seconds: float | None = None, count: int | None = None
+    server: Server,
+    requests: list[bytes],
+    *,
+    clients: int,
+    seconds: float | None = None,
+    count: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Send requests over as many connections as there are clients, each waiting for its response first.
 
-    Each request once; or, over and over, so many of them, or for so many seconds.
+    Each request once; or, over and over, so many of them, for so many seconds, or until an event is set.
     """
-    return asyncio.run(_load(server.port, requests, clients, seconds, count))
+    return asyncio.run(_load(server.port, requests, clients, seconds, count, stop))
 
 
-async def _load(port: int, requests: list[bytes], clients: int, seconds: float | None, count: int | None) -> Outcome:
+async def _load(
+    port: int,
+    requests: list[bytes],
+    clients: int,
+    seconds: float | None,
+    count: int | None,
+    stop: threading.Event | None,
+) -> Outcome:
     outcome = Outcome()
-    most = count if count is not None else len(requests) if seconds is None else None
+    most = count if count is not None else len(requests) if seconds is None and stop is None else None
     started = time.perf_counter()
     end = None if seconds is None else started + seconds
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (most is None or outcome.sent < most) and (end is None or time.perf_counter() < end):
+            if stop is not None and stop.is_set():
+                break
             number = outcome.sent % len(requests)
             outcome.sent += 1
             asked = time.perf_counter()

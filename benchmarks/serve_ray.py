@@ -109,8 +109,8 @@ def measure(
             print(side, rounds[side][-1], flush=True)
     with service(model, *on_ray) as server:
         load(server, requests, clients=CLIENTS, count=WARM_REQUESTS)
-        killed, outcome = during(server, requests, options.seconds, kill_replica)
-        kill = load_figures(outcome, outcome.check(expected, 1, strict=False)) | {"killed": killed}
+        before, outcome = during(server, requests, options.seconds, kill_replica)
+        kill = load_figures(outcome, outcome.check(expected, 1, strict=False)) | {"replicas_before": before}
         print("kill", kill, flush=True)
         switched, outcome = during(server, requests, options.seconds, lambda: switch(address, other))
         switch_figures = load_figures(outcome, 0) | switched | shares(outcome, expected, expected_other)
@@ -134,20 +134,25 @@ def measure(
         "met": {
             "no_errors": all(one["errors"] == one["wrong_answers"] == 0 for one in every),
             "nothing_lost": all(one["lost"] == 0 for one in every),
-            "switched": switch_figures["old_afterwards"] == 0,
+            "switched": switch_figures["new"] > 0 == switch_figures["old_afterwards"],
         },
     }
 
 
 def during(server: Server, requests: list[bytes], seconds: float, act: Callable[[], Any]) -> tuple[Any, Outcome]:
-    """Act after a third of a load; the result of that, and of the load."""
+    """Act during a load, a third of the time before and two thirds after it; the result of that, and of the load."""
     outcomes: list[Outcome] = []
+    stop = threading.Event()
     loading = threading.Thread(
-        target=lambda: outcomes.append(load(server, requests, clients=CLIENTS, seconds=seconds)), daemon=True
+        target=lambda: outcomes.append(load(server, requests, clients=CLIENTS, stop=stop)), daemon=True
     )
     loading.start()
     time.sleep(seconds / 3)
-    result = act()
+    try:
+        result = act()
+        time.sleep(seconds * 2 / 3)
+    finally:
+        stop.set()
     loading.join()
     return result, outcomes[0]
 
