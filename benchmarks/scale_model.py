@@ -206,6 +206,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Stages, and the loads that the simulation has to predict."""
     from thirtytwo.data.load import load_dataset
 
+    load_before = os.getloadavg()[0]  # another program on the machine changes what is measured
     model = find_model(options.model)
     test = load_dataset("cifar10", data_root=Path(options.data_root)).test
     assert test is not None
@@ -218,6 +219,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "what": __doc__.splitlines()[0],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
+        "load_average_before": round(load_before, 1),
+        "models": {"small": options.model, "photographs": options.photo_model},
         "stages": {
             "small": small,
             "photographs": stages(Classifier(find_model(options.photo_model), threads=1), photos),
@@ -228,11 +231,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def stages(classifier: Classifier, files: list[bytes]) -> dict[str, Any]:
-    """Seconds of decoding and of the model with one thread, and bytes of a file."""
+    """Seconds of processor time of decoding and of the model with one thread, and bytes of a file."""
     info = classifier.info
-    started = time.perf_counter()
+    started = time.process_time()
     pixels = np.stack([load_image(data, info.input_size, info.resize, "image").pixels for data in files])
-    decode = (time.perf_counter() - started) / len(files)
+    decode = (time.process_time() - started) / len(files)
     sizes = [size for size in BATCHES if size <= classifier.largest_batch]
     seconds = [_median_seconds(classifier, pixels, size) for size in sizes]
     image, batch = np.polyfit(sizes, seconds, 1, w=1 / np.array(seconds))
@@ -252,9 +255,9 @@ def _median_seconds(classifier: Classifier, pixels: npt.NDArray[np.uint8], size:
     found = []
     for number in range(repeats):
         start = number * size % (len(pixels) - size + 1)
-        started = time.perf_counter()
+        started = time.process_time()
         classifier.classify(pixels[start : start + size])
-        found.append(time.perf_counter() - started)
+        found.append(time.process_time() - started)
     return float(np.median(found))
 
 
@@ -268,15 +271,19 @@ def calibrate(model: Path, files: list[bytes], small: dict[str, Any], seconds: f
         client = (time.process_time() - own) / outcome.sent
         after = _metrics(server.port)
     spent = {name: after[name] - before[name] for name in after}
-    request = (spent["process_cpu_seconds_total"] - spent["thirtytwo_batch_seconds_sum"]) / outcome.sent
-    costs = Costs(request + client, small["fit"]["batch"], small["fit"]["image"])
+    fit = small["fit"]
+    model_seconds = (
+        fit["batch"] * spent["thirtytwo_batch_size_count"] + fit["image"] * spent["thirtytwo_batch_size_sum"]
+    )
+    request = max(0.0, spent["process_cpu_seconds_total"] - model_seconds) / outcome.sent
+    costs = Costs(request + client, fit["batch"], fit["image"])
     figures = {"request_seconds": round(request, 7), "client_seconds": round(client, 7), "requests": outcome.sent}
     return costs, figures | {"clients": CALIBRATION_CLIENTS, "costs": asdict(costs)}
 
 
 def _metrics(port: int) -> dict[str, float]:
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    names = ("process_cpu_seconds_total", "thirtytwo_batch_seconds_sum")
+    names = ("process_cpu_seconds_total", "thirtytwo_batch_size_count", "thirtytwo_batch_size_sum")
     return {name: sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))) for name in names}
 
 

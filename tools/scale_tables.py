@@ -26,8 +26,12 @@ def scale_stages() -> str:
         cells = [title, f"{stage['file_bytes'] / 1000:,.1f} kB", _ms(stage["decode_seconds"])]
         cells += [f"{stage['decode_seconds_per_gb']:,.0f} s", _ms(_model_seconds(stage)), f"{rates[kind]:,.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    note = f"One thread; {_place(result)}; `benchmarks/scale_model.py`. The last column is of `benchmarks/predict.py`"
-    return "\n".join(lines) + f"\n\n{note} and `benchmarks/photo_speed.py`.\n"
+    models = " and ".join(f"`{name}`" for name in result["models"].values())
+    return "\n".join(lines) + (
+        f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; `benchmarks/scale_model.py`. "
+        "The last column, from which the next table is computed, is of `benchmarks/predict.py` with a larger network "
+        f"({_megabytes('predict')}), and of `benchmarks/photo_speed.py`.\n"
+    )
 
 
 def scale_images() -> str:
@@ -58,7 +62,7 @@ def scale_service() -> str:
         return MISSING
     plan, assumed = result["plan"]["service"], result["assumptions"]
     return f"""\
-One process on two cores takes up to {plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
+With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to {plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
 99th percentile below {assumed["latency_ms"]} ms. With {percent(assumed["reserve"], 0)} in reserve,
 {plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores, or
 {plan["machines"]} machines of {assumed["cores_per_machine"]}, for about ${plan["cost_per_hour"]:,.2f} an hour.
@@ -130,6 +134,10 @@ def service_on_ray() -> str:
 def _model_seconds(stage: dict[str, Any]) -> float:
     largest = max(map(int, stage["batch_seconds"]))
     return float(stage["fit"]["image"] + stage["fit"]["batch"] / largest)
+
+
+def _megabytes(name: str) -> str:
+    return f"{read_results(name)['model']['bytes'] / 1e6:.0f} MB"
 
 
 def _share(row: dict[str, Any]) -> str:
