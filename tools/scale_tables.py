@@ -28,8 +28,8 @@ def scale_stages() -> str:
         lines.append(f"| {' | '.join(cells)} |")
     models = " and ".join(f"`{name}`" for name in result["models"].values())
     return "\n".join(lines) + (
-        f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; `benchmarks/scale_model.py`. "
-        "The last column, from which the next table is computed, is of `benchmarks/predict.py` with a larger network "
+        f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
+        "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of `benchmarks/predict.py` with a larger network "
         f"({_megabytes('predict')}), and of `benchmarks/photo_speed.py`.\n"
     )
 
@@ -62,7 +62,8 @@ def scale_service() -> str:
         return MISSING
     plan, assumed = result["plan"]["service"], result["assumptions"]
     return f"""\
-With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to {plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
+With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to
+{plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
 99th percentile below {assumed["latency_ms"]} ms. With {percent(assumed["reserve"], 0)} in reserve,
 {plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores, or
 {plan["machines"]} machines of {assumed["cores_per_machine"]}, for about ${plan["cost_per_hour"]:,.2f} an hour.
@@ -101,7 +102,8 @@ def scale_checks() -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for row in result["checks"]:
-        name = f"{row['clients']} clients" if "clients" in row else f"{row['rate']:,.0f} requests a second"
+        clients = f"{row.get('clients')} client{'' if row.get('clients') == 1 else 's'} without pause"
+        name = clients if "clients" in row else f"{row['rate']:,.0f} requests a second"
         pairs = [(row[side]["rate"], row[side]["p50"]) for side in ("simulated", "measured")]
         (rate, p50), (measured_rate, measured_p50) = pairs
         lines.append(f"| {name} | {rate:,.0f} | {measured_rate:,.0f} | {p50:.1f} ms | {measured_p50:.1f} ms |")
