@@ -29,8 +29,9 @@ def scale_stages() -> str:
     models = " and ".join(f"`{name}`" for name in result["models"].values())
     return "\n".join(lines) + (
         f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
-        "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of `benchmarks/predict.py` with a larger network "
-        f"({_megabytes('predict')}), and of `benchmarks/photo_speed.py`.\n"
+        "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of "
+        f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}), and of "
+        "`benchmarks/photo_speed.py`.\n"
     )
 
 

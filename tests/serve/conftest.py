@@ -23,6 +23,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from thirtytwo.machine import listen
 from thirtytwo.serve.api import create_app
 from thirtytwo.serve.service import Service
 from thirtytwo.serve.settings import ServeSettings
@@ -69,12 +70,19 @@ def cluster() -> Iterator[str]:
 
     ray = import_ray()
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    from ray import serve
+
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    # Ray's own proxy is for the application of Kubernetes; the command uses none.
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     yield ray.get_runtime_context().gcs_address
+    serve.shutdown()
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def replicas(cluster: str, colour_model: Path) -> Iterator[Replicas]:
+def replicas(cluster: str, colour_model: Path) -> Replicas:
     """`replicas(models, settings)`: the service in front of replicas.
 
     Without models and settings of the replicas, tests share one application.
@@ -98,8 +106,7 @@ def replicas(cluster: str, colour_model: Path) -> Iterator[Replicas]:
         service.end = lambda: None if plain else serve.delete(name)  # type: ignore[attr-defined]
         return service
 
-    yield begin
-    serve.shutdown()
+    return begin
 
 
 REPLICA_SETTINGS = frozenset({"max_batch", "threads", "max_megapixels", "max_decode_mb", "replicas", "replica_batches"})
