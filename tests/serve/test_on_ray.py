@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,28 +127,41 @@ def test_command_serves_updates_and_ends(
     assert f"thirtytwo serve --on {cluster}" in update.stderr
 
     started = [*command, "--port", "0", "--model", f"mine={colour_model}"]
-    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    log = ""
-    while (found := re.search(r"http://[^:]+:(\d+)", log)) is None:
-        line = process.stderr.readline()
-        assert line, f"it did not start: {log}"
-        log += line
-    assert log.count("\n") == 2, log
-    with httpx.Client(base_url=found[0], headers={"Authorization": "Bearer sesame"}, timeout=30) as client:
-        assert [model["name"] for model in client.get("/models").json()] == ["mine"]
-        assert httpx.get(f"{found[0]}/models").status_code == 401
-        sent = make.parts(("a.png", make.image("red")))
-        assert client.post("/predict", files=sent).json()[0]["top"] == "red"
-        other = write_model(tmp_path / "farben.onnx", classes=("rot", "grün", "blau"))
-        done = subprocess.run([*command, "--update", "--model", f"new={other}"], capture_output=True, text=True)
-        assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-        assert client.post("/predict", files=sent).json()[0]["top"] == "rot"
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert rest.count("\n") <= 1, rest
+    with running(started, environment) as (process, log, url):
+        assert log.count("\n") == 2, log
+        with httpx.Client(base_url=url, headers={"Authorization": "Bearer sesame"}, timeout=30) as client:
+            assert [model["name"] for model in client.get("/models").json()] == ["mine"]
+            assert httpx.get(f"{url}/models").status_code == 401
+            sent = make.parts(("a.png", make.image("red")))
+            assert client.post("/predict", files=sent).json()[0]["top"] == "red"
+            other = write_model(tmp_path / "farben.onnx", classes=("rot", "grün", "blau"))
+            done = subprocess.run([*command, "--update", "--model", f"new={other}"], capture_output=True, text=True)
+            assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+            assert client.post("/predict", files=sent).json()[0]["top"] == "rot"
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 130, rest
+        assert rest.count("\n") <= 1, rest
     assert not [name for name in _actors(ray) if "SERVE_REPLICA::thirtytwo#" in name], "its replicas end with it"
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A process of the service, what it logged, and its address."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    try:
+        log = ""
+        while (found := re.search(r"http://[^:]+:(\d+)", log)) is None:
+            line = process.stderr.readline()
+            assert line, f"it did not start: {log}"
+            log += line
+        yield process, log, found[0]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.mark.long

@@ -14,7 +14,6 @@ from ray.serve.api import RunTarget
 from ray.serve.handle import DeploymentHandle
 
 from thirtytwo.errors import ModelFileError, ServiceError
-from thirtytwo.process import quiet_loggers
 from thirtytwo.serve.service import Service
 from thirtytwo.serve.settings import ServeSettings
 from thirtytwo.serve.uploads import Upload
@@ -171,11 +170,10 @@ def deploy(
     """
     needed = replica_threads({"threads": settings.threads})
     surge = _free_cores() >= needed
-    with quiet_loggers("ray.serve"):
-        serve.start(proxy_location="Disabled", logging_config=_QUIET)
-        target = RunTarget(bind(models, settings, surge=surge), name, route_prefix=None, logging_config=_QUIET)
-        (handle,) = serve.run_many([target], wait_for_applications_running=False)
-        _wait_until_running(name, needed, on_wait)
+    serve.start(proxy_location="Disabled", logging_config=_QUIET)
+    target = RunTarget(bind(models, settings, surge=surge), name, route_prefix=None, logging_config=_QUIET)
+    (handle,) = serve.run_many([target], wait_for_applications_running=False)
+    _wait_until_running(name, needed, on_wait)
     return handle
 
 
@@ -210,7 +208,6 @@ def _reason(messages: list[str]) -> str:
 
 def remove(name: str = NAME) -> None:
     """End the replicas; ends Ray Serve as well if it runs no other application."""
-    with quiet_loggers("ray.serve"):
-        serve.delete(name)
-        if not serve.status().applications:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+    serve.delete(name)
+    if not serve.status().applications:
+        serve.shutdown()  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from thirtytwo.errors import ServiceError
 from thirtytwo.machine import listen
+from thirtytwo.process import quiet_loggers
 from thirtytwo.scale.cluster import Cluster, open_cluster
 from thirtytwo.scale.dispatch import Batch, Dispatcher, Entry
 from thirtytwo.scale.replicas import NAME, bind, deploy, is_deployed, read_models, remove, replica_threads
@@ -204,7 +205,7 @@ def serve_on_ray(
     settings = read_settings(**given)
     listen(settings.host, settings.port).close()  # before the work of starting replicas
     contents = read_models(choose_models(models or ()))
-    with open_cluster(on, modules=LIBRARIES) as cluster:
+    with open_cluster(on, modules=LIBRARIES) as cluster, quiet_loggers("ray.serve"):
         _check_cores(cluster, settings)
         shared = is_deployed()
         log(f"Starting {settings.replicas} × {', '.join(contents)} on {cluster}")
@@ -229,7 +230,7 @@ def update_on_ray(on: str, models: list[str] | None, *, log: Callable[[str], Non
         ServiceError: nothing is running there, or the new replicas cannot start.
     """
     contents = read_models(choose_models(models or ()))
-    with open_cluster("auto" if on == "ray" else on, modules=LIBRARIES) as cluster:
+    with open_cluster("auto" if on == "ray" else on, modules=LIBRARIES) as cluster, quiet_loggers("ray.serve"):
         if not is_deployed():
             raise ServiceError(
                 f"No models are served on {cluster}.", f"Start the service first: thirtytwo serve --on {on}"
