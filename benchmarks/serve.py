@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -152,7 +153,11 @@ def measure_load(model: Path, pixels: npt.NDArray[np.uint8], files: list[bytes],
     expected = best_of(exclusive(open_session(model)[0], pixels, 32))
     with service(model) as server:
         outcome = load(server, [body([file]) for file in files], clients=CLIENTS, seconds=seconds)
-    wrong = outcome.check(expected, 1, strict=False)
+    return load_figures(outcome, outcome.check(expected, 1, strict=False))
+
+
+def load_figures(outcome: Outcome, wrong: int) -> dict[str, Any]:
+    """What is reported of a load with one image per request."""
     latencies = np.sort([answer.seconds for answer in outcome.answers])
     return {
         "clients": CLIENTS,
@@ -204,16 +209,18 @@ class Server:
 
 
 @contextmanager
-def service(model: Path | None) -> Iterator[Server]:
+def service(model: Path | None, *options: str) -> Iterator[Server]:
     """`thirtytwo serve` in its own process, on a free port; without `model`, of the bundled models."""
-    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "thirtytwo", "serve", "--port", "0", *options]
     command += ["--model", str(model)] if model else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        assert found is not None, line + process.stderr.read()
+        log = ""
+        while (found := re.search(r"http://127\.0\.0\.1:(\d+)", log)) is None:
+            line = process.stderr.readline()
+            assert line, f"it did not start: {log}"
+            log += line
         yield Server(process, int(found[1]))
     finally:
         process.send_signal(signal.SIGTERM)
@@ -254,24 +261,39 @@ def _agrees(answer: Answer, expected: Sequence[float], per_request: int) -> bool
 
 
 def load(
-    server: Server, requests: list[bytes], *, clients: int, seconds: float | None = None, count: int | None = None
+    server: Server,
+    requests: list[bytes],
+    *,
+    clients: int,
+    seconds: float | None = None,
+    count: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Send requests over as many connections as there are clients, each waiting for its response first.
 
-    Each request once; or, over and over, so many of them, or for so many seconds.
+    Each request once; or, over and over, so many of them, for so many seconds, or until an event is set.
     """
-    return asyncio.run(_load(server.port, requests, clients, seconds, count))
+    return asyncio.run(_load(server.port, requests, clients, seconds, count, stop))
 
 
-async def _load(port: int, requests: list[bytes], clients: int, seconds: float | None, count: int | None) -> Outcome:
+async def _load(
+    port: int,
+    requests: list[bytes],
+    clients: int,
+    seconds: float | None,
+    count: int | None,
+    stop: threading.Event | None,
+) -> Outcome:
     outcome = Outcome()
-    most = count if count is not None else len(requests) if seconds is None else None
+    most = count if count is not None else len(requests) if seconds is None and stop is None else None
     started = time.perf_counter()
     end = None if seconds is None else started + seconds
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (most is None or outcome.sent < most) and (end is None or time.perf_counter() < end):
+            if stop is not None and stop.is_set():
+                break
             number = outcome.sent % len(requests)
             outcome.sent += 1
             asked = time.perf_counter()

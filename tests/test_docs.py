@@ -107,6 +107,10 @@ def check_command(words: list[str], page: str = "") -> None:
             pass
         case ["docker", "build", *_, "."]:
             assert (ROOT / "Dockerfile").is_file()
+        case ["docker", "compose", "-f", file, "up", *_] | ["kubectl", "apply", "-f", file]:
+            assert (ROOT / file).is_file(), file  # tests/test_deploy.py checks what it holds
+        case ["kubectl", "create", "secret", *_] | ["ray", "start" | "stop", *_]:
+            pass
         case ["python", script, *_]:
             assert (ROOT / script).is_file(), script
         case ["source", ".venv/bin/activate"]:
@@ -146,6 +150,7 @@ CHECKS: dict[str, Callable[[Block], Any]] = {
     "json": lambda block: json.loads(block.code),
     "html": lambda block: None,
     "nginx": lambda block: None,
+    "dockerfile": lambda block: None,
     "javascript": lambda block: None,
     "toml": lambda block: check_recipe(block.code),
     "text": lambda block: None,

@@ -21,6 +21,7 @@ import evaluation_tables
 import guide_tables
 import measured_accuracies
 import photograph_tables
+import scale_tables
 from result_tables import (
     accuracies,
     app_figures,
@@ -152,7 +153,8 @@ def serve_settings() -> str:
             continue
         shown = option.show_default if isinstance(option.show_default, str) else option.default
         default = "off" if shown is False else f"{shown:g}" if isinstance(shown, int | float) else shown
-        lines.append(f"| `{option.opts[0]}` | `{option.envvar}` | {default} | {_line(option.help)} |")
+        variable = f"`{option.envvar}`" if option.envvar else ""
+        lines.append(f"| `{option.opts[0]}` | {variable} | {default} | {_line(option.help)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -229,7 +231,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "processes": processes,
     "remedies": remedies,
     "recipes": recipes,
+    "scale-assumptions": scale_tables.scale_assumptions,
+    "scale-checks": scale_tables.scale_checks,
+    "scale-images": scale_tables.scale_images,
+    "scale-service": scale_tables.scale_service,
+    "scale-stages": scale_tables.scale_stages,
     "serve-settings": serve_settings,
+    "service-on-ray": scale_tables.service_on_ray,
     "stems": stems,
     "ood": evaluation_tables.ood,
     "tta": evaluation_tables.tta,

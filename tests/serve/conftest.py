@@ -1,4 +1,7 @@
-"""The service in this process, with a model that classifies red, green and blue."""
+"""The service in this process, with a model that classifies red, green and blue; also with replicas on Ray.
+
+Tests that use `client` or `start` run with the plain service, and once more with replicas.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from thirtytwo.machine import listen
 from thirtytwo.serve.api import create_app
 from thirtytwo.serve.service import Service
 from thirtytwo.serve.settings import ServeSettings
@@ -55,18 +59,92 @@ def make() -> SimpleNamespace:
     return SimpleNamespace(image=encode, noise=noise, parts=parts)
 
 
+Replicas = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this test run; it has more cores than the machine, as replicas reserve some."""
+    pytest.importorskip("ray")
+    from thirtytwo.scale.cluster import import_ray
+
+    ray = import_ray()
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    from ray import serve
+
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    # Ray's own proxy is for the application of Kubernetes; the command uses none.
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    yield ray.get_runtime_context().gcs_address
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def replicas(cluster: str, colour_model: Path) -> Replicas:
+    """`replicas(models, settings)`: the service in front of replicas.
+
+    Without models and settings of the replicas, tests share one application.
+    """
+    from ray import serve
+
+    from thirtytwo.scale.replicas import deploy, read_models
+    from thirtytwo.scale.serve import RayService
+
+    handles: dict[str, Any] = {}
+
+    def begin(models: dict[str, Path] | None = None, **settings: Any) -> Any:
+        read = ServeSettings(**settings)
+        files = models or {"colours": colour_model}
+        theirs = read.model_dump(include=REPLICA_SETTINGS)
+        plain = theirs == ServeSettings().model_dump(include=REPLICA_SETTINGS) and models is None
+        name = "shared" if plain else f"test-{len(handles)}"
+        if name not in handles:
+            handles[name] = deploy(read_models(files), read, name=name)
+        service = RayService(handles[name], read)
+        service.end = lambda: None if plain else serve.delete(name)  # type: ignore[attr-defined]
+        return service
+
+    return begin
+
+
+REPLICA_SETTINGS = frozenset({"max_batch", "threads", "max_megapixels", "max_decode_mb", "replicas", "replica_batches"})
+BACKENDS = ["plain", pytest.param("ray", marks=[pytest.mark.long, pytest.mark.filterwarnings("ignore")])]
+
+
 @pytest.fixture
-def start(colour_model: Path) -> Iterator[Start]:
-    """Starts services with settings and stops them; `models` are files by name, `service` is an attribute."""
+def start_plain(colour_model: Path) -> Iterator[Start]:
+    """Starts plain services with settings and stops them; `models` are files by name, `service` is an attribute."""
     with ExitStack() as running:
 
         def begin(models: dict[str, Path] | None = None, **settings: Any) -> TestClient:
             service = Service(models or {"colours": colour_model}, ServeSettings(**settings))
-            client = TestClient(create_app(service), raise_server_exceptions=False)
-            client.service = service  # type: ignore[attr-defined]
-            return running.enter_context(client)
+            return running.enter_context(_client(service))
 
         yield begin
+
+
+@pytest.fixture(params=BACKENDS)
+def start(request: pytest.FixtureRequest, start_plain: Start) -> Iterator[Start]:
+    """Like `start_plain`, and once more with replicas."""
+    if request.param == "plain":
+        yield start_plain
+        return
+    with ExitStack() as running:
+
+        def begin(models: dict[str, Path] | None = None, **settings: Any) -> TestClient:
+            service = request.getfixturevalue("replicas")(models, **settings)
+            running.callback(service.end)
+            return running.enter_context(_client(service))
+
+        yield begin
+
+
+def _client(service: Any) -> TestClient:
+    client = TestClient(create_app(service), raise_server_exceptions=False)
+    client.service = service  # type: ignore[attr-defined]
+    return client
 
 
 @dataclass
@@ -123,10 +201,13 @@ def launch(colour_model: Path) -> Iterator[Launch]:
             running.process.stderr.close()
 
 
-@pytest.fixture(scope="module")
-def client(colour_model: Path) -> Iterator[TestClient]:
-    """A service with the default settings."""
-    service = Service({"colours": colour_model}, ServeSettings())
+@pytest.fixture(scope="module", params=BACKENDS)
+def client(request: pytest.FixtureRequest, colour_model: Path) -> Iterator[TestClient]:
+    """A service with the default settings, with both backends."""
+    if request.param == "plain":
+        service: Any = Service({"colours": colour_model}, ServeSettings())
+    else:
+        service = request.getfixturevalue("replicas")()
     with TestClient(create_app(service)) as client:
         client.service = service  # type: ignore[attr-defined]
         yield client

@@ -207,12 +207,12 @@ def test_a_large_image_waits_for_small_ones() -> None:
 
 
 @pytest.fixture
-def held(start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A service whose model waits for the event `go`; `start` takes its settings."""
     go = threading.Event()
 
     def begin(**settings: Any) -> TestClient:
-        client = start(**settings)
+        client = start_plain(**settings)
         classifier = client.service.models["colours"].classifier  # type: ignore[attr-defined]
         classify = classifier.classify
 
@@ -292,9 +292,11 @@ def ask(port: int, head: bytes, body: Iterable[bytes] = ()) -> bytes:
         return received
 
 
-@pytest.fixture(scope="module")
-def running(launch: Callable[..., Any]) -> Any:
-    return launch("--timeout", "2")
+@pytest.fixture(scope="module", params=["plain", pytest.param("ray", marks=pytest.mark.long)])
+def running(request: pytest.FixtureRequest, launch: Callable[..., Any]) -> Any:
+    """The command, as it is and with replicas."""
+    on = () if request.param == "plain" else ("--on", request.getfixturevalue("cluster"))
+    return launch("--timeout", "2", *on)
 
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"

@@ -68,9 +68,9 @@ def test_many_files_keep_their_order(client: TestClient, make: SimpleNamespace, 
 @pytest.mark.long
 @pytest.mark.parametrize("heatmap", ["", "&heatmap=true"], ids=["labels", "heatmaps"])
 def test_large_inputs_form_small_batches(
-    heatmap: str, start: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    heatmap: str, start_plain: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = start({"imagenet": BUNDLED / "imagenet.onnx"}, max_wait_ms=200)
+    client = start_plain({"imagenet": BUNDLED / "imagenet.onnx"}, max_wait_ms=200)
     classifier = client.service.models["imagenet"].classifier  # type: ignore[attr-defined]
     sizes: list[int] = []
     original = Classifier.run
@@ -303,9 +303,9 @@ def test_other_paths_and_methods(client: TestClient, method: str, path: str, sta
 
 
 def test_a_bug_is_a_problem_without_inner_details(
-    start: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    start_plain: Start, make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = start()
+    client = start_plain()
     served = client.service.models["colours"]  # type: ignore[attr-defined]
     monkeypatch.setattr(served.classifier, "classify", lambda pixels, top: 1 / 0)
     problem = client.post("/predict", files=make.parts(("a.png", make.image())))

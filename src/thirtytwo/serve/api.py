@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from thirtytwo.images.decode import FORMATS
 from thirtytwo.serve.routes import add_page, health_routes, metrics_routes, model_routes, prediction_routes
 from thirtytwo.serve.schemas import PredictBody, Problem, ProblemDocument, as_json, plain_problem, problems_table
-from thirtytwo.serve.service import Service
+from thirtytwo.serve.service import Backend
 from thirtytwo.serve.uploads import JSON
 
 VERSION = "1.0"
@@ -35,7 +35,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _PATHS = frozenset({"/", "/predict", "/models", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"})
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Backend) -> FastAPI:
     """Create the web application of a service; its lifespan starts and stops the service's threads."""
 
     @asynccontextmanager
@@ -129,7 +129,7 @@ def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:
 class _Instrumentation:
     """Outermost middleware: measures every request, and closes connections once the service is shutting down."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Backend) -> None:
         self._app, self._service = app, service
         self._metrics = service.metrics
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -57,6 +58,15 @@ class Metrics:
         Gauge("thirtytwo_waiting", "Images that wait for their prediction.", registry=self._registry).set_function(
             waiting
         )
+
+    def count_images(self, model: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Count the entries of a response by result; a readable image is known or unknown."""
+        unreadable = sum("error" in entry for entry in entries)
+        known = sum(bool(entry.get("known")) for entry in entries)
+        self.images.labels(model, "unreadable").inc(unreadable)
+        if unreadable < len(entries):
+            self.images.labels(model, "known").inc(known)
+            self.images.labels(model, "unknown").inc(len(entries) - unreadable - known)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -24,7 +24,7 @@ from thirtytwo.serve.schemas import (
     UnreadableFile,
     as_json,
 )
-from thirtytwo.serve.service import Service
+from thirtytwo.serve.service import Backend
 from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
 
 MAX_CLASSES = 1000
@@ -58,7 +58,7 @@ _OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
 """Added to the key's requirement in the OpenAPI document: without THIRTYTWO_API_KEY, no key is required."""
 
 
-def prediction_routes(service: Service) -> APIRouter:
+def prediction_routes(service: Backend) -> APIRouter:
     """`POST /predict`."""
     router = APIRouter(dependencies=[_key_check(service)])
 
@@ -84,7 +84,7 @@ def prediction_routes(service: Service) -> APIRouter:
     return router
 
 
-def model_routes(service: Service) -> APIRouter:
+def model_routes(service: Backend) -> APIRouter:
     """`GET /models`."""
     router = APIRouter(dependencies=[_key_check(service)])
 
@@ -97,12 +97,12 @@ def model_routes(service: Service) -> APIRouter:
     )
     async def models() -> Response:
         """The first one is the default."""
-        return Response(as_json([_model_entry(service, name) for name in service.models]), media_type=JSON)
+        return Response(as_json(await service.list_models()), media_type=JSON)
 
     return router
 
 
-def health_routes(service: Service) -> APIRouter:
+def health_routes(service: Backend) -> APIRouter:
     """`GET /health/live` and `GET /health/ready`."""
     router = APIRouter(prefix="/health")
 
@@ -126,7 +126,7 @@ def health_routes(service: Service) -> APIRouter:
     return router
 
 
-def metrics_routes(service: Service) -> APIRouter:
+def metrics_routes(service: Backend) -> APIRouter:
     """`GET /metrics`."""
     router = APIRouter(dependencies=[_key_check(service)])
 
@@ -158,7 +158,7 @@ def add_page(app: FastAPI) -> None:
     app.mount("/docs", StaticFiles(directory=SWAGGER))
 
 
-def _key_check(service: Service) -> Any:
+def _key_check(service: Backend) -> Any:
     """A dependency that raises `Problem` if a key is required and the request has none or a wrong one."""
 
     async def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
@@ -191,11 +191,9 @@ def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
 
 
 async def _predict(
-    service: Service, request: Request, top: int, model: str | None, heatmap: bool
+    service: Backend, request: Request, top: int, model: str | None, heatmap: bool
 ) -> list[dict[str, Any]]:
-    served = service.find(model)
-    if heatmap and not served.has_heatmaps:
-        raise Problem("no-heatmaps", f"The architecture of model {served.name} has no heatmaps.")
+    name = await service.find(model, heatmap=heatmap)
     service.limits.check()
     received = False
 
@@ -209,25 +207,8 @@ async def _predict(
     with service.limits.reservation() as reservation:
         try:
             async with asyncio.timeout(seconds):
-                return await service.predict(uploads(), served, reservation, top=top, heatmap=heatmap)
+                return await service.predict(uploads(), name, reservation, top=top, heatmap=heatmap)
         except TimeoutError:
             if not received:
                 raise Problem("too-slow", f"The upload was not complete after {seconds:g} s.") from None
             raise service.limits.problem("timed-out", f"The prediction was not complete after {seconds:g} s.") from None
-
-
-def _model_entry(service: Service, name: str) -> dict[str, Any]:
-    served = service.models[name]
-    info = served.classifier.info
-    return {
-        "name": name,
-        "default": name == service.default,
-        "dataset": info.dataset,
-        "architecture": info.architecture,
-        "accuracy": info.accuracy,
-        "classes": info.classes,
-        "input_size": info.input_size,
-        "resize": info.resize,
-        "heatmaps": served.has_heatmaps,
-        "version": info.version,
-    }

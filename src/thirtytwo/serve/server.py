@@ -17,14 +17,14 @@ from thirtytwo.process import quiet_loggers
 from thirtytwo.serve.api import create_app
 
 if TYPE_CHECKING:
-    from thirtytwo.serve.service import Service
+    from thirtytwo.serve.service import Backend
 
 _LINGER = 1.0  # seconds during shutdown in which open connections may still send requests
 _POLL = 0.02
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(service: Service, on_start: Callable[[str], None]) -> bool:
+def run(service: Backend, on_start: Callable[[str], None]) -> bool:
     """Serve until SIGTERM or Ctrl-C, then finish accepted requests.
 
     Args:
@@ -62,7 +62,7 @@ class _Server(uvicorn.Server):
     responds to such requests, with the header `Connection: close`.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Backend, on_start: Callable[[], None]) -> None:
         super().__init__(config)
         self._service, self._on_start = service, on_start
         self.interrupted = False

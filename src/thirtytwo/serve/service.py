@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -58,6 +58,30 @@ class Served:
         return HEATMAPS in {output.name for output in self.classifier.session.get_outputs()}
 
 
+class Backend(Protocol):
+    """What the HTTP interface needs: `Service` in this process, or another one in front of replicas elsewhere."""
+
+    settings: ServeSettings
+    limits: RequestLimits
+    metrics: Metrics
+    ready: bool
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def list_models(self) -> list[dict[str, Any]]: ...
+
+    async def find(self, name: str | None, *, heatmap: bool) -> str: ...
+
+    async def predict(
+        self, uploads: AsyncIterator[Upload], model: str, reservation: Reservation, *, top: int, heatmap: bool
+    ) -> list[dict[str, Any]]: ...
+
+
 class Service:
     """Models, threads and limits behind the HTTP interface.
 
@@ -95,37 +119,52 @@ class Service:
         for served in self.models.values():
             served.batcher.close()
 
-    def find(self, name: str | None) -> Served:
-        """The model with that name; None means the default.
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, the default first."""
+        return list(self.models)
+
+    async def list_models(self) -> list[dict[str, Any]]:
+        """One entry per model, the default first."""
+        return [_model_entry(served, default=name == self.default) for name, served in self.models.items()]
+
+    async def find(self, name: str | None, *, heatmap: bool) -> str:
+        """The name of the model to use; None means the default.
 
         Raises:
-            Problem: there is no such model.
+            Problem: there is no such model, or it has no heatmaps and they are requested.
         """
-        found = self.models.get(self.default if name is None else name)
-        if found is None:
-            raise Problem("unknown-model", f"Unknown model {name!r}. {did_you_mean(name or '', self.models)}")
-        return found
+        return str(find_entry(await self.list_models(), name, heatmap=heatmap)["name"])
 
     async def predict(
-        self, uploads: AsyncIterator[Upload], served: Served, reservation: Reservation, *, top: int, heatmap: bool
+        self, uploads: AsyncIterator[Upload], model: str, reservation: Reservation, *, top: int, heatmap: bool
     ) -> list[dict[str, Any]]:
         """Classify uploads; one entry per upload, in order, as written by `thirtytwo predict --format json`.
 
         Raises:
             Problem: there is no upload, none can be read, or a limit is exceeded.
         """
+        served = self.models[model]
         decoded = await self._decode_uploads(uploads, served, reservation, heatmap)
+        entries = await self._classify(decoded, served, top, heatmap)
+        self.metrics.count_images(model, entries)
+        check_readable(entries)
+        return entries
+
+    async def classify(self, uploads: Sequence[Upload], model: str, *, top: int, heatmap: bool) -> list[dict[str, Any]]:
+        """Entries for uploads that are in memory, outside the limits of requests; those of unreadable ones too."""
+        served = self.models[model]
+        groups = [uploads[start : start + _GROUP] for start in range(0, len(uploads), _GROUP)]
+        decoding = [self.decoder.decode(group, served.classifier.info, heatmap) for group in groups]
+        decoded = [entry for group in await asyncio.gather(*decoding) for entry in group]
+        return await self._classify(decoded, served, top, heatmap)
+
+    async def _classify(
+        self, decoded: Sequence[DecodedUpload | UnreadableImage], served: Served, top: int, heatmap: bool
+    ) -> list[dict[str, Any]]:
         readable = [entry for entry in decoded if isinstance(entry, DecodedUpload)]
-        unreadable = [entry for entry in decoded if isinstance(entry, UnreadableImage)]
-        self.metrics.images.labels(served.name, "unreadable").inc(len(unreadable))
-        if not readable:
-            raise _unreadable_problem(unreadable)
-        pixels = [entry.pixels for entry in readable]
-        predictions = await served.batcher.submit(pixels, top)
+        predictions = await served.batcher.submit([entry.pixels for entry in readable], top)
         entries = [_entry(entry, prediction, top) for entry, prediction in zip(readable, predictions, strict=True)]
-        known = sum(prediction.known for prediction in predictions)
-        self.metrics.images.labels(served.name, "known").inc(known)
-        self.metrics.images.labels(served.name, "unknown").inc(len(readable) - known)
         if heatmap:
             for entry, heatmap_entry in zip(entries, await self._heatmaps(served, readable), strict=True):
                 entry["heatmap"] = heatmap_entry
@@ -237,14 +276,52 @@ def _entry(upload: DecodedUpload, prediction: Prediction, top: int) -> dict[str,
     return entry
 
 
-def _unreadable_problem(unreadable: Sequence[UnreadableImage]) -> Problem:
-    if not unreadable:
-        return Problem("no-image", "The request contains no file.")
-    errors = [entry.as_dict() for entry in unreadable]
-    if len(unreadable) == 1:
-        return Problem("unreadable", unreadable[0].error, file=unreadable[0].file, errors=errors)
-    detail = f"None of the {len(unreadable)} files could be read. The first: {unreadable[0].error}"
-    return Problem("unreadable", detail, errors=errors)
+def _model_entry(served: Served, *, default: bool) -> dict[str, Any]:
+    info = served.classifier.info
+    return {
+        "name": served.name,
+        "default": default,
+        "dataset": info.dataset,
+        "architecture": info.architecture,
+        "accuracy": info.accuracy,
+        "classes": info.classes,
+        "input_size": info.input_size,
+        "resize": info.resize,
+        "heatmaps": served.has_heatmaps,
+        "version": info.version,
+    }
+
+
+def find_entry(models: Sequence[dict[str, Any]], name: str | None, *, heatmap: bool) -> dict[str, Any]:
+    """The entry of `list_models` with that name; None means the default.
+
+    Raises:
+        Problem: there is no such model, or it has no heatmaps and they are requested.
+    """
+    found = next((entry for entry in models if (entry["default"] if name is None else entry["name"] == name)), None)
+    if found is None:
+        known = [entry["name"] for entry in models]
+        raise Problem("unknown-model", f"Unknown model {name!r}. {did_you_mean(name or '', known)}")
+    if heatmap and not found["heatmaps"]:
+        raise Problem("no-heatmaps", f"The architecture of model {found['name']} has no heatmaps.")
+    return found
+
+
+def check_readable(entries: Sequence[dict[str, Any]]) -> None:
+    """Check that at least one entry is a prediction.
+
+    Raises:
+        Problem: there are no entries, or all are errors.
+    """
+    if not entries:
+        raise Problem("no-image", "The request contains no file.")
+    if not all("error" in entry for entry in entries):
+        return
+    first, errors = entries[0], list(entries)
+    if len(entries) == 1:
+        raise Problem("unreadable", first["error"], file=first["file"], errors=errors)
+    detail = f"None of the {len(entries)} files could be read. The first: {first['error']}"
+    raise Problem("unreadable", detail, errors=errors)
 
 
 def _heatmap_entries(classifier: Classifier, decoded: Sequence[DecodedUpload]) -> list[dict[str, Any]]:

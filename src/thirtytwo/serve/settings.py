@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, ValidationInfo
 
 from thirtytwo.errors import ServiceError
 from thirtytwo.images.decode import MAX_PIXELS
@@ -17,6 +17,14 @@ else:
         from pydantic_settings import BaseSettings
     except ImportError:  # enough for `thirtytwo serve --help`; running the service requires the extra
         from pydantic import BaseModel as BaseSettings
+
+
+def _not_below_replicas(value: int | None, info: ValidationInfo) -> int | None:
+    replicas = info.data.get("replicas")
+    if value is not None and replicas is not None and value < replicas:
+        raise ValueError(f"The maximum number of replicas, {value}, is below their number, {replicas}")
+    return value
+
 
 MB = 1024 * 1024
 KEY_VARIABLE = "THIRTYTWO_API_KEY"
@@ -71,10 +79,20 @@ class ServeSettings(BaseSettings):
     """Maximum seconds per request, including the upload."""
     access_log: bool = False
     """Log every request on stdout."""
+    replicas: int = Field(1, ge=1, le=1000)
+    """With --on: number of replicas of the models; with --max-replicas, the minimum."""
+    max_replicas: Annotated[int | None, AfterValidator(_not_below_replicas)] = Field(None, ge=1, le=1000)
+    """With --on: maximum number of replicas, which then follows the load."""  # None: as `replicas`
+    replica_batches: int = Field(2, ge=1, le=64)
+    """With --on: number of batches that a replica takes at a time; if more wait, replicas are added."""
     api_key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
         None, validation_alias=KEY_VARIABLE, repr=False
     )
     """Key that clients must send as `Authorization: Bearer KEY`; without one, everyone may use the service."""
+
+    @property
+    def most_replicas(self) -> int:
+        return self.max_replicas or self.replicas
 
     @property
     def max_file_bytes(self) -> int:

@@ -1,0 +1,121 @@
+"""The manifests of `deploy/` fit their schemas, and keep to secure defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import kubernetes_validate
+import pytest
+import yaml
+
+from thirtytwo.cli.serve import serve_options
+from thirtytwo.machine import package_version
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+KUBERNETES = "1.32"
+"""The oldest version of Kubernetes that the manifests are for."""
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text(encoding="utf-8")))
+
+
+def ray_service() -> dict[str, Any]:
+    spec: dict[str, Any] = documents("rayservice.yaml")[0]["spec"]
+    return spec
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The templates of all pods."""
+    for document in documents("kubernetes.yaml"):
+        if document["kind"] == "Deployment":
+            yield "kubernetes", document["spec"]["template"]
+    cluster = ray_service()["rayClusterConfig"]
+    yield "ray-head", cluster["headGroupSpec"]["template"]
+    for group in cluster["workerGroupSpecs"]:
+        yield f"ray-{group['groupName']}", group["template"]
+
+
+PODS = dict(pods())
+
+
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "rayservice.yaml"])
+def test_kubernetes_objects_fit_their_schema(name: str) -> None:
+    checked = [document for document in documents(name) if document["apiVersion"] != "ray.io/v1"]
+    assert checked
+    for document in checked:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pods_fit_their_schema_and_are_restricted(name: str) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": PODS[name]["spec"]}
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    context = PODS[name]["spec"]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in PODS[name]["spec"]["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+        assert {"readinessProbe", "livenessProbe"} <= set(container)
+        assert "THIRTYTWO_API_KEY" in {entry["name"] for entry in container["env"]}
+
+
+def test_probes_are_the_service_s_own() -> None:
+    (container,) = PODS["kubernetes"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    (port,) = container["ports"]
+    assert {probe["httpGet"]["port"] for name, probe in container.items() if name.endswith("Probe")} == {port["name"]}
+    wait = PODS["kubernetes"]["spec"]["terminationGracePeriodSeconds"]
+    defaults = {option.name: option.default for option in serve_options()}
+    assert (defaults["port"], wait > defaults["timeout"] + 5) == (port["containerPort"], True)
+
+
+def test_compose_file_fits_the_specification() -> None:
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    service = compose_spec.PyCompose.from_yaml(text).get_service("thirtytwo")
+    assert service is not None
+    plain = yaml.safe_load(text)["services"]["thirtytwo"]
+    assert plain["ports"] == ["127.0.0.1:8032:8032"], "not reachable from other machines"
+    assert plain["read_only"] is True
+    assert plain["cap_drop"] == ["ALL"]
+    assert {"mem_limit", "cpus", "pids_limit", "healthcheck"} <= set(plain)
+
+
+def test_compose_specification_refuses_mistakes() -> None:
+    with pytest.raises(ValueError, match="ports"):
+        compose_spec.PyCompose.from_yaml("services: {a: {image: b, ports: 1.5}}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_serve_config_fits_ray_s_schema_and_builds_the_application() -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    from thirtytwo.scale import serve as module
+
+    config = schema.ServeDeploySchema.model_validate(yaml.safe_load(ray_service()["serveConfigV2"]))
+    (application,) = config.applications
+    name, _, attribute = application.import_path.partition(":")
+    assert name == module.__name__
+    bound = getattr(module, attribute)(application.args)
+    front = bound._bound_deployment
+    assert front.num_replicas == application.args["fronts"]
+    (models,) = (argument for argument in front.init_args if hasattr(argument, "_bound_deployment"))
+    scaling = models._bound_deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 12)
+
+
+def test_versions_are_those_installed() -> None:
+    version = ray_service()["rayClusterConfig"]["rayVersion"]
+    assert version == package_version("ray") or package_version("ray") == "0+unknown"
+    for name in ("kubernetes.yaml", "compose.yaml", "rayservice.yaml"):
+        text = (DEPLOY / name).read_text(encoding="utf-8")
+        assert f":{package_version('thirtytwo')}" in text or package_version("thirtytwo") == "0+unknown"

@@ -1,0 +1,158 @@
+"""Tables of docs/scale.md, from `benchmarks/results/scale_model.json`; and of the service on Ray."""
+
+from typing import Any
+
+from result_tables import read_results
+
+from thirtytwo.text import percent
+
+MISSING = "Not measured yet on this version.\n"
+KINDS = {"small": "32×32 PNG files", "photographs": "1024×768 JPEG photographs"}
+STATIONS = {"requests": "taking requests (HTTP, decoding)", "model": "the model"}
+
+
+def scale_stages() -> str:
+    """Seconds of each stage for an image."""
+    result = read_results("scale_model")
+    if not result:
+        return MISSING
+    rates = result["plan"]["images_per_second_per_core"]
+    lines = [
+        "| images | file | decoding | decoding a GB | model, in a batch | `predict`, images per second a core |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind, title in KINDS.items():
+        stage = result["stages"][kind]
+        cells = [title, f"{stage['file_bytes'] / 1000:,.1f} kB", _ms(stage["decode_seconds"])]
+        cells += [f"{stage['decode_seconds_per_gb']:,.0f} s", _ms(_model_seconds(stage)), f"{rates[kind]:,.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    models = " and ".join(f"`{name}`" for name in result["models"].values())
+    return "\n".join(lines) + (
+        f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
+        "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of "
+        f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}), and of "
+        "`benchmarks/photo_speed.py`.\n"
+    )
+
+
+def scale_images() -> str:
+    """Machines, hours and cost of classifying many images."""
+    result = read_results("scale_model")
+    if not result:
+        return MISSING
+    lines = [
+        "| images | data | core hours | machines × hours | cost | reads of single files | network used | bottleneck |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["plan"]["images"]:
+        cells = [f"{row['images']:,} {KINDS[row['kind']]}", f"{row['gigabytes']:,.0f} GB", f"{row['core_hours']:,.0f}"]
+        cells += [
+            f"{row['machines']:,} × {row['hours']:.1f} h",
+            f"${row['cost']:,.2f}",
+            f"${row['cost_of_reads']:,.2f}",
+        ]
+        cells += [percent(row["network_share"], 1), f"{row['bottleneck']} ({_share(row)})"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def scale_service() -> str:
+    """What 10,000 requests a second need."""
+    result = read_results("scale_model")
+    if not result:
+        return MISSING
+    plan, assumed = result["plan"]["service"], result["assumptions"]
+    return f"""\
+With the bundled model `{result["models"]["small"]}`, one process on two cores takes up to
+{plan["highest_rate_per_process"]:,.0f} requests a second at random times with a
+99th percentile below {assumed["latency_ms"]} ms. With {percent(assumed["reserve"], 0)} in reserve,
+{plan["requests_per_second"]:,} requests a second need {plan["processes"]} processes: {plan["cores"]} cores, or
+{plan["machines"]} machines of {assumed["cores_per_machine"]}, for about ${plan["cost_per_hour"]:,.2f} an hour.
+The median latency is then {plan["p50_ms"]:.0f} ms, the 99th percentile {plan["p99_ms"]:.0f} ms, without the network's
+own. The requests are {plan["megabit_per_second"]:,} Mbit/s over all machines, so that the network is not the limit.
+Within a process it is {STATIONS[plan["bottleneck"]]}.
+"""
+
+
+def scale_assumptions() -> str:
+    """The assumptions, by name."""
+    result = read_results("scale_model")
+    if not result:
+        return MISSING
+    found = result["assumptions"]
+    rows = {
+        "a core for an hour, with its memory, on demand": f"${found['core_hour']:.2f}",
+        "a million reads from an object store": f"${found['get_per_million']:.2f}",
+        "cores of a machine": str(found["cores_per_machine"]),
+        "network of a machine": f"{found['gigabit_per_second']} Gbit/s",
+        "share of the workers' summed throughput that a cluster reaches": percent(found["efficiency"], 0),
+        "capacity of a service in reserve": percent(found["reserve"], 0),
+        "99th percentile of latency to keep": f"{found['latency_ms']} ms",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join([f"| assumption ({found['date']}) | value |", "| --- | --- |", *lines]) + "\n"
+
+
+def scale_checks() -> str:
+    """The simulation beside the loads that were run."""
+    result = read_results("scale_model")
+    if not result:
+        return MISSING
+    lines = [
+        "| load | requests per second, simulated | measured | median latency, simulated | measured |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in result["checks"]:
+        clients = f"{row.get('clients')} client{'' if row.get('clients') == 1 else 's'} without pause"
+        name = clients if "clients" in row else f"{row['rate']:,.0f} requests a second"
+        pairs = [(row[side]["rate"], row[side]["p50"]) for side in ("simulated", "measured")]
+        (rate, p50), (measured_rate, measured_p50) = pairs
+        lines.append(f"| {name} | {rate:,.0f} | {measured_rate:,.0f} | {p50:.1f} ms | {measured_p50:.1f} ms |")
+    rates = max(abs(row["rate_error"]) for row in result["checks"])
+    return "\n".join(lines) + (
+        f"\n\nThroughput is within {percent(rates, 0)} ({_place(result)}; costs calibrated with "
+        f"{result['calibration']['clients']} clients).\n"
+    )
+
+
+def service_on_ray() -> str:
+    """The service with replicas on Ray under load."""
+    result = read_results("serve_ray")
+    if not result:
+        return MISSING
+    rates, kill, switched = result["median_requests_per_second"], result["replica_killed"], result["model_switched"]
+    return f"""\
+- {result["replicas"]} replicas: {rates["ray"]:,.0f} requests per second with one image each, from
+  {kill["clients"]} clients; the plain service in the same run: {rates["single_process"]:,.0f}.
+- One of the replicas killed under load: {kill["requests"]:,} requests, {kill["errors"]} errors,
+  {kill["lost"]} lost, {kill["wrong_answers"]} wrong; the slowest took {kill["milliseconds"]["max"] / 1000:.1f} s.
+- The model replaced under load: {switched["requests"]:,} requests, {switched["errors"]} errors,
+  {switched["lost"]} lost; {switched["old"]:,} responses of the old model, {switched["new"]:,} of the new one,
+  {switched["wrong_answers"]} of neither.
+
+{_place(result)}, shared by clients and replicas; `benchmarks/serve_ray.py`.
+"""
+
+
+def _model_seconds(stage: dict[str, Any]) -> float:
+    largest = max(map(int, stage["batch_seconds"]))
+    return float(stage["fit"]["image"] + stage["fit"]["batch"] / largest)
+
+
+def _megabytes(name: str) -> str:
+    return f"{read_results(name)['model']['bytes'] / 1e6:.0f} MB"
+
+
+def _share(row: dict[str, Any]) -> str:
+    decoding = row["decoding_share"]
+    shown = {"network": row["network_share"], "decoding": decoding, "model": 1 - decoding}[row["bottleneck"]]
+    return percent(shown, 0)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2f} ms"
+
+
+def _place(result: dict[str, Any]) -> str:
+    hardware = result["hardware"]
+    return f"{hardware['cores']} cores of {hardware['cpu']}, {result['date'][:10]}"
