@@ -141,7 +141,8 @@ class DecisionStore:
             before = self.read(identity)
             if before is None:
                 return
-            after = {key: value for key, value in (before.decided | decided).items() if value is not None}
+            merged: dict[str, bool | None] = {**before.decided, **decided}
+            after = {key: value for key, value in merged.items() if value is not None}
             if after != before.decided:
                 self._write(before.model_copy(update={"decided": after}))
 

@@ -8,8 +8,9 @@ colors, but only copies agree in their details.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ FINE_PHOTOGRAPHS = 0.8
 `benchmarks/duplicates.py`."""
 LEAST_CONTRAST = 4.0
 """Standard deviation of pixel values, 0 to 255, below which an image is too flat to be compared."""
+LEAST_SIDE = 16
+"""Median shorter side of the original images, in pixels, below which they are not compared: different digits of 8×8
+pixels are as similar as copies are."""
 ALL_PAIRS = 500
 """Number of images up to which all pairs are candidates: spectra are relative to those of many images."""
 _ROWS, _PAIRS = 1024, 4096
@@ -96,8 +100,13 @@ def grouped(pairs: Pairs) -> list[list[int]]:
     return [sorted(group) for group in groups.values()]
 
 
-def find_alike(images: Pixels) -> list[list[int]]:
-    """Groups of near-duplicates among photographs uint8 `(N, S, S, 3)`, as positions; the most similar first."""
+def find_alike(images: Pixels, sides: Sequence[int] = ()) -> list[list[int]]:
+    """Groups of near-duplicates among photographs uint8 `(N, S, S, 3)`, as positions; the most similar first.
+
+    `sides` are the shorter sides of the originals in pixels, where they may be too small to be compared.
+    """
+    if sides and median(sides) < LEAST_SIDE:
+        return []
     return grouped(find_pairs(thumbnails(images), FINE_PHOTOGRAPHS))
 
 
