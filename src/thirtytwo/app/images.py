@@ -132,7 +132,9 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.", newest_first=True)
+        help = f"{FORMATS}. No data leaves this computer."
+        if upload_field("Images", "upload", _receive, help=help, newest_first=True, rerun=False):
+            photos.keep_images()
     return current_images(photos.CLASSIFIED, entry)
 
 
@@ -161,30 +163,47 @@ def undo_button(what: str, key: str, undo: Callable[[], None]) -> None:
 
 
 def upload_field(
-    label: str, key: str, receive: Receive, *, help: str | None = None, newest_first: bool = False
-) -> None:
+    label: str,
+    key: str,
+    receive: Receive,
+    *,
+    help: str | None = None,
+    newest_first: bool = False,
+    rerun: bool = True,
+) -> bool:
     """A field to upload several images; the field with the key `upload` also accepts pasted images.
 
     `receive` gets the images in portions, the last ones first with `newest_first`, for lists that put new images in
-    front. The field is empty afterwards: pages show what they received themselves.
+    front. The field is empty afterwards: pages show what they received themselves. They are drawn anew, unless `rerun`
+    is false because nothing above the field shows images: then true is returned once images were received.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
     with st.container(key="paste-here" if key == "upload" else None):
-        files = st.file_uploader(
-            as_markdown(label),
-            type=TYPES,
-            accept_multiple_files=True,
-            key=f"{key}-{turn}",
-            max_upload_size=IMAGE_MB,
-            help=help,
-            label_visibility="collapsed" if key == "upload" else "visible",
-        )
+        place = st.empty()
+    files = _uploader(place, label, f"{key}-{turn}", help=help, labeled=key != "upload")
     if key == "upload":
         _paste_component()(key="paste", height=1)
-    if files:
-        _hand_over(files, receive, newest_first=newest_first)
-        st.session_state[f"{key}-turn"] = turn + 1
+    if not files:
+        return False
+    _hand_over(files, receive, newest_first=newest_first)
+    st.session_state[f"{key}-turn"] = turn + 1
+    if rerun:
         st.rerun()
+    _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
+    return True
+
+
+def _uploader(place: Any, label: str, key: str, *, help: str | None, labeled: bool) -> list[Any]:
+    found: list[Any] = place.file_uploader(
+        as_markdown(label),
+        type=TYPES,
+        accept_multiple_files=True,
+        key=key,
+        max_upload_size=IMAGE_MB,
+        help=help,
+        label_visibility="visible" if labeled else "collapsed",
+    )
+    return found
 
 
 def thumbnails(
@@ -259,6 +278,8 @@ def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: boo
         if bar is not None:
             done = min(number * _CHUNK, len(files))
             bar.progress(done / len(files), f"Read {done} of {len(files)} images")
+    if bar is not None:
+        bar.empty()
 
 
 def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:

@@ -44,7 +44,8 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
         + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
         "answers, choose Camera above."
     )
-    upload_field("New images", "try-files", session.add_trials, newest_first=True)
+    if upload_field("New images", "try-files", session.add_trials, newest_first=True, rerun=False):
+        project = session.current()
     load_classifier(entry)  # so that the first image does not wait for it
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
     _show_thumbnails(project, images, entry)
