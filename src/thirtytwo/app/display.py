@@ -17,6 +17,7 @@ import streamlit as st
 
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.photos import RESULTS, InputImage
+from thirtytwo.app.problems import plain
 from thirtytwo.errors import ImageError
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
@@ -169,7 +170,7 @@ def _decoded(classifier: Classifier, image: InputImage) -> Loaded | UnreadableIm
     try:
         return _input(info.input_size, info.resize, image.digest, image)
     except ImageError as error:
-        return UnreadableImage(image.name, str(error))
+        return UnreadableImage(image.name, plain(str(error)))
 
 
 def as_csv(results: Sequence[Result], top: int) -> str:
@@ -221,7 +222,8 @@ def truncate(result: Result, top: int) -> Result:
 def _with_name(result: Result, name: str) -> Result:
     """The result with the name that the file had where it was uploaded from."""
     if isinstance(result, UnreadableImage):
-        return UnreadableImage(name, result.error.replace(result.file, name) if result.file else result.error)
+        error = plain(result.error)
+        return UnreadableImage(name, error.replace(result.file, name) if result.file else error)
     return replace(result, file=name)
 
 

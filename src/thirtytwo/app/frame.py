@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
+from thirtytwo.text import as_html
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
 STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
@@ -50,6 +51,11 @@ def show_frame(pages: Sequence[Page], page: Page) -> None:
 def announce(text: str, key: str = "announce") -> None:
     """Let screen readers speak a result as soon as it is there."""
     _announce_component()(key=key, data={"key": key, "text": text}, height=1)
+
+
+def jump_to(text: str, key: str) -> str:
+    """A button, as HTML, that scrolls to the container with this key on the same page."""
+    return f'<button type="button" class="tt-jump" data-tt-jump="st-key-{key}">{as_html(text)}\u00a0↓</button>'
 
 
 def stopped_lines() -> list[str]:

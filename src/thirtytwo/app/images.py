@@ -14,6 +14,7 @@ from thirtytwo.app import photos
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
+from thirtytwo.app.problems import short
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
 from thirtytwo.images.decode import FORMATS
@@ -73,7 +74,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       item.append(open);
     } else {
       const note = document.createElement("span");
-      note.textContent = `${image.name}: cannot be read`;
+      note.textContent = `${image.name}: ${image.note}`;
       note.title = image.problem;
       item.append(note);
       item.className = "tt-unreadable";
@@ -247,6 +248,7 @@ def thumbnails(
                 "name": one.name,
                 "digest": one.digest,
                 "problem": one.problem,
+                "note": short(one.problem),
                 "source": _source(one),
                 "opens": openable_input(one, entry),
             }
@@ -262,8 +264,8 @@ def warn_before_leaving(*, unsaved: bool) -> None:
 
 
 def sample_files() -> list[Path]:
-    """The bundled sample images; the last one is of no class of the default model."""
-    return sorted(SAMPLES.glob("*.jpg"), reverse=True)
+    """The bundled sample images; of the last one the default model is not sure, because it has no class for it."""
+    return sorted(SAMPLES.glob("*.jpg"))
 
 
 def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: bool) -> None:
