@@ -10,10 +10,14 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
+from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.text import as_html
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
 STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
+
+_FORMATS = f"Up to {IMAGE_MB} MB each: JPEG, PNG, WebP, HEIC and others"
+"""Stands in fields for images instead of Streamlit's list of 20 suffixes, which does not fit."""
 
 ANNOUNCE = """
 export default function ({ data }) {
@@ -41,6 +45,7 @@ export default function ({ data }) {
 def show_frame(pages: Sequence[Page], page: Page) -> None:
     """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
     st.html(STYLE)
+    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; }}</style>')
     with st.container(horizontal=True, gap="small", key="pages"):
         for one in pages:
             st.page_link(one)

@@ -27,6 +27,8 @@ SAMPLES = Path(__file__).with_name("samples")
 TYPES = sorted(suffix.lstrip(".") for suffix in SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
+FIELD = "image-field"
+"""First words of the key of a field for images: the frame shortens its list of formats."""
 _SAMPLE_WIDTH = 108
 _CHUNK = 8
 """Number of uploaded images that are in memory at a time."""
@@ -179,7 +181,7 @@ def upload_field(
     is false because nothing above the field shows images: then true is returned once images were received.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
-    with st.container(key="paste-here" if key == "upload" else None):
+    with st.container(key="paste-here" if key == "upload" else f"{FIELD}-{key}"):
         place = st.empty()
     files = _uploader(place, label, f"{key}-{turn}", help=help, labeled=key != "upload")
     if key == "upload":
