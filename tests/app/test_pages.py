@@ -24,6 +24,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import launch, library, photos
+from thirtytwo.app.about_models import examples
 from thirtytwo.app.components import SURE as CONFIDENT
 from thirtytwo.app.components import bars, headline, image_grid, matrix, short_headline
 from thirtytwo.app.display import as_csv, as_json
@@ -327,6 +328,8 @@ def test_the_app_opens_on_a_model_that_names_the_samples_and_is_not_sure_of_one(
     assert found.selectbox(key="model").value == library.PREFERRED
     assert "Suits photographs of everyday things" in texts(found)
     assert "1,000 things" in texts(found)
+    entry = next(one for one in library.entries() if one.name == library.PREFERRED)
+    assert set(examples(entry)) <= set(library.info_of(entry).classes)
     results = [one for one in load(library.PREFERRED).predict(sample_files()) if isinstance(one, Prediction)]
     answers = {
         Path(one.file or "").stem: readable(one.top) if one.known and one.confidence >= CONFIDENT else "not sure"

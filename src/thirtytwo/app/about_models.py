@@ -9,13 +9,19 @@ from thirtytwo.text import as_markdown
 _HUNDRED = "fruit, flowers, animals, vehicles, furniture and people among them"
 _TEN = "planes, cars, birds, cats, deer, dogs, frogs, horses, ships and trucks"
 _SUITS = {
-    "imagenet": "Suits photographs of everyday things and animals. It names no people, and says “not sure” where no "
-    "class has 50\u00a0%, but never “unknown”.",
+    "imagenet": "Suits photographs of everyday things and animals; it names no people. Its percentages are not "
+    "calibrated: it says “not sure” where no class has 50\u00a0%, but never “unknown”.",
     "cifar100": f"Suits photographs of 100 common things, {_HUNDRED}. It marks other things as unknown, most of the "
     "time.",
     "cifar10": f"Suits photographs of {_TEN}. It marks other things as unknown, most of the time.",
     "cifar100-tiny": f"A small model for images of 32 pixels and for web pages: 100 common things, {_HUNDRED}.",
     "cifar10-tiny": f"A small model for images of 32 pixels and for web pages: {_TEN}.",
+}
+_EXAMPLES = {
+    "imagenet": (
+        *("banana", "espresso", "teapot", "laptop", "backpack", "running shoe", "sunglasses", "mountain bike"),
+        *("tabby", "golden retriever", "ladybug", "castle"),
+    ),
 }
 _RULES = {
     "crop": "the central square, without the ends of the longer side",
@@ -27,6 +33,11 @@ _RULES = {
 def suits(entry: Entry) -> str:
     """What a bundled model suits, as sentences; empty for other models."""
     return _SUITS.get(entry.path.stem, "") if entry.origin == BUNDLED else ""
+
+
+def examples(entry: Entry) -> tuple[str, ...]:
+    """Some classes of a bundled model that people know; empty for other models."""
+    return _EXAMPLES.get(entry.path.stem, ()) if entry.origin == BUNDLED else ()
 
 
 def technical_details(info: ModelInfo) -> str:

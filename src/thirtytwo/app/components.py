@@ -217,13 +217,13 @@ def choose_model() -> Entry:
     return entry
 
 
-def show_vocabulary(info: ModelInfo) -> None:
-    """Say what a model can name: some of its classes, and all of them on demand."""
+def show_vocabulary(info: ModelInfo, known: Sequence[str] = ()) -> None:
+    """Say what a model can name: some of its classes, such as `known` ones, and all of them on demand."""
     names = [readable(name) for name in info.classes]
     if len(names) <= _FEW:
         st.markdown(as_markdown(f"It can name {listing(names, _FEW, quoted=False)}."))
         return
-    some = names[:: len(names) // _FEW][:_FEW]
+    some = known or names[:: len(names) // _FEW][:_FEW]
     st.markdown(as_markdown(f"It can name {len(names):,} things, such as {listing(some, _FEW, quoted=False)}."))
     with st.expander(f"All {len(names):,} things that it can name"):
         st.markdown(as_markdown(", ".join(sorted(names, key=str.casefold))))

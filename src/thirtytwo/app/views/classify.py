@@ -7,6 +7,7 @@ from functools import partial
 
 import streamlit as st
 
+from thirtytwo.app.about_models import examples
 from thirtytwo.app.answer_table import answer_table
 from thirtytwo.app.components import (
     card,
@@ -36,7 +37,7 @@ def show() -> None:
     """Show the page."""
     title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
-    show_vocabulary(info_of(entry))
+    show_vocabulary(info_of(entry), examples(entry))
     images = image_input(entry)
     if not images:
         st.info(
