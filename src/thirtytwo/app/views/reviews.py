@@ -72,12 +72,11 @@ def fill_form(found: Decisions) -> None:
 
 def show_changes(before: Decisions | None, changed: Changes) -> None:
     """Say that decisions of an earlier check go on, and how the suggestions differ from those of that check."""
-    if before is None:
+    if before is None or not before.decided:
         return
     when = datetime.fromtimestamp(before.changed).strftime("%Y-%m-%d %H:%M")
     if not changed:
-        if before.decided:
-            st.caption(f"Your decisions of {when} are kept; the suggestions are the same as then.")
+        st.caption(f"Your decisions of {when} are kept; the suggestions are the same as then.")
         return
     parts = [f"{counted(changed.new, 'suggestion')} {'is' if changed.new == 1 else 'are'} new"] if changed.new else []
     if changed.gone:
