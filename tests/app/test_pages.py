@@ -109,7 +109,7 @@ def test_a_first_model_is_uploaded_and_used(place: Path, colour_model: Path, pai
     found.segmented_control(key="view").set_value("Table").run()
     table = next(one.proto.body for one in found.get("html") if "tt-answers" in one.proto.body)
     rows = [re.sub("<[^>]+>", "|", row).strip("|") for row in table.split("<tr>")[2:]]
-    assert rows[0].startswith("a.png||blue||>")
+    assert rows[0].startswith("a.png||blue||&gt;")
     assert rows[1].startswith("b.png||–||–||b.png ")
     assert "None" not in table
 

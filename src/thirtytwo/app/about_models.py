@@ -23,11 +23,17 @@ _EXAMPLES = {
         *("tabby", "golden retriever", "ladybug", "castle"),
     ),
 }
+_DATASETS = {"imagenet-1k": "ImageNet", "cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}
 _RULES = {
     "crop": "the central square, without the ends of the longer side",
     "pad": "the whole image with black borders",
     "squash": "the whole image, squeezed into a square",
 }
+
+
+def dataset_name(name: str) -> str:
+    """The name of a data set as people write it."""
+    return _DATASETS.get(name, name)
 
 
 def suits(entry: Entry) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from thirtytwo.app.about_models import suits
+from thirtytwo.app.about_models import dataset_name, suits
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.originals import opening
@@ -242,7 +242,7 @@ def require_model() -> None:
 def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
     accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
-    return f"{len(info.classes):,} classes of {as_markdown(info.dataset)}{accuracy}"
+    return f"{len(info.classes):,} classes of {as_markdown(dataset_name(info.dataset))}{accuracy}"
 
 
 def show_error(error: ThirtytwoError) -> None:
