@@ -194,7 +194,7 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_told(folder:
     found = page()
     assert not found.get("progress")
     reopen = next(one for one in found.button if one.key.startswith("review-open-"))
-    assert "pets · 3 accepted, 1 rejected" in reopen.label
+    assert "pets  \n:small[3 accepted, 1 rejected" in texts(found)
     reopen.click().run()
     assert accepted(found) == kept
     shutil.rmtree(folder)

@@ -88,7 +88,7 @@ def _reopen() -> None:
     if found is None:
         return
     reviews.fill_form(found)
-    recent = _recent().get(found.identity)
+    recent = None if reviews.wanted_anew() else _recent().get(found.identity)
     if recent is not None:
         review = recent.review.restarted(found.of(item.fix for item in recent.review.items))
         st.session_state[_CHECKED] = replace(recent, review=review, kept=dict(found.decided))

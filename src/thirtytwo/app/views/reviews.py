@@ -12,7 +12,7 @@ from thirtytwo.app import library
 from thirtytwo.app.decisions import Changes, Decisions, DecisionStore, identity_of, place_of
 from thirtytwo.data.types import DATASETS
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.text import as_markdown, counted
+from thirtytwo.text import as_markdown, counted, shorten
 
 QUERY = "review"
 """Parameter of the page's address that names the decisions, so that reloading goes on with them."""
@@ -20,7 +20,9 @@ SPEC, THOROUGH = "doctor-spec", "doctor-thorough"
 """Keys of the fields of the form."""
 _FOLDER = "decisions"
 _MAX_LISTED = 10
-_OWN = "own decisions"
+_LONGEST = 200
+"""Characters of a path from which it is shortened in the middle."""
+_OWN, _ANEW = "own decisions", "check anew"
 
 
 def store() -> DecisionStore:
@@ -97,9 +99,15 @@ def show_earlier() -> None:
         return
     st.subheader("Go on with earlier decisions", anchor=False)
     for one in found[:_MAX_LISTED]:
+        when = datetime.fromtimestamp(one.changed).strftime("%Y-%m-%d %H:%M")
+        accepted = sum(one.decided.values())
         with st.container(horizontal=True, vertical_alignment="center"):
-            label = as_markdown(_label(one))
-            st.button(label, key=f"review-open-{one.identity}", on_click=_open, args=(one,), width="stretch")
+            st.markdown(
+                f"{as_markdown(shorten(one.spec, _LONGEST))}  \n:small[{accepted:,} accepted, "
+                f"{len(one.decided) - accepted:,} rejected · {when}]",
+                width="stretch",
+            )
+            st.button("Go on", key=f"review-open-{one.identity}", on_click=_open, args=(one,))
             st.button(
                 "Delete",
                 key=f"review-forget-{one.identity}",
@@ -110,15 +118,15 @@ def show_earlier() -> None:
             )
 
 
-def _label(one: Decisions) -> str:
-    when = datetime.fromtimestamp(one.changed).strftime("%Y-%m-%d %H:%M")
-    accepted = sum(one.decided.values())
-    return f"{one.spec} · {accepted:,} accepted, {len(one.decided) - accepted:,} rejected · {when}"
-
-
 def _open(found: Decisions) -> None:
     fill_form(found)
     name_in_address(found.identity)
+    st.session_state[_ANEW] = True
+
+
+def wanted_anew() -> bool:
+    """Whether the user just asked to go on with earlier decisions, so that the data is checked again; once."""
+    return bool(st.session_state.pop(_ANEW, False))
 
 
 def keep(identity: str, names: Sequence[str], kept: dict[str, bool], decisions: Sequence[bool | None]) -> None:

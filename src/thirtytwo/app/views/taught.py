@@ -42,11 +42,12 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
     announce(spoken_result(result))
     st.html(jump_to("Classify new images", TRIALS))
     _show_next_steps(project, result)
-    st.caption(as_markdown(" ".join(result.notes)))
     entry = taught_entry(project)
     if result.held_out is not None:
         st.html(matrix(confusion_matrix(result.held_out), result.names))
         _show_misclassified(project, result, result.held_out, entry)
+    with st.expander("Technical details"):
+        st.markdown(as_markdown(f"A linear probe on the features of {result.base}. {' '.join(result.notes)}"))
     if entry is None:
         return
     _show_download(entry)
