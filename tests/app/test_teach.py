@@ -112,7 +112,7 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     page.get_by_role("button", name="Classify new images").click()
     page.wait_for_function(
         "document.activeElement.textContent.includes('Classify new images') &&"
-        " document.activeElement.getBoundingClientRect().top < innerHeight / 2"
+        " document.activeElement.getBoundingClientRect().bottom < innerHeight"
     )
 
     new = shade(tmp_path / "new", COLOURS["sea"], 6, seed=300)
