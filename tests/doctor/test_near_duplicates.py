@@ -22,6 +22,7 @@ from thirtytwo.doctor.near_duplicates import (
     find_alike,
     find_pairs,
     grouped,
+    is_enlarged,
     thumbnails,
 )
 
@@ -108,6 +109,16 @@ def test_tiny_images_are_not_compared(side: int, expected: set[str]) -> None:
     parts = [ImageSet(images[rows], rows % 2, ("a", "b"), rows) for rows in np.split(np.arange(40), [30])]
     found = examine(DataSet("tiny", parts[0], None, parts[1], "x"))
     assert {finding.code for finding in found if finding.code.startswith("T11")} == expected
+
+
+@pytest.mark.parametrize(("detail", "expected"), [(8, True), (16, False), (SIDE, False)])
+def test_images_that_were_enlarged_are_recognized_by_their_detail(detail: int, expected: bool) -> None:
+    reduced = [Image.fromarray(one).resize((detail, detail), Image.Resampling.BOX) for one in scenes(30, side=96)]
+    larger = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in reduced]
+    small = np.stack([*larger, np.zeros((SIDE, SIDE, 3), np.uint8)])
+    assert is_enlarged(small) is expected
+    small[7] = np.clip(small[3] * 1.1, 0, 255)
+    assert find_alike(small) == ([] if expected else [[3, 7]])
 
 
 def test_originals_of_tiny_images_decide_for_taught_ones() -> None:
