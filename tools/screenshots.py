@@ -87,8 +87,8 @@ def take_app(chromium: Any, address: str, folder: Path) -> None:
     page.wait_for_selector(".tt-tile img", timeout=WAIT)
     page.get_by_role("tab", name="Confusions").click()
     page.wait_for_selector(".tt-matrix", timeout=WAIT)
-    page.wait_for_selector("[data-testid=stSpinner]", state="hidden", timeout=WAIT)  # it looks for wrong labels
     page.wait_for_timeout(1500)
+    page.wait_for_selector("[data-testid=stSpinner]", state="hidden", timeout=WAIT)  # it looks for wrong labels
     save(read_png(page.screenshot()), "app-explore")
     page.close()
     take_teaching(chromium, address, folder / "three")
