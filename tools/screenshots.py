@@ -76,7 +76,7 @@ def take_app(chromium: Any, address: str, folder: Path) -> None:
         page = chromium.new_page(viewport=size, device_scale_factor=1)
         page.goto(address, timeout=WAIT)
         page.wait_for_selector("input[type=file]", state="attached", timeout=WAIT)
-        page.locator("input[type=file]").first.set_input_files([SAMPLES / "cup.jpg"])
+        page.locator("input[type=file]").first.set_input_files([SAMPLES / "coffee.jpg"])
         page.wait_for_selector(".tt-card", timeout=WAIT)
         page.locator(".tt-card").first.scroll_into_view_if_needed()
         page.wait_for_timeout(1500)  # transitions
@@ -88,6 +88,7 @@ def take_app(chromium: Any, address: str, folder: Path) -> None:
     page.get_by_role("tab", name="Confusions").click()
     page.wait_for_selector(".tt-matrix", timeout=WAIT)
     page.wait_for_timeout(1500)
+    page.wait_for_selector("[data-testid=stSpinner]", state="hidden", timeout=WAIT)  # it looks for wrong labels
     save(read_png(page.screenshot()), "app-explore")
     page.close()
     take_teaching(chromium, address, folder / "three")

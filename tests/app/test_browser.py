@@ -284,6 +284,9 @@ def test_suggested_fixes_are_decided_by_keys(
     plan = tmp_path / "plan.csv"
     plan.write_bytes(download(page, "Download plan (CSV)"))
     assert len(read_fix_plan(plan).fixes) == 2
+    page.reload()
+    page.wait_for_selector("text=3 of 5, 2 accepted")
+    wait_for_script(page)
     if width > 640:  # on a phone the links to pages are in a menu
         page.get_by_role("link", name="Models").click()
         page.wait_for_selector("h1:has-text('Models')")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 pytest.importorskip("streamlit")
 
+import streamlit
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library
+from thirtytwo.app.decisions import Decisions, identity_of
 from thirtytwo.app.settings import AppSettings
-from thirtytwo.app.views import data
+from thirtytwo.app.views import data, reviews
 from thirtytwo.data.fixes import encode_fix_plan, read_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
@@ -42,8 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shade: Callable[...,
     return tmp_path / "pets"
 
 
-def page() -> AppTest:
-    """The page, run once; with a switch to another page and back."""
+def page(address: dict[str, str] | None = None) -> AppTest:
+    """The page in a new session, run once; with a switch to another page and back."""
 
     def script() -> None:
         import streamlit as st
@@ -59,7 +62,10 @@ def page() -> AppTest:
         except ThirtytwoError as error:
             show_error(error)
 
-    found = AppTest.from_function(script, default_timeout=60).run()
+    found = AppTest.from_function(script, default_timeout=60)
+    for name, value in (address or {}).items():
+        found.query_params[name] = value
+    found.run()
     assert not found.exception
     return found
 
@@ -157,6 +163,61 @@ def test_decisions_on_data_that_was_checked_before_are_kept(folder: Path) -> Non
         found.text_input(key="doctor-spec").set_value(spec)
         click(found, "doctor-check")
     assert accepted(found) == ["train/cat/a.png", "train/cat/b.png"]
+
+
+@pytest.mark.slow
+def test_decisions_survive_reloading_and_restarting_and_changes_are_told(folder: Path, tmp_path: Path) -> None:
+    found = checked("pets")
+    click(found, "accept-T103", "fix-reject", "fix-undo", "reject-T102")
+    address = dict(found.query_params)
+    kept = ["train/cat/a.png", "train/cat/b.png"]
+
+    found = page(address)
+    assert (accepted(found), found.button(key="fix-undo").disabled) == (kept, True)
+    assert counter(found).endswith("2 accepted**, 0 not decided")
+    assert found.text_input(key="doctor-spec").value == "pets"
+    click(found, "fix-accept")
+    streamlit.cache_resource.clear()  # as when the app is started again
+    found = page(address)
+    assert len(accepted(found)) == 3
+    assert "the suggestions are the same as then" in texts(found)
+
+    (folder / "train" / EVIL / "c.png").unlink()
+    (folder / "train" / "cat" / "d.png").write_bytes((folder / "train" / "cat" / "3.png").read_bytes())
+    click(found, "doctor-check")
+    said = " ".join(one.value for one in found.warning)
+    assert "The findings have changed since" in said
+    assert "1 suggestion is new; 2 suggestions of then are gone, 2 of them decided" in said
+    assert accepted(found) == kept
+    assert counter(found).endswith("1 not decided")
+
+    found = page()
+    assert not found.get("progress")
+    reopen = next(one for one in found.button if one.key.startswith("review-open-"))
+    assert "pets  \n:small[3 accepted, 1 rejected" in texts(found)
+    reopen.click().run()
+    assert accepted(found) == kept
+    shutil.rmtree(folder)
+    streamlit.cache_resource.clear()
+    found = page(address)
+    assert [one.value.count("'pets'") for one in found.error] == [1]
+    assert not found.get("progress")
+    next(one for one in found.button if one.key.startswith("review-forget-")).click().run()
+    assert not [one for one in found.button if one.key.startswith("review-")]
+
+
+@pytest.mark.slow
+def test_decisions_of_this_computers_user_are_not_shown_elsewhere(folder: Path) -> None:
+    store, spec = reviews.store(), "digits"
+    store.put(Decisions(identity=identity_of(spec), spec=spec, place=spec, decided={"0" * 16: True}))
+    other = str(folder)
+    store.put(Decisions(identity="f" * 16, spec=other, place=other, decided={"0" * 16: True}))
+    assert len([one for one in page().button if one.key.startswith("review-open-")]) == 2
+    library.settings = AppSettings(host="0.0.0.0")
+    for identity in (identity_of(spec), "f" * 16, "../" + "0" * 13, "0" * 16):
+        found = page({reviews.QUERY: identity})
+        assert not found.get("progress"), identity
+        assert not [one for one in found.button if one.key.startswith("review-")]
 
 
 def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:

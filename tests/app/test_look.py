@@ -48,6 +48,14 @@ SMALL = """() => [...document.querySelectorAll(
 """Everything to press that is smaller than a finger needs."""
 
 
+CUT = """() => [...document.querySelectorAll(
+    ".st-key-pages a p, [data-testid=stFileUploaderDropzoneInstructions], [role=tab]"
+  )].filter((one) => one.checkVisibility() && one.getBoundingClientRect().width)
+  .filter((one) => one.scrollWidth > one.clientWidth + 1 || (one.closest("a") && one.offsetHeight > 24))
+  .map((one) => one.innerText)"""
+"""Names of pages and of tabs, and formats of files, that are cut off or take two lines."""
+
+
 def drawn(page: Any) -> None:
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
     page.wait_for_timeout(400)
@@ -73,6 +81,7 @@ def test_a_phone_shows_the_pages_and_has_room_for_fingers(
         assert page.evaluate("document.elementFromPoint(195, 600).closest('[data-testid=stMain]') !== null"), "covered"
         if found := page.evaluate(SMALL):
             small[name] = found
+        assert not page.evaluate(CUT), name
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not small
     top = page.get_by_role("button", name="Back to top")

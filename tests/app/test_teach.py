@@ -109,6 +109,11 @@ def test_folders_become_classes_whose_model_is_tried_and_nothing_is_lost(
     assert "guessing would be right in 40 %" in results
     assert "To improve it" in results
     assert "Add images of “grape”" in results
+    page.get_by_role("button", name="Classify new images").click()
+    page.wait_for_function(
+        "document.activeElement.textContent.includes('Classify new images') &&"
+        " document.activeElement.getBoundingClientRect().bottom < innerHeight"
+    )
 
     new = shade(tmp_path / "new", COLOURS["sea"], 6, seed=300)
     page.get_by_test_id("stFileUploader").last.locator("input[type=file]").set_input_files(new)

@@ -225,6 +225,11 @@ def test_a_training_survives_the_app(
     assert json.loads((Path(job.run) / "metrics.json").read_text())["n"] > 0
     page.get_by_text("Show the report here").click()
     assert page.frame_locator("iframe").first.locator("h1").first.inner_text()
+    page.get_by_role("button", name="Explore its answers").click()
+    page.wait_for_selector("h1:has-text('Explore')")
+    page.wait_for_selector(".tt-tile img")
+    assert page.get_by_role("combobox", name="Run").input_value() == Path(job.run).name
+    page.get_by_role("link", name="Train", exact=True).click()
     page.get_by_role("button", name="Use this model").click()
     page.wait_for_selector("h1:has-text('Classify')")
     page.wait_for_selector("text=It can name grape, leaf, sun.")

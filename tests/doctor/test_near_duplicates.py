@@ -14,7 +14,17 @@ from scipy.ndimage import gaussian_filter
 
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor import Subject, examine
-from thirtytwo.doctor.near_duplicates import FINE, FINE_PHOTOGRAPHS, SIDE, Pairs, find_pairs, grouped, thumbnails
+from thirtytwo.doctor.near_duplicates import (
+    FINE,
+    FINE_PHOTOGRAPHS,
+    SIDE,
+    Pairs,
+    find_alike,
+    find_pairs,
+    grouped,
+    is_enlarged,
+    thumbnails,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,6 +99,34 @@ def test_findings_name_split_and_label() -> None:
     assert "train row 6 (ant) ≈ test row 3 (bee)" in found["T112"].what
     assert [place.position for place in found["T113"].groups[0]] == [9, 11]
     assert found["T111"].notes[0].startswith("similarity ")
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, set()), (15, set()), (16, {"T111", "T112", "T113"})])
+def test_tiny_images_are_not_compared(side: int, expected: set[str]) -> None:
+    images = scenes(40, side=16)[:, :side, :side].copy()
+    for source, target in ((1, 3), (5, 31), (7, 34)):  # within train; across splits with the same and another label
+        images[target] = np.clip(images[source] * 1.1, 0, 255).astype(np.uint8)
+    parts = [ImageSet(images[rows], rows % 2, ("a", "b"), rows) for rows in np.split(np.arange(40), [30])]
+    found = examine(DataSet("tiny", parts[0], None, parts[1], "x"))
+    assert {finding.code for finding in found if finding.code.startswith("T11")} == expected
+
+
+@pytest.mark.parametrize(("detail", "expected"), [(8, True), (16, False), (SIDE, False)])
+def test_images_that_were_enlarged_are_recognized_by_their_detail(detail: int, expected: bool) -> None:
+    reduced = [Image.fromarray(one).resize((detail, detail), Image.Resampling.BOX) for one in scenes(30, side=96)]
+    larger = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in reduced]
+    small = np.stack([*larger, np.zeros((SIDE, SIDE, 3), np.uint8)])
+    assert is_enlarged(small) is expected
+    small[7] = np.clip(small[3] * 1.1, 0, 255)
+    assert find_alike(small) == ([] if expected else [[3, 7]])
+
+
+def test_originals_of_tiny_images_decide_for_taught_ones() -> None:
+    images = scenes(12)
+    images[9] = recompressed(images[3])
+    assert find_alike(images) == [[3, 9]]
+    assert find_alike(images, [8] * 12) == []
+    assert find_alike(images, [8, 640, 640]) == [[3, 9]]
 
 
 @pytest.mark.parametrize("cut", [True, False])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
+from thirtytwo.app.about_models import dataset_name, suits
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.originals import opening
@@ -212,17 +213,17 @@ def choose_model() -> Entry:
         select_model(found[names.index(st.session_state[_MODEL])])
 
     st.selectbox("Model in use", names, key=_MODEL, on_change=choose)
-    st.caption(describe(info_of(entry)))
+    st.caption("  \n".join(filter(None, (describe(info_of(entry)), as_markdown(suits(entry))))))
     return entry
 
 
-def show_vocabulary(info: ModelInfo) -> None:
-    """Say what a model can name: some of its classes, and all of them on demand."""
+def show_vocabulary(info: ModelInfo, known: Sequence[str] = ()) -> None:
+    """Say what a model can name: some of its classes, such as `known` ones, and all of them on demand."""
     names = [readable(name) for name in info.classes]
     if len(names) <= _FEW:
         st.markdown(as_markdown(f"It can name {listing(names, _FEW, quoted=False)}."))
         return
-    some = names[:: len(names) // _FEW][:_FEW]
+    some = known or names[:: len(names) // _FEW][:_FEW]
     st.markdown(as_markdown(f"It can name {len(names):,} things, such as {listing(some, _FEW, quoted=False)}."))
     with st.expander(f"All {len(names):,} things that it can name"):
         st.markdown(as_markdown(", ".join(sorted(names, key=str.casefold))))
@@ -241,8 +242,7 @@ def require_model() -> None:
 def describe(info: ModelInfo) -> str:
     """Describe a model in one line of Markdown."""
     accuracy = "" if info.accuracy is None else f" · {percent(info.accuracy)} test accuracy"
-    size, dataset, architecture = info.input_size, as_markdown(info.dataset), as_markdown(info.architecture)
-    return f"{len(info.classes)} classes of {dataset}{accuracy} · input {size}×{size} pixels · {architecture}"
+    return f"{len(info.classes):,} classes of {as_markdown(dataset_name(info.dataset))}{accuracy}"
 
 
 def show_error(error: ThirtytwoError) -> None:

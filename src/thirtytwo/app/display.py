@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import IO
@@ -15,14 +17,17 @@ import streamlit as st
 
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.photos import RESULTS, InputImage
+from thirtytwo.app.problems import plain
+from thirtytwo.errors import ImageError
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
-from thirtytwo.images.decode import Pixels, load_image, load_preview
+from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, load_image, load_preview
 from thirtytwo.images.render import PIXELATED_SIDE, data_uri, for_display, is_pixelated, jpeg, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
 from thirtytwo.io import free_name
+from thirtytwo.machine import cpu_count
 
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
@@ -31,6 +36,8 @@ OVERLAY_SIDE = 1024
 _JPEG_QUALITY = 88
 _MAX_HEATMAPS = 64
 """Number of heatmaps kept for all sessions; one of 288×288 pixels takes 0.3 MB."""
+_MAX_INPUTS, _MAX_VIEWS = 16, 32
+"""Numbers of decoded images kept for all sessions, as models see and as people see them; one takes up to 0.4 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +53,7 @@ def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE) -> 
     classifier = load_classifier(entry)
     info = classifier.info
     displayed = view(image, side)
-    loaded = load_image(image.path, info.input_size, info.resize, image.name)
+    loaded = _input(info.input_size, info.resize, image.digest, image)
     if heat:
         heatmap = heatmap_of(entry, classifier, loaded.pixels)
         displayed = overlay(displayed, map_to_original(heatmap, displayed.shape[0], displayed.shape[1], info.resize))
@@ -55,6 +62,21 @@ def render(entry: Entry, image: InputImage, *, heat: bool, side: int = SIDE) -> 
 
 def view(image: InputImage, side: int = SIDE) -> Pixels:
     """The upright image for display, uint8 `(H, W, 3)`: large images are reduced to `side`, small ones enlarged."""
+    return _view(image.digest, image) if side == SIDE else _reduced(image, side)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_MAX_VIEWS)
+def _view(digest: str, _image: InputImage) -> Pixels:
+    return _reduced(_image, SIDE)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_MAX_INPUTS)
+def _input(size: int, rule: ResizeRule, digest: str, _image: InputImage) -> Loaded:
+    """An image as a model sees it, which is decoded once for the answer and for showing it."""
+    return load_image(_image.path, size, rule, _image.name)
+
+
+def _reduced(image: InputImage, side: int) -> Pixels:
     pixels = load_preview(image.path, side, image.name)
     longer = max(pixels.shape[:2])
     return pixels if longer >= SIDE else for_display(pixels, least=min(SIDE, 8 * longer), most=SIDE)
@@ -99,6 +121,9 @@ _STEP = 8
 _BATCH = 2
 """Number of images in one run of a model; ONNX Runtime keeps the memory that a run takes."""
 _MAX_CACHED = 4000
+_FEW = 8
+"""Number of new images up to which they are decoded for the answer and for showing it at once."""
+_THREADS = 4
 
 Result = Prediction | UnreadableImage
 
@@ -111,7 +136,10 @@ def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
         classifier = load_classifier(entry)
         bar = st.progress(0.0, f"Classifying {len(new)} images …") if len(new) >= _PROGRESS_FROM else None
         top = min(TOP, len(classifier.classes))
-        new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH)
+        if len(new) <= _FEW:
+            new_results = _classify_few(classifier, new, top)
+        else:
+            new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH)
         for number, (image, result) in enumerate(zip(new, new_results, strict=True), start=1):
             cache[entry.stamp, image.digest] = result
             if bar is not None and number % _STEP == 0:
@@ -122,6 +150,27 @@ def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
     for key in list(cache)[: max(0, len(cache) - _MAX_CACHED)]:
         del cache[key]
     return results
+
+
+def _classify_few(classifier: Classifier, images: Sequence[InputImage], top: int) -> Iterator[Result]:
+    """Classify a few images whose decoded pixels are kept, because the page shows them next."""
+    with ThreadPoolExecutor(cpu_count(_THREADS)) as pool:
+        found = list(pool.map(partial(_decoded, classifier), images))
+    readable = [one for one in found if isinstance(one, Loaded)]
+    answers: list[Prediction] = []
+    for start in range(0, len(readable), _BATCH):
+        answers += classifier.classify(np.stack([one.pixels for one in readable[start : start + _BATCH]]), top)
+    sized = (replace(one, width=at.width, height=at.height) for one, at in zip(answers, readable, strict=True))
+    for one in found:
+        yield one if isinstance(one, UnreadableImage) else next(sized)
+
+
+def _decoded(classifier: Classifier, image: InputImage) -> Loaded | UnreadableImage:
+    info = classifier.info
+    try:
+        return _input(info.input_size, info.resize, image.digest, image)
+    except ImageError as error:
+        return UnreadableImage(image.name, plain(str(error)))
 
 
 def as_csv(results: Sequence[Result], top: int) -> str:
@@ -173,7 +222,8 @@ def truncate(result: Result, top: int) -> Result:
 def _with_name(result: Result, name: str) -> Result:
     """The result with the name that the file had where it was uploaded from."""
     if isinstance(result, UnreadableImage):
-        return UnreadableImage(name, result.error.replace(result.file, name) if result.file else result.error)
+        error = plain(result.error)
+        return UnreadableImage(name, error.replace(result.file, name) if result.file else error)
     return replace(result, file=name)
 
 

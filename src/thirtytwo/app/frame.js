@@ -20,6 +20,10 @@ function start() {
     markTheme();
     explainStop(known.stopped);
   };
+  document.addEventListener("click", (event) => {
+    const place = event.target.closest?.("[data-tt-jump]")?.dataset.ttJump;
+    if (place) jumpTo(document.querySelector(`.${CSS.escape(place)}`));
+  });
   let waiting = 0;
   const soon = () => {
     waiting ||= window.setTimeout(() => { waiting = 0; look(); }, 120);
@@ -64,8 +68,7 @@ function addTopButton() {
   Object.assign(button, { type: "button", className: "tt-to-top", textContent: "↑", hidden: true, title: "Back to top" });
   button.setAttribute("aria-label", "Back to top");
   button.onclick = () => {
-    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    main()?.scrollTo({ top: 0, behavior: still ? "instant" : "smooth" });
+    main()?.scrollTo({ top: 0, behavior: isStill() ? "instant" : "smooth" });
     const heading = document.querySelector("h1");
     heading?.setAttribute("tabindex", "-1");
     heading?.focus({ preventScroll: true });
@@ -73,6 +76,16 @@ function addTopButton() {
   document.querySelector("[data-testid=stApp]").append(button);
   return button;
 }
+
+function jumpTo(place) {
+  if (!place) return;
+  place.scrollIntoView({ behavior: isStill() ? "instant" : "smooth" });
+  const heading = place.querySelector("h1, h2, h3");
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus({ preventScroll: true });
+}
+
+const isStill = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // An arrow at its right edge shows that a table or a matrix goes on there.
 function markScroller(box) {

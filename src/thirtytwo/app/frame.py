@@ -10,9 +10,14 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 from thirtytwo.app import library
+from thirtytwo.app.settings import IMAGE_MB
+from thirtytwo.text import as_html
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"frame.{kind}") for kind in ("css", "js"))
 STOPPED_TITLE, GOES_ON = "The app has stopped", "This page then goes on by itself."
+
+_FORMATS = f"Up to {IMAGE_MB} MB each: JPEG, PNG, WebP, HEIC and others"
+"""Stands in fields for images instead of Streamlit's list of 20 suffixes, which does not fit."""
 
 ANNOUNCE = """
 export default function ({ data }) {
@@ -40,6 +45,7 @@ export default function ({ data }) {
 def show_frame(pages: Sequence[Page], page: Page) -> None:
     """Show links to all pages, which phones have instead of Streamlit's menu, and start the script of the frame."""
     st.html(STYLE)
+    st.html(f'<style>:root {{ --tt-formats: "{_FORMATS}"; }}</style>')
     with st.container(horizontal=True, gap="small", key="pages"):
         for one in pages:
             st.page_link(one)
@@ -50,6 +56,11 @@ def show_frame(pages: Sequence[Page], page: Page) -> None:
 def announce(text: str, key: str = "announce") -> None:
     """Let screen readers speak a result as soon as it is there."""
     _announce_component()(key=key, data={"key": key, "text": text}, height=1)
+
+
+def jump_to(text: str, key: str) -> str:
+    """A button, as HTML, that scrolls to the container with this key on the same page."""
+    return f'<button type="button" class="tt-jump" data-tt-jump="st-key-{key}">{as_html(text)}\u00a0↓</button>'
 
 
 def stopped_lines() -> list[str]:

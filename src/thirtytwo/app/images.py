@@ -14,6 +14,7 @@ from thirtytwo.app import photos
 from thirtytwo.app.library import Entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.photos import InputImage
+from thirtytwo.app.problems import short
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
 from thirtytwo.images.decode import FORMATS
@@ -26,6 +27,8 @@ SAMPLES = Path(__file__).with_name("samples")
 TYPES = sorted(suffix.lstrip(".") for suffix in SUFFIXES)
 UPLOAD, CAMERA, SAMPLE = "Drop or paste", "Camera", "Samples"
 THUMBNAILS_PER_PAGE = 48
+FIELD = "image-field"
+"""First words of the key of a field for images: the frame shortens its list of formats."""
 _SAMPLE_WIDTH = 108
 _CHUNK = 8
 """Number of uploaded images that are in memory at a time."""
@@ -73,7 +76,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       item.append(open);
     } else {
       const note = document.createElement("span");
-      note.textContent = `${image.name}: cannot be read`;
+      note.textContent = `${image.name}: ${image.note}`;
       note.title = image.problem;
       item.append(note);
       item.className = "tt-unreadable";
@@ -132,7 +135,9 @@ def image_input(entry: Entry | None = None) -> list[InputImage]:
     elif source == SAMPLE:
         _show_samples()
     else:
-        upload_field("Images", "upload", _receive, help=f"{FORMATS}. No data leaves this computer.", newest_first=True)
+        help = f"{FORMATS}. No data leaves this computer."
+        if upload_field("Images", "upload", _receive, help=help, newest_first=True, rerun=False):
+            photos.keep_images()
     return current_images(photos.CLASSIFIED, entry)
 
 
@@ -161,30 +166,47 @@ def undo_button(what: str, key: str, undo: Callable[[], None]) -> None:
 
 
 def upload_field(
-    label: str, key: str, receive: Receive, *, help: str | None = None, newest_first: bool = False
-) -> None:
+    label: str,
+    key: str,
+    receive: Receive,
+    *,
+    help: str | None = None,
+    newest_first: bool = False,
+    rerun: bool = True,
+) -> bool:
     """A field to upload several images; the field with the key `upload` also accepts pasted images.
 
     `receive` gets the images in portions, the last ones first with `newest_first`, for lists that put new images in
-    front. The field is empty afterwards: pages show what they received themselves.
+    front. The field is empty afterwards: pages show what they received themselves. They are drawn anew, unless `rerun`
+    is false because nothing above the field shows images: then true is returned once images were received.
     """
     turn = st.session_state.setdefault(f"{key}-turn", 0)
-    with st.container(key="paste-here" if key == "upload" else None):
-        files = st.file_uploader(
-            as_markdown(label),
-            type=TYPES,
-            accept_multiple_files=True,
-            key=f"{key}-{turn}",
-            max_upload_size=IMAGE_MB,
-            help=help,
-            label_visibility="collapsed" if key == "upload" else "visible",
-        )
+    with st.container(key="paste-here" if key == "upload" else f"{FIELD}-{key}"):
+        place = st.empty()
+    files = _uploader(place, label, f"{key}-{turn}", help=help, labeled=key != "upload")
     if key == "upload":
         _paste_component()(key="paste", height=1)
-    if files:
-        _hand_over(files, receive, newest_first=newest_first)
-        st.session_state[f"{key}-turn"] = turn + 1
+    if not files:
+        return False
+    _hand_over(files, receive, newest_first=newest_first)
+    st.session_state[f"{key}-turn"] = turn + 1
+    if rerun:
         st.rerun()
+    _uploader(place, label, f"{key}-{turn + 1}", help=help, labeled=key != "upload")
+    return True
+
+
+def _uploader(place: Any, label: str, key: str, *, help: str | None, labeled: bool) -> list[Any]:
+    found: list[Any] = place.file_uploader(
+        as_markdown(label),
+        type=TYPES,
+        accept_multiple_files=True,
+        key=key,
+        max_upload_size=IMAGE_MB,
+        help=help,
+        label_visibility="visible" if labeled else "collapsed",
+    )
+    return found
 
 
 def thumbnails(
@@ -228,6 +250,7 @@ def thumbnails(
                 "name": one.name,
                 "digest": one.digest,
                 "problem": one.problem,
+                "note": short(one.problem),
                 "source": _source(one),
                 "opens": openable_input(one, entry),
             }
@@ -243,8 +266,8 @@ def warn_before_leaving(*, unsaved: bool) -> None:
 
 
 def sample_files() -> list[Path]:
-    """The bundled sample images; the last one is of no class of the default model."""
-    return sorted(SAMPLES.glob("*.jpg"), reverse=True)
+    """The bundled sample images; of the last one the default model is not sure, because it has no class for it."""
+    return sorted(SAMPLES.glob("*.jpg"))
 
 
 def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: bool) -> None:
@@ -259,6 +282,8 @@ def _hand_over(files: Sequence[Uploaded], receive: Receive, *, newest_first: boo
         if bar is not None:
             done = min(number * _CHUNK, len(files))
             bar.progress(done / len(files), f"Read {done} of {len(files)} images")
+    if bar is not None:
+        bar.empty()
 
 
 def _receive(files: list[tuple[str, bytes]], place: str = photos.CLASSIFIED) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
@@ -31,6 +32,8 @@ _NAME = 60
 """Length in characters from which the name of a taught model is shortened."""
 FROM_OPTION, BUNDLED, TAUGHT = "from --model", "built in", "made with Add classes"
 """Where a model comes from."""
+PREFERRED = "imagenet"
+"""The bundled model in use at first: the one that names most of what people photograph."""
 RUN = "run"
 """First word of the origin of a run below ./runs."""
 _MAX_LOADED = 4
@@ -163,9 +166,27 @@ def selected_model(found: Sequence[Entry]) -> Entry:
     wanted = st.session_state.get(_SELECTED)
     chosen = next((one for one in found if str(one.path) == wanted), None)
     if chosen is None:
-        chosen = min(found, key=lambda one: (one.origin != FROM_OPTION, not one.origin.startswith(BUNDLED)))
+        chosen = min(found, key=_place)
         select_model(chosen)
     return chosen
+
+
+def _place(entry: Entry) -> tuple[bool, bool, bool]:
+    """Where a model stands among those that may be in use at first."""
+    return entry.origin != FROM_OPTION, entry.origin != BUNDLED, entry.path.stem != PREFERRED
+
+
+def warm_up(entry: Entry) -> None:
+    """Load a model and run it once, so that the first image does not wait for that."""
+    _warm_up(entry.stamp, entry)
+
+
+@st.cache_resource(show_spinner=False, max_entries=_MAX_LOADED)
+def _warm_up(stamp: tuple[str, int, int], _entry: Entry) -> bool:
+    classifier = load_classifier(_entry)
+    side = classifier.info.input_size
+    classifier.classify(np.zeros((1, side, side, 3), dtype=np.uint8), 1)
+    return True
 
 
 def load_classifier(entry: Entry) -> Classifier:

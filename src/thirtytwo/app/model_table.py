@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from thirtytwo.app.library import TAUGHT, Entry, info_of, projects
 from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.taught_card import how_estimated
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.evaluation.metrics import measured
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_html, interval, percent
+from thirtytwo.text import as_html, capitalized, interval, percent
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ def _row(entry: Entry) -> ModelRow:
 
 def _with(entry: Entry, value: float, ends: list[float] | None, how: str) -> ModelRow:
     return ModelRow(entry.name, percent(value), interval(ends) if ends else "", how)
+
+
+def metrics_table(metrics: Mapping[str, Any], keys: Collection[str]) -> str:
+    """Metrics with their intervals and what they mean, as HTML."""
+    cells = "".join(
+        f'<tr><th scope="row">{as_html(metric.name)}</th><td>{value}</td><td>{ends or "–"}</td>'
+        f"<td>{as_html(capitalized(metric.meaning))}</td></tr>"
+        for metric, value, ends in measured(metrics)
+        if metric.key in keys
+    )
+    return (
+        '<div class="tt-scroll" tabindex="0" role="region" aria-label="Metrics"><table class="tt-table"><thead><tr>'
+        f'<th scope="col">Metric</th><th scope="col">Value</th><th scope="col">95\u00a0% interval</th>'
+        f'<th scope="col">Meaning</th></tr></thead><tbody>{cells}</tbody></table></div>'
+    )
 
 
 def table_of(rows: Iterable[ModelRow]) -> str:

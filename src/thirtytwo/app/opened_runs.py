@@ -75,6 +75,11 @@ def _open() -> None:
     except RunError as error:
         st.session_state[_PROBLEM] = f"{error.message} {error.fix or ''}"
         return
+    open_run(found)
+
+
+def open_run(found: Path) -> None:
+    """Let the page Explore show a run, wherever it is."""
     others = [path for path in opened_runs() if path.resolve() != found.resolve()]
     st.session_state[_OPENED] = [found, *others]
     st.session_state[_LAST] = found

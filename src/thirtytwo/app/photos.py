@@ -19,6 +19,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
 from thirtytwo.app.kept import KeptImages
+from thirtytwo.app.problems import plain
 from thirtytwo.errors import ImageError
 from thirtytwo.images.decode import load_preview, read_header
 from thirtytwo.io import free_name
@@ -70,7 +71,7 @@ def inspect(name: str, data: bytes) -> Inspected:
         with _one_at_a_time(name, data):
             pixels = load_preview(data, THUMBNAIL, name)
     except ImageError as error:
-        return Inspected(digest, b"", str(error))
+        return Inspected(digest, b"", plain(str(error)))
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "JPEG", quality=_QUALITY)
     return Inspected(digest, stream.getvalue(), "")

@@ -49,7 +49,7 @@ def teach(folder: Path, *, out: Path, base: str | None, views: int | None, seed:
     show(f"Expected accuracy: {probe.expectation}")
     if probe.verdict is not None:
         show(f"Verdict: {probe.verdict.sentence}")
-    for step in probe.next_steps(find_alike(probe.images)):
+    for step in probe.next_steps(find_alike(probe.images, found.sides())):
         show(f"Next: {step.sentence}")
     show(str(out))
 

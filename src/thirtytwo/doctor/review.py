@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
 from thirtytwo.data.fixes import Fix, FixPlan
@@ -58,10 +59,18 @@ class Review:
             )  # without features and thumbnails of all images
         self.diagnosis = replace(diagnosis, subject=subject)
         self.items = tuple(_items(subject, plan, diagnosis.findings)) if subject is not None else ()
-        self.position = 0
         self._by_row = plan.by_row
-        known = decided or {}
-        self._decisions = {index: known[one.fix] for index, one in enumerate(self.items) if one.fix in known}
+        self._begin(decided or {})
+
+    def restarted(self, decided: Mapping[Fix, bool]) -> Review:
+        """A review of the same suggestions with other decisions, and none to undo."""
+        other = copy(self)
+        other._begin(decided)
+        return other
+
+    def _begin(self, decided: Mapping[Fix, bool]) -> None:
+        self.position = 0
+        self._decisions = {index: decided[one.fix] for index, one in enumerate(self.items) if one.fix in decided}
         self._history: list[tuple[int, dict[int, bool | None]]] = []
         self._go_to_undecided(0)
 

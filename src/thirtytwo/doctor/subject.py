@@ -15,7 +15,15 @@ from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
 from thirtytwo.doctor.features import Features, dataset_features
-from thirtytwo.doctor.near_duplicates import FINE, FINE_PHOTOGRAPHS, find_pairs, grouped, thumbnails
+from thirtytwo.doctor.near_duplicates import (
+    FINE,
+    FINE_PHOTOGRAPHS,
+    LEAST_SIDE,
+    find_pairs,
+    grouped,
+    is_enlarged,
+    thumbnails,
+)
 from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError
@@ -145,7 +153,12 @@ class Subject:
 
     @cached_property
     def near_groups(self) -> tuple[tuple[tuple[Place, ...], float], ...]:
-        """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them."""
+        """Near-duplicates that are not equal, in groups of two or more, with the largest similarity of two of them.
+
+        None among images that are too small to be compared.
+        """
+        if self.data.median_side < LEAST_SIDE or is_enlarged(self.thumbnails):
+            return ()
         equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
         least = FINE_PHOTOGRAPHS if self.data.median_side >= PHOTO_SIDE else FINE
         pairs, places = find_pairs(self.thumbnails, least), self.places

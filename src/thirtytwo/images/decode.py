@@ -46,6 +46,8 @@ RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 MAX_PIXELS = 50_000_000
 """Largest number of pixels to decode, unless the variable `THIRTYTWO_MAX_PIXELS` sets another."""
 MAX_PIXELS_VARIABLE = "THIRTYTWO_MAX_PIXELS"
+TOO_LARGE = "Downscale the image first, or raise the limit: "
+"""Advice on a larger image, before the variable and a value for it."""
 MAX_REDUCED = 16
 """A JPEG that is decoded at a smaller scale may have this many times more pixels."""
 HEAD_BYTES = 256
@@ -638,7 +640,7 @@ def _check_size(image: Image.Image, name: str, reducible: bool = False) -> None:
     if width * height > limit and not reducible:
         raise ImageError(
             f"{name} has {width}×{height} pixels, more than the limit of {limit:,}.",
-            f"Downscale the image first, or raise the limit: {MAX_PIXELS_VARIABLE}={width * height}",
+            f"{TOO_LARGE}{MAX_PIXELS_VARIABLE}={width * height}",
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(

@@ -7,29 +7,29 @@ from functools import partial
 
 import streamlit as st
 
+from thirtytwo.app.about_models import examples
+from thirtytwo.app.answer_table import answer_table
 from thirtytwo.app.components import (
     card,
     choose_model,
     heat_legend,
-    percent_column,
     show_vocabulary,
     spoken,
     title,
-    with_percentages,
 )
 from thirtytwo.app.display import TOP, Result, as_csv, as_json, classify, heat_method
 from thirtytwo.app.frame import announce
 from thirtytwo.app.images import image_input
-from thirtytwo.app.library import Entry, info_of, load_classifier
+from thirtytwo.app.library import Entry, info_of, load_classifier, warm_up
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.pager import Pager
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.results import Criteria, answer, matching
 from thirtytwo.app.views import many
 from thirtytwo.inference.classifier import Prediction, UnreadableImage
-from thirtytwo.text import as_markdown, counted, readable
+from thirtytwo.text import as_markdown, counted
 
-IMAGES_PER_PAGE = 8
+IMAGES_PER_PAGE, ROWS_PER_PAGE = 8, 100
 _MAX_SPOKEN = 3
 
 
@@ -37,13 +37,14 @@ def show() -> None:
     """Show the page."""
     title("Classify images", "Drop images below, or paste one with Ctrl+V. No data leaves this computer.")
     entry = choose_model()
-    show_vocabulary(info_of(entry))
+    show_vocabulary(info_of(entry), examples(entry))
     images = image_input(entry)
     if not images:
         st.info(
             "Add an image to classify it, or try the samples.",
             icon=":material/add_photo_alternate:",
         )
+        warm_up(entry)
         return
     results = classify(entry, images)
     announce(summary(results))
@@ -74,7 +75,7 @@ def _show_many(entry: Entry, images: Sequence[InputImage], results: Sequence[Res
     some, found = [images[place] for place in places], [results[place] for place in places]
     key = f"shown-{hash(criteria)}"
     if view == many.TABLE:
-        results_table(found)
+        results_table(found, key)
     elif view == many.GRID:
         many.grid(entry, some, found, key, heat=heat)
     else:
@@ -97,24 +98,12 @@ def cards(
     pager.show_again()
 
 
-def results_table(results: Sequence[Result]) -> None:
-    """Show all results as a table."""
-    rows = [
-        {"file": one.file, "class": readable(one.top), "confidence": one.confidence, "known": one.known, "error": ""}
-        if isinstance(one, Prediction)
-        else {"file": one.file, "class": None, "confidence": None, "known": None, "error": one.error}
-        for one in results
-    ]
-    if all(isinstance(one, Prediction) for one in results):
-        for row in rows:
-            del row["error"]
+def results_table(results: Sequence[Result], key: str = "table") -> None:
+    """Show all results as a table, a page at a time."""
     st.subheader("All results", anchor=False)
-    st.dataframe(
-        with_percentages(rows, "confidence"),
-        hide_index=True,
-        column_config={"confidence": percent_column()},
-        alt="Results, one row per image",
-    )
+    pager = Pager(len(results), ROWS_PER_PAGE, f"{key}-table-{len(results)}")
+    st.html(answer_table(results[pager.show()]))
+    pager.show_again()
 
 
 def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Result], top: int) -> None:

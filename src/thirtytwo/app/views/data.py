@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
 
 from thirtytwo.app import library
-from thirtytwo.app.components import image_grid, img_tag, title
+from thirtytwo.app.components import image_grid, img_tag, show_error, title
+from thirtytwo.app.decisions import Changes, Decisions, changes, fingerprint, place_of
 from thirtytwo.app.frame import announce
 from thirtytwo.app.originals import opening
 from thirtytwo.app.run_images import openable_image
+from thirtytwo.app.views import reviews
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.fixes import Fix, encode_fix_plan
 from thirtytwo.data.types import DATASETS
@@ -22,11 +24,12 @@ from thirtytwo.doctor.diagnose import diagnose
 from thirtytwo.doctor.page import by_check, extent, preview, verdict
 from thirtytwo.doctor.review import Item, Review
 from thirtytwo.doctor.subject import Subject
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.text import as_html, as_markdown, as_printable, capitalized, counted, readable, shorten
 
 SHORTCUTS = {"accept": "A", "reject": "X", "previous": "Left", "next": "Right", "undo": "Z"}
 """Keys of the buttons; Streamlit reserves R."""
-_CHECKED, _DECIDED = "checked data", "decided fixes"
+_CHECKED = "checked data"
 _ICONS: dict[Severity, str] = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
 _STATES = {True: ":green-badge[accepted]", False: ":gray-badge[rejected]", None: ":blue-badge[not decided]"}
 _SIDE, _SMALL = 640, 160
@@ -34,16 +37,27 @@ _SIDE, _SMALL = 640, 160
 _MAX_FINDINGS, _MAX_GROUPS, _MAX_MEMBERS, _MAX_FILES, _MAX_TYPICAL = 10, 4, 6, 10, 5
 _LONGEST = 600
 """Characters after which sentences about the data are shortened in the middle."""
+_MAX_RECENT = 2
+"""Number of checked data sets that reloading a page shows again without a new check."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    """A data set that was checked in this session, and the images of each check's findings as HTML."""
+    """A data set that was checked, and the images of each check's findings as HTML."""
 
     review: Review
     images: dict[str, str]
     places: dict[str, tuple[Place, ...]]
     """The images that are shown of each check's findings, which can be opened."""
+    identity: str
+    """Identity of the decisions, which are kept on disk."""
+    names: tuple[str, ...]
+    """Fingerprint of each suggested fix."""
+    kept: dict[str, bool]
+    """The decisions as they are stored, by fingerprint."""
+    before: Decisions | None
+    changed: Changes
+    """What was kept before this check, and how the suggestions differ from then."""
 
 
 def show() -> None:
@@ -53,13 +67,55 @@ def show() -> None:
         "Find duplicates, wrong labels, unreadable files and other problems of a data set, and decide which suggested "
         "fixes to apply. This page changes no file.",
     )
+    _reopen()
     _show_form()
     checked: _Checked | None = st.session_state.get(_CHECKED)
     if checked is None:
         st.info(f"Enter a folder with one folder per class, or one of {_known_names()}.", icon=":material/folder_open:")
+        reviews.show_earlier()
         return
+    reviews.name_in_address(checked.identity)
     _show_findings(checked)
-    _show_review(checked.review)
+    _show_review(checked)
+
+
+def _reopen() -> None:
+    """Show the check again that the page's address names, with its decisions: after reloading the last one as it was.
+
+    A check that takes minutes is not repeated without being asked for.
+    """
+    found = None if _CHECKED in st.session_state else reviews.named()
+    if found is None:
+        return
+    reviews.fill_form(found)
+    recent = None if reviews.wanted_anew() else _recent().get(found.identity)
+    if recent is not None:
+        review = recent.review.restarted(found.of(item.fix for item in recent.review.items))
+        st.session_state[_CHECKED] = replace(recent, review=review, kept=dict(found.decided))
+    elif found.thorough:
+        kept = f"Your {counted(len(found.decided), 'decision')} on {found.spec} are kept."
+        st.info(as_markdown(f"{kept} Check the data again to go on."), icon=":material/history:")
+    else:
+        try:
+            with st.spinner("Checking …", show_time=True):
+                st.session_state[_CHECKED] = _check(found.source, thorough=False)
+        except ThirtytwoError as error:
+            reviews.forget_address()
+            show_error(error)
+
+
+@st.cache_resource(show_spinner=False)
+def _recent() -> dict[str, _Checked]:
+    """The last checks of all sessions, by the identity of their decisions."""
+    return {}
+
+
+def _remember(checked: _Checked) -> None:
+    recent = _recent()
+    recent.pop(checked.identity, None)
+    recent[checked.identity] = checked
+    for identity in list(recent)[:-_MAX_RECENT]:
+        recent.pop(identity, None)
 
 
 def _known_names() -> str:
@@ -72,18 +128,18 @@ def _show_form() -> None:
         label = "Data set or folder" if library.settings.is_local else "Data set"
         spec = st.text_input(
             label,
-            key="doctor-spec",
+            key=reviews.SPEC,
             placeholder="my-images",
             help="A folder with one folder of images per class, a CSV file, or the name of a known data set",
             persist_state="session",
         )
         thorough = st.checkbox(
-            "Also look for wrong labels, which takes minutes", key="doctor-thorough", persist_state="session"
+            "Also look for wrong labels, which takes minutes", key=reviews.THOROUGH, persist_state="session"
         )
         wanted = st.form_submit_button("Check", type="primary", icon=":material/fact_check:", key="doctor-check")
     if not wanted or not spec.strip():
         return
-    if not library.settings.is_local and spec.strip().partition("?")[0] not in DATASETS.names():
+    if not reviews.may_check(spec.strip()):
         st.error(f"From another computer, only known data sets can be checked: {_known_names()}.")
         st.stop()
     with st.spinner("Checking …", show_time=True):
@@ -91,17 +147,23 @@ def _show_form() -> None:
 
 
 def _check(spec: str, *, thorough: bool) -> _Checked:
-    """Examine a data set; the decisions of this session on fixes of the same data are kept.
+    """Examine a data set, and store what is suggested; kept decisions on the same suggestions go on.
 
     Raises:
         DataError: there is no such data set, or it is not on this machine.
         MissingExtraError: a check needs a library that is not installed.
+        OutputError: the suggestions cannot be stored.
     """
-    before: _Checked | None = st.session_state.get(_CHECKED)
-    decided: dict[str, dict[Fix, bool]] = st.session_state.setdefault(_DECIDED, {})
+    identity = reviews.identity_for(spec)
+    before = reviews.store().read(identity)
+    review = Review(diagnose(spec, data_root=library.settings.data_root, costly=thorough))
+    fixes = [item.fix for item in review.items]
+    names, changed = tuple(map(fingerprint, fixes)), Changes()
     if before is not None:
-        decided.setdefault(before.review.diagnosis.spec, {}).update(before.review.decided)
-    review = Review(diagnose(spec, data_root=library.settings.data_root, costly=thorough), decided.get(spec))
+        review = review.restarted(before.of(fixes))
+        changed = changes(before, fixes) if before.thorough == thorough else changed
+    now = Decisions(identity=identity, spec=spec, place=place_of(spec), thorough=thorough, suggested=names)
+    reviews.store().put(now)
     subject = review.diagnosis.subject
     images, places = {}, {}
     if subject is not None:
@@ -111,7 +173,10 @@ def _check(spec: str, *, thorough: bool) -> _Checked:
             places[check.code] = tuple(place for group in groups for place in group)
         for part in subject.splits.values():
             release_pages(part.images)
-    return _Checked(review, images, places)
+    kept = {} if before is None else dict(before.decided)
+    checked = _Checked(review, images, places, identity, names, kept, before, changed)
+    _remember(checked)
+    return checked
 
 
 def _shown_groups(findings: Sequence[Finding]) -> list[tuple[Place, ...]]:
@@ -196,9 +261,13 @@ def _sentence(text: str) -> str:
 
 
 @st.fragment  # a decision draws only this part anew
-def _show_review(review: Review) -> None:
+def _show_review(checked: _Checked) -> None:
     """Let the user decide on the suggested fixes one by one, and download the accepted ones as a plan."""
+    review = checked.review
+    decisions = [review.decision(index) for index in range(len(review.items))]
+    reviews.keep(checked.identity, checked.names, checked.kept, decisions)
     st.header("Suggested fixes", anchor=False)
+    reviews.show_changes(checked.before, checked.changed)
     for line in _left_out(review):
         st.caption(line)
     if not review.items:

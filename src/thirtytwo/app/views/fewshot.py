@@ -239,7 +239,7 @@ def _train_probe(base: Entry, project: Project) -> None:
         try:
             pixels, digests = _decode(project, classifier.info.input_size, RESIZE)
             probe = fit_linear_probe(classifier, pixels, resize=RESIZE)
-            result = result_of(probe, project, base.name, digests, find_alike(probe.images))
+            result = result_of(probe, project, base.name, digests, find_alike(probe.images, _sides(project)))
             session.save_result(project.identity, result, probe)
             st.rerun()  # the model is also used above
         except ThirtytwoError as error:

@@ -17,7 +17,7 @@ PAGES = """
 - **Classify** says what is in your images.
 - **Compare** asks two to four models about the same images.
 - **Explore** shows what a model got right and wrong, and the images of a data set.
-- **Data** finds problems of a data set, such as duplicates and wrong labels.
+- **Data** finds problems of a data set, such as duplicates and wrong labels, and keeps your decisions on them.
 - **Train** trains a model on a folder of images, in the background.
 - **Models** lists the models, how accurate they are, and adds others.
 - **Add classes** makes a model for your own classes from a few images of each.
@@ -29,7 +29,7 @@ results, and no statistics about its use.
 
 - Images on Classify and Compare are deleted an hour after you close the page, or when the app stops; models that you
   upload are deleted when you close the page.
-- Projects of Add classes, with their images, are kept on that computer until you delete them.
+- Projects of Add classes, with their images, and decisions on Data are kept on that computer until you delete them.
 - An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
 """
 
@@ -37,7 +37,8 @@ ANSWERS = f"""
 **Classes.** A model knows a list of classes and always answers with these. Classify says which ones.
 
 **Percentages.** Of all images for which a model says 90{SPACE}%, about nine in ten are answered right. The
-percentages of all classes add up to 100{SPACE}%.
+percentages of all classes add up to 100{SPACE}%. The built-in model imagenet is an exception: its percentages were not
+compared with how often it is right.
 
 **Not sure.** No class has {percent(SURE, 0)} or more. Take another photo, closer and with more light, or look at the
 next answers.

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from thirtytwo.app import library
+from thirtytwo.app.about_models import suits, technical_details
 from thirtytwo.app.components import describe, require_model, show_error, title
 from thirtytwo.app.folds import cross_validations, offer_report, show_cross_validation
 from thirtytwo.app.library import (
@@ -24,14 +25,13 @@ from thirtytwo.app.library import (
     selected_model,
 )
 from thirtytwo.app.manage import show_actions, show_notices
-from thirtytwo.app.model_table import model_rows, run_of, table_of, taught_project
+from thirtytwo.app.model_table import metrics_table, model_rows, run_of, table_of, taught_project
 from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.app.taught_card import METRICS as TAUGHT_METRICS
 from thirtytwo.app.taught_card import estimated_metrics, how_estimated, taught_card
 from thirtytwo.app.uploads import content
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.evaluation.metrics import measured
 from thirtytwo.inference.classifier import find_model, model_name
 from thirtytwo.inference.model_file import read_info
 from thirtytwo.rundir import RunDir
@@ -186,11 +186,13 @@ def _show_about(entry: Entry) -> bool:
         show_error(error)
         return False
     st.markdown(describe(info))
+    if about := suits(entry):
+        st.markdown(as_markdown(about))
     if expectation := expectation_of(entry):
         st.markdown(as_markdown(f"Estimated accuracy: {expectation}"))
     size = entry.path.stat().st_size / 1e6
     origin = as_markdown(capitalized(entry.origin))
-    st.caption(f"{origin} · {size:.1f} MB · made by thirtytwo {as_markdown(info.version)}")
+    st.caption(f"{origin} · {size:.1f} MB")
     return True
 
 
@@ -225,6 +227,8 @@ def _show_details(entry: Entry, number: int, *, expanded: bool = False) -> None:
         names = ", ".join(as_markdown(readable(name)) for name in info_of(entry).classes)
         with st.expander("Classes"):
             st.markdown(names)
+        with st.expander("Technical details"):
+            st.markdown(technical_details(info_of(entry)))
         if (run := run_of(entry)) is not None:
             with st.expander("Metrics", expanded=expanded):
                 _show_metrics(run)
@@ -242,7 +246,7 @@ def _show_taught(entry: Entry, project: Project, result: Result, number: int, *,
     if metrics is not None:
         with st.expander("Metrics", expanded=expanded):
             st.caption(as_markdown(f"{how_estimated(result).capitalize()}. It was not measured on a test set."))
-            _show_metrics_table(metrics, TAUGHT_METRICS)
+            st.html(metrics_table(metrics, TAUGHT_METRICS))
     card = taught_card(project, result, info_of(entry), metrics)
     with st.expander("Model card", expanded=expanded):
         _show_card(card)
@@ -266,18 +270,9 @@ def _show_metrics(run: RunDir) -> None:
     """Show the metrics of a run with their intervals, and its figures."""
     metrics = run.read_json(run.metrics)
     st.caption(as_markdown(f"{metrics['dataset']}, {metrics['split']}, {metrics['n']:,} images"))
-    _show_metrics_table(metrics, _METRICS)
+    st.html(metrics_table(metrics, _METRICS))
     for path in sorted(run.figures.glob("*.png")) if run.figures.is_dir() else []:
         st.image(str(path), alt=path.stem.replace("-", " "), width="stretch")
-
-
-def _show_metrics_table(metrics: dict[str, Any], keys: Sequence[str]) -> None:
-    rows = [
-        {"metric": metric.name, "value": value, "95\u00a0% interval": ends}
-        for metric, value, ends in measured(metrics)
-        if metric.key in keys
-    ]
-    st.dataframe(rows, hide_index=True, alt="Metrics with 95\u00a0% intervals")
 
 
 def lower_headings(card: str) -> str:

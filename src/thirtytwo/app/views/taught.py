@@ -10,11 +10,11 @@ import streamlit as st
 from thirtytwo.app.components import image_grid, matrix
 from thirtytwo.app.display import view
 from thirtytwo.app.export_menu import show_export
-from thirtytwo.app.frame import announce
+from thirtytwo.app.frame import announce, jump_to
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model, taught_entry
 from thirtytwo.app.originals import openable_input
 from thirtytwo.app.projects import Project, Result
-from thirtytwo.app.views.tried import show_trials
+from thirtytwo.app.views.tried import TRIALS, show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps
 from thirtytwo.images.decode import Pixels
@@ -40,12 +40,14 @@ def show_result(project: Project, result: Result, changes: Sequence[str]) -> Non
         )
     _show_accuracy(result)
     announce(spoken_result(result))
+    st.html(jump_to("Classify new images", TRIALS))
     _show_next_steps(project, result)
-    st.caption(as_markdown(" ".join(result.notes)))
     entry = taught_entry(project)
     if result.held_out is not None:
         st.html(matrix(confusion_matrix(result.held_out), result.names))
         _show_misclassified(project, result, result.held_out, entry)
+    with st.expander("Technical details"):
+        st.markdown(as_markdown(f"A linear probe on the features of {result.base}. {' '.join(result.notes)}"))
     if entry is None:
         return
     _show_download(entry)

@@ -15,10 +15,11 @@ from thirtytwo.app import session
 from thirtytwo.app.camera import camera
 from thirtytwo.app.class_folders import ClassFolders, group_by_class, open_zip, read_entry, zip_entries
 from thirtytwo.app.components import show_error
-from thirtytwo.app.images import TYPES
+from thirtytwo.app.images import FIELD, TYPES
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.images.decode import FORMATS
 from thirtytwo.text import as_markdown, counted
 
 FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"
@@ -56,13 +57,15 @@ def _show_folder() -> None:
     with st.container(border=True, key="class-folders"):
         st.markdown("Each subfolder becomes a class with the name of the subfolder.")
         turn = st.session_state.setdefault("folder-turn", 0)
-        files = st.file_uploader(
-            "Folder with one subfolder per class",
-            type=TYPES,
-            accept_multiple_files="directory",
-            key=f"class-folder-{turn}",
-            max_upload_size=IMAGE_MB,
-        )
+        with st.container(key=f"{FIELD}-folder"):
+            files = st.file_uploader(
+                "Folder with one subfolder per class",
+                type=TYPES,
+                accept_multiple_files="directory",
+                key=f"class-folder-{turn}",
+                max_upload_size=IMAGE_MB,
+                help=f"{FORMATS}. No data leaves this computer.",
+            )
         archive = st.file_uploader(
             f"Or a ZIP file of such a folder, up to {ZIP_MB} MB",
             type="zip",

@@ -12,6 +12,7 @@ from thirtytwo.app.curves import curves
 from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
 from thirtytwo.app.navigation import open_page
+from thirtytwo.app.opened_runs import open_run
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import model_name
@@ -186,6 +187,9 @@ def _show_result(job: Job) -> None:
         if st.button("Use this model", type="primary", key="train-use", icon=":material/image_search:"):
             select_model(entry_of(job))
             open_page("Classify")
+        if st.button("Explore its answers", key="train-explore", icon=":material/grid_view:"):
+            open_run(run.path)
+            open_page("Explore")
         st.download_button(
             "Report (HTML)",
             run.report.read_bytes,

@@ -13,7 +13,7 @@ from thirtytwo.app.components import card
 from thirtytwo.app.display import Result as Answer
 from thirtytwo.app.display import classify, render
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
-from thirtytwo.app.library import Entry, load_classifier, projects
+from thirtytwo.app.library import Entry, load_classifier, projects, warm_up
 from thirtytwo.app.photos import InputImage
 from thirtytwo.app.projects import Project, Result, Trial
 from thirtytwo.app.trials import LEAST_TO_SUGGEST, class_of, is_right, score, suggested, unlabeled, was_taught
@@ -23,6 +23,8 @@ from thirtytwo.inference.classifier import Prediction, UnreadableImage
 from thirtytwo.text import as_markdown, counted, interval, listing, percent, readable
 
 PER_PAGE = 8
+TRIALS = "try-new"
+"""Key of the heading, which a button above leads to."""
 RIGHT, WRONG = "Right", "Wrong"
 _FIRST = "label-first"
 _FEW_MARKS = 10
@@ -38,14 +40,16 @@ _MAX_CARDS = 64
 
 def show_trials(project: Project, result: Result, entry: Entry) -> None:
     """Show the input of new images, the model's answers to them, and what the user said of these."""
-    st.subheader("Classify new images", anchor=False)
+    with st.container(key=TRIALS):
+        st.subheader("Classify new images", anchor=False)
     st.caption(
         as_markdown(f"Images below are classified with {entry.name}.")
         + " Mark answers right or wrong to see the score on new images; add images to a class to teach them. For live "
         "answers, choose Camera above."
     )
-    upload_field("New images", "try-files", session.add_trials, newest_first=True)
-    load_classifier(entry)  # so that the first image does not wait for it
+    if upload_field("New images", "try-files", session.add_trials, newest_first=True, rerun=False):
+        project = session.current()
+    warm_up(entry)
     images = {one.digest: projects().image(project.identity, one.photo) for one in project.trials}
     _show_thumbnails(project, images, entry)
     if not project.trials:

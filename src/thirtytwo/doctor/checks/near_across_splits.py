@@ -11,7 +11,9 @@ from thirtytwo.doctor.subject import Subject
 
 @CHECKS.register("T111")
 class NearAcrossSplits(NearCheck):
-    """Copies in more than one split that were recompressed, resized, brightened, shifted or mirrored."""
+    """Copies in more than one split that were recompressed, resized, brightened, shifted or mirrored. Images below
+    16 pixels are too small to be compared.
+    """
 
     code = "T111"
     title = "near-duplicates across splits"

@@ -11,7 +11,7 @@ from thirtytwo.doctor.subject import Subject
 
 @CHECKS.register("T112")
 class NearConflicts(NearCheck):
-    """Copies with different labels."""
+    """Copies with different labels. Images below 16 pixels are too small to be compared."""
 
     code = "T112"
     title = "near-duplicates with different labels"

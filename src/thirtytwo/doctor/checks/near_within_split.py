@@ -11,7 +11,7 @@ from thirtytwo.doctor.subject import Subject
 
 @CHECKS.register("T113")
 class NearWithinSplit(NearCheck):
-    """Copies within a split."""
+    """Copies within a split. Images below 16 pixels are too small to be compared."""
 
     code = "T113"
     title = "near-duplicates within a split"

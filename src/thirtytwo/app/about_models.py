@@ -1,0 +1,61 @@
+"""What a model suits, in plain words, and its technical details."""
+
+from __future__ import annotations
+
+from thirtytwo.app.library import BUNDLED, Entry
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.text import as_markdown
+
+_HUNDRED = "fruit, flowers, animals, vehicles, furniture and people among them"
+_TEN = "planes, cars, birds, cats, deer, dogs, frogs, horses, ships and trucks"
+_SUITS = {
+    "imagenet": "Suits photographs of everyday things and animals; it names no people. Its percentages are not "
+    "calibrated: it says “not sure” where no class has 50\u00a0%, but never “unknown”.",
+    "cifar100": f"Suits photographs of 100 common things, {_HUNDRED}. It marks other things as unknown, most of the "
+    "time.",
+    "cifar10": f"Suits photographs of {_TEN}. It marks other things as unknown, most of the time.",
+    "cifar100-tiny": f"A small model for images of 32 pixels and for web pages: 100 common things, {_HUNDRED}.",
+    "cifar10-tiny": f"A small model for images of 32 pixels and for web pages: {_TEN}.",
+}
+_EXAMPLES = {
+    "imagenet": (
+        *("banana", "espresso", "teapot", "laptop", "backpack", "running shoe", "sunglasses", "mountain bike"),
+        *("tabby", "golden retriever", "ladybug", "castle"),
+    ),
+}
+_DATASETS = {"imagenet-1k": "ImageNet", "cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}
+_RULES = {
+    "crop": "the central square, without the ends of the longer side",
+    "pad": "the whole image with black borders",
+    "squash": "the whole image, squeezed into a square",
+}
+
+
+def dataset_name(name: str) -> str:
+    """The name of a data set as people write it."""
+    return _DATASETS.get(name, name)
+
+
+def suits(entry: Entry) -> str:
+    """What a bundled model suits, as sentences; empty for other models."""
+    return _SUITS.get(entry.path.stem, "") if entry.origin == BUNDLED else ""
+
+
+def examples(entry: Entry) -> tuple[str, ...]:
+    """Some classes of a bundled model that people know; empty for other models."""
+    return _EXAMPLES.get(entry.path.stem, ()) if entry.origin == BUNDLED else ()
+
+
+def technical_details(info: ModelInfo) -> str:
+    """The technical details of a model, as a list in Markdown."""
+    calibrated = f"calibrated with temperature {info.temperature:.2f}" if info.temperature != 1 else "not calibrated"
+    unknown = "not marked" if info.unknown_threshold is None else f"marked by the score {info.unknown_score}"
+    rows = {
+        "Input": f"{info.input_size}×{info.input_size} pixels, {_RULES[info.resize]} ({info.resize})",
+        "Network": info.architecture,
+        "Trained on": info.dataset,
+        "Probabilities": calibrated,
+        "Unknown images": unknown,
+        "Made by": f"thirtytwo {info.version}",
+    }
+    return "\n".join(f"- {name}: {as_markdown(value)}" for name, value in rows.items())

@@ -1,0 +1,33 @@
+"""The answers for many images as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from thirtytwo.app.components import SURE
+from thirtytwo.app.display import Result
+from thirtytwo.inference.classifier import UnreadableImage
+from thirtytwo.text import as_html, percent, readable
+
+UNKNOWN_NOTE = "unknown: only the nearest class"
+_HEAD = ("Image", "Answer", "Confidence", "Note")
+
+
+def answer_table(results: Iterable[Result]) -> str:
+    """A table as HTML, one row for each image, with what is to be said of its answer."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in _HEAD)
+    return (
+        '<div class="tt-scroll" tabindex="0" role="region" aria-label="Results, one row per image">'
+        f'<table class="tt-table tt-answers"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(map(_row, results))}</tbody></table></div>"
+    )
+
+
+def _row(result: Result) -> str:
+    if isinstance(result, UnreadableImage):
+        cells = ("–", "–", result.error)
+    else:
+        note = UNKNOWN_NOTE if not result.known else "not sure" if result.confidence < SURE else ""
+        cells = (readable(result.top), percent(result.confidence), note)
+    rest = "".join(f"<td>{as_html(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{as_html(result.file or "")}</th>{rest}</tr>'
