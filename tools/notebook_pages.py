@@ -26,7 +26,7 @@ def with_links_to_pages(text: str) -> str:
 
 
 def as_markdown(notebook: Path) -> str:
-    """The cells of a notebook as Markdown, with an empty element for the outputs of each, which `with_outputs` fills."""
+    """The cells of a notebook as Markdown, with an empty element for their outputs, which `with_outputs` fills."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     parts = []
     for number, cell in enumerate(cells):
@@ -36,8 +36,8 @@ def as_markdown(notebook: Path) -> str:
             parts.append(f'<div class="{_PLACE.format(number)}"></div>')
         if number == 0:
             parts.append(
-                f"This page is a notebook with its outputs. [Download {notebook.name}]({notebook.name}) to run it in Jupyter "
-                "or Colab."
+                f"This page is a notebook with its outputs. [Download {notebook.name}]({notebook.name}) to run it in "
+                "Jupyter or Colab."
             )
     return "\n\n".join(parts) + "\n"
 
