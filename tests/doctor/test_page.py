@@ -355,6 +355,7 @@ def test_further_groups_are_folded() -> None:
     before, folded = page.split("<summary>14 more groups</summary>")
     assert before.count('<li class="group') == 6
     assert folded.count('<li class="group') == 14
+    assert "<summary>" not in render_diagnosis(diagnosis_of(subject_of(60), ExactConflicts.finding("Few.", pairs(8))))
 
 
 def test_images_of_a_large_group_show_each_label_and_split() -> None:

@@ -159,6 +159,7 @@ def _finding(shown: _Shown, subject: Subject | None, encoded: Mapping[Place, Thu
     groups = [_group(finding, *one, subject, encoded) for one in enumerate(shown.groups)] if subject else []
     single = all(len(group) == 1 for group in finding.groups)
     first = FIRST_SINGLES if single else FIRST_GROUPS
+    first = len(groups) if len(groups) <= first + 2 else first  # not worth a click
     return {
         "severity": finding.severity,
         "what": _short(finding.what, LONGEST_TEXT),
