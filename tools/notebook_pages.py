@@ -12,6 +12,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 _LINK = re.compile(r"\]\(\.\./notebooks/([\w-]+)\.ipynb\)")
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 """Sequences by which terminals color text."""
+MOST_LINES = 8
+"""Lines of output that are shown at once."""
 _PLACE = "notebook-output-{}"
 
 
@@ -69,4 +71,11 @@ def _shown(outputs: list[Mapping[str, Any]]) -> Iterator[str]:
             yield f'<img src="data:image/png;base64,{encoded}" alt="Output of the code above">'
         else:
             text = "".join(output.get("text", data.get("text/plain", "")))
-            yield f"<pre>{escape(_CONTROL.sub('', text)).rstrip()}</pre>"
+            yield _folded(escape(_CONTROL.sub("", text)).rstrip())
+
+
+def _folded(text: str) -> str:
+    """Lines of output; many of them, as training logs, are shown on a click."""
+    lines = text.count("\n") + 1
+    shown = f"<pre>{text}</pre>"
+    return shown if lines <= MOST_LINES else f"<details><summary>{lines} lines of the log</summary>{shown}</details>"
