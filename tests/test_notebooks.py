@@ -64,7 +64,12 @@ def test_notebook_runs_from_a_clean_kernel(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     # Without CIFAR-10 the steps run on embedded digits, which takes less time.
-    environment = {**os.environ, "THIRTYTWO_DATA": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    environment = {
+        **os.environ,
+        "THIRTYTWO_DATA": str(tmp_path),
+        "PYTHONPATH": str(ROOT / "src"),
+        "THIRTYTWO_SLICE": "20",
+    }
     command = [sys.executable, str(TOOL), str(path), "--check"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

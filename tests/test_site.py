@@ -25,11 +25,29 @@ def tool(name: str) -> ModuleType:
 
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r"(?:: |- )([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    notebooks = [f"notebooks/{notebook.stem}.md" for notebook in (ROOT / "notebooks").glob("*.ipynb")]
+    assert sorted(listed) == sorted([*(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")), *notebooks])
 
 
 def test_photographs_are_one_click_from_the_start() -> None:
     assert "[Train on my photographs](my-photographs.md)" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_become_pages_with_their_outputs(path: Path) -> None:
+    pages = tool("notebook_pages")
+    text = pages.as_markdown(path)
+    assert text.startswith("# ")
+    assert f"({path.name})" in text
+    html = pages.with_outputs(text, path)
+    assert html.count('<div class="notebook-output">') == text.count('<div class="notebook-output-') > 3
+    assert "data:image/png;base64," in html
+    assert "notebook-output-" not in html
+
+
+def test_links_to_notebooks_are_links_to_their_pages() -> None:
+    pages = tool("notebook_pages")
+    assert pages.with_links_to_pages("[a](../notebooks/x-y.ipynb)") == "[a](notebooks/x-y.md)"
 
 
 def test_pages_of_checks_are_current() -> None:

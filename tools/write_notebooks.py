@@ -79,6 +79,8 @@ def cleaned(notebook: Any) -> Any:
     for number, cell in enumerate(notebook.cells):
         cell.metadata = nbformat.from_dict({})
         cell.id = f"cell-{number:02}"
+        if cell.cell_type == "code":  # progress bars show seconds, which are those of one run
+            cell.outputs = [one for one in cell.outputs if "<progress" not in one.get("data", {}).get("text/html", "")]
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 output.data.pop("image/jpeg", None)  # IPython shows Pillow's images in both formats

@@ -139,6 +139,17 @@ def test_advice_on_copies_across_splits_depends_on_who_cut_them(cut: bool) -> No
     assert ("keep_together" in finding.fix) is cut
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_advice_within_a_split_names_no_setting_that_is_followed_already(kept: bool) -> None:
+    images = scenes(60)
+    images[50] = recompressed(images[7])
+    rows = np.arange(60)
+    near = rows.astype(np.uint64) if kept else None
+    data = DataSet("set", ImageSet(images, rows % 2, ("a", "b"), rows, near=near), None, None, "x")
+    (finding,) = [finding for finding in examine(data) if finding.code == "T113"]
+    assert ("keep_together" in finding.fix) is not kept
+
+
 def test_photographs_must_be_more_alike_than_small_images() -> None:
     images = scenes(2)
     random = np.random.default_rng(1)

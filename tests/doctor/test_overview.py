@@ -9,7 +9,7 @@ from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.data_map import majority_of_neighbors, map_data
 from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.shapes import RATIO_BINS, formats_of, shapes_of
-from thirtytwo.doctor.spread import BINS, extreme_positions, spreads
+from thirtytwo.doctor.spread import BINS, FEWEST_BINS, extreme_positions, spreads
 from thirtytwo.doctor.statistics import pixel_statistics
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.images.decode import FileFacts
@@ -41,10 +41,16 @@ def test_spreads_name_the_extremes():
     assert not {3, 5} & {*sharpness.lowest.tolist(), *sharpness.highest.tolist()}
     assert brightness.counts.sum() == 20
     assert sharpness.counts.sum() == 18
-    assert len(brightness.counts) == BINS
+    assert len(brightness.counts) == 9  # few images, few bars
     found = list(extreme_positions((brightness, contrast, sharpness)))
     assert len(found) == len(set(found))
     assert {3, 5, 7} <= set(found)
+
+
+@pytest.mark.parametrize(("count", "bins"), [(2, FEWEST_BINS), (100, 20), (4000, BINS)])
+def test_few_images_have_few_bars(count: int, bins: int) -> None:
+    found = spreads(pixel_statistics(noise(count)))
+    assert [len(one.counts) for one in found] == [bins] * 3
 
 
 def test_images_of_one_color_have_no_sharpness():

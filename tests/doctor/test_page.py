@@ -342,6 +342,30 @@ def test_page_in_a_browser(
     assert not accessibility(page)
 
 
+def test_findings_of_text_alone_with_the_same_advice_are_one() -> None:
+    files = [Unreadable.finding(f"{number}.png is damaged.", fix="Copy it again.") for number in range(3)]
+    page = render_diagnosis(diagnosis_of(subject_of(4), *files, Unreadable.finding("x.png is empty.", fix="Drop it.")))
+    assert page.count("is damaged.") == 3
+    assert page.count("Copy it again.") == 1
+    assert page.count('<article class="finding">') == 2
+
+
+def test_further_groups_are_folded() -> None:
+    page = render_diagnosis(diagnosis_of(subject_of(60), ExactConflicts.finding("Copies.", pairs(20))))
+    before, folded = page.split("<summary>14 more groups</summary>")
+    assert before.count('<li class="group') == 6
+    assert folded.count('<li class="group') == 14
+    assert "<summary>" not in render_diagnosis(diagnosis_of(subject_of(60), ExactConflicts.finding("Few.", pairs(8))))
+
+
+def test_images_of_a_large_group_show_each_label_and_split() -> None:
+    subject = subject_of(60)
+    group = [*(Place("train", position) for position in range(0, 60, 2)), Place("train", 1), Place("test", 0)]
+    chosen = subject.typical(group, 4)
+    assert chosen == (Place("train", 0), Place("train", 2), Place("train", 1), Place("test", 0))
+    assert subject.typical(group[:2], 4) == tuple(group[:2])
+
+
 @pytest.mark.parametrize(
     ("finding", "expected"),
     [

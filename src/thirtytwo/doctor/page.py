@@ -29,6 +29,8 @@ MAX_FINDINGS = 40
 a check."""
 FEWER_GROUPS = (MAX_GROUPS, 48, 36, 24, 16, 12, 8, 4, 2, 1)
 """Groups shown of each finding: the first number with which the images are at most `MAX_IMAGES`."""
+FIRST_GROUPS, FIRST_SINGLES = 6, 24
+"""Groups of a finding, and images where each is a group of its own, that are shown before one asks for more."""
 SAME = "T1"
 """Start of the codes of checks whose groups are images of the same thing, so that labels and splits should agree."""
 LONGEST_TEXT, LONGEST_NAME = 1_500, 240
@@ -37,7 +39,7 @@ LONGEST_TEXT, LONGEST_NAME = 1_500, 240
 
 @dataclass(frozen=True)
 class _Shown:
-    """A finding and the first of its groups, each cut to `MAX_MEMBERS` images."""
+    """A finding and the first of its groups, each with at most `MAX_MEMBERS` images."""
 
     finding: Finding
     groups: tuple[tuple[Place, ...], ...]
@@ -71,14 +73,15 @@ def _choose_groups(diagnosis: Diagnosis, findings: Sequence[Sequence[Finding]]) 
     """The groups of each finding that the page shows: as many of each as leave room for those of the others."""
     shown: list[list[_Shown]] = []
     for most in FEWER_GROUPS:
-        shown = [[_Shown(finding, _first(finding, most)) for finding in part] for part in findings]
+        shown = [[_Shown(finding, _first(diagnosis.subject, finding, most)) for finding in part] for part in findings]
         if sum(len(group) for one in chain.from_iterable(shown) for group in one.groups) <= MAX_IMAGES:
             break
     return shown
 
 
-def _first(finding: Finding, most: int) -> tuple[tuple[Place, ...], ...]:
-    return tuple(group[:MAX_MEMBERS] for group in finding.groups[:most])
+def _first(subject: Subject | None, finding: Finding, most: int) -> tuple[tuple[Place, ...], ...]:
+    groups = finding.groups[:most]
+    return tuple(group[:MAX_MEMBERS] if subject is None else subject.typical(group, MAX_MEMBERS) for group in groups)
 
 
 def _thumbnails(subject: Subject | None, shown: Iterable[_Shown]) -> dict[Place, Thumbnail]:
@@ -119,9 +122,23 @@ def _section(
         "why": check.why,
         "severity": findings[0].severity,
         "count": len(findings),
+        "shown": len(shown),
         "extent": extent(findings),
-        "findings": [_finding(one, subject, encoded) for one in shown],
+        "findings": _merged([_finding(one, subject, encoded) for one in shown]),
     }
+
+
+def _merged(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of text alone that follow each other, such as files that cannot be read, as one with the same advice."""
+    merged: list[dict[str, Any]] = []
+    for finding in findings:
+        plain = not finding["total"] and not finding["file_count"]
+        kind = (finding["severity"], finding["fix"]) if plain else None
+        if plain and merged and merged[-1]["kind"] == kind:
+            merged[-1]["sentences"].append(finding["what"])
+        else:
+            merged.append(finding | {"kind": kind, "sentences": [finding["what"]]})
+    return merged
 
 
 def extent(findings: Sequence[Finding]) -> str:
@@ -139,13 +156,16 @@ def extent(findings: Sequence[Finding]) -> str:
 
 def _finding(shown: _Shown, subject: Subject | None, encoded: Mapping[Place, Thumbnail]) -> dict[str, Any]:
     finding = shown.finding
-    groups = enumerate(shown.groups)
+    groups = [_group(finding, *one, subject, encoded) for one in enumerate(shown.groups)] if subject else []
     single = all(len(group) == 1 for group in finding.groups)
+    first = FIRST_SINGLES if single else FIRST_GROUPS
+    first = len(groups) if len(groups) <= first + 2 else first  # not worth a click
     return {
         "severity": finding.severity,
         "what": _short(finding.what, LONGEST_TEXT),
         "fix": _short(finding.fix, LONGEST_TEXT),
-        "groups": [_group(finding, number, group, subject, encoded) for number, group in groups] if subject else [],
+        "groups": groups[:first],
+        "more": groups[first:],
         "total": len(finding.groups),
         "single": single,
         "unit": "images" if single else "groups",

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from thirtytwo.doctor.statistics import Floats, PixelStatistics
 
-BINS = 48
+FEWEST_BINS, BINS = 8, 48
+"""Fewest and most bars of a histogram: with few images, narrow ones would have gaps."""
 EXTREMES = 8
 """Images at each end that are named."""
 _FLAT = 1e-3
@@ -25,7 +26,7 @@ class Spread:
 
     Attributes:
         name: the statistic, `brightness`, `contrast` or `sharpness`.
-        counts: histogram, int64 `(BINS,)`; the outer bins count all images beyond them, too.
+        counts: histogram, int64 `(B,)`, of `FEWEST_BINS` to `BINS` bins; the outer ones count all images beyond them.
         low: left edge of the histogram.
         high: right edge of the histogram.
         median: the median value.
@@ -64,7 +65,8 @@ def _spread(name: str, values: Floats, positions: npt.NDArray[np.int64], extreme
         low, high = low - 0.5, high + 0.5
     order = np.argsort(values, kind="stable")
     lowest, highest = order[:extremes], order[::-1][:extremes]
-    counts, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
+    bins = max(FEWEST_BINS, min(BINS, round(2 * len(values) ** 0.5)))
+    counts, _ = np.histogram(np.clip(values, low, high), bins, (low, high))
     return Spread(
         name,
         counts.astype(np.int64),

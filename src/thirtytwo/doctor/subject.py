@@ -93,12 +93,17 @@ class Subject:
         return "; ".join(shown) + (f"; and {len(groups) - 3:,} more" if len(groups) > 3 else "")
 
     def _example(self, group: Sequence[Place], sign: str) -> str:
-        """Up to three images of a group: one of each label and split first."""
-        first = {(self.label(place), place.split): place for place in reversed(group)}.values()
-        ordered = sorted(group, key=lambda place: place not in first)
-        shown = sorted(ordered[:3], key=group.index)
+        """Up to three images of a group, as text."""
         more = f" and {len(group) - 3:,} more" if len(group) > 3 else ""
-        return f" {sign} ".join(map(self.described, shown)) + more
+        return f" {sign} ".join(map(self.described, self.typical(group, 3))) + more
+
+    def typical(self, group: Sequence[Place], most: int) -> tuple[Place, ...]:
+        """At most `most` images of a group in their order: one of each label and split, and then the first ones."""
+        if len(group) <= most:
+            return tuple(group)
+        first = set({(self.label(place), place.split): place for place in reversed(group)}.values())
+        chosen = set(sorted(group, key=lambda place: place not in first)[:most])
+        return tuple(place for place in group if place in chosen)
 
     @cached_property
     def folder(self) -> Path | None:

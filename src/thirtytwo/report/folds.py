@@ -113,6 +113,7 @@ def render_folds(content: Mapping[str, Any], metrics: Mapping[str, Any], predict
             "runs": _runs_table(content),
             "classes": _classes_table(metrics),
             "confusion": confusion_chart(confusion_matrix(predictions), predictions.classes),
+            "confusion_width": 200 + 80 * len(predictions.classes),
         },
     )
 

@@ -23,6 +23,15 @@ class NearWithinSplit(NearCheck):
     )
     which = "within one split"
 
+    def advice(self, subject: Subject) -> str:
+        """As `fix`, but without a setting that training follows already."""
+        if subject.data.train.near is not None:
+            return (
+                "Keep one of each group if they are copies. Nothing is to be set for the splits: where thirtytwo cuts "
+                "them, as here, each group stays on one side."
+            )
+        return self.fix
+
     @staticmethod
     def concerns(subject: Subject, group: Sequence[Place]) -> bool:
         """As `title` says."""

@@ -31,9 +31,9 @@
     tour.at = (tour.at + by + tour.groups.length) % tour.groups.length;
     show();
   };
-  for (const list of document.querySelectorAll(".groups, .singles")) {
-    const groups = [...list.children];
-    list.addEventListener("click", (event) => {
+  for (const finding of document.querySelectorAll(".finding")) {
+    const groups = [...finding.querySelectorAll(".group")];
+    finding.addEventListener("click", (event) => {
       const button = event.target.closest(".enlarge");
       if (!button) return;
       tour = { groups, at: groups.indexOf(button.closest(".group")) };
