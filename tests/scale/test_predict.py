@@ -229,6 +229,7 @@ def test_command_and_its_errors(
         ((image_folder, *model), "--out"),
         ((image_folder, *model, "--out", out, "--format", "json"), "--format"),
         ((image_folder, *model, "--out", out, "--top", "3"), "--top"),
+        ((image_folder, *model, "--out", out, "--top", "2", "--tta", "all"), "--tta"),
         ((tmp_path / "empty", *model, "--out", out, "--top", "2"), "the images"),
         ((tmp_path / "empty", *model, "--out", tmp_path / "new"), "No image"),
         ((image_folder, *model, "--out", tmp_path / "other"), "other files"),
@@ -238,8 +239,10 @@ def test_command_and_its_errors(
         assert code == 2, shown
         assert named in shown
         assert len(shown.splitlines()) <= 2, shown
-    code, shown = run(image_folder, *model, "--out", out, "--top", "1", "--force")
+    code, shown = run(image_folder, *model, "--out", out, "--top", "1", "--tta", "all", "--force")
     assert code == 0, shown
+    expected = load(colour_model).predict(sorted(image_folder.glob("*.png")), tta="all")
+    assert [row["confidence"] for row in read_rows(out)] == pytest.approx([one.confidence for one in expected])
     assert [len(row["predictions"]) for row in read_rows(out)] == [1] * 4
 
 

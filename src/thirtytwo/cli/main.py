@@ -98,7 +98,7 @@ def predict(
     if on is not None:
         from thirtytwo.cli.predict_on import predict_on
 
-        predict_on(images, on, model=model, top=top, format=format, out=out, force=force, workers=workers)
+        predict_on(images, on, model=model, top=top, tta=tta, format=format, out=out, force=force, workers=workers)
         return
     from thirtytwo.cli.predict import predict
 

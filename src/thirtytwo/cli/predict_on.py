@@ -10,6 +10,7 @@ from thirtytwo.errors import DataError, OutputError, ThirtytwoError
 from thirtytwo.text import counted
 
 if TYPE_CHECKING:
+    from thirtytwo.inference.views import Tta
     from thirtytwo.progress import Bar
     from thirtytwo.scale.predict import Progress
 
@@ -23,6 +24,7 @@ def predict_on(
     *,
     model: str | None,
     top: int,
+    tta: Tta,
     format: str,
     out: str | None,
     force: bool,
@@ -57,6 +59,7 @@ def predict_on(
             model=path,
             name=model or str(path),
             top=top,
+            tta=tta,
             on=on,
             workers=workers,
             force=force,

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from thirtytwo.errors import OutputError, require
+from thirtytwo.inference.views import Tta
 from thirtytwo.inputs import LIST_MARK, expand_lists, is_address
 from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, to_table
@@ -34,6 +35,7 @@ class Request:
         model_sha256: hash of its file.
         top: number of classes in each prediction.
         size: number of images in a shard; None: by their number.
+        tta: images that get further views, as in `Classifier.predict`.
     """
 
     source: tuple[str, ...]
@@ -43,6 +45,7 @@ class Request:
     model_sha256: str
     top: int
     size: int | None = None
+    tta: Tta = "off"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,15 @@ class Job:
 
 
 def make_request(
-    source: Sequence[str], out: str, model: Path, name: str, top: int, size: int | None = None, *, absolute: bool
+    source: Sequence[str],
+    out: str,
+    model: Path,
+    name: str,
+    top: int,
+    size: int | None = None,
+    *,
+    absolute: bool,
+    tta: Tta = "off",
 ) -> Request:
     """The request for these arguments.
 
@@ -70,11 +81,13 @@ def make_request(
         top: number of classes in each prediction.
         size: number of images in a shard.
         absolute: make the paths of images absolute, for a process with another working directory.
+        tta: images that get further views.
     """
     given = tuple(map(_absolute, _without_lists(source))) if absolute else tuple(source)
     place = local_path(out)
     where = out.rstrip("/") if place is None else os.path.abspath(place)  # noqa: PTH100, keeps links
-    return Request(given, os.getcwd(), where, name, sha256(model.read_bytes()).hexdigest(), top, size)  # noqa: PTH109
+    content = sha256(model.read_bytes()).hexdigest()
+    return Request(given, os.getcwd(), where, name, content, top, size, tta)  # noqa: PTH109
 
 
 def _without_lists(source: Sequence[str]) -> list[str]:
@@ -179,6 +192,7 @@ def _read_shards(store: Store) -> list[Shard]:
 
 def _check_same(store: Store, before: Request, now: Request) -> None:
     compared = [("the images", _shown(before.source), _shown(now.source)), ("--top", before.top, now.top)]
+    compared.append(("--tta", before.tta, now.tta))
     if _relative(now):
         compared.append(("the working directory", before.folder, now.folder))
     if before.model_sha256 != now.model_sha256:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.inference.views import Tta
 from thirtytwo.io import lock_directory
 from thirtytwo.process import quiet_loggers
 from thirtytwo.scale.cluster import Cluster, import_ray, open_cluster
@@ -55,6 +56,7 @@ def predict_on_cluster(
     model: Path,
     name: str,
     top: int = 5,
+    tta: Tta = "off",
     on: str = "ray",
     workers: int | None = None,
     size: int | None = None,
@@ -73,6 +75,7 @@ def predict_on_cluster(
         model: the model file.
         name: the model's name for messages.
         top: number of classes in each prediction.
+        tta: images that get further views, as in `Classifier.predict`.
         on: the cluster (`cluster.open_cluster`).
         workers: number of workers, each with one CPU core; by default the cores of the cluster.
         size: number of images in a shard, which is what a worker classifies at once.
@@ -87,7 +90,7 @@ def predict_on_cluster(
     with open_cluster(on) as cluster:
         if log is not None:
             log(f"Classifying on {cluster}")
-        request = make_request(source, out, model, name, top, size, absolute=cluster.client)
+        request = make_request(source, out, model, name, top, size, absolute=cluster.client, tta=tta)
         count = workers or max(1, cluster.cpus)
         content = model.read_bytes()
         if cluster.client:

@@ -14,7 +14,7 @@ from thirtytwo.errors import ClusterError, DataError, InputError, ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, NamedImage, Prediction, UnreadableImage
 from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.failures import FIELDS, NO_FAILURE, as_failure
-from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job
+from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job, Request
 from thirtytwo.scale.shards import Shard, from_table
 from thirtytwo.scale.store import Store, open_store, read_ahead
 from thirtytwo.text import escape_bytes
@@ -53,7 +53,7 @@ class ShardClassifier:
         request = self._job.request
         predictions: list[Prediction] = []
         errors: list[UnreadableImage] = []
-        for result in _classified(self._classifier, images_of(self._job, shard), request.top):
+        for result in _classified(self._classifier, images_of(self._job, shard), request):
             if isinstance(result, Prediction):
                 predictions.append(result)
             else:
@@ -97,7 +97,7 @@ def _enter(folder: str) -> None:
 
 
 def _classified(
-    classifier: Classifier, images: Iterable[NamedImage | UnreadableImage | Path], top: int
+    classifier: Classifier, images: Iterable[NamedImage | UnreadableImage | Path], request: Request
 ) -> Iterator[Prediction | UnreadableImage]:
     """Results in the order of the images, of which some could not be read from their store."""
     failed: list[tuple[int, UnreadableImage]] = []
@@ -110,7 +110,7 @@ def _classified(
                 yield image
 
     position = 0
-    for result in classifier.predict_iter(readable(), top):
+    for result in classifier.predict_iter(readable(), request.top, tta=request.tta):
         while failed and failed[0][0] == position:
             yield failed.pop(0)[1]
             position += 1
