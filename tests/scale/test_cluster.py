@@ -112,18 +112,18 @@ main(sys.argv[1:])
 def test_other_version_than_the_head(
     cluster: Any, image_folder: Path, colour_model: Path, tmp_path: Path, process_environment: dict[str, str]
 ) -> None:
-    for address in (cluster.address, cluster.client):
-        command = ["predict", image_folder, "--on", address, "--out", tmp_path / "out", "--model", colour_model]
-        ended = subprocess.run(
-            [sys.executable, "-c", OTHER_VERSION, *map(str, command)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=process_environment,
-            timeout=120,
-        )
-        assert ended.returncode == 2, ended.stderr
-        assert "1.2.3" in ended.stderr, ended.stderr
-        assert cluster.ray.__version__ in ended.stderr
-        assert "Traceback" not in ended.stderr
-        assert not (tmp_path / "out").exists()
+    address = cluster.address
+    command = ["predict", image_folder, "--on", address, "--out", tmp_path / "out", "--model", colour_model]
+    ended = subprocess.run(
+        [sys.executable, "-c", OTHER_VERSION, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=process_environment,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "1.2.3" in ended.stderr, ended.stderr
+    assert cluster.ray.__version__ in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
