@@ -113,6 +113,10 @@ def test_serve_config_fits_ray_s_schema_and_builds_the_application() -> None:
     assert (scaling.min_replicas, scaling.max_replicas) == (2, 12)
 
 
+def test_ray_asks_for_its_token() -> None:
+    assert ray_service()["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+
+
 def test_versions_are_those_installed() -> None:
     version = ray_service()["rayClusterConfig"]["rayVersion"]
     assert version == package_version("ray") or package_version("ray") == "0+unknown"

@@ -8,8 +8,10 @@ another one if a replica was lost: classifying an image twice does no harm.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -178,6 +180,13 @@ def _pause(attempt: int) -> float:
     return _PAUSE * float(2**attempt)
 
 
+@contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Suppress Ray's messages; its client logs calls that Ray Serve has canceled as errors."""
+    with quiet_loggers("ray.serve"), quiet_loggers("ray.util.client", level=logging.CRITICAL):
+        yield
+
+
 def serve_on_ray(
     on: str,
     models: list[str] | None,
@@ -205,7 +214,7 @@ def serve_on_ray(
     settings = read_settings(**given)
     listen(settings.host, settings.port).close()  # before the work of starting replicas
     contents = read_models(choose_models(models or ()))
-    with open_cluster(on, modules=LIBRARIES) as cluster, quiet_loggers("ray.serve"):
+    with open_cluster(on, modules=LIBRARIES) as cluster, _quiet_ray():
         _check_cores(cluster, settings)
         shared = is_deployed()
         log(f"Starting {settings.replicas} × {', '.join(contents)} on {cluster}")
@@ -230,7 +239,7 @@ def update_on_ray(on: str, models: list[str] | None, *, log: Callable[[str], Non
         ServiceError: nothing is running there, or the new replicas cannot start.
     """
     contents = read_models(choose_models(models or ()))
-    with open_cluster("auto" if on == "ray" else on, modules=LIBRARIES) as cluster, quiet_loggers("ray.serve"):
+    with open_cluster("auto" if on == "ray" else on, modules=LIBRARIES) as cluster, _quiet_ray():
         if not is_deployed():
             raise ServiceError(
                 f"No models are served on {cluster}.", f"Start the service first: thirtytwo serve --on {on}"
