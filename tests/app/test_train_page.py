@@ -227,7 +227,7 @@ def test_a_training_survives_the_app(
     assert page.frame_locator("iframe").first.locator("h1").first.inner_text()
     page.get_by_role("button", name="Explore its answers").click()
     page.wait_for_selector("h1:has-text('Explore')")
-    page.wait_for_selector(".tt-tile img")
+    page.wait_for_selector("[data-testid=stMetric]")
     assert page.get_by_role("combobox", name="Run").input_value() == Path(job.run).name
     page.get_by_role("link", name="Train", exact=True).click()
     page.get_by_role("button", name="Use this model").click()
