@@ -11,7 +11,7 @@ LEAST_CHANGED = 20
 """Number of changed answers below which a threshold would be a guess."""
 
 
-def choose_threshold(single: npt.NDArray[np.float32], averaged: npt.NDArray[np.float32], usual: float) -> float:
+def choose_threshold(single: npt.NDArray[np.floating], averaged: npt.NDArray[np.floating], usual: float) -> float:
     """The confidence below which an image gets further views.
 
     An answer changes where the model is in doubt, so that most images need one view. Labels are not needed: whether a
