@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from thirtytwo.errors import ClusterError, require
@@ -104,10 +105,18 @@ def import_ray() -> Any:
         MissingExtraError: it, or a library that it needs for data, is not installed.
     """
     os.environ.update(_ENVIRONMENT)
+    if _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, except through ray://
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write on this command's terminal
     for module in ("ray", "pandas", "pyarrow"):
         require(module, EXTRA)
     return require("ray", EXTRA)
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for clusters that ask for one; Ray writes it when it starts a cluster."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
