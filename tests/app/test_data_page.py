@@ -187,7 +187,7 @@ def test_decisions_survive_reloading_and_restarting_and_changes_are_told(folder:
     click(found, "doctor-check")
     said = " ".join(one.value for one in found.warning)
     assert "The findings have changed since" in said
-    assert "1 suggestion is new; 2 suggestions of then are gone, 2 of them decided" in said
+    assert "1 suggestion is new; 2 earlier suggestions are gone, 2 of them decided" in said
     assert accepted(found) == kept
     assert counter(found).endswith("1 not decided")
 

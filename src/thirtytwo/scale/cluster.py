@@ -282,7 +282,9 @@ def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
     probe = ray.remote(num_cpus=0, max_retries=1)(_make_probe(tuple(modules)))
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     if not nodes:
-        raise ClusterError("The Ray cluster has no worker with CPU cores.", "Add one with: ray start --address=HEAD")
+        raise ClusterError(
+            "The Ray cluster has no worker with CPU cores.", f"Add one with: ray start --address HEAD:{HEAD_PORT}"
+        )
     asked = [(node, probe.options(scheduling_strategy=_only_on(node["NodeID"])).remote()) for node in nodes]
     for node, answer in asked:
         where = f"The Ray worker {node.get('NodeManagerHostname') or node['NodeManagerAddress']}"

@@ -255,8 +255,8 @@ def _check_cores(cluster: Cluster, settings: ServeSettings) -> None:
     needed = settings.replicas * threads
     if cluster.started and needed > cluster.cpus:
         raise ServiceError(
-            f"{settings.replicas} replicas with {threads} threads each need {needed} CPU cores; this machine has "
-            f"{cluster.cpus}.",
+            f"The replicas need {needed} CPU cores (--replicas {settings.replicas} × --threads {threads}); this "
+            f"machine has {cluster.cpus}.",
             "Choose fewer with --replicas or --threads.",
         )
 

@@ -18,6 +18,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.process import environment
 from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, Cluster
+from thirtytwo.text import counted
 from thirtytwo.workflows.study import FILE
 from thirtytwo.workflows.trial import Outcome, TrialJob, Tuner, job_of, metrics_of, record_trial, train_trial
 from thirtytwo.workflows.tune import ASHA_FACTOR, STARTUP, ask, is_pruned, write_results
@@ -69,7 +70,7 @@ class RaySearch:
         """Train `trials` trials."""
         resources, at_once = self._resources(tuner)
         tuner.log(
-            f"on {self.cluster}: {at_once} trials at a time, each with "
+            f"on {self.cluster}: {counted(at_once, 'trial')} at a time, each with "
             + ", ".join(f"{count:g} {kind.upper()}" for kind, count in resources.items() if count)
         )
         searcher = _searcher(tuner, recipe)

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thirtytwo.config.settings import Choice
 from thirtytwo.errors import DataError, RecipeError, ThirtytwoError
+from thirtytwo.text import counted
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -212,7 +213,7 @@ def share_batches(batch_size: int, val_rows: int | None) -> tuple[Choice, ...]:
         )
     if val_rows is not None and val_rows < world:
         raise DataError(
-            f"There are {val_rows} validation images for {world} processes; expected at least one for each.",
+            f"Found {counted(val_rows, 'validation image')} for {world} processes; expected at least one for each.",
             "Train with fewer processes, or hold out more with --set data.val_fraction=0.2",
         )
     layout = f"{_current.devices} on each of {_current.nodes} machines" if _current.nodes > 1 else "on this machine"

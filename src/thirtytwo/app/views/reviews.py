@@ -84,7 +84,7 @@ def show_changes(before: Decisions | None, changed: Changes) -> None:
     if changed.gone:
         decided = f", {changed.gone_decided:,} of them decided" if changed.gone_decided else ""
         parts.append(
-            f"{counted(changed.gone, 'suggestion')} of then {'is' if changed.gone == 1 else 'are'} gone{decided}"
+            f"{counted(changed.gone, 'earlier suggestion')} {'is' if changed.gone == 1 else 'are'} gone{decided}"
         )
     st.warning(
         f"The findings have changed since {when}: {'; '.join(parts)}. Your other decisions are kept.",
