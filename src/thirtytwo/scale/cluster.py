@@ -17,7 +17,6 @@ from thirtytwo.errors import ClusterError, require
 from thirtytwo.machine import package_version
 
 EXTRA = "scale"
-INSTALL = f'pip install "thirtytwo[{EXTRA}]"'
 EXPECTED = "ray, auto, ray://HOST:PORT or HOST:PORT"
 """Addresses of a cluster, for messages."""
 CLIENT_PORT, HEAD_PORT = 10001, 6379
@@ -28,6 +27,8 @@ PROBE_SECONDS = 60.0
 """Time for a worker to start and report what is installed."""
 NEEDED = ("pandas", "pyarrow", "onnxruntime")
 """Modules that the extra installs and every worker needs."""
+TRAINING = ("torch", "lightning", "optuna")
+"""Modules that the extra `train` installs and workers need for trials of a tuning."""
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Variables that Ray reads when it is imported: no usage reports, and no warning about workers without a GPU."""
 _CHECK = f"Check the address: ray://HOST:{CLIENT_PORT} from outside of the cluster, HOST:{HEAD_PORT} from inside."
@@ -298,8 +299,10 @@ def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ClusterError(f"{where} failed: {reason.strip().rstrip('.')}.", "Check it with: ray status") from error
         if found["missing"]:
+            extras = f"train,{EXTRA}" if set(TRAINING) & set(found["missing"]) else EXTRA
             raise ClusterError(
-                f"{where} lacks {', '.join(map(repr, found['missing']))}.", f"Install it there with: {INSTALL}"
+                f"{where} lacks {', '.join(map(repr, found['missing']))}.",
+                f'Install it there with: pip install "thirtytwo[{extras}]"',
             )
         if found["version"] != here:
             raise ClusterError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.process import environment
-from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, Cluster
+from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, TRAINING, Cluster
 from thirtytwo.text import counted
 from thirtytwo.workflows.study import FILE
 from thirtytwo.workflows.trial import Outcome, TrialJob, Tuner, job_of, metrics_of, record_trial, train_trial
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PRUNER = "asha"
 """How weak trials are stopped by default."""
-MODULES = (*NEEDED, "torch", "lightning", "optuna")
+MODULES = (*NEEDED, *TRAINING)
 """What every worker needs."""
 CORES = 4
 """CPU cores of a trial by default."""
