@@ -107,7 +107,7 @@ def _wait_for_all(
         waited = time.monotonic() - start
         if waited > JOIN_SECONDS:
             raise ProcessError(
-                f"Of {layout.world_size} processes, number {', '.join(map(str, sorted(missing)))} did not come to "
+                f"Of {layout.world_size} processes, number {', '.join(map(str, sorted(missing)))} did not connect to "
                 f"{place} within {JOIN_SECONDS:.0f} seconds.",
                 "Start them, or correct --devices and --nodes.",
             )
