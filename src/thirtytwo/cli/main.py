@@ -1,6 +1,7 @@
 """The command `thirtytwo`: its verbs, exit codes and error messages.
 
-Exit codes: 0 success, 1 a bug (with traceback), 2 invalid user input (one message), 130 interrupted.
+Exit codes: 0 success, 1 a bug (with traceback), 2 invalid user input (one message), 3 errors that `data doctor` found,
+130 interrupted.
 """
 
 from __future__ import annotations
