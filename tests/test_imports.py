@@ -24,6 +24,9 @@ NEED_THE_EXTRA = (
     "thirtytwo.workflows",
     "thirtytwo.report",
     "thirtytwo.serve",
+    "thirtytwo.scale.dispatch",
+    "thirtytwo.scale.replicas",
+    "thirtytwo.scale.serve",
     "thirtytwo.scale.tuning",
 )
 """All other modules must be importable without PyTorch and without any extra."""

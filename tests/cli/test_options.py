@@ -24,7 +24,7 @@ def options_of(command: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("command", "settings", "own"),
-    [("serve", ServeSettings, {"model", "help"}), ("app", AppSettings, {"model", "browser", "help"})],
+    [("serve", ServeSettings, {"model", "on", "update", "help"}), ("app", AppSettings, {"model", "browser", "help"})],
 )
 def test_options_are_the_fields(command: str, settings: type[BaseModel], own: set[str]) -> None:
     options = options_of(command)

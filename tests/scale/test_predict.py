@@ -234,6 +234,7 @@ def test_command_and_its_errors(
         ((tmp_path / "empty", *model, "--out", tmp_path / "new"), "No image"),
         ((image_folder, *model, "--out", tmp_path / "other"), "other files"),
         ((image_folder, *model, "--out", tmp_path / "other" / "file"), "is a file"),
+        ((image_folder, *model, "--out", tmp_path / "other" / "file" / "below"), "cannot be created"),
     ):
         code, shown = run(*arguments)
         assert code == 2, shown

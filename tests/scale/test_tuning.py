@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,27 @@ def test_tuning_on_a_cluster_continues_without_one(cluster: Any, tmp_path: Path)
     here = tuned(run, None, 1, recipe=None, space=None, overrides=None, resume=True)
     assert (len(more.trials), len(here.trials)) == (6, 7)
     assert len(table(run)) == 7
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected", "at_once"),
+    [
+        ([{"CPU": 8}, {"CPU": 8, "GPU": 1}], None, {"cpu": 8, "gpu": 1}, 1),
+        ([{"CPU": 2}] * 8, None, {"cpu": 2, "gpu": 0}, 4),
+        ([{"CPU": 2}] * 8, 1, {"cpu": 2, "gpu": 0}, 1),
+        ([{"CPU": 16}], 2, {"cpu": 8, "gpu": 0}, 2),
+        ([{"CPU": 16, "GPU": 4}], None, {"cpu": 4, "gpu": 1}, 4),
+    ],
+)
+def test_one_machine_has_what_a_trial_reserves(
+    nodes: list[dict[str, int]], workers: int | None, expected: dict[str, int], at_once: int
+) -> None:
+    total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": node} for node in nodes], cluster_resources=lambda: total
+    )
+    cluster = Cluster(ray, Address("running"), started=False, client=False, cpus=total["CPU"])
+    assert RaySearch(cluster, workers)._resources(SimpleNamespace(device="auto")) == (expected, at_once)  # type: ignore[arg-type]
 
 
 def test_connection_from_outside_is_refused() -> None:

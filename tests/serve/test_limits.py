@@ -216,9 +216,9 @@ def held(start_plain: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simple
         classifier = client.service.models["colours"].classifier  # type: ignore[attr-defined]
         classify = classifier.classify
 
-        def slowly(pixels: Any, top: int) -> Any:
+        def slowly(pixels: Any, top: int, **options: Any) -> Any:
             assert go.wait(20)
-            return classify(pixels, top)
+            return classify(pixels, top, **options)
 
         monkeypatch.setattr(classifier, "classify", slowly)
         return client

@@ -197,6 +197,17 @@ def test_heatmaps(client: TestClient, make: SimpleNamespace) -> None:
         assert overlay.width == overlay.height >= 256
 
 
+def test_heatmaps_explain_the_answer_of_one_view(start: Start, make: SimpleNamespace) -> None:
+    tiny = {"tiny": bundled_models()["cifar10-tiny"]}
+    sent = make.parts(("a.png", make.noise(64, 48)))
+    single, several = (start(tiny, tta=tta) for tta in ("off", "all"))
+    (expected,) = single.post("/predict", files=sent).json()
+    (drawn,) = several.post("/predict?heatmap=1", files=sent).json()
+    (averaged,) = several.post("/predict", files=sent).json()
+    assert drawn["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+    assert averaged["confidence"] != pytest.approx(expected["confidence"], abs=1e-3)
+
+
 def test_heatmaps_of_a_model_without(start: Start, make: SimpleNamespace, colour_model: Path, tmp_path: Path) -> None:
     import onnx
 

@@ -118,6 +118,10 @@ class DecisionStore:
         found = (self.read(path.stem) for path in self.folder.glob("*.json"))
         return sorted((one for one in found if one is not None), key=lambda one: -one.changed)
 
+    def _by_worth(self, current: str) -> list[Decisions]:
+        """All that can be read: the current one first, then those with decisions, then the last changed ones."""
+        return sorted(self.all(), key=lambda one: (one.identity != current, not one.decided, -one.changed))
+
     def put(self, found: Decisions) -> None:
         """Store what a check suggests; decisions that are stored already stay.
 
@@ -128,7 +132,7 @@ class DecisionStore:
             before = self.read(found.identity)
             decided = {} if before is None else before.decided
             self._write(found.model_copy(update={"decided": decided | found.decided}))
-        for old in self.all()[MAX_KEPT:]:
+        for old in self._by_worth(found.identity)[MAX_KEPT:]:
             self.forget(old.identity)
 
     def decide(self, identity: str, decided: Mapping[str, bool | None]) -> None:

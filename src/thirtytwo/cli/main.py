@@ -77,7 +77,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to report.")] = 5,
     tta: Annotated[
         Literal["off", "auto", "all"],
-        typer.Option(help="Images to classify mirrored and shifted as well: none, those in doubt, or all."),
+        typer.Option(help="Images to classify mirrored and shifted as well: off (none), auto (those in doubt) or all."),
     ] = "off",
     format: Annotated[Literal["table", "json", "csv"], typer.Option(help="Output format.")] = "table",
     out: Annotated[

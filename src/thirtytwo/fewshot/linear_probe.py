@@ -228,6 +228,7 @@ def _probe_info(base: ModelInfo, classes: tuple[str, ...], images: int, found: C
             "architecture": f"{base.architecture}, linear probe",
             "dataset": f"{images} images, on features of {base.dataset}",
             "accuracy": None,
+            "tta": None,
             "version": package_version("thirtytwo"),
         }
     )

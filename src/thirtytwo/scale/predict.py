@@ -112,6 +112,7 @@ def run_job(request: Request, model: bytes, workers: int, force: bool, report: R
     with _locked(store):
         job, shards, plan = start_or_continue(store, request, force=force)
         store.remove_unfinished("predictions")
+        store.remove_unfinished("errors")
         complete = finished(store)
         good, bad = count_results(store, sorted(complete))
         skipped = plan.skipped if plan is not None else ()

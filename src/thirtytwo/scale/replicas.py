@@ -41,12 +41,13 @@ class Replica:
     def __init__(self, models: Mapping[str, bytes], settings: Mapping[str, Any]) -> None:
         read = ServeSettings(**{**settings, "api_key": None, "threads": replica_threads(settings)})
         self._settings = dict(settings)
-        self._folder = TemporaryDirectory(prefix="thirtytwo-models-", ignore_cleanup_errors=True)
-        files: dict[str, Path] = {}
-        for number, (name, content) in enumerate(models.items()):
-            files[name] = Path(self._folder.name) / f"{number}.onnx"
-            files[name].write_bytes(content)
-        self._service = Service(files, read)
+        # Ray ends replicas in a way that leaves files behind, and an open model does not need its file.
+        with TemporaryDirectory(prefix="thirtytwo-models-", ignore_cleanup_errors=True) as folder:
+            files: dict[str, Path] = {}
+            for number, (name, content) in enumerate(models.items()):
+                files[name] = Path(folder) / f"{number}.onnx"
+                files[name].write_bytes(content)
+            self._service = Service(files, read)
         self._service.start()
 
     async def describe(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from thirtytwo.serve.limits import RequestLimits, Reservation
 from thirtytwo.serve.metrics import Metrics
 from thirtytwo.serve.server import run
 from thirtytwo.serve.service import check_readable, choose_models, find_entry
-from thirtytwo.serve.settings import ServeSettings, read_settings
+from thirtytwo.serve.settings import KEY_VARIABLE, ServeSettings, read_settings
 from thirtytwo.serve.uploads import Upload
 
 LIBRARIES = ("onnxruntime", "fastapi", "uvicorn", "python_multipart", "prometheus_client", "pydantic_settings")
@@ -217,6 +217,11 @@ def serve_on_ray(
     with open_cluster(on, modules=LIBRARIES) as cluster, _quiet_ray():
         _check_cores(cluster, settings)
         shared = is_deployed()
+        if shared:
+            log(
+                f"{cluster} already serves models: they are replaced, also for other commands that serve them, and "
+                "stay when this command ends. `serve shutdown` ends them."
+            )
         log(f"Starting {settings.replicas} × {', '.join(contents)} on {cluster}")
         try:
             service = RayService(deploy(contents, settings, on_wait=log), settings)
@@ -267,10 +272,20 @@ class Front:
     Args:
         handle: the deployment of `Replica`.
         settings: values of `ServeSettings`; the key of clients is read from the environment of the worker.
+        keyed: whether clients must send a key; it is not sent to the worker, where others could read it.
+
+    Raises:
+        ServiceError: clients must send a key, and this worker has none.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], settings: Mapping[str, Any]) -> None:
-        self._service = RayService(handle, ServeSettings(**settings))
+    def __init__(self, handle: DeploymentHandle[Any], settings: Mapping[str, Any], keyed: bool = False) -> None:
+        read = ServeSettings(**settings)
+        if keyed and read.api_key is None:
+            raise ServiceError(
+                f"{KEY_VARIABLE} is set where the service is started, but not on this worker of the cluster.",
+                f"Set {KEY_VARIABLE} on all its machines before Ray is started there.",
+            )
+        self._service = RayService(handle, read)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return create_app(self._service)
@@ -301,5 +316,5 @@ def application(arguments: dict[str, Any]) -> serve.Application:
         max_surge_percent=100,
     )
     values = settings.model_dump(exclude={"api_key"})
-    bound: serve.Application = front.bind(bind(contents, settings, surge=True), values)
+    bound: serve.Application = front.bind(bind(contents, settings, surge=True), values, settings.api_key is not None)
     return bound

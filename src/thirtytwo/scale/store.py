@@ -82,8 +82,17 @@ class Store:
             return bytes(stream.read())
 
     def make_folder(self, name: str = "") -> None:
-        """Create a folder with its parents; an OSError where it cannot be."""
-        self.filesystem.create_dir(self.path(name), recursive=True)
+        """Create a folder with its parents.
+
+        Raises:
+            OutputError: it cannot be created.
+        """
+        try:
+            self.filesystem.create_dir(self.path(name), recursive=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.full_name(name)} cannot be created: {_reason(error)}.", "Choose another --out."
+            ) from error
 
     def write(self, name: str, write: Callable[[Any], object]) -> None:
         """Write a file as a whole: `write` fills a temporary one, which is then renamed.
@@ -113,7 +122,7 @@ class Store:
         """Remove the temporary files that a killed `write` left in a folder."""
         for name in self.names(folder):
             last = name.rpartition("/")[2]
-            if last.startswith(".") and ".parquet." in last:
+            if last.startswith(".") and (".parquet." in last or last.startswith(".job.json.")):
                 self.remove(name)
 
 

@@ -20,7 +20,16 @@ from thirtytwo.process import environment
 from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, TRAINING, Cluster
 from thirtytwo.text import counted
 from thirtytwo.workflows.study import FILE
-from thirtytwo.workflows.trial import Outcome, TrialJob, Tuner, job_of, metrics_of, record_trial, train_trial
+from thirtytwo.workflows.trial import (
+    Outcome,
+    TrialJob,
+    Tuner,
+    job_of,
+    metrics_of,
+    record_trial,
+    remove_checkpoints,
+    train_trial,
+)
 from thirtytwo.workflows.tune import ASHA_FACTOR, STARTUP, ask, is_pruned, write_results
 
 if TYPE_CHECKING:
@@ -79,6 +88,7 @@ class RaySearch:
             for name, value in _ENVIRONMENT.items():
                 stack.enter_context(environment(name, value))
             stack.callback(shutil.rmtree, state, ignore_errors=True)
+            stack.callback(searcher.close)
             _fit(tuner, recipe, searcher, resources, trials, at_once)
 
     def _resources(self, tuner: Tuner) -> tuple[dict[str, float], int]:
@@ -86,7 +96,15 @@ class RaySearch:
         gpus = int(self.cluster.ray.cluster_resources().get("GPU", 0)) if tuner.device in ("auto", "cuda") else 0
         most = gpus or max(1, self.cluster.cpus // CORES)
         at_once = min(self.workers or most, gpus or self.cluster.cpus)
-        return {"cpu": max(1, self.cluster.cpus // at_once), "gpu": 1 if gpus else 0}, at_once
+        cores = min(self.cluster.cpus // at_once, self._cores_for_one(bool(gpus)))
+        return {"cpu": max(1, cores), "gpu": 1 if gpus else 0}, at_once
+
+    def _cores_for_one(self, with_gpu: bool) -> int:
+        """Cores that a trial can have on one machine; with a GPU, that machine's share for each of its GPUs."""
+        found = [node["Resources"] for node in self.cluster.ray.nodes() if node["Alive"]]
+        if with_gpu:
+            return int(min(one.get("CPU", 0) // one["GPU"] for one in found if one.get("GPU", 0) >= 1))
+        return int(max(one.get("CPU", 0) for one in found))
 
 
 def _fit(
@@ -184,10 +202,16 @@ def _searcher(tuner: Tuner, recipe: Recipe) -> Any:
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             running = self._running.pop(trial_id)
+            remove_checkpoints(tuner, running.trial)  # where its worker was ended, it has not done so
             if result and ROW in result:  # of the epoch after which Ray stopped it
                 running.add(dict(result[ROW]))
             record_trial(tuner, running.trial, _outcome(tuner, running, result or {}, recipe, error=error))
             write_results(tuner)
+
+        def close(self) -> None:
+            """Remove the checkpoints of trials that are interrupted; they start again later."""
+            for running in self._running.values():
+                remove_checkpoints(tuner, running.trial)
 
         def save(self, checkpoint_path: str) -> None:
             """Nothing: the study is the state."""

@@ -23,6 +23,7 @@ class _Job:
     """Images that were submitted together, and their results so far."""
 
     top: int
+    tta: Tta
     done: asyncio.Future[list[Prediction]]
     results: list[Prediction | None]
     arrived: float
@@ -73,18 +74,21 @@ class Batcher:
         self.seconds_per_image = 0.0
         """Moving average of the seconds per image in a batch."""
 
-    def submit(self, images: Sequence[npt.NDArray[np.uint8]], top: int) -> asyncio.Future[list[Prediction]]:
+    def submit(
+        self, images: Sequence[npt.NDArray[np.uint8]], top: int, *, one_view: bool = False
+    ) -> asyncio.Future[list[Prediction]]:
         """Queue images for classification.
 
         Args:
             images: images of the model's input size, each uint8 `(S, S, 3)`.
             top: number of classes per prediction.
+            one_view: classify from one view in any case, for results that heatmaps of that view explain.
 
         Returns:
             A future of the predictions, in order; cancelling it removes the images from the queue.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(top, loop.create_future(), [None] * len(images), loop.time())
+        job = _Job(top, "off" if one_view else self._tta, loop.create_future(), [None] * len(images), loop.time())
         if not images:
             job.done.set_result([])
         self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(images))
@@ -130,8 +134,13 @@ class Batcher:
     def _run(self, batch: list[_Waiting]) -> tuple[list[Prediction], float]:
         started = perf_counter()
         top = max(entry.job.top for entry in batch)
-        results = self._classifier.classify(np.stack([entry.pixels for entry in batch]), top, tta=self._tta)
-        return results, perf_counter() - started
+        results: list[Prediction | None] = [None] * len(batch)
+        for tta in {entry.job.tta for entry in batch}:
+            rows = [row for row, entry in enumerate(batch) if entry.job.tta == tta]
+            found = self._classifier.classify(np.stack([batch[row].pixels for row in rows]), top, tta=tta)
+            for row, result in zip(rows, found, strict=True):
+                results[row] = result
+        return [result for result in results if result is not None], perf_counter() - started
 
     def _finish(self, batch: list[_Waiting], finished: asyncio.Future[tuple[list[Prediction], float]]) -> None:
         self._running = False

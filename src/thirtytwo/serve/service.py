@@ -163,7 +163,7 @@ class Service:
         self, decoded: Sequence[DecodedUpload | UnreadableImage], served: Served, top: int, heatmap: bool
     ) -> list[dict[str, Any]]:
         readable = [entry for entry in decoded if isinstance(entry, DecodedUpload)]
-        predictions = await served.batcher.submit([entry.pixels for entry in readable], top)
+        predictions = await served.batcher.submit([entry.pixels for entry in readable], top, one_view=heatmap)
         entries = [_entry(entry, prediction, top) for entry, prediction in zip(readable, predictions, strict=True)]
         if heatmap:
             for entry, heatmap_entry in zip(entries, await self._heatmaps(served, readable), strict=True):

@@ -58,7 +58,7 @@ class ServeSettings(BaseSettings):
     max_wait_ms: float = Field(2, ge=0, le=1000)
     """Maximum time an image waits for its batch to fill."""
     tta: Literal["off", "auto", "all"] = "off"
-    """Images to classify mirrored and shifted as well: none, those in doubt, or all."""
+    """Images to classify mirrored and shifted as well: off (none), auto (those in doubt) or all."""
     threads: int | None = Field(None, ge=1, le=256)
     """Number of threads for decoding, and for the model."""  # None: one per core
     max_file_mb: float = Field(10, ge=0.001, le=1024)

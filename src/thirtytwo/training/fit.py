@@ -157,7 +157,7 @@ def fit(
         trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])
         _run_trainer(trainer, loop, batches, val_batches, run, resume)
     current().parted.set()
-    if recipe.train.keep == "best" and val is not None:
+    if recipe.train.keep == "best" and val is not None and current().is_first:  # it alone has the checkpoints
         _load_best(loop.net, run)
     elif ema is not None:
         ema.copy_to_network()

@@ -22,6 +22,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from thirtytwo.errors import DivergedError, ProcessError, RunError, ThirtytwoError
 from thirtytwo.process import environment, quiet_loggers
 from thirtytwo.progress import hidden
+from thirtytwo.text import first_line
 from thirtytwo.training.layout import INTERRUPTED, PARENT, Layout, find_layout
 from thirtytwo.training.meeting import meet
 from thirtytwo.training.processes import USER_ERROR, Processes, using
@@ -63,10 +64,11 @@ def joined(devices: int | None, nodes: int | None, device: str, log: Callable[[s
         launcher = _start_others(layout)
         watch = Watch(layout, launcher.procs if launcher else ())
         try:
+            watch.start()
             stack.enter_context(_group(layout, log, watch))
             processes = _processes_of(layout)
             stack.enter_context(using(processes))
-            watch.start(processes)
+            watch.follow(processes)
             with _ending_others(processes, watch):
                 yield processes
         except BaseException as error:
@@ -138,7 +140,7 @@ def _ending_others(processes: Processes, watch: Watch) -> Iterator[None]:
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
-        problem = watch.wait_for_problem() or "the connection to another process was lost"
+        problem = watch.wait_for_problem() or f"the connection to another process was lost ({first_line(error)})"
         if not processes.is_first:
             if watch.reports:
                 report(watch.message(problem))

@@ -67,9 +67,12 @@ class Watch:
         """The loss of a process as a sentence."""
         return f"The training ended, because {problem}."
 
-    def start(self, processes: Processes) -> None:
-        """Watch from now on, in a thread."""
+    def follow(self, processes: Processes) -> None:
+        """Watch until these processes no longer need each other, and give their advice."""
         self._processes = processes
+
+    def start(self) -> None:
+        """Watch from now on, in a thread; also while the process group is formed, which could wait for ever."""
         if self._children or self._parent is not None:
             threading.Thread(target=self._run, name="thirtytwo processes", daemon=True).start()
 

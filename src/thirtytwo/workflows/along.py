@@ -22,6 +22,7 @@ class Told:
 
     Attributes:
         source: the recipe that it was resolved from.
+        changes: values that replaced those of the recipe.
         recipe: the resolved recipe.
         precision: the precision of training.
         fingerprint: hash of the data.
@@ -30,6 +31,7 @@ class Told:
     """
 
     source: str
+    changes: Mapping[str, Any]
     recipe: Recipe
     precision: Precision
     fingerprint: str
@@ -37,21 +39,19 @@ class Told:
     resumed: bool
 
 
-def tell(plan: Plan, source: str | Path, directory: RunDir, resumed: bool) -> Told:
+def tell(plan: Plan, source: str | Path, changes: Mapping[str, Any], directory: RunDir, resumed: bool) -> Told:
     """What the other processes need to know of a run that is ready to train."""
     path = str(directory.path.absolute())
     source = str(source.absolute() if isinstance(source, Path) else source)
-    return Told(source, plan.recipe, plan.recipe.train.precision, plan.dataset.fingerprint, path, resumed)
+    precision, fingerprint = plan.recipe.train.precision, plan.dataset.fingerprint
+    return Told(source, dict(changes), plan.recipe, precision, fingerprint, path, resumed)
 
 
-def train_along(
-    data: str, changes: Mapping[str, Any], device: str, data_root: Path | None, advice: Callable[[RunDir], str]
-) -> None:
+def train_along(data: str, device: str, data_root: Path | None, advice: Callable[[RunDir], str]) -> None:
     """Train along with process 0.
 
     Args:
         data: the data.
-        changes: values that replace those of the recipe.
         device: device to compute on.
         data_root: directory searched first for known data sets.
         advice: says what to do if a process is lost.
@@ -66,14 +66,14 @@ def train_along(
         return
     directory = RunDir(Path(told.path))
     processes.advice = lambda: advice(directory)
-    plan = processes.on_others(lambda: _prepare_along(told, data, changes, device, data_root))
+    plan = processes.on_others(lambda: _prepare_along(told, data, device, data_root))
     assert plan is not None
     options: dict[str, Any] = {"initialized": plan.initialized, "trackers": Trackers(), "show": False}
     fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=told.resumed, **options)
 
 
-def _prepare_along(told: Told, data: str, changes: Mapping[str, Any], device: str, data_root: Path | None) -> Plan:
-    """Read the same data as process 0, and build the same network.
+def _prepare_along(told: Told, data: str, device: str, data_root: Path | None) -> Plan:
+    """Read the same data as process 0, divide it likewise, and build the same network.
 
     Raises:
         DataError: the data differ.
@@ -87,7 +87,7 @@ def _prepare_along(told: Told, data: str, changes: Mapping[str, Any], device: st
                 "Resume on several machines from a folder that all of them share.",
             )
         existing = RunDir.open(told.path)
-    plan = prepare(data, told.source, changes, device, data_root, told.precision, None, existing)
+    plan = prepare(data, told.source, told.changes, device, data_root, told.precision, None, existing)
     if plan.dataset.fingerprint != told.fingerprint:
         raise DataError(
             f"The data here differ from those of process 0 (fingerprints {plan.dataset.fingerprint} and "

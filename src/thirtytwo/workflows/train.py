@@ -101,7 +101,7 @@ def train(
     with joined(devices, nodes, device, progress_logger(show)) as processes:
         if processes.is_first:
             return _train(order, show)
-        train_along(data, changes, device, order.root, partial(_advice, order))
+        train_along(data, device, order.root, partial(_advice, order))
         raise SystemExit(0)
 
 
@@ -142,7 +142,7 @@ def _train(order: _Order, show: bool) -> Run:
             processes.from_first(None)
             return started
         assert started is not None
-        processes.from_first(tell(started.plan, started.source, started.directory, order.resume))
+        processes.from_first(tell(started.plan, started.source, order.changes, started.directory, order.resume))
         processes.advice = partial(_advice, order, started.directory)
         processes.on_others(lambda: None)
         with _log_resume_command(log, order, started.directory):

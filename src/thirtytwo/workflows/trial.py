@@ -107,6 +107,15 @@ class _Pruning:
         return self.pruned
 
 
+def _directory(path: Path, number: int) -> RunDir:
+    return RunDir(path / "trials" / f"{number:04d}")
+
+
+def remove_checkpoints(tuner: Tuner, trial: optuna.Trial) -> None:
+    """Remove the checkpoints of a trial that is not continued."""
+    shutil.rmtree(_directory(tuner.path, trial.number).checkpoints, ignore_errors=True)
+
+
 def job_of(tuner: Tuner, trial: optuna.Trial) -> TrialJob:
     """What training a trial needs."""
     request = tuner.request
@@ -138,7 +147,7 @@ def run_trial(tuner: Tuner, trial: optuna.Trial) -> None:
 def train_trial(job: TrialJob, report: Report) -> Outcome:
     """Train one trial, which may fail."""
     clock = time.perf_counter()
-    directory = RunDir(job.path / "trials" / f"{job.number:04d}")
+    directory = _directory(job.path, job.number)
     shutil.rmtree(directory.path, ignore_errors=True)
     pruning = _Pruning(job.metric, report)
     outcome, reason = "done", ""
