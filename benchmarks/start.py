@@ -23,7 +23,7 @@ import torch
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.data.channels import channel_statistics
 from thirtytwo.data.load import load_dataset
-from thirtytwo.data.split import hold_out, validation_share
+from thirtytwo.data.split import hold_out
 from thirtytwo.io import write_json
 from thirtytwo.process import own_process
 from thirtytwo.tensors import to_device
@@ -75,7 +75,7 @@ def seconds_to_first_batch(data_root: Path) -> float:
     hardware = choose_hardware(recipe.train, "cpu")
     start = time.perf_counter()
     dataset = load_dataset("cifar10", data_root=data_root)
-    train, _ = hold_out(dataset.train, validation_share(recipe.data, 50_000, known=True), recipe.data.split_seed)
+    train, _ = hold_out(dataset.train, recipe.data.val_fraction, recipe.data.split_seed)
     mean, std = channel_statistics(train.images)
     pixels, labels = to_device(train, hardware.device)
     next(iter(TrainingBatches(pixels, labels, mean, std, recipe, hardware.memory_format)))

@@ -53,7 +53,7 @@ def _repair() -> str:
         "`benchmarks/label_errors.py --plans`). Training was measured with those of an earlier version, which looked "
         f"at each label once and named {_named(found)}: with `{found['recipe']}`, the network has {clean} on test with "
         f"the own labels, {flipped} with the changed ones and {repaired} after the fixes, "
-        f"{percent(found['recovered'], 0)} of the loss (means of {len(found['training_seeds'])} seeds, one "
+        f"{percent(found['recovered'], 0)} of the loss (means of {len(found['accuracy']['repaired'])} seeds, one "
         f"{found['gpu']}, {found['date']}; `benchmarks/label_errors.py --train`).\n"
     )
 

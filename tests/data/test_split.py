@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thirtytwo.config.recipe import DataSettings
-from thirtytwo.data.split import hold_out, limit, split_of, split_off, uneven_share, validation_share
+from thirtytwo.data.split import hold_out, limit, split_of, split_off, uneven_share
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import DataError
 
@@ -46,33 +45,6 @@ def test_hold_out_takes_about_the_fraction_of_every_class(counts, fraction, seed
         for row, label, image in zip(part.rows, part.labels, part.images, strict=True):
             assert label == images.labels[row - 100]
             np.testing.assert_array_equal(image, images.images[row - 100])
-
-
-@pytest.mark.parametrize(
-    ("images", "settings", "share"),
-    [
-        (60, {}, 0.1),
-        (1_000, {}, 0.1),
-        (1_250, {}, 0.08),
-        (100_000, {}, 0.05),
-        (100_000, {"limit_train": 300}, 0.1),
-        (100_000, {"val_fraction": 0.2}, 0.2),
-        (0, {}, 0.1),
-    ],
-)
-def test_share_of_validation_falls_with_the_number_of_images(images, settings, share):
-    assert validation_share(DataSettings(**settings), images) == pytest.approx(share)
-    assert validation_share(DataSettings(**settings), images, known=True) == settings.get("val_fraction", 0.1)
-
-
-def test_images_that_were_trained_on_stay_there_when_the_share_falls():
-    shares = [validation_share(DataSettings(), count) for count in range(1, 4_000)]
-    assert shares == sorted(shares, reverse=True)
-    images = noise(900, 900)
-    small, _ = hold_out(images.take(np.arange(900)), shares[899], 0)
-    large, held = hold_out(images, shares[1_799], 0)
-    assert len(held) == pytest.approx(100, rel=0.3)
-    assert contents(small) <= contents(large)
 
 
 def test_a_fraction_of_nothing_holds_nothing_out():

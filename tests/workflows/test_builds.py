@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from thirtytwo.config.recipe import ModelSettings
 from thirtytwo.errors import RecipeError, ThirtytwoError
 from thirtytwo.models.base import MODELS, Network, build_network, check_options, roles_by_kind
-from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.prepare import prepare
 from thirtytwo.workflows.train import find_lr, train
 
@@ -92,23 +91,6 @@ def test_the_network_of_a_plan_is_the_one_that_is_trained(counted: list[int], se
     fresh = build_network(plan.recipe, 10).state_dict()
     for name, value in plan.initialized.net.state_dict().items():
         assert torch.equal(value, fresh[name]), f"{name} is untouched until training"
-
-
-@pytest.mark.slow
-def test_share_of_validation_is_resolved_by_the_data_and_kept_by_resuming(
-    counted: list[int], settings: dict[str, Any], tmp_path: Path, tiny: SimpleNamespace
-) -> None:
-    folder, run = str(tiny.folder(tmp_path / "images", 1_600)), RunDir.create(tmp_path / "run")
-    plan = prepare(folder, "digits", settings, "cpu", None)
-    count = len(plan.dataset.train) + len(plan.parts.val or ())
-    assert 1_000 < count < 2_000
-    assert plan.recipe.data.val_fraction == plan.split["val_fraction"] == 100 / count
-    assert len(plan.parts.val or ()) == pytest.approx(100, rel=0.3)
-    earlier = plan.recipe.model_copy(update={"data": plan.recipe.data.model_copy(update={"val_fraction": 0.1})})
-    run.write_recipe(earlier)
-    resumed = prepare(folder, "digits", settings, "cpu", None, resumed=run)
-    assert resumed.recipe.data.val_fraction == 0.1
-    assert prepare("digits", "digits", settings, "cpu", None).recipe.data.val_fraction == 0.1
 
 
 @pytest.mark.parametrize(

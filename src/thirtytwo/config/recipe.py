@@ -18,10 +18,9 @@ KeepTogether = Literal["auto", "near-duplicates", "copies"]
 class DataSettings(Settings):
     """Training data, and how the validation set is held out from it."""
 
-    val_fraction: Annotated[float, Field(ge=0.0, le=0.5)] | Literal["auto"] = "auto"
+    val_fraction: float = Field(0.1, ge=0.0, le=0.5)
     """Fraction of the training split held out for validation, stratified by class; used only where the data set has no
-    validation split. `auto`: a tenth of up to 1,000 images and of known data sets, 100 images of up to 2,000, and a
-    twentieth of more."""
+    validation split."""
     split_seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of the split: with the content of each image, it determines the validation images, and the test images where
     the data set has no test split. Separate from `seed`, so that runs with different seeds share the same split."""

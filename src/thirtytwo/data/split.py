@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.config.recipe import DataSettings, Recipe
+from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.arrays import joined
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError
@@ -57,28 +57,6 @@ def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, Ima
     """
     kept, held = split_off(train, fraction, seed, "validation")
     return train.take(kept), train.take(held)
-
-
-TENTH, LEAST_HELD, TWENTIETH = 0.1, 100, 0.05
-
-
-def validation_share(settings: DataSettings, images: int, *, known: bool = False) -> float:
-    """The fraction of the training images that is held out for validation, with `auto` resolved.
-
-    100 images are enough for a temperature and a learning curve, and a larger share is missed more in training. The
-    share never grows with the number of images, so that images that were trained on are not held out later.
-
-    Args:
-        settings: the table `[data]` of a recipe.
-        images: number of training images before validation is held out.
-        known: whether this is a data set that is known by name, whose splits stay the same.
-    """
-    if settings.val_fraction != "auto":
-        return settings.val_fraction
-    if known:
-        return TENTH
-    count = min(images, settings.limit_train) if settings.limit_train else images
-    return min(TENTH, max(TWENTIETH, LEAST_HELD / max(count, 1)))
 
 
 def limit(images: ImageSet, count: int, seed: int) -> ImageSet:
@@ -311,16 +289,15 @@ def divide(dataset: DataSet, recipe: Recipe) -> Parts:
     train, val = _without_shared(dataset.train, dataset.test, "test", notes), dataset.val
     if val is None:
         whole = train
-        held = validation_share(settings, len(whole))
-        train, val = hold_out(whole, held, settings.split_seed)
-        notes += uneven_share(whole, len(val), held, "val")
+        train, val = hold_out(whole, settings.val_fraction, settings.split_seed)
+        notes += uneven_share(whole, len(val), settings.val_fraction, "val")
         if settings.limit_train > len(train) and settings.train_on == "train":
             notes.append(
                 f"data.limit_train = {settings.limit_train} has no effect: "
                 f"there are only {len(train):,} training images"
             )
         elif settings.limit_train and settings.train_on == "train":
-            share = round(settings.limit_train * held / (1 - held))
+            share = round(settings.limit_train * settings.val_fraction / (1 - settings.val_fraction))
             val = limit(val, max(share, int((val.counts > 0).sum())), settings.split_seed)
     else:
         val = _without_shared(val, dataset.test, "test", notes, what="validation")
@@ -338,7 +315,9 @@ def _without_validation(recipe: Recipe) -> list[str]:
     unused = [f"train.patience = {recipe.train.patience}"] if recipe.train.patience else []
     unused += ["train.keep = 'best'"] if recipe.train.keep == "best" else []
     cause = (
-        "data.train_on = 'all'" if recipe.data.train_on == "all" else f"data.val_fraction = {recipe.data.val_fraction}"
+        "data.train_on = 'all'"
+        if recipe.data.train_on == "all"
+        else f"data.val_fraction = {recipe.data.val_fraction:g}"
     )
     return [f"{setting} has no effect: no images are held out for validation ({cause})" for setting in unused]
 

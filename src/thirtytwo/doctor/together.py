@@ -18,7 +18,7 @@ from thirtytwo.data.build import TEST_FRACTION
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.folds import assign_folds
 from thirtytwo.data.load import is_known, load_dataset, survey
-from thirtytwo.data.split import split_off, validation_share
+from thirtytwo.data.split import split_off
 from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.doctor import near_duplicates
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
@@ -77,11 +77,10 @@ def kept_together(
         )
     except DataError:
         return COPIES
-    held = validation_share(settings, len(data.train), known=is_known(spec))
-    if not _cuts(data, settings, held):
+    if not _cuts(data, settings):
         return Kept("copies", choices=(Choice(WHAT, "copies", "no split is cut from the training images"),))
     together = find_together(data)
-    if wanted == "auto" and not _can_divide(data, together, settings, held):
+    if wanted == "auto" and not _can_divide(data, together, settings):
         reason = "a class has too few images that are no near-duplicates of each other"
         return Kept("copies", choices=(Choice(WHAT, "copies", reason),))
     return Kept("near-duplicates", together, (_found(data, together, settings),))
@@ -128,12 +127,12 @@ def _reason_for_copies(spec: str, settings: DataSettings, data_root: Path | None
     return ""
 
 
-def _cuts(data: DataSet, settings: DataSettings, held: float) -> bool:
+def _cuts(data: DataSet, settings: DataSettings) -> bool:
     """Whether a split is cut from the training images."""
-    return bool(settings.folds) or data.test is None or (data.val is None and held > 0)
+    return bool(settings.folds) or data.test is None or (data.val is None and settings.val_fraction > 0)
 
 
-def _can_divide(data: DataSet, together: Together, settings: DataSettings, held: float) -> bool:
+def _can_divide(data: DataSet, together: Together, settings: DataSettings) -> bool:
     """Whether the training images can be divided with near-duplicates on one side."""
     near = together.of(data.train.hashes)
     train = ImageSet(
@@ -146,7 +145,7 @@ def _can_divide(data: DataSet, together: Together, settings: DataSettings, held:
         elif data.test is None:
             train = train.take(split_off(train, TEST_FRACTION, settings.split_seed, "testing")[0])
         if data.val is None:
-            split_off(train, held, settings.split_seed, "validation")
+            split_off(train, settings.val_fraction, settings.split_seed, "validation")
     except DataError:
         return False
     return True

@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,14 @@ import torch
 from torch import nn
 
 from thirtytwo.augment.augmenter import check_augment
-from thirtytwo.config.recipe import Precision, Recipe
+from thirtytwo.config.recipe import KeepTogether, Precision, Recipe
 from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.fixes import FixPlan, recipe_fixes
 from thirtytwo.data.folds import divide_or_fold
-from thirtytwo.data.load import is_known, load_dataset
+from thirtytwo.data.load import load_dataset
 from thirtytwo.data.run_data import split_record, unused_of
-from thirtytwo.data.split import Parts, validation_share
+from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.together import Kept, kept_together
 from thirtytwo.errors import RecipeError
@@ -103,16 +102,15 @@ def prepare(
     is continued, if one is.
     """
     started = datetime.now(UTC)
-    source = _RecipeSource.read(recipe_source, changes, precision, {} if resumed is None else _resolved_of(resumed))
+    keep = None if resumed is None else resumed.read_recipe().data.keep_together
+    source = _RecipeSource.read(recipe_source, changes, precision, keep)
     early = source.resolve(TYPICAL_CLASSES, TYPICAL_ROWS)
     hardware = choose_hardware(early.train, device)
     calibrated_by = _check_before_data(early, source.where)
     fixes = recipe_fixes(early.data.fix_plan, recipe_source, changes, resumed)
     kept = kept_together(data, early.data, data_root, fixes)
-    dataset = _load(data, early, data_root, fixes, kept)
-    held = validation_share(early.data, len(dataset.train), known=is_known(data))
-    source = replace(source, resolved={"keep_together": kept.value, "val_fraction": held})
-    parts = divide_or_fold(dataset, source.resolve(len(dataset.classes), len(dataset.train)))
+    source = replace(source, keep=kept.value)
+    dataset, parts = _load_divided(data, early, data_root, fixes, kept)
     unused = unused_of(dataset, parts)
     recipe = source.resolve(len(dataset.classes), len(parts.train))
     if recipe.train != early.train:
@@ -149,16 +147,13 @@ def check_settings(recipe_source: str | Path, changes: Mapping[str, Any]) -> Non
 
 @dataclass(frozen=True)
 class _RecipeSource:
-    """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages.
-
-    `resolved` are settings of `[data]` that replace `auto`.
-    """
+    """A recipe with its changes, which is resolved when the data is known; `where` names it in error messages."""
 
     values: Mapping[str, Any]
     changes: Mapping[str, Any]
     where: str
     precision: Precision | None
-    resolved: Mapping[str, Any]
+    keep: KeepTogether | None
 
     @classmethod
     def read(
@@ -166,12 +161,12 @@ class _RecipeSource:
         source: str | Path,
         changes: Mapping[str, Any],
         precision: Precision | None = None,
-        resolved: Mapping[str, Any] = MappingProxyType({}),
+        keep: KeepTogether | None = None,
     ) -> _RecipeSource:
         """Read the tables of a recipe, with those of the run that it starts from, if it asks for them."""
         values, where = read_recipe_values(source), f"Recipe {str(source)!r}"
         recipe = resolve_recipe(values, changes, classes=TYPICAL_CLASSES, rows=TYPICAL_ROWS, where=where)
-        return cls(with_run_settings(values, recipe), changes, where, precision, resolved)
+        return cls(with_run_settings(values, recipe), changes, where, precision, keep)
 
     def resolve(self, classes: int, rows: int) -> Recipe:
         """The recipe for data with this number of classes and of training images."""
@@ -179,7 +174,7 @@ class _RecipeSource:
         recipe = resolve_transfer(recipe)
         if recipe.data.image_size != "auto":
             recipe = recipe.model_copy(update={"model": fit_to_images(recipe.model, recipe.data.image_size)})
-        return _with_resolved(recipe, self.precision, self.resolved)
+        return _with_resolved(recipe, self.precision, self.keep)
 
 
 def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
@@ -203,10 +198,12 @@ def _check_before_data(recipe: Recipe, where: str) -> ModelInfo | None:
     return calibration_run(recipe)
 
 
-def _load(data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | None, kept: Kept) -> DataSet:
-    """Load the data with the fixes of a plan."""
+def _load_divided(
+    data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | None, kept: Kept
+) -> tuple[DataSet, Parts]:
+    """Load the data with the fixes of a plan, and divide it into train, validation and test."""
     settings = recipe.data
-    return load_dataset(
+    dataset = load_dataset(
         data,
         data_root=data_root,
         image_size=settings.image_size,
@@ -219,6 +216,7 @@ def _load(data: str, recipe: Recipe, data_root: Path | None, fixes: FixPlan | No
         together=kept.together,
         split_test=not settings.folds,
     )
+    return dataset, divide_or_fold(dataset, recipe)
 
 
 CROP_MARGIN = 1.2
@@ -293,18 +291,13 @@ def _groups_of(dataset: DataSet, recipe: Recipe) -> tuple[Choice, ...]:
     return (Choice("groups", f"{len(sizes):,}", reason),)
 
 
-def _resolved_of(run: RunDir) -> dict[str, Any]:
-    """What `auto` in the settings of the split was resolved to by a run that is continued."""
-    settings = run.read_recipe().data
-    return {"keep_together": settings.keep_together, "val_fraction": settings.val_fraction}
-
-
-def _with_resolved(recipe: Recipe, precision: Precision | None, resolved: Mapping[str, Any]) -> Recipe:
-    """The recipe with `auto` precision and settings of the split replaced by an earlier resolution, if there is one."""
+def _with_resolved(recipe: Recipe, precision: Precision | None, keep: KeepTogether | None) -> Recipe:
+    """The recipe with `auto` precision and `keep_together` replaced by an earlier resolution, if there is one."""
     if precision is not None and recipe.train.precision == "auto":
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
-    auto = {key: value for key, value in resolved.items() if getattr(recipe.data, key) == "auto"}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=auto)}) if auto else recipe
+    if keep is not None and recipe.data.keep_together == "auto":
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keep_together": keep})})
+    return recipe
 
 
 def _resolve_auto(recipe: Recipe, hardware: Hardware, image_size: int) -> Recipe:

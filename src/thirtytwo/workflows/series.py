@@ -114,8 +114,7 @@ def _with_resolved(overrides: Mapping[str, Any], runs: Sequence[Run]) -> dict[st
     if not runs:
         return dict(overrides)
     first = RunDir(runs[0].path).read_recipe()
-    found: dict[str, Any] = {"train.precision": first.train.precision}
-    found |= {f"data.{key}": getattr(first.data, key) for key in ("keep_together", "val_fraction")}
+    found = {"train.precision": first.train.precision, "data.keep_together": first.data.keep_together}
     kept = {key: value for key, value in found.items() if overrides.get(key, "auto") == "auto" and value != "auto"}
     return {**overrides, **kept}
 

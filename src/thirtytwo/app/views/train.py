@@ -27,7 +27,6 @@ from thirtytwo.config.settings import Choice
 from thirtytwo.data.arrays import release_pages
 from thirtytwo.data.build import Survey
 from thirtytwo.data.load import survey
-from thirtytwo.data.split import validation_share
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
@@ -244,8 +243,7 @@ def _choose_recipe(checked: _Checked) -> _Options:
 def _resolved(checked: _Checked, options: _Options) -> Recipe:
     """The recipe as it suits the data; validation images are held out of the training images."""
     values = read_recipe_values(options.recipe or checked.recommended.value)
-    settings = resolve_recipe(values, {}, classes=checked.survey.classes, rows=checked.rows).data
-    share = validation_share(settings, checked.rows)
+    share = resolve_recipe(values, {}, classes=checked.survey.classes, rows=checked.rows).data.val_fraction
     return resolve_recipe(values, {}, classes=checked.survey.classes, rows=round(checked.rows * (1 - share)))
 
 
