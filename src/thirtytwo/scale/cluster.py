@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def import_ray() -> Any:
         MissingExtraError: it, or a library that it needs for data, is not installed.
     """
     os.environ.update(_ENVIRONMENT)
-    if _has_token():
+    if "ray" not in sys.modules and _has_token():  # Ray reads it once, and its processes must not read otherwise
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does by itself, except through ray://
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes would write on this command's terminal
     for module in ("ray", "pandas", "pyarrow"):
