@@ -211,8 +211,10 @@ class _Run:
         first = next(entry for entry in self.times if entry[1])
         last = self.times[-1]
         seconds = last[0] - first[0]
-        begun = (WORKERS - 1) * SHARD  # at most: what the other workers had done of theirs when the first one finished
-        rate = max(0, last[1] - first[1] - begun) / seconds if seconds else math.nan
+        unfinished = (
+            WORKERS - 1
+        ) * SHARD  # at most: what the other workers had done of theirs when the first one finished
+        rate = max(0, last[1] - first[1] - unfinished) / seconds if seconds else math.nan
         return {
             "images": done.done,
             "unreadable": done.unreadable,

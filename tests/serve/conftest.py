@@ -23,6 +23,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from thirtytwo.cli.main import run_command
 from thirtytwo.machine import listen
 from thirtytwo.serve.api import create_app
 from thirtytwo.serve.service import Service
@@ -31,6 +32,7 @@ from thirtytwo.serve.settings import ServeSettings
 COLOURS = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250), "grey": (128, 128, 128)}
 
 Start = Callable[..., TestClient]
+Output = tuple[int, str, str]
 
 
 def encode(colour: str = "red", size: tuple[int, int] = (10, 8), format: str = "PNG", **options: Any) -> bytes:
@@ -211,3 +213,15 @@ def client(request: pytest.FixtureRequest, colour_model: Path) -> Iterator[TestC
     with TestClient(create_app(service)) as client:
         client.service = service  # type: ignore[attr-defined]
         yield client
+
+
+@pytest.fixture
+def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
+    """Run `thirtytwo serve` with arguments that fail; return exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> Output:
+        capsys.readouterr()
+        code = run_command(["serve", *arguments])
+        return code, *capsys.readouterr()
+
+    return run

@@ -20,7 +20,6 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from thirtytwo.cli.main import run_command
 from thirtytwo.serve.api import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -192,18 +191,6 @@ def _proxy_url() -> str:
 
 
 Output = tuple[int, str, str]
-
-
-@pytest.fixture
-def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
-    """Run `thirtytwo serve` with arguments that fail; return exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> Output:
-        capsys.readouterr()
-        code = run_command(["serve", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.slow

@@ -19,8 +19,6 @@ from typing import Any
 import httpx
 import pytest
 
-from thirtytwo.cli.main import run_command
-
 Launch = Callable[..., Any]
 
 
@@ -177,18 +175,6 @@ def test_memory_does_not_grow_with_requests(launch: Launch, make: SimpleNamespac
 
 
 Output = tuple[int, str, str]
-
-
-@pytest.fixture
-def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
-    """Run `thirtytwo serve` with arguments that fail; return exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> Output:
-        capsys.readouterr()
-        code = run_command(["serve", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_a_port_that_is_taken(serve: Callable[..., Output], colour_model: Path) -> None:

@@ -179,7 +179,7 @@ def deploy(
 
 
 def _wait_until_running(name: str, needed: int, on_wait: Callable[[str], None]) -> None:
-    started, told = time.monotonic(), False
+    started, logged = time.monotonic(), False
     while True:
         found = serve.status().applications[name]
         if found.status == "RUNNING":
@@ -190,8 +190,8 @@ def _wait_until_running(name: str, needed: int, on_wait: Callable[[str], None]) 
         waited = time.monotonic() - started
         if waited > START_SECONDS:
             raise ServiceError(f"The replicas did not start within {START_SECONDS:g} s.", "Check the nodes: ray status")
-        if waited > _WAITING_SECONDS and not told and _free_cores() < needed:
-            told = True
+        if waited > _WAITING_SECONDS and not logged and _free_cores() < needed:
+            logged = True
             on_wait(f"Waiting for free CPU cores: each replica needs {needed}")
         time.sleep(_POLL)
 

@@ -17,8 +17,8 @@ from thirtytwo.workflows.prepare import Plan, prepare
 
 
 @dataclass(frozen=True)
-class Told:
-    """What process 0 tells the others of its run: they train with the same resolved settings.
+class RunDescription:
+    """What process 0 sends to the others: they train with the same resolved settings.
 
     Attributes:
         source: the recipe that it was resolved from.
@@ -39,12 +39,14 @@ class Told:
     resumed: bool
 
 
-def tell(plan: Plan, source: str | Path, changes: Mapping[str, Any], directory: RunDir, resumed: bool) -> Told:
+def describe_run(
+    plan: Plan, source: str | Path, changes: Mapping[str, Any], directory: RunDir, resumed: bool
+) -> RunDescription:
     """What the other processes need to know of a run that is ready to train."""
     path = str(directory.path.absolute())
     source = str(source.absolute() if isinstance(source, Path) else source)
     precision, fingerprint = plan.recipe.train.precision, plan.dataset.fingerprint
-    return Told(source, dict(changes), plan.recipe, precision, fingerprint, path, resumed)
+    return RunDescription(source, dict(changes), plan.recipe, precision, fingerprint, path, resumed)
 
 
 def train_along(data: str, device: str, data_root: Path | None, advice: Callable[[RunDir], str]) -> None:
@@ -61,18 +63,18 @@ def train_along(data: str, device: str, data_root: Path | None, advice: Callable
     """
     processes = current()
     processes.on_first(lambda: None)
-    told: Told | None = processes.from_first(None)
-    if told is None:  # the run is finished already
+    described: RunDescription | None = processes.from_first(None)
+    if described is None:  # the run is finished already
         return
-    directory = RunDir(Path(told.path))
+    directory = RunDir(Path(described.path))
     processes.advice = lambda: advice(directory)
-    plan = processes.on_others(lambda: _prepare_along(told, data, device, data_root))
+    plan = processes.on_others(lambda: _prepare_along(described, data, device, data_root))
     assert plan is not None
     options: dict[str, Any] = {"initialized": plan.initialized, "trackers": Trackers(), "show": False}
-    fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=told.resumed, **options)
+    fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=described.resumed, **options)
 
 
-def _prepare_along(told: Told, data: str, device: str, data_root: Path | None) -> Plan:
+def _prepare_along(described: RunDescription, data: str, device: str, data_root: Path | None) -> Plan:
     """Read the same data as process 0, divide it likewise, and build the same network.
 
     Raises:
@@ -80,18 +82,18 @@ def _prepare_along(told: Told, data: str, device: str, data_root: Path | None) -
         RunError: the run to continue is not visible here.
     """
     existing = None
-    if told.resumed:
-        if not Path(told.path).is_dir():
+    if described.resumed:
+        if not Path(described.path).is_dir():
             raise RunError(
-                f"The run directory {told.path} does not exist on this machine.",
+                f"The run directory {described.path} does not exist on this machine.",
                 "Resume on several machines from a folder that all of them share.",
             )
-        existing = RunDir.open(told.path)
-    plan = prepare(data, told.source, told.changes, device, data_root, told.precision, None, existing)
-    if plan.dataset.fingerprint != told.fingerprint:
+        existing = RunDir.open(described.path)
+    plan = prepare(data, described.source, described.changes, device, data_root, described.precision, None, existing)
+    if plan.dataset.fingerprint != described.fingerprint:
         raise DataError(
             f"The data here differ from those of process 0 (fingerprints {plan.dataset.fingerprint} and "
-            f"{told.fingerprint}).",
+            f"{described.fingerprint}).",
             "Copy the same data to all machines.",
         )
-    return replace(plan, recipe=told.recipe)
+    return replace(plan, recipe=described.recipe)

@@ -22,7 +22,7 @@ from thirtytwo.training.launch import joined
 from thirtytwo.training.lr_finder import LRFinderResult, run_lr_finder
 from thirtytwo.training.processes import current
 from thirtytwo.training.tracking import tracked
-from thirtytwo.workflows.along import tell, train_along
+from thirtytwo.workflows.along import describe_run, train_along
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run, finish
 from thirtytwo.workflows.prepare import Plan, prepare, write_plan
@@ -142,7 +142,7 @@ def _train(order: _Order, show: bool) -> Run:
             processes.from_first(None)
             return started
         assert started is not None
-        processes.from_first(tell(started.plan, started.source, order.changes, started.directory, order.resume))
+        processes.from_first(describe_run(started.plan, started.source, order.changes, started.directory, order.resume))
         processes.advice = partial(_advice, order, started.directory)
         processes.on_others(lambda: None)
         with _log_resume_command(log, order, started.directory):
