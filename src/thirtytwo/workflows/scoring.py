@@ -141,9 +141,15 @@ def calibrate(
 def _choose_tta(
     scorer: Scorer, val: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration, shift: int
 ) -> TtaInfo:
-    """The test-time augmentation for prediction, with its threshold chosen on at most `VIEWS_FROM` images."""
+    """The test-time augmentation for prediction, with its threshold chosen on at most `VIEWS_FROM` images.
+
+    Where further views make more of them wrong, the threshold is 0: no image gets any.
+    """
     usual = usual_tta(int(val.images.shape[1])).threshold
     rows = np.linspace(0, len(val) - 1, min(len(val), VIEWS_FROM)).astype(np.int64)
     averaged = calibration.probabilities(scorer.tta_logits(val.take(rows).images, shift))
     single = calibration.probabilities(logits[rows])
+    labels = val.labels[rows]
+    if (averaged.argmax(axis=1) == labels).sum() < (single.argmax(axis=1) == labels).sum():
+        return TtaInfo(shift=shift, threshold=0)  # mirrored digits, for example, are no digits
     return TtaInfo(shift=shift, threshold=choose_threshold(single, averaged, usual))
