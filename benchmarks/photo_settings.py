@@ -71,6 +71,7 @@ THEN_192: dict[str, Any] = {
 THEN = "18 epochs of three quarters of the layers, random erasing, last epoch, 160 then 192 pixels"
 FROM_128 = "22 epochs of three quarters of the layers, random erasing, last epoch, 128 then 192 pixels"
 SIZES_128 = [{"until": 0.6, "size": 128}, {"until": 1.0, "size": 192}]
+SLOWER: dict[str, Any] = {**THEN_192, EPOCHS: 27, HEAD: 0.1852, "schedule.resolution": SIZES_128, RATE: 0.7}
 SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
     "crop from 0.2": {"augment.crop": [0.2, 1.0]},
@@ -115,7 +116,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     f"{THEN}, all layers": {**THEN_192, "transfer.unfreeze": "all"},
     f"{THEN}, half of the layers": {**THEN_192, "transfer.unfreeze": 0.5},
     FROM_128: {**THEN_192, EPOCHS: 27, HEAD: 0.1852, "schedule.resolution": SIZES_128},
-    f"{FROM_128}, rate 0.7": {**THEN_192, EPOCHS: 27, HEAD: 0.1852, "schedule.resolution": SIZES_128, RATE: 0.7},
+    f"{FROM_128}, rate 0.7": SLOWER,
+    f"{FROM_128}, rate 0.5": SLOWER | {RATE: 0.5},
+    f"{FROM_128}, rate 0.7, all layers": SLOWER | {"transfer.unfreeze": "all"},
+    f"{FROM_128}, rate 0.7, crop from 0.2": SLOWER | {"augment.crop": [0.2, 1.0]},
+    f"{FROM_128}, rate 0.7, EMA 0.99": SLOWER | {"train.ema": 0.99},
+    f"{FROM_128}, rate 0.7, layer decay 0.8": SLOWER | {DECAY: 0.8},
+    f"{FROM_128}, rate 0.7, weight decay 0.2": SLOWER | {"optimizer.weight_decay": 0.2},
+    f"{FROM_128}, rate 0.7, 224 pixels last": SLOWER
+    | {"schedule.resolution": [{"until": 0.7, "size": 128}, {"until": 1.0, "size": 224}]},
+    f"{FROM_128}, rate 0.7, Lite2": SLOWER | LITE2,
     "crop from 0.2, BatchNorm trained, rate 2": {"augment.crop": [0.2, 1.0], NORMS: "trained", RATE: 2.0},
     "crop from 0.2, CutMix, BatchNorm trained": {
         "augment.crop": [0.2, 1.0],

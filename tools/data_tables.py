@@ -48,13 +48,14 @@ def _repair() -> str:
     """What the suggested fixes name, and how much of the accuracy that changed labels cost they won back."""
     plan, found = read_results("label_plans"), read_results("label_repair")
     clean, flipped, repaired = (percent(found["mean_accuracy"][arm], 2) for arm in ("clean", "flipped", "repaired"))
+    runs, machine = found["accuracy"], found["machines"]["repaired"]
     return (
         f"\nThe suggested fixes name {_named(plan)} (seed {plan['seed']}, {plan['date']}; "
-        "`benchmarks/label_errors.py --plans`). Training was measured with those of an earlier version, which looked "
-        f"at each label once and named {_named(found)}: with `{found['recipe']}`, the network has {clean} on test with "
-        f"the own labels, {flipped} with the changed ones and {repaired} after the fixes, "
-        f"{percent(found['recovered'], 0)} of the loss (means of {len(found['accuracy']['repaired'])} seeds, one "
-        f"{found['gpu']}, {found['date']}; `benchmarks/label_errors.py --train`).\n"
+        f"`benchmarks/label_errors.py --plans`). Trained with `{found['recipe']}`, the network has {clean} on test with "
+        f"the own labels, {flipped} with the changed ones and {repaired} after the fixes: they win back "
+        f"{percent(found['recovered'], 0)} of the loss (means of {len(runs['clean'])}, {len(runs['flipped'])} and "
+        f"{len(runs['repaired'])} seeds, one {machine['gpu']}, {machine['date']}; "
+        "`benchmarks/label_errors.py --train`).\n"
     )
 
 

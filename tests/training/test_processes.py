@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -32,7 +33,8 @@ SHELL = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "NODE_RANK": "1"}
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without variables of torchrun and SLURM, on a machine with four cores."""
+    """A script in an environment without variables of torchrun and SLURM, on a machine with four cores."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)  # pytest-xdist's may have none
     for name in list(os.environ):
         if name in VARIABLES or name.startswith(("SLURM_", "TORCHELASTIC_")):
             monkeypatch.delenv(name)
