@@ -51,8 +51,8 @@ def _repair() -> str:
     runs, machine = found["accuracy"], found["machines"]["repaired"]
     return (
         f"\nThe suggested fixes name {_named(plan)} (seed {plan['seed']}, {plan['date']}; "
-        f"`benchmarks/label_errors.py --plans`). Trained with `{found['recipe']}`, the network has {clean} on test with "
-        f"the own labels, {flipped} with the changed ones and {repaired} after the fixes: they win back "
+        f"`benchmarks/label_errors.py --plans`). Trained with `{found['recipe']}`, the network has {clean} on test "
+        f"with the own labels, {flipped} with the changed ones and {repaired} after the fixes: they win back "
         f"{percent(found['recovered'], 0)} of the loss (means of {len(runs['clean'])}, {len(runs['flipped'])} and "
         f"{len(runs['repaired'])} seeds, one {machine['gpu']}, {machine['date']}; "
         "`benchmarks/label_errors.py --train`).\n"
