@@ -12,6 +12,7 @@ is measured as `thirtytwo predict photo.jpg` in a new process. Written to `bench
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -62,18 +63,20 @@ def main() -> int:
     if options.photos is None or not options.photos.is_dir():
         print("skipped: name a folder of photographs with --photos, or set THIRTYTWO_DATA")
         return 0
-    models: dict[str, Any] = {}
+    earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    same = earlier.get("images") == options.images and earlier.get("n") == options.repeats
+    models: dict[str, Any] = earlier["models"] if same else {}
     with tempfile.TemporaryDirectory() as place:
         files = write_photos(options.photos, Path(place) / "photos", options.images)
         for name in options.models:
-            models[name] = measure(bundled_models()[name], files, options.repeats, Path(place))
+            models[name] = measure(bundled_models()[name], files, options.repeats, Path(place)) | machine()
             print(name, models[name], flush=True)
             write_json(options.out, summary(options.images, options.repeats, models))
     return 0
 
 
 def summary(images: int, repeats: int, models: dict[str, Any]) -> dict[str, Any]:
-    """What is written after each model."""
+    """What is written after each model; those of an earlier run of the same size are kept."""
     return {
         "what": __doc__.splitlines()[0],
         "images": images,
@@ -84,6 +87,12 @@ def summary(images: int, repeats: int, models: dict[str, Any]) -> dict[str, Any]
         "service": {"images_per_request": PER_REQUEST, "clients": CLIENTS},
         "targets": {"ratio": TARGET_RATIO, "seconds": MOST_SECONDS, "peak_mb": MOST_MB},
         "models": models,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where, with what and when a model was measured."""
+    return {
         "hardware": hardware(),
         "onnxruntime": package_version("onnxruntime"),
         "pillow": package_version("pillow"),

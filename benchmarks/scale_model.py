@@ -345,9 +345,10 @@ async def _at_random_times(port: int, requests: list[bytes], rate: float, second
 def plan(measured: dict[str, Any]) -> dict[str, Any]:
     """Machines, hours and cost."""
     predict, photo = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("predict", "photo_speed"))
+    large = photo["models"]["cifar10"]
     per_core = {
         "small": predict["median_images_per_second"]["thirtytwo"] / predict["hardware"]["cores"],
-        "photographs": photo["models"]["cifar10"]["median_images_per_second"]["predict"] / photo["hardware"]["cores"],
+        "photographs": large["median_images_per_second"]["predict"] / large["hardware"]["cores"],
     }
     images = [batch_job(kind, rate, measured["stages"][kind], n) for kind, rate in per_core.items() for n in COUNTS]
     return {"images_per_second_per_core": per_core, "images": images, "service": service_plan(measured)}

@@ -22,7 +22,7 @@ def data_commands() -> str:
         "| data | command | first time | again | memory | page |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    measured = []
+    places: dict[str, list[str]] = {}
     for name, title in DATA.items():
         for command, shown in COMMANDS.items():
             if figures := found.get(name, {}).get(command):
@@ -30,18 +30,25 @@ def data_commands() -> str:
                 cells = [title, shown, f"{first['seconds']:.0f} s", f"{again['seconds']:.0f} s"]
                 cells += [f"{first['peak_mb'] / 1000:.1f} GB", f"{first['page_mb']:.1f} MB"]
                 lines.append(f"| {' | '.join(cells)} |")
-                measured.append(figures)
-    last = measured[-1]
+                place = f"{figures['cores']} cores of {figures['cpu']}, {figures['date']}"
+                titles = places.setdefault(place, [])
+                titles += [] if title in titles else [title]
     labels = read_results("label_errors")
     return "\n".join(lines) + (
-        f"\n\nOne run each, with an empty cache and again ({last['cores']} cores of {last['cpu']}, {last['date']}; "
-        "`benchmarks/data_commands.py`).\n\n"
+        f"\n\nOne run each, with an empty cache and again; `benchmarks/data_commands.py`. {_places(places)}\n\n"
         f"Of CIFAR-10's {labels['n']:,} training labels, {percent(labels['share'], 0)} were changed at random. T501 "
         f"orders the labels with an average precision of {labels['average_precision']:.2f}; it lists "
         f"{labels['listed']:,}, of which {percent(labels['precision'], 0)} were changed, and "
         f"{percent(labels['recall'], 0)} of the changed ones "
         f"are among them (seed {labels['seed']}, {labels['date']}; `benchmarks/label_errors.py`).\n" + _repair()
     )
+
+
+def _places(places: Mapping[str, list[str]]) -> str:
+    """Which data was measured on which machine."""
+    if len(places) == 1:
+        return f"Measured on {next(iter(places))}."
+    return " ".join(f"Measured on {place}: {'; '.join(titles)}." for place, titles in places.items())
 
 
 def _repair() -> str:
