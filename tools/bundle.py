@@ -30,7 +30,7 @@ from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_false_alarms
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
-from thirtytwo.images.decode import RESIZE_RULES
+from thirtytwo.images.pixels import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_text

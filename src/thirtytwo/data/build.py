@@ -24,7 +24,9 @@ from thirtytwo.data.split import SPLITS, Positions, Split, group_ids, split_off,
 from thirtytwo.data.types import DataSet, ImageSet, Request
 from thirtytwo.errors import DataError, ImageError
 from thirtytwo.images.content import Hashes, load_hashed
-from thirtytwo.images.decode import FORMATS, RESIZE_RULES, Pixels, read_size
+from thirtytwo.images.formats import FORMATS
+from thirtytwo.images.header import read_size
+from thirtytwo.images.pixels import RESIZE_RULES, Pixels
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import listing
 

@@ -30,8 +30,8 @@ from thirtytwo.data.split import sample
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
 from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
-from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home

@@ -21,8 +21,8 @@ from thirtytwo.data.manifest import MANIFEST, Manifest
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import HEAD_BYTES, format_of
 from thirtytwo.images.discover import SUFFIXES, is_junk
+from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
 from thirtytwo.rundir import FIXES

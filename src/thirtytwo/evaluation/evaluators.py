@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.sections import Section
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import Predictions

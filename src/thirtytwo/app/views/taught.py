@@ -17,7 +17,7 @@ from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.views.tried import TRIALS, show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.rundir import Predictions
 from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
 

@@ -10,8 +10,9 @@ from thirtytwo.data.build import Source, UndecodedPart
 from thirtytwo.data.export.base import DataFormat, Item
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import HEAD_BYTES, decode, format_of
+from thirtytwo.images.decode import decode
 from thirtytwo.images.discover import IMAGE_SUFFIXES
+from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.images.render import png
 from thirtytwo.io import short_name, slug
 

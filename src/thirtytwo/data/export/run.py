@@ -25,7 +25,7 @@ from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import IMBALANCE, Request
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
-from thirtytwo.images.decode import read_facts
+from thirtytwo.images.header import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
 from thirtytwo.rundir import FIXES

@@ -12,7 +12,7 @@ from thirtytwo.data.split import split_off
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet, Request, refuse_options
 from thirtytwo.errors import DataError, require
 from thirtytwo.images.content import hash_pixels
-from thirtytwo.images.decode import Pixels, resize
+from thirtytwo.images.pixels import Pixels, resize
 
 _BRIGHTEST = 16
 _TEST_SEED = 0

@@ -22,7 +22,6 @@ from thirtytwo.data.sources.webdataset import find_webdataset, open_webdataset
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, HEIF_INSTALL
 from thirtytwo.images.discover import (
     HEIC,
     has_image_content,
@@ -34,6 +33,7 @@ from thirtytwo.images.discover import (
     needs_attention,
     split_by_content,
 )
+from thirtytwo.images.formats import FORMATS, HEIF_INSTALL
 from thirtytwo.inputs import archive_error
 from thirtytwo.text import escape_bytes
 

@@ -18,7 +18,7 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import Request, refuse_options
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.images.render import ppm
 from thirtytwo.text import escape_bytes
 
