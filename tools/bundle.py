@@ -35,10 +35,11 @@ from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_text
 from thirtytwo.models import Network
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record, typed_commands
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation
 

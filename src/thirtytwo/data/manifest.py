@@ -11,7 +11,7 @@ import numpy as np
 
 from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 
 MANIFEST = "export.json"
 CHECKSUMS = "checksums.sha256"

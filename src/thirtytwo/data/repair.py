@@ -25,7 +25,7 @@ from thirtytwo.images.discover import SUFFIXES, is_junk
 from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 from thirtytwo.text import CsvWriter, listing
 
 _GROUP = "group "

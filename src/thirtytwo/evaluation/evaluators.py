@@ -22,8 +22,8 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.sections import Section
 from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.predictions import Predictions
 from thirtytwo.registry import Registry
-from thirtytwo.rundir import Predictions
 
 Floats = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.inference.classifier import Classifier, model_name
 from thirtytwo.inference.model_file import FewShotInfo, ModelInfo
 from thirtytwo.machine import package_version
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import interval, percent
 
 LEAST, MOST = 1, 200

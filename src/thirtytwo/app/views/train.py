@@ -31,7 +31,7 @@ from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.rundir import default_path
+from thirtytwo.run_paths import default_path
 from thirtytwo.text import as_markdown, as_printable, capitalized
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")

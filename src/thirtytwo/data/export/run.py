@@ -28,7 +28,7 @@ from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
 from thirtytwo.images.header import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 from thirtytwo.text import listing
 
 _FILE_SUFFIXES = (".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz", ".zip", ".json")
