@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
 from thirtytwo.run_paths import FIXES
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from thirtytwo.data.apply_fixes import apply_fixes
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.load import open_undecoded, parse
 from thirtytwo.data.manifest import MANIFEST, Manifest
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
+from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import SUFFIXES, is_junk
 from thirtytwo.images.formats import HEAD_BYTES, format_of
