@@ -125,6 +125,7 @@ def test_a_photo_is_classified_without_naming_a_model(
     assert "photo.jpg" in capsys.readouterr().out
 
 
+SAMPLE_NAMES = {"camera": "tripod", "cat": "Egyptian cat", "coffee": "espresso"}
 SAMPLES = Path(thirtytwo.__file__).parent / "app" / "samples"
 
 

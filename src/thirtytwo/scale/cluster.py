@@ -275,7 +275,8 @@ def _ask_versions(address: Address) -> Versions | None:
         from ray.core.generated import ray_client_pb2 as messages
         from ray.core.generated import ray_client_pb2_grpc as stubs
 
-        channel = init_grpc_channel(f"{address.host}:{address.port}", asynchronous=False)  # with the user's token or TLS
+        # with the user's token or TLS
+        channel = init_grpc_channel(f"{address.host}:{address.port}", asynchronous=False)
         try:
             sent = [
                 messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
