@@ -2,13 +2,14 @@
 
 The process has three threads: the event loop, which reads requests, submits images and writes responses; one that
 decodes; and one that runs the model on batches as `thirtytwo.serve.batching` forms them. All but ONNX Runtime needs
-Python's lock (GIL), also decoding, since the images are small. The threads, and the clients if they run on the same
-machine, share its cores.
+Python's lock (GIL), also decoding, since the images are small: a thread keeps the lock while it has work, for at most
+`SWITCH` if another one waits. The threads, and the clients if they run on the same machine, share its cores.
 """
 
 from __future__ import annotations
 
 import heapq
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ import numpy as np
 
 SIMULATED = 20_000
 """Requests of a simulation."""
+STAGGER = 0.001
+"""Seconds between the first requests of two clients: they connect one after the other."""
+SWITCH = 0.005
+"""Seconds after which Python takes the lock from a thread for another one, as `sys.getswitchinterval()`."""
 Then: TypeAlias = Callable[[], None]
 Segment: TypeAlias = tuple[float, bool]
 """Seconds of one core, and whether the thread has to hold the lock."""
@@ -31,7 +36,8 @@ class Costs:
     `receive`, `submit` and `respond` are the event loop's work on a request: before its image is decoded, after that,
     and after its batch. `model` has the sizes of batches with the seconds of ONNX Runtime, and `python` those of the
     model's thread around it. `client` is the client's for a request; 0 where clients have machines of their own.
-    `wake` passes until a sleeping thread runs, and `late` until a timer that is due does.
+    A thread that slept first needs `wake_work` of a core, which is for the kernel, and because its data has left the
+    caches. `wake` passes before, while nothing runs, and `late` until a timer that is due runs.
     """
 
     receive: float
@@ -41,8 +47,11 @@ class Costs:
     python: tuple[tuple[int, float], ...]
     respond: float
     client: float = 0.0
+    wake_work: float = 0.0
     wake: float = 0.0
     late: float = 0.0
+    spread: float = 0.0
+    """Standard deviation of each step as a share of its mean."""
     max_batch: int = 32
     max_wait: float = 0.002
 
@@ -79,12 +88,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests per second, milliseconds of their latency, and images in a batch."""
+    """Requests per second, milliseconds of their latency, images in a batch, and threads that wake up per request."""
 
     rate: float
     p50: float
     p99: float
     batch: float = 0.0
+    wakes: float = 0.0
 
 
 class _Thread:
@@ -95,36 +105,51 @@ class _Thread:
         self._jobs: deque[tuple[Sequence[Segment], Then]] = deque()
         self._segments: deque[Segment] = deque()
         self._then: Then = _nothing
-        self._awake = self.locks = False
+        self._awake = self.locks = self._keeps = False
         self.left = 0.0
 
     def put(self, segments: Sequence[Segment], then: Then) -> None:
         """Add a job; a sleeping thread has to wake up first."""
-        self._jobs.append((segments, then))
         if not self._awake:
             self._awake = True
+            self._process.wakes += self._shares_lock
+            segments = [(self._process.costs.wake_work, True), *segments]
             self._process.after(self._process.costs.wake, self._next_job)
+        self._jobs.append((segments, then))
 
     def _next_job(self) -> None:
         if not self._jobs:
             self._awake = False
+            self._release()
             return
         segments, self._then = self._jobs.popleft()
         self._segments = deque(segments)
         self._next_segment()
 
     def _next_segment(self) -> None:
-        self.left, locked = self._segments.popleft()
+        seconds, locked = self._segments.popleft()
+        self.left = seconds * self._process.variation()
         self.locks = locked and self._shares_lock
-        if self.locks:
+        if self.locks and self._keeps:
+            self._process.running.append(self)
+        elif self.locks:
             self._process.lock(self)
         else:
+            self._release()
             self._process.running.append(self)
+        self._keeps = False
+
+    def _release(self) -> None:
+        """Give up the lock, if it was kept for a next segment that does not need it."""
+        if self._keeps:
+            self._keeps = False
+            self._process.unlock()
 
     def finish_segment(self) -> None:
         """The current segment is done."""
         self._process.running.remove(self)
-        if self.locks:
+        self._keeps = self.locks and not self._process.must_unlock()
+        if self.locks and not self._keeps:
             self._process.unlock()
         if self._segments:
             self._next_segment()
@@ -136,14 +161,22 @@ class _Thread:
 class _Process:
     """The threads, the lock and the clock. Threads that run share the cores equally."""
 
-    def __init__(self, costs: Costs, machine: Machine) -> None:
+    def __init__(self, costs: Costs, machine: Machine, seed: int) -> None:
         self.costs, self._machine = costs, machine
-        self.now = 0.0
+        self._random = random.Random(seed)
+        self.now, self.wakes, self._asked = 0.0, 0, 0.0
         self.running: list[_Thread] = []
         self._events: list[tuple[float, int, Then]] = []
         self._order = count()
         self._holder: _Thread | None = None
         self._lock_queue: deque[_Thread] = deque()
+
+    def variation(self) -> float:
+        """Factor on the seconds of a step, 1 on average."""
+        if not self.costs.spread:
+            return 1.0
+        shape = 1 / self.costs.spread**2
+        return self._random.gammavariate(shape, 1 / shape)
 
     def after(self, seconds: float, what: Then) -> None:
         """Call something in so many seconds."""
@@ -155,10 +188,17 @@ class _Process:
             self._holder = thread
             self.running.append(thread)
         else:
+            if not self._lock_queue:
+                self._asked = self.now
             self._lock_queue.append(thread)
+
+    def must_unlock(self) -> bool:
+        """Whether another thread has waited for the lock for so long that Python takes it from the one that has it."""
+        return bool(self._lock_queue) and self.now - self._asked >= SWITCH
 
     def unlock(self) -> None:
         self._holder = None
+        self._asked = self.now
         if self._lock_queue:
             self.lock(self._lock_queue.popleft())
 
@@ -259,7 +299,7 @@ def simulate(
 
     The first tenth of the requests is left out of the result.
     """
-    process = _Process(costs, machine or Machine())
+    process = _Process(costs, machine or Machine(), seed)
     sender = _Thread(process, shares_lock=False)  # one process for all clients
     numbers = count()
     sent: dict[int, float] = {}
@@ -286,8 +326,8 @@ def simulate(
 
     service = _Service(process, answered)
     if clients:
-        for _ in range(clients):
-            process.after(0.0, send)
+        for number in range(clients):
+            process.after(number * STAGGER, send)
     else:
         for when in np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests)):
             process.after(float(when), send)
@@ -297,7 +337,7 @@ def simulate(
     latencies = np.array([latency for _, latency in kept]) * 1000
     p50, p99 = (float(np.quantile(latencies, share)) for share in (0.5, 0.99))
     seconds = kept[-1][0] - kept[0][0]
-    return Load((len(kept) - 1) / seconds, p50, p99, float(np.mean(service.batches)))
+    return Load((len(kept) - 1) / seconds, p50, p99, float(np.mean(service.batches)), process.wakes / len(done))
 
 
 def highest_rate(costs: Costs, machine: Machine, latency_ms: float, requests: int = SIMULATED) -> float:

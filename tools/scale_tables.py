@@ -9,7 +9,7 @@ from thirtytwo.text import listing, percent
 MISSING = "Not measured yet on this version.\n"
 SIDES = ("simulated", "measured")
 CHECKED = ("load", "requests per second, simulated", "measured", "median latency, simulated", "measured")
-CHECKED += ("99th percentile, simulated", "measured", "cores used by others")
+CHECKED += ("99th percentile, simulated", "measured")
 """Columns of the table of simulated and measured loads."""
 KINDS = {"small": "32×32 PNG files", "photographs": "1024×768 JPEG photographs"}
 STATIONS = {
@@ -116,8 +116,11 @@ def scale_checks() -> str:
         cells = [clients if "clients" in row else f"{row['rate']:,.0f} requests a second"]
         cells += [f"{row[side]['rate']:,.0f}" for side in SIDES]
         cells += [f"{row[side][name]:.1f} ms" for name in ("p50", "p99") for side in SIDES]
-        lines.append(f"| {' | '.join(cells)} | {row['others']:.2f} |")
-    return "\n".join(lines) + f"\n\n{_errors(result['checks'])} {_place(result)}.\n"
+        lines.append(f"| {' | '.join(cells)} |")
+    others = [row["others"] for row in result["checks"]]
+    end = "waited for these" if result["machine"]["runs_first"] else "are simulated too"
+    note = f"Other programs, which used {min(others):.1f} to {max(others):.1f} cores meanwhile, {end}."
+    return "\n".join(lines) + f"\n\n{_errors(result['checks'])} {note}\n{_place(result)}.\n"
 
 
 def _errors(checks: list[dict[str, Any]]) -> str:
