@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ PROBE_SECONDS = 60.0
 """Time for a worker to start and report what is installed."""
 VERSIONS_SECONDS = 30.0
 """Time for a cluster to say which versions it runs, for which it starts a process."""
+ATTEMPTS = 3
+"""How often it is asked."""
 NEEDED = ("pandas", "pyarrow", "onnxruntime")
 """Modules that the extra installs and every worker needs."""
 TRAINING = ("torch", "lightning", "optuna")
@@ -266,34 +269,45 @@ def _versions(error: BaseException) -> tuple[Versions, Versions] | None:
 
 
 def _ask_versions(address: Address) -> Versions | None:
-    """The versions of a client server; None if it does not answer.
+    """The versions of a client server; None if it does not say them.
+
+    The server starts a process for each client, which can fail on a busy machine, so that it is asked again.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(1)
+        try:
+            found = _ask_once(f"{address.host}:{address.port}")
+        except Exception:  # another protocol, or no access: the error that led here is reported
+            return None
+        if found is not None:
+            return found
+    return None
+
+
+def _ask_once(place: str) -> Versions | None:
+    """The versions of a client server; None if it starts no process for this client.
 
     The messages are protocol buffers alone, which all versions understand, while `ray.init` also sends pickled objects.
     """
-    try:
-        from ray._private.grpc_utils import init_grpc_channel
-        from ray.core.generated import ray_client_pb2 as messages
-        from ray.core.generated import ray_client_pb2_grpc as stubs
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import ray_client_pb2 as messages
+    from ray.core.generated import ray_client_pb2_grpc as stubs
 
-        # with the user's token or TLS
-        channel = init_grpc_channel(f"{address.host}:{address.port}", asynchronous=False)
-        try:
-            sent = [
-                messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
-                messages.DataRequest(req_id=2, connection_info=messages.ConnectionInfoRequest()),
-                messages.DataRequest(req_id=3, connection_cleanup=messages.ConnectionCleanupRequest()),
-            ]
-            client = [("client_id", uuid.uuid4().hex), ("reconnecting", "False")]
-            answers = stubs.RayletDataStreamerStub(channel).Datapath(
-                iter(sent), metadata=client, timeout=VERSIONS_SECONDS
-            )
-            for answer in answers:
-                if answer.WhichOneof("type") == "connection_info":
-                    return Versions(answer.connection_info.ray_version, answer.connection_info.python_version)
-        finally:
-            channel.close()
-    except Exception:  # another protocol, or no access: the error that led here is reported
-        return None
+    sent = [
+        messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
+        messages.DataRequest(req_id=2, connection_info=messages.ConnectionInfoRequest()),
+        messages.DataRequest(req_id=3, connection_cleanup=messages.ConnectionCleanupRequest()),
+    ]
+    client = [("client_id", uuid.uuid4().hex), ("reconnecting", "False")]
+    channel = init_grpc_channel(place, asynchronous=False)  # with the user's token or TLS
+    try:
+        ask = stubs.RayletDataStreamerStub(channel).Datapath
+        for answer in ask(iter(sent), metadata=client, timeout=VERSIONS_SECONDS):
+            if answer.WhichOneof("type") == "connection_info":
+                return Versions(answer.connection_info.ray_version, answer.connection_info.python_version)
+    finally:
+        channel.close()
     return None
 
 
