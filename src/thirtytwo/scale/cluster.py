@@ -291,9 +291,10 @@ def _ask_once(place: str) -> Versions | None:
     The messages are protocol buffers alone, which all versions understand, while `ray.init` also sends pickled objects.
     """
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import ray_client_pb2 as messages
-    from ray.core.generated import ray_client_pb2_grpc as stubs
+    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
 
+    messages: Any = ray_client_pb2  # generated modules, without types
+    stubs: Any = ray_client_pb2_grpc
     sent = [
         messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
         messages.DataRequest(req_id=2, connection_info=messages.ConnectionInfoRequest()),
