@@ -9,7 +9,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import SURE, UNKNOWN, title
 from thirtytwo.app.settings import IMAGE_MB
-from thirtytwo.app.views.data import SHORTCUTS
+from thirtytwo.app.views.fix_review import SHORTCUTS
 from thirtytwo.errors import require
 from thirtytwo.text import SPACE, interval, percent
 

@@ -15,7 +15,8 @@ from thirtytwo.app.display import classify, render
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, load_classifier, projects, warm_up
 from thirtytwo.app.photos import InputImage
-from thirtytwo.app.projects import Project, Result, Trial
+from thirtytwo.app.project import Project, Trial
+from thirtytwo.app.taught_result import Result
 from thirtytwo.app.trials import LEAST_TO_SUGGEST, class_of, is_right, score, suggested, unlabeled, was_taught
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
