@@ -241,6 +241,18 @@ def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_images_that_are_too_large_get_advice_for_people_who_use_the_app(
+    folder: Path, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", "2_000_000")
+    for number in range(2):
+        (folder / "train" / "cat" / f"large-{number}.png").write_bytes(paint("blue", (2000, 1001 + number)))
+    found = checked("pets")
+    assert texts(found).count("Save it smaller, with at most 2 megapixels, and try again") == 1
+    assert "THIRTYTWO" not in texts(found)
+
+
+@pytest.mark.slow
 def test_errors_are_sentences(folder: Path) -> None:
     found = checked("petz")
     assert [one.value.count("'petz'") for one in found.error] == [1]

@@ -14,6 +14,7 @@ from thirtytwo.app.about_models import dataset_name, suits
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
 from thirtytwo.app.originals import opening
+from thirtytwo.app.problems import plain
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.images.render import is_pixelated
@@ -247,4 +248,4 @@ def describe(info: ModelInfo) -> str:
 
 def show_error(error: ThirtytwoError) -> None:
     """Show an error and how to fix it."""
-    st.error(as_markdown(f"{error.message} {error.fix or ''}"), icon=":material/error:")
+    st.error(as_markdown(plain(f"{error.message} {error.fix or ''}", added=False)), icon=":material/error:")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from thirtytwo.app.frame import announce
+from thirtytwo.app.problems import plain
 from thirtytwo.app.views.checked_data import CheckedData
 from thirtytwo.app.views.data_images import open_image
 from thirtytwo.doctor.base import Check, Finding, Severity
@@ -44,12 +45,12 @@ def _show_section(check: type[Check], findings: Sequence[Finding], images: str) 
     if len(findings) > _MAX_FINDINGS:
         st.caption(f"And {len(findings) - _MAX_FINDINGS:,} more of this kind.")
     st.markdown(f"**Why it matters.** {as_markdown(check.why)}")
-    for advice in dict.fromkeys(finding.fix for finding in findings[:_MAX_FINDINGS] if finding.fix):
-        st.markdown(f"**What to do.** {sentence(advice)}")
+    for advice in dict.fromkeys(sentence(finding.fix) for finding in findings[:_MAX_FINDINGS] if finding.fix):
+        st.markdown(f"**What to do.** {advice}")
     if images:
         st.html(images)
 
 
 def sentence(text: str) -> str:
     """A sentence about the data as Markdown, shortened in the middle if it is long."""
-    return as_markdown(shorten(text, _LONGEST))
+    return as_markdown(shorten(plain(text, added=False), _LONGEST))
