@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +113,9 @@ def test_files_of_removed_images_are_deleted_after_a_day(
     identity = store.create().identity
     project = store.add_photos(identity, 1, [("a.png", paint("red")), ("b.png", paint("blue"))])
     kept, gone = project.classes[0].photos
+    week_ago = time.time() - 7 * 86_400
+    for photo in (kept, gone):
+        os.utime(store.image(identity, photo).path, (week_ago, week_ago))
     store.change(identity, lambda one: one.without_photos(1, [gone.digest]))
     store.delete_unused(identity)
     assert store.image(identity, gone).path.is_file(), "removing can be undone"

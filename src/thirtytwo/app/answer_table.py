@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from thirtytwo.app.components import SURE
 from thirtytwo.app.display import Result
+from thirtytwo.app.look_twice import views_note
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.text import as_html, percent, readable
 
@@ -28,6 +29,7 @@ def _row(result: Result) -> str:
         cells = ("–", "–", result.error)
     else:
         note = UNKNOWN_NOTE if not result.known else "not sure" if result.confidence < SURE else ""
-        cells = (readable(result.top), percent(result.confidence), note)
+        notes = "; ".join(filter(None, (note, views_note(result))))
+        cells = (readable(result.top), percent(result.confidence), notes)
     rest = "".join(f"<td>{as_html(cell)}</td>" for cell in cells)
     return f'<tr><th scope="row">{as_html(result.file or "")}</th>{rest}</tr>'

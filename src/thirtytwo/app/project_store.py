@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,6 +115,7 @@ class ProjectStore:
             if after != before:
                 after = after.model_copy(update={"changed": time.time()})
                 self._write(after)
+                self._note_removal(identity, _digests(before) - _digests(after))
             return after
 
     def add_photos(self, identity: str, number: int, files: Sequence[tuple[str, bytes]]) -> Project:
@@ -194,12 +195,19 @@ class ProjectStore:
         """Delete the files of images that were removed more than a day ago."""
         with suppress(InputError, OSError):
             project = self.read(identity)
-            used = {photo.digest for one in project.classes for photo in one.photos}
-            used |= {trial.digest for trial in project.trials}
+            used = _digests(project)
             for part in (_PHOTOS, _THUMBNAILS):
                 for path in (self._path(identity) / part).glob("*"):
                     if path.stem not in used and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                         path.unlink()
+
+    def _note_removal(self, identity: str, digests: Set[str]) -> None:
+        """Note that images were removed now, by the time of their files, which `delete_unused` goes by."""
+        for digest in digests:
+            for part in (_PHOTOS, _THUMBNAILS):
+                for path in (self._path(identity) / part).glob(f"{digest}.*"):
+                    with suppress(OSError):
+                        os.utime(path)
 
     def _path(self, identity: str) -> Path:
         if not fullmatch(_IDENTITY, identity):  # it may come from the address of a page
@@ -218,6 +226,12 @@ class ProjectStore:
 @lru_cache(maxsize=200)
 def _read(path: Path, *state: int) -> Project:
     return Project.model_validate_json(path.read_bytes())
+
+
+def _digests(project: Project) -> set[str]:
+    """Content hashes of all images of a project."""
+    classes = {photo.digest for one in project.classes for photo in one.photos}
+    return classes | {trial.digest for trial in project.trials}
 
 
 def _photo_path(folder: Path, photo: Photo) -> Path:
