@@ -78,12 +78,13 @@ def test_answers_are_those_of_predict(count: int) -> None:
     model = load(path)
     for tta, found in (("off", once), ("auto", twice)):
         for one, expected in zip(found[:-1], model.predict(files, TOP, tta=tta), strict=True):
-            assert isinstance(one, Prediction) and isinstance(expected, Prediction)
+            assert isinstance(one, Prediction)
+            assert isinstance(expected, Prediction)
             assert one.top == expected.top
             assert one.known == expected.known
             assert one.confidence == pytest.approx(expected.confidence, abs=2e-5)
     doubtful = [isinstance(one, Prediction) and one.confidence < model.tta.threshold for one in once[:-1]]
-    assert 0 < sum(doubtful)
+    assert sum(doubtful) > 0
     assert [look_twice.views_of(one) for one in twice] == [*(6 if doubt else 1 for doubt in doubtful), 0]
     assert once != twice
     assert not any(map(look_twice.views_of, once))
@@ -186,8 +187,8 @@ def test_the_option_holds_on_all_pages_and_after_reloading(
     idle()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV", exact=True).click()
-    rows = {one["file"]: one["views"] for one in csv.DictReader(Path(waiting.value.path()).open(encoding="utf-8"))}
-    assert rows == {"sure.png": "1", "doubtful.png": "6"}
+    table = csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8")))
+    assert {one["file"]: one["views"] for one in table} == {"sure.png": "1", "doubtful.png": "6"}
 
     page.reload()
     page.wait_for_selector(note)
