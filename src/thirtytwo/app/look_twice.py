@@ -111,7 +111,8 @@ def with_views(result: Prediction | UnreadableImage, views: int) -> Prediction |
     """The result with the number of views that it averages."""
     if isinstance(result, UnreadableImage):
         return result
-    return ViewedPrediction(*(getattr(result, one.name) for one in fields(Prediction)), views=views)
+    values = {one.name: getattr(result, one.name) for one in fields(Prediction)}
+    return ViewedPrediction(**values, views=views)
 
 
 def views_of(result: Prediction | UnreadableImage) -> int:
