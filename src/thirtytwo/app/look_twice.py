@@ -62,8 +62,7 @@ def wanted() -> bool:
 
 def show_option() -> None:
     """Show the switch; its change is in effect from the start of the next run."""
-    if st.session_state.get(KEY) != wanted():
-        st.session_state[KEY] = wanted()
+    st.session_state[KEY] = wanted()  # always, because the switches of other pages share this key
 
     def change() -> None:
         st.session_state[_WANTED] = st.session_state[KEY]
