@@ -124,11 +124,11 @@ def side_by_side(
 ) -> str:
     """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
     badge = (
-        '<span class="tt-badge" style="margin-left:0">none is sure</span>'
+        '<span class="tt-badge" style="margin:4px 0 0">none is sure</span>'
         if not any(result.known for _, result in predictions)
-        else '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
+        else '<span class="tt-badge tt-good" style="margin:4px 0 0">agree</span>'
         if agree
-        else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
+        else '<span class="tt-badge tt-warm" style="margin:4px 0 0">differ</span>'
     )
     answers = "; ".join(f"{model}: {spoken(result)}" for model, result in predictions)
     shown = opening(img_tag(image, f"{name}: {answers}"), opens, name)

@@ -89,8 +89,10 @@ def explanation(settings: Sequence[TtaInfo], results: Sequence[Prediction | Unre
     answers = [one for one in results if isinstance(one, Prediction)]
     again = sum(views_of(one) > 1 for one in answers)
     if not again:
-        return _ENOUGH
+        return _ENOUGH if len(answers) > 1 else "One look was enough."
     limit = f"less than {sure.pop()} sure" if len(sure) == 1 else "not sure"
+    if len(answers) == 1:
+        return f"Looked again, because the model was {limit}."
     if len(settings) == 1:
         return f"Looked again at {again:,} of {counted(len(answers), 'image')}, where the model was {limit}."
     return f"Looked again for {again:,} of {counted(len(answers), 'answer')}, where a model was {limit}."

@@ -179,7 +179,7 @@ def _show_result(job: Job) -> None:
     metrics = run.read_json(run.metrics)
     accuracy = metrics["accuracy"]
     st.metric(
-        f"accuracy on {metrics['n']:,} test images",
+        f"Accuracy on {metrics['n']:,} test images",
         percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'], digits=1)}",
         delta_color="off",
