@@ -29,7 +29,6 @@ import psutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from thirtytwo.app.views.many import HEAT
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import default_model, find_model
 from thirtytwo.inference.model_file import read_info
@@ -44,6 +43,8 @@ MAX_IMAGES = 24
 PAGES = ("compare", "explore", "data", "train", "models", "teach", "help")
 IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
 """Selector that matches once a page is drawn."""
+HEAT = ".st-key-heat label"
+"""Selector of the switch that shows heatmaps."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -126,7 +127,7 @@ def use(page: Any, address: str, pid: int) -> float:
             Image.fromarray(small).resize((1600, 1200), Image.Resampling.BICUBIC).save(files[-1])
         page.set_input_files("input[type=file]", files)
         page.wait_for_selector(".tt-card")
-        page.locator(f".st-key-{HEAT} label").first.click()
+        page.locator(HEAT).first.click()
         page.wait_for_selector("img[alt*=' with heatmap: ']")
         page.wait_for_selector(IDLE)
         most = psutil.Process(pid).memory_info().rss / 1e6
