@@ -3,12 +3,15 @@
     python benchmarks/serve_compare.py [--seconds 20] [--rounds 3] [--images 512] [--workloads png photographs]
 
 One image a request from 64 connections that stay open, sent by wrk (Debian: `apt-get install wrk`). The other servers
-are the short ones in `peers/`, with two workers, batches of 32, Pillow's `draft` and one thread a core in all; they get
-an environment of their own (`--environment`), with the same versions of ONNX Runtime, Pillow and NumPy as here.
-PNG files are images of CIFAR-10 for `cifar10-tiny`; photographs are JPEGs of 1024×768 pixels for `cifar10`, made as in
-`photo_speed.py`. In each round every server is started, checked, warmed, loaded and stopped, in an order that
-alternates; ONNX Runtime alone gets decoded arrays at its best settings. wrk shares the cores with them. Memory is the
-peak of the proportional set size of all processes of a server. Written to `benchmarks/results/serve_compare.json`.
+are the short ones in `peers/`, with two workers, Pillow's `draft` and one thread a core in all; LitServe classifies up
+to 32 images at a time, BentoML one, as its batches are slower here. They get an environment of their own
+(`--environment`), with the same versions of ONNX Runtime, Pillow and NumPy as here. PNG files are images of CIFAR-10 for
+`cifar10-tiny`; photographs are JPEGs of 1024×768 pixels for `cifar10`, made as in `photo_speed.py`.
+
+In each round every server is started, checked, warmed, loaded and stopped, in an order that alternates; ONNX Runtime
+alone gets decoded arrays at its best settings. wrk shares the cores with them. Memory is the peak of the proportional
+set size of all processes of a server. CPU milliseconds per request, also of all its processes, can be compared even
+where other programs use the cores. Written to `benchmarks/results/serve_compare.json`.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ import onnxruntime
 import platformdirs
 import psutil
 
-from thirtytwo.inference.classifier import Classifier, DecodedImage, Prediction, bundled_models
+from thirtytwo.inference.classifier import Classifier, DecodedImage, Prediction, find_model, model_name
 from thirtytwo.inference.model_file import MOST_THREADS
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version
@@ -95,6 +98,7 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, default=Path(root) if root else None)
     parser.add_argument("--workloads", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--servers", nargs="+", default=["thirtytwo", "litserve", "bentoml"])
+    parser.add_argument("--png-model", help="model.onnx or run for the PNG files, instead of cifar10-tiny")
     parser.add_argument("--images", type=int, default=512, help="PNG files")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -157,7 +161,7 @@ def prepare(name: str, options: argparse.Namespace, folder: Path) -> Workload:
         files = write_images(np.ascontiguousarray(test.images[: options.images]), folder / name)
     else:
         files = write_photos(options.data_root / "photos", folder / name, PHOTOGRAPHS)
-    model = bundled_models()[MODELS[name]]
+    model = find_model((name == "png" and options.png_model) or MODELS[name])
     classifier = Classifier(model)
     decoded = [classifier.decode(file) for file in files]
     expected = [result for result in classifier.predict(files[:CHECKED]) if isinstance(result, Prediction)]
@@ -173,31 +177,40 @@ def measure(workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
     peers = {name: known[name] for name in options.servers}
     session, batch = best_settings(workload)
     loads: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
-    alone: list[float] = []
+    alone, alone_cpu = [], []
     listing = workload.files[0].parent / "list.txt"
     listing.write_text("".join(f"{file}\n" for file in workload.files))
     for number in range(options.rounds):
         order = [*peers, "onnxruntime"]
         for name in order if number % 2 == 0 else reversed(order):
             if name == "onnxruntime":
+                started = time.process_time()
                 alone.append(rate_alone(session, workload.pixels, batch, options.seconds))
+                alone_cpu.append((time.process_time() - started) / (alone[-1] * options.seconds))
                 continue
             with running(peers[name]) as (process, port):
                 wait_until_ready(process, port, workload.files[0])
                 agreement = check_answers(port, workload)
                 load(options.wrk, port, listing, WARM_SECONDS)
+                before = cpu_seconds(process.pid)
                 with peak_memory(process.pid) as memory:
-                    loads[name].append(load(options.wrk, port, listing, options.seconds) | agreement)
-                loads[name][-1]["peak_mb"] = round(memory[0] / 2**20, 1)
+                    found = load(options.wrk, port, listing, options.seconds)
+                used = cpu_seconds(process.pid) - before
+                found["cpu_ms"] = round(1000 * used / found["requests_per_second"] / options.seconds, 3)
+                loads[name].append(found | agreement | {"peak_mb": round(memory[0] / 2**20, 1)})
             print(workload.name, name, loads[name][-1], flush=True)
     medians = {name: median_of(rounds) for name, rounds in loads.items()}
     limit = statistics.median(alone)
     return {
-        "model": workload.model.stem,
+        "model": model_name(workload.model),
         "images": len(workload.files),
         "rounds": loads,
         "median": medians,
-        "onnxruntime_alone": {"images_per_second": [round(value, 1) for value in alone], "median": round(limit, 1)},
+        "onnxruntime_alone": {
+            "images_per_second": [round(value, 1) for value in alone],
+            "median": round(limit, 1),
+            "cpu_ms": round(1000 * statistics.median(alone_cpu), 3),
+        },
         "onnxruntime_batch_size": batch,
         "ratio": ratios(medians, limit),
     }
@@ -217,6 +230,7 @@ def ratios(medians: dict[str, dict[str, float]], limit: float) -> dict[str, floa
     if others:
         better = max(others, key=lambda one: one["requests_per_second"])
         found["of_the_better"] = round(ours["requests_per_second"] / better["requests_per_second"], 4)
+        found["cpu_of_the_better"] = round(ours["cpu_ms"] / better["cpu_ms"], 4)
         found["memory_of_the_better"] = round(ours["peak_mb"] / better["peak_mb"], 4)
     return found
 
@@ -326,6 +340,13 @@ def load(wrk: str, port: int, listing: Path, seconds: int) -> dict[str, Any]:
         assert value is not None, done.stdout
         found[f"p{share}_ms"] = round(float(value[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[value[2]], 1)
     return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its descendants so far."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
+    return sum(one.user + one.system for one in times)
 
 
 @contextmanager
