@@ -30,7 +30,7 @@ from PIL import Image
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, Prediction, find_model
-from thirtytwo.inference.model_file import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
+from thirtytwo.inference.session import INPUT, MOST_THREADS, REQUIRED_OUTPUTS, open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count
 

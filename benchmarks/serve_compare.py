@@ -5,7 +5,7 @@
 One image a request from 64 connections that stay open, sent by wrk (Debian: `apt-get install wrk`). The other servers
 are the short ones in `peers/`, with two workers, Pillow's `draft` and one thread a core in all; LitServe classifies up
 to 32 images at a time, BentoML one, as its batches are slower here. They get an environment of their own
-(`--environment`), with the same versions of ONNX Runtime, Pillow and NumPy as here. PNG files are images of CIFAR-10 for
+(`--environment`), with the same versions of ONNX Runtime, Pillow and NumPy as here. PNG files are of CIFAR-10, for
 `cifar10-tiny`; photographs are JPEGs of 1024×768 pixels for `cifar10`, made as in `photo_speed.py`.
 
 In each round every server is started, checked, warmed, loaded and stopped, in an order that alternates; ONNX Runtime
@@ -47,7 +47,7 @@ import platformdirs
 import psutil
 
 from thirtytwo.inference.classifier import Classifier, DecodedImage, Prediction, find_model, model_name
-from thirtytwo.inference.model_file import MOST_THREADS
+from thirtytwo.inference.session import MOST_THREADS
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version
 

@@ -29,7 +29,7 @@ from thirtytwo.inference.classifier import (
     find_model,
     model_name,
 )
-from thirtytwo.inference.model_file import MOST_THREADS
+from thirtytwo.inference.session import MOST_THREADS
 from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
