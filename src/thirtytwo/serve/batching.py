@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import ceil
 from time import perf_counter
 
 import numpy as np
@@ -43,8 +44,8 @@ class _Waiting:
 class Batcher:
     """Forms batches for one classifier and runs them in separate threads.
 
-    A batch starts when it is full or its first image has waited for `max_wait`; while as many run as may, the next one
-    fills. Use it from one event loop only.
+    A batch starts when there are enough images for a full one or the first has waited for `max_wait`; while all threads
+    are busy, the next one fills. Free threads share the images that wait. Use it from one event loop only.
 
     Args:
         classifier: model that classifies the batches.
@@ -133,7 +134,8 @@ class Batcher:
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_size:
+        size = min(self._max_size, ceil(len(self._queue) / (self._threads - self._running)))
+        while self._queue and len(batch) < size:
             entry = self._queue.popleft()
             if not entry.job.done.done():
                 batch.append(entry)

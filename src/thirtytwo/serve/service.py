@@ -40,7 +40,7 @@ from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
 
-_BATCHES = 2  # of a model that run at the same time: one computes where the other waits for its threads or for Python
+_BATCHES = 2  # that a model runs at a time, each on half of the threads, which would wait for each other in one batch
 _GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
@@ -217,7 +217,8 @@ class Service:
         return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
-        classifier = Classifier(path, threads=self._threads)
+        batches = min(_BATCHES, self._threads)
+        classifier = Classifier(path, threads=self._threads // batches)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
         def observe(size: int, duration: float) -> None:
