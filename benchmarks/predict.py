@@ -41,8 +41,11 @@ TARGET = 0.8
 # Runs `thirtytwo predict FILE --model MODEL`, then reports its peak memory and whether torch was imported.
 ONE_PICTURE = """
 import json, sys
-from thirtytwo.cli.main import run_command
-code = run_command(sys.argv[1:])
+from thirtytwo.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as exit:
+    code = exit.code
 lines = open("/proc/self/status").read().splitlines() if sys.platform == "linux" else []
 # Not ru_maxrss: under Linux a child starts with its parent's.
 peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
