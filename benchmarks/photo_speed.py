@@ -31,7 +31,8 @@ from PIL import Image
 
 from thirtytwo.images.discover import find_images
 from thirtytwo.inference.classifier import Classifier, Prediction, bundled_models
-from thirtytwo.inference.model_file import INPUT, MOST_THREADS, ModelInfo
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import INPUT, MOST_THREADS
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version
 

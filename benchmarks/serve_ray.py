@@ -31,7 +31,7 @@ import psutil
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model
-from thirtytwo.inference.model_file import open_session
+from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, package_version
 from thirtytwo.scale.cluster import import_ray

@@ -93,6 +93,11 @@ def test_the_first_import_is_cheap(name: str) -> None:
     assert not loaded & {"torch", "lightning", "onnxruntime", "pandas", "matplotlib", "datasets", "sklearn"}
 
 
+def test_predicting_imports_pydantic_only_while_the_model_is_opened() -> None:
+    names = "thirtytwo.cli.main, thirtytwo.cli.predict, thirtytwo.images.discover, thirtytwo.inference.classifier"
+    assert "pydantic" not in json.loads(run(f"import json, sys, {names}; print(json.dumps(list(sys.modules)))"))
+
+
 def test_public_names_are_there() -> None:
     assert set(thirtytwo.__all__) <= set(dir(thirtytwo))
     for name in thirtytwo.__all__:

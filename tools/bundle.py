@@ -32,7 +32,7 @@ from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
 from thirtytwo.images.pixels import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED
-from thirtytwo.inference.model_file import open_session
+from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_text
 from thirtytwo.models import Network
 from thirtytwo.predictions import Predictions

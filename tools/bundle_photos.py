@@ -43,7 +43,8 @@ from thirtytwo.export.quantize import shrink_onnx
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import Pixels, resize
 from thirtytwo.inference.classifier import BUNDLED
-from thirtytwo.inference.model_file import ModelInfo, open_session
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import open_session
 from thirtytwo.io import write_bytes, write_text
 from thirtytwo.models import MODELS
 from thirtytwo.models.packaged import packaged_weights

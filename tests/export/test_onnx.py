@@ -18,7 +18,8 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import TOLERANCES, check_parity, onnx_outputs, rounding
 from thirtytwo.inference.integrity import with_checksum
-from thirtytwo.inference.model_file import ModelInfo, open_session
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import open_session
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network, features_of
 

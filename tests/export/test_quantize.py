@@ -13,7 +13,8 @@ import torch
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.quantize import LEVELS, quantize_int8, shrink_onnx
-from thirtytwo.inference.model_file import ModelInfo, open_session, read_info
+from thirtytwo.inference.model_file import ModelInfo, read_info
+from thirtytwo.inference.session import open_session
 from thirtytwo.models import MODELS
 
 

@@ -16,7 +16,8 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.errors import ModelFileError
 from thirtytwo.inference.classifier import load
 from thirtytwo.inference.integrity import with_checksum
-from thirtytwo.inference.model_file import open_session, read_info
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.inference.session import open_session
 from thirtytwo.io import CHECKSUM_KEY
 
 CASES = 200

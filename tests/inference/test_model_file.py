@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from thirtytwo.errors import ModelFileError
-from thirtytwo.inference.model_file import open_session, read_info
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.inference.session import open_session
 from thirtytwo.io import METADATA_KEY
 
 

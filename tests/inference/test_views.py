@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from thirtytwo.inference.classifier import Classifier, Prediction, load
-from thirtytwo.inference.views import TtaInfo, averaged, further_views, usual_tta
+from thirtytwo.inference.model_file import TtaInfo, usual_tta
+from thirtytwo.inference.views import averaged, further_views
 
 
 @pytest.fixture(scope="module")

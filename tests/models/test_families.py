@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
-from thirtytwo.inference.model_file import ModelInfo, open_session
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import open_session
 from thirtytwo.models import MODELS, Network
 from thirtytwo.models.base import features_of
 from thirtytwo.models.fastnet import FastNet

@@ -38,12 +38,15 @@ def images(*numbers: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def run(
-    work: Callable[[FakeClassifier, Batcher], Coroutine[Any, Any, None]], max_size: int = 4, max_wait: float = 0.02
+    work: Callable[[FakeClassifier, Batcher], Coroutine[Any, Any, None]],
+    max_size: int = 4,
+    max_wait: float = 0.02,
+    threads: int = 1,
 ) -> FakeClassifier:
     fake = FakeClassifier()
 
     async def main() -> None:
-        batcher = Batcher(fake, max_size=max_size, max_wait=max_wait)  # type: ignore[arg-type]
+        batcher = Batcher(fake, max_size=max_size, max_wait=max_wait, threads=threads)  # type: ignore[arg-type]
         try:
             await work(fake, batcher)
         finally:
@@ -109,6 +112,27 @@ def test_while_a_batch_runs_the_next_one_fills() -> None:
         assert [tops(results) for results in await asyncio.gather(first, *others)] == [[0], [1], [2], [3]]
 
     assert run(work, max_wait=0.005).batches == [[0], [1, 2, 3]]
+
+
+def test_as_many_batches_run_at_once_as_there_are_threads() -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        fake.go.clear()
+        waiting = [batcher.submit(images(number), 1) for number in range(10)]
+        while len(fake.batches) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert len(fake.batches) == 2, "the third waits for a thread"
+        fake.go.set()
+        assert [tops(results) for results in await asyncio.gather(*waiting)] == [[number] for number in range(10)]
+
+    assert sorted(run(work, threads=2).batches) == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
+
+
+def test_free_threads_share_the_images_of_a_request() -> None:
+    async def work(fake: FakeClassifier, batcher: Batcher) -> None:
+        assert tops(await batcher.submit(images(*range(7)), 1)) == list(range(7))
+
+    assert sorted(run(work, max_size=8, threads=2).batches) == [[0, 1, 2, 3], [4, 5, 6]]
 
 
 def test_cancelled_images_leave_the_queue() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -17,9 +18,13 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from thirtytwo.images.decode import load_image
+from thirtytwo.inference.classifier import UnreadableImage
+from thirtytwo.inference.model_file import read_info
 from thirtytwo.serve.limits import DecodingMemory, RequestLimits
 from thirtytwo.serve.schemas import Problem
 from thirtytwo.serve.settings import ServeSettings
+from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 Start = Callable[..., TestClient]
 
@@ -108,6 +113,7 @@ import asyncio, base64, json, sys
 from starlette.requests import Request
 from thirtytwo.serve.limits import RequestLimits
 from thirtytwo.serve.settings import ServeSettings
+from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 from thirtytwo.serve.uploads import read_uploads
 
 class Recording(RequestLimits):
@@ -423,3 +429,21 @@ def test_clients_are_not_told_to_raise_a_limit_that_the_service_does_not_read(
     detail = client.post("/predict", files=make.parts(("large.png", make.image("red", (8000, 8000))))).json()["detail"]
     assert "50,000,000" in detail
     assert "THIRTYTWO_MAX_PIXELS" not in detail
+
+
+def test_tiny_images_need_no_thread(colour_model: Path, make: SimpleNamespace) -> None:
+    info = read_info(colour_model)
+    tiny, bare = Upload("tiny.png", make.image("red", (32, 32))), Upload("bad.png", make.image()[:40])
+    many_pixels = Upload("many.png", make.image("red", (500, 500)))
+    assert len(many_pixels.data) < 4000, "a small file with many pixels"
+    decoder = Decoder(threads=1, max_pixels=10**6, max_bytes=10**8)
+    assert isinstance(asyncio.run(decoder.decode([many_pixels], info, view=False))[0], DecodedUpload)
+    decoder.close()
+    (found,) = asyncio.run(decoder.decode([tiny], info, view=False))
+    assert isinstance(found, DecodedUpload)
+    assert (found.file, found.width, found.height) == ("tiny.png", 32, 32)
+    assert (found.pixels == load_image(tiny.data, info.input_size, info.resize).pixels).all()
+    assert isinstance(asyncio.run(decoder.decode([bare], info, view=False))[0], UnreadableImage)
+    for uploads, view in (([many_pixels], False), ([tiny], True), ([tiny, tiny], False)):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            asyncio.run(decoder.decode(uploads, info, view=view))

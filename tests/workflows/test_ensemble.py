@@ -20,7 +20,8 @@ from thirtytwo.cli.main import run_command
 from thirtytwo.data.load import load_dataset
 from thirtytwo.errors import DataError, RecipeError, RunError, ThirtytwoError
 from thirtytwo.evaluation.scoring import Scorer
-from thirtytwo.inference.model_file import open_session, read_info
+from thirtytwo.inference.model_file import read_info
+from thirtytwo.inference.session import open_session
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.ensemble import ensemble
 from thirtytwo.workflows.evaluate import evaluate

@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -310,13 +311,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names that cannot be encoded must not end the run
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would search all installed packages for them
     sys.exit(run_command(arguments))
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are printed on stderr."""
-    command = typer.main.get_command(app)
     given = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(_with_one_command(given[0]) if given else app)
     try:
         with own_process(), interrupted_by_sigterm(), brief_warnings(), quiet_loggers("matplotlib"):
             code = command.main(expand_paths(given), prog_name="thirtytwo", standalone_mode=False)
@@ -351,6 +353,16 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return USER
     except Exception:
         return _bug()
+
+
+def _with_one_command(name: str) -> typer.Typer:
+    """The application with the command of that name only, because building the others takes a while; else all of it."""
+    named = [one for one in app.registered_commands if one.callback and (one.name or one.callback.__name__) == name]
+    if not named:
+        return app
+    alone = copy(app)
+    alone.registered_commands, alone.registered_groups = named, []
+    return alone
 
 
 def expand_paths(arguments: Sequence[str]) -> list[str]:

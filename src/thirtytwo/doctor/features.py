@@ -23,7 +23,7 @@ from thirtytwo.fewshot.base import PHOTO_BASE, RESIZE
 from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.pixels import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
-from thirtytwo.inference.model_file import INPUT
+from thirtytwo.inference.session import INPUT
 from thirtytwo.progress import tracked
 
 Features: TypeAlias = npt.NDArray[np.float32]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thirtytwo.inference.integrity import with_checksum
-from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import KNOWN_SCORE
 from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.models import Network
 from thirtytwo.models.base import apply_curvature, features_of

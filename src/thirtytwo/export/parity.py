@@ -13,7 +13,8 @@ import torch
 from thirtytwo.errors import ExportError
 from thirtytwo.export.onnx import pixel_model
 from thirtytwo.inference.classifier import Classifier
-from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import KNOWN_SCORE
 from thirtytwo.models import Network
 
 TIE = 1e-5

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from thirtytwo.errors import ModelFileError, require
 from thirtytwo.inference.integrity import with_checksum
-from thirtytwo.inference.model_file import KNOWN_SCORE, ModelInfo, open_session
+from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.inference.session import KNOWN_SCORE, open_session
 from thirtytwo.io import METADATA_KEY, atomic_write
 from thirtytwo.text import first_line
 

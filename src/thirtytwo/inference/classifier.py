@@ -18,8 +18,8 @@ from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameEr
 from thirtytwo.images.decode import load_image
 from thirtytwo.images.pixels import resize
 from thirtytwo.inference.hub import PREFIX, download_model
-from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
-from thirtytwo.inference.views import Tta, TtaInfo, averaged, further_views, usual_tta
+from thirtytwo.inference.session import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, open_session
+from thirtytwo.inference.views import Tta, averaged, further_views
 from thirtytwo.io import RUNS, expand_home, is_directory, is_file
 from thirtytwo.machine import cpu_count
 from thirtytwo.reprs import Html, bar, card, table
@@ -28,6 +28,8 @@ from thirtytwo.text import size as file_size
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+    from thirtytwo.inference.model_file import ModelInfo, TtaInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class Classifier:
     @property
     def tta(self) -> TtaInfo:
         """The further views of the model, and the confidence below which `tta="auto"` uses them."""
+        from thirtytwo.inference.model_file import usual_tta  # imports pydantic, which takes a while
+
         return self.info.tta or usual_tta(self.info.input_size)
 
     def predict(

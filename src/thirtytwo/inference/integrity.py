@@ -62,6 +62,17 @@ def check_integrity(path: Path) -> None:
         )
 
 
+def find_damage(path: Path) -> ModelFileError | None:
+    """The error of `check_integrity`; None for a file that cannot be read, which ONNX Runtime cannot open either."""
+    try:
+        check_integrity(path)
+    except ModelFileError as error:
+        return error
+    except OSError:
+        pass
+    return None
+
+
 def _checksum_problem(view: memoryview, expected: str) -> str | None:
     digest = sha256()
     for start, end in _parts_without_checksum(view):

@@ -1,9 +1,7 @@
-"""Read model files: open `model.onnx` in ONNX Runtime and validate its metadata."""
+"""The metadata of model files: what `model.onnx` says about itself, validated."""
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,21 +10,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from thirtytwo.errors import ModelFileError
 from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.inference.integrity import check_integrity
-from thirtytwo.inference.views import TtaInfo
-from thirtytwo.io import METADATA_KEY, is_directory, is_file
-from thirtytwo.machine import cpu_count
-from thirtytwo.text import escape_bytes, first_line, plain_reason
+from thirtytwo.inference.session import INPUT, KNOWN_SCORE, REQUIRED_OUTPUTS, USE_TRAINED, create_session
+from thirtytwo.inference.views import SMALL_SIDE
+from thirtytwo.io import METADATA_KEY
+from thirtytwo.text import plain_reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-INPUT = "images"
-MOST_THREADS = 16
-"""Default maximum number of CPU threads of one run."""
-REQUIRED_OUTPUTS = ("probabilities", "logits")
-KNOWN_SCORE = "known_score"
+USUAL_THRESHOLD = 0.9
+"""Threshold of models that have none: a fixed value, with which benchmarks/tta.py measures the bundled models."""
 _COPY = "Copy it again, or export it again."
-_USE_TRAINED = "Give a model.onnx written by thirtytwo train, or its run directory."
+
+
+class TtaInfo(BaseModel):
+    """Test-time augmentation that suits a model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shift: int = Field(ge=0, le=4)
+    """Shift of the shifted views in pixels; 0: the mirror image is the only further view."""
+    threshold: float = Field(ge=0, le=1)
+    """Images whose confidence from one view is below this get further views."""
 
 
 class FewShotInfo(BaseModel):
@@ -87,87 +92,19 @@ class ModelInfo(BaseModel):
     """For linear probes: how it was taught."""
 
 
-def open_session(path: Path | str, *, threads: int | None = None) -> tuple[InferenceSession, ModelInfo]:
-    """Open a model file in ONNX Runtime on the CPU; return the session and the file's metadata.
+def read_info(path: Path | str) -> ModelInfo:
+    """Read the metadata of a model file; raises the errors of `session.open_session`."""
+    session = create_session(Path(path), 1, optimize=False)
+    check_integrity(Path(path))
+    return checked_info(session, Path(path))
 
-    Args:
-        path: a `model.onnx`.
-        threads: CPU threads of one run; by default all cores this process may use, at most 16.
+
+def checked_info(session: InferenceSession, path: Path) -> ModelInfo:
+    """The metadata of an opened model file.
 
     Raises:
-        ModelFileError: the file is missing, damaged, not ONNX or not a thirtytwo model.
+        ModelFileError: it is not a thirtytwo model.
     """
-    session = _session(Path(path), threads or cpu_count(MOST_THREADS), optimize=True)
-    return session, _checked_info(session, Path(path))
-
-
-def read_info(path: Path | str) -> ModelInfo:
-    """Read the metadata of a model file; raises the errors of `open_session`."""
-    return _checked_info(_session(Path(path), 1, optimize=False), Path(path))
-
-
-def _session(path: Path, threads: int, *, optimize: bool) -> InferenceSession:
-    if is_directory(path):
-        raise ModelFileError(f"{path} is a folder, not a model file.", _USE_TRAINED)
-    if not is_file(path):
-        raise ModelFileError(f"There is no model file {str(path)!r}.", _USE_TRAINED)
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(4)  # errors arrive as exceptions and are reported once
-    onnxruntime.disable_telemetry_events()  # in case a program imported it before thirtytwo
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # An explicit number keeps ONNX Runtime from pinning its threads to cores.
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Spinning threads would take CPU time from the threads that decode images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _share_memory():
-        options.add_session_config_entry("session.use_env_allocators", "1")
-    # Plans would reserve a second block of memory for every batch size, beside the one that its first run took.
-    options.enable_mem_pattern = False
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        # its fallback would try the same again, and print
-        return onnxruntime.InferenceSession(
-            _readable(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        size = path.stat().st_size
-        found = "it is empty" if size == 0 else f"ONNX Runtime reports: {first_line(error)}"
-        raise ModelFileError(
-            f"{path} cannot be opened as an ONNX model ({size:,} bytes; {found}).",
-            "The file is damaged or has another format; copy it again or train again.",
-        ) from None
-
-
-@cache
-def _share_memory() -> bool:
-    """Let the sessions of this process share memory for intermediate results; otherwise each keeps what it ever used.
-
-    Returns whether they can; not if the program registered memory of its own with ONNX Runtime before.
-    """
-    import onnxruntime
-
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    try:
-        onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(0, -1, -1, -1))
-    except Exception:  # ONNX Runtime's exceptions share no base class of their own
-        return False
-    return True
-
-
-def _readable(path: Path) -> str | bytes:
-    """What ONNX Runtime opens: the path, or the content of a file whose path is not UTF-8."""
-    text = os.fspath(path)
-    return text if escape_bytes(text) == text else path.read_bytes()
-
-
-def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
-    check_integrity(path)
     try:
         metadata = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
@@ -175,7 +112,7 @@ def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
     if METADATA_KEY not in metadata:
         raise ModelFileError(
             f"{path} is an ONNX model, but not a thirtytwo model: its metadata has no key {METADATA_KEY!r}.",
-            _USE_TRAINED,
+            USE_TRAINED,
         )
     try:
         info = ModelInfo.model_validate_json(metadata[METADATA_KEY])
@@ -190,7 +127,7 @@ def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
         ) from None
     problem = _graph_problem(session, info)
     if problem:
-        raise ModelFileError(f"{path} is not a model that thirtytwo can run: {problem}.", _USE_TRAINED)
+        raise ModelFileError(f"{path} is not a model that thirtytwo can run: {problem}.", USE_TRAINED)
     return info
 
 
@@ -208,3 +145,8 @@ def _graph_problem(session: InferenceSession, info: ModelInfo) -> str | None:
         if isinstance(columns, int) and columns != len(info.classes):
             return f"output {name!r} has {columns} columns for {len(info.classes)} classes"
     return None
+
+
+def usual_tta(input_size: int) -> TtaInfo:
+    """The test-time augmentation of a model that names none, by the side of its input in pixels."""
+    return TtaInfo(shift=1 if input_size <= SMALL_SIDE else 0, threshold=USUAL_THRESHOLD)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.inference.model_file import INPUT, MOST_THREADS, open_session
+from thirtytwo.inference.session import INPUT, MOST_THREADS, open_session
 from thirtytwo.machine import cpu_count, cpu_name
 
 if TYPE_CHECKING:

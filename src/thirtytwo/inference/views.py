@@ -6,32 +6,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
 
 Tta: TypeAlias = Literal["off", "auto", "all"]
 """Images that get further views: none, those whose confidence is below the model's threshold, or all."""
 
 SMALL_SIDE = 64
 """Largest input in pixels of which a shift by one pixel is a view of its own."""
-USUAL_THRESHOLD = 0.9
-"""Threshold of models that have none: a fixed value, with which benchmarks/tta.py measures the bundled models."""
 _LEAST = 1e-12
-
-
-class TtaInfo(BaseModel):
-    """Test-time augmentation that suits a model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    shift: int = Field(ge=0, le=4)
-    """Shift of the shifted views in pixels; 0: the mirror image is the only further view."""
-    threshold: float = Field(ge=0, le=1)
-    """Images whose confidence from one view is below this get further views."""
-
-
-def usual_tta(input_size: int) -> TtaInfo:
-    """The test-time augmentation of a model that names none, by the side of its input in pixels."""
-    return TtaInfo(shift=1 if input_size <= SMALL_SIDE else 0, threshold=USUAL_THRESHOLD)
 
 
 def further_views(images: npt.NDArray[np.uint8], shift: int) -> list[tuple[float, npt.NDArray[np.uint8]]]:

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -18,11 +17,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thirtytwo.images.formats import FORMATS
-from thirtytwo.serve.routes import add_page, health_routes, metrics_routes, model_routes, prediction_routes
+from thirtytwo.serve.routes import (
+    add_page,
+    documented_prediction,
+    health_routes,
+    metrics_routes,
+    model_routes,
+    prediction_route,
+)
 from thirtytwo.serve.schemas import PredictBody, Problem, ProblemDocument, as_json, plain_problem, problems_table
 from thirtytwo.serve.service import Backend
 from thirtytwo.serve.uploads import JSON
-from thirtytwo.text import plain_reason
 
 VERSION = "1.0"
 """Version of the HTTP interface; the major number changes with incompatible changes."""
@@ -55,7 +60,8 @@ def create_app(service: Backend) -> FastAPI:
         telemetry=_NO_TELEMETRY,  # type: ignore[arg-type]
         lifespan=lifespan,
     )
-    for routes in (prediction_routes, model_routes, health_routes, metrics_routes):
+    app.router.routes.append(prediction_route(service))  # before the documented one, which it hides
+    for routes in (documented_prediction, model_routes, health_routes, metrics_routes):
         app.include_router(routes(service))
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -106,13 +112,6 @@ def _add_error_handlers(app: FastAPI) -> None:
     @handled(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return plain_problem(400, "The connection was closed before the request was complete.")
-
-    @handled(RequestValidationError)
-    async def invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [{"where": str(entry["loc"][-1]), "error": plain_reason(entry["msg"])} for entry in error.errors()]
-        first = errors[0]
-        invalid = Problem("invalid", f"{first['where']}: {first['error']}.", errors=errors)
-        return invalid.response(request.scope["root_path"])
 
 
 def _route_scope(scope: Scope, prefix: str) -> tuple[Scope, str]:

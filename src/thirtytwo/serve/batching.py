@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import ceil
 from time import perf_counter
 
 import numpy as np
@@ -41,15 +42,16 @@ class _Waiting:
 
 
 class Batcher:
-    """Forms batches for one classifier and runs them in a separate thread.
+    """Forms batches for one classifier and runs them in separate threads.
 
-    A batch starts when it is full or its first image has waited for `max_wait`; while it runs, the next one fills.
-    Use it from one event loop only.
+    A batch starts when there are enough images for a full one or the first has waited for `max_wait`; while all threads
+    are busy, the next one fills. Free threads share the images that wait. Use it from one event loop only.
 
     Args:
         classifier: model that classifies the batches.
         max_size: maximum number of images per batch.
-        max_wait: maximum seconds an image waits for others while the model is idle.
+        max_wait: maximum seconds an image waits for others while a thread is free.
+        threads: number of batches that may run at the same time.
         tta: images that get further views, as in `Classifier.predict`.
         observe: called with the size and the duration in seconds of each batch.
     """
@@ -60,6 +62,7 @@ class Batcher:
         *,
         max_size: int,
         max_wait: float,
+        threads: int = 1,
         tta: Tta = "off",
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
@@ -68,11 +71,11 @@ class Batcher:
         self._tta = tta
         self._observe = observe
         self._queue: deque[_Waiting] = deque()
-        self._running = False
+        self._running, self._threads = 0, threads
         self._timer: asyncio.TimerHandle | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-model")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="thirtytwo-model")
         self.seconds_per_image = 0.0
-        """Moving average of the seconds per image in a batch."""
+        """Moving average of the seconds per image, if all threads are busy."""
 
     def submit(
         self, images: Sequence[npt.NDArray[np.uint8]], top: int, *, one_view: bool = False
@@ -92,40 +95,47 @@ class Batcher:
         if not images:
             job.done.set_result([])
         self._queue.extend(_Waiting(job, index, pixels) for index, pixels in enumerate(images))
-        self._start_batch()
+        self._start_batches()
         return job.done
 
     def close(self) -> None:
-        """Wait for the running batch and stop the thread."""
-        self._thread.shutdown()
+        """Wait for the running batches and stop the threads."""
+        self._pool.shutdown()
 
-    def _start_batch(self) -> None:
-        """Start a batch if one is due, else set a timer for it."""
+    def _start_batches(self) -> None:
+        """Start the batches that are due, and set a timer for the next one."""
+        while self._start_batch():
+            pass
+
+    def _start_batch(self) -> bool:
+        """Start a batch if one is due and a thread is free; else set a timer for it."""
         while self._queue and self._queue[0].job.done.done():
             self._queue.popleft()
-        if self._running or not self._queue:
-            return
+        if self._running == self._threads or not self._queue:
+            return False
         loop = asyncio.get_running_loop()
         due = self._queue[0].job.arrived + self._max_wait
         if len(self._queue) < self._max_size and loop.time() < due:
             if self._timer is None:
                 self._timer = loop.call_at(due, self._on_time)
-            return
+            return False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         batch = self._next_batch()
-        self._running = True
-        running = loop.run_in_executor(self._thread, self._run, batch)
+        self._running += 1
+        running = loop.run_in_executor(self._pool, self._run, batch)
         running.add_done_callback(lambda finished: self._finish(batch, finished))
+        return True
 
     def _on_time(self) -> None:
         self._timer = None
-        self._start_batch()
+        self._start_batches()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_size:
+        size = min(self._max_size, ceil(len(self._queue) / (self._threads - self._running)))
+        while self._queue and len(batch) < size:
             entry = self._queue.popleft()
             if not entry.job.done.done():
                 batch.append(entry)
@@ -143,8 +153,8 @@ class Batcher:
         return [result for result in results if result is not None], perf_counter() - started
 
     def _finish(self, batch: list[_Waiting], finished: asyncio.Future[tuple[list[Prediction], float]]) -> None:
-        self._running = False
-        self._start_batch()
+        self._running -= 1
+        self._start_batches()
         error = finished.exception()
         if error is not None:
             for entry in batch:
@@ -153,7 +163,7 @@ class Batcher:
             return
         results, seconds = finished.result()
         self._observe(len(batch), seconds)
-        self.seconds_per_image += _SMOOTHING * (seconds / len(batch) - self.seconds_per_image)
+        self.seconds_per_image += _SMOOTHING * (seconds / len(batch) / self._threads - self.seconds_per_image)
         for entry, result in zip(batch, results, strict=True):
             job = entry.job
             job.results[entry.index] = result

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
 from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from thirtytwo.serve import metrics
@@ -20,14 +22,15 @@ from thirtytwo.serve.schemas import (
     Classified,
     Health,
     Model,
+    PredictParameters,
     Problem,
     UnreadableFile,
     as_json,
 )
 from thirtytwo.serve.service import Backend
+from thirtytwo.serve.settings import ServeSettings
 from thirtytwo.serve.uploads import JSON, MULTIPART, read_uploads
-
-MAX_CLASSES = 1000
+from thirtytwo.text import plain_reason
 
 SWAGGER = Path(__file__).with_name("swagger")
 """Swagger UI, which shows the page /docs."""
@@ -58,8 +61,19 @@ _OPTIONAL_KEY: dict[str, Any] = {"security": [{}]}
 """Added to the key's requirement in the OpenAPI document: without THIRTYTWO_API_KEY, no key is required."""
 
 
-def prediction_routes(service: Backend) -> APIRouter:
-    """`POST /predict`."""
+def prediction_route(service: Backend) -> Route:
+    """`POST /predict` as it is handled: without FastAPI, whose work for a request exceeds all of the others' here."""
+
+    async def predict(request: Request) -> Response:
+        _check_key(service.settings, request)
+        parameters = _read_parameters(request)
+        return Response(as_json(await _predict(service, request, parameters)), media_type=JSON)
+
+    return Route("/predict", predict, methods=["POST"], include_in_schema=False)
+
+
+def documented_prediction(service: Backend) -> APIRouter:
+    """`POST /predict` for the OpenAPI document; `prediction_route` handles its requests."""
     router = APIRouter(dependencies=[_key_check(service)])
 
     @router.post(
@@ -69,17 +83,11 @@ def prediction_routes(service: Backend) -> APIRouter:
         responses=_problem_responses(*(kind for kind in KINDS if kind not in ("bug", "not-ready"))),
         openapi_extra=_OPTIONAL_KEY | {"requestBody": _PREDICT_BODY},
     )
-    async def predict(
-        request: Request,
-        top: Annotated[int, Query(ge=1, le=MAX_CLASSES, description="Number of classes to return, at most all.")] = 5,
-        model: Annotated[str | None, Query(description="Model to use; without it, the default.")] = None,
-        heatmap: Annotated[bool, Query(description="Also return heatmaps.")] = False,
-    ) -> Response:
+    async def predict(parameters: Annotated[PredictParameters, Query()]) -> None:
         """Returns one entry per file, in order. The entry of an unreadable file has `file` and `error`; if no file
         can be read, the request fails with a problem document. Multipart parts with a file name may have any field
         name. A body that is one image may also have its own type or application/octet-stream.
         """
-        return Response(as_json(await _predict(service, request, top, model, heatmap)), media_type=JSON)
 
     return router
 
@@ -161,16 +169,28 @@ def add_page(app: FastAPI) -> None:
 def _key_check(service: Backend) -> Any:
     """A dependency that raises `Problem` if a key is required and the request has none or a wrong one."""
 
-    async def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        key = service.settings.api_key
-        if key is None:
-            return
-        sent = "" if credentials is None else credentials.credentials.strip()
-        if not hmac.compare_digest(sent.encode("latin-1"), key.encode()):
-            detail = "The API key is wrong." if sent else "The request has no API key."
-            raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
+    async def check(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        _check_key(service.settings, request)
 
     return Depends(check)
+
+
+def _check_key(settings: ServeSettings, request: Request) -> None:
+    if settings.api_key is None:
+        return
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    sent = sent.strip() if scheme.lower() == "bearer" else ""
+    if not hmac.compare_digest(sent.encode("latin-1"), settings.api_key.encode()):
+        detail = "The API key is wrong." if sent else "The request has no API key."
+        raise Problem("no-key", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _read_parameters(request: Request) -> PredictParameters:
+    try:
+        return PredictParameters.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        errors = [{"where": str(entry["loc"][-1]), "error": plain_reason(entry["msg"])} for entry in error.errors()]
+        raise Problem("invalid", f"{errors[0]['where']}: {errors[0]['error']}.", errors=errors) from None
 
 
 def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
@@ -190,10 +210,9 @@ def _problem_responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-async def _predict(
-    service: Backend, request: Request, top: int, model: str | None, heatmap: bool
-) -> list[dict[str, Any]]:
-    name = await service.find(model, heatmap=heatmap)
+async def _predict(service: Backend, request: Request, parameters: PredictParameters) -> list[dict[str, Any]]:
+    top, heatmap = parameters.top, parameters.heatmap
+    name = await service.find(parameters.model, heatmap=heatmap)
     service.limits.check()
     received = False
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+MAX_CLASSES = 1000
 
 KINDS: dict[str, tuple[int, str, str]] = {
     "malformed": (400, "The request is malformed", "The body does not match its Content-Type."),
@@ -82,6 +83,14 @@ def as_json(value: Any) -> bytes:
 
 def _response(document: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:
     return Response(as_json(document), status, dict(headers), MEDIA_TYPE)
+
+
+class PredictParameters(BaseModel):
+    """Parameters of the address of `POST /predict`."""
+
+    top: Annotated[int, Field(ge=1, le=MAX_CLASSES, description="Number of classes to return, at most all.")] = 5
+    model: Annotated[str | None, Field(description="Model to use; without it, the default.")] = None
+    heatmap: Annotated[bool, Field(description="Also return heatmaps.")] = False
 
 
 class EncodedFile(BaseModel):

@@ -29,7 +29,7 @@ from thirtytwo.inference.classifier import (
     find_model,
     model_name,
 )
-from thirtytwo.inference.model_file import MOST_THREADS
+from thirtytwo.inference.session import MOST_THREADS
 from thirtytwo.machine import cpu_count
 from thirtytwo.serve.batching import Batcher
 from thirtytwo.serve.limits import RequestLimits, Reservation
@@ -40,6 +40,7 @@ from thirtytwo.serve.uploads import DecodedUpload, Decoder, Upload
 
 HEATMAPS = "heatmaps"
 
+_BATCHES = 2  # that a model runs at a time, each on half of the threads, which would wait for each other in one batch
 _GROUP = 16  # maximum number of images a decoding thread takes at a time
 _GROUP_BYTES = 256 * 1024
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
@@ -101,6 +102,7 @@ class Service:
         self.decoder = Decoder(self._threads, settings.max_pixels, settings.max_decode_bytes)
         self.models = {name: self._open(name, path) for name, path in models.items()}
         self.default = next(iter(self.models), "")
+        self._entries = [_model_entry(served, default=name == self.default) for name, served in self.models.items()]
         self.ready = False
         self._heatmap_thread = ThreadPoolExecutor(1, thread_name_prefix="thirtytwo-heatmaps")
 
@@ -126,7 +128,7 @@ class Service:
 
     async def list_models(self) -> list[dict[str, Any]]:
         """One entry per model, the default first."""
-        return [_model_entry(served, default=name == self.default) for name, served in self.models.items()]
+        return self._entries
 
     async def find(self, name: str | None, *, heatmap: bool) -> str:
         """The name of the model to use; None means the default.
@@ -134,7 +136,7 @@ class Service:
         Raises:
             Problem: there is no such model, or it has no heatmaps and they are requested.
         """
-        return str(find_entry(await self.list_models(), name, heatmap=heatmap)["name"])
+        return str(find_entry(self._entries, name, heatmap=heatmap)["name"])
 
     async def predict(
         self, uploads: AsyncIterator[Upload], model: str, reservation: Reservation, *, top: int, heatmap: bool
@@ -215,7 +217,8 @@ class Service:
         return heatmaps
 
     def _open(self, name: str, path: Path) -> Served:
-        classifier = Classifier(path, threads=self._threads)
+        batches = min(_BATCHES, self._threads)
+        classifier = Classifier(path, threads=self._threads // batches)
         sizes, seconds = self.metrics.batch_size.labels(name), self.metrics.batch_seconds.labels(name)
 
         def observe(size: int, duration: float) -> None:
@@ -224,7 +227,7 @@ class Service:
 
         wait = self.settings.max_wait_ms / 1000
         size, tta = self._batch_size(classifier), self.settings.tta
-        batcher = Batcher(classifier, max_size=size, max_wait=wait, tta=tta, observe=observe)
+        batcher = Batcher(classifier, max_size=size, max_wait=wait, threads=self._threads, tta=tta, observe=observe)
         return Served(name, classifier, batcher)
 
     def _batch_size(self, classifier: Classifier) -> int:

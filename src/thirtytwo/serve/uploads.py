@@ -24,12 +24,12 @@ from thirtytwo.images.render import LEAST
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.limits import DecodingMemory, Reservation
-from thirtytwo.serve.schemas import PredictBody, Problem
+from thirtytwo.serve.schemas import PredictBody, PredictParameters, Problem
 from thirtytwo.serve.settings import MB, ServeSettings
 from thirtytwo.text import listing, plain_reason
 
 MULTIPART, JSON, BINARY = "multipart/form-data", "application/json", "application/octet-stream"
-PARAMETERS = frozenset({"top", "model", "heatmap"})
+PARAMETERS = frozenset(PredictParameters.model_fields)
 """Parameters of the address. Form fields of these names are ignored: images that they follow are already decoded."""
 
 _PART_OVERHEAD = 8192  # maximum bytes of headers and boundary per part
@@ -320,6 +320,8 @@ _BESIDE_LARGE = 32 * MB
 """Memory for decoding small images while a large one is decoded."""
 _SLOW_PIXELS = 25_000_000
 """Images with more pixels are slow to decode and are also decoded in the separate thread."""
+_TINY_BYTES, _TINY_PIXELS = 8192, 128 * 128
+"""Images of at most this size take less time to decode than to hand to a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +339,14 @@ class DecodedUpload:
 class _Large:
     """An image that is decoded in the separate thread, and the bytes of memory that it needs."""
 
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """An image that may be decoded, by its header: its number of pixels, and the bytes of memory that it needs."""
+
+    pixels: int
     memory: int
 
 
@@ -360,6 +370,8 @@ class Decoder:
         self, uploads: Sequence[Upload], info: ModelInfo, view: bool
     ) -> list[DecodedUpload | UnreadableImage]:
         """Decode uploads, in order; `view` requests the larger view too."""
+        if len(uploads) == 1 and not view and (tiny := self._decode_tiny(uploads[0], info)) is not None:
+            return [tiny]
         loop = asyncio.get_running_loop()
         first = await loop.run_in_executor(self._pool, self._decode_all, uploads, info, view)
         return [
@@ -372,6 +384,15 @@ class Decoder:
     def close(self) -> None:
         self._pool.shutdown()
         self._large_pool.shutdown()
+
+    def _decode_tiny(self, upload: Upload, info: ModelInfo) -> DecodedUpload | UnreadableImage | None:
+        """The result for a tiny image, in this thread; None for others."""
+        if len(upload.data) > _TINY_BYTES or info.input_size**2 > _TINY_PIXELS:
+            return None
+        checked = self._check(upload, info, view=False)
+        if isinstance(checked, UnreadableImage):
+            return checked
+        return _decode(upload, info, view=False) if checked.pixels <= _TINY_PIXELS else None
 
     def _decode_all(
         self, uploads: Sequence[Upload], info: ModelInfo, view: bool
@@ -387,7 +408,17 @@ class Decoder:
     def _decode_unless_large(
         self, upload: Upload, info: ModelInfo, view: bool
     ) -> DecodedUpload | UnreadableImage | _Large:
-        """The result, unless the image is slow or needs much memory, by its format, mode and size."""
+        """The result, unless the image is slow or needs much memory."""
+        checked = self._check(upload, info, view)
+        if isinstance(checked, UnreadableImage):
+            return checked
+        if checked.memory > self._large_bytes or checked.pixels > _SLOW_PIXELS:
+            return _Large(checked.memory)
+        with self._memory.small(checked.memory) as fits:
+            return _decode(upload, info, view) if fits else _Large(checked.memory)
+
+    def _check(self, upload: Upload, info: ModelInfo, view: bool) -> _Accepted | UnreadableImage:
+        """What decoding an image takes by its format, mode and size, or why it is not decoded."""
         try:
             header = read_header(upload.data, upload.name)
         except ImageError as error:
@@ -404,10 +435,7 @@ class Decoder:
             limit = f"more than the limit of {self._max_bytes / MB:g} MB"
             found = f"{upload.name}, a {header.format} file of {width}×{height} pixels, {needed}, {limit}."
             return UnreadableImage(upload.name, f"{found} Send a smaller image, or a baseline (not progressive) JPEG.")
-        if memory > self._large_bytes or width * height > _SLOW_PIXELS:
-            return _Large(memory)
-        with self._memory.small(memory) as fits:
-            return _decode(upload, info, view) if fits else _Large(memory)
+        return _Accepted(width * height, memory)
 
 
 def _decode(upload: Upload, info: ModelInfo, view: bool) -> DecodedUpload | UnreadableImage:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thirtytwo.augment.geometry import resized
 from thirtytwo.errors import ModelFileError, RecipeError, RunError
-from thirtytwo.inference.model_file import INPUT, open_session
+from thirtytwo.inference.session import INPUT, open_session
 from thirtytwo.models.base import build_trained, read_run_weights
 from thirtytwo.rundir import RunDir
 

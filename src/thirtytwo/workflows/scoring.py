@@ -17,8 +17,7 @@ from thirtytwo.evaluation.evaluators import Evaluator, Request
 from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.evaluation.selective_tta import choose_threshold
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.inference.views import TtaInfo, usual_tta
+from thirtytwo.inference.model_file import ModelInfo, TtaInfo, usual_tta
 from thirtytwo.io import write_bytes
 from thirtytwo.predictions import Predictions
 from thirtytwo.rundir import RunDir
