@@ -113,23 +113,19 @@ def start_or_continue(store: Store, request: Request, *, force: bool = False) ->
 
     Raises:
         OutputError: the folder holds other files, or a job of another source or model.
+        DataError, InputError: there is nothing to classify; with `force`, the earlier results are still there.
     """
     _refuse_file(store)
-    if store.kind(JOB) == "file" and not force:
+    held = store.kind(JOB) == "file"
+    if held and not force:
         job = _read_job(store)
         _check_same(store, job.request, request)
         return job, _read_shards(store), None
-    if store.kind(JOB) == "file":
-        _remove_job(store)
     store.remove_unfinished()
-    others = [name for name in store.names() if name not in (SHARDS, ".lock")]
-    if others or finished(store):
-        raise OutputError(
-            f"{store.address} holds other files ({(others or [PREDICTIONS])[0]}), and no {JOB} of an interrupted "
-            "prediction.",
-            "Choose an empty folder.",
-        )
+    _refuse_other_files(store, held)
     plan = make_plan(request.source, request.size)
+    if held:  # not before it is sure that there is something to classify
+        _remove_job(store)
     job = Job(request, plan.kind, plan.root, plan.column, plan.images, len(plan.shards))
     parquet = require("pyarrow.parquet", EXTRA)
     store.write(SHARDS, lambda stream: parquet.write_table(to_table(plan.shards), stream))
@@ -166,6 +162,24 @@ def _rows(store: Store, name: str) -> int:
 def _refuse_file(store: Store) -> None:
     if check_store(store) == "file":
         raise OutputError(f"{store.address} is a file; a folder is needed.", "Choose another name.")
+
+
+def _refuse_other_files(store: Store, held: bool) -> None:
+    """Check that the output folder has no other files than those of a job, if it holds one."""
+    own = (SHARDS, ".lock", *([JOB] if held else []))
+    others = [name for name in store.names() if name not in own]
+    others += [f"{PREDICTIONS}/{name}" for name in sorted(finished(store)) if not (held and _is_part(name))]
+    if others:
+        raise OutputError(
+            f"{store.address} holds other files ({others[0]})"
+            f"{'' if held else f', and no {JOB} of an interrupted prediction'}.",
+            "Choose an empty folder.",
+        )
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file has results of a shard, by its name; also an unfinished one."""
+    return name.rpartition("/")[2].lstrip(".").startswith("part-")
 
 
 def _read_job(store: Store) -> Job:
@@ -218,5 +232,5 @@ def _shown(source: Sequence[str]) -> str:
 def _remove_job(store: Store) -> None:
     """Remove the files of a job, and no others; the job file first, as it says that the others are complete."""
     parts = [name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder)]
-    for name in (JOB, SHARDS, *(name for name in parts if name.rpartition("/")[2].lstrip(".").startswith("part-"))):
+    for name in (JOB, SHARDS, *filter(_is_part, parts)):
         store.remove(name)
