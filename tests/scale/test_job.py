@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +16,8 @@ from thirtytwo.errors import DataError, OutputError
 pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec", reason="needs the extra scale")
 
-from thirtytwo.scale.job import PREDICTIONS, Request, make_request, start_or_continue  # noqa: E402
-from thirtytwo.scale.store import Store, open_store  # noqa: E402
+from thirtytwo.scale.job import PREDICTIONS, Request, make_request, start_or_continue
+from thirtytwo.scale.store import Store, open_store
 
 
 @pytest.fixture
@@ -75,3 +78,57 @@ def test_force_starts_again(done: Store, request_for: Callable[..., Request]) ->
     assert (job.images, len(shards)) == (1, 1)
     assert not done.names(PREDICTIONS)
     assert start_or_continue(done, request_for("images/1.png"))[0] == job
+
+
+def give(monkeypatch: pytest.MonkeyPatch, how: str, *paths: str) -> str:
+    """The argument that means a list of these paths: a file, or standard input."""
+    content = "".join(f"{path}\n" for path in paths).encode()
+    Path("list.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return how
+
+
+@pytest.mark.parametrize("how", ["-", "@list.txt"])
+def test_a_list_continues_only_the_job_of_the_same_paths(
+    how: str, request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monday = ("images/0.png", "images/1.png")
+    request = request_for(give(monkeypatch, how, *monday))
+    store = open_store(request.out)
+    job, shards, _ = start_or_continue(store, request)
+    assert [name for shard in shards for name in shard.files] == list(monday)
+    again = start_or_continue(store, request_for(give(monkeypatch, how, *monday)))
+    assert again == (job, shards, None)
+    for other in (("images/2.png",), (*monday, "images/2.png")):
+        with pytest.raises(OutputError) as caught:
+            start_or_continue(store, request_for(give(monkeypatch, how, *other)))
+        assert "the images" in caught.value.message
+        assert other[-1] in caught.value.message
+
+
+def test_long_lists_that_differ_in_the_middle_are_different(request_for: Callable[..., Request]) -> None:
+    paths = [f"images/{number}.png" for number in [0, 1, 2] * 100]
+    request = request_for(*paths)
+    store = open_store(request.out)
+    start_or_continue(store, request)
+    assert start_or_continue(store, request_for(*paths))[2] is None
+    with pytest.raises(OutputError, match="images"):
+        start_or_continue(store, request_for(*paths[:150], "images/3.png", *paths[151:]))
+    assert len(store.read("job.json")) < 3000
+
+
+def test_an_entry_of_a_list_is_never_a_list(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(give(monkeypatch, "-", "@none", "images/1.png"))
+    _, shards, _ = start_or_continue(open_store(request.out), request)
+    assert [name for shard in shards for name in shard.files] == ["@none", "images/1.png"]
+
+
+def test_jobs_of_earlier_versions_are_continued(done: Store, request_for: Callable[..., Request]) -> None:
+    stored = json.loads(done.read("job.json"))
+    del stored["request"]["source_sha256"]
+    done.write("job.json", lambda stream: stream.write(json.dumps(stored).encode()))
+    assert start_or_continue(done, request_for("images"))[2] is None
+    with pytest.raises(OutputError, match="images"):
+        start_or_continue(done, request_for("images/1.png"))
