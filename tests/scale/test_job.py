@@ -132,3 +132,24 @@ def test_jobs_of_earlier_versions_are_continued(done: Store, request_for: Callab
     assert start_or_continue(done, request_for("images"))[2] is None
     with pytest.raises(OutputError, match="images"):
         start_or_continue(done, request_for("images/1.png"))
+
+
+@pytest.mark.parametrize(
+    ("source", "relative"),
+    [
+        (("images",), True),
+        (("images?image=photo",), True),
+        (("{here}/images",), False),
+        (("{here}/images/0.png", "images/1.png"), True),
+        (("~/images",), False),
+        (("file://{here}/images",), False),
+        (("s3://bucket/images",), False),
+    ],
+)
+def test_only_relative_paths_need_the_working_directory(
+    source: tuple[str, ...], relative: bool, request_for: Callable[..., Request]
+) -> None:
+    here = str(Path.cwd())
+    given = [text.format(here=here) for text in source]
+    assert request_for(*given).folder == (here if relative else "")
+    assert request_for(*given, absolute=True).folder == ""

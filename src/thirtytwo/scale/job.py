@@ -32,7 +32,7 @@ class Request:
     Attributes:
         source: the images, as given, with lists of paths (`-` and `@FILE`) replaced by what is in them; of a planned
             job the first `KEPT_SOURCE`.
-        folder: the folder in which relative paths of images are meant.
+        folder: the folder in which relative paths of images are meant; empty where all are absolute or addresses.
         out: the output folder, an absolute path or an address.
         model: name of the model.
         model_sha256: hash of its file.
@@ -96,7 +96,8 @@ def make_request(
     place = local_path(out)
     where = out.rstrip("/") if place is None else os.path.abspath(place)  # noqa: PTH100, keeps links
     content = sha256(model.read_bytes()).hexdigest()
-    return Request(given, os.getcwd(), where, name, content, top, size, tta, _digest(given))  # noqa: PTH109
+    folder = os.getcwd() if any(map(_is_relative, given)) else ""  # noqa: PTH109
+    return Request(given, folder, where, name, content, top, size, tta, _digest(given))
 
 
 def _without_lists(source: Sequence[str]) -> list[str]:
@@ -106,6 +107,11 @@ def _without_lists(source: Sequence[str]) -> list[str]:
 
 def _digest(source: Sequence[str]) -> str:
     return sha256(b"\0".join(map(os.fsencode, source))).hexdigest()
+
+
+def _is_relative(text: str) -> bool:
+    path = local_path(text)
+    return path is not None and not os.path.isabs(path)  # noqa: PTH117
 
 
 def _absolute(text: str) -> str:
@@ -220,7 +226,7 @@ def _read_shards(store: Store) -> list[Shard]:
 
 def _check_same(store: Store, before: Request, now: Request) -> None:
     compared: list[tuple[str, object, object]] = [("--top", before.top, now.top), ("--tta", before.tta, now.tta)]
-    if _relative(now):
+    if before.folder and now.folder:
         compared.append(("the working directory", before.folder, now.folder))
     if before.model_sha256 != now.model_sha256:
         other = now.model if now.model != before.model else f"another file {now.model}"
@@ -234,11 +240,6 @@ def _check_same(store: Store, before: Request, now: Request) -> None:
             f"{store.address} holds results of another command: {'; '.join(differ)}.",
             "Choose another --out, repeat the earlier command to continue it, or start again with --force.",
         )
-
-
-def _relative(request: Request) -> bool:
-    """Whether an image of the source is named by a relative path."""
-    return any(not is_address(text) and not os.path.isabs(text) for text in request.source)  # noqa: PTH117
 
 
 def _shown(source: Sequence[str]) -> str:
