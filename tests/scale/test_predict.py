@@ -117,6 +117,24 @@ def test_parquet_and_a_store_give_the_same(
     assert len(read_rows(tmp_path / "from store", "errors")) == len(bad)
 
 
+@pytest.mark.parametrize("form", ["tables", "./tables/", "tables/train-0.parquet", "tables?image=image"])
+def test_relative_parquet(
+    form: str,
+    cluster: Any,
+    photographs: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    read_rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    as_parquet(photographs, tmp_path / "tables")
+    done = predict(cluster, form, "out", colour_model)
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == done.images - 1 == (19 if form.endswith(".parquet") else COUNT - 1)
+    assert Path(rows[0]["file"]) == Path("tables/train-0.parquet#0"), "named as the user gave it"
+
+
 def test_killed_worker_loses_nothing(
     cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, read_rows: Rows
 ) -> None:

@@ -75,7 +75,7 @@ class ShardClassifier:
                 f"The Ray worker {platform.node()} does not see the folder {request.out}.",
                 "Give an --out that all machines share: a folder on network storage, or an address such as s3://….",
             )
-        if request.folder and not self._job.root:
+        if request.folder:
             _enter(request.folder)
         with tempfile.TemporaryDirectory(prefix="thirtytwo-model-") as folder:
             path = Path(folder) / "model.onnx"
