@@ -3,7 +3,7 @@
     python benchmarks/costs.py [import] [predict] [serve] [train] [--data-root DIR] [--seconds 10]
 
 For Linux. `import` sums Python's own `-X importtime` by package. `predict` and `serve` run in a process of their own
-with a thread that looks every two milliseconds at what all others do: the processor time that each has used since is
+with a thread that looks every five milliseconds at what all others do: the processor time that each has used since is
 added to the nearest of a few known places in its call stack. The time of threads that libraries started belongs to ONNX
 Runtime there; in `train`, a training of one epoch, to the place of the main thread. `train` adds the operations of
 single steps of `fast` by PyTorch's profiler, each stage of the schedule with its number of steps. The results of the
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "costs.json"
 SAMPLES = HERE.parent / "src" / "thirtytwo" / "app" / "samples"
-INTERVAL = 0.002
+INTERVAL = 0.005
 MOST_COSTS = 8
 OTHER = "other"
 INSIDE = "--inside"
@@ -289,7 +289,7 @@ class Sampler(threading.Thread):
         super().__init__(name="sampler", daemon=True)
         self._places, self._rest, self._interval = places, rest, interval
         self._seconds: Counter[str] = Counter()
-        self._used: dict[int, float] = {}
+        self._used: dict[threading.Thread, float] = {}
         self._ended = threading.Event()
 
     def stop(self) -> Counter[str]:
@@ -299,30 +299,30 @@ class Sampler(threading.Thread):
         return self._seconds
 
     def run(self) -> None:
-        main, own, process = threading.main_thread().ident, threading.get_ident(), time.process_time()
-        assert main is not None
+        main, process = threading.main_thread(), time.process_time()
         self._used = {main: _processor_time(main)}
         while not self._ended.wait(self._interval):
             frames = sys._current_frames()
             before, process = process, time.process_time()
-            spent = sum(self._spend(thread, frame, thread != own) for thread, frame in frames.items())
-            rest = self._rest or cost_of(frames.get(main), self._places)
+            spent = sum(self._spend(thread, frames.get(thread.ident or 0)) for thread in threading.enumerate())
+            rest = self._rest or cost_of(frames.get(main.ident or 0), self._places)
             self._seconds[rest] += max(0.0, process - before - spent)  # type: ignore[assignment]
 
-    def _spend(self, thread: int, frame: FrameType, counts: bool) -> float:
-        """Seconds that a thread has used since the last sample; added to its cost if it counts."""
+    def _spend(self, thread: threading.Thread, frame: FrameType | None) -> float:
+        """Seconds that a thread has used since the last sample, added to its cost; this thread costs nothing."""
         now = _processor_time(thread)
-        seconds = now - self._used.get(thread, 0.0)
+        seconds = max(0.0, now - self._used.get(thread, 0.0))
         self._used[thread] = now
-        if counts and seconds > 0:
+        if thread is not self:
             self._seconds[cost_of(frame, self._places)] += seconds  # type: ignore[assignment]
         return seconds
 
 
-def _processor_time(thread: int) -> float:
+def _processor_time(thread: threading.Thread) -> float:
+    """Seconds of processor time of a thread; 0 for one that has ended."""
     try:
-        return time.clock_gettime(time.pthread_getcpuclockid(thread))
-    except OSError:  # it has ended
+        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
         return 0.0
 
 
