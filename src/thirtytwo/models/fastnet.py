@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
+from thirtytwo.models.pooling import max_pool_2x2
 
 WHITENING_IMAGES = 5000
 PATCH = 2
@@ -101,7 +101,7 @@ class Group(nn.Module):
         self.residual = settings.residual
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = self.activation(self.norm(F.max_pool2d(self.widen(maps), 2)))
+        maps = self.activation(self.norm(max_pool_2x2(self.widen(maps), training=self.training)))
         skip = maps
         for conv, norm in zip(self.body, self.body_norms, strict=True):
             maps = self.activation(norm(conv(maps)))
