@@ -36,6 +36,8 @@ SAMPLES = HERE.parent / "src" / "thirtytwo" / "app" / "samples"
 INTERVAL = 0.005
 MOST_COSTS = 8
 OTHER = "other"
+INTERRUPTED = 130
+"""Exit code of a service that is stopped by a signal."""
 INSIDE = "--inside"
 """First argument of a process that samples itself."""
 IMPORTS = {
@@ -262,6 +264,7 @@ def run_sampled(
                 process.send_signal(signal.SIGTERM)
         log += process.communicate()[1]
         assert out.is_file(), log
+        assert process.returncode in (0, INTERRUPTED), log
         return {**json.loads(out.read_text(encoding="utf-8")), **used}
 
 
