@@ -304,7 +304,8 @@ def _projected(one: Side, seconds: dict[str, list[float]], flops: dict[str, int]
         "images_per_second": {name: round(one.batch_size / value, 1) for name, value in medians.items()},
         "batch_size": one.batch_size,
         "precision": one.precision,
-        "pflop": round(sum(counts[name] * value for name, value in flops.items()) / 1e15, 4),
+        "flops": (total := sum(counts[name] * value for name, value in flops.items())),
+        "pflop": round(total / 1e15, 4),
     }
 
 

@@ -1,6 +1,9 @@
 """Choose the training precision on a CPU by timing a step in each.
 
 bfloat16 instructions make dense convolutions faster and depthwise ones slower, so the choice depends on the network.
+
+Steps run in one thread and its processor time is compared: other programs add little to that, while several threads
+that wait for each other on a busy machine can take any time.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.models import Network
 from thirtytwo.models.folding import folded_norms
+from thirtytwo.process import changed
 from thirtytwo.training.hardware import Hardware
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.training.transfer import TransferModule
@@ -32,7 +36,7 @@ SHARE, FEW = 0.5, 64
 """Largest share of a larger batch than `FEW` images that is timed: in float32 it needs the memory of a whole one in
 bfloat16."""
 SECONDS = 6.0
-"""Time after which no further round starts."""
+"""Time on the clock after which no further round starts."""
 REPEATS = 5
 CLEAR = 1.5
 """Factor between the slowest step of one precision and the fastest of the other, in two rounds or more, that decides
@@ -41,7 +45,7 @@ without further rounds."""
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Least seconds of a forward and backward pass over `images` images in each precision.
+    """Least processor seconds of a forward and backward pass over `images` images in each precision, in one thread.
 
     Other work on the machine only adds to the time of a step, so the least is the most reliable.
     """
@@ -73,7 +77,7 @@ def timed_precision(net: Network, recipe: Recipe, size: int, classes: int, hardw
     chosen = str(times.faster).removeprefix("torch.")
     reason = (
         f"a step of {times.images} images takes {durations['float32']} in float32 and {durations['bfloat16']} in "
-        "bfloat16, timed on this network"
+        "bfloat16, timed on this network in one thread"
     )
     choices = tuple(
         Choice("precision", chosen, reason) if choice.what == "precision" else choice for choice in hardware.choices
@@ -86,7 +90,8 @@ def time_steps(net: Network, recipe: Recipe, size: int, classes: int, hardware: 
 
     The steps are those of the last epoch, when all trainable parameters of a pretrained network are trained.
     """
-    with torch.random.fork_rng([]):
+    one_thread = changed("threads", torch.get_num_threads, torch.set_num_threads, 1)
+    with torch.random.fork_rng([]), one_thread:
         plain = copy.deepcopy(net).to(memory_format=hardware.memory_format).train()
         loop = (TransferModule if recipe.transfer.pretrained else ClassifierModule)(plain, recipe, 1)
         loop.set_trainable(recipe.schedule.epochs - 1)
@@ -128,7 +133,7 @@ def _images_of_a_step(run: Callable[[int, torch.dtype], float], batch: int) -> i
 def _step_timer(
     loop: ClassifierModule, size: int, classes: int, hardware: Hardware
 ) -> Callable[[int, torch.dtype], float]:
-    """A function that runs a step of so many images in a precision and returns its seconds."""
+    """A function that runs a step of so many images in a precision and returns its processor seconds."""
     generator = torch.Generator().manual_seed(0)
 
     def run(images: int, precision: torch.dtype) -> float:
@@ -137,10 +142,10 @@ def _step_timer(
         labels = torch.randint(classes, (images,), generator=generator)
         loop.net.zero_grad()
         loop.reset_step_metrics()
-        start = time.perf_counter()
+        start = time.thread_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = loop.training_step((pixels, labels), 0)["loss"]
         torch.autograd.backward(loss)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return run
