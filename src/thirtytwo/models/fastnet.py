@@ -116,7 +116,7 @@ def _patch_covariance(images: Tensor) -> Tensor:
     total = torch.zeros(width, dtype=torch.float64, device=images.device)
     products = torch.zeros((width, width), dtype=torch.float64, device=images.device)
     count = 0
-    for part in images.split(WHITENING_CHUNK):
+    for part in torch.split(images, WHITENING_CHUNK):
         patches = part.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, 3, h, w, 2, 2)
         patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, width).double()
         total += patches.sum(dim=0)

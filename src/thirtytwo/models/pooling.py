@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 _SIDE = [2, 2]
 _MOST_POSITIONS = 2**15
+_CHUNKS = 8
+"""Parts of a batch whose positions are in 64 bits one after the other."""
 
 
 def max_pool_2x2(maps: Tensor, *, training: bool) -> Tensor:
@@ -20,7 +22,7 @@ def max_pool_2x2(maps: Tensor, *, training: bool) -> Tensor:
     """
     small = maps.shape[2] * maps.shape[3] <= _MOST_POSITIONS
     if training and small and maps.requires_grad and maps.device.type == "cpu" and not torch.compiler.is_compiling():
-        pooled: Tensor = _MaxPool.apply(maps)  # type: ignore[no-untyped-call]
+        pooled: Tensor = _MaxPool.apply(maps)
         return pooled
     return F.max_pool2d(maps, 2)
 
@@ -37,10 +39,13 @@ class _MaxPool(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positions,) = ctx.saved_tensors
-        # the maps are an argument for their shape and layout only
-        maps = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.layout)
-        settings = (_SIDE, _SIDE, [0, 0], [1, 1], False)
-        result: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(gradient, maps, *settings, positions.long())
+        result = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.layout)
+        size = -(-len(result) // _CHUNKS)
+        for start in range(0, len(result), size):
+            part = slice(start, start + size)
+            into = result[part]  # also in place of the maps, which are an argument for their shape and layout only
+            settings = (_SIDE, _SIDE, [0, 0], [1, 1], False, positions[part].long())
+            torch.ops.aten.max_pool2d_with_indices_backward.grad_input(gradient[part], into, *settings, grad_input=into)
         return result
