@@ -45,14 +45,15 @@ IMPORTS = {
     "the command line": "import thirtytwo.cli.main",
     "predicting": "import thirtytwo.inference.classifier",
 }
-RUNTIME = "ONNX Runtime"
+RUNTIME, OPENING = "ONNX Runtime", "opening the model"
 IMPORTING = ("<frozen importlib._bootstrap", "imports")
 PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "predict": (
         IMPORTING,
         ("thirtytwo/images/decode.py", "decoding and resizing"),
         ("thirtytwo/images/discover.py", "finding files"),
-        ("inference/model_file.py:open_session", "opening the model"),
+        ("inference_collection.py:_create_inference_session", OPENING),
+        ("inference/model_file.py:open_session", OPENING),
         ("onnxruntime/capi/", RUNTIME),
         ("thirtytwo/inference/output.py", "writing the results"),
         ("thirtytwo/", "other code of thirtytwo"),
@@ -60,7 +61,8 @@ PLACES: dict[str, tuple[tuple[str, str], ...]] = {
     "serve": (
         IMPORTING,
         ("thirtytwo/images/decode.py", "decoding and resizing"),
-        ("inference/model_file.py:open_session", "opening the model"),
+        ("inference_collection.py:_create_inference_session", OPENING),
+        ("inference/model_file.py:open_session", OPENING),
         ("onnxruntime/capi/", RUNTIME),
         ("multipart", "reading uploads"),
         ("thirtytwo/serve/uploads.py", "reading uploads"),
