@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("streamlit")
 
+from streamlit.testing.v1 import AppTest
+
 from thirtytwo.app.project import Photo, Project
 from thirtytwo.app.project_store import ProjectStore, projects_dir
 from thirtytwo.errors import InputError, RunError
@@ -130,3 +132,27 @@ def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch
     assert projects_dir() == tmp_path
     monkeypatch.delenv("THIRTYTWO_PROJECTS")
     assert projects_dir().parts[-2:] == ("thirtytwo", "projects")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_undoing_a_move_leaves_the_other_class_as_it_was(kept: bool) -> None:
+    def script(kept: bool) -> None:
+        import streamlit as st
+
+        from thirtytwo.app import session
+        from thirtytwo.app.library import projects
+        from thirtytwo.app.project import Photo
+
+        one, two, later = (Photo(name=f"{name}.png", digest=name * 64, suffix=".png") for name in "abc")
+        identity = projects().create().identity
+        session.open_project(identity)
+        projects().change(identity, lambda found: found.with_photos(1, [one, two]).with_photos(2, [one] * kept))
+        session.move_photo(one, 1, 2)
+        projects().change(identity, lambda found: found.with_photos(2, [later]))
+        session.undo()
+        st.text(" ".join("".join(sorted(p.digest[0] for p in c.photos)) for c in session.current().classes))
+
+    page = AppTest.from_function(script, default_timeout=60, args=(kept,)).run()
+    assert not page.exception
+    assert page.text[0].value == ("ab ac" if kept else "ab c")

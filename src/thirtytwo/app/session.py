@@ -110,7 +110,8 @@ def add_class_photos(name: str, files: Sequence[tuple[str, bytes]]) -> None:
 
 def move_photo(photo: Photo, source: int, target: int) -> None:
     """Move an image to another class; can be undone."""
-    _remember(f"{photo.name} was moved", lambda project: project.move_photo(photo.digest, target, source))
+    kept = any(one.digest == photo.digest for one in current().find(target).photos)
+    _remember(f"{photo.name} was moved", partial(_moved_back, photo, source, target, kept))
     _change(lambda project: project.move_photo(photo.digest, source, target))
 
 
@@ -199,6 +200,11 @@ def _change(change: Change) -> None:
 
 def _with_photos(number: int, photos: Sequence[Photo], project: Project) -> Project:
     return project.with_photos(number, photos)
+
+
+def _moved_back(photo: Photo, source: int, target: int, kept: bool, project: Project) -> Project:
+    """With an image in the class that it was moved from; also in the other one, if that has `kept` it from before."""
+    return project.with_photos(source, [photo]) if kept else project.move_photo(photo.digest, target, source)
 
 
 def _with_trials(trials: Sequence[Trial], project: Project) -> Project:
