@@ -23,7 +23,7 @@ from thirtytwo.app.library import Entry
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import compare
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
-from thirtytwo.inference.views import TtaInfo
+from thirtytwo.inference.model_file import TtaInfo
 
 DOUBTFUL = (200, 150, 5)
 """A color of which the model of colors is 88 % sure."""

@@ -15,8 +15,8 @@ from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.evaluation.selective_tta import choose_threshold
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.inference.classifier import Classifier, load
-from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.inference.views import Tta, TtaInfo, usual_tta
+from thirtytwo.inference.model_file import ModelInfo, TtaInfo, usual_tta
+from thirtytwo.inference.views import Tta
 from thirtytwo.models.base import build_network
 from thirtytwo.workflows.scoring import _choose_tta, score
 

@@ -15,7 +15,8 @@ import streamlit as st
 
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
-from thirtytwo.inference.views import TtaInfo, further_views
+from thirtytwo.inference.model_file import TtaInfo
+from thirtytwo.inference.views import further_views
 from thirtytwo.text import counted, percent
 
 LABEL = "Look twice when in doubt"
