@@ -16,7 +16,6 @@ from thirtytwo.models import Network
 from thirtytwo.tensors import generator_for
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.distillation import Teacher
-from thirtytwo.training.hardware import release_freed_memory
 from thirtytwo.training.losses import Loss, distillation
 from thirtytwo.training.optimizers import build_optimizer
 from thirtytwo.training.processes import current
@@ -67,7 +66,6 @@ class ClassifierModule(lightning.LightningModule):
         self._stem_bias = net.parameter_groups().get("stem_bias", [])
         self._step_metrics: dict[str, Tensor] | None = None
         self._images = 0
-        self._side = 0
         self._class_counts: Tensor | None = None
         self._validation_sums: Tensor | float = 0.0
         self._restored_selection: dict[str, Tensor] | None = None
@@ -115,9 +113,6 @@ class ClassifierModule(lightning.LightningModule):
         self.set_trainable(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if (side := batch[0].shape[-1]) != self._side:
-            self._side = side
-            release_freed_memory()  # whose pieces are too small for the larger maps from here on
         # a bias that is no longer trained needs no gradient, which also saves the layers below it theirs
         trained = self.global_step < self.recipe.schedule.stem_bias_until * self.steps
         for bias in self._stem_bias:
