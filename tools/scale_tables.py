@@ -40,7 +40,7 @@ def scale_stages() -> str:
         f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
         "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of "
         f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}; {_place(read_results('predict'))}), "
-        f"and of `benchmarks/photo_speed.py` ({_place(read_results('photo_speed'))}).\n"
+        f"and of `benchmarks/photo_speed.py` ({_place(read_results('photo_speed')['models']['cifar10'])}).\n"
     )
 
 
