@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -81,6 +82,9 @@ def parse_address(text: str) -> Address:
     if found is None or scheme not in ("", "ray") or not 0 < int(found["port"]) < 2**16:
         raise ClusterError(f"{text!r} is not an address of a Ray cluster.", f"Expected {EXPECTED}.")
     return Address(kind, found["host"], int(found["port"]))
+
+
+_LOG_LEVEL = b"Set ray log level from environment variable"
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
     options = {"include_dashboard": False} if start else {"address": "auto"}
     try:
         if cpus is None or not start:
-            with _same_signals():
+            with _same_signals(), _without_log_level():
                 ray.init(**options, **_quiet())
             return bool(ray._private.worker._global_node.is_head())
     except Exception as error:  # none runs, it has ended without `ray stop`, or it has other versions
@@ -200,7 +204,7 @@ def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
 
 def _init(ray: Any, place: Address, **options: Any) -> None:
     try:
-        with _same_signals():
+        with _same_signals(), _without_log_level():
             ray.init(**options, **_quiet())
     except Exception as error:  # Ray raises errors of no class of its own
         ray.shutdown()
@@ -355,6 +359,27 @@ def _same_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _without_log_level() -> Iterator[None]:
+    """Leave out the line in which Ray's C++ code names its log level, which it writes past Python's `sys.stderr`.
+
+    The rest is written when the connection is there or has failed.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            rest = b"".join(line for line in written if _LOG_LEVEL not in line)
+            os.write(2, rest)
 
 
 def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
