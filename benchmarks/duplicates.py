@@ -32,7 +32,8 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.near_duplicates import FINE, SIDE, Pairs, find_pairs, thumbnails
 from thirtytwo.evaluation.metrics import wilson
-from thirtytwo.images.decode import load_image, resize
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.pixels import resize
 from thirtytwo.images.render import png
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from thirtytwo.evaluation.metrics import wilson
-from thirtytwo.images.decode import RESIZE_RULES, Pixels, decode, load_image, resize
+from thirtytwo.images.decode import decode, load_image
+from thirtytwo.images.pixels import RESIZE_RULES, Pixels, resize
 from thirtytwo.inference.classifier import Classifier, find_model
 from thirtytwo.io import write_json
 

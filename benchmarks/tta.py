@@ -26,7 +26,7 @@ from thirtytwo.inference.classifier import Classifier, load
 from thirtytwo.inference.views import Tta
 from thirtytwo.io import write_json
 from thirtytwo.machine import cpu_count, cpu_name
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 RESULTS = Path(__file__).parent / "results" / "tta.json"
 SETTINGS: tuple[Tta, ...] = ("off", "auto", "all")

@@ -268,7 +268,8 @@ def write_finished_run(
     """
     from thirtytwo.config.recipe import Recipe
     from thirtytwo.evaluation.metrics import compute_metrics
-    from thirtytwo.rundir import Predictions, RunDir
+    from thirtytwo.predictions import Predictions
+    from thirtytwo.rundir import RunDir
 
     random = np.random.default_rng(1000 + seed)
     labels = np.arange(240) % len(classes) if truth is None else np.asarray(truth, dtype=np.int64)

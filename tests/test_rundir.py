@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ from safetensors.numpy import save, save_file
 
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.config.settings import parse_settings
-from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import RunError
-from thirtytwo.rundir import Predictions, RunDir, default_path
+from thirtytwo.rundir import RunDir
 
 RECIPE = parse_settings(Recipe, {"name": "own", "model": {"name": "net"}, "data": {"keep_together": "copies"}}, "test")
 
@@ -24,17 +22,6 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir.create(tmp_path / "run")
     run.write_recipe(RECIPE, head="accuracy 0.93\nby hand")
     return run
-
-
-def some_predictions(files: tuple[str, ...] | None = None, count: int = 3) -> Predictions:
-    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3]], dtype=np.float32)
-    return Predictions(
-        classes=("row", "true", "grüner Fisch/2"),
-        truth=np.array([0, 1, 2], dtype=np.int64)[:count],
-        probabilities=probabilities[:count],
-        rows=np.array([5, 3, 9], dtype=np.int64)[:count],
-        files=files,
-    )
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -102,20 +89,6 @@ def test_recipe_comes_back_under_its_head(run: RunDir) -> None:
     assert RunDir.open(run.path).read_recipe() == RECIPE
 
 
-def test_every_artefact_has_its_name(run: RunDir) -> None:
-    names = {
-        path.name
-        for path in (
-            run.recipe, run.environment, run.split, run.history, run.weights, run.checkpoints, run.predictions("test"),
-            run.metrics, run.onnx, run.report, run.figures, run.card,
-        )
-    }  # fmt: skip
-    assert names == {
-        "recipe.toml", "environment.json", "split.json", "history.csv", "weights.safetensors", "checkpoints",
-        "predictions-test.parquet", "metrics.json", "model.onnx", "report.html", "figures", "README.md",
-    }  # fmt: skip
-
-
 SPLIT = {"seed": 1, "n_val": 0, "test_evaluations": 0, "more": None}
 
 
@@ -153,34 +126,6 @@ def test_damaged_history_is_named(run: RunDir, content: bytes) -> None:
         run.read_history()
 
 
-@pytest.mark.parametrize("files", [None, ("a.png", "b/ü.png", "c.png")])
-def test_predictions_come_back(run: RunDir, files: tuple[str, ...] | None) -> None:
-    written = some_predictions(files)
-    run.write_predictions("test", written)
-    read = run.read_predictions("test")
-    assert (read.classes, read.files) == (written.classes, written.files)
-    for name in ("truth", "probabilities", "rows", "predicted", "confidence"):
-        before, after = getattr(written, name), getattr(read, name)
-        np.testing.assert_array_equal(before, after)
-        assert before.dtype == after.dtype
-
-
-def test_no_predictions_come_back_as_none(run: RunDir) -> None:
-    run.write_predictions("test", some_predictions(count=0))
-    read = run.read_predictions("test")
-    assert len(read.truth) == 0
-    assert read.probabilities.shape == (0, 3)
-
-
-@pytest.mark.parametrize(("files", "name"), [(("a.png", "b.png"), "b.png"), (None, "row 7")])
-def test_an_image_is_named_by_its_file_or_row(files: tuple[str, ...] | None, name: str) -> None:
-    rows, labels = np.array([3, 7]), np.array([0, 1])
-    images = ImageSet(np.zeros((2, 4, 4, 3), np.uint8), labels, ("x", "y"), rows, files)
-    predictions = Predictions(("x", "y"), labels, np.full((2, 2), 0.5, np.float32), rows, files)
-    assert predictions.name_of(1) == images.name_of(1) == name
-    assert images.name_of(1, "test") == (name if files else f"test {name}")
-
-
 def test_class_means_come_back(run: RunDir) -> None:
     means = np.arange(6, dtype=np.float32).reshape(2, 3)
     save_file({"class_means": means}, run.class_means)
@@ -196,105 +141,12 @@ def test_missing_or_damaged_class_means_are_named(run: RunDir, content: bytes | 
     assert str(run.class_means) in caught.value.message
 
 
-def test_an_unfinished_run_names_the_command_that_continues_it(run: RunDir) -> None:
-    assert f"--resume --run {run.path}" in run.resume_hint()
-
-
-@pytest.mark.parametrize(
-    ("record", "recorded"),
-    [(None, "DATA"), ("{damaged", "DATA"), ("{}", "DATA"), ('{"data": {"spec": "my images"}}', "my images")],
-)
-def test_the_command_that_continues_a_run_is_quoted(tmp_path: Path, record: str | None, recorded: str) -> None:
-    run = RunDir.create(tmp_path / "my runs" / "it's")
-    if record is not None:
-        run.environment.write_text(record, encoding="utf-8")
-    plain = ["thirtytwo", "train", recorded, "--resume", "--run", str(run.path)]
-    assert shlex.split(run.resume_command()) == plain
-    assert shlex.split(run.resume_hint().partition(": ")[2]) == plain
-    given = shlex.split(run.resume_command("new images", tmp_path / "all data"))
-    assert given == [*plain[:2], "new images", *plain[3:], "--data-root", str(tmp_path / "all data")]
-
-
-def test_predicted_and_confidence() -> None:
-    predictions = some_predictions()
-    assert predictions.predicted.tolist() == [0, 2, 1]
-    assert predictions.correct.tolist() == [True, False, False]
-    assert predictions.confidence.tolist() == pytest.approx([0.7, 0.7, 0.5])
-
-
-def not_parquet(path: Path) -> None:
-    path.write_bytes(b"PAR1 but not really")
-
-
-def other_table(path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"image": [1]}), path)
-
-
-def unknown_class(path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"row": [1], "true": ["zebra"], "p_cat": [1.0]}), path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (None, "has no predictions for 'test'"),
-        (not_parquet, "is damaged"),
-        (other_table, "does not hold predictions"),
-        (unknown_class, "does not hold predictions"),
-    ],
-)
-def test_missing_or_foreign_predictions_are_named(
-    run: RunDir, damage: Callable[[Path], None] | None, message: str
-) -> None:
-    if damage is not None:
-        damage(run.predictions("test"))
-    with pytest.raises(RunError, match=message) as caught:
-        run.read_predictions("test")
-    assert "thirtytwo evaluate" in (caught.value.fix or "")
-
-
 def test_the_command_that_evaluates_a_run_is_quoted(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "my runs")
     with pytest.raises(RunError) as caught:
         run.read_predictions("val")
     words = shlex.split((caught.value.fix or "").partition(": ")[2])
     assert words == ["thirtytwo", "evaluate", str(run.path), "--split", "val"]
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        ("cifar10", "cifar10-fast-seed0"),
-        ("../cats", "cats-fast-seed0"),
-        ("cats/", "cats-fast-seed0"),
-        (".", "cats-fast-seed0"),
-        ("./", "cats-fast-seed0"),
-        ("..", "zoo-fast-seed0"),
-        ("hf:owner/flowers", "flowers-fast-seed0"),
-    ],
-)
-def test_unnamed_runs_are_named_after_their_data(
-    data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "zoo" / "cats").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "zoo" / "cats")
-    assert default_path(data, "fast", "seed0") == Path("runs") / name
-
-
-@pytest.mark.parametrize("name", ["exp:1", "https:/x.org", os.fsdecode(b"K\xe4fer")])
-def test_predictions_in_a_directory_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths such as exp:1/x are no addresses."""
-    monkeypatch.chdir(tmp_path)
-    run = RunDir.create(Path(name))
-    run.write_predictions("test", some_predictions())
-    assert (tmp_path / name / "predictions-test.parquet").is_file()
-    np.testing.assert_array_equal(run.read_predictions("test").rows, some_predictions().rows)
 
 
 def test_class_means_in_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:

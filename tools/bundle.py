@@ -30,15 +30,16 @@ from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.ood import class_mean, ood_record, ood_sets, validation_false_alarms
 from thirtytwo.export.metadata import rewrite_info
 from thirtytwo.export.quantize import Weights, shrink_onnx
-from thirtytwo.images.decode import RESIZE_RULES
+from thirtytwo.images.pixels import RESIZE_RULES
 from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import open_session
 from thirtytwo.io import write_text
 from thirtytwo.models import Network
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.card import write_card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record, typed_commands
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.provenance import selection_record, selections
 from thirtytwo.workflows.records import count_test_evaluation
 

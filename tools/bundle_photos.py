@@ -40,7 +40,8 @@ from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, SCORES, threshold_at
 from thirtytwo.evaluation.scoring import Scorer
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.quantize import shrink_onnx
-from thirtytwo.images.decode import Pixels, load_image, resize
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.pixels import Pixels, resize
 from thirtytwo.inference.classifier import BUNDLED
 from thirtytwo.inference.model_file import ModelInfo, open_session
 from thirtytwo.io import write_bytes, write_text

@@ -25,7 +25,8 @@ from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.export.webpage import FOLDER, web_page
 from thirtytwo.fewshot import fit_linear_probe
-from thirtytwo.images.decode import Pixels, load_image
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.integrity import with_checksum
 from thirtytwo.rundir import RunDir

@@ -37,7 +37,7 @@ from thirtytwo.app.views import compare
 from thirtytwo.app.views.drill_down import SUSPECTED, WRONG
 from thirtytwo.app.views.explore import ALL, SURE, UNSURE, PredictionFilter, class_rows, select
 from thirtytwo.inference.classifier import Prediction, UnreadableImage, bundled_models, load
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import readable
 
 MAIN = Path(launch.__file__).with_name("main.py")

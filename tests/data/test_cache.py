@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thirtytwo.data import build as plan
-from thirtytwo.data import cache
+from thirtytwo.data import cache, decoding
 from thirtytwo.data.load import load_dataset
 
 TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}
@@ -19,13 +18,13 @@ TREE = {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2}
 def decoded(monkeypatch):
     """Number of images decoded so far."""
     seen = []
-    real = plan.load_hashed
+    real = decoding.load_hashed
 
     def counting(*arguments):
         seen.append(arguments[3])
         return real(*arguments)
 
-    monkeypatch.setattr(plan, "load_hashed", counting)
+    monkeypatch.setattr(decoding, "load_hashed", counting)
     return seen
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from thirtytwo.data.load import load_dataset
 from thirtytwo.doctor import Diagnosis, Finding, Subject, diagnose
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import read_facts
+from thirtytwo.images.header import read_facts
 
 
 def photo(seed: int, width: int = 24, height: int = 16) -> Image.Image:

@@ -20,7 +20,7 @@ from thirtytwo.doctor.features import (
     larger_features,
 )
 from thirtytwo.fewshot.base import RESIZE
-from thirtytwo.images.decode import resize
+from thirtytwo.images.pixels import resize
 from thirtytwo.inference.classifier import Classifier, bundled_models
 
 pytestmark = pytest.mark.long

@@ -18,7 +18,9 @@ from thirtytwo.doctor import diagnose
 from thirtytwo.doctor.fix_plan import suggest_fixes
 from thirtytwo.doctor.out_of_fold import fixes_of
 from thirtytwo.errors import DataError, RunError, ThirtytwoError
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.run_paths import OUT_OF_FOLD
+from thirtytwo.rundir import RunDir
 
 
 def predictions_of(data: DataSet, wrong: list[int]) -> Predictions:

@@ -12,7 +12,7 @@ from thirtytwo.doctor.shapes import RATIO_BINS, formats_of, shapes_of
 from thirtytwo.doctor.spread import BINS, FEWEST_BINS, extreme_positions, spreads
 from thirtytwo.doctor.statistics import pixel_statistics
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.images.decode import FileFacts
+from thirtytwo.images.header import FileFacts
 
 
 def image_set(images, labels, classes=("ant", "bee")) -> ImageSet:

@@ -9,7 +9,7 @@ import pytest
 from thirtytwo.doctor import second_probe
 from thirtytwo.doctor.label_probe import predict_held_out
 from thirtytwo.doctor.second_probe import choose_images, predict_doubted
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 CLASSES = ("a", "b", "c")
 N = 900

@@ -7,7 +7,7 @@ import pytest
 
 from thirtytwo.evaluation.calibration import Calibration, calibration_record, fit_calibration, fit_temperature, softmax
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 
 def scored(logits, labels, calibration, temperature):

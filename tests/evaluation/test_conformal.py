@@ -6,7 +6,7 @@ import pytest
 from thirtytwo.errors import DataError
 from thirtytwo.evaluation.conformal import least_probability, measure_sets, prediction_sets
 from thirtytwo.evaluation.metrics import wilson
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 
 def made(probabilities, truth, classes=None):

@@ -7,7 +7,7 @@ import pytest
 
 from thirtytwo.errors import DataError
 from thirtytwo.evaluation.label_issues import find_label_issues
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 
 def predictions_of(truth, *, width=3, seed=0, skill=6.0):

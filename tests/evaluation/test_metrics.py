@@ -23,7 +23,7 @@ from thirtytwo.evaluation.metrics import (
     reliability,
     wilson,
 )
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 KEYS = [
     "dataset",

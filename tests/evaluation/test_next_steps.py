@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.evaluation.next_steps import next_steps
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 
 def predictions(counts: list[list[int]], sure: float = 0.6) -> Predictions:

@@ -20,7 +20,7 @@ from thirtytwo.evaluation.statistics import (
     paired_interval,
     spread,
 )
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cow")
 

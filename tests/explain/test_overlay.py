@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from thirtytwo.explain.overlay import colormap, enlarged_heat, map_to_original, overlay
-from thirtytwo.images.decode import RESIZE_RULES, ResizeRule, resize
+from thirtytwo.images.pixels import RESIZE_RULES, ResizeRule, resize
 from thirtytwo.images.render import CELL, Entry, contact_sheet, for_display
 
 GRAY = np.full((6, 8, 3), 100, dtype=np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from thirtytwo.fewshot import suggest_next_steps
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 Pair = tuple[int, int]
 

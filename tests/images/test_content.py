@@ -11,7 +11,8 @@ from PIL import Image
 
 from thirtytwo.errors import ImageError
 from thirtytwo.images.content import as_text, from_text, hash_pixels, load_hashed
-from thirtytwo.images.decode import decode, load_image, resize
+from thirtytwo.images.decode import decode, load_image
+from thirtytwo.images.pixels import resize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
 LARGE = np.random.default_rng(1).integers(0, 256, (900, 700, 3), dtype=np.uint8)
@@ -60,7 +61,7 @@ def test_hashing_in_bands_changes_nothing(mode: str, orientation: int, monkeypat
     data = buffer.getvalue()
     pixels = decode(data)
     for band in (2**19, 1, 10, 17):
-        monkeypatch.setattr("thirtytwo.images.decode.BAND_PIXELS", band)
+        monkeypatch.setattr("thirtytwo.images.convert.BAND_PIXELS", band)
         loaded, found = load_hashed(data, 3, large=5)
         assert found == hash_pixels(pixels)
         np.testing.assert_array_equal(loaded.pixels, resize(pixels, 3))

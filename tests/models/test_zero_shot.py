@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from thirtytwo.errors import RecipeError
 from thirtytwo.export.onnx import export_onnx
 from thirtytwo.export.parity import check_parity
-from thirtytwo.images.decode import resize
+from thirtytwo.images.pixels import resize
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models import MODELS

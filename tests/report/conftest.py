@@ -6,7 +6,8 @@ import pytest
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import compute_metrics
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.rundir import RunDir
 
 COLUMNS = (
     "epoch",

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from thirtytwo.data.types import ImageSet
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.gallery import QUALITIES, Quality, choose_quality, columns_of, make_album, sprite
-from thirtytwo.rundir import Predictions
 
 
 def predictions_and_images(count=60, width=3, side=8, seed=0):

@@ -9,12 +9,12 @@ import pytest
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.calibration import Calibration, calibration_record, stored_reliability
 from thirtytwo.evaluation.metrics import reliability
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.card import card
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import augmented_rows
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
-from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent
 
 

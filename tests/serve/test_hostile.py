@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thirtytwo.images.decode import heif_is_readable
+from thirtytwo.images.formats import heif_is_readable
 
 MAX_MB = 500
 """Peak memory of the service while it receives all of these files."""

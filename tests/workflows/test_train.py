@@ -40,7 +40,8 @@ from thirtytwo.errors import (
     UnknownNameError,
 )
 from thirtytwo.inference.model_file import read_info
-from thirtytwo.rundir import RunDir, default_path
+from thirtytwo.run_paths import default_path
+from thirtytwo.rundir import RunDir
 from thirtytwo.training.module import ClassifierModule
 from thirtytwo.workflows.evaluate import evaluate
 from thirtytwo.workflows.finish import Run

@@ -22,7 +22,8 @@ from thirtytwo.errors import ImageError
 from thirtytwo.explain.explainer import as_heat
 from thirtytwo.explain.methods import maps_side, occlusion_maps
 from thirtytwo.explain.overlay import Heat, map_to_original, overlay
-from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, load_image, load_preview
+from thirtytwo.images.decode import Loaded, load_image, load_preview
+from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.images.render import PIXELATED_SIDE, data_uri, for_display, is_pixelated, jpeg, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json

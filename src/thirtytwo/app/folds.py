@@ -10,7 +10,8 @@ import streamlit as st
 
 from thirtytwo.io import RUNS
 from thirtytwo.report.seeds import cross_validation_sentences, read_summary
-from thirtytwo.rundir import OUT_OF_FOLD, RunDir, holds_seeds
+from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, interval, percent
 
 NOTE = "Each image is predicted by the run that was not trained on it."

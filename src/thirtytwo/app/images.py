@@ -17,8 +17,8 @@ from thirtytwo.app.photos import InputImage
 from thirtytwo.app.problems import short
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard
-from thirtytwo.images.decode import FORMATS
 from thirtytwo.images.discover import SUFFIXES
+from thirtytwo.images.formats import FORMATS
 from thirtytwo.images.render import as_uri
 from thirtytwo.machine import cpu_count
 from thirtytwo.text import as_markdown, counted

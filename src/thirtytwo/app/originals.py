@@ -18,7 +18,9 @@ from thirtytwo.app.media import serve
 from thirtytwo.app.photos import InputImage, photo_store
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import heat_layer, legend_colors
-from thirtytwo.images.decode import Pixels, ResizeRule, load_image, load_preview, read_facts, seen_box
+from thirtytwo.images.decode import load_image, load_preview
+from thirtytwo.images.header import read_facts
+from thirtytwo.images.pixels import Pixels, ResizeRule, seen_box
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, is_pixelated, jpeg, png
 from thirtytwo.text import as_html, percent
 

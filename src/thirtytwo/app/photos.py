@@ -21,7 +21,8 @@ from thirtytwo.app.file_store import UploadHandle, UploadStore
 from thirtytwo.app.kept import KeptImages
 from thirtytwo.app.problems import plain
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import load_preview, read_header
+from thirtytwo.images.decode import load_preview
+from thirtytwo.images.header import read_header
 from thirtytwo.io import free_name
 
 CLASSIFIED = "images"

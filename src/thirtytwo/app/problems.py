@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thirtytwo.images.decode import TOO_LARGE, max_pixels
+from thirtytwo.images.open import TOO_LARGE, max_pixels
 
 _TOO_LARGE = "Save or send it smaller, with at most {:,.0f} megapixels, and add it again."
 

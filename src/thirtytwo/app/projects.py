@@ -26,7 +26,8 @@ from thirtytwo.errors import InputError, RunError
 from thirtytwo.fewshot import LEAST, LinearProbe
 from thirtytwo.io import lock_directory, write_bytes, write_json
 from thirtytwo.machine import cpu_count
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import counted
 
 VARIABLE = "THIRTYTWO_PROJECTS"

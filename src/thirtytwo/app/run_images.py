@@ -11,7 +11,7 @@ from thirtytwo.app.originals import Original, openable
 from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.images.decode import Pixels, ResizeRule
+from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.rundir import RunDir
 
 

@@ -83,7 +83,7 @@ def refuse_several(seeds: str | None, repeat: int | None) -> None:
 def holds_folds(run: Path) -> bool:
     """Whether a directory holds the folds of a cross-validation."""
     from thirtytwo.report.seeds import kind_of, read_summary
-    from thirtytwo.rundir import holds_seeds
+    from thirtytwo.run_paths import holds_seeds
 
     return holds_seeds(run) and kind_of(read_summary(run)) == "fold"
 

@@ -16,7 +16,7 @@ from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
     from thirtytwo.explain.explainer import Explanation
-    from thirtytwo.images.decode import ResizeRule
+    from thirtytwo.images.pixels import ResizeRule
     from thirtytwo.images.render import Entry
     from thirtytwo.inference.classifier import UnreadableImage
 

@@ -102,7 +102,7 @@ def train(
     from thirtytwo.cli.compare import holds_folds, parse_seeds, refuse_several, train_folds, train_seeds
     from thirtytwo.cli.models import show_metrics
     from thirtytwo.config.resolve import parse_overrides
-    from thirtytwo.rundir import holds_seeds
+    from thirtytwo.run_paths import holds_seeds
 
     overrides = parse_overrides(settings or [])
     overrides |= {} if pretrained is None else {"transfer.pretrained": pretrained}

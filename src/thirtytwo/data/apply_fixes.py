@@ -10,10 +10,11 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart, as_undecoded, fingerprint
+from thirtytwo.data.build import fingerprint
 from thirtytwo.data.fixes import Action, Fix, FixPlan, Problem, refuse_problems
 from thirtytwo.data.split import SPLITS, Positions, Split, concatenate
 from thirtytwo.data.types import DataSet, ImageSet
+from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart, as_undecoded
 from thirtytwo.errors import closest
 from thirtytwo.text import listing, quote
 

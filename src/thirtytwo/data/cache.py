@@ -29,7 +29,7 @@ import platformdirs
 
 from thirtytwo.data import cache_eviction
 from thirtytwo.images.content import Hashes, as_text, from_text
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.machine import cpu_count
 
 ENTRIES = "pictures"  # codespell:ignore pictures

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data.apply_fixes import apply_fixes, apply_in_memory
-from thirtytwo.data.build import Survey, UndecodedDataSet, as_undecoded, build_dataset, fingerprint, survey_of
+from thirtytwo.data.build import build_dataset, fingerprint
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.sources import cifar as cifar
 from thirtytwo.data.sources import digits as digits
@@ -27,11 +27,13 @@ from thirtytwo.data.sources.folder import is_data_file, open_local, read_local
 from thirtytwo.data.sources.hub import open_hub, open_known, read_known
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import sample
+from thirtytwo.data.survey import Survey, survey_of
 from thirtytwo.data.types import DATASETS, IMBALANCE, DataSet, Request, Together
+from thirtytwo.data.undecoded import UndecodedDataSet, as_undecoded
 from thirtytwo.errors import DataError, ImageError, ThirtytwoError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import load_hashed
-from thirtytwo.images.decode import ResizeRule
 from thirtytwo.images.discover import is_folder
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.images.render import png
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import expand_home

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 
 MANIFEST = "export.json"
 CHECKSUMS = "checksums.sha256"

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from thirtytwo.data.apply_fixes import apply_fixes
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.load import open_undecoded, parse
 from thirtytwo.data.manifest import MANIFEST, Manifest
 from thirtytwo.data.sources.csvfile import METADATA
 from thirtytwo.data.split import split_of
+from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import HEAD_BYTES, format_of
 from thirtytwo.images.discover import SUFFIXES, is_junk
+from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 from thirtytwo.text import CsvWriter, listing
 
 _GROUP = "group "

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from thirtytwo.data.arrays import Rows, taken
 from thirtytwo.errors import DataError, ImageError, UnknownNameError, did_you_mean
 from thirtytwo.images.content import Hashes, hash_pixels
-from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.images.render import data_uri
 from thirtytwo.registry import Registry
 from thirtytwo.reprs import Html, card, image, table

@@ -18,7 +18,7 @@ from thirtytwo.doctor.out_of_fold import check_fixes, fixes_of, read_out_of_fold
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import DataError, ImageError, OfflineError
-from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.text import listing
 
 BY_PREDICTIONS = "T501"

@@ -20,7 +20,7 @@ from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, require
 from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
 from thirtytwo.images.content import Hashes, hash_pixels
-from thirtytwo.images.decode import Pixels, resize
+from thirtytwo.images.pixels import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
 from thirtytwo.inference.model_file import INPUT
 from thirtytwo.progress import tracked

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from thirtytwo.doctor.features import Features
 from thirtytwo.fewshot.cross_validation import assign_folds
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 FOLDS = 5
 LEAST = 5

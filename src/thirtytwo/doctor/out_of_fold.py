@@ -15,7 +15,9 @@ from thirtytwo.data.run_data import content_of
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import DataError, RunError
 from thirtytwo.io import expand_home, is_directory, is_file
-from thirtytwo.rundir import FIXES, OUT_OF_FOLD, Predictions, RunDir, read_predictions_file
+from thirtytwo.predictions import Predictions, read_predictions_file
+from thirtytwo.run_paths import FIXES, OUT_OF_FOLD
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import listing
 
 _FIX = "Cross-validate this data again with: thirtytwo train DATA --folds 5"

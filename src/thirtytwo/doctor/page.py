@@ -11,7 +11,8 @@ from thirtytwo.doctor.base import CHECKS, SEVERITIES, Check, Finding, Place, Sev
 from thirtytwo.doctor.diagnose import Diagnosis
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import Pixels, load_preview
+from thirtytwo.images.decode import load_preview
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
 from thirtytwo.text import as_printable, counted, listing, readable, shorten

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from thirtytwo.doctor.features import Features
 from thirtytwo.doctor.label_probe import LEAST, predict_held_out
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 DOUBTED = SAMPLE = 3_500
 """Most images that are predicted again, and size of the sample that the second probe is fitted on."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.images.decode import FileFacts
+from thirtytwo.images.header import FileFacts
 
 RATIO_BINS = 24
 RATIOS = (0.4, 2.5)

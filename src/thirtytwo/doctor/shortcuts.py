@@ -12,7 +12,7 @@ import numpy.typing as npt
 from thirtytwo.doctor.base import Check, Finding, Place
 from thirtytwo.doctor.probe import Separation, one_against_rest, threshold
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.images.decode import FileFacts
+from thirtytwo.images.header import FileFacts
 from thirtytwo.text import percent, quote
 
 EXAMPLES = 8

@@ -28,7 +28,7 @@ from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError
 from thirtytwo.fewshot.base import PHOTO_SIDE
-from thirtytwo.images.decode import FileFacts, read_facts
+from thirtytwo.images.header import FileFacts, read_facts
 
 
 class Subject:

@@ -14,11 +14,10 @@ import numpy as np
 from thirtytwo.config.recipe import DataSettings
 from thirtytwo.config.settings import Choice
 from thirtytwo.data import cache
-from thirtytwo.data.build import TEST_FRACTION
 from thirtytwo.data.fixes import FixPlan
 from thirtytwo.data.folds import assign_folds
 from thirtytwo.data.load import is_known, load_dataset, survey
-from thirtytwo.data.split import split_off
+from thirtytwo.data.split import TEST_FRACTION, split_off
 from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.doctor import near_duplicates
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails

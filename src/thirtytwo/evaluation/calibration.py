@@ -16,7 +16,7 @@ from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, registe
 from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliability, wilson
 from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import interval, percent
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 Ints = npt.NDArray[np.int64]
 DIVERGED = "The training diverged; lower the learning rate."

@@ -22,7 +22,7 @@ from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import Z95, proportion
 from thirtytwo.evaluation.sections import Cell, Section, Table
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import SPACE, interval, percent, readable
 
 

@@ -17,7 +17,7 @@ from thirtytwo.evaluation.corruption_kinds import CORRUPTIONS, FAMILIES
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.sections import Cell, LineFigure, Panel, Section, Table
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.text import interval, percent
 
 STRENGTHS = (1, 2, 3, 4, 5)

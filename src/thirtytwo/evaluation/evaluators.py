@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.sections import Section
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.model_file import ModelInfo
+from thirtytwo.predictions import Predictions
 from thirtytwo.registry import Registry
-from thirtytwo.rundir import Predictions
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from thirtytwo.errors import DataError, require
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Results, register
 from thirtytwo.evaluation.sections import Cell, Picked, Section, Table
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import percent, readable
 
 

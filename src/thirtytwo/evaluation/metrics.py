@@ -13,7 +13,7 @@ import numpy.typing as npt
 from thirtytwo.errors import DataError
 from thirtytwo.evaluation.checks import check_predictions
 from thirtytwo.evaluation.resampling import resampled_rows, tally
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import DIGITS, interval, percent
 
 Z95 = 1.959963984540054

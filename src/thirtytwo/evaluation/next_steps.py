@@ -9,7 +9,7 @@ import numpy as np
 
 from thirtytwo.evaluation.label_issues import find_label_issues
 from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import counted, interval, readable
 
 MAX_CLASSES = MAX_PAIRS = 5

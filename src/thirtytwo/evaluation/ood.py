@@ -20,7 +20,7 @@ from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.evaluation.sections import Cell, Section, Table
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import interval, percent
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from thirtytwo.errors import DataError, require
 from thirtytwo.evaluation.checks import check_finite, check_shape
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 
 RESAMPLES = 10_000
 _USE_SAME_SPLIT = "Compare on test, or train with the same data, data.split_seed and data.val_fraction."

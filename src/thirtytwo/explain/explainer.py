@@ -15,7 +15,7 @@ from thirtytwo.errors import ModelFileError, UnknownNameError, did_you_mean
 from thirtytwo.explain.faithfulness import Score, score_maps
 from thirtytwo.explain.methods import METHODS, Labels, choose_method, run_in_batches
 from thirtytwo.explain.overlay import Heat, resized_map
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.classifier import (
     Classifier,
     DecodedImage,

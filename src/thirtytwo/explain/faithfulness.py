@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from thirtytwo.explain.overlay import Heat, resized_map
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 
 Probabilities = Callable[[Pixels], npt.NDArray[np.float32]]
 """Maps pixels uint8 `(M, S, S, 3)` to class probabilities `(M, C)`."""

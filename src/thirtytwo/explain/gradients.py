@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.models import Network
 from thirtytwo.models.base import load_network

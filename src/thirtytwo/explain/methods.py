@@ -14,7 +14,7 @@ from thirtytwo.errors import ModelFileError, RunError, ThirtytwoError, require
 from thirtytwo.evaluation.calibration import log_sum_exp
 from thirtytwo.explain.faithfulness import blurred
 from thirtytwo.explain.overlay import Heat
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.inference.classifier import Classifier
 from thirtytwo.registry import Registry
 from thirtytwo.rundir import RunDir

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thirtytwo.images.decode import Pixels, ResizeRule
+from thirtytwo.images.pixels import Pixels, ResizeRule
 
 Heat = npt.NDArray[np.float32]
 

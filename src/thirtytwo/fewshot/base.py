@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.inference.classifier import bundled_models, default_model, find_model
 
 PHOTO_BASE, SMALL_BASE = "imagenet", "cifar100"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from thirtytwo.data.sources.folder import class_images
 from thirtytwo.errors import DataError, ImageError
-from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.header import read_size
+from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.inputs import address_error, file_error, is_address
 from thirtytwo.io import is_directory
 from thirtytwo.machine import cpu_count

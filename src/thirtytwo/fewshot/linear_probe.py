@@ -22,11 +22,11 @@ from thirtytwo.fewshot.head import DEFAULT_PENALTY, Floats, Head, Labels, blend_
 from thirtytwo.fewshot.next_steps import NextStep, suggest_next_steps
 from thirtytwo.fewshot.verdict import Verdict, assess
 from thirtytwo.fewshot.views import VIEWS, check_views, make_views
-from thirtytwo.images.decode import Pixels, ResizeRule
+from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.inference.classifier import Classifier, model_name
 from thirtytwo.inference.model_file import FewShotInfo, ModelInfo
 from thirtytwo.machine import package_version
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import interval, percent
 
 LEAST, MOST = 1, 200

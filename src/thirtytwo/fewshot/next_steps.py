@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.evaluation.metrics import confusion_matrix
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import counted, readable
 
 Kind = Literal["more_images", "confused", "alike", "try"]

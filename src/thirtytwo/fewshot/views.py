@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import Pixels, resize
+from thirtytwo.images.pixels import Pixels, resize
 
 VIEWS = 2
 """Default number of views of an image; more did not help on the development half of `benchmarks/fewshot.py`."""

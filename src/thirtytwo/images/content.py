@@ -19,7 +19,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.images.decode import Loaded, Pixels, ResizeRule, load_image
+from thirtytwo.images.decode import Loaded, load_image
+from thirtytwo.images.pixels import Pixels, ResizeRule
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 """One 64-bit hash per image, uint64 `(N,)`."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, HEAD_BYTES, HEIF, HEIF_INSTALL, format_of, heif_is_readable
+from thirtytwo.images.formats import FORMATS, HEAD_BYTES, HEIF, HEIF_INSTALL, format_of, heif_is_readable
 from thirtytwo.io import expand_home
 from thirtytwo.text import escape_bytes
 

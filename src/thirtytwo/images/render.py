@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from thirtytwo.images.decode import Pixels
 from thirtytwo.images.fonts import pillow_fonts
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.text import abbreviate
 
 COLUMNS = 3

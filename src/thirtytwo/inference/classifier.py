@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from thirtytwo.errors import ImageError, ModelFileError, RunError, UnknownNameError, did_you_mean
-from thirtytwo.images.decode import load_image, resize
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.pixels import resize
 from thirtytwo.inference.hub import PREFIX, download_model
 from thirtytwo.inference.model_file import INPUT, KNOWN_SCORE, MOST_THREADS, REQUIRED_OUTPUTS, ModelInfo, open_session
 from thirtytwo.inference.views import Tta, TtaInfo, averaged, further_views, usual_tta

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thirtytwo.errors import ModelFileError
-from thirtytwo.images.decode import ResizeRule
+from thirtytwo.images.pixels import ResizeRule
 from thirtytwo.inference.integrity import check_integrity
 from thirtytwo.inference.views import TtaInfo
 from thirtytwo.io import METADATA_KEY, is_directory, is_file

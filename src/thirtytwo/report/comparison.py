@@ -11,10 +11,10 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Disagreement, MeanTest, PairTest, Spread
 from thirtytwo.inference.timing import Timing
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.seeds import SECONDS
 from thirtytwo.reprs import card, table
-from thirtytwo.rundir import Predictions
 from thirtytwo.text import counted
 
 LEVEL = 0.05

@@ -9,7 +9,8 @@ from pathlib import Path
 from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import ImageSet
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import Pixels, ResizeRule, load_preview, seen_box
+from thirtytwo.images.decode import load_preview
+from thirtytwo.images.pixels import Pixels, ResizeRule, seen_box
 from thirtytwo.images.render import THUMBNAIL_SIDE
 from thirtytwo.report.run_record import RunRecord
 from thirtytwo.report.thumbnails import Storage, Thumbnail, thumbnails

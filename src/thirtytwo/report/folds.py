@@ -15,10 +15,12 @@ from thirtytwo.evaluation.sections import Table, table_of
 from thirtytwo.evaluation.statistics import mean_interval
 from thirtytwo.images.content import Hashes
 from thirtytwo.io import write_text
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.charts import Row, confusion_chart, interval_chart
 from thirtytwo.report.seeds import SECONDS, cross_validation_sentences, summary_rows
 from thirtytwo.report.templating import render_template
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
+from thirtytwo.run_paths import OUT_OF_FOLD
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, interval, percent, readable
 
 

@@ -15,8 +15,8 @@ from PIL import Image, features
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.images.render import PIXELATED_SIDE, as_uri, data_uri, is_pixelated
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.enlarged import Enlarged, Photographs, enlarge
-from thirtytwo.rundir import Predictions
 from thirtytwo.text import percent, readable, readable_names
 
 MIN_COLUMNS = 16

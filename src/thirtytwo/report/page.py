@@ -13,6 +13,7 @@ from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.evaluation.next_steps import next_steps
 from thirtytwo.io import write_text
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.enlarged import Photographs
 from thirtytwo.report.facts import class_rows, confused_pairs, date_text, details, metric_rows, notices
@@ -22,7 +23,7 @@ from thirtytwo.report.run_record import RunRecord, read_run_record, typed_comman
 from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import duration, interval, percent, readable
 
 

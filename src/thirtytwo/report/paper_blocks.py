@@ -16,7 +16,7 @@ from PIL import Image
 
 from thirtytwo.data.types import ImageSet
 from thirtytwo.evaluation.sections import Cell, Table
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.images.render import is_pixelated, png
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.paper_words import Words

@@ -15,7 +15,8 @@ from thirtytwo.errors import RunError
 from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
 from thirtytwo.evaluation.sections import Section
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
 
 

@@ -15,7 +15,8 @@ from thirtytwo.evaluation.sections import table_of
 from thirtytwo.evaluation.statistics import Spread, spread
 from thirtytwo.io import write_json, write_text
 from thirtytwo.report.sections import table_markdown
-from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, holds_seeds
+from thirtytwo.run_paths import SEEDS_SUMMARY, holds_seeds
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import DIGITS, as_markdown, duration, interval, percent
 
 SUMMARY_TEXT = "summary.md"

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from thirtytwo.data.sources.parquet import find_parquet
 from thirtytwo.data.sources.tables import image_column
 from thirtytwo.errors import DataError, InputError, require
-from thirtytwo.images.decode import FORMATS, heif_is_readable
 from thirtytwo.images.discover import IMAGE_SUFFIXES, SUFFIXES, find_images, natural_key
+from thirtytwo.images.formats import FORMATS, heif_is_readable
 from thirtytwo.inputs import LIST_MARK, expand_lists
 from thirtytwo.io import is_directory
 from thirtytwo.scale.cluster import EXTRA

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.formats import FORMATS
 from thirtytwo.serve.routes import add_page, health_routes, metrics_routes, model_routes, prediction_routes
 from thirtytwo.serve.schemas import PredictBody, Problem, ProblemDocument, as_json, plain_problem, problems_table
 from thirtytwo.serve.service import Backend

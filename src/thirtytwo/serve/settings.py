@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, ValidationInfo
 
 from thirtytwo.errors import ServiceError
-from thirtytwo.images.decode import MAX_PIXELS
+from thirtytwo.images.open import MAX_PIXELS
 from thirtytwo.machine import as_prefix
 
 if TYPE_CHECKING:

@@ -17,7 +17,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import MAX_PIXELS_VARIABLE, load_image, read_header
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.header import read_header
+from thirtytwo.images.open import MAX_PIXELS_VARIABLE
 from thirtytwo.images.render import LEAST
 from thirtytwo.inference.classifier import UnreadableImage
 from thirtytwo.inference.model_file import ModelInfo

@@ -22,12 +22,14 @@ from thirtytwo.evaluation.metrics import METRICS
 from thirtytwo.evaluation.statistics import Spread, aligned, compare_means, compare_pair, disagreements, holm, spread
 from thirtytwo.inference.timing import Timing, time_models, where_timed
 from thirtytwo.io import create_directory, expand_home, is_unused, lock_directory, numbered, write_json, write_text
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.comparison import ComparedRun, Comparison, Group, GroupPair, Pair
 from thirtytwo.report.comparison_page import comparison_text, render_comparison
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.seeds import SECONDS, expanded_runs, run_path, settings_without_seed
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir, default_path, holds_seeds
+from thirtytwo.run_paths import OUT_OF_FOLD, default_path, holds_seeds
+from thirtytwo.rundir import RunDir
 
 PAGE, TEXT, NUMBERS = "comparison.html", "comparison.md", "comparison.json"
 DEFAULT_OUT = default_path("comparison")

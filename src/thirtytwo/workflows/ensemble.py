@@ -32,7 +32,8 @@ from thirtytwo.models.ensemble import (
 )
 from thirtytwo.report.sections import COMPARISON
 from thirtytwo.report.seeds import expanded_runs
-from thirtytwo.rundir import RunDir, default_path
+from thirtytwo.run_paths import default_path
+from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import normalize, preserve_torch_state, scored_batch_size
 from thirtytwo.text import percent
 from thirtytwo.training.fit import Fitted

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.seeds import read_summary
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir, holds_seeds
+from thirtytwo.run_paths import OUT_OF_FOLD, holds_seeds
+from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.records import progress_logger
 from thirtytwo.workflows.series import Series, open_directory, resume_series, train_each

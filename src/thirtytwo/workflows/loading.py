@@ -17,7 +17,8 @@ from thirtytwo.errors import DataError, ModelFileError, RunError
 from thirtytwo.inference.model_file import ModelInfo, read_info
 from thirtytwo.models import Network
 from thirtytwo.models.base import load_network
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.rundir import RunDir
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from thirtytwo.evaluation.selective_tta import choose_threshold
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.inference.views import TtaInfo, usual_tta
 from thirtytwo.io import write_bytes
-from thirtytwo.rundir import Predictions, RunDir
+from thirtytwo.predictions import Predictions
+from thirtytwo.rundir import RunDir
 
 Means = npt.NDArray[np.float32]
 """The mean direction of each class's features, `(C, D)`."""

@@ -20,7 +20,8 @@ from thirtytwo.report.seeds import (
     summarize,
     write_summary,
 )
-from thirtytwo.rundir import SEEDS_SUMMARY, RunDir, default_path, holds_seeds
+from thirtytwo.run_paths import SEEDS_SUMMARY, default_path, holds_seeds
+from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.finish import Run
 from thirtytwo.workflows.train import train

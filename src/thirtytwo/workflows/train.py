@@ -14,7 +14,8 @@ from thirtytwo.config.recommend import SMALL
 from thirtytwo.config.resolve import seed_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.evaluators import evaluators
-from thirtytwo.rundir import RunDir, default_path
+from thirtytwo.run_paths import default_path
+from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.training.fit import fit
 from thirtytwo.training.hardware import UsageMeter

@@ -17,7 +17,8 @@ from thirtytwo.config.resolve import read_recipe, read_recipe_values
 from thirtytwo.errors import RecipeError, RunError, UnknownNameError, did_you_mean
 from thirtytwo.io import write_text
 from thirtytwo.report.tuning import Trial, Tuning, write_trials, write_tuning_figures
-from thirtytwo.rundir import RunDir, default_path
+from thirtytwo.run_paths import default_path
+from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import preserve_torch_state
 from thirtytwo.workflows.choose import choose_recipe
 from thirtytwo.workflows.prepare import Plan, prepare

@@ -13,7 +13,7 @@ import streamlit as st
 from thirtytwo.app.components import matrix, percent_column, with_percentages
 from thirtytwo.errors import MissingExtraError
 from thirtytwo.evaluation.next_steps import NextSteps, next_steps
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import as_markdown, counted, readable
 
 ANY = "any"

@@ -44,9 +44,11 @@ from thirtytwo.evaluation.metrics import confusion_matrix, confusions, wilson
 from thirtytwo.evaluation.next_steps import NextSteps
 from thirtytwo.images.render import for_display
 from thirtytwo.io import RUNS
+from thirtytwo.predictions import Predictions
 from thirtytwo.report.gallery import locate
 from thirtytwo.report.seeds import read_summary
-from thirtytwo.rundir import OUT_OF_FOLD, Predictions, RunDir
+from thirtytwo.run_paths import OUT_OF_FOLD
+from thirtytwo.rundir import RunDir
 from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"

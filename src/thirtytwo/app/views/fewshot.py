@@ -19,7 +19,9 @@ from thirtytwo.app.views.teach_input import show_ways
 from thirtytwo.doctor.near_duplicates import find_alike
 from thirtytwo.errors import ImageError, ModelFileError, ThirtytwoError
 from thirtytwo.fewshot import LEAST, RESIZE, choose_base, fit_linear_probe
-from thirtytwo.images.decode import Pixels, ResizeRule, load_image, read_size
+from thirtytwo.images.decode import load_image
+from thirtytwo.images.header import read_size
+from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.text import as_markdown, capitalized, counted
 
 _AUTOMATIC = "Chosen by the size of the images"

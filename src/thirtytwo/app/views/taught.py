@@ -17,8 +17,8 @@ from thirtytwo.app.projects import Project, Result
 from thirtytwo.app.views.tried import TRIALS, show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps
-from thirtytwo.images.decode import Pixels
-from thirtytwo.rundir import Predictions
+from thirtytwo.images.pixels import Pixels
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import as_markdown, capitalized, counted, interval, listing, percent, readable
 
 _MAX_EXPANDED = 6  # number of errors up to which they are shown expanded

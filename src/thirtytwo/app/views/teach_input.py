@@ -19,7 +19,7 @@ from thirtytwo.app.images import FIELD, TYPES
 from thirtytwo.app.settings import IMAGE_MB
 from thirtytwo.app.uploads import Uploaded, content, discard, path_of
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.images.decode import FORMATS
+from thirtytwo.images.formats import FORMATS
 from thirtytwo.text import as_markdown, counted
 
 FILES, FOLDER, CAMERA = "Files", "Folder or ZIP", "Camera"

@@ -25,13 +25,13 @@ from thirtytwo.config.recommend import recommend_recipe
 from thirtytwo.config.resolve import read_recipe_values, recipe_names, resolve_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.arrays import release_pages
-from thirtytwo.data.build import Survey
 from thirtytwo.data.load import survey
+from thirtytwo.data.survey import Survey
 from thirtytwo.data.types import DATASETS
 from thirtytwo.doctor.diagnose import Diagnosis, diagnose
 from thirtytwo.doctor.page import by_check, extent, verdict
 from thirtytwo.errors import ThirtytwoError
-from thirtytwo.rundir import default_path
+from thirtytwo.run_paths import default_path
 from thirtytwo.text import as_markdown, as_printable, capitalized
 
 _LIBRARIES = ("torch", "torchvision", "lightning", "timm", "psutil")

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from thirtytwo.data.split import Split
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import Pixels, decode
+from thirtytwo.images.decode import decode
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.images.render import from_ppm
 from thirtytwo.registry import Registry
 from thirtytwo.text import listing

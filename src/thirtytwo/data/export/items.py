@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from thirtytwo.data.build import Source, UndecodedPart
 from thirtytwo.data.export.base import DataFormat, Item
 from thirtytwo.data.split import Positions, Split
+from thirtytwo.data.undecoded import Source, UndecodedPart
 from thirtytwo.errors import ImageError
-from thirtytwo.images.decode import HEAD_BYTES, decode, format_of
+from thirtytwo.images.decode import decode
 from thirtytwo.images.discover import IMAGE_SUFFIXES
+from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.images.render import png
 from thirtytwo.io import short_name, slug
 

@@ -14,7 +14,6 @@ from secrets import token_hex
 
 import numpy as np
 
-from thirtytwo.data.build import Source, UndecodedDataSet
 from thirtytwo.data.cache import digest
 from thirtytwo.data.export.base import EXPORTS, DataFormat, Plan
 from thirtytwo.data.export.items import ShardItems, as_text, item_digest, items_of, total
@@ -24,11 +23,12 @@ from thirtytwo.data.manifest import CHECKSUMS, MANIFEST, Manifest
 from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import IMBALANCE, Request
+from thirtytwo.data.undecoded import Source, UndecodedDataSet
 from thirtytwo.errors import DataError, ExportError, ImageError, OutputError
-from thirtytwo.images.decode import read_facts
+from thirtytwo.images.header import read_facts
 from thirtytwo.inputs import refuse_folder_in_data
 from thirtytwo.io import LOCK, expand_home, lock_directory, refuse_long_name, write_json
-from thirtytwo.rundir import FIXES
+from thirtytwo.run_paths import FIXES
 from thirtytwo.text import listing
 
 _FILE_SUFFIXES = (".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz", ".zip", ".json")

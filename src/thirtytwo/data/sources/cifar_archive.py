@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.sources.pickled import MAX_BYTES, as_text, read_pickle
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import is_folder, natural_key
 from thirtytwo.images.render import ppm

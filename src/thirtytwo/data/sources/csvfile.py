@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean
 from thirtytwo.images.discover import IMAGE_SUFFIXES, natural_key
 from thirtytwo.io import free_name

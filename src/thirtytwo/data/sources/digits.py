@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from thirtytwo.data.build import AUTO_SIZE, TEST_FRACTION, check_request, fingerprint
-from thirtytwo.data.split import split_off
+from thirtytwo.data.build import fingerprint
+from thirtytwo.data.split import TEST_FRACTION, split_off
+from thirtytwo.data.survey import AUTO_SIZE
 from thirtytwo.data.types import DATASETS, DataSet, ImageSet, Request, refuse_options
+from thirtytwo.data.validate import check_request
 from thirtytwo.errors import DataError, require
 from thirtytwo.images.content import hash_pixels
-from thirtytwo.images.decode import Pixels, resize
+from thirtytwo.images.pixels import Pixels, resize
 
 _BRIGHTEST = 16
 _TEST_SEED = 0

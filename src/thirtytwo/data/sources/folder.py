@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart, build_dataset
+from thirtytwo.data.build import build_dataset
 from thirtytwo.data.manifest import OWN_FILES, read_manifest, restored
 from thirtytwo.data.sources.cifar_archive import find_cifar, open_cifar
 from thirtytwo.data.sources.csvfile import find_csv, open_csv
@@ -21,8 +21,8 @@ from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.sources.webdataset import find_webdataset, open_webdataset
 from thirtytwo.data.split import Positions, Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import FORMATS, HEIF_INSTALL
 from thirtytwo.images.discover import (
     HEIC,
     has_image_content,
@@ -34,6 +34,7 @@ from thirtytwo.images.discover import (
     needs_attention,
     split_by_content,
 )
+from thirtytwo.images.formats import FORMATS, HEIF_INSTALL
 from thirtytwo.inputs import archive_error
 from thirtytwo.text import escape_bytes
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet, build_dataset
+from thirtytwo.data.build import build_dataset
 from thirtytwo.data.sources.cifar_archive import find_cifar
 from thirtytwo.data.sources.folder import open_local
 from thirtytwo.data.sources.tables import OPTIONS, KnownDataSet, has_names, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
 from thirtytwo.process import hub_is_reachable, hub_offline, library_attribute, quiet_loggers
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from thirtytwo.data import cache
 from thirtytwo.data.arrays import release_pages
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split
 from thirtytwo.data.types import Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
-from thirtytwo.images.decode import Pixels
+from thirtytwo.images.pixels import Pixels
 from thirtytwo.images.render import ppm
 from thirtytwo.text import escape_bytes
 

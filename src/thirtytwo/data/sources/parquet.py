@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet
 from thirtytwo.data.sources.tables import KnownDataSet, has_names, names_in, open_tables
 from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import Request
+from thirtytwo.data.undecoded import UndecodedDataSet
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import is_junk, natural_key, output_kind
 from thirtytwo.text import escape_bytes, listing

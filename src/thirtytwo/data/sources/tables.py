@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from thirtytwo.data.build import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.data.split import Positions, Split
 from thirtytwo.data.types import Request, refuse_options
+from thirtytwo.data.undecoded import Source, UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError, UnknownNameError, did_you_mean, require
 from thirtytwo.images.discover import natural_key
 from thirtytwo.text import listing

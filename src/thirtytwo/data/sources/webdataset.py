@@ -16,11 +16,11 @@ from typing import IO
 import numpy as np
 
 from thirtytwo.data import cache
-from thirtytwo.data.build import UndecodedDataSet, UndecodedPart
 from thirtytwo.data.manifest import CLASSES
 from thirtytwo.data.sources.tables import KnownDataSet
 from thirtytwo.data.split import SPLITS, Positions, Split, split_of
 from thirtytwo.data.types import Request, refuse_options
+from thirtytwo.data.undecoded import UndecodedDataSet, UndecodedPart
 from thirtytwo.errors import DataError
 from thirtytwo.images.discover import SUFFIXES, natural_key
 from thirtytwo.text import escape_bytes, listing

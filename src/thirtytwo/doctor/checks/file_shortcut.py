@@ -11,7 +11,7 @@ from thirtytwo.doctor.base import CHECKS
 from thirtytwo.doctor.probe import indicators
 from thirtytwo.doctor.shortcuts import ShortcutCheck, train_facts
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.images.decode import FileFacts
+from thirtytwo.images.header import FileFacts
 
 
 @CHECKS.register("T603")

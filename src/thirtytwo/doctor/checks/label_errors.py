@@ -14,7 +14,7 @@ from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.second_probe import predict_doubted
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.evaluation.label_issues import find_label_issues
-from thirtytwo.rundir import Predictions
+from thirtytwo.predictions import Predictions
 from thirtytwo.text import percent
 
 Positions = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from thirtytwo.doctor.base import CHECKS, Check, Finding, Place
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.images.decode import FileFacts
+from thirtytwo.images.header import FileFacts
 
 MOST = 0.5
 """A mode is unusual where at most this share of the images has it."""
