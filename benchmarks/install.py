@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "install.json"
 EXTRAS = {"alone": "", "with_app_and_serve": "[app,serve]"}
 SIDES = (1600, 1200)
-MODELS = ("cifar100", "cifar10")
+MODELS = ("imagenet", "cifar100", "cifar10")
 
 
 def main() -> int:

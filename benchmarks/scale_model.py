@@ -3,37 +3,36 @@
     python benchmarks/scale_model.py [--model cifar10-tiny] [--data-root DIR] [--photos DIR] [--seconds 15]
     python benchmarks/scale_model.py --plan      compute the plan again from the measurements
 
-Measured, with one thread: seconds to decode an image and bytes of its file, seconds of the model for batches of several
-sizes, and the processor time of the service and its clients per request beside that. The simulation has one process of
-the service with two stations: requests are read and decoded one after the other, and the model takes batches as
-`thirtytwo.serve.batching` forms them. It predicts throughput and latency of loads that are then run: clients that send
-without pause, and requests at random times at a given rate. `thirtytwo serve --threads 1` runs on two cores that it
-shares with the clients. The plan uses `benchmarks/results/` and `ASSUMPTIONS`.
+Each stage is measured alone: decoding an image, the model on batches of several sizes with and without the Python
+around it, waking a thread, a timer, how much slower a core is while the other one is busy; and, from the processor time
+of the service with one and with several clients, the rest of a request and what it costs to wake a thread. From these
+`serve_simulation.py` predicts throughput and latency of loads that are then run: several clients without pause, and
+requests at random times at a given rate. `thirtytwo serve --threads 1` shares two cores with the clients. All of it
+runs before other programs where the user may set that (root); otherwise what they took is measured with each load, and
+simulated too. The plan uses `benchmarks/results/` and `ASSUMPTIONS`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import heapq
 import json
 import math
 import os
-import re
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.images.decode import load_image
@@ -44,8 +43,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from photo_speed import write_photos
 from predict import hardware
+from serve_simulation import Costs, Load, Machine, highest_rate, seconds_of, simulate
 
-from serve import Answer, Outcome, _read, body, encode, load, service
+from serve import Answer, Outcome, Server, _read, body, encode, load, service
 
 RESULTS = Path(__file__).parent / "results"
 OUT = RESULTS / "scale_model.json"
@@ -69,106 +69,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 CLIENTS = (1, 8, 32)
 UTILIZATIONS = (0.5, 0.8)
 CALIBRATION_CLIENTS = 16
-SIMULATED = 20_000
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds: of a request outside of the model, of a batch, and of each image in it."""
-
-    request: float
-    batch: float
-    image: float
-    max_batch: int = 32
-    max_wait: float = 0.002
-
-
-@dataclass(frozen=True)
-class Load:
-    """Requests per second, and milliseconds of their latency."""
-
-    rate: float
-    p50: float
-    p99: float
-
-
-def simulate(costs: Costs, *, clients: int = 0, rate: float = 0, requests: int = SIMULATED, seed: int = 0) -> Load:
-    """Discrete-event simulation of one process; of `clients` that send without pause, or of `rate` requests a second.
-
-    The first tenth of the requests is left out of the result.
-    """
-    events: list[tuple[float, int, Callable[[float], None]]] = []
-    order = count()
-    arrived: dict[int, float] = {}
-    done: list[tuple[float, float]] = []  # when, latency
-    reading: deque[int] = deque()
-    waiting: deque[tuple[int, float]] = deque()
-    busy = {"reader": False, "model": False}
-    numbers = count()
-
-    def at(when: float, what: Callable[[float], None]) -> None:
-        heapq.heappush(events, (when, next(order), what))
-
-    def arrive(now: float) -> None:
-        number = next(numbers)
-        arrived[number] = now
-        reading.append(number)
-        read(now)
-
-    def read(now: float) -> None:
-        if not busy["reader"] and reading:
-            busy["reader"] = True
-            number = reading.popleft()
-            at(now + costs.request, lambda when: finish_reading(when, number))
-
-    def finish_reading(now: float, number: int) -> None:
-        busy["reader"] = False
-        waiting.append((number, now))
-        start_batch(now)
-        read(now)
-
-    def start_batch(now: float) -> None:
-        if busy["model"] or not waiting:
-            return
-        due = waiting[0][1] + costs.max_wait
-        if len(waiting) < costs.max_batch and now < due:
-            at(due, start_batch)
-            return
-        busy["model"] = True
-        batch = [waiting.popleft()[0] for _ in range(min(len(waiting), costs.max_batch))]
-        at(now + costs.batch + costs.image * len(batch), lambda when: finish_batch(when, batch))
-
-    def finish_batch(now: float, batch: list[int]) -> None:
-        busy["model"] = False
-        for number in batch:
-            done.append((now, now - arrived.pop(number)))
-            if clients:
-                arrive(now)
-        start_batch(now)
-
-    if clients:
-        for number in range(clients):
-            at(number * costs.request, arrive)
-    else:
-        for when in np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests)):
-            at(float(when), arrive)
-    while events and len(done) < requests:
-        now, _, what = heapq.heappop(events)
-        what(now)
-    kept = done[len(done) // 10 :]
-    latencies = np.array([latency for _, latency in kept]) * 1000
-    p50, p99 = (float(np.quantile(latencies, share)) for share in (0.5, 0.99))
-    return Load((len(kept) - 1) / (kept[-1][0] - kept[0][0]), p50, p99)
-
-
-def highest_rate(costs: Costs, latency_ms: float) -> float:
-    """The highest rate of requests at random times whose 99th percentile stays below a latency."""
-    low, high = 0.0, 1 / max(costs.request, costs.image)
-    for _ in range(12):
-        middle = (low + high) / 2
-        found = simulate(costs, rate=middle)
-        low, high = (middle, high) if found.p99 <= latency_ms else (low, middle)
-    return low
+SPREAD = 0.25
+"""Assumed standard deviation of each step, as a share of its mean."""
+WARM_UP = 500
+"""Requests before measuring."""
+SHARES = {"receive": 0.5, "submit": 0.1, "respond": 0.4}
+"""Assumed shares of the event loop's work on a request; only their sum is measured."""
 
 
 def main() -> int:
@@ -181,7 +87,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15, help="of each load")
     parser.add_argument("--plan", action="store_true", help="compute the plan again, without measuring")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--busy", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.busy:
+        keep_busy()
     if options.plan:
         measured = json.loads(options.out.read_text(encoding="utf-8"))
     elif options.data_root is None or not (Path(options.data_root) / "cifar10").is_dir():
@@ -206,28 +115,39 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Stages, and the loads that the simulation has to predict."""
     from thirtytwo.data.load import load_dataset
 
-    load_before = os.getloadavg()[0]  # another program on the machine changes what is measured
+    first = runs_first()
     model = find_model(options.model)
     test = load_dataset("cifar10", data_root=Path(options.data_root)).test
     assert test is not None
     files = [encode(image) for image in test.images[:1024]]
     with tempfile.TemporaryDirectory() as place:
         photos = [path.read_bytes() for path in write_photos(options.photos, Path(place) / "photos", 64)]
-    small = stages(Classifier(model, threads=1), files)
-    costs, calibration = calibrate(model, files, small, options.seconds)
+    classifier = Classifier(model, threads=1)
+    small, wake, late = stages(classifier, files), *asyncio.run(delays())
+    machine = Machine(both=speed_of_both(classifier, files))
+    costs, calibration = calibrate(model, files, small, options.seconds, wake, late, machine)
     return {
         "what": __doc__.splitlines()[0],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "load_average_before": round(load_before, 1),
         "models": {"small": options.model, "photographs": options.photo_model},
         "stages": {
             "small": small,
             "photographs": stages(Classifier(find_model(options.photo_model), threads=1), photos),
         },
+        "machine": {"both": round(machine.both, 3), "runs_first": first},
         "calibration": calibration,
-        "checks": check(model, files, costs, options.seconds),
+        "checks": check(model, files, costs, machine, options.seconds, first),
     }
+
+
+def runs_first() -> bool:
+    """Give this process and those that it starts precedence over other programs; whether that is allowed."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        return False
+    return True
 
 
 def stages(classifier: Classifier, files: list[bytes]) -> dict[str, Any]:
@@ -237,94 +157,221 @@ def stages(classifier: Classifier, files: list[bytes]) -> dict[str, Any]:
     pixels = np.stack([load_image(data, info.input_size, info.resize, "image").pixels for data in files])
     decode = (time.process_time() - started) / len(files)
     sizes = [size for size in BATCHES if size <= classifier.largest_batch]
-    seconds = [_median_seconds(classifier, pixels, size) for size in sizes]
-    image, batch = np.polyfit(sizes, seconds, 1, w=1 / np.array(seconds))
+    model = {size: least_seconds(partial(classifier.run, pixels[:size])) for size in sizes}
+    whole = {size: least_seconds(partial(classifier.classify, pixels[:size])) for size in sizes}
     size = sum(map(len, files)) / len(files)
     return {
         "input_size": info.input_size,
         "file_bytes": round(size),
         "decode_seconds": round(decode, 7),
         "decode_seconds_per_gb": round(decode / size * 1e9, 1),
-        "batch_seconds": {str(key): round(value, 6) for key, value in zip(sizes, seconds, strict=True)},
-        "fit": {"batch": round(max(0.0, float(batch)), 6), "image": round(float(image), 7)},
+        "batch_seconds": {str(size): round(seconds, 6) for size, seconds in model.items()},
+        "python_seconds": {str(size): round(max(0.0, whole[size] - model[size]), 6) for size in sizes},
     }
 
 
-def _median_seconds(classifier: Classifier, pixels: npt.NDArray[np.uint8], size: int, repeats: int = 9) -> float:
-    classifier.classify(pixels[:size])
+def least_seconds(run: Callable[[], object], repeats: int = 15) -> float:
+    """Processor time of a call, the least of several: what else runs on the machine only adds to it."""
+    run()
     found = []
-    for number in range(repeats):
-        start = number * size % (len(pixels) - size + 1)
+    for _ in range(repeats):
         started = time.process_time()
-        classifier.classify(pixels[start : start + size])
+        run()
         found.append(time.process_time() - started)
-    return float(np.median(found))
+    return min(found)
 
 
-def calibrate(model: Path, files: list[bytes], small: dict[str, Any], seconds: float) -> tuple[Costs, dict[str, Any]]:
-    """Costs from the processor time of one load: of the service without its model, and of the clients."""
+def speed_of_both(classifier: Classifier, files: list[bytes]) -> float:
+    """Speed of a core while the other one is busy, from 0 to 1: they may be two threads of one core."""
+    info = classifier.info
+    pixels = np.stack([load_image(data, info.input_size, info.resize, "image").pixels for data in files[:8]])
+
+    def measure() -> float:
+        return least_seconds(partial(classifier.classify, pixels), 60)
+
+    alone = measure()
+    others = [subprocess.Popen([sys.executable, __file__, "--busy"]) for _ in range((os.cpu_count() or 2) - 1)]
+    try:
+        time.sleep(2)  # until they have started
+        both = measure()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    return min(1.0, alone / both)
+
+
+def keep_busy() -> None:
+    """Decode an image until killed: Python and C code, as in the service."""
+    file = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    while True:
+        load_image(file, 32, "squash", "image")
+
+
+async def delays() -> tuple[float, float]:
+    """Seconds until a sleeping thread runs, and until a timer of the event loop that is due does."""
+    loop, wake, late = asyncio.get_running_loop(), [], []
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(300):
+            await asyncio.sleep(0.003)
+            started, worked = time.perf_counter(), time.process_time()
+            await loop.run_in_executor(pool, time.perf_counter)
+            wake.append((time.perf_counter() - started - (time.process_time() - worked)) / 2)  # there and back
+    wait = Costs.max_wait
+    for _ in range(300):
+        done, started = loop.create_future(), time.perf_counter()
+        loop.call_later(wait, done.set_result, None)
+        await done
+        late.append(time.perf_counter() - started - wait)
+    return max(0.0, statistics.median(wake)), max(0.0, statistics.median(late))
+
+
+def calibrate(
+    model: Path, files: list[bytes], small: dict[str, Any], seconds: float, wake: float, late: float, machine: Machine
+) -> tuple[Costs, dict[str, Any]]:
+    """Costs of a request, from the processor time of the service and the clients in two loads.
+
+    One client wakes all threads for each request, several clients few of them: that tells both costs apart.
+    """
     requests = [body([data]) for data in files]
+    spent = []
     with service(model, "--threads", "1") as server:
-        load(server, requests, clients=CALIBRATION_CLIENTS, count=500)
-        before, own = _metrics(server.port), time.process_time()
-        outcome = load(server, requests, clients=CALIBRATION_CLIENTS, seconds=seconds)
-        client = (time.process_time() - own) / outcome.sent
-        after = _metrics(server.port)
-    spent = {name: after[name] - before[name] for name in after}
-    fit = small["fit"]
-    model_seconds = (
-        fit["batch"] * spent["thirtytwo_batch_size_count"] + fit["image"] * spent["thirtytwo_batch_size_sum"]
+        load(server, requests, clients=CALIBRATION_CLIENTS, count=WARM_UP)
+        for clients in (1, CALIBRATION_CLIENTS):
+            outcome, used = measured_load(server, partial(load, server, requests, clients=clients, seconds=seconds))
+            spent.append((used.service / outcome.sent, used.client / outcome.sent))
+    (alone, _), (together, client) = spent
+    found = {"loop_seconds": together, "client_seconds": client, "wake_work_seconds": 0.0}
+    found |= {"wake_seconds": wake, "late_seconds": late}
+    for _ in range(6):  # the number of threads that wake up depends on the costs
+        costs = costs_of(small, found)
+        loads = [simulate(costs, machine, clients=clients, requests=3000) for clients in (1, CALIBRATION_CLIENTS)]
+        rest, rest_together = (
+            max(0.0, spent - _model_and_decoding(costs, round(load.batch)))
+            for spent, load in zip((alone, together), loads, strict=True)
+        )
+        wakes, wakes_together = (load.wakes for load in loads)
+        work = max(0.0, (rest - rest_together) / (wakes - wakes_together))
+        found |= {"wake_work_seconds": work, "loop_seconds": max(0.0, rest_together - wakes_together * work)}
+    return costs_of(small, found), {
+        "clients": CALIBRATION_CLIENTS,
+        "service_seconds": [round(one, 6) for one, _ in spent],
+        "costs": {name: round(value, 7) for name, value in found.items()},
+    }
+
+
+def _model_and_decoding(costs: Costs, batch: int) -> float:
+    """Seconds of a request outside of the event loop."""
+    return costs.decode + (seconds_of(costs.model, batch) + seconds_of(costs.python, batch)) / batch
+
+
+def costs_of(small: dict[str, Any], found: dict[str, float], client: float | None = None) -> Costs:
+    """What the simulation needs, from measurements; `client` replaces the cost of the clients."""
+    model, python = (
+        tuple((int(size), float(seconds)) for size, seconds in small[name].items())
+        for name in ("batch_seconds", "python_seconds")
     )
-    request = max(0.0, spent["process_cpu_seconds_total"] - model_seconds) / outcome.sent
-    costs = Costs(request + client, fit["batch"], fit["image"])
-    figures = {"request_seconds": round(request, 7), "client_seconds": round(client, 7), "requests": outcome.sent}
-    return costs, figures | {"clients": CALIBRATION_CLIENTS, "costs": asdict(costs)}
+    return Costs(
+        decode=small["decode_seconds"],
+        model=model,
+        python=python,
+        client=found["client_seconds"] if client is None else client,
+        wake_work=found["wake_work_seconds"],
+        wake=found["wake_seconds"],
+        late=found["late_seconds"],
+        spread=SPREAD,
+        **{name: share * found["loop_seconds"] for name, share in SHARES.items()},
+    )
 
 
-def _metrics(port: int) -> dict[str, float]:
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    names = ("process_cpu_seconds_total", "thirtytwo_batch_size_count", "thirtytwo_batch_size_sum")
-    return {name: sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))) for name in names}
+@dataclass(frozen=True)
+class Used:
+    """Processor time of the service and of this process, the clients, in seconds; cores that other programs used."""
+
+    service: float
+    client: float
+    others: float
 
 
-def check(model: Path, files: list[bytes], costs: Costs, seconds: float) -> list[dict[str, Any]]:
-    """Loads, each as simulated and as run."""
+def measured_load(server: Server, run: Callable[[], Outcome]) -> tuple[Outcome, Used]:
+    """Run a load, and measure the processor time meanwhile."""
+
+    def now() -> tuple[float, float, float, float]:
+        return time.perf_counter(), _seconds_of(server.process.pid), time.process_time(), _seconds_of_all()
+
+    before, outcome = now(), run()
+    seconds, served, client, whole = (end - start for start, end in zip(before, now(), strict=True))
+    return outcome, Used(served, client, max(0.0, whole - served - client) / seconds)
+
+
+def _seconds_of(process: int) -> float:
+    """Processor time of a process."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _seconds_of_all() -> float:
+    """Processor time of all programs, and what this machine's host took from it."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def check(
+    model: Path, files: list[bytes], costs: Costs, machine: Machine, seconds: float, first: bool
+) -> list[dict[str, Any]]:
+    """Loads, each as simulated and as run; `first` if other programs wait meanwhile."""
     requests = [body([data]) for data in files]
     found = []
     with service(model, "--threads", "1") as server:
-        load(server, requests, clients=CALIBRATION_CLIENTS, count=500)
+        load(server, requests, clients=16, count=WARM_UP)
         for clients in CLIENTS:
-            outcome = load(server, requests, clients=clients, seconds=seconds)
-            found.append({"clients": clients} | _compared(simulate(costs, clients=clients), outcome))
+            ran = measured_load(server, partial(load, server, requests, clients=clients, seconds=seconds))
+            found.append({"clients": clients} | _compared(costs, machine, first, *ran, clients=clients))
         capacity = max(one["measured"]["rate"] for one in found)
         for share in UTILIZATIONS:
             rate = share * capacity
-            outcome = asyncio.run(_at_random_times(server.port, requests, rate, seconds))
-            found.append({"rate": round(rate, 1)} | _compared(simulate(costs, rate=rate), outcome))
+            ran = measured_load(server, partial(_at_random_times, server.port, requests, rate, seconds))
+            found.append({"rate": round(rate, 1)} | _compared(costs, machine, first, *ran, rate=rate))
     return found
 
 
-def _compared(simulated: Load, outcome: Outcome) -> dict[str, Any]:
+def _compared(costs: Costs, machine: Machine, first: bool, outcome: Outcome, used: Used, **sent: Any) -> dict[str, Any]:
     assert all(answer.status == 200 for answer in outcome.answers)
+    simulated = simulate(costs, machine if first else replace(machine, others=used.others), **sent)
     latencies = np.array([answer.seconds for answer in outcome.answers]) * 1000
     p50, p99 = (float(np.quantile(latencies, share)) for share in (0.5, 0.99))
     measured = Load(len(outcome.answers) / outcome.seconds, p50, p99)
     return {
         "simulated": {name: round(value, 1) for name, value in asdict(simulated).items()},
-        "measured": {name: round(value, 1) for name, value in asdict(measured).items()},
+        "measured": {name: round(value, 1) for name, value in asdict(measured).items() if value},
         "rate_error": round(simulated.rate / measured.rate - 1, 3),
         "p50_error": round(simulated.p50 / measured.p50 - 1, 3),
+        "p99_error": round(simulated.p99 / measured.p99 - 1, 3),
+        "others": round(used.others, 2),
+        "service_seconds": round(used.service / outcome.sent, 6),
+        "client_seconds": round(used.client / outcome.sent, 6),
     }
 
 
-async def _at_random_times(port: int, requests: list[bytes], rate: float, seconds: float) -> Outcome:
+def _at_random_times(port: int, requests: list[bytes], rate: float, seconds: float) -> Outcome:
     """Requests at random times (a Poisson process), each over an idle connection or a new one."""
+    return asyncio.run(_send_at_random_times(port, requests, rate, seconds))
+
+
+async def _send_at_random_times(port: int, requests: list[bytes], rate: float, seconds: float) -> Outcome:
     outcome, idle = Outcome(), list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
 
     async def send(number: int, due: float) -> None:
-        reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
-        writer.write(requests[number % len(requests)])
-        status, answer = await _read(reader)
+        status = 0
+        while not status:
+            kept = bool(idle)
+            reader, writer = idle.pop() if kept else await asyncio.open_connection("127.0.0.1", port)
+            writer.write(requests[number % len(requests)])
+            try:
+                status, answer = await _read(reader)
+            except (OSError, asyncio.IncompleteReadError):
+                if not kept:  # the service closes connections that are idle for some seconds
+                    raise
         outcome.answers.append(Answer(number, status, answer, time.perf_counter() - due))
         idle.append((reader, writer))
 
@@ -360,7 +407,7 @@ def batch_job(kind: str, per_core: float, stage: dict[str, Any], images: int) ->
     core_hours = images / per_core / ASSUMPTIONS["efficiency"] / 3600
     machines = math.ceil(core_hours / cores / hours)
     gigabit = per_core * cores * stage["file_bytes"] * 8 / 1e9
-    model = stage["fit"]["image"] + stage["fit"]["batch"] / max(map(int, stage["batch_seconds"]))
+    model = model_seconds(stage)
     share = gigabit / ASSUMPTIONS["gigabit_per_second"]
     return {
         "kind": kind,
@@ -377,14 +424,26 @@ def batch_job(kind: str, per_core: float, stage: dict[str, Any], images: int) ->
     }
 
 
+def model_seconds(stage: dict[str, Any]) -> float:
+    """Seconds of the model for an image, in the largest batch."""
+    size = max(stage["batch_seconds"], key=int)
+    return float(stage["batch_seconds"][size] + stage["python_seconds"][size]) / int(size)
+
+
 def service_plan(measured: dict[str, Any]) -> dict[str, Any]:
     """Processes of two cores each for `REQUESTS_PER_SECOND` with one small image each."""
-    fit, stage = measured["stages"]["small"]["fit"], measured["stages"]["small"]
-    costs = Costs(measured["calibration"]["request_seconds"], fit["batch"], fit["image"])
-    rate = highest_rate(costs, ASSUMPTIONS["latency_ms"])
+    stage = measured["stages"]["small"]
+    costs = costs_of(stage, measured["calibration"]["costs"], client=0.0)
+    machine = Machine(both=measured["machine"]["both"])
+    rate = highest_rate(costs, machine, ASSUMPTIONS["latency_ms"])
     used = rate / (1 + ASSUMPTIONS["reserve"])
     processes = math.ceil(REQUESTS_PER_SECOND / used)
-    at_load = simulate(costs, rate=REQUESTS_PER_SECOND / processes)
+    at_load = simulate(costs, machine, rate=REQUESTS_PER_SECOND / processes)
+    needs = {
+        "lock": costs.locked() / machine.both,
+        "model": (costs.unlocked() + seconds_of(costs.python, costs.max_batch) / costs.max_batch) / machine.both,
+        "cores": (costs.locked() + costs.unlocked()) / 2 / machine.both,
+    }
     cores = 2 * processes
     return {
         "requests_per_second": REQUESTS_PER_SECOND,
@@ -396,7 +455,7 @@ def service_plan(measured: dict[str, Any]) -> dict[str, Any]:
         "p99_ms": round(at_load.p99, 1),
         "cost_per_hour": round(cores * ASSUMPTIONS["core_hour"], 2),
         "megabit_per_second": round(REQUESTS_PER_SECOND * stage["file_bytes"] * 8 / 1e6),
-        "bottleneck": "model" if fit["image"] + fit["batch"] / costs.max_batch > costs.request else "requests",
+        "bottleneck": max(needs, key=lambda name: needs[name]),
     }
 
 

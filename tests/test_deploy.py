@@ -113,6 +113,42 @@ def test_serve_config_fits_ray_s_schema_and_builds_the_application() -> None:
     assert (scaling.min_replicas, scaling.max_replicas) == (2, 12)
 
 
+def node_types(cluster: dict[str, Any]) -> dict[str, Any]:
+    """The groups of pods as Ray's autoscaler, a container that KubeRay adds to the head, reads them."""
+    module = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
+    names = {"name": "thirtytwo-raycluster", "namespace": "default"}
+    config = module._derive_autoscaling_config_from_ray_cr({"metadata": names, "spec": cluster})
+    assert config["idle_timeout_minutes"] == 5
+    types: dict[str, Any] = config["available_node_types"]
+    return types
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_ray_s_autoscaler_reads_the_cluster() -> None:
+    types = node_types(ray_service()["rayClusterConfig"])
+    head, workers = types["headgroup"], types["workers"]
+    assert head["resources"]["CPU"] == 0, "the head runs no replicas"
+    assert (workers["min_workers"], workers["max_workers"]) == (2, 4)
+    assert workers["resources"]["CPU"] == 4
+    assert workers["resources"]["memory"] == 8 * 2**30
+    (application,) = yaml.safe_load(ray_service()["serveConfigV2"])["applications"]
+    asked = application["args"]
+    needed = asked["fronts"] + asked["max_replicas"] * asked["threads"]
+    assert needed <= workers["max_workers"] * workers["resources"]["CPU"], "all replicas find a core"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("key", ["groupName", "maxReplicas", "template"])
+def test_ray_s_autoscaler_refuses_mistakes(key: str) -> None:
+    cluster = ray_service()["rayClusterConfig"]
+    (group,) = cluster["workerGroupSpecs"]
+    group[key.upper()] = group.pop(key)
+    with pytest.raises(KeyError, match=key):
+        node_types(cluster)
+
+
 def test_ray_asks_for_its_token() -> None:
     assert ray_service()["rayClusterConfig"]["authOptions"] == {"mode": "token"}
 

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,64 @@ def test_generated_parts_are_current(path: Path) -> None:
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"]) + "\n"
             assert current(source) == source, "regenerate it with: make notebooks"
+
+
+def first_code(path: Path) -> str:
+    return "".join(next(cell["source"] for cell in cells(path) if cell["cell_type"] == "code"))
+
+
+def run_first_cell(path: Path, python: Path | str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the cell that installs thirtytwo, and import it, with an interpreter."""
+    code = f"{first_code(path)}\nimport thirtytwo\nprint(thirtytwo.__file__)"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([python, "-c", code], env=clean | environment, capture_output=True, text=True, check=False)
+
+
+def new_environment(place: Path, *, pip: bool) -> Path:
+    """The interpreter of a new virtual environment."""
+    venv.create(place, with_pip=pip)
+    return place / "bin" / "python"
+
+
+def write_wheel(place: Path) -> None:
+    """A wheel with the name of the package and its extra, and nothing else."""
+    head = "Metadata-Version: 2.1\nName: thirtytwo\nVersion: 0.0.1\nProvides-Extra: train\n"
+    with zipfile.ZipFile(place / "thirtytwo-0.0.1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("thirtytwo/__init__.py", "")
+        wheel.writestr("thirtytwo-0.0.1.dist-info/METADATA", head)
+        wheel.writestr(
+            "thirtytwo-0.0.1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("thirtytwo-0.0.1.dist-info/RECORD", "")
+
+
+def test_all_notebooks_install_in_the_same_way() -> None:
+    assert len({first_code(path) for path in NOTEBOOKS}) == 1
+
+
+def test_nothing_is_installed_where_it_is_there(tmp_path: Path) -> None:
+    python = new_environment(tmp_path / "bare", pip=False)  # would fail to install
+    done = run_first_cell(NOTEBOOKS[0], python, PYTHONPATH=str(ROOT / "src"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(done.stdout.strip()).parent == ROOT / "src" / "thirtytwo"
+
+
+def test_where_it_cannot_be_installed_one_sentence_says_how(tmp_path: Path) -> None:
+    done = run_first_cell(NOTEBOOKS[0], new_environment(tmp_path / "bare", pip=False))
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("ModuleNotFoundError: thirtytwo could not be installed")
+    assert last.endswith('in a clone of its repository, run: pip install ".[train]"')
+
+
+@pytest.mark.long
+def test_it_is_installed_from_the_package_index(tmp_path: Path) -> None:
+    write_wheel(tmp_path)
+    python = new_environment(tmp_path / "new", pip=True)
+    done = run_first_cell(NOTEBOOKS[0], python, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "new")
+    assert run_first_cell(NOTEBOOKS[0], python, PIP_NO_INDEX="1", PIP_FIND_LINKS="").returncode == 0, "once"
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,23 @@ SPLIT = {"seed": 1, "n_val": 0, "test_evaluations": 0, "more": None}
 def test_json_comes_back(run: RunDir) -> None:
     run.write_json(run.split, SPLIT)
     assert run.read_json(run.split) == SPLIT
+
+
+PART = {"hashes": ["a"], "rows": [0]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (SPLIT | {"train": PART}, "images of one of the splits"),
+        (SPLIT | dict.fromkeys(("train", "val", "test"), PART | {"rows": [0, 1]}), "different lengths"),
+    ],
+)
+def test_json_that_contradicts_itself_is_named(run: RunDir, content: dict[str, Any], reason: str) -> None:
+    run.write_json(run.split, content)
+    with pytest.raises(RunError, match=reason) as caught:
+        run.read_json(run.split)
+    assert "value error" not in caught.value.message.casefold()
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import csv
 import html
 import io
 import re
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from thirtytwo.text import (
     CsvWriter,
@@ -22,6 +24,7 @@ from thirtytwo.text import (
     listing,
     p_value,
     percent,
+    plain_reason,
     points,
     quantity,
     shorten,
@@ -195,6 +198,19 @@ def test_first_line_of_an_error() -> None:
     assert first_line(ValueError("\n it broke. \n and then")) == "it broke"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) == 200
+
+
+@pytest.mark.parametrize("kind", [ValueError, AssertionError])
+def test_reasons_of_pydantic_do_not_name_a_kind_of_exception(kind: type[Exception]) -> None:
+    def check(value: int) -> int:
+        raise kind("a reason")
+
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Annotated[int, AfterValidator(check)]).validate_python(1)
+    (problem,) = caught.value.errors()
+    assert problem["msg"].endswith(", a reason")
+    assert plain_reason(problem["msg"]) == "a reason"
+    assert plain_reason("Input should be 'a' or 'b'") == "Input should be 'a' or 'b'"
 
 
 @given(st.text(), st.integers(2, 40))

@@ -169,7 +169,7 @@ def installs() -> str:
     seconds = {name: f"{found['median']:.2f} s" for name, found in result["answers"].items()}
     text = f"""
 Neither includes PyTorch. Time from the start of the command, including Python's, to the first result:
-{seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg`,
+{seconds["predict_cifar100"]} for `thirtytwo predict photo.jpg --model cifar100`,
 {seconds["serve"]} for the first request of `thirtytwo serve`,
 {seconds["app"]} until the server of `thirtytwo app` accepts connections
 ({result["image"]}, Linux, {_where(result)})."""

@@ -4,11 +4,20 @@ from typing import Any
 
 from result_tables import read_results
 
-from thirtytwo.text import percent
+from thirtytwo.text import listing, percent
 
 MISSING = "Not measured yet on this version.\n"
+SIDES = ("simulated", "measured")
+CHECKED = ("load", "requests per second, simulated", "measured", "median latency, simulated", "measured")
+CHECKED += ("99th percentile, simulated", "measured")
+"""Columns of the table of simulated and measured loads."""
 KINDS = {"small": "32×32 PNG files", "photographs": "1024×768 JPEG photographs"}
-STATIONS = {"requests": "taking requests (HTTP, decoding)", "model": "the model"}
+STATIONS = {
+    "lock": "Python, which runs one thread at a time: reading requests, decoding, writing responses",
+    "model": "the model",
+    "cores": "the two cores together",
+}
+"""What limits a process of the service."""
 
 
 def scale_stages() -> str:
@@ -30,8 +39,8 @@ def scale_stages() -> str:
     return "\n".join(lines) + (
         f"\n\nThe bundled models {models}, processor time with one thread; {_place(result)}; "
         "`benchmarks/scale_model.py`. The last column, from which the next table is computed, is of "
-        f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}), and of "
-        "`benchmarks/photo_speed.py`.\n"
+        f"`benchmarks/predict.py` with a larger network ({_megabytes('predict')}; {_place(read_results('predict'))}), "
+        f"and of `benchmarks/photo_speed.py` ({_place(read_results('photo_speed'))}).\n"
     )
 
 
@@ -99,20 +108,34 @@ def scale_checks() -> str:
     if not result:
         return MISSING
     lines = [
-        "| load | requests per second, simulated | measured | median latency, simulated | measured |",
-        "| --- | --- | --- | --- | --- |",
+        f"| {' | '.join(CHECKED)} |",
+        f"|{' --- |' * len(CHECKED)}",
     ]
     for row in result["checks"]:
         clients = f"{row.get('clients')} client{'' if row.get('clients') == 1 else 's'} without pause"
-        name = clients if "clients" in row else f"{row['rate']:,.0f} requests a second"
-        pairs = [(row[side]["rate"], row[side]["p50"]) for side in ("simulated", "measured")]
-        (rate, p50), (measured_rate, measured_p50) = pairs
-        lines.append(f"| {name} | {rate:,.0f} | {measured_rate:,.0f} | {p50:.1f} ms | {measured_p50:.1f} ms |")
-    rates = max(abs(row["rate_error"]) for row in result["checks"])
-    return "\n".join(lines) + (
-        f"\n\nThroughput is within {percent(rates, 0)} ({_place(result)}; costs calibrated with "
-        f"{result['calibration']['clients']} clients).\n"
-    )
+        cells = [clients if "clients" in row else f"{row['rate']:,.0f} requests a second"]
+        cells += [f"{row[side]['rate']:,.0f}" for side in SIDES]
+        cells += [f"{row[side][name]:.1f} ms" for name in ("p50", "p99") for side in SIDES]
+        lines.append(f"| {' | '.join(cells)} |")
+    others = [row["others"] for row in result["checks"]]
+    end = "waited for these" if result["machine"]["runs_first"] else "are simulated too"
+    note = f"Other programs, which used {min(others):.1f} to {max(others):.1f} cores meanwhile, {end}."
+    return "\n".join(lines) + f"\n\n{_errors(result['checks'])} {note}\n{_place(result)}.\n"
+
+
+def _errors(checks: list[dict[str, Any]]) -> str:
+    """How far the simulation is from the loads, as sentences."""
+    rates = [row["rate_error"] for row in checks if "clients" in row]
+    parts = [f"the throughput of clients without pause {_span(rates)}"]
+    for name, title in (("p50_error", "the median latency"), ("p99_error", "the 99th percentile")):
+        parts.append(f"{title} {_span([row[name] for row in checks])}")
+    return f"Simulated compared with measured: {listing(parts, quoted=False)}."
+
+
+def _span(errors: list[float]) -> str:
+    """The range of relative errors: `−5 % to +12 %`."""
+    low, high = (f"{100 * value:+.0f}\N{NO-BREAK SPACE}%".replace("-", "−") for value in (min(errors), max(errors)))
+    return f"{low} to {high}"
 
 
 def service_on_ray() -> str:
@@ -135,8 +158,8 @@ def service_on_ray() -> str:
 
 
 def _model_seconds(stage: dict[str, Any]) -> float:
-    largest = max(map(int, stage["batch_seconds"]))
-    return float(stage["fit"]["image"] + stage["fit"]["batch"] / largest)
+    size = max(stage["batch_seconds"], key=int)
+    return float(stage["batch_seconds"][size] + stage["python_seconds"][size]) / int(size)
 
 
 def _megabytes(name: str) -> str:

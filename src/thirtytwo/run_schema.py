@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from thirtytwo.text import plain_reason
+
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -238,5 +240,6 @@ def find_problem(name: str, content: object) -> str | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "its top level"
-        return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        reason = plain_reason(first["msg"])
+        return f"{where}: {reason[:1].lower()}{reason[1:]}"
     return None

@@ -145,6 +145,11 @@ def first_line(error: BaseException, most: int = 200) -> str:
     return lines[0].strip().rstrip(".")[:most] if lines else type(error).__name__
 
 
+def plain_reason(message: str) -> str:
+    """A message of pydantic without the kind of exception that it puts before the reason of a validator."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
 def capitalized(phrase: str) -> str:
     """A phrase with a capital first letter; other letters are kept, unlike by `str.capitalize`."""
     return phrase[:1].upper() + phrase[1:]

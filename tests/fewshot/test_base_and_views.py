@@ -16,7 +16,7 @@ from thirtytwo.fewshot.views import MOST_VIEWS, check_views, make_views
 
 @pytest.mark.parametrize(
     ("sides", "name"),
-    [([32] * 5, "cifar100"), ([63, 63, 400], "cifar100"), ([64, 64, 32], "imagenet"), ([768], "imagenet")],
+    [([32] * 5, "cifar100"), ([64, 64, 400], "cifar100"), ([65, 65, 32], "imagenet"), ([768], "imagenet")],
 )
 def test_the_base_suits_the_median_side(sides: list[int], name: str) -> None:
     path, reason = choose_base(None, sides)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import thirtytwo
 from thirtytwo.cli.main import run_command
+from thirtytwo.cli.options import Model
 from thirtytwo.config.resolve import parse_overrides, read_recipe_values, resolve_recipe
 from thirtytwo.data.load import load_dataset
-from thirtytwo.inference.classifier import BUNDLED, bundled_models, default_model, load
+from thirtytwo.explain.explainer import Explainer
+from thirtytwo.inference.classifier import BUNDLED, DEFAULT_BUNDLED, bundled_models, default_model, load
 from thirtytwo.text import percent
 
 REPORTS = Path(__file__).parents[2] / "docs" / "reports"
@@ -25,11 +31,11 @@ CIFAR = [name for name in bundled_models() if name.startswith("cifar")]
 
 def test_they_exist_and_are_small() -> None:
     models = bundled_models()
-    assert list(models) == ["cifar100", "cifar10", "cifar10-tiny", "cifar100-tiny", "imagenet"]
+    assert list(models) == ["imagenet", "cifar10", "cifar10-tiny", "cifar100", "cifar100-tiny"]
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < MAX_BYTES
     for name in ("cifar10-tiny", "cifar100-tiny"):
         assert models[name].stat().st_size < MAX_BYTES_OF_TINY
-    assert default_model() == models["cifar100"]
+    assert default_model() == models["imagenet"]
 
 
 @pytest.mark.parametrize("name", CIFAR)
@@ -117,3 +123,39 @@ def test_a_photo_is_classified_without_naming_a_model(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save("photo.jpg")
     assert run_command(["predict", "photo.jpg"]) == 0
     assert "photo.jpg" in capsys.readouterr().out
+
+
+SAMPLE_NAMES = {"camera": "tripod", "cat": "Egyptian cat", "coffee": "espresso"}
+SAMPLES = Path(thirtytwo.__file__).parent / "app" / "samples"
+
+
+def test_everyday_things_are_named_without_naming_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(path) for path in sorted(SAMPLES.glob("*.jpg"))]
+    assert run_command(["predict", *files, "--format", "json"]) == 0
+    answers = capsys.readouterr()
+    found = {Path(entry["file"]).stem: entry["top"] for entry in json.loads(answers.out)}
+    assert found | SAMPLE_NAMES == found
+    assert "--model" in answers.err
+    assert "Small images" not in answers.err
+
+
+def test_another_model_is_suggested_for_small_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, side in (("a", 32), ("b", 64), ("c", 300)):
+        Image.new("RGB", (side, side), "green").save(tmp_path / f"{name}.png")
+    assert run_command(["predict", str(tmp_path)]) == 0
+    assert "--model cifar100" in capsys.readouterr().err
+    assert run_command(["predict", str(tmp_path), "--model", "imagenet"]) == 0
+    assert capsys.readouterr().err == "", "the model was chosen by the user"
+
+
+def test_one_default_for_all_faces() -> None:
+    """The app and the help texts state a name of their own; it is the one that commands and Python use."""
+    from thirtytwo.app.library import PREFERRED
+    from thirtytwo.cli.serve import serve
+    from thirtytwo.fewshot.base import PHOTO_BASE
+    from thirtytwo.serve.service import choose_models
+
+    assert next(iter(choose_models(()))) == DEFAULT_BUNDLED == PREFERRED == PHOTO_BASE
+    assert Explainer().classifier.path == load().path == default_model()
+    for annotation in (Model, inspect.get_annotations(serve, eval_str=True)["model"]):
+        assert DEFAULT_BUNDLED in get_args(annotation)[1].show_default

@@ -258,14 +258,14 @@ def test_default_is_the_newest_finished_run(runs: Path, nothing_bundled: None) -
 def test_default_prefers_the_bundled_model(runs: Path, monkeypatch: pytest.MonkeyPatch, colour_model: Path) -> None:
     bundled = runs.parent / "bundled"
     bundled.mkdir()
-    for name in ("another", "cifar100"):
+    for name in ("another", "imagenet"):
         (bundled / f"{name}.onnx").write_bytes(colour_model.read_bytes())
     monkeypatch.setattr(classifier_module, "BUNDLED", bundled)
-    assert list(bundled_models()) == ["cifar100", "another"]
-    assert default_model() == bundled / "cifar100.onnx"
-    assert find_model("cifar100") == bundled / "cifar100.onnx"
-    with pytest.raises(UnknownNameError, match="'cifar10'.*'cifar100'"):
-        find_model("cifar10")
+    assert list(bundled_models()) == ["imagenet", "another"]
+    assert default_model() == bundled / "imagenet.onnx"
+    assert find_model("imagenet") == bundled / "imagenet.onnx"
+    with pytest.raises(UnknownNameError, match="'imagenett'.*'imagenet'"):
+        find_model("imagenett")
 
 
 def test_run_directory_resolves_to_its_model(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 import subprocess
 import sys
@@ -100,22 +101,41 @@ def test_workers_without_the_extra(cluster: Any) -> None:
 
 OTHER_VERSION = """
 import sys
+import ray
 import ray._private.utils as utils
-utils.compute_version_info = lambda: ("1.2.3", "3.4.5", "")
+utils.compute_version_info = lambda: ("1.2.3", "3.4.5")
+ray.__version__ = "1.2.3"
 from thirtytwo.cli.main import main
 main(sys.argv[1:])
 """
+UNREADABLE = """
+import ray.util.client.worker as worker
+prepare = worker.prepare_init_request_args
+worker.prepare_init_request_args = lambda *given: (b"of another version", prepare(*given)[1])
+"""
+"""What the head cannot read, before versions are compared."""
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("program", "client"),
+    [(OTHER_VERSION, False), (OTHER_VERSION, True), (UNREADABLE + OTHER_VERSION, True)],
+    ids=["inside", "ray://", "ray://, not understood"],
+)
 def test_other_version_than_the_head(
-    cluster: Any, image_folder: Path, colour_model: Path, tmp_path: Path, process_environment: dict[str, str]
+    cluster: Any,
+    image_folder: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    process_environment: dict[str, str],
+    program: str,
+    client: bool,
 ) -> None:
-    address = cluster.address
+    address = cluster.client if client else cluster.address
     command = ["predict", image_folder, "--on", address, "--out", tmp_path / "out", "--model", colour_model]
     ended = subprocess.run(
-        [sys.executable, "-c", OTHER_VERSION, *map(str, command)],
+        [sys.executable, "-c", program, *map(str, command)],
         capture_output=True,
         text=True,
         check=False,
@@ -123,7 +143,51 @@ def test_other_version_than_the_head(
         timeout=120,
     )
     assert ended.returncode == 2, ended.stderr
-    assert "1.2.3" in ended.stderr, ended.stderr
-    assert cluster.ray.__version__ in ended.stderr
+    there = f"Ray {cluster.ray.__version__} and Python {platform.python_version()}"
+    assert f"runs {there}; this process runs Ray 1.2.3 and Python" in ended.stderr, ended.stderr
+    assert f"ray=={cluster.ray.__version__}" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+def test_failure_with_the_same_versions_names_its_reason(
+    cluster: Any, image_folder: Path, colour_model: Path, tmp_path: Path, process_environment: dict[str, str]
+) -> None:
+    program = f"import sys\n{UNREADABLE}\nfrom thirtytwo.cli.main import main\nmain(sys.argv[1:])"
+    command = ["predict", image_folder, "--on", cluster.client, "--out", tmp_path / "out", "--model", colour_model]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=process_environment,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "UnpicklingError" in ended.stderr
+    assert f"Both run Ray {cluster.ray.__version__}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "advice"),
+    [
+        (("2.60.0", "3.12.1"), ("2.60.0", "3.11.9"), "Use Python 3.12.1 here"),
+        (("2.61.0", "3.11.4"), ("2.60.0", "3.11.9"), 'here with: pip install "ray==2.61.0"'),
+        (("2.61.0", "3.12.1"), ("2.60.0", "3.11.9"), 'under Python 3.12 with: pip install "ray==2.61.0"'),
+    ],
+)
+def test_advice_fits_what_differs(there: tuple[str, str], here: tuple[str, str], advice: str) -> None:
+    assert advice in module._same_versions(module.Versions(*there), module.Versions(*here))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_does_not_say_its_versions(monkeypatch: pytest.MonkeyPatch, web_server: int) -> None:
+    monkeypatch.setattr(module, "VERSIONS_SECONDS", 1.0)
+    ray = module.import_ray()
+    error = module._connection_error(ray, parse_address(f"ray://127.0.0.1:{web_server}"), ValueError("a\n  last line."))
+    assert error.message.endswith("failed: last line.")
+    assert f"this process runs Ray {ray.__version__}" in str(error.fix)

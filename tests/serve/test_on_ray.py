@@ -216,6 +216,7 @@ def test_mistakes_are_one_line(
         code, out, err = serve(*(known.get(argument, argument) for argument in arguments))
     assert (code, out) == (2, "")
     assert all(known.get(value, value) in err for value in values), err
+    assert "Value error" not in err
     assert err.count("\n") == 1
 
 

@@ -36,7 +36,7 @@ DataRoot = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|RUN|FILE|hf:OWNER/NAME", help="Model to use.", show_default="bundled, else the newest run"
+        metavar="NAME|RUN|FILE|hf:OWNER/NAME", help="Model to use.", show_default="imagenet, else the newest run"
     ),
 ]
 SkipUnreadable = Annotated[

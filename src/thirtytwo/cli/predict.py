@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,29 @@ def predict(
         results = counter.count(_with_progress(found, len(files), quiet=_prints_continuously(format, stream)))
         WRITERS[format](results, stream, top)
         stream.flush()
+    if model is None:
+        _suggest_model_for_small(classifier.path, counter.sides)
     if counter.unreadable:
         if format == "table":
             for problem in counter.unreadable[:-1]:
                 log(problem)
             raise DataError(counter.unreadable[-1], counter.summary() if counter.total > 1 else None)
         raise DataError(counter.summary(), "See their entries in the output.")
+
+
+def _suggest_model_for_small(chosen: Path, sides: Sequence[int]) -> None:
+    """Log which bundled model suits small images, where the one for photographs was chosen by default."""
+    from statistics import median
+
+    from thirtytwo.config.recommend import is_small
+    from thirtytwo.inference.classifier import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models
+
+    bundled = bundled_models()
+    if chosen != bundled.get(DEFAULT_BUNDLED) or SMALL_BUNDLED not in bundled or not sides:
+        return
+    side = median(sides)
+    if is_small(side):
+        log(f"Small images, with a median shorter side of {side:g} pixels: try --model {SMALL_BUNDLED}")
 
 
 def write_table(results: Iterable[Result], stream: TextIO, top: int) -> None:
@@ -90,10 +107,11 @@ def _row(result: Result) -> tuple[str, ...]:
 
 @dataclass
 class _Counter:
-    """Counts results and collects the errors of unreadable files."""
+    """Counts results; collects the errors of unreadable files, and the shorter sides of the others in pixels."""
 
     total: int = 0
     unreadable: list[str] = field(default_factory=list)
+    sides: list[int] = field(default_factory=list)
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
         from thirtytwo.inference.classifier import UnreadableImage
@@ -102,6 +120,8 @@ class _Counter:
             self.total += 1
             if isinstance(result, UnreadableImage):
                 self.unreadable.append(result.error)
+            else:
+                self.sides.append(min(result.width, result.height))
             yield result
 
     def summary(self) -> str:

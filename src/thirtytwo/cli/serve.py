@@ -25,7 +25,7 @@ def serve(
             metavar="NAME|RUN|FILE",
             envvar="THIRTYTWO_SERVE_MODEL",
             help="Models to serve, the default first; NAME=RUN sets the name. May be repeated.",
-            show_default="bundled models, else the newest run",
+            show_default="bundled models, imagenet first, else the newest run",
         ),
     ] = None,
     on: Annotated[

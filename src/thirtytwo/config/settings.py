@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thirtytwo.errors import RecipeError, did_you_mean
+from thirtytwo.text import plain_reason
 
 
 class Settings(BaseModel):
@@ -60,7 +61,7 @@ def _describe(kind: type[BaseModel], error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             sentences.append(f"{key!r} is missing.")
         elif problem["type"] == "value_error":
-            reason = problem["msg"].removeprefix("Value error, ")
+            reason = plain_reason(problem["msg"])
             sentences.append(f"{key!r}: {reason}." if key else f"{reason}.")
         else:
             expected.setdefault(key, []).append(EXPECTED.get(problem["type"]) or problem["msg"].split("should be ")[-1])

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data.explore import HOW_TO_KEEP_ENDS
 from thirtytwo.data.types import ImageSet
 from thirtytwo.doctor.data_charts import channel_charts, map_chart, ratio_chart, sizes_chart, spread_chart
 from thirtytwo.doctor.overview import Overview
 from thirtytwo.doctor.shapes import Formats, Shapes
 from thirtytwo.doctor.spread import Spread, extreme_positions
-from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.report.gallery import Augmented, augmented_rows
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.thumbnails import Thumbnail, thumbnails
@@ -65,7 +65,7 @@ def render_data_page(found: Overview, train: ImageSet, *, samples: Augmented | N
         "splits": list(found.splits.items()),
         "total": sum(found.splits.values()),
         "side": found.side,
-        "large": found.side >= PHOTO_SIDE,
+        "large": not is_small(found.side),
         "facts": _facts(found),
         "notes": [capitalized(as_printable(note)) for note in found.notes],
         "class_rows": _class_rows(found),

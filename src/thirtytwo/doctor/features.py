@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data import cache
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, UnknownNameError, require
-from thirtytwo.fewshot.base import PHOTO_BASE, PHOTO_SIDE, RESIZE
+from thirtytwo.fewshot.base import PHOTO_BASE, RESIZE
 from thirtytwo.images.content import Hashes, hash_pixels
 from thirtytwo.images.pixels import Pixels, resize
 from thirtytwo.inference.classifier import Classifier, bundled_models, default_model
@@ -45,14 +46,14 @@ def choose_model(data: DataSet) -> Path:
     this name or with these classes is not taken if there is another one.
     """
     models = bundled_models()
-    wanted = (PHOTO_BASE, *SMALL_BASES) if data.median_side >= PHOTO_SIDE else (*SMALL_BASES, PHOTO_BASE)
+    wanted = (*SMALL_BASES, PHOTO_BASE) if is_small(data.median_side) else (PHOTO_BASE, *SMALL_BASES)
     present = [models[name] for name in wanted if name in models]
     return next((path for path in present if not _trained_on(path, data)), present[0] if present else default_model())
 
 
 def choose_larger_model(data: DataSet) -> Path | None:
     """One of `LARGER_BASES` for small images; None for photographs, and where each was trained on the same classes."""
-    if data.median_side >= PHOTO_SIDE:
+    if not is_small(data.median_side):
         return None
     present = (path for name, path in bundled_models().items() if name in LARGER_BASES)
     order = sorted(present, key=lambda path: LARGER_BASES.index(path.stem))

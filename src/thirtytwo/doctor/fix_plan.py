@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data.fixes import Fix, FixPlan
 from thirtytwo.data.types import DataSet
 from thirtytwo.doctor.base import CHECKS, Finding, Place
@@ -22,7 +23,6 @@ from thirtytwo.doctor.checks.single_color import SingleColor
 from thirtytwo.doctor.checks.unreadable import Unreadable
 from thirtytwo.doctor.diagnose import Diagnosis
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.text import listing
 
 TEST = "test"
@@ -228,7 +228,7 @@ def _near(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion
 
 def _wrong_labels(subject: Subject, findings: Sequence[Finding]) -> Iterator[_Suggestion]:
     """Replace probably wrong labels by confident predictions, and drop images with a less confident one."""
-    doubtful = DOUBTFUL_PHOTOGRAPHS if subject.data.median_side >= PHOTO_SIDE else DOUBTFUL
+    doubtful = DOUBTFUL if is_small(subject.data.median_side) else DOUBTFUL_PHOTOGRAPHS
     for finding in findings:
         if finding.code != LabelErrors.code:
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data.channels import ChannelLevels
 from thirtytwo.data.explore import ClassCount, CutEnds, balanced_sample, class_counts, class_means, cut_ends
 from thirtytwo.doctor.data_map import DataMap, map_data
@@ -15,7 +16,6 @@ from thirtytwo.doctor.shapes import Formats, Shapes, formats_of, shapes_of
 from thirtytwo.doctor.spread import Spread, spreads
 from thirtytwo.doctor.statistics import pixel_statistics
 from thirtytwo.doctor.subject import Subject
-from thirtytwo.fewshot.base import PHOTO_SIDE
 
 MOST_SMALL, MOST_PHOTOGRAPHS = 3000, 1000
 """Images on the map; the features of a photograph take longer."""
@@ -72,7 +72,7 @@ def survey_data(subject: Subject, most: int | None = None, seed: int = 0) -> Ove
         MissingExtraError: scikit-learn or onnx is not installed.
     """
     data, images = subject.data, subject.data.train.images
-    bounded = most or (MOST_SMALL if subject.side < PHOTO_SIDE else MOST_PHOTOGRAPHS)
+    bounded = most or (MOST_SMALL if is_small(subject.side) else MOST_PHOTOGRAPHS)
     sample = balanced_sample(data.train.labels, bounded, seed)
     return Overview(
         name=data.name,

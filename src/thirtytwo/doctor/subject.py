@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data.load import files_folder
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.doctor.base import Place
@@ -27,7 +28,6 @@ from thirtytwo.doctor.near_duplicates import (
 from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError
-from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.images.header import FileFacts, read_facts
 
 
@@ -165,7 +165,7 @@ class Subject:
         if self.data.median_side < LEAST_SIDE or is_enlarged(self.thumbnails):
             return ()
         equal = {place: number for number, group in enumerate(self.exact_groups) for place in group}
-        least = FINE_PHOTOGRAPHS if self.data.median_side >= PHOTO_SIDE else FINE
+        least = FINE if is_small(self.data.median_side) else FINE_PHOTOGRAPHS
         pairs, places = find_pairs(self.thumbnails, least), self.places
         found: list[tuple[tuple[Place, ...], float]] = []
         similarity: dict[int, float] = {}

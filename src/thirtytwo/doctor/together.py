@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from thirtytwo.config.recipe import DataSettings
+from thirtytwo.config.recommend import is_small
 from thirtytwo.config.settings import Choice
 from thirtytwo.data import cache
 from thirtytwo.data.fixes import FixPlan
@@ -22,7 +23,6 @@ from thirtytwo.data.types import DataSet, ImageSet, Together
 from thirtytwo.doctor import near_duplicates
 from thirtytwo.doctor.near_duplicates import find_pairs, grouped, thumbnails
 from thirtytwo.errors import DataError
-from thirtytwo.fewshot.base import PHOTO_SIDE
 
 MOST = 20_000
 """Number of images up to which `auto` searches for near-duplicates: its time grows with their square."""
@@ -119,7 +119,7 @@ def _reason_for_copies(spec: str, settings: DataSettings, data_root: Path | None
     if settings.group_by:
         return f"groups are given by data.group_by = {settings.group_by!r}"
     found = survey(spec, data_root=data_root)
-    if found.side <= PHOTO_SIDE:
+    if is_small(found.side):
         return f"small images, with a median shorter side of {found.side:,} pixels"
     if found.images > MOST:
         return f"{found.images:,} images; near-duplicates are searched for among up to {MOST:,}"

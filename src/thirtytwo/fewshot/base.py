@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
+from thirtytwo.config.recommend import SMALL_SIDE, is_small
 from thirtytwo.images.pixels import ResizeRule
-from thirtytwo.inference.classifier import bundled_models, default_model, find_model
+from thirtytwo.inference.classifier import DEFAULT_BUNDLED, SMALL_BUNDLED, bundled_models, default_model, find_model
 
-PHOTO_BASE, SMALL_BASE = "imagenet", "cifar100"
-PHOTO_SIDE = 64
-"""Median shorter side, in pixels, from which images are treated as photographs. A guess: not measured."""
+PHOTO_BASE, SMALL_BASE = DEFAULT_BUNDLED, SMALL_BUNDLED
+"""Bases for photographs, and for small images."""
 RESIZE: ResizeRule = "squash"
 """How images are resized: the whole image counts. Chosen on the development half of `benchmarks/fewshot.py`."""
 
@@ -29,8 +29,8 @@ def choose_base(name: str | Path | None, sides: Iterable[int]) -> tuple[Path, st
     if name is not None:
         return find_model(name), "as requested"
     found = list(sides)
-    side = median(found) if found else PHOTO_SIDE
-    wanted, kind = (PHOTO_BASE, "photographs") if side >= PHOTO_SIDE else (SMALL_BASE, "small images")
+    side = median(found) if found else SMALL_SIDE + 1
+    wanted, kind = (SMALL_BASE, "small images") if is_small(side) else (PHOTO_BASE, "photographs")
     bundled = bundled_models()
     if wanted not in bundled:
         return default_model(), f"this installation has no bundled model {wanted!r}"

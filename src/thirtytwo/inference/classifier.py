@@ -42,7 +42,10 @@ ImageLike: TypeAlias = "str | Path | bytes | NamedImage | Image.Image | npt.NDAr
 """A path, the bytes of an encoded image, either with a name, a Pillow image, or RGB pixels uint8 `(H, W, 3)`."""
 
 BUNDLED = Path(__file__).parent / "bundled"
-DEFAULT_BUNDLED = "cifar100"
+DEFAULT_BUNDLED = "imagenet"
+"""The bundled model that is used where none is named: of photographs it names the most."""
+SMALL_BUNDLED = "cifar100"
+"""The bundled model that suits images as small as CIFAR's."""
 _TRAIN = "Train one with `thirtytwo train cifar10` (or any other data set or folder of images)"
 
 _BATCH = 32  # larger ones gain nothing on a CPU and lose its cache
@@ -362,7 +365,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def default_model() -> Path:
-    """The model used by default: the bundled `cifar100`, else the newest finished run under ./runs.
+    """The model used by default: the bundled `imagenet`, else the newest finished run under ./runs.
 
     Raises:
         ModelFileError: neither exists.

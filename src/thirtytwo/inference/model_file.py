@@ -15,7 +15,7 @@ from thirtytwo.inference.integrity import check_integrity
 from thirtytwo.inference.views import TtaInfo
 from thirtytwo.io import METADATA_KEY, is_directory, is_file
 from thirtytwo.machine import cpu_count
-from thirtytwo.text import escape_bytes, first_line
+from thirtytwo.text import escape_bytes, first_line, plain_reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -181,7 +181,8 @@ def _checked_info(session: InferenceSession, path: Path) -> ModelInfo:
         info = ModelInfo.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the JSON'}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or 'the JSON'}: {plain_reason(problem['msg'])}"
+            for problem in error.errors()
         )
         raise ModelFileError(
             f"{path}: its metadata {METADATA_KEY!r} does not fit this version of thirtytwo ({problems}).",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import socket
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.machine import package_version
@@ -26,6 +29,10 @@ REACH_SECONDS = 5.0
 """Time for a cluster's port to respond."""
 PROBE_SECONDS = 60.0
 """Time for a worker to start and report what is installed."""
+VERSIONS_SECONDS = 30.0
+"""Time for a cluster to say which versions it runs, for which it starts a process."""
+ATTEMPTS = 3
+"""How often it is asked."""
 NEEDED = ("pandas", "pyarrow", "onnxruntime")
 """Modules that the extra installs and every worker needs."""
 TRAINING = ("torch", "lightning", "optuna")
@@ -181,7 +188,7 @@ def _connect_or_start(ray: Any, cpus: int | None, *, start: bool) -> bool:
     except Exception as error:  # none runs, it has ended without `ray stop`, or it has other versions
         ray.shutdown()
         if _versions(error):
-            raise _connection_error(Address("running"), error) from error
+            raise _connection_error(ray, Address("running"), error) from error
         if not start:
             raise ClusterError(
                 "No Ray cluster runs on this machine.",
@@ -197,36 +204,111 @@ def _init(ray: Any, place: Address, **options: Any) -> None:
             ray.init(**options, **_quiet())
     except Exception as error:  # Ray raises errors of no class of its own
         ray.shutdown()
-        raise _connection_error(place, error) from error
+        raise _connection_error(ray, place, error) from error
 
 
 def _quiet() -> dict[str, Any]:
     return {"logging_level": "ERROR", "log_to_driver": False}
 
 
-def _connection_error(address: Address, error: BaseException) -> ClusterError:
-    """The error for a connection that failed: different versions, else the reason."""
-    if versions := _versions(error):
-        (ray_there, python_there), (ray_here, python_here) = versions
+def _connection_error(ray: Any, address: Address, error: BaseException) -> ClusterError:
+    """The error for a connection that failed: different versions, else the reason.
+
+    Ray compares versions last. Before, another version may not understand what this one sends, and the reason that it
+    then gives is none for users. So a client server is asked for its versions.
+    """
+    found = _versions(error)
+    here = found[1] if found else Versions(ray.__version__, platform.python_version())
+    there = found[0] if found else _ask_versions(address) if address.kind == "client" else None
+    if there is not None and (found or there.release != here.release):
         return ClusterError(
-            f"The Ray cluster {address} runs Ray {ray_there} and Python {python_there}; this process runs Ray "
-            f"{ray_here} and Python {python_here}.",
-            f'Install the same versions, for example here: pip install "ray=={ray_there}"',
+            f"The Ray cluster {address} runs {there}; this process runs {here}.", _same_versions(there, here)
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the last one of a server's traceback
     reason = (lines[-1] if lines else type(error).__name__).rstrip(".")
-    return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", _CHECK)
+    fix = _CHECK
+    if there is not None:
+        fix = f"Both run {here}. See the logs of the head node, by default in /tmp/ray/session_latest/logs."
+    elif address.kind == "client":
+        fix = f"{_CHECK} The cluster did not say which versions it runs; this process runs {here}, as it has to."
+    return ClusterError(f"The connection to the Ray cluster {address} failed: {reason}.", fix)
 
 
-def _versions(error: BaseException) -> list[tuple[str, str]]:
-    """Versions of Ray and Python of the cluster and of this process, where an error says that they differ."""
+class Versions(NamedTuple):
+    """Versions of Ray and Python of a process."""
+
+    ray: str
+    python: str
+
+    @property
+    def release(self) -> tuple[str, str]:
+        """What has to be equal: Ray, and Python's minor version."""
+        return self.ray, ".".join(self.python.split(".")[:2])
+
+    def __str__(self) -> str:
+        return f"Ray {self.ray} and Python {self.python}"
+
+
+def _same_versions(there: Versions, here: Versions) -> str:
+    """How to make the versions equal."""
+    if there.ray == here.ray:
+        return f"Use Python {there.python} here, or start the cluster with Python {here.python}."
+    python = "" if there.release[1] == here.release[1] else f"under Python {there.release[1]} "
+    return f'Install the same versions, for example here {python}with: pip install "ray=={there.ray}"'
+
+
+def _versions(error: BaseException) -> tuple[Versions, Versions] | None:
+    """Versions of the cluster and of this process, where an error says that they differ."""
     chain: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         chain.append(str(cause))
         cause = cause.__cause__ or cause.__context__
-    found = _VERSIONS.findall("\n".join(chain))
-    return found[:2] if len(found) > 1 else []
+    found = [Versions(*pair) for pair in _VERSIONS.findall("\n".join(chain))]
+    return (found[0], found[1]) if len(found) > 1 else None
+
+
+def _ask_versions(address: Address) -> Versions | None:
+    """The versions of a client server; None if it does not say them.
+
+    The server starts a process for each client, which can fail on a busy machine, so that it is asked again.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(1)
+        try:
+            found = _ask_once(f"{address.host}:{address.port}")
+        except Exception:  # another protocol, or no access: the error that led here is reported
+            return None
+        if found is not None:
+            return found
+    return None
+
+
+def _ask_once(place: str) -> Versions | None:
+    """The versions of a client server; None if it starts no process for this client.
+
+    The messages are protocol buffers alone, which all versions understand, while `ray.init` also sends pickled objects.
+    """
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import ray_client_pb2 as messages
+    from ray.core.generated import ray_client_pb2_grpc as stubs
+
+    sent = [
+        messages.DataRequest(req_id=1, init=messages.InitRequest(ray_init_kwargs="{}")),
+        messages.DataRequest(req_id=2, connection_info=messages.ConnectionInfoRequest()),
+        messages.DataRequest(req_id=3, connection_cleanup=messages.ConnectionCleanupRequest()),
+    ]
+    client = [("client_id", uuid.uuid4().hex), ("reconnecting", "False")]
+    channel = init_grpc_channel(place, asynchronous=False)  # with the user's token or TLS
+    try:
+        ask = stubs.RayletDataStreamerStub(channel).Datapath
+        for answer in ask(iter(sent), metadata=client, timeout=VERSIONS_SECONDS):
+            if answer.WhichOneof("type") == "connection_info":
+                return Versions(answer.connection_info.ray_version, answer.connection_info.python_version)
+    finally:
+        channel.close()
+    return None
 
 
 def _check_reachable(address: Address) -> None:

@@ -22,6 +22,7 @@ from thirtytwo.serve.routes import add_page, health_routes, metrics_routes, mode
 from thirtytwo.serve.schemas import PredictBody, Problem, ProblemDocument, as_json, plain_problem, problems_table
 from thirtytwo.serve.service import Backend
 from thirtytwo.serve.uploads import JSON
+from thirtytwo.text import plain_reason
 
 VERSION = "1.0"
 """Version of the HTTP interface; the major number changes with incompatible changes."""
@@ -108,7 +109,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @handled(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> Response:
-        errors = [{"where": str(entry["loc"][-1]), "error": entry["msg"]} for entry in error.errors()]
+        errors = [{"where": str(entry["loc"][-1]), "error": plain_reason(entry["msg"])} for entry in error.errors()]
         first = errors[0]
         invalid = Problem("invalid", f"{first['where']}: {first['error']}.", errors=errors)
         return invalid.response(request.scope["root_path"])

@@ -239,7 +239,7 @@ def choose_models(wanted: Iterable[str]) -> dict[str, Path]:
     """Model files by the name they are served under.
 
     Each of `wanted` is a value of `thirtytwo predict --model`, optionally with a name as `NAME=…`. Without any, all
-    bundled models, the default first; if there are none, the newest run.
+    bundled models, that of `default_model` first; if there are none, the newest run.
 
     Raises:
         ServiceError: two models have the same name.

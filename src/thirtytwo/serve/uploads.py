@@ -26,7 +26,7 @@ from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.serve.limits import DecodingMemory, Reservation
 from thirtytwo.serve.schemas import PredictBody, Problem
 from thirtytwo.serve.settings import MB, ServeSettings
-from thirtytwo.text import listing
+from thirtytwo.text import listing, plain_reason
 
 MULTIPART, JSON, BINARY = "multipart/form-data", "application/json", "application/octet-stream"
 PARAMETERS = frozenset({"top", "model", "heatmap"})
@@ -283,7 +283,8 @@ def _invalid_json(error: ValidationError) -> Problem:
     if problems[0]["type"] == "json_invalid":
         return Problem("malformed", f"The body is not JSON: {problems[0]['msg']}.")
     details = [
-        {"where": ".".join(map(str, problem["loc"]))[:_MAX_NAME], "error": problem["msg"]} for problem in problems[:10]
+        {"where": ".".join(map(str, problem["loc"]))[:_MAX_NAME], "error": plain_reason(problem["msg"])}
+        for problem in problems[:10]
     ]
     unknown = [
         entry["where"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.config.recommend import PHOTOS, SMALL, SMALL_SIDE, WHAT, recommend_recipe
+from thirtytwo.config.recommend import PHOTOS, SMALL, WHAT, is_small, recommend_recipe
 from thirtytwo.config.resolve import read_recipe
 from thirtytwo.config.settings import Choice
 from thirtytwo.data.load import survey
@@ -73,7 +73,7 @@ def _choice_by_settings(changes: Mapping[str, Any]) -> Choice | None:
         network = read_recipe(source).model.name
         chosen = PHOTOS if network == "timm" else SMALL
         return Choice(WHAT, chosen, f"it starts from {source}, whose network is {network!r}")
-    if isinstance(size, int) and size <= SMALL_SIDE:
+    if isinstance(size, int) and is_small(size):
         return Choice(WHAT, SMALL, f"data.image_size is set to {size} pixels")
     return None
 

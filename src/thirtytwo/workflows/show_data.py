@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from thirtytwo.config.recipe import DataSettings
+from thirtytwo.config.recommend import is_small
 from thirtytwo.data.fixes import FixPlan, recipe_fixes
 from thirtytwo.data.load import load_dataset, survey
 from thirtytwo.data.types import DataSet
@@ -16,7 +17,6 @@ from thirtytwo.doctor.overview import survey_data
 from thirtytwo.doctor.subject import Subject
 from thirtytwo.doctor.together import kept_together
 from thirtytwo.errors import require
-from thirtytwo.fewshot.base import PHOTO_SIDE
 from thirtytwo.io import check_writable, expand_home, write_text
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def write_data_page(
 def _side_of(spec: str, data_root: Path | None) -> int | Literal["auto"]:
     """Side at which a data set is loaded to be shown: photographs larger than for training from scratch."""
     side = survey(spec, data_root=data_root).side
-    return "auto" if side < PHOTO_SIDE else min(PHOTOGRAPH_SIDE, side)
+    return "auto" if is_small(side) else min(PHOTOGRAPH_SIDE, side)
 
 
 def augment_data(
