@@ -29,6 +29,7 @@ import psutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from thirtytwo.app.views.many import HEAT
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import default_model, find_model
 from thirtytwo.inference.model_file import read_info
@@ -40,7 +41,9 @@ from predict import hardware
 
 RESULTS = Path(__file__).parent / "results" / "app.json"
 MAX_IMAGES = 24
-PAGES = ("compare", "explore", "data", "models", "teach")
+PAGES = ("compare", "explore", "data", "train", "models", "teach", "help")
+IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
+"""Selector that matches once a page is drawn."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -115,7 +118,6 @@ def measure(browser: Any, arguments: list[str], *, whole: bool) -> dict[str, flo
 def use(page: Any, address: str, pid: int) -> float:
     """Classify images with heatmaps and open every page; return the peak memory in MB."""
     random = np.random.default_rng(0)
-    most = 0.0
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for number in range(MAX_IMAGES):
@@ -124,13 +126,15 @@ def use(page: Any, address: str, pid: int) -> float:
             Image.fromarray(small).resize((1600, 1200), Image.Resampling.BICUBIC).save(files[-1])
         page.set_input_files("input[type=file]", files)
         page.wait_for_selector(".tt-card")
-        page.locator("label", has_text="Show heatmap").first.click()
+        page.locator(f".st-key-{HEAT} label").first.click()
         page.wait_for_selector("img[alt*=' with heatmap: ']")
-    for path in ("", *PAGES):
-        if path:
-            page.goto(f"{address}/{path}")
-            page.wait_for_selector("h1")
-            page.wait_for_timeout(2000)
+        page.wait_for_selector(IDLE)
+        most = psutil.Process(pid).memory_info().rss / 1e6
+    for path in PAGES:
+        page.goto(f"{address}/{path}")
+        page.wait_for_selector("h1")
+        page.wait_for_timeout(500)  # until the script runs
+        page.wait_for_selector(IDLE)
         most = max(most, psutil.Process(pid).memory_info().rss / 1e6)
     return most
 

@@ -19,6 +19,8 @@ from thirtytwo.app import library
 from thirtytwo.app.decisions import Decisions, identity_of
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.views import data, reviews
+from thirtytwo.app.views.fix_plan import commands
+from thirtytwo.app.views.fix_review import compared_images
 from thirtytwo.data.fixes import encode_fix_plan, read_fix_plan
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.repair import write_fixed
@@ -228,7 +230,7 @@ def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:
     assert [item.fix.action for item in review.items] == ["relabel", "drop"]
     image = review.current
     assert image.place is not None
-    shown = data._compared(review, subject, image, image.place)
+    shown = compared_images(review, subject, image, image.place)
     assert shown.count("this image") == 1
     assert [shown.count(f"Other images of {name}<") for name in ("cat", html.escape(EVIL))] == [1, 1]
     assert EVIL not in shown
@@ -236,6 +238,18 @@ def test_a_relabeled_image_is_shown_beside_both_classes(folder: Path) -> None:
     assert "2.png" in same
     assert "/0.png" not in same
     assert "/1.png" not in same, "it is probably wrong, too"
+
+
+@pytest.mark.slow
+def test_images_that_are_too_large_get_advice_for_people_who_use_the_app(
+    folder: Path, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", "2_000_000")
+    for number in range(2):
+        (folder / "train" / "cat" / f"large-{number}.png").write_bytes(paint("blue", (2000, 1001 + number)))
+    found = checked("pets")
+    assert texts(found).count("Save it smaller, with at most 2 megapixels, and try again") == 1
+    assert "THIRTYTWO" not in texts(found)
 
 
 @pytest.mark.slow
@@ -259,7 +273,7 @@ def test_from_another_computer_only_known_data_can_be_checked(folder: Path) -> N
 
 def test_commands_are_quoted_and_name_the_data_root(folder: Path) -> None:
     library.settings = AppSettings(data_root=Path("my data"))
-    assert data.commands("a b") == (
+    assert commands("a b") == (
         "thirtytwo data fix 'a b' --plan plan.csv --out NEW --data-root 'my data'",
         "thirtytwo train 'a b' --apply plan.csv --data-root 'my data'",
     )

@@ -13,7 +13,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from thirtytwo.app import library, photos
-from thirtytwo.app.projects import ProjectStore
+from thirtytwo.app.project_store import ProjectStore
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.fewshot import fit_linear_probe
 from thirtytwo.inference.classifier import Prediction, load

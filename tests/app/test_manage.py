@@ -20,8 +20,10 @@ from streamlit.testing.v1 import AppTest
 from thirtytwo.app import export_menu, library, manage
 from thirtytwo.app.library import BUNDLED, FROM_OPTION, entries, load_classifier
 from thirtytwo.app.model_table import model_rows
-from thirtytwo.app.projects import Project, ProjectStore, result_of
+from thirtytwo.app.project import Project
+from thirtytwo.app.project_store import ProjectStore
 from thirtytwo.app.settings import AppSettings
+from thirtytwo.app.taught_result import result_of
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.export.webpage import FOLDER, web_page
 from thirtytwo.fewshot import fit_linear_probe

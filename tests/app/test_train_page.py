@@ -22,6 +22,8 @@ from thirtytwo.app.settings import AppSettings
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.app.views import train
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.errors import ImageError
+from thirtytwo.images.decode import decode
 
 MAIN = Path(library.__file__).with_name("main.py")
 Shade = Callable[..., list[Path]]
@@ -154,6 +156,22 @@ def test_data_that_cannot_be_used_and_names_that_are_markdown(place: Path) -> No
     assert ":red[a]" not in texts(found)
     assert "*b*" not in texts(found).replace("\\*", "")
     assert "train-start" not in keys(found)
+
+
+def test_a_training_that_met_too_large_images_says_so_without_the_words_of_a_terminal(
+    place: Path, paint: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_MAX_PIXELS", "2_000_000")
+    with pytest.raises(ImageError) as caught:
+        decode(paint("blue", (2000, 1001)), "large.png")
+    store = jobs.JobStore(place / "jobs", start_process=lambda arguments, log: os.getpid())
+    job = store.start("pets", [], place / "runs" / "pets")
+    (store.folder / job.identity / "log.txt").write_text(f"thirtytwo: {caught.value}\n")
+    store._write(job.model_copy(update={"pid": None}))
+    found = page()
+    assert "failed" in found.error[0].value
+    assert texts(found).count("Save it smaller, with at most 2 megapixels, and try again.") == 2, "and in the log"
+    assert "THIRTYTWO" not in texts(found)
 
 
 def row(seconds: float) -> dict[str, float]:

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("streamlit")
 
-from thirtytwo.app import projects
-from thirtytwo.app.projects import Photo, PhotoClass, Project, ProjectStore, Result, TaughtClass
+from thirtytwo.app.project import Photo, PhotoClass, Project, Trial
+from thirtytwo.app.project_store import ProjectStore
+from thirtytwo.app.taught_result import Result, TaughtClass
 from thirtytwo.app.trials import class_of, is_right, score, suggested, unlabeled, was_taught
 
 PHOTOS = [Photo(name=f"{name}.png", digest=name, suffix=".png") for name in "abcdef"]
@@ -28,7 +29,7 @@ def result(*taught: str) -> Result:
     return Result(base="imagenet", classes=classes, expectation="", accuracy=None, folds=0, count=0, notes=())
 
 
-def trial(project: Project, digest: str) -> projects.Trial:
+def trial(project: Project, digest: str) -> Trial:
     return next(one for one in project.trials if one.digest == digest)
 
 
@@ -126,6 +127,6 @@ def test_new_images_are_kept_on_disk_with_what_was_said(
     assert class_of(found, found.trials[0]) == 1
     assert [one.digest for one in unlabeled(found, found.trials)] == []
     store.change(identity, lambda project: project.file_trial(digest, None))
-    monkeypatch.setattr("thirtytwo.app.projects._KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("thirtytwo.app.project_store._KEPT_SECONDS", -1.0)
     store.delete_unused(identity)
     assert store.image(identity, found.trials[0].photo).path.read_bytes() == paint("red")

@@ -9,8 +9,8 @@ from thirtytwo.text import as_markdown
 _HUNDRED = "fruit, flowers, animals, vehicles, furniture and people among them"
 _TEN = "planes, cars, birds, cats, deer, dogs, frogs, horses, ships and trucks"
 _SUITS = {
-    "imagenet": "Suits photographs of everyday things and animals; it names no people. Its percentages are not "
-    "calibrated: it says “not sure” where no class has 50\u00a0%, but never “unknown”.",
+    "imagenet": "Suits photographs of everyday things and animals; it names no people. Its percentages are rough: "
+    "it says “not sure” where no class has 50\u00a0%, but never “unknown”.",
     "cifar100": f"Suits photographs of 100 common things, {_HUNDRED}. It marks other things as unknown, most of the "
     "time.",
     "cifar10": f"Suits photographs of {_TEN}. It marks other things as unknown, most of the time.",

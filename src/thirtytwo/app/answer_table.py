@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from thirtytwo.app.components import SURE
 from thirtytwo.app.display import Result
+from thirtytwo.app.look_twice import views_of
 from thirtytwo.inference.classifier import UnreadableImage
-from thirtytwo.text import as_html, percent, readable
+from thirtytwo.text import as_html, counted, percent, readable
 
 UNKNOWN_NOTE = "unknown: only the nearest class"
 _HEAD = ("Image", "Answer", "Confidence", "Note")
@@ -28,6 +30,9 @@ def _row(result: Result) -> str:
         cells = ("–", "–", result.error)
     else:
         note = UNKNOWN_NOTE if not result.known else "not sure" if result.confidence < SURE else ""
-        cells = (readable(result.top), percent(result.confidence), note)
+        views = views_of(result)
+        notes = "; ".join(filter(None, (note, counted(views, "view") if views else "")))
+        cells = (readable(result.top), percent(result.confidence), notes)
     rest = "".join(f"<td>{as_html(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{as_html(result.file or "")}</th>{rest}</tr>'
+    name = re.sub("([_-])", r"\1<wbr>", as_html(result.file or ""))
+    return f'<tr><th scope="row">{name}</th>{rest}</tr>'

@@ -16,7 +16,7 @@ import streamlit as st
 from thirtytwo.app import session
 from thirtytwo.app.components import SURE
 from thirtytwo.app.library import Entry, load_classifier, taught_entry
-from thirtytwo.app.projects import Project
+from thirtytwo.app.project import Project
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.text import as_markdown, percent, readable

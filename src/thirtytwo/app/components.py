@@ -13,13 +13,26 @@ import streamlit as st
 from thirtytwo.app.about_models import dataset_name, suits
 from thirtytwo.app.display import Rendered, uri
 from thirtytwo.app.library import Entry, entries, info_of, select_model, selected_model
+from thirtytwo.app.look_twice import views_note
 from thirtytwo.app.originals import opening
+from thirtytwo.app.problems import plain
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import legend_colors
 from thirtytwo.images.render import is_pixelated
 from thirtytwo.inference.classifier import Prediction
 from thirtytwo.inference.model_file import ModelInfo
-from thirtytwo.text import DIGITS, SPACE, as_html, as_markdown, counted, listing, percent, readable, readable_names
+from thirtytwo.text import (
+    DIGITS,
+    SPACE,
+    as_html,
+    as_markdown,
+    capitalized,
+    counted,
+    listing,
+    percent,
+    readable,
+    readable_names,
+)
 
 Ints = npt.NDArray[np.int64]
 _RIGHT, _WRONG = "#3d88a6", "#c0592c"
@@ -38,7 +51,7 @@ def card(name: str, result: Prediction, rendered: Rendered, top: int, *, heat: b
         f"<figcaption>{as_html(name)} · {size}</figcaption></figure>"
         f'<figure class="tt-input">{img_tag(rendered.model_input, f"Model input of {name}")}'
         f"<figcaption>Model input, {sides}</figcaption></figure>"
-        f"<div>{headline(result)}{bars(result.predictions[:top])}</div></div>"
+        f"<div>{headline(result)}{bars(result.predictions[:top])}{_looks(result)}</div></div>"
     )
 
 
@@ -64,6 +77,12 @@ def headline(result: Prediction) -> str:
             '<p class="tt-soft" style="margin:0 0 8px">No class is more likely than all the others together.</p>'
         )
     return f'<p class="tt-top">{name}</p>'
+
+
+def _looks(result: Prediction) -> str:
+    """How often an image was looked at, as a line of HTML."""
+    note = views_note(result)
+    return f'<p class="tt-soft">{capitalized(note)}</p>' if note else ""
 
 
 def heat_legend() -> str:
@@ -105,16 +124,17 @@ def side_by_side(
 ) -> str:
     """One image with the prediction of each model; `opens` is its key of `originals.openable`."""
     badge = (
-        '<span class="tt-badge" style="margin-left:0">none is sure</span>'
+        '<span class="tt-badge" style="margin:4px 0 0">none is sure</span>'
         if not any(result.known for _, result in predictions)
-        else '<span class="tt-badge tt-good" style="margin-left:0">agree</span>'
+        else '<span class="tt-badge tt-good" style="margin:4px 0 0">agree</span>'
         if agree
-        else '<span class="tt-badge tt-warm" style="margin-left:0">differ</span>'
+        else '<span class="tt-badge tt-warm" style="margin:4px 0 0">differ</span>'
     )
     answers = "; ".join(f"{model}: {spoken(result)}" for model, result in predictions)
     shown = opening(img_tag(image, f"{name}: {answers}"), opens, name)
     columns = "".join(
-        f'<div><p class="tt-name">{as_html(model)}</p>{short_headline(result)}{bars(result.predictions[:top])}</div>'
+        f'<div><p class="tt-name">{as_html(model)}</p>{short_headline(result)}{bars(result.predictions[:top])}'
+        f"{_looks(result)}</div>"
         for model, result in predictions
     )
     return (
@@ -247,4 +267,4 @@ def describe(info: ModelInfo) -> str:
 
 def show_error(error: ThirtytwoError) -> None:
     """Show an error and how to fix it."""
-    st.error(as_markdown(f"{error.message} {error.fix or ''}"), icon=":material/error:")
+    st.error(as_markdown(plain(f"{error.message} {error.fix or ''}", added=False)), icon=":material/error:")

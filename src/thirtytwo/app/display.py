@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import IO
 import numpy as np
 import streamlit as st
 
+from thirtytwo.app import look_twice
 from thirtytwo.app.library import Entry, load_classifier
 from thirtytwo.app.photos import RESULTS, InputImage
 from thirtytwo.app.problems import plain
@@ -27,8 +29,10 @@ from thirtytwo.images.pixels import Pixels, ResizeRule
 from thirtytwo.images.render import PIXELATED_SIDE, data_uri, for_display, is_pixelated, jpeg, png
 from thirtytwo.inference.classifier import Classifier, Prediction, UnreadableImage
 from thirtytwo.inference.output import write_csv, write_json
+from thirtytwo.inference.views import Tta
 from thirtytwo.io import free_name
 from thirtytwo.machine import cpu_count
+from thirtytwo.text import CsvWriter, csv_text
 
 SIDE = 360
 """Longer side of a displayed image, in pixels."""
@@ -129,38 +133,59 @@ _THREADS = 4
 Result = Prediction | UnreadableImage
 
 
-def classify(entry: Entry, images: Sequence[InputImage]) -> list[Result]:
-    """Classify images with up to `TOP` classes each; shows a progress bar for many images."""
-    cache: dict[tuple[object, str], Result] = st.session_state.setdefault(RESULTS, {})
-    new = [image for image in images if (entry.stamp, image.digest) not in cache]
+def classify(entry: Entry, images: Sequence[InputImage], *, twice: bool = False) -> list[Result]:
+    """Classify images with up to `TOP` classes each; shows a progress bar for many images.
+
+    With `twice`, those of which the model is in doubt are classified again with further views, and all results have the
+    number of views: see `look_twice`.
+    """
+    once = _classify(entry, images)
+    if not twice:
+        return once
+    classifier = load_classifier(entry)
+    doubtful = [image for image, one in zip(images, once, strict=True) if look_twice.in_doubt(classifier, one)]
+    again = {image.digest: one for image, one in zip(doubtful, _classify(entry, doubtful, "all"), strict=True)}
+    most = look_twice.most_views(classifier)
+    return [
+        look_twice.with_views(again.get(image.digest, one), most if image.digest in again else 1)
+        for image, one in zip(images, once, strict=True)
+    ]
+
+
+def _classify(entry: Entry, images: Sequence[InputImage], tta: Tta = "off") -> list[Result]:
+    """Classify images that this session has not yet classified in this way; `tta` as in `Classifier.predict`."""
+    cache: dict[tuple[object, ...], Result] = st.session_state.setdefault(RESULTS, {})
+    new = [image for image in images if (entry.stamp, image.digest, tta) not in cache]
     if new:
         classifier = load_classifier(entry)
-        bar = st.progress(0.0, f"Classifying {len(new)} images …") if len(new) >= _PROGRESS_FROM else None
+        doing, done = ("Classifying", "Classified") if tta == "off" else ("Looking again at", "Looked again at")
+        bar = st.progress(0.0, f"{doing} {len(new)} images …") if len(new) >= _PROGRESS_FROM else None
         top = min(TOP, len(classifier.classes))
         if len(new) <= _FEW:
-            new_results = _classify_few(classifier, new, top)
+            new_results = _classify_few(classifier, new, top, tta)
         else:
-            new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH)
+            new_results = classifier.predict_iter((image.path for image in new), top, batch=_BATCH, tta=tta)
         for number, (image, result) in enumerate(zip(new, new_results, strict=True), start=1):
-            cache[entry.stamp, image.digest] = result
+            cache[entry.stamp, image.digest, tta] = result
             if bar is not None and number % _STEP == 0:
-                bar.progress(number / len(new), f"Classified {number} of {len(new)} images")
+                bar.progress(number / len(new), f"{done} {number} of {len(new)} images")
         if bar is not None:
             bar.empty()
-    results = [_with_name(cache[entry.stamp, image.digest], image.name) for image in images]
+    results = [_with_name(cache[entry.stamp, image.digest, tta], image.name) for image in images]
     for key in list(cache)[: max(0, len(cache) - _MAX_CACHED)]:
         del cache[key]
     return results
 
 
-def _classify_few(classifier: Classifier, images: Sequence[InputImage], top: int) -> Iterator[Result]:
+def _classify_few(classifier: Classifier, images: Sequence[InputImage], top: int, tta: Tta) -> Iterator[Result]:
     """Classify a few images whose decoded pixels are kept, because the page shows them next."""
     with ThreadPoolExecutor(cpu_count(_THREADS)) as pool:
         found = list(pool.map(partial(_decoded, classifier), images))
     readable = [one for one in found if isinstance(one, Loaded)]
     answers: list[Prediction] = []
     for start in range(0, len(readable), _BATCH):
-        answers += classifier.classify(np.stack([one.pixels for one in readable[start : start + _BATCH]]), top)
+        some = np.stack([one.pixels for one in readable[start : start + _BATCH]])
+        answers += classifier.classify(some, top, tta=tta)
     sized = (replace(one, width=at.width, height=at.height) for one, at in zip(answers, readable, strict=True))
     for one in found:
         yield one if isinstance(one, UnreadableImage) else next(sized)
@@ -175,9 +200,17 @@ def _decoded(classifier: Classifier, image: InputImage) -> Loaded | UnreadableIm
 
 
 def as_csv(results: Sequence[Result], top: int) -> str:
-    """Results as written by `thirtytwo predict --format csv`."""
-    stream = io.StringIO()
+    """Results as written by `thirtytwo predict --format csv`, with a last column `views` where they have them."""
+    stream = io.StringIO(newline="")
     write_csv([truncate(result, top) for result in results], stream, top)
+    if not any(map(look_twice.views_of, results)):
+        return stream.getvalue()
+    head, *rows = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    stream = io.StringIO(newline="")
+    writer = CsvWriter(stream)
+    writer.writerow([*head, "views"])
+    for row, result in zip(rows, results, strict=True):
+        writer.writerow([*map(csv_text, row), look_twice.views_of(result) or ""])
     return stream.getvalue()
 
 

@@ -13,7 +13,8 @@ import streamlit as st
 
 from thirtytwo.app.file_store import UploadHandle, UploadStore
 from thirtytwo.app.names import given_names
-from thirtytwo.app.projects import Project, ProjectStore, projects_dir
+from thirtytwo.app.project import Project
+from thirtytwo.app.project_store import ProjectStore, projects_dir
 from thirtytwo.app.settings import AppSettings
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import Classifier, bundled_models, find_model, finished_runs, model_name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from thirtytwo.app import originals, photos, session
+from thirtytwo.app import look_twice, originals, photos, session
 from thirtytwo.app.components import show_error
 from thirtytwo.app.frame import show_frame
 from thirtytwo.app.images import warn_before_leaving
@@ -45,6 +45,7 @@ def main() -> None:
     st.html(originals.STYLE)
     originals.begin()
     photos.keep_images()
+    look_twice.keep()
     page.run()
     originals.show_viewer()
     warn_before_leaving(unsaved=session.has_unsaved())

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from thirtytwo.app.library import TAUGHT, Entry, info_of, projects
-from thirtytwo.app.projects import Project, Result
+from thirtytwo.app.project import Project
 from thirtytwo.app.taught_card import how_estimated
+from thirtytwo.app.taught_result import Result
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.evaluation.metrics import measured
 from thirtytwo.rundir import RunDir

@@ -16,6 +16,7 @@ from thirtytwo.app.file_store import UploadHandle
 from thirtytwo.app.library import Entry, info_of, load_classifier
 from thirtytwo.app.media import serve
 from thirtytwo.app.photos import InputImage, photo_store
+from thirtytwo.app.problems import plain
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.explain.overlay import heat_layer, legend_colors
 from thirtytwo.images.decode import load_image, load_preview
@@ -146,7 +147,7 @@ def _described(opened: _Opened) -> dict[str, Any]:
         answer |= {"name": original.name, "caption": original.caption}
         return answer | _seen(original, answer["width"], answer["height"]) | _heat(original, opened, answer)
     except (ThirtytwoError, OSError) as error:
-        return answer | {"problem": str(error)}
+        return answer | {"problem": plain(str(error), added=False)}
 
 
 def _file(original: Original) -> dict[str, Any]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from thirtytwo.images.open import TOO_LARGE, max_pixels
+import re
 
-_TOO_LARGE = "Save or send it smaller, with at most {:,.0f} megapixels, and add it again."
+from thirtytwo.images.open import MAX_PIXELS_VARIABLE, TOO_LARGE, max_pixels
+
+_ADVICE = re.compile(rf"{re.escape(TOO_LARGE)}{MAX_PIXELS_VARIABLE}=\d+")
+_ADDED = "Save or send it smaller, with at most {}, and add it again."
+_OWN = "Save it smaller, with at most {}, and try again."
 
 
-def plain(problem: str) -> str:
-    """A problem without advice on the environment of the app, which its users cannot change."""
-    start, found, _ = problem.partition(TOO_LARGE)
-    return f"{start}{_advice()}" if found else problem
+def plain(problem: str, *, added: bool = True) -> str:
+    """A problem without advice on the environment of the app, which its users cannot change.
+
+    Args:
+        problem: what is wrong, and what to do.
+        added: whether the image was added to a page; else it is a file of a data set.
+    """
+    return _ADVICE.sub(_filled(_ADDED if added else _OWN), problem)
 
 
 def short(problem: str) -> str:
     """A problem in two or three words, for a thumbnail."""
-    return "too large" if problem.endswith(_advice()) else "cannot be read"
+    return "too large" if problem.endswith(_filled(_ADDED)) else "cannot be read"
 
 
-def _advice() -> str:
-    return _TOO_LARGE.format(max_pixels() / 1e6)
+def _filled(advice: str) -> str:
+    return advice.format(f"{max_pixels() / 1e6:,.0f} megapixels")

@@ -9,7 +9,8 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.library import OPEN_PROJECT, projects
-from thirtytwo.app.projects import Photo, Project, Result, Trial
+from thirtytwo.app.project import Photo, Project, Trial
+from thirtytwo.app.taught_result import Result
 from thirtytwo.errors import InputError, ThirtytwoError
 from thirtytwo.fewshot import LinearProbe
 from thirtytwo.text import counted

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from thirtytwo.app.projects import Project, Result
+from thirtytwo.app.project import Project
+from thirtytwo.app.taught_result import Result
 from thirtytwo.evaluation.metrics import compute_metrics, measured
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.text import as_markdown, counted, readable

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from thirtytwo.app.projects import Project, Result, Trial
+from thirtytwo.app.project import Project, Trial
+from thirtytwo.app.taught_result import Result
 from thirtytwo.evaluation.metrics import proportion
 from thirtytwo.fewshot import choose_to_label
 from thirtytwo.fewshot.labeling import Floats

@@ -7,6 +7,7 @@ from functools import partial
 
 import streamlit as st
 
+from thirtytwo.app import look_twice
 from thirtytwo.app.about_models import examples
 from thirtytwo.app.answer_table import answer_table
 from thirtytwo.app.components import (
@@ -46,10 +47,11 @@ def show() -> None:
         )
         warm_up(entry)
         return
-    results = classify(entry, images)
+    results = classify(entry, images, twice=look_twice.wanted())
     announce(summary(results))
     classes = len(load_classifier(entry).classes)
     top, heat = _options(entry, classes)
+    look_twice.explain([entry], results)
     if len(results) == 1:
         cards(entry, images, results, top, heat=heat)
     else:
@@ -126,6 +128,7 @@ def downloads(entry: Entry, images: Sequence[InputImage], results: Sequence[Resu
 def _options(entry: Entry, classes: int) -> tuple[int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", key="options"):
         heat = st.toggle("Show heatmap", key=many.HEAT, persist_state="session")
+        look_twice.show_option()
         most = min(10, classes)
         top = most
         if most > 1:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import chain
 
 import streamlit as st
 
+from thirtytwo.app import look_twice
 from thirtytwo.app.components import describe, require_model, side_by_side, title
 from thirtytwo.app.display import Result, classify, view
 from thirtytwo.app.frame import announce
@@ -49,7 +51,9 @@ def show() -> None:
     if not images:
         st.info("Add images to compare the models' predictions.", icon=":material/add_photo_alternate:")
         return
-    results = {entry.name: classify(entry, images) for entry in models}
+    look_twice.show_option()
+    results = {entry.name: classify(entry, images, twice=look_twice.wanted()) for entry in models}
+    look_twice.explain(models, chain.from_iterable(results.values()))
     compared = _readable(list(zip(images, zip(*results.values(), strict=True), strict=True)))
     if not compared:
         return
@@ -108,17 +112,19 @@ def agree(row: Sequence[Result]) -> bool:
 
 
 def as_csv(results: dict[str, list[Result]]) -> str:
-    """One row per image: the prediction of each model, and whether they agree."""
+    """One row per image: the prediction of each model, its number of views if known, and whether all agree."""
     stream = io.StringIO()
     writer = CsvWriter(stream)
-    writer.writerow(
-        ["file", *(f"{name}: {what}" for name in results for what in ("class", "confidence", "known")), "agree"]
-    )
+    viewed = any(map(look_twice.views_of, chain.from_iterable(results.values())))
+    columns = ("class", "confidence", "known", *(["views"] if viewed else []))
+    writer.writerow(["file", *(f"{name}: {what}" for name in results for what in columns), "agree"])
     for row in zip(*results.values(), strict=True):
         if isinstance(row[0], UnreadableImage):
             continue
         found = _predictions(row)
-        cells = [cell for one in found for cell in (one.top, one.confidence, str(one.known).lower())]
+        cells: list[object] = []
+        for one in found:
+            cells += [one.top, one.confidence, str(one.known).lower(), *([look_twice.views_of(one)] if viewed else [])]
         writer.writerow([found[0].file, *cells, str(agree(row)).lower()])
     return stream.getvalue()
 

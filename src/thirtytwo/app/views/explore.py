@@ -34,6 +34,7 @@ from thirtytwo.app.views.drill_down import (
     steps_of,
 )
 from thirtytwo.data.arrays import release_pages
+from thirtytwo.data.build import UnreadableImagesError
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import files_folder, load_dataset
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
@@ -223,7 +224,7 @@ def _choose_split(run: RunDir) -> str:
 def _show_accuracy(predictions: Predictions, split: str) -> None:
     correct, count = int(predictions.correct.sum()), len(predictions.truth)
     st.metric(
-        f"accuracy on {count:,} images ({as_markdown(split)})",
+        f"Accuracy on {count:,} images ({as_markdown(split)})",
         percent(correct / count),
         f"95\u00a0% interval {interval(wilson(correct, count))}",
         delta_color="off",
@@ -335,7 +336,7 @@ def _split_images(run: RunDir, split: str) -> tuple[ImageSet | None, str]:
     try:
         parts = _load_parts(str(run.path), run.split.stat().st_mtime_ns if run.split.is_file() else 0)
     except ThirtytwoError as error:
-        return None, f"{error.message} {_ROOT}"
+        return None, _reason(error)
     return (parts.test if split == "test" else parts.val), "the run has no such split."
 
 
@@ -344,7 +345,13 @@ def _fold_images(run: RunDir) -> tuple[ImageSet | None, str]:
     try:
         return _load_folds(str(run.path), run.predictions(OUT_OF_FOLD).stat().st_mtime_ns), ""
     except ThirtytwoError as error:
-        return None, f"{error.message} {_ROOT}"
+        return None, _reason(error)
+
+
+def _reason(error: ThirtytwoError) -> str:
+    """Why the images of a run cannot be shown, and what to do."""
+    advice = "The page Data lists these files." if isinstance(error, UnreadableImagesError) else _ROOT
+    return f"{error.message} {advice}"
 
 
 def _show_data() -> None:

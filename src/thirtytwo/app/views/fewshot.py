@@ -13,7 +13,9 @@ from thirtytwo.app import session
 from thirtytwo.app.components import describe, require_model, show_error, title
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, entries, info_of, load_classifier, projects
-from thirtytwo.app.projects import PhotoClass, Project, changes_since, missing_input, result_of
+from thirtytwo.app.project import PhotoClass, Project
+from thirtytwo.app.project_checks import changes_since, missing_input
+from thirtytwo.app.taught_result import result_of
 from thirtytwo.app.views.taught import show_result
 from thirtytwo.app.views.teach_input import show_ways
 from thirtytwo.doctor.near_duplicates import find_alike

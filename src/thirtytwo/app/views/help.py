@@ -8,8 +8,10 @@ import streamlit as st
 
 from thirtytwo.app import library
 from thirtytwo.app.components import SURE, UNKNOWN, title
+from thirtytwo.app.decisions import MAX_KEPT
+from thirtytwo.app.look_twice import LABEL
 from thirtytwo.app.settings import IMAGE_MB
-from thirtytwo.app.views.data import SHORTCUTS
+from thirtytwo.app.views.fix_review import SHORTCUTS
 from thirtytwo.errors import require
 from thirtytwo.text import SPACE, interval, percent
 
@@ -29,7 +31,10 @@ results, and no statistics about its use.
 
 - Images on Classify and Compare are deleted an hour after you close the page, or when the app stops; models that you
   upload are deleted when you close the page.
-- Projects of Add classes, with their images, and decisions on Data are kept on that computer until you delete them.
+- A project of Add classes is kept on that computer until you delete it: names, images, result and model, and new
+  images with your marks. An image that you remove from it is deleted when the project is opened a day later or more.
+- Kept as well: decisions on Data, of the last {MAX_KEPT} data sets, trainings until you close or forget them, runs, and
+  the names that you give to models.
 - An image can have up to {IMAGE_MB} MB. Large photos are read in small portions.
 """
 
@@ -45,6 +50,10 @@ next answers.
 
 **Unknown.** {UNKNOWN} The image is unlike those that the model learned from, so its answer means little. Not
 everything unknown is noticed, and now and then a normal image is marked too; the report of a model says how often.
+
+**{LABEL}.** An image of which the model is not sure is looked at again, mirrored, and the answers are
+averaged. That is often a little more accurate, and takes longer for these images. Each answer says how many views it
+averages. Whether an image is unknown, and the live answers of the camera, come from one look.
 
 **Heatmap.** Warm colors show the part of the image that speaks most for the answer. If that is the background, the
 model learned the wrong thing: give it images with other backgrounds.
@@ -98,8 +107,8 @@ def _show_phone() -> None:
     if url is None:
         st.markdown(
             "Start the app with `thirtytwo app --host 0.0.0.0`, and this page shows an address and a QR code for a "
-            "phone in the same network. Anyone in that network can then use the app, but sees none of your projects "
-            "and can open no files by their path."
+            "phone in the same network. Anyone in that network can then use the app, but sees no list of your "
+            "projects, only one whose address is known, and can open no files by their path."
         )
         return
     st.markdown(

@@ -158,13 +158,15 @@ def offer_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence
         on_click="ignore",
         icon=":material/download:",
     )
-    prepared = _prepared(entry, images)
+    prepared = _prepared(entry, images, results)
     if count <= _DIRECT:
         button("Heatmaps (ZIP)", partial(as_zip, entry, list(images), list(results)), key="zip")
     elif prepared is not None:
         button("Download heatmaps (ZIP)", prepared.path.read_bytes, key="zip-file", type="primary")
     else:
         st.button("Heatmaps (ZIP)", key="zip-all", on_click=_want_zip, icon=":material/folder_zip:")
+        if _ZIP in st.session_state:
+            st.caption("The file that was prepared is out of date: images or answers have changed.", width="content")
 
 
 def prepare_heatmaps(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> None:
@@ -177,14 +179,14 @@ def _want_zip() -> None:
     st.session_state[_ZIP_WANTED] = True
 
 
-def _identity(entry: Entry, images: Sequence[InputImage]) -> tuple[object, ...]:
-    return (entry.stamp, *(image.digest for image in images))
+def _identity(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> tuple[object, ...]:
+    return (entry.stamp, tuple(image.digest for image in images), tuple(results))
 
 
-def _prepared(entry: Entry, images: Sequence[InputImage]) -> UploadHandle | None:
-    """The file of heatmaps of these images, if it was written."""
+def _prepared(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> UploadHandle | None:
+    """The file of heatmaps of these images and answers, if it was written."""
     found: tuple[tuple[object, ...], UploadHandle] | None = st.session_state.get(_ZIP)
-    return found[1] if found is not None and found[0] == _identity(entry, images) else None
+    return found[1] if found is not None and found[0] == _identity(entry, images, results) else None
 
 
 def _prepare_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[Result]) -> None:
@@ -202,5 +204,5 @@ def _prepare_zip(entry: Entry, images: Sequence[InputImage], results: Sequence[R
                 path.unlink()
             raise
         size = stream.tell()
-    st.session_state[_ZIP] = (_identity(entry, images), UploadHandle(path, path.stem, size))
+    st.session_state[_ZIP] = (_identity(entry, images, results), UploadHandle(path, path.stem, size))
     st.rerun()

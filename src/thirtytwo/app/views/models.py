@@ -26,10 +26,11 @@ from thirtytwo.app.library import (
 )
 from thirtytwo.app.manage import show_actions, show_notices
 from thirtytwo.app.model_table import metrics_table, model_rows, run_of, table_of, taught_project
-from thirtytwo.app.projects import Project, Result
+from thirtytwo.app.project import Project
 from thirtytwo.app.settings import MODEL_MB
 from thirtytwo.app.taught_card import METRICS as TAUGHT_METRICS
 from thirtytwo.app.taught_card import estimated_metrics, how_estimated, taught_card
+from thirtytwo.app.taught_result import Result
 from thirtytwo.app.uploads import content
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import find_model, model_name

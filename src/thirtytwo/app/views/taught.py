@@ -13,7 +13,8 @@ from thirtytwo.app.export_menu import show_export
 from thirtytwo.app.frame import announce, jump_to
 from thirtytwo.app.library import Entry, entries, projects, select_model, selected_model, taught_entry
 from thirtytwo.app.originals import openable_input
-from thirtytwo.app.projects import Project, Result
+from thirtytwo.app.project import Project
+from thirtytwo.app.taught_result import Result
 from thirtytwo.app.views.tried import TRIALS, show_trials
 from thirtytwo.evaluation.metrics import confusion_matrix
 from thirtytwo.fewshot import assess, suggest_next_steps

@@ -12,6 +12,7 @@ import streamlit as st
 from thirtytwo.app import library
 from thirtytwo.app.components import title
 from thirtytwo.app.jobs import Job, JobStore, jobs_dir
+from thirtytwo.app.problems import plain
 from thirtytwo.app.views.training import (
     is_active,
     name_of,
@@ -173,7 +174,7 @@ def _check(spec: str) -> _Checked:
     rows, problem = 0, ""
     if diagnosis.subject is None:
         worst = diagnosis.findings[-1]
-        problem = f"{worst.what} {worst.fix}".strip()
+        problem = plain(f"{worst.what} {worst.fix}".strip(), added=False)
     else:
         rows = len(diagnosis.subject.data.train)
         for part in diagnosis.subject.splits.values():

@@ -13,6 +13,7 @@ from thirtytwo.app.jobs import Job, JobStore, State, problem_of
 from thirtytwo.app.library import Entry, add_model, entries, select_model, selected_model
 from thirtytwo.app.navigation import open_page
 from thirtytwo.app.opened_runs import open_run
+from thirtytwo.app.problems import plain
 from thirtytwo.app.training_progress import progress_of
 from thirtytwo.errors import ThirtytwoError
 from thirtytwo.inference.classifier import model_name
@@ -70,7 +71,7 @@ def show_outcome(store: JobStore, job: Job, state: State) -> None:
             saved = "The last completed epoch is saved." if _has_checkpoint(job) else "No epoch was completed."
             st.info(f"Training on {name} was stopped. {saved}", icon=":material/pause:")
         else:
-            problem = problem_of(store.log_lines(job)) if state == "failed" else _KILLED
+            problem = plain(problem_of(store.log_lines(job)), added=False) if state == "failed" else _KILLED
             st.error(as_markdown(f"Training on {name_of(job)} failed. {problem}"), icon=":material/error:")
         _show_curves(job)
         with st.container(horizontal=True, key="outcome-buttons"):
@@ -113,7 +114,8 @@ def show_log(store: JobStore, job: Job, *, expanded: bool = False) -> None:
     lines = store.log_lines(job, _LINES)
     if lines:
         with st.expander("Last lines of the log", expanded=expanded):
-            st.code("\n".join(map(as_printable, lines)), language=None, wrap_lines=True)
+            text = plain("\n".join(map(as_printable, lines)), added=False)
+            st.code(text, language=None, wrap_lines=True)
 
 
 def _resume(store: JobStore, job: Job) -> Callable[[], None]:
@@ -177,7 +179,7 @@ def _show_result(job: Job) -> None:
     metrics = run.read_json(run.metrics)
     accuracy = metrics["accuracy"]
     st.metric(
-        f"accuracy on {metrics['n']:,} test images",
+        f"Accuracy on {metrics['n']:,} test images",
         percent(accuracy["value"]),
         f"95\u00a0% interval {interval(accuracy['ci95'], digits=1)}",
         delta_color="off",

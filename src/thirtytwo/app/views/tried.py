@@ -8,14 +8,15 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from thirtytwo.app import session
+from thirtytwo.app import look_twice, session
 from thirtytwo.app.components import card
 from thirtytwo.app.display import Result as Answer
 from thirtytwo.app.display import classify, render
 from thirtytwo.app.images import thumbnails, undo_button, upload_field
 from thirtytwo.app.library import Entry, load_classifier, projects, warm_up
 from thirtytwo.app.photos import InputImage
-from thirtytwo.app.projects import Project, Result, Trial
+from thirtytwo.app.project import Project, Trial
+from thirtytwo.app.taught_result import Result
 from thirtytwo.app.trials import LEAST_TO_SUGGEST, class_of, is_right, score, suggested, unlabeled, was_taught
 from thirtytwo.fewshot.labeling import Floats
 from thirtytwo.images.decode import load_image
@@ -54,7 +55,10 @@ def show_trials(project: Project, result: Result, entry: Entry) -> None:
     _show_thumbnails(project, images, entry)
     if not project.trials:
         return
-    answers = dict(zip(images, classify(entry, list(images.values())), strict=True))
+    look_twice.show_option()
+    found = classify(entry, list(images.values()), twice=look_twice.wanted())
+    look_twice.explain([entry], found)
+    answers = dict(zip(images, found, strict=True))
     numbers = {one.name: one.number for one in result.classes if one.number in {two.number for two in project.classes}}
     predicted = {
         digest: numbers.get(one.top) for digest, one in answers.items() if not isinstance(one, UnreadableImage)
@@ -157,12 +161,18 @@ def _show_answer(entry: Entry, image: InputImage, answer: Answer) -> None:
     if isinstance(answer, UnreadableImage):
         st.warning(as_markdown(answer.error), icon=":material/broken_image:")
         return
-    st.html(_card(entry.stamp, image.digest, image.name, entry, image, answer))
+    st.html(_card(entry.stamp, image.digest, image.name, look_twice.views_of(answer), entry, image, answer))
 
 
 @st.cache_data(show_spinner=False, max_entries=_MAX_CARDS)
 def _card(
-    stamp: tuple[str, int, int], digest: str, name: str, _entry: Entry, _image: InputImage, _answer: Prediction
+    stamp: tuple[str, int, int],
+    digest: str,
+    name: str,
+    views: int,
+    _entry: Entry,
+    _image: InputImage,
+    _answer: Prediction,
 ) -> str:
     """The card of an answer as HTML, which marking an image does not make anew."""
     return card(name, _answer, render(_entry, _image, heat=False), _MAX_TOP, heat=False)

@@ -1,28 +1,19 @@
-"""Projects on disk: changes of several sessions, damaged files, names that clash, and results out of date."""
+"""Projects on disk: changes of several sessions, damaged files, and files of removed images."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("streamlit")
 
-from thirtytwo.app.projects import (
-    Photo,
-    PhotoClass,
-    Project,
-    ProjectStore,
-    Result,
-    TaughtClass,
-    changes_since,
-    missing_input,
-    projects_dir,
-    repeated_names,
-)
+from thirtytwo.app.project import Photo, Project
+from thirtytwo.app.project_store import ProjectStore, projects_dir
 from thirtytwo.errors import InputError, RunError
 from thirtytwo.io import lock_directory
 
@@ -30,10 +21,6 @@ from thirtytwo.io import lock_directory
 @pytest.fixture
 def store(tmp_path: Path) -> ProjectStore:
     return ProjectStore.open(tmp_path / "projects")
-
-
-def named(*names: str) -> Project:
-    return Project(classes=tuple(PhotoClass(number=place, name=name) for place, name in enumerate(names, start=1)))
 
 
 def test_a_project_is_read_as_it_was_written(store: ProjectStore, paint: Callable[..., bytes]) -> None:
@@ -126,75 +113,16 @@ def test_files_of_removed_images_are_deleted_after_a_day(
     identity = store.create().identity
     project = store.add_photos(identity, 1, [("a.png", paint("red")), ("b.png", paint("blue"))])
     kept, gone = project.classes[0].photos
+    week_ago = time.time() - 7 * 86_400
+    for photo in (kept, gone):
+        os.utime(store.image(identity, photo).path, (week_ago, week_ago))
     store.change(identity, lambda one: one.without_photos(1, [gone.digest]))
     store.delete_unused(identity)
     assert store.image(identity, gone).path.is_file(), "removing can be undone"
-    monkeypatch.setattr("thirtytwo.app.projects._KEPT_SECONDS", -1.0)
+    monkeypatch.setattr("thirtytwo.app.project_store._KEPT_SECONDS", -1.0)
     store.delete_unused(identity)
     assert store.image(identity, kept).path.is_file()
     assert not store.image(identity, gone).path.exists()
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (("cat", "dog"), []),
-        (("cat", "Cat"), ["Cat"]),
-        (("cat", "  CAT "), ["  CAT "]),
-        (("my cat", "my  cat"), ["my  cat"]),
-        (("Straße", "STRASSE"), ["STRASSE"]),
-        (("café", "cafe\u0301"), ["cafe\u0301"]),
-        (("", ""), []),
-    ],
-)
-def test_names_that_people_take_for_the_same(names: tuple[str, str], expected: list[str]) -> None:
-    assert repeated_names(named(*names)) == expected
-    assert bool([step for step in missing_input(named(*names)) if "name '" in step or "than" in step]) == bool(expected)
-
-
-def taught(project: Project, base: str = "imagenet") -> Project:
-    classes = tuple(
-        TaughtClass(number=one.number, name=one.name, digests=tuple(photo.digest for photo in one.readable))
-        for one in project.classes
-    )
-    result = Result(base=base, classes=classes, expectation="", accuracy=None, folds=0, count=0, notes=())
-    return project.with_result(result)
-
-
-PHOTO, OTHER = Photo(name="a.png", digest="a", suffix=".png"), Photo(name="b.png", digest="b", suffix=".png")
-BROKEN = Photo(name="c.png", digest="c", suffix=".png", problem="It is empty.")
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda project: project, []),
-        (lambda project: project.with_photos(1, [BROKEN]), []),
-        (lambda project: project.rename(1, "puma").rename(1, "cat"), []),
-        (lambda project: project.rename(1, "puma"), ["'cat' is now named 'puma'"]),
-        (lambda project: project.with_photos(2, [OTHER]), ["1 image of 'dog' was added"]),
-        (lambda project: project.without_photos(1, ["a"]), ["1 image of 'cat' was removed"]),
-        (lambda project: project.without_class(2), ["'dog' was removed"]),
-        (lambda project: project.with_class(), ["a class is new"]),
-    ],
-)
-def test_what_makes_a_result_out_of_date(change: Callable[[Project], Project], expected: list[str]) -> None:
-    project = taught(named("cat", "dog").with_photos(1, [PHOTO]))
-    assert changes_since(change(project), "imagenet") == expected
-
-
-def test_another_model_to_start_from_makes_a_result_out_of_date() -> None:
-    assert changes_since(taught(named("cat", "dog")), "cifar100") == [
-        "it would start from 'cifar100' instead of 'imagenet'"
-    ]
-    assert changes_since(named("cat", "dog"), "cifar100") == []
-
-
-def test_a_removed_class_comes_back_in_its_place() -> None:
-    project = named("a", "b", "c")
-    restore = partial(Project.restore_class, position=1, found=project.classes[1])
-    assert restore(project.without_class(2)) == project
-    assert restore(project) == project, "another session restored it"
 
 
 def test_projects_are_in_the_folder_of_user_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

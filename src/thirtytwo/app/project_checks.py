@@ -1,0 +1,61 @@
+"""What is missing before a project can be taught, and what has changed since it was."""
+
+from __future__ import annotations
+
+from thirtytwo.app.project import Project, comparable_name
+from thirtytwo.fewshot import LEAST
+from thirtytwo.text import counted
+
+
+def missing_input(project: Project) -> list[str]:
+    """The steps left before a model can be taught, as phrases."""
+    steps = [f"name class {position}" for position, one in enumerate(project.classes, start=1) if not one.name]
+    names = [one.name for one in project.classes]
+    steps += [
+        f"use the name {name!r} for one class only"
+        if names.count(name) > 1
+        else f"use another name than {name!r}, which a class has in other letters"
+        for name in dict.fromkeys(repeated_names(project))
+    ]
+    steps += [
+        f"add images of {one.name or f'class {position}'}"
+        for position, one in enumerate(project.classes, start=1)
+        if len(one.readable) < LEAST
+    ]
+    return steps
+
+
+def repeated_names(project: Project) -> list[str]:
+    """Names of classes that differ from an earlier one at most by case, spaces or the form of their characters."""
+    seen: set[str] = set()
+    repeated = []
+    for one in project.classes:
+        name = comparable_name(one.name)
+        if name and name in seen:
+            repeated.append(one.name)
+        seen.add(name)
+    return repeated
+
+
+def changes_since(project: Project, base: str) -> list[str]:
+    """What changed since the model was taught, as phrases; empty if the result is that of the current project."""
+    if project.result is None:
+        return []
+    taught = {one.number: one for one in project.result.classes}
+    found = [f"{one.name!r} was removed" for one in taught.values() if one.number not in project.numbers]
+    for one in project.classes:
+        before = taught.get(one.number)
+        if before is None:
+            found.append(f"{one.name!r} is new" if one.name else "a class is new")
+            continue
+        if before.name != one.name:
+            found.append(f"{before.name!r} is now named {one.name!r}")
+        now, then = {photo.digest for photo in one.readable}, set(before.digests)
+        found += [
+            f"{counted(len(part), 'image')} of {one.name!r} {'was' if len(part) == 1 else 'were'} {what}"
+            for part, what in ((now - then, "added"), (then - now, "removed"))
+            if part
+        ]
+    if project.result.base != base:
+        found.append(f"it would start from {base!r} instead of {project.result.base!r}")
+    return found

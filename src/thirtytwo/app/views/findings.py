@@ -1,0 +1,56 @@
+"""The findings of the page Data: what was found, why it matters, what to do, and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from thirtytwo.app.frame import announce
+from thirtytwo.app.problems import plain
+from thirtytwo.app.views.checked_data import CheckedData
+from thirtytwo.app.views.data_images import open_image
+from thirtytwo.doctor.base import Check, Finding, Severity
+from thirtytwo.doctor.page import by_check, extent, verdict
+from thirtytwo.text import as_markdown, capitalized, shorten
+
+_MAX_FINDINGS, _MAX_FILES = 10, 10
+_ICONS: dict[Severity, str] = {"error": ":material/error:", "warning": ":material/warning:", "note": ":material/info:"}
+_LONGEST = 600
+"""Characters after which sentences about the data are shortened in the middle."""
+
+
+def show_findings(checked: CheckedData) -> None:
+    """Show the findings of each check, most severe first: why they matter, what was found and what to do."""
+    diagnosis = checked.review.diagnosis
+    st.header("Findings", anchor=False)
+    st.markdown(f"**{as_markdown(diagnosis.spec)}**: {as_markdown(verdict(diagnosis))}")
+    announce(verdict(diagnosis))
+    for check, findings in by_check(diagnosis.findings).items():
+        severity, amount = findings[0].severity, extent(findings)
+        heading = f"{capitalized(severity)} {check.code}: {check.title}" + (f", {amount}" if amount else "")
+        with st.expander(as_markdown(heading), icon=_ICONS[severity]):
+            _show_section(check, findings, checked.images.get(check.code, ""))
+            for place in checked.places.get(check.code, ()):
+                if diagnosis.subject is not None:
+                    open_image(diagnosis.subject, place)
+
+
+def _show_section(check: type[Check], findings: Sequence[Finding], images: str) -> None:
+    for finding in findings[:_MAX_FINDINGS]:
+        st.markdown(sentence(finding.what))
+        if finding.files:
+            more = f" and {len(finding.files) - _MAX_FILES:,} more" if len(finding.files) > _MAX_FILES else ""
+            st.caption(", ".join(map(sentence, finding.files[:_MAX_FILES])) + more)
+    if len(findings) > _MAX_FINDINGS:
+        st.caption(f"And {len(findings) - _MAX_FINDINGS:,} more of this kind.")
+    st.markdown(f"**Why it matters.** {as_markdown(check.why)}")
+    for advice in dict.fromkeys(sentence(finding.fix) for finding in findings[:_MAX_FINDINGS] if finding.fix):
+        st.markdown(f"**What to do.** {advice}")
+    if images:
+        st.html(images)
+
+
+def sentence(text: str) -> str:
+    """A sentence about the data as Markdown, shortened in the middle if it is long."""
+    return as_markdown(shorten(plain(text, added=False), _LONGEST))
