@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import shutil
@@ -101,6 +102,27 @@ def data_root() -> Path:
     """The real data; only for tests marked `realdata`."""
     root = real_data()
     assert root is not None, "mark this test with @pytest.mark.realdata"
+    return root
+
+
+@pytest.fixture(scope="session")
+def noise_cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with noise in the layout of CIFAR-10 and CIFAR-100: 400 training images, 100 test images."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name, labels in {"cifar10": {"label": 10}, "cifar100": {"fine_label": 100, "coarse_label": 20}}.items():
+        for split, count in (("train", 400), ("test", 100)):
+            images = []
+            for pixels in random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                images.append({"bytes": buffer.getvalue(), "path": None})
+            columns = {key: pa.array(np.arange(count) % classes) for key, classes in labels.items()}
+            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+            file = root / name / "data" / f"{split}-00000-of-00001.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table({"img": pa.array(images, kind), **columns}), file)
     return root
 
 

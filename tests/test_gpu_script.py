@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import subprocess
 import sys
@@ -11,9 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 PHOTOS = {"recipe", "mean", "std", "seconds", "history", "val_rows", "val_accuracy", "test_accuracy", "n_test"}
@@ -28,27 +25,6 @@ STAGES: dict[str, set[str]] = {
     "classic-cifar100": {"data", "runs"},
 }
 """Keys of the results of each stage."""
-
-
-@pytest.fixture(scope="module")
-def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with noise in the layout of CIFAR-10 and CIFAR-100: 400 training images, 100 test images."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for name, labels in {"cifar10": {"label": 10}, "cifar100": {"fine_label": 100, "coarse_label": 20}}.items():
-        for split, count in (("train", 400), ("test", 100)):
-            images = []
-            for pixels in random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8):
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "PNG")
-                images.append({"bytes": buffer.getvalue(), "path": None})
-            columns = {key: pa.array(np.arange(count) % classes) for key, classes in labels.items()}
-            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-            file = root / name / "data" / f"{split}-00000-of-00001.parquet"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({"img": pa.array(images, kind), **columns}), file)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +48,10 @@ def results(folder: Path, stage: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_fast_in_this_process(gpu: ModuleType, cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["gpu.py", "--tiny", "--stage", "fast", "--data-root", str(cifar), "--out", str(tmp_path)]
+def test_fast_in_this_process(
+    gpu: ModuleType, noise_cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["gpu.py", "--tiny", "--stage", "fast", "--data-root", str(noise_cifar), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     assert gpu.main() == 0
     (run,) = results(tmp_path, "fast")["runs"]
@@ -83,11 +61,21 @@ def test_fast_in_this_process(gpu: ModuleType, cifar: Path, tmp_path: Path, monk
 
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_trial_run_of_each_stage(stage: str, gpu: ModuleType, cifar: Path, tmp_path: Path) -> None:
+def test_a_trial_run_of_each_stage(stage: str, gpu: ModuleType, noise_cifar: Path, tmp_path: Path) -> None:
     assert gpu.export_weights(tmp_path / "weights") == 0
     lite0 = str(tmp_path / "weights" / "lite0.safetensors")
     out = tmp_path / "out"
-    words = [sys.executable, str(SCRIPT), "--tiny", "--stages", stage, "--data-root", str(cifar), "--out", str(out)]
+    words = [
+        sys.executable,
+        str(SCRIPT),
+        "--tiny",
+        "--stages",
+        stage,
+        "--data-root",
+        str(noise_cifar),
+        "--out",
+        str(out),
+    ]
     words += ["--architecture", "tf_efficientnet_lite0", "--size", "64", "--weights", lite0, "--weights-lite0", lite0]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

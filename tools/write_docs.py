@@ -22,6 +22,7 @@ import guide_tables
 import measured_accuracies
 import photograph_tables
 import scale_tables
+import speed_tables
 from result_tables import (
     accuracies,
     app_figures,
@@ -221,6 +222,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "network-options": network_options,
     "networks": networks,
     "published-options": published_options,
+    "costs-import": speed_tables.costs_import,
+    "costs-predict": speed_tables.costs_predict,
+    "costs-serve": speed_tables.costs_serve,
+    "costs-train": speed_tables.costs_train,
     "data-commands": data_tables.data_commands,
     "photo-settings": photograph_tables.photo_settings,
     "photographs": photograph_tables.photographs,
@@ -229,6 +234,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipe-guide": guide_tables.recipe_guide,
     "recipe-keys": recipe_keys,
     "processes": processes,
+    "record-steps": speed_tables.record_steps,
+    "record-trainings": speed_tables.record_trainings,
     "remedies": remedies,
     "recipes": recipes,
     "scale-assumptions": scale_tables.scale_assumptions,

@@ -16,7 +16,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.models import Network
 from thirtytwo.models.base import build_network
 from thirtytwo.training.hardware import Hardware, choose_hardware
-from thirtytwo.training.precision import MAX_GROWTHS, REPEATS, StepTimes, timed_precision
+from thirtytwo.training.precision import FEW, MAX_GROWTHS, REPEATS, StepTimes, _is_clear, timed_precision
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"model__options": {"groups": [{"width": 8}, {"width": 16}]}},
@@ -69,7 +69,7 @@ def test_faster_precision_is_chosen_with_both_times(network: str, tiny: SimpleNa
     assert logged.value == str(found.precision).removeprefix("torch.")
     assert {"float32": whole, "bfloat16": half}[logged.value] == min(whole, half)
     assert 2 <= int(match[1]) <= 24
-    growths, warmups, timed = 1 + MAX_GROWTHS, 2, 2 * REPEATS
+    growths, warmups, timed = 2 + MAX_GROWTHS, 2, 2 * REPEATS
     assert len(seen) <= growths + warmups + timed
     assert max(seen) <= 24
     others = [choice for choice in machine.choices if choice.what != "precision"]
@@ -129,3 +129,32 @@ def test_faster() -> None:
     assert StepTimes(0.634, 0.748, 64).faster == torch.float32
     assert StepTimes(0.748, 0.634, 64).faster == torch.bfloat16
     assert StepTimes(0.5, 0.5, 64).faster == torch.float32
+
+
+@pytest.mark.parametrize(("batch", "most"), [(24, 24), (FEW, FEW), (400, 200)])
+def test_a_representative_share_of_the_batch_is_timed(
+    batch: int, most: int, tiny: SimpleNamespace, machine: Hardware
+) -> None:
+    recipe = open_recipe(tiny, "dense", schedule__batch_size=batch)
+    net = build_network(recipe, 3)
+    seen = counted(net)
+    found = timed_precision(net, recipe, 8, 3, machine)
+    (logged,) = [choice for choice in found.choices if choice.what == "precision"]
+    match = REASON.match(logged.reason)
+    assert match
+    assert max(seen) == int(match[1]) <= most
+    assert int(match[1]) > most // 4, "tiny steps are fast"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "clear"),
+    [
+        ([1.0], [5.0], False),
+        ([1.0, 1.1], [1.7, 1.8], True),
+        ([1.7, 1.8], [1.0, 1.1], True),
+        ([1.0, 4.0], [1.7, 1.8], False),
+        ([1.0, 1.0], [1.4, 1.4], False),
+    ],
+)
+def test_two_rounds_decide_only_where_all_steps_agree(first: list[float], second: list[float], clear: bool) -> None:
+    assert _is_clear(first, second) is clear

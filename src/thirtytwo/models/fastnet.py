@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thirtytwo.config.settings import Settings, parse_settings
 from thirtytwo.models.base import MAX_WIDTH, MODELS, Network, NetworkBuilder, takes_options
+from thirtytwo.models.pooling import max_pool_2x2
 
 WHITENING_IMAGES = 5000
+WHITENING_CHUNK = 250
+"""Images whose patches are in memory at the same time."""
 PATCH = 2
 EIGENVALUE_FLOOR = 5e-4
 EMPTY_DIRECTION = 1e-6
@@ -101,11 +103,27 @@ class Group(nn.Module):
         self.residual = settings.residual
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = self.activation(self.norm(F.max_pool2d(self.widen(maps), 2)))
+        maps = self.activation(self.norm(max_pool_2x2(self.widen(maps), training=self.training)))
         skip = maps
         for conv, norm in zip(self.body, self.body_norms, strict=True):
             maps = self.activation(norm(conv(maps)))
         return maps + skip if self.residual else maps
+
+
+def _patch_covariance(images: Tensor) -> Tensor:
+    """Covariance of the 2×2 patches of images `(N, 3, H, W)`, float64 `(12, 12)`, over a few images at a time."""
+    width = 3 * PATCH**2
+    total = torch.zeros(width, dtype=torch.float64, device=images.device)
+    products = torch.zeros((width, width), dtype=torch.float64, device=images.device)
+    count = 0
+    for part in images.split(WHITENING_CHUNK):
+        patches = part.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, 3, h, w, 2, 2)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, width).double()
+        total += patches.sum(dim=0)
+        products += patches.T @ patches
+        count += len(patches)
+    mean = total / count
+    return products / count - torch.outer(mean, mean)
 
 
 class FastNet(Network):
@@ -150,11 +168,7 @@ class FastNet(Network):
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
         """Set the stem to whiten 2×2 patches: scaled eigenvectors of their covariance, and their negatives."""
-        patches = images[:WHITENING_IMAGES].unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (N, 3, h, w, 2, 2)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH**2).double()
-        patches = patches - patches.mean(dim=0)
-        covariance = patches.T @ patches / len(patches)
-        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = torch.linalg.eigh(_patch_covariance(images[:WHITENING_IMAGES]))
         # gray images vary in only 4 of 12 directions; repeat those, since the others would be channels without variance
         live = int((values > EMPTY_DIRECTION * values.max()).sum())
         order = [len(values) - 1 - index % max(live, 1) for index in range(len(values))]

@@ -220,7 +220,8 @@ def _prepare_network(
     net = initialized.net.to(hardware.device).to(memory_format=hardware.memory_format)
     if start is None:
         torch.manual_seed(generator_for(recipe.seed, 0, "weights").initial_seed())
-        net.prepare(normalize(pixels[:PREPARE_IMAGES], mean, std))
+        if type(net).prepare is not Network.prepare:
+            net.prepare(normalize(pixels[:PREPARE_IMAGES], mean, std))
     return net, mean, std
 
 

@@ -1,0 +1,458 @@
+"""`fast` and changes of it on CIFAR beside the published airbench94: time of a whole training, and its accuracy.
+
+    python benchmarks/record.py steps [NAME]... [--data-root DIR] [--rounds 5] [--cores 0]
+    python benchmarks/record.py train NAME [--seeds 0,1,2] [--val | --final] [--cores 0]
+
+NAME is `airbench94` (`benchmarks/airbench.py`), a bundled recipe, a recipe file, or one of the changes of `fast` in
+`SWEEP` of `benchmarks/gpu.py`; `--set KEY=VALUE` changes each of them further. `--cores 0,1` keeps the process on these
+cores.
+
+`steps` measures training steps of all names in turns in one process, with airbench94 among them, and multiplies the
+median of each stage by the number of its steps in a training on all 50,000 images. A stage is a resolution, with the
+bias of the stem trained or not. Timed: augmentation, forward and backward pass, optimizer. Not timed: imports, reading
+data, building the network, the first step of each stage, which also counts the FLOPs. The result is
+`results/record-steps-<data>.json`, written again after each round.
+
+`train` trains once for each seed and writes `results/record-<data>-<name>.json` after each of them: accuracy of one
+view and with test-time augmentation, seconds, FLOPs, hardware, versions, hash of the source. Seeds that are there
+already are not trained again, and a training that was cut off continues from its last epoch (airbench94 starts again).
+Timed: all epochs, each with its augmentation; not timed: imports, reading data, building the network, checkpoints,
+evaluation.
+By default it holds out validation as the recipe says and evaluates on test; `--val` evaluates on validation instead,
+for choices; `--final` trains on all 50,000 images and evaluates on test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gpu import SWEEP, TINY, TINY_NETWORKS
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+SOURCE = HERE.parent / "src" / "thirtytwo"
+TRAINING = ("augment", "config", "data", "evaluation/scoring.py", "models", "tensors.py", "training")
+"""What of the source decides how a training goes; its hash is in the results."""
+PORT = "airbench94"
+ALL_IMAGES: dict[str, Any] = {"data.val_fraction": 0.0}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps of a training that cost the same: from step `first` on, `count` of them."""
+
+    size: int
+    stem: bool
+    first: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.size} px" + ("" if self.stem else ", stem fixed")
+
+
+class Side(Protocol):
+    """A training of which single steps can be taken."""
+
+    stages: list[Stage]
+    batch_size: int
+    precision: str
+
+    def step(self, number: int) -> None:
+        """Take step `number`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A name with its recipe and the changes of it; no recipe for airbench94."""
+
+    name: str
+    recipe: str | None
+    changes: dict[str, Any]
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.casefold()).strip("-")
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    if options.data_root is None or not (Path(options.data_root) / options.data).is_dir():
+        print(f"skipped: {options.data} was not found; set THIRTYTWO_DATA or give --data-root")
+        return 0
+    if options.cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})  # before torch starts its threads
+    from thirtytwo.process import own_process
+
+    with own_process():  # with the command line's allocator setting
+        return {"steps": measure_steps, "train": train_seeds}[options.what](options)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=("steps", "train"), default="steps")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="fast by default")
+    parser.add_argument("--data", choices=("cifar10", "cifar100"), default="cifar10")
+    parser.add_argument("--data-root", default=os.environ.get("THIRTYTWO_DATA"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of every recipe")
+    parser.add_argument("--name", help="name of a single recipe in the results")
+    parser.add_argument("--cores", help="numbers of the cores to use, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1, help="steps of each stage in a round")
+    parser.add_argument("--seeds", default="0", help="separated by commas")
+    parser.add_argument("--val", action="store_true", help="evaluate on validation, for choices")
+    parser.add_argument("--final", action="store_true", help="train on all training images")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="run directories of unfinished trainings")
+    parser.add_argument("--tiny", action="store_true", help="a trial run: tiny networks, a few hundred images")
+    options = parser.parse_intermixed_args(words)
+    if options.val and options.final:
+        parser.error("--val and --final exclude each other: with --final there are no validation images")
+    if options.name and len(options.names) > 1:
+        parser.error("--name is for one NAME")
+    if options.what == "train" and len(options.names) > 1:
+        parser.error("train takes one NAME")
+    return options
+
+
+def candidate(name: str, options: argparse.Namespace) -> Candidate:
+    from thirtytwo.config.resolve import parse_overrides
+
+    if name == PORT:
+        return Candidate(PORT, None, {})
+    recipe, changes = ("fast", SWEEP[name]) if name in SWEEP else (name, {})
+    changes = {**changes, **parse_overrides(options.set)}
+    if options.tiny:
+        changes |= TINY | TINY_NETWORKS["fast"]
+    shown = options.name or ", ".join([Path(name).stem if name.endswith(".toml") else name, *options.set])
+    return Candidate(shown, recipe, changes)
+
+
+class Product:
+    """A training of thirtytwo, without Lightning's loop around its steps."""
+
+    def __init__(self, chosen: Candidate, options: argparse.Namespace) -> None:
+        import torch
+
+        from thirtytwo.training.fit import build_training
+        from thirtytwo.workflows.prepare import prepare
+
+        assert chosen.recipe is not None
+        changes = chosen.changes | ALL_IMAGES
+        plan = prepare(options.data, chosen.recipe, changes, "auto", Path(options.data_root))
+        self._torch, self._hardware, recipe = torch, plan.hardware, plan.recipe
+        self._loop, self._batches, _, _ = build_training(recipe, plan.parts.train, plan.hardware, plan.initialized)
+        self._optimizer = self._loop.configure_optimizers()["optimizer"]
+        self._order = torch.randperm(self._batches.count)
+        self._stem_bias = self._loop.net.parameter_groups().get("stem_bias", [])
+        self._stem_until = recipe.schedule.stem_bias_until
+        self.batch_size, self.precision = recipe.schedule.batch_size, _name(plan.hardware.precision)
+        total = self._batches.steps
+        self.stages = stages(total, lambda step: self._batches.size_at(step / total), self._trains_stem)
+        self._loop.net.train()
+
+    def _trains_stem(self, number: int) -> bool:
+        return bool(self._stem_bias) and number < self._stem_until * self._batches.steps
+
+    def step(self, number: int) -> None:
+        torch, device, precision = self._torch, self._hardware.device, self._hardware.precision
+        for bias in self._stem_bias:
+            bias.requires_grad_(self._trains_stem(number))
+        epoch, place = divmod(number, len(self._batches))
+        positions = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        batch = self._batches.batch(positions, epoch, place)
+        self._loop.reset_step_metrics()
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            loss = self._loop.training_step(batch, place)["loss"]
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        _wait_for(device)
+
+
+class Port:
+    """airbench94."""
+
+    def __init__(self, options: argparse.Namespace, final: bool = True) -> None:
+        from thirtytwo.config.resolve import read_recipe_values, resolve_recipe
+        from thirtytwo.data.load import load_dataset
+        from thirtytwo.data.split import divide
+
+        changes = ALL_IMAGES if final else {}
+        recipe = resolve_recipe(read_recipe_values("fast"), changes, classes=10, rows=45_000)
+        self.parts = divide(load_dataset(options.data, data_root=Path(options.data_root)), recipe)
+        self._tiny = options.tiny
+        self.training = self.start(0)
+        self._device = next(self.training.net.parameters()).device
+        self.batch_size = self.training.settings.batch_size
+        self.precision = _name(self._precision)
+        self.stages = stages(self.training.steps, lambda step: 32, self.training.trains_whitening_bias)
+
+    def start(self, seed: int) -> Any:
+        """A training from its first step."""
+        import torch
+        from airbench import Settings, Training, native_precision
+
+        from thirtytwo.tensors import as_tensor
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._precision = native_precision(device)
+        settings = Settings(widths=(8, 16, 16), batch_size=50, epochs=1) if self._tiny else Settings()
+        train = self.parts.train
+        data = as_tensor(train.images), as_tensor(train.labels), len(train.classes)
+        return Training(*data, seed, device, self._precision, settings)
+
+    def step(self, number: int) -> None:
+        self.training.step(number)
+        _wait_for(self._device)
+
+
+def _name(precision: Any) -> str:
+    return str(precision).removeprefix("torch.")
+
+
+def _wait_for(device: Any) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def stages(total: int, size_at: Callable[[int], int], trains_stem: Callable[[int], bool]) -> list[Stage]:
+    """The stages of a training of `total` steps, in their order."""
+    found: dict[tuple[int, bool], list[int]] = {}
+    for number in range(total):
+        found.setdefault((size_at(number), trains_stem(number)), []).append(number)
+    return [Stage(*key, numbers[0], len(numbers)) for key, numbers in found.items()]
+
+
+def side(chosen: Candidate, options: argparse.Namespace) -> Side:
+    return Port(options) if chosen.recipe is None else Product(chosen, options)
+
+
+def measure_steps(options: argparse.Namespace) -> int:
+    """Time steps of each name and of airbench94 in turns; write what they make of a whole training."""
+    candidates = [candidate(name, options) for name in dict.fromkeys([PORT, *(options.names or ["fast"])])]
+    sides = {one.name: side(one, options) for one in candidates}
+    flops = {name: {stage.name: flops_of(one, stage) for stage in one.stages} for name, one in sides.items()}
+    seconds: dict[str, dict[str, list[float]]] = {
+        name: {stage.name: [] for stage in one.stages} for name, one in sides.items()
+    }
+    out = options.out / f"record-steps-{options.data}.json"
+    for number in range(options.rounds):
+        for name in sides if number % 2 == 0 else reversed(sides):
+            for stage in sides[name].stages:
+                seconds[name][stage.name].append(seconds_of(sides[name], stage, options.steps))
+        found = {name: _projected(one, seconds[name], flops[name]) for name, one in sides.items()}
+        for one in found.values():
+            pairs = list(zip(one["training_seconds"], found[PORT]["training_seconds"], strict=True))
+            one["ratio"] = round(statistics.median(own / port for own, port in pairs), 4)
+            one["ratio_range"] = [round(pick(own / port for own, port in pairs), 4) for pick in (min, max)]
+        recipes = {one.name: {"recipe": one.recipe, "changes": one.changes} for one in candidates}
+        write(
+            out, {"kind": "steps", "data": options.data, "n": number + 1, "sides": found, "recipes": recipes}, options
+        )
+        shown = {name: (round(one["seconds"]), one["ratio"]) for name, one in found.items()}
+        print(f"round {number + 1}: seconds of a training and ratio to {PORT}: {shown}", flush=True)
+    return 0
+
+
+def seconds_of(one: Side, stage: Stage, steps: int) -> float:
+    """Mean seconds of a step of a stage."""
+    steps = min(steps, stage.count)
+    start = time.perf_counter()
+    for number in range(stage.first, stage.first + steps):
+        one.step(number)
+    return (time.perf_counter() - start) / steps
+
+
+def flops_of(one: Side, stage: Stage) -> int:
+    """Floating-point operations of a step of a stage, with its optimizer; a multiply-add counts as two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        one.step(stage.first)
+    return int(counter.get_total_flops())
+
+
+def _projected(one: Side, seconds: dict[str, list[float]], flops: dict[str, int]) -> dict[str, Any]:
+    """Seconds of a whole training in each round, and their median."""
+    counts = {stage.name: stage.count for stage in one.stages}
+    rounds = list(zip(*seconds.values(), strict=True))
+    totals = [sum(count * value for count, value in zip(counts.values(), values, strict=True)) for values in rounds]
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "seconds": round(sum(counts[name] * value for name, value in medians.items()), 2),
+        "training_seconds": [round(total, 2) for total in totals],
+        "steps": counts,
+        "seconds_per_step": {name: round(value, 4) for name, value in medians.items()},
+        "images_per_second": {name: round(one.batch_size / value, 1) for name, value in medians.items()},
+        "batch_size": one.batch_size,
+        "precision": one.precision,
+        "flops": (total := sum(counts[name] * value for name, value in flops.items())),
+        "pflop": round(total / 1e15, 4),
+    }
+
+
+def train_seeds(options: argparse.Namespace) -> int:
+    """Train once for each seed that has no result yet."""
+    chosen = candidate((options.names or ["fast"])[0], options)
+    split = "val" if options.val else "final" if options.final else "test"
+    out = options.out / f"record-{options.data}-{chosen.file_name}{'' if split == 'final' else f'-{split}'}.json"
+    settings: dict[str, Any] = {"recipe": chosen.recipe, "changes": chosen.changes, "split": split}
+    if chosen.recipe is not None and Path(chosen.recipe).is_file():
+        settings["recipe"] = Path(chosen.recipe).name
+        settings["recipe_hash"] = hashlib.sha256(Path(chosen.recipe).read_bytes()).hexdigest()[:16]
+    content = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"settings": settings, "runs": []}
+    if content["settings"] != json.loads(json.dumps(settings)):
+        print(
+            f"{out} holds results of other settings. Move it away, or choose another name with --name.", file=sys.stderr
+        )
+        return 2
+    runs: list[dict[str, Any]] = content["runs"]
+    flops: dict[str, int | float] = {key: content[key] for key in ("flops", "pflop") if key in content}
+    for seed in map(int, options.seeds.split(",")):
+        if any(run["seed"] == seed for run in runs):
+            continue
+        run = train_port(options, seed, split) if chosen.recipe is None else train_once(chosen, options, seed, split)
+        runs.append(run | machine() | {"source": source_hash()})
+        if not flops:
+            one = side(chosen, options)
+            flops["flops"] = sum(stage.count * flops_of(one, stage) for stage in one.stages)
+            flops["pflop"] = round(flops["flops"] / 1e15, 4)
+        what = {"kind": "training", "data": options.data, "name": chosen.name, "settings": settings, **flops}
+        write(out, what | {"summary": summary(runs), "runs": runs}, options)
+        print({key: run[key] for key in ("seed", "single", "tta", "seconds")}, flush=True)
+    return 0
+
+
+def train_once(chosen: Candidate, options: argparse.Namespace, seed: int, split: str) -> dict[str, Any]:
+    """Train thirtytwo's recipe with one seed, from its last epoch where it was cut off."""
+    import torch
+
+    from thirtytwo.evaluation.scoring import Scorer
+    from thirtytwo.rundir import RunDir
+    from thirtytwo.training.fit import fit
+    from thirtytwo.workflows.prepare import prepare, write_plan
+
+    assert chosen.recipe is not None
+    changes = {"train.validate_every": 1_000_000, **chosen.changes, "seed": seed}
+    changes |= ALL_IMAGES if split == "final" else {}
+    path = options.runs / f"record-{options.data}-{chosen.file_name}-{split}-seed{seed}"
+    continued = (path / "recipe.toml").is_file()
+    directory = RunDir.open(path) if continued else RunDir.create(path)
+    precision = directory.read_recipe().train.precision if continued else None
+    resumed = {"precision": precision, "resumed": directory} if continued else {}
+    plan = prepare(options.data, chosen.recipe, changes, "auto", Path(options.data_root), **resumed)
+    write_plan(plan, directory)
+    fitted = fit(plan.recipe, plan.parts.train, plan.parts.val, directory, plan.hardware, resume=continued)
+    scored = plan.parts.val if split == "val" else plan.parts.test
+    assert scored is not None
+    device, layout = plan.hardware.device, plan.hardware.memory_format
+    scorer = Scorer(fitted.net, fitted.mean, fitted.std, device, memory_format=layout)
+    logits = {"single": scorer.logits(scored.images), "tta": scorer.tta_logits(scored.images, 1)}
+    right = {name: round(float((found.argmax(1) == scored.labels).mean()), 6) for name, found in logits.items()}
+    epochs = [{key: row[key] for key in ("epoch", "seconds")} for row in directory.read_history()]
+    shutil.rmtree(path)
+    return {
+        "seed": seed,
+        **right,
+        "n": len(scored),
+        "trained_on": len(plan.parts.train),
+        "seconds": round(fitted.seconds, 2),
+        "epochs": epochs,
+        "resumed": continued,
+        "precision": _name(plan.hardware.precision),
+        "threads": torch.get_num_threads(),
+        "recipe": plan.recipe.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def train_port(options: argparse.Namespace, seed: int, split: str) -> dict[str, Any]:
+    """Train airbench94 with one seed."""
+    import torch
+
+    from thirtytwo.tensors import as_tensor
+
+    port = Port(options, split == "final")
+    training = port.start(seed)
+    seconds = training.train()
+    scored = port.parts.val if split == "val" else port.parts.test
+    assert scored is not None
+    return {
+        "seed": seed,
+        **training.accuracies(as_tensor(scored.images), as_tensor(scored.labels)),
+        "n": len(scored),
+        "trained_on": len(port.parts.train),
+        "seconds": round(seconds, 2),
+        "resumed": False,
+        "precision": port.precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and range over the seeds."""
+    found: dict[str, Any] = {"n": len(runs), "seeds": [run["seed"] for run in runs]}
+    for name in ("single", "tta", "seconds"):
+        values = [run[name] for run in runs]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        found[name] = {"mean": statistics.fmean(values), "std": spread, "range": [min(values), max(values)]}
+    return found | {"standard_error_tta": found["tta"]["std"] / math.sqrt(len(runs)) if len(runs) > 1 else None}
+
+
+def machine() -> dict[str, Any]:
+    """Hardware, versions and date."""
+    import torch
+
+    from thirtytwo.machine import package_version
+    from thirtytwo.training.hardware import describe_machine
+
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    libraries = ("thirtytwo", "torch", "lightning", "timm", "numpy")
+    versions = {name: package_version(name) for name in libraries} | {"python": sys.version.split()[0]}
+    return {
+        "hardware": describe_machine(device),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def source_hash() -> str:
+    """Hash of the source that decides how a training goes, and of both scripts."""
+    digest = hashlib.sha256()
+    for file in sorted([*_sources(), HERE / "airbench.py", HERE / "record.py"]):
+        digest.update(file.relative_to(HERE.parent).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[Path]:
+    for name in TRAINING:
+        place = SOURCE / name
+        yield from (one for one in place.rglob("*") if one.suffix in (".py", ".toml")) if place.is_dir() else [place]
+
+
+def write(out: Path, content: dict[str, Any], options: argparse.Namespace) -> None:
+    from thirtytwo.io import write_json
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, content | machine() | {"source": source_hash(), "cores": options.cores, "tiny": options.tiny})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

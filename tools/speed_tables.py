@@ -1,0 +1,119 @@
+"""Tables of where the time goes, and of training beside the published network, from `benchmarks/results/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from result_tables import RESULTS, read_results
+
+from thirtytwo.text import percent
+
+NOTHING = "Not measured yet.\n"
+SHOWN = 5
+"""Number of costs in a row of a table."""
+
+
+def costs_import() -> str:
+    """The packages that take longest to import."""
+    return _costs("import", "imported")
+
+
+def costs_predict() -> str:
+    """The largest costs of predicting."""
+    return _costs("predict", "`thirtytwo predict` for")
+
+
+def costs_serve() -> str:
+    """The largest costs of the service under load."""
+    return _costs("serve", "requests with")
+
+
+def costs_train() -> str:
+    """The largest costs of training."""
+    return _costs("train", "what")
+
+
+def _costs(part: str, heading: str) -> str:
+    """A row for each measured case: its seconds, and the largest costs with their shares of them."""
+    found = read_results("costs").get(part)
+    if found is None:
+        return NOTHING
+    lines = [f"| {heading} | seconds | largest costs |", "| --- | ---: | --- |"]
+    for name, case in found["costs"].items():
+        total = case["total"]
+        largest = list(case["seconds"].items())[:SHOWN]
+        shares = ", ".join(f"{cost} {percent(value / total, 0)}" for cost, value in largest if total)
+        rate = f", at {case['requests_per_second']:,.0f} a second" if "requests_per_second" in case else ""
+        digits = 2 if total < 10 else 0
+        lines.append(f"| {name}{rate} | {total:,.{digits}f} | {shares} |")
+    return "\n".join([*lines, "", f"{_place(found)}."]) + "\n"
+
+
+def record_steps() -> str:
+    """Time of a whole training, from its steps, beside airbench94."""
+    measured = [read_results(path.stem) for path in sorted(RESULTS.glob("record-steps-*.json"))]
+    if not measured:
+        return NOTHING
+    lines = [
+        "| data | training | steps | seconds of a step | whole training | of airbench94's time | PFLOP |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for result in measured:
+        for name, side in result["sides"].items():
+            low, high = (f"{end:.2f}" for end in side["ratio_range"])
+            ratio = "1" if name == "airbench94" else f"**{side['ratio']:.2f}** ({low} to {high})"
+            steps = ", ".join(f"{stage}: {value:.2f}" for stage, value in side["seconds_per_step"].items())
+            cells = [result["data"], _name(name), f"{sum(side['steps'].values())} of {side['batch_size']:,}", steps]
+            cells += [f"{side['seconds'] / 60:.1f} min", ratio, f"{side['pflop']:.3f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    places = " ".join(f"{result['data']}: {_rounds(result)}." for result in measured)
+    return "\n".join([*lines, "", places]) + "\n"
+
+
+def _rounds(result: Mapping[str, Any]) -> str:
+    kinds = " and ".join(sorted({side["precision"] for side in result["sides"].values()}))
+    return f"medians of {result['n']} rounds in {kinds}, {_place(result)}"
+
+
+def record_trainings() -> str:
+    """Accuracy and time of full trainings."""
+    paths = [path for path in sorted(RESULTS.glob("record-*.json")) if not path.stem.startswith("record-steps-")]
+    rows = [result for path in paths if (result := read_results(path.stem))["settings"]["split"] != "val"]
+    if not rows:
+        return NOTHING
+    lines = [
+        "| data | training | images | one view | with test-time augmentation | seeds | minutes | PFLOP | hardware |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for result in rows:
+        summary, run = result["summary"], result["runs"][0]
+        cells = [result["data"], _name(result["name"]), f"{run['trained_on']:,}"]
+        cells += [_spread(summary["single"]), _spread(summary["tta"]), str(summary["n"])]
+        minutes = f"{summary['seconds']['mean'] / 60:.1f}"
+        cells += [minutes, f"{result['pflop']:.3f}", f"{_place(run, run['threads'])}, {run['precision']}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _name(name: str) -> str:
+    return "airbench94, our port" if name == "airbench94" else f"`{name}`"
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    """Mean, standard deviation and range."""
+    low, high = (percent(end, 2) for end in found["range"])
+    deviation = "" if found["std"] is None else f" ± {100 * found['std']:.2f} ({low} to {high})"
+    return f"**{percent(found['mean'], 2)}**{deviation}"
+
+
+def _place(result: Mapping[str, Any], threads: int | None = None) -> str:
+    hardware = result["hardware"]
+    used = f"{threads} threads" if threads else _cores(result)
+    where = hardware["gpu"] or f"{used} of {hardware['cpu']}"
+    return f"{where}, PyTorch {result['versions']['torch']}, {result['date']}"
+
+
+def _cores(result: Mapping[str, Any]) -> str:
+    count = result["hardware"]["cores"]
+    return "1 core" if count == 1 else f"{count} cores"
