@@ -85,6 +85,12 @@ def hub_is_reachable() -> bool:
     return True
 
 
+def hub_connection_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a connection is lost; its transport errors are no `OSError`."""
+    errors: Any = require("huggingface_hub.errors", "hub")
+    return (errors.HTTPError, OSError)
+
+
 @contextmanager
 def library_attribute(module: object, name: str, value: object) -> Iterator[None]:
     """Set an attribute of a library's module temporarily."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
@@ -109,3 +113,27 @@ def test_models_of_the_hub_come_from_the_cache(
     assert thirtytwo.load("hf:me/colours").classes == ("red", "green", "blue")
     assert run_command(["predict", "missing.png", "--model", "hf:nobody"]) == 2
     assert "owner/name" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["push", "predict", "data show"])
+def test_a_lost_connection_is_one_sentence(command: str, run: Path, losing_hub: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
+    arguments = {
+        "push": ["push", run, "me/colours"],
+        "predict": ["predict", tmp_path / "red.png", "--model", "hf:me/colours"],
+        "data show": ["data", "show", "hf:me/colours"],
+    }[command]
+    hub = {"HF_ENDPOINT": losing_hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_none"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "thirtytwo", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(thirtytwo.__file__).parent.parent), **hub},
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "me/colours" in ended.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 from thirtytwo.errors import OfflineError, OutputError, RunError, require
 from thirtytwo.inference.hub import repository_name
-from thirtytwo.process import hub_is_reachable, quiet_loggers
+from thirtytwo.process import hub_connection_errors, hub_is_reachable, quiet_loggers
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
 from thirtytwo.report.run_record import read_run_record
@@ -44,7 +44,7 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
         RunError: there is no run, or it is not finished.
         UnknownNameError: `repository` is not `owner/name`.
         OfflineError: the hub cannot be reached.
-        OutputError: there is no access token, or the hub refuses the upload.
+        OutputError: there is no access token, the hub refuses the upload, or the connection is lost.
     """
     name = repository_name(repository)
     directory = RunDir.open(run)
@@ -85,9 +85,14 @@ def _upload(hub: Any, name: str, content: dict[str, Path | bytes], public: bool)
         with quiet_loggers("huggingface_hub"):
             made = interface.create_repo(name, private=not public, exist_ok=True)
             interface.create_commit(name, operations, commit_message="Upload a model of thirtytwo")
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except (hub.errors.HfHubHTTPError, ValueError) as error:
         raise OutputError(
             f"The hub refused the upload to {name}: {first_line(error)}.",
             "Check that your token may write to this repository.",
+        ) from error
+    except (*hub_connection_errors(), RuntimeError) as error:  # hf_xet, which uploads large files, raises the latter
+        raise OutputError(
+            f"The upload to {name} was not completed: {first_line(error)}.",
+            "Check the connection to the network, then run the command again.",
         ) from error
     return str(made)
