@@ -11,7 +11,7 @@ from thirtytwo.inference.hub import repository_name
 from thirtytwo.process import hub_connection_errors, hub_is_reachable, quiet_loggers
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import read_run_record
+from thirtytwo.report.run_record import for_others, read_run_record
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
 
@@ -61,13 +61,13 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
 
 def _content(run: RunDir) -> dict[str, Path | bytes]:
     """The files of the repository by name: paths, or the content of those written for it."""
-    record = read_run_record(run)
+    record = for_others(read_run_record(run))
     page = render(record, None, passed_on=True)
     return {
         run.card.name: card(record).encode("utf-8", "backslashreplace"),
         run.onnx.name: run.onnx,
         run.weights.name: run.weights,
-        run.recipe.name: run.recipe,
+        run.recipe.name: record.recipe_text.encode("utf-8", "backslashreplace"),
         run.metrics.name: run.metrics,
         run.report.name: page.encode("utf-8", "backslashreplace"),
     }
