@@ -159,8 +159,13 @@ def test_a_recipe_without_places_is_uploaded_as_it_is(pretrained: str, finished_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["push", "predict", "data show"])
-def test_a_lost_connection_is_one_sentence(command: str, run: Path, losing_hub: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("push", "not completed"), ("predict", "could not be downloaded"), ("data show", "cannot be reached")],
+)
+def test_a_lost_connection_is_one_sentence(
+    command: str, reason: str, run: Path, losing_hub: str, tmp_path: Path
+) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
     arguments = {
         "push": ["push", run, "me/colours"],
@@ -180,3 +185,4 @@ def test_a_lost_connection_is_one_sentence(command: str, run: Path, losing_hub: 
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "me/colours" in ended.stderr
+    assert reason in ended.stderr

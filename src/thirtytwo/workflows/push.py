@@ -79,13 +79,14 @@ def _upload(hub: Any, name: str, content: dict[str, Path | bytes], public: bool)
         raise OutputError(NO_TOKEN, "Create one at https://huggingface.co/settings/tokens, then run: hf auth login")
     if not hub_is_reachable():
         raise OfflineError("The hub cannot be reached.", "Connect to the network, or list the files with --dry-run.")
+    errors: Any = require("huggingface_hub.errors", "hub")
     operations = [hub.CommitOperationAdd(key, value) for key, value in content.items()]
     interface = hub.HfApi()
     try:
         with quiet_loggers("huggingface_hub"):
             made = interface.create_repo(name, private=not public, exist_ok=True)
             interface.create_commit(name, operations, commit_message="Upload a model of thirtytwo")
-    except (hub.errors.HfHubHTTPError, ValueError) as error:
+    except (errors.HfHubHTTPError, ValueError) as error:
         raise OutputError(
             f"The hub refused the upload to {name}: {first_line(error)}.",
             "Check that your token may write to this repository.",
