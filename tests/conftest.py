@@ -7,9 +7,12 @@ import io
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -103,6 +106,39 @@ def data_root() -> Path:
     root = real_data()
     assert root is not None, "mark this test with @pytest.mark.realdata"
     return root
+
+
+class _LosesConnections(BaseHTTPRequestHandler):
+    """Answers for the address itself and says what `model.onnx` is, but closes every other connection."""
+
+    def do_HEAD(self) -> None:
+        if self.path == "/" or self.path.endswith("/model.onnx"):
+            self.send_response(200)
+            for name, value in (("ETag", '"0"'), ("X-Repo-Commit", "0" * 40), ("Content-Length", "100")):
+                self.send_header(name, value)
+            self.end_headers()
+        else:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_POST = _lose
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def losing_hub() -> Iterator[str]:
+    """The address of a server in place of the Hugging Face hub that can be reached, and loses every connection."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _LosesConnections) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(5)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from thirtytwo.errors import InputError, OutputError
 from thirtytwo.io import (
     atomic_folder,
     atomic_write,
+    folded,
     free_name,
     free_path,
     lock_directory,
@@ -151,6 +152,9 @@ def test_numbered_directories_and_names(tmp_path: Path) -> None:
     assert free_path(run) == tmp_path / "cifar10-v1.5-3"
     assert free_name("Photo.png", {"photo.png", "photo-2.png"}) == "Photo-3.png"
     assert free_name("a.b.png", set()) == "a.b.png"
+    composed, decomposed = "K\u00c4fer.png", "ka\u0308fer.png"
+    assert free_name(composed, {folded(decomposed)}) == "K\u00c4fer-2.png"
+    assert free_name(decomposed, {folded(composed)}) == "ka\u0308fer-2.png"
 
 
 @pytest.mark.parametrize(

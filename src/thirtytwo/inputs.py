@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from thirtytwo.errors import DataError, OutputError
-from thirtytwo.io import expand_home, free_name, free_path, is_directory, is_file, short_name
+from thirtytwo.io import expand_home, folded, free_name, free_path, is_directory, is_file, short_name
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?")
 _HUB_PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/datasets/(?P<name>[^/?#]+/[^/?#]+)")
@@ -75,7 +75,7 @@ def address_error(address: str, *, folder: bool) -> DataError:
         return DataError(f"{address} is an address, not a path.", f"Give the path: {shlex.quote(path)}")
     name = short_name(address.partition("?")[0].rstrip("/").rsplit("/", 1)[-1].lstrip("-") or "download")
     if os.path.lexists(name):
-        name = free_name(name, {entry.name.casefold() for entry in Path().iterdir()})
+        name = free_name(name, {folded(entry.name) for entry in Path().iterdir()})
     then = "unpack it and give the folder" if folder else f"give the file {name!r}"
     command = _DOWNLOADS.get(scheme.lower())
     if command is None or (folder and "." not in name):  # a page, rather than an archive

@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import stat
+import unicodedata
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
@@ -272,11 +273,19 @@ def free_path(path: Path) -> Path:
     return next(candidate for candidate in numbered(path) if not candidate.exists())
 
 
+def folded(name: str) -> str:
+    """A form that is the same for names which file systems may take for one: by case, or by how accents are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def free_name(name: str, taken: Container[str]) -> str:
-    """The file name, or the first of `photo-2.png`, `photo-3.png`, … that is not among the casefolded names `taken`."""
+    """The file name, or the first of `photo-2.png`, `photo-3.png`, … that is not among the names `taken`.
+
+    These are `folded`, or at least casefolded.
+    """
     path = Path(name)
     names = chain([name], (f"{path.stem}-{number}{path.suffix}" for number in count(2)))
-    return next(one for one in map(short_name, names) if one.casefold() not in taken)
+    return next(one for one in map(short_name, names) if folded(one) not in taken and one.casefold() not in taken)
 
 
 def slug(text: str) -> str:

@@ -74,15 +74,21 @@ def hub_is_reachable() -> bool:
 
     Its client itself would retry for half a minute, and log every try.
     """
-    hub: Any = require("huggingface_hub", "train")
+    utils: Any = require("huggingface_hub.utils", "train")
     constants: Any = require("huggingface_hub.constants", "train")
     if constants.HF_HUB_OFFLINE or getattr(sys.modules.get("datasets.config"), "HF_HUB_OFFLINE", False):
         return False
     try:
-        hub.utils.get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
+        utils.get_session().head(constants.ENDPOINT, timeout=_REACH_SECONDS)
     except Exception:  # any network error means that the hub cannot be reached
         return False
     return True
+
+
+def hub_connection_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a connection is lost; its transport errors are no `OSError`."""
+    errors: Any = require("huggingface_hub.errors", "hub")
+    return (errors.HTTPError, OSError)
 
 
 @contextmanager

@@ -138,6 +138,25 @@ def test_ends_that_were_not_wanted(store: JobStore, commands: Commands, tmp_path
     assert "ZeroDivisionError: division" in problem_of(store.log_lines(job))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_the_user_stopped_did_not_end_by_itself(
+    at_once: bool, store: JobStore, commands: Commands, tmp_path: Path
+) -> None:
+    ended = "None" if at_once else "sys.exit('thirtytwo: The disk is full. Free some space.')"
+    commands.script = SLEEPER.replace("sys.exit(130)", ended).replace("Interrupted.", "")
+    job = store.start("pets", [], tmp_path / "pets")
+    wait_for(lambda: store.log_lines(job) == ["ready"])
+    store.stop(job.identity)
+    if at_once:
+        store.stop(job.identity, at_once=True)
+    commands.processes[-1].wait(30)
+    assert store.state(store.read(job.identity)) == "stopped"
+    resumed = store.resume(job.identity)
+    commands.end()
+    assert store.state(resumed) == "killed", "a stop of an earlier session does not count"
+
+
 def test_an_id_that_another_process_got_is_not_mistaken(store: JobStore, tmp_path: Path) -> None:
     job = Job(identity="0" * 16, data="pets", run=str(tmp_path / "pets"), pid=os.getpid(), born=1.0)
     assert store.state(job) == "killed"

@@ -19,6 +19,7 @@ from thirtytwo.data.load import load_dataset
 from thirtytwo.data.manifest import Manifest
 from thirtytwo.data.repair import write_fixed
 from thirtytwo.errors import DataError, InputError, OutputError
+from thirtytwo.io import folded
 
 SPLIT = {"train/cat": 4, "train/dog": 4, "test/cat": 2, "test/dog": 2}
 
@@ -162,6 +163,41 @@ def test_a_table_becomes_image_files(make, tmp_path):
     assert sorted(fixed.train.hashes.tolist()) == sorted(stored.train.hashes.tolist())
     with pytest.raises(DataError, match="link"):
         write_fixed(str(root), plan_of(by_row=True), tmp_path / "linked", link=True)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("Cat", "cat"), ("K\u00e4fer", "Ka\u0308fer"), ("a/b", "class-a-b"), ("CAT", "a/b", "cat", "Cat")],
+    ids=["case", "accents", "a replaced name", "several"],
+)
+@pytest.mark.parametrize("splits", [True, False])
+def test_classes_stay_apart_where_file_systems_ignore_case(labels, splits, make, tmp_path):
+    root = tmp_path / "data"
+    make.parquet(root / "train.parquet", list(range(len(labels))) * 3, names=list(labels))
+    if splits:
+        make.parquet(root / "test.parquet", list(range(len(labels))) * 2, names=list(labels), first=50)
+    written = write_fixed(str(root), plan_of(by_row=True), tmp_path / "clean")
+    images = [name for name in names(tmp_path / "clean") if name.endswith(".png")]
+    assert len({folded(name) for name in images}) == len(images) == written.images
+    folders = {Path(name).parts[-2] for name in images}
+    assert len({folded(name) for name in folders}) == len(labels)
+    fixed, stored = (load_dataset(str(tmp_path / name), whole=True) for name in ("clean", "data"))
+    assert sorted(fixed.classes) == sorted(labels)
+    for split, part in fixed.stored.items():
+        assert counts_of(fixed, part) == counts_of(stored, stored.stored[split])
+
+
+def counts_of(data, part) -> dict[str, int]:
+    return dict(zip(data.classes, part.counts.tolist(), strict=True))
+
+
+def test_folders_inside_classes_stay_apart_where_file_systems_ignore_case(make, tmp_path):
+    root = make.tree(tmp_path / "pets", {"cat/P1": 3, "cat/p1": 3, "dog": 2})
+    images = [name for name in names(root) if name.endswith(".png")]
+    if len(images) < 8:
+        pytest.skip("this file system ignores case")
+    write_fixed(str(root), plan_of(), tmp_path / "clean")
+    assert len({folded(name) for name in names(tmp_path / "clean")}) == 9  # with the plan
 
 
 def test_groups_of_a_table_of_files_are_kept(make, tmp_path):

@@ -205,6 +205,21 @@ def test_offline_in_one_sentence(
 
 
 @pytest.mark.slow
+def test_a_lost_connection_is_as_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losing_hub: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", losing_hub)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{losing_hub}/{{repo_id}}/{{filename}}"
+    )
+    settings = model("timm", architecture="resnet18", pretrained=True)
+    with pytest.raises(OfflineError):
+        start_from(fresh(settings, 10), "timm", settings, TEN)
+
+
+@pytest.mark.slow
 def test_offline_error_names_file_and_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = model("timm", architecture="resnet18", pretrained=True)

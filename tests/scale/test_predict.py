@@ -117,6 +117,24 @@ def test_parquet_and_a_store_give_the_same(
     assert len(read_rows(tmp_path / "from store", "errors")) == len(bad)
 
 
+@pytest.mark.parametrize("form", ["tables", "./tables/", "tables/train-0.parquet", "tables?image=image"])
+def test_relative_parquet(
+    form: str,
+    cluster: Any,
+    photographs: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    read_rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    as_parquet(photographs, tmp_path / "tables")
+    done = predict(cluster, form, "out", colour_model)
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == done.images - 1 == (19 if form.endswith(".parquet") else COUNT - 1)
+    assert Path(rows[0]["file"]) == Path("tables/train-0.parquet#0"), "named as the user gave it"
+
+
 def test_killed_worker_loses_nothing(
     cluster: Any, photographs: Path, colour_model: Path, tmp_path: Path, read_rows: Rows
 ) -> None:
@@ -283,3 +301,30 @@ def test_files_that_workers_do_not_see(cluster: Any, photographs: Path, colour_m
     with pytest.raises(ClusterError, match="does not see") as caught:
         predict(cluster, folder, tmp_path / "out", colour_model, report=report)
     assert "Ray worker" in str(caught.value)
+
+
+def test_absolute_paths_do_not_need_the_working_directory(
+    cluster: Any,
+    image_folder: Path,
+    colour_model: Path,
+    tmp_path: Path,
+    read_rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A working directory that is renamed after the plan was made looks to a worker as one on another machine does."""
+    names = (tmp_path / name for name in ("here", "moved", "moved again"))
+    here = next(names)
+    here.mkdir()
+    os.link(image_folder / "red.png", here / "red.png")
+
+    def report(progress: Progress) -> None:
+        nonlocal here
+        if not progress.done:
+            here = here.rename(next(names))
+
+    monkeypatch.chdir(here)
+    assert predict(cluster, image_folder, tmp_path / "out", colour_model, report=report).done == 4
+    assert len(read_rows(tmp_path / "out")) == 4
+    monkeypatch.chdir(here)
+    with pytest.raises(ClusterError, match="does not see the folder"):
+        predict(cluster, "red.png", tmp_path / "relative", colour_model, report=report)

@@ -16,7 +16,7 @@ for _module in ("torch", "optuna", "ray"):
     pytest.importorskip(_module, reason="needs the extras train and scale")
 
 from thirtytwo.scale.cluster import Address, Cluster, open_cluster  # noqa: E402
-from thirtytwo.scale.tuning import PRUNER, RaySearch  # noqa: E402
+from thirtytwo.scale.tuning import PRUNER, RaySearch, _train  # noqa: E402
 from thirtytwo.workflows.tune import Tuned, tune  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
@@ -89,3 +89,8 @@ def test_connection_from_outside_is_refused() -> None:
     outside = Cluster(None, Address("client", "head", 10001), started=False, client=True, cpus=2)
     with pytest.raises(ClusterError, match="outside"):
         RaySearch(outside)
+
+
+def test_a_working_directory_that_workers_do_not_see(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="does not see the folder"):
+        _train({"job": None, "folder": str(tmp_path / "none"), "epochs": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,27 @@ def test_resuming_with_rare_validation(
             train("stopped", recipe)
     assert same_weights(straight, train("stopped", recipe, resume=True))
     assert history(tmp_path / "stopped") == history(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("moved", [shutil.move, shutil.copytree])
+def test_a_moved_run_keeps_its_best_weights(
+    moved: Callable[[Path, Path], Any],
+    train: Train,
+    tiny: SimpleNamespace,
+    tmp_path: Path,
+    scripted: dict[int, dict[str, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tiny.recipe(schedule__epochs=5, train__keep="best")
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 10)  # in the fourth epoch; the second is the best of all five
+        with pytest.raises(KeyboardInterrupt):
+            train("a", recipe)
+    moved(tmp_path / "a", tmp_path / "b")
+    state = train("b", recipe, resume=True).net.state_dict()
+    assert sorted(scripted) == [0, 1, 2, 3, 4]
+    assert all(torch.equal(state[name], value) for name, value in scripted[1].items())
+    assert sorted(path.name for path in (tmp_path / "b" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_no_validation_images(train: Train, tiny: SimpleNamespace, tmp_path: Path) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import thirtytwo
 from thirtytwo.cli.main import run_command
+from thirtytwo.config.resolve import read_recipe
 from thirtytwo.errors import OfflineError, OutputError, RunError, UnknownNameError
 from thirtytwo.inference.hub import repository_name
 from thirtytwo.rundir import RunDir
 from thirtytwo.workflows.push import NO_TOKEN, push
 
+push_module = importlib.import_module("thirtytwo.workflows.push")
 FILES = {"README.md", "model.onnx", "weights.safetensors", "recipe.toml", "metrics.json", "report.html"}
 
 
@@ -109,3 +116,73 @@ def test_models_of_the_hub_come_from_the_cache(
     assert thirtytwo.load("hf:me/colours").classes == ("red", "green", "blue")
     assert run_command(["predict", "missing.png", "--model", "hf:nobody"]) == 2
     assert "owner/name" in capsys.readouterr().err
+
+
+SECRET = "/home/anna/work"
+BUILT_ON: dict[str, Any] = {
+    "data": {"fix_plan": f"{SECRET}/plan.csv", "train_on": "all", "calibrate_from": f"{SECRET}/runs/calibrated/"},
+    "train": {"distill": {"run": f"{SECRET}/runs/teacher"}},
+    "transfer": {"pretrained": f"{SECRET}/base.safetensors"},
+}
+
+
+def text_of(content: Path | bytes) -> str:
+    return (content if isinstance(content, bytes) else content.read_bytes()).decode()
+
+
+def test_what_is_uploaded_names_no_place_of_this_machine(finished_run: Any, tmp_path: Path) -> None:
+    facts = {"spec": f"{SECRET}/pets?label=breed", "name": "pets", "fingerprint": "abc", "classes": ["a", "b"]}
+    command = f"thirtytwo train {SECRET}/pets --apply {SECRET}/plan.csv"
+    run = RunDir(finished_run(tmp_path / "run", settings=BUILT_ON, data=facts, command=command))
+    content = push_module._content(run)
+    texts = {name: text_of(content[name]) for name in ("README.md", "recipe.toml", "report.html", "metrics.json")}
+    assert not [name for name, text in texts.items() if "anna" in text]
+    (tmp_path / "theirs.toml").write_text(texts["recipe.toml"], encoding="utf-8")
+    theirs, ours = read_recipe(tmp_path / "theirs.toml"), run.read_recipe()
+    assert theirs.data == ours.data.model_copy(update={"fix_plan": "", "calibrate_from": "calibrated"})
+    assert (theirs.train.distill.run, theirs.transfer.pretrained) == ("teacher", "base.safetensors")
+    assert theirs.train.model_copy(update={"distill": ours.train.distill}) == ours.train
+    card = texts["README.md"].replace("\\", "")
+    assert "thirtytwo train 'pets?label=breed' --recipe recipe.toml" in card
+    for named in ("transfer.pretrained", "train.distill.run", "data.calibrate_from", "data.fix_plan"):
+        assert named in card
+        assert named in texts["recipe.toml"]
+    assert f'"{SECRET}/plan.csv"' in run.recipe.read_text(), "the run itself stays as it is"
+
+
+@pytest.mark.parametrize("pretrained", ["", "imagenet", "a1_in1k"])
+def test_a_recipe_without_places_is_uploaded_as_it_is(pretrained: str, finished_run: Any, tmp_path: Path) -> None:
+    run = RunDir(finished_run(tmp_path / "run", settings={"transfer": {"pretrained": pretrained}}))
+    content = push_module._content(run)
+    assert text_of(content["recipe.toml"]) == run.recipe.read_text()
+    assert "of the recipe" not in text_of(content["README.md"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("push", "not completed"), ("predict", "could not be downloaded"), ("data show", "cannot be reached")],
+)
+def test_a_lost_connection_is_one_sentence(
+    command: str, reason: str, run: Path, losing_hub: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
+    arguments = {
+        "push": ["push", run, "me/colours"],
+        "predict": ["predict", tmp_path / "red.png", "--model", "hf:me/colours"],
+        "data show": ["data", "show", "hf:me/colours"],
+    }[command]
+    hub = {"HF_ENDPOINT": losing_hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_none"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "thirtytwo", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(thirtytwo.__file__).parent.parent), **hub},
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "me/colours" in ended.stderr
+    assert reason in ended.stderr

@@ -178,6 +178,8 @@ class JobStore:
             return "stopping" if job.stop_asked else "running"
         if job.run_dir.is_finished():
             return "done"
+        if job.stop_asked:  # however its process ended: it may have been killed, where it did not stop in time
+            return "stopped"
         tail = self.log_lines(job)
         if any(line.startswith(_INTERRUPTED) for line in tail[-2:]):
             return "stopped"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from thirtytwo.cli.console import log, log_skipped, show, show_table
 from thirtytwo.errors import DataError, ImageError, OutputError
 from thirtytwo.images.discover import EXPLANATIONS, SHEET
-from thirtytwo.io import free_name, free_path
+from thirtytwo.io import folded, free_name, free_path
 from thirtytwo.text import percent, readable
 
 if TYPE_CHECKING:
@@ -126,10 +126,10 @@ def overlay_names(files: Sequence[Path]) -> dict[Path, str]:
     """An unused PNG name for each image: its path below the common folder, with hyphens between folders."""
     absolute = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100, resolve() would follow links
     shared = Path(os.path.commonpath([file.parent for file in absolute]))
-    taken, names = {SHEET.casefold()}, dict[Path, str]()
+    taken, names = {folded(SHEET)}, dict[Path, str]()
     for file, full in zip(files, absolute, strict=True):
         name = free_name("-".join(full.relative_to(shared).with_suffix("").parts) + ".png", taken)
-        taken.add(name.casefold())
+        taken.add(folded(name))
         names[file] = name
     return names
 

@@ -1,7 +1,7 @@
 """Write a copy of a data set to which a plan of fixes is applied: class folders, within split folders if it has splits.
 
 Images are copied or linked one by one, as they are; those of a table or of data in memory become files. Where folders
-cannot say everything, as with groups or a class named `a/b`, `metadata.csv` says it.
+cannot say everything, as with groups, a class named `a/b`, or the classes `Cat` and `cat`, `metadata.csv` says it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from thirtytwo.errors import DataError
 from thirtytwo.images.discover import SUFFIXES, is_junk
 from thirtytwo.images.formats import HEAD_BYTES, format_of
 from thirtytwo.inputs import refuse_folder_in_data
-from thirtytwo.io import atomic_folder, expand_home, free_name, short_name, slug, write_json
+from thirtytwo.io import atomic_folder, expand_home, folded, free_name, short_name, slug, write_json
 from thirtytwo.run_paths import FIXES
 from thirtytwo.text import CsvWriter, listing
 
@@ -105,7 +105,7 @@ def _header(data: UndecodedDataSet, columns: Sequence[str]) -> tuple[str, ...]:
     others = []
     for name in columns:
         others.append(free_name(name, taken))
-        taken.add(others[-1].casefold())
+        taken.add(folded(others[-1]))
     return (*own, *others)
 
 
@@ -133,8 +133,9 @@ def _placed(
             label = data.classes[int(part.labels[number])]
             inner = _name(part, number, source, old_classes)
             folder = str(PurePosixPath(split if splits else "", folders[label], inner.parent))
-            name = free_name(inner.name, taken[folder])
-            taken[folder].add(name.casefold())
+            inside = taken[folded(folder)]
+            name = free_name(inner.name, inside)
+            inside.add(folded(name))
             target = PurePosixPath(folder, name)
             group = "" if part.groups is None else part.groups[number].removeprefix(_GROUP)
             cells = dict(zip(part.columns, part.cells(int(part.rows[number])), strict=True))
@@ -168,12 +169,16 @@ def _with_suffix(name: str, suffix: str) -> str:
 
 
 def _class_folders(data: UndecodedDataSet) -> dict[str, str]:
-    """Folder of each class: its name where that can be the name of a folder of a class."""
+    """Folder of each class: its name where that can be the name of a folder of a class, and of no other one's.
+
+    Names such as `Cat` and `cat` are those of one folder where file systems ignore case.
+    """
     taken: set[str] = set()
     folders = {}
     for label in data.classes:
-        folders[label] = label if _names_folder(label, _has_splits(data)) else free_name(f"class-{slug(label)}", taken)
-        taken.add(folders[label].casefold())
+        own = _names_folder(label, _has_splits(data)) and folded(label) not in taken
+        folders[label] = label if own else free_name(f"class-{slug(label)}", taken)
+        taken.add(folded(folders[label]))
     return folders
 
 
@@ -195,7 +200,7 @@ def _names_folder(label: str, splits: bool) -> bool:
 
 def _needs_table(data: UndecodedDataSet) -> bool:
     """Whether folders alone do not say what the data says."""
-    named = all(_names_folder(label, _has_splits(data)) for label in data.classes)
+    named = all(label == folder for label, folder in _class_folders(data).items())
     return not named or _is_grouped(data) or any(part.columns for part in data.parts.values())
 
 

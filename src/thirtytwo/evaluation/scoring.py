@@ -13,7 +13,7 @@ from torch import Tensor
 from thirtytwo.augment.geometry import padded
 from thirtytwo.evaluation.ood import class_mean
 from thirtytwo.models import Network
-from thirtytwo.models.base import features_of, preserve_modes
+from thirtytwo.models.base import apply_curvature, features_of, preserve_modes
 from thirtytwo.tensors import normalize, scored_batch_size
 
 
@@ -59,7 +59,12 @@ class Scorer:
         return result.double().cpu().numpy()
 
     def tta_logits(
-        self, images: npt.NDArray[np.uint8], shift: int, tick: Callable[[int], None] | None = None
+        self,
+        images: npt.NDArray[np.uint8],
+        shift: int,
+        tick: Callable[[int], None] | None = None,
+        *,
+        curvature: float = 0.0,
     ) -> npt.NDArray[np.float32]:
         """Compute logits averaged over six views: the image and two shifted copies, each also mirrored.
 
@@ -69,25 +74,28 @@ class Scorer:
             images: uint8 `(N, H, W, 3)`.
             shift: shift in pixels; 0: only mirror.
             tick: called with the size of each batch.
+            curvature: of the model's calibration, applied to the logits of each view before they are averaged, as
+                prediction does; the result is then only to be divided by the temperature.
         """
 
         def average_views(batch: Tensor) -> Tensor:
             size = batch.shape[-1]
-            total = 0.5 * self._mirror_average(batch)
+            total = 0.5 * self._mirror_average(batch, curvature)
             if not shift:
                 return 2 * total
             padded_batch = padded(batch, shift)
             for offset in (0, 2 * shift):
                 crop = padded_batch[:, :, offset : offset + size, offset : offset + size]
-                total = total + 0.25 * self._mirror_average(crop.contiguous(memory_format=self.memory_format))
+                crop = crop.contiguous(memory_format=self.memory_format)
+                total = total + 0.25 * self._mirror_average(crop, curvature)
             return total
 
         return self._run_batches(images, average_views, tick)
 
-    def _mirror_average(self, batch: Tensor) -> Tensor:
+    def _mirror_average(self, batch: Tensor, curvature: float) -> Tensor:
         mirror = batch.flip(-1).contiguous(memory_format=self.memory_format)
-        total: Tensor = self.net(batch).float() + self.net(mirror).float()
-        return 0.5 * total
+        one, other = (apply_curvature(self.net(view).float(), curvature) for view in (batch, mirror))
+        return 0.5 * (one + other)
 
     def _run_batches(
         self,

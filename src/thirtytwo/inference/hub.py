@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
 
-from thirtytwo.errors import ModelFileError, OfflineError, UnknownNameError, require
-from thirtytwo.process import hub_is_reachable, quiet_loggers
+from thirtytwo.errors import ModelFileError, OfflineError, OutputError, UnknownNameError, require
+from thirtytwo.process import hub_connection_errors, hub_is_reachable, quiet_loggers
 from thirtytwo.text import first_line, quote
 
 PREFIX = "hf:"
@@ -33,7 +34,8 @@ def download_model(text: str) -> Path:
     Raises:
         UnknownNameError: there is no such repository, or it is private.
         ModelFileError: it has no `model.onnx`.
-        OfflineError: it is not in the cache, and the hub cannot be reached.
+        OfflineError: it is not in the cache, and the hub cannot be reached or the connection is lost.
+        OutputError: the disk is full.
         MissingExtraError: the library `huggingface_hub` is not installed.
     """
     name = repository_name(text)
@@ -58,7 +60,11 @@ def download_model(text: str) -> Path:
             f"The hub has no model {name!r}, or it is private.",
             "Check the name (owner/name); for a private or gated model, run: hf auth login",
         ) from None
-    except errors.HfHubHTTPError as error:
+    except (*hub_connection_errors(), RuntimeError) as error:  # hf_xet, which downloads large files, raises the latter
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OutputError(
+                "The disk is full; the model could not be downloaded.", "Free disk space, then run the command again."
+            ) from None
         raise OfflineError(
             f"The model {name} could not be downloaded: {first_line(error)}.", "Try again later."
         ) from None

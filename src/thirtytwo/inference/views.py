@@ -15,7 +15,8 @@ SMALL_SIDE = 64
 """Largest input in pixels of which a shift by one pixel is a view of its own."""
 USUAL_THRESHOLD = 0.9
 """Threshold of models that have none: a fixed value, with which benchmarks/tta.py measures the bundled models."""
-_LEAST = 1e-12
+_LEAST = float(np.finfo(np.float32).tiny)
+"""Instead of a probability of 0, of which there is no logarithm."""
 
 
 class TtaInfo(BaseModel):
@@ -61,7 +62,7 @@ def further_views(images: npt.NDArray[np.uint8], shift: int) -> list[tuple[float
 def averaged(weighted: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[np.float32]:
     """Average probabilities `(N, C)` of views, as the softmax of their weighted log probabilities.
 
-    For probabilities that are the softmax of logits divided by a temperature, this is the average of the logits.
+    This is the average of the logits after calibration: with their curvature term, divided by the temperature.
     """
     logs = sum(weight * np.log(np.maximum(values, _LEAST)) for weight, values in weighted)
     powers = np.exp(logs - np.max(logs, axis=1, keepdims=True))

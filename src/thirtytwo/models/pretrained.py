@@ -379,7 +379,7 @@ def _mismatches_in(error: Exception) -> list[str]:
 def _unreachable() -> tuple[type[Exception], ...]:
     """Exceptions of the hub's client for files that are neither cached nor reachable."""
     errors: Any = require("huggingface_hub.errors", "train")
-    return (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, ConnectionError)
+    return (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HTTPError, ConnectionError)
 
 
 @contextmanager

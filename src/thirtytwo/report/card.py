@@ -151,9 +151,8 @@ def _training(record: RunRecord) -> str:
     hardware, versions = environment.get("hardware") or {}, environment.get("versions") or {}
     seconds = (environment.get("seconds") or {}).get("train")
     parameters = environment.get("parameters")
-    spec = data.get("spec") or record.dataset
     lines = [
-        f"- Data: {as_markdown(spec)}"
+        f"- Data: {as_markdown(record.source)}"
         + (f", fingerprint {_code(data['fingerprint'])}" if data.get("fingerprint") else "")
     ]
     if splits:
@@ -179,9 +178,10 @@ def _training(record: RunRecord) -> str:
             + ", ".join(f"{as_markdown(name)} {as_markdown(version)}" for name, version in versions.items())
         )
     source = "from the same runs" if made_of_runs else "with the recipe of this directory"
+    remarks = "".join(f"\n\n{as_markdown(remark)}" for remark in record.remarks)
     return (
         "## Training\n\n" + "\n".join(lines) + f"\n\nReproduce it {source}:\n\n"
-        f"```sh\n{record.command_with('recipe.toml')}\n```"
+        f"```sh\n{record.command_with('recipe.toml')}\n```{remarks}"
     )
 
 

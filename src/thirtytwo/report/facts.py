@@ -81,7 +81,7 @@ def data_facts(record: RunRecord) -> list[tuple[str, str]]:
     data = record.data
     counts = [f"{part} {data[part]:,}" for part in ("train", "val", "test") if isinstance(data.get(part), int)]
     rows = [
-        ("Data", data.get("spec") or record.dataset),
+        ("Data", record.source),
         ("Images", ", ".join(counts)),
         ("Fingerprint", data.get("fingerprint")),
         ("Validation", _validation_text(record.splits)),

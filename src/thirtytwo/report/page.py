@@ -19,7 +19,7 @@ from thirtytwo.report.enlarged import Photographs
 from thirtytwo.report.facts import class_rows, confused_pairs, date_text, details, metric_rows, notices
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
-from thirtytwo.report.run_record import RunRecord, read_run_record, typed_commands
+from thirtytwo.report.run_record import RunRecord, for_others, read_run_record, typed_commands
 from thirtytwo.report.sections import members_table, section_context
 from thirtytwo.report.templating import render_template
 from thirtytwo.report.views import CURVES, history_series
@@ -69,6 +69,8 @@ def render(
 
     With `passed_on` the report is meant to be read without the run directory, and names no path of this machine.
     """
+    if passed_on:
+        record = for_others(record)
     context = _context(record, images) | {
         "passed_on": passed_on,
         "command": record.command_with(record.run.recipe.name if passed_on else str(record.run.recipe)),
@@ -155,11 +157,14 @@ def _next_steps(record: RunRecord, predictions: Predictions) -> dict[str, Any]:
 def _reproduce(record: RunRecord) -> dict[str, Any]:
     """Commands, choices and settings of the run."""
     return {
-        "typed_command": "" if record.environment.get("members") else "\n".join(typed_commands(record.run)),
+        "typed_command": ""
+        if record.environment.get("members") or record.passed_on
+        else "\n".join(typed_commands(record.run)),
         "choices": record.environment.get("choices") or [],
         "made_of": details(record),
         "skipped": record.data.get("skipped") or [],
-        "recipe_text": record.run.recipe.read_text(encoding="utf-8"),
+        "recipe_text": record.recipe_text,
+        "remarks": record.remarks,
     }
 
 

@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from thirtytwo.config.recipe import Recipe
+from thirtytwo.config.resolve import flatten, with_overrides
 from thirtytwo.errors import RunError
 from thirtytwo.evaluation.evaluators import Evaluator, Results, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
@@ -18,6 +19,10 @@ from thirtytwo.evaluation.sections import Section
 from thirtytwo.predictions import Predictions
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
+
+_PLAN = "data.fix_plan"
+_BUILT_ON = ("transfer.pretrained", "train.distill.run", "data.calibrate_from")
+"""Settings that name a run or a file of this machine, if they are not empty; the first may also name known weights."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class RunRecord:
     predictions: Predictions | None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     out_of_sample: Mapping[str, Predictions] = field(default_factory=dict)
+    passed_on: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:
@@ -50,6 +57,22 @@ class RunRecord:
         """The data set's name, as far as it is known."""
         named = (self.metrics or {}).get("dataset") or self.data.get("name") or self.data.get("spec")
         return str(named or "an unnamed data set")
+
+    @property
+    def source(self) -> str:
+        """The data set as it was given; for others, without the folder that it lies in."""
+        given = str(self.data.get("spec") or self.dataset)
+        place, mark, options = given.partition("?")
+        if not self.passed_on or place.startswith("hf:"):
+            return given
+        return f"{PurePath(place).name or place}{mark}{options}"
+
+    @property
+    def recipe_text(self) -> str:
+        """The resolved recipe as TOML text."""
+        if not self.remarks:
+            return self.run.recipe.read_text(encoding="utf-8")
+        return "".join(f"# {line}\n" for line in self.remarks) + self.recipe.to_toml()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,9 +135,7 @@ class RunRecord:
         """The command that repeats this run from its resolved recipe at `recipe`, or from its members."""
         if self.environment.get("members"):
             return str(self.environment["command"])
-        return (
-            f"thirtytwo train {shlex.quote(str(self.data.get('spec') or self.dataset))} --recipe {shlex.quote(recipe)}"
-        )
+        return f"thirtytwo train {shlex.quote(self.source)} --recipe {shlex.quote(recipe)}"
 
 
 def typed_commands(run: RunDir) -> list[str]:
@@ -168,6 +189,32 @@ def read_run_record(run: RunDir, split: str = "test") -> RunRecord:
             test_evaluations=int(splits.get("test_evaluations") or 0),
         )
     return replace(record, metrics=metrics)
+
+
+def for_others(record: RunRecord) -> RunRecord:
+    """The record for readers on other machines: its recipe and its data name no folders of this one.
+
+    Of runs and files that the recipe names, the last part of the path is kept; the plan of fixes is left out. `remarks`
+    are sentences about what the recipe therefore lacks.
+    """
+    values = record.recipe.model_dump(mode="json", exclude_none=True)
+    given = {key: str(value) for key, value in flatten(values).items() if key in (*_BUILT_ON, _PLAN) and value}
+    local = [key for key in _BUILT_ON if key in given and (key != _BUILT_ON[0] or _is_place(given[key]))]
+    changes = {key: PurePath(given[key]).name for key in local} | ({_PLAN: ""} if _PLAN in given else {})
+    remarks = []
+    if local:
+        settings = " and ".join(f"{key} ({changes[key]})" for key in local)
+        remarks.append(f"The recipe only names what this run was built on: set {settings} to your own copy.")
+    if _PLAN in given:
+        remarks.append(f"The plan of fixes that was applied to the data ({_PLAN}) is not part of the recipe.")
+    recipe = Recipe.model_validate(with_overrides(values, changes)) if changes else record.recipe
+    return replace(record, recipe=recipe, passed_on=True, remarks=tuple(remarks))
+
+
+def _is_place(pretrained: str) -> bool:
+    """Whether pretrained weights are a run or a file, rather than known by their name."""
+    path = Path(pretrained)
+    return path.name != pretrained or path.suffix == ".safetensors" or path.is_dir()
 
 
 def _out_of_sample(

@@ -394,6 +394,21 @@ def check_workers(ray: Any, modules: Sequence[str] = NEEDED) -> None:
             )
 
 
+def enter_folder(folder: str) -> None:
+    """Change to the folder in which a user's relative paths are meant, on a worker.
+
+    Raises:
+        ClusterError: the worker does not see the folder.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ClusterError(
+            f"The Ray worker {platform.node()} does not see the folder {folder}: {error.strerror}.",
+            "Run the command in a folder that all machines share, or give absolute paths or an address such as s3://….",
+        ) from None
+
+
 def _only_on(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -6,21 +6,23 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from thirtytwo.errors import OutputError, require
 from thirtytwo.inference.views import Tta
-from thirtytwo.inputs import LIST_MARK, expand_lists, is_address
+from thirtytwo.inputs import expand_lists, is_address
 from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.shards import Plan, Shard, from_table, make_plan, to_table
-from thirtytwo.scale.store import Store, check_store, local_path
+from thirtytwo.scale.store import Store, check_store, is_store, local_path
 from thirtytwo.text import shorten
 
 JOB, SHARDS = "job.json", "shards.parquet"
 PREDICTIONS, ERRORS = "predictions", "errors"
 """Folders of the output: predictions, and the images that could not be read."""
+KEPT_SOURCE = 20
+"""Number of paths of its source that a job keeps for messages; all are compared by their hash."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,16 @@ class Request:
     """What a user asks for.
 
     Attributes:
-        source: the images, as given.
-        folder: the folder in which relative paths of images are meant.
+        source: the images, as given, with lists of paths (`-` and `@FILE`) replaced by what is in them; of a planned
+            job the first `KEPT_SOURCE`.
+        folder: the folder in which relative paths of images are meant; empty where all are absolute or addresses.
         out: the output folder, an absolute path or an address.
         model: name of the model.
         model_sha256: hash of its file.
         top: number of classes in each prediction.
         size: number of images in a shard; None: by their number.
         tta: images that get further views, as in `Classifier.predict`.
+        source_sha256: hash of the whole source; empty in jobs of earlier versions, which keep all of it.
     """
 
     source: tuple[str, ...]
@@ -46,6 +50,7 @@ class Request:
     top: int
     size: int | None = None
     tta: Tta = "off"
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,17 +87,31 @@ def make_request(
         size: number of images in a shard.
         absolute: make the paths of images absolute, for a process with another working directory.
         tta: images that get further views.
+
+    Raises:
+        DataError: a list of paths cannot be read.
     """
-    given = tuple(map(_absolute, _without_lists(source))) if absolute else tuple(source)
+    listed = _without_lists(source)
+    given = tuple(map(_absolute, listed) if absolute else listed)
     place = local_path(out)
     where = out.rstrip("/") if place is None else os.path.abspath(place)  # noqa: PTH100, keeps links
     content = sha256(model.read_bytes()).hexdigest()
-    return Request(given, os.getcwd(), where, name, content, top, size, tta)  # noqa: PTH109
+    folder = os.getcwd() if any(map(_is_relative, given)) else ""  # noqa: PTH109
+    return Request(given, folder, where, name, content, top, size, tta, _digest(given))
 
 
 def _without_lists(source: Sequence[str]) -> list[str]:
     """The source, with lists of paths (`-` and `@FILE`) replaced by what is in them."""
-    return [path for text in source for path in (expand_lists([text]) if text[:1] in ("-", LIST_MARK) else [text])]
+    return [path for text in source for path in ([text] if is_store(text) else expand_lists([text]))]
+
+
+def _digest(source: Sequence[str]) -> str:
+    return sha256(b"\0".join(map(os.fsencode, source))).hexdigest()
+
+
+def _is_relative(text: str) -> bool:
+    path = local_path(text)
+    return path is not None and not os.path.isabs(path)  # noqa: PTH117
 
 
 def _absolute(text: str) -> str:
@@ -113,24 +132,21 @@ def start_or_continue(store: Store, request: Request, *, force: bool = False) ->
 
     Raises:
         OutputError: the folder holds other files, or a job of another source or model.
+        DataError, InputError: there is nothing to classify; with `force`, the earlier results are still there.
     """
     _refuse_file(store)
-    if store.kind(JOB) == "file" and not force:
+    held = store.kind(JOB) == "file"
+    if held and not force:
         job = _read_job(store)
         _check_same(store, job.request, request)
         return job, _read_shards(store), None
-    if store.kind(JOB) == "file":
-        _remove_job(store)
     store.remove_unfinished()
-    others = [name for name in store.names() if name not in (SHARDS, ".lock")]
-    if others or finished(store):
-        raise OutputError(
-            f"{store.address} holds other files ({(others or [PREDICTIONS])[0]}), and no {JOB} of an interrupted "
-            "prediction.",
-            "Choose an empty folder.",
-        )
+    _refuse_other_files(store, held)
     plan = make_plan(request.source, request.size)
-    job = Job(request, plan.kind, plan.root, plan.column, plan.images, len(plan.shards))
+    if held:  # not before it is sure that there is something to classify
+        _remove_job(store)
+    kept = replace(request, source=request.source[:KEPT_SOURCE])
+    job = Job(kept, plan.kind, plan.root, plan.column, plan.images, len(plan.shards))
     parquet = require("pyarrow.parquet", EXTRA)
     store.write(SHARDS, lambda stream: parquet.write_table(to_table(plan.shards), stream))
     store.make_folder(PREDICTIONS)
@@ -168,6 +184,24 @@ def _refuse_file(store: Store) -> None:
         raise OutputError(f"{store.address} is a file; a folder is needed.", "Choose another name.")
 
 
+def _refuse_other_files(store: Store, held: bool) -> None:
+    """Check that the output folder has no other files than those of a job, if it holds one."""
+    own = (SHARDS, ".lock", *([JOB] if held else []))
+    others = [name for name in store.names() if name not in own]
+    others += [f"{PREDICTIONS}/{name}" for name in sorted(finished(store)) if not (held and _is_part(name))]
+    if others:
+        raise OutputError(
+            f"{store.address} holds other files ({others[0]})"
+            f"{'' if held else f', and no {JOB} of an interrupted prediction'}.",
+            "Choose an empty folder.",
+        )
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file has results of a shard, by its name; also an unfinished one."""
+    return name.rpartition("/")[2].lstrip(".").startswith("part-")
+
+
 def _read_job(store: Store) -> Job:
     try:
         found = json.loads(store.read(JOB))
@@ -191,14 +225,16 @@ def _read_shards(store: Store) -> list[Shard]:
 
 
 def _check_same(store: Store, before: Request, now: Request) -> None:
-    compared = [("the images", _shown(before.source), _shown(now.source)), ("--top", before.top, now.top)]
-    compared.append(("--tta", before.tta, now.tta))
-    if _relative(now):
+    compared: list[tuple[str, object, object]] = [("--top", before.top, now.top), ("--tta", before.tta, now.tta)]
+    if before.folder and now.folder:
         compared.append(("the working directory", before.folder, now.folder))
     if before.model_sha256 != now.model_sha256:
         other = now.model if now.model != before.model else f"another file {now.model}"
         compared.append(("the model", before.model, other))
     differ = [f"{what} {old}, not {new}" for what, old, new in compared if old != new]
+    if (before.source_sha256 or _digest(before.source)) != now.source_sha256:
+        old, new = _shown(before.source), _shown(now.source)
+        differ.insert(0, f"the images {old}, not {new}" if old != new else f"other images than {new}")
     if differ:
         raise OutputError(
             f"{store.address} holds results of another command: {'; '.join(differ)}.",
@@ -206,17 +242,13 @@ def _check_same(store: Store, before: Request, now: Request) -> None:
         )
 
 
-def _relative(request: Request) -> bool:
-    """Whether an image of the source is named by a relative path."""
-    return any(not is_address(text) and not os.path.isabs(text) for text in request.source)  # noqa: PTH117
-
-
 def _shown(source: Sequence[str]) -> str:
-    return shorten(" ".join(source), 200)
+    more = " …" if len(source) >= KEPT_SOURCE else ""
+    return shorten(" ".join(source[:KEPT_SOURCE]), 200) + more
 
 
 def _remove_job(store: Store) -> None:
     """Remove the files of a job, and no others; the job file first, as it says that the others are complete."""
     parts = [name for folder in (PREDICTIONS, ERRORS) for name in store.names(folder)]
-    for name in (JOB, SHARDS, *(name for name in parts if name.rpartition("/")[2].lstrip(".").startswith("part-"))):
+    for name in (JOB, SHARDS, *filter(_is_part, parts)):
         store.remove(name)

@@ -14,7 +14,6 @@ from thirtytwo.data.sources.tables import image_column
 from thirtytwo.errors import DataError, InputError, require
 from thirtytwo.images.discover import IMAGE_SUFFIXES, SUFFIXES, find_images, natural_key
 from thirtytwo.images.formats import FORMATS, heif_is_readable
-from thirtytwo.inputs import LIST_MARK, expand_lists
 from thirtytwo.io import is_directory
 from thirtytwo.scale.cluster import EXTRA
 from thirtytwo.scale.store import Store, check_store, is_store, local_path, open_store
@@ -79,7 +78,7 @@ def make_plan(source: Sequence[str], size: int | None = None) -> Plan:
     """Find the images of a source and divide them into shards; image files are not read.
 
     Args:
-        source: an address or a folder, or paths, globs and lists of images as `thirtytwo predict` takes them.
+        source: an address or a folder, or paths and globs of images as `thirtytwo predict` takes them.
         size: number of images in a shard; by default `SHARD`, and more where there would be too many shards.
 
     Raises:
@@ -95,10 +94,10 @@ def make_plan(source: Sequence[str], size: int | None = None) -> Plan:
             return _plan_store(open_store(place), column, size)
         if (plan := _plan_local_parquet(path, column, size)) is not None:
             return plan
-        if not os.path.lexists(path) and not glob.has_magic(path) and place != "-" and not place.startswith(LIST_MARK):
+        if not os.path.lexists(path) and not glob.has_magic(path):
             raise DataError(f"{place} does not exist.", "Check the path.")
         source = [path if is_store(place) else place]
-    files, skipped = find_images(expand_lists(source))
+    files, skipped = find_images(source)
     return Plan("files", "", "", tuple(_of_files([os.fspath(file) for file in files], size)), tuple(skipped))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thirtytwo.config.recipe import Recipe
 from thirtytwo.errors import ClusterError, require
 from thirtytwo.process import environment
-from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, TRAINING, Cluster
+from thirtytwo.scale.cluster import EXTRA, HEAD_PORT, NEEDED, TRAINING, Cluster, enter_folder
 from thirtytwo.text import counted
 from thirtytwo.workflows.study import FILE
 from thirtytwo.workflows.trial import (
@@ -166,7 +166,7 @@ def _train(config: dict[str, Any]) -> None:
     from ray import tune
 
     job: TrialJob = config["job"]
-    os.chdir(config["folder"])
+    enter_folder(config["folder"])
     if not (job.path / FILE).is_file():
         raise ClusterError(
             f"The Ray worker {platform.node()} does not see the directory {job.path}.",

@@ -12,7 +12,7 @@ from typing import Any
 from thirtytwo.data.sources.tables import image_source
 from thirtytwo.errors import ClusterError, DataError, InputError, ThirtytwoError, require
 from thirtytwo.inference.classifier import Classifier, NamedImage, Prediction, UnreadableImage
-from thirtytwo.scale.cluster import EXTRA
+from thirtytwo.scale.cluster import EXTRA, enter_folder
 from thirtytwo.scale.failures import FIELDS, NO_FAILURE, as_failure
 from thirtytwo.scale.job import ERRORS, JOB, PREDICTIONS, Job, Request
 from thirtytwo.scale.shards import Shard, from_table
@@ -75,25 +75,14 @@ class ShardClassifier:
                 f"The Ray worker {platform.node()} does not see the folder {request.out}.",
                 "Give an --out that all machines share: a folder on network storage, or an address such as s3://….",
             )
-        if not self._job.root:
-            _enter(request.folder)
+        if request.folder:
+            enter_folder(request.folder)  # so that images have the names that the user gave
         with tempfile.TemporaryDirectory(prefix="thirtytwo-model-") as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(ray.get(self._model))
             classifier = Classifier(path, threads=1)
         classifier.path = Path(request.model)  # for messages
         return classifier
-
-
-def _enter(folder: str) -> None:
-    """Change to the folder in which relative paths are meant, so that images have the names that the user gave."""
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise ClusterError(
-            f"The Ray worker {platform.node()} does not see the folder {folder}: {error.strerror}.",
-            "Run the command in a folder that all machines share, or give an address such as s3://….",
-        ) from None
 
 
 def _classified(

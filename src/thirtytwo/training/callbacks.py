@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -281,3 +282,26 @@ class ResumableEarlyStopping(EarlyStopping):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.stopped_epoch:
             trainer.should_stop = True
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Lightning's callback, of which a run that was moved or copied goes on with the best score so far.
+
+    Lightning itself drops that score where the absolute path of the checkpoints is another one, and the next
+    validation would replace the best weights, however bad it is.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints: that of Lightning's own callback, which earlier versions wrote."""
+        return "ModelCheckpoint" + super().state_key.removeprefix(type(self).__qualname__)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        here = {key: self._here(state_dict[key]) for key in paths if key in state_dict}
+        kept = {self._here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": kept, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        """The path of a checkpoint in the present folder; an empty path, of none, stays as it is."""
+        return str(Path(self.dirpath or "", re.split(r"[/\\]", path)[-1])) if path else path

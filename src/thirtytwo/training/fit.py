@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from thirtytwo.config.recipe import Recipe
@@ -25,7 +24,12 @@ from thirtytwo.process import environment, quiet_loggers
 from thirtytwo.rundir import RunDir
 from thirtytwo.tensors import generator_for, normalize, scored_batch_size, to_device
 from thirtytwo.training.batches import TrainingBatches
-from thirtytwo.training.callbacks import AtomicCheckpointIO, HistoryCallback, ResumableEarlyStopping
+from thirtytwo.training.callbacks import (
+    AtomicCheckpointIO,
+    HistoryCallback,
+    MovableCheckpoint,
+    ResumableEarlyStopping,
+)
 from thirtytwo.training.distillation import read_teacher
 from thirtytwo.training.ema import EMA
 from thirtytwo.training.hardware import Hardware, UsageMeter, release_freed_memory
@@ -294,7 +298,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
         callbacks.append(ResumableEarlyStopping(recipe.train.monitor, **options))
     if validated and recipe.train.keep == "best":
         callbacks.append(
-            ModelCheckpoint(
+            MovableCheckpoint(
                 run.checkpoints,
                 "best",
                 monitor=recipe.train.monitor,
@@ -304,7 +308,7 @@ def _checkpoints(recipe: Recipe, run: RunDir, validated: bool) -> list[lightning
                 enable_version_counter=False,
             )
         )
-    last = ModelCheckpoint(
+    last = MovableCheckpoint(
         run.checkpoints, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
     return [*callbacks, last]

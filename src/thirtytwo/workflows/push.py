@@ -8,10 +8,10 @@ from typing import Any
 
 from thirtytwo.errors import OfflineError, OutputError, RunError, require
 from thirtytwo.inference.hub import repository_name
-from thirtytwo.process import hub_is_reachable, quiet_loggers
+from thirtytwo.process import hub_connection_errors, hub_is_reachable, quiet_loggers
 from thirtytwo.report.card import card
 from thirtytwo.report.page import render
-from thirtytwo.report.run_record import read_run_record
+from thirtytwo.report.run_record import for_others, read_run_record
 from thirtytwo.rundir import RunDir
 from thirtytwo.text import first_line
 
@@ -44,7 +44,7 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
         RunError: there is no run, or it is not finished.
         UnknownNameError: `repository` is not `owner/name`.
         OfflineError: the hub cannot be reached.
-        OutputError: there is no access token, or the hub refuses the upload.
+        OutputError: there is no access token, the hub refuses the upload, or the connection is lost.
     """
     name = repository_name(repository)
     directory = RunDir.open(run)
@@ -61,13 +61,13 @@ def push(run: Path | str, repository: str, *, public: bool = False, dry_run: boo
 
 def _content(run: RunDir) -> dict[str, Path | bytes]:
     """The files of the repository by name: paths, or the content of those written for it."""
-    record = read_run_record(run)
+    record = for_others(read_run_record(run))
     page = render(record, None, passed_on=True)
     return {
         run.card.name: card(record).encode("utf-8", "backslashreplace"),
         run.onnx.name: run.onnx,
         run.weights.name: run.weights,
-        run.recipe.name: run.recipe,
+        run.recipe.name: record.recipe_text.encode("utf-8", "backslashreplace"),
         run.metrics.name: run.metrics,
         run.report.name: page.encode("utf-8", "backslashreplace"),
     }
@@ -79,15 +79,21 @@ def _upload(hub: Any, name: str, content: dict[str, Path | bytes], public: bool)
         raise OutputError(NO_TOKEN, "Create one at https://huggingface.co/settings/tokens, then run: hf auth login")
     if not hub_is_reachable():
         raise OfflineError("The hub cannot be reached.", "Connect to the network, or list the files with --dry-run.")
+    errors: Any = require("huggingface_hub.errors", "hub")
     operations = [hub.CommitOperationAdd(key, value) for key, value in content.items()]
     interface = hub.HfApi()
     try:
         with quiet_loggers("huggingface_hub"):
             made = interface.create_repo(name, private=not public, exist_ok=True)
             interface.create_commit(name, operations, commit_message="Upload a model of thirtytwo")
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, ValueError) as error:
         raise OutputError(
             f"The hub refused the upload to {name}: {first_line(error)}.",
             "Check that your token may write to this repository.",
+        ) from error
+    except (*hub_connection_errors(), RuntimeError) as error:  # hf_xet, which uploads large files, raises the latter
+        raise OutputError(
+            f"The upload to {name} was not completed: {first_line(error)}.",
+            "Check the connection to the network, then run the command again.",
         ) from error
     return str(made)

@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_arrays
 
 from thirtytwo.data.split import limit
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_temperature
+from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_temperature, softmax
 from thirtytwo.evaluation.evaluators import Evaluator, Request
 from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at
 from thirtytwo.evaluation.scoring import Scorer
@@ -86,16 +86,27 @@ def score(scorer: Scorer, images: ImageSet, calibration: Calibration, tta_shift:
     single = predictions(images, logits, calibration)
     averaged = None
     if tta_shift is not None:
-        averaged = predictions(images, scorer.tta_logits(images.images, tta_shift), calibration)
+        averaged = _labeled(images, _tta_probabilities(scorer, images, calibration, tta_shift))
     return Scored(single, averaged, logits, features)
 
 
 def predictions(images: ImageSet, logits: npt.NDArray[np.float32], calibration: Calibration) -> Predictions:
     """Calibrated predictions of labeled images from the network's logits `(N, C)`."""
+    return _labeled(images, calibration.probabilities(logits))
+
+
+def _tta_probabilities(
+    scorer: Scorer, images: ImageSet, calibration: Calibration, shift: int
+) -> npt.NDArray[np.float64]:
+    """Probabilities `(N, C)` from all views of each image, as `Classifier.predict` computes them with `tta="all"`."""
+    return softmax(scorer.tta_logits(images.images, shift, curvature=calibration.curvature), calibration.temperature)
+
+
+def _labeled(images: ImageSet, probabilities: npt.NDArray[np.float64]) -> Predictions:
     return Predictions(
         classes=images.classes,
         truth=images.labels,
-        probabilities=calibration.probabilities(logits).astype(np.float32),
+        probabilities=probabilities.astype(np.float32),
         rows=images.rows,
         files=images.files,
     )
@@ -148,7 +159,7 @@ def _choose_tta(
     """
     usual = usual_tta(int(val.images.shape[1])).threshold
     rows = np.linspace(0, len(val) - 1, min(len(val), VIEWS_FROM)).astype(np.int64)
-    averaged = calibration.probabilities(scorer.tta_logits(val.take(rows).images, shift))
+    averaged = _tta_probabilities(scorer, val.take(rows), calibration, shift)
     single = calibration.probabilities(logits[rows])
     labels = val.labels[rows]
     if (averaged.argmax(axis=1) == labels).sum() < (single.argmax(axis=1) == labels).sum():

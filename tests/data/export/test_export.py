@@ -139,8 +139,8 @@ def test_names_of_any_kind(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("a/b", "folder"), ("..", "folder"), (".hidden", "folder"), ("x" * 300, "folder"), (" space", "csv"),
-     ("two\nlines", "webdataset"), ("two\nlines", "cifar-binary")],
+    [("a/b", "folder"), ("..", "folder"), (".hidden", "folder"), ("x" * 300, "folder"), ("OTHER", "folder"),
+     (" space", "csv"), ("two\nlines", "webdataset"), ("two\nlines", "cifar-binary")],
 )  # fmt: skip
 def test_names_that_a_format_cannot_hold_are_refused(make, tmp_path, name, format):
     images = [{"bytes": make.png(number, 32), "path": None} for number in range(4)]

@@ -18,7 +18,7 @@ from thirtytwo.data.split import Split, split_of
 from thirtytwo.data.types import DataSet, Request, refuse_options
 from thirtytwo.data.undecoded import UndecodedDataSet
 from thirtytwo.errors import DataError, OfflineError, OutputError, ThirtytwoError, UnknownNameError, require
-from thirtytwo.process import hub_is_reachable, hub_offline, library_attribute, quiet_loggers
+from thirtytwo.process import hub_connection_errors, hub_is_reachable, hub_offline, library_attribute, quiet_loggers
 
 _BATCH = 256
 
@@ -143,8 +143,8 @@ def _fetch(hub_id: str, request: Request, offline: bool, known: KnownDataSet | N
         ) from None
     except datasets.exceptions.DatasetsError as error:
         raise _unusable(hub_id, error) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except hub_connection_errors() as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OutputError(
                 "The disk is full; the data could not be downloaded.", "Free disk space, then run the command again."
             ) from error

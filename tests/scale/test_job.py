@@ -1,0 +1,155 @@
+"""Jobs in their output folders: which command continues one, and what `--force` removes. No cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from thirtytwo.errors import DataError, OutputError
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("fsspec", reason="needs the extra scale")
+
+from thirtytwo.scale.job import PREDICTIONS, Request, make_request, start_or_continue
+from thirtytwo.scale.store import Store, open_store
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Request]:
+    """Requests with results in `out`; relative paths are those of a folder with four images."""
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"model")
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{number}.png")
+
+    def make(*source: str | Path, absolute: bool = False) -> Request:
+        return make_request(list(map(str, source)), "out", model, "model", 5, absolute=absolute)
+
+    return make
+
+
+def files(store: Store) -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.names(recursive=True)}
+
+
+@pytest.fixture
+def done(request_for: Callable[..., Request]) -> Store:
+    """An output folder with a job of which a part is done."""
+    store = open_store(request_for("images").out)
+    start_or_continue(store, request_for("images"))
+    store.write(f"{PREDICTIONS}/part-00000.parquet", lambda stream: stream.write(b"rows"))
+    return store
+
+
+@pytest.mark.parametrize("source", ["none", "empty"])
+def test_force_keeps_the_results_if_there_is_nothing_to_classify(
+    source: str, done: Store, request_for: Callable[..., Request]
+) -> None:
+    Path("empty").mkdir()
+    before = files(done)
+    with pytest.raises(DataError):
+        start_or_continue(done, request_for(source), force=True)
+    assert files(done) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", f"{PREDICTIONS}/summary.csv"])
+def test_force_keeps_the_results_if_there_are_other_files(
+    name: str, done: Store, request_for: Callable[..., Request]
+) -> None:
+    done.write(name, lambda stream: stream.write(b"mine"))
+    before = files(done)
+    with pytest.raises(OutputError) as caught:
+        start_or_continue(done, request_for("images"), force=True)
+    assert name in caught.value.message
+    assert files(done) == before
+
+
+def test_force_starts_again(done: Store, request_for: Callable[..., Request]) -> None:
+    job, shards, plan = start_or_continue(done, request_for("images/1.png"), force=True)
+    assert plan is not None
+    assert (job.images, len(shards)) == (1, 1)
+    assert not done.names(PREDICTIONS)
+    assert start_or_continue(done, request_for("images/1.png"))[0] == job
+
+
+def give(monkeypatch: pytest.MonkeyPatch, how: str, *paths: str) -> str:
+    """The argument that means a list of these paths: a file, or standard input."""
+    content = "".join(f"{path}\n" for path in paths).encode()
+    Path("list.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return how
+
+
+@pytest.mark.parametrize("how", ["-", "@list.txt"])
+def test_a_list_continues_only_the_job_of_the_same_paths(
+    how: str, request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monday = ("images/0.png", "images/1.png")
+    request = request_for(give(monkeypatch, how, *monday))
+    store = open_store(request.out)
+    job, shards, _ = start_or_continue(store, request)
+    assert [name for shard in shards for name in shard.files] == list(monday)
+    again = start_or_continue(store, request_for(give(monkeypatch, how, *monday)))
+    assert again == (job, shards, None)
+    for other in (("images/2.png",), (*monday, "images/2.png")):
+        with pytest.raises(OutputError) as caught:
+            start_or_continue(store, request_for(give(monkeypatch, how, *other)))
+        assert "the images" in caught.value.message
+        assert other[-1] in caught.value.message
+
+
+def test_long_lists_that_differ_in_the_middle_are_different(request_for: Callable[..., Request]) -> None:
+    paths = [f"images/{number}.png" for number in [0, 1, 2] * 100]
+    request = request_for(*paths)
+    store = open_store(request.out)
+    start_or_continue(store, request)
+    assert start_or_continue(store, request_for(*paths))[2] is None
+    with pytest.raises(OutputError, match="images"):
+        start_or_continue(store, request_for(*paths[:150], "images/3.png", *paths[151:]))
+    assert len(store.read("job.json")) < 3000
+
+
+def test_an_entry_of_a_list_is_never_a_list(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(give(monkeypatch, "-", "@none", "images/1.png"))
+    _, shards, _ = start_or_continue(open_store(request.out), request)
+    assert [name for shard in shards for name in shard.files] == ["@none", "images/1.png"]
+
+
+def test_jobs_of_earlier_versions_are_continued(done: Store, request_for: Callable[..., Request]) -> None:
+    stored = json.loads(done.read("job.json"))
+    del stored["request"]["source_sha256"]
+    done.write("job.json", lambda stream: stream.write(json.dumps(stored).encode()))
+    assert start_or_continue(done, request_for("images"))[2] is None
+    with pytest.raises(OutputError, match="images"):
+        start_or_continue(done, request_for("images/1.png"))
+
+
+@pytest.mark.parametrize(
+    ("source", "relative"),
+    [
+        (("images",), True),
+        (("images?image=photo",), True),
+        (("{here}/images",), False),
+        (("{here}/images/0.png", "images/1.png"), True),
+        (("~/images",), False),
+        (("file://{here}/images",), False),
+        (("s3://bucket/images",), False),
+    ],
+)
+def test_only_relative_paths_need_the_working_directory(
+    source: tuple[str, ...], relative: bool, request_for: Callable[..., Request]
+) -> None:
+    here = str(Path.cwd())
+    given = [text.format(here=here) for text in source]
+    assert request_for(*given).folder == (here if relative else "")
+    assert request_for(*given, absolute=True).folder == ""
