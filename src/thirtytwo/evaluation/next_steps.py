@@ -129,9 +129,8 @@ class NextSteps:
         if not self.few:
             return ""
         name, images = self.few[0]
-        return (
-            f"The recall of {readable(name)} is from only {counted(images, 'image')}: evaluate on more to know it better."
-        )
+        known = f"The recall of {readable(name)} is from only {counted(images, 'image')}"
+        return f"{known}: evaluate on more to know it better."
 
 
 def next_steps(

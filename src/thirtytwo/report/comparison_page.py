@@ -180,10 +180,8 @@ def _list_disagreements(found: Comparison) -> list[str]:
         return ["None: all runs predict the same class for every image."]
     parts = []
     for group in found.disagreements:
-        lines = [
-            f"**{as_markdown(disagreement_title(found, group))}**: {counted(len(group.positions), 'image')}, for example",
-            "",
-        ]
+        title, images = disagreement_title(found, group), counted(len(group.positions), "image")
+        lines = [f"**{as_markdown(title)}**: {images}, for example", ""]
         for position in islice(group.positions.tolist(), LISTED_IMAGES):
             first = found.runs[0].predictions
             predicted = "; ".join(
