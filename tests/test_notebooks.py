@@ -94,7 +94,12 @@ def test_a_notebook_starts_in_a_new_folder_so_that_it_can_be_run_again(path: Pat
     setup = next("".join(cell["source"]) for cell in cells(path)[2:] if cell["cell_type"] == "code")
     code = f"{setup}\nimport os\nfolders.append(os.getcwd())\nassert not os.listdir()"
     twice = f"folders = []\nfor _ in range(2):\n    exec({code!r})\nprint(len(set(folders)))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path), "THIRTYTWO_DATA": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "TMPDIR": str(tmp_path),
+        "THIRTYTWO_DATA": str(tmp_path),
+    }
     command = [sys.executable, "-c", twice]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["2"]), done.stderr
