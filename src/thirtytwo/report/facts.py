@@ -9,7 +9,7 @@ from typing import Any
 from thirtytwo.evaluation.calibration import LEAST_IMAGES, uncalibrated, was_not_calibrated
 from thirtytwo.evaluation.metrics import measured, wilson
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.text import capitalized, duration, interval, percent, quantity
+from thirtytwo.text import capitalized, counted, duration, interval, percent, quantity
 
 _NOT_CALIBRATED = "The probabilities are not calibrated and no image is marked unknown:"
 MAX_PAIRS = 12
@@ -177,8 +177,8 @@ def _validation_text(splits: Mapping[str, Any]) -> str | None:
     if not count:
         return "none"
     if splits.get("val_rows"):
-        return f"{count:,} images held out of train with seed {splits.get('seed')}, listed in split.json"
-    return f"{count:,} images, the data's own split"
+        return f"{counted(count, 'image')} held out of train with seed {splits.get('seed')}, listed in split.json"
+    return f"{counted(count, 'image')}, the data's own split"
 
 
 def date_text(started: object) -> str | None:
