@@ -34,7 +34,7 @@ from thirtytwo.app.views.drill_down import (
     steps_of,
 )
 from thirtytwo.data.arrays import release_pages
-from thirtytwo.data.build import UnreadableImagesError
+from thirtytwo.data.decoding import UnreadableImagesError
 from thirtytwo.data.explore import class_counts
 from thirtytwo.data.load import files_folder, load_dataset
 from thirtytwo.data.run_data import load_out_of_fold, load_run_data
