@@ -88,6 +88,30 @@ def write_wheel(place: Path) -> None:
         wheel.writestr("thirtytwo-0.0.1.dist-info/RECORD", "")
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_starts_in_a_new_folder_so_that_it_can_be_run_again(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    setup = next("".join(cell["source"]) for cell in cells(path)[2:] if cell["cell_type"] == "code")
+    code = f"{setup}\nimport os\nfolders.append(os.getcwd())\nassert not os.listdir()"
+    twice = f"folders = []\nfor _ in range(2):\n    exec({code!r})\nprint(len(set(folders)))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "TMPDIR": str(tmp_path),
+        "THIRTYTWO_DATA": str(tmp_path),
+    }
+    command = [sys.executable, "-c", twice]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["2"]), done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_commands_of_notebooks_need_no_search_path(path: Path) -> None:
+    code = ["".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"]
+    lines = [line for cell in code for line in cell.splitlines() if line.startswith("!")]
+    assert all(line.startswith("!{sys.executable} -m thirtytwo ") for line in lines)
+
+
 def test_all_notebooks_install_in_the_same_way() -> None:
     assert len({first_code(path) for path in NOTEBOOKS}) == 1
 

@@ -86,6 +86,10 @@ def test_a_comparison_shows_runs_and_tests(tmp_path: Path, finished_run: Callabl
     assert "2 runs on" in text
     assert "Only first correct" in text
     assert str(found.page) in text
+    first, second = (run.predictions.predicted for run in found.runs)
+    differing = int((first != second).sum())
+    assert differing > len(found.disagreements), "images, not kinds of disagreement"
+    assert f"The runs disagree on {differing} images." in text
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def classic() -> str:
     """One row for each step that was measured on some data set."""
     found = {data: results_on(data) for data in DATA}
     lines = [
-        f"| step | recipe | pixels | {' | '.join(DATA.values())} | notebook, CIFAR-10 |",
+        f"| step | recipe | pixels | {' | '.join(DATA.values())} | classic notebook, CIFAR-10 |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for recipe, step in STEPS.items():
@@ -55,7 +55,7 @@ def classic() -> str:
             lines.append(f"| {' | '.join([step, f'`{recipe}`', sizes, *cells, stated])} |")
     text = """
 Test accuracy of one view with its 95 % interval, one seed each. Steps 1 to 3 start from packaged ImageNet weights of
-EfficientNet-Lite0, step 4 from those of Lite2. The last column is what the notebook states for ResNet-50."""
+EfficientNet-Lite0, step 4 from those of Lite2. The last column is what the classic notebook states for ResNet-50."""
     return "\n".join([*lines, text]) + "\n"
 
 

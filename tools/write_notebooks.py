@@ -63,7 +63,7 @@ def run(notebook: Any) -> None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
+        environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "110", "TMPDIR": folder}
         resources = {"metadata": {"path": folder}}
         client = NotebookClient(notebook, timeout=SECONDS, resources=resources, coalesce_streams=True)
         client.execute(env=environment)

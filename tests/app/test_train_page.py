@@ -193,6 +193,15 @@ def test_time_left() -> None:
     assert progress_of([row(1.0)] * 4, transfer, 0.0).left is None
     assert "first 4 epochs" in progress_of([row(1.0)] * 4, transfer, 0.0).text
     assert progress_of([row(1.0)] * 4 + [row(8.0)], transfer, 0.0).left == pytest.approx(40.0)
+
+
+def test_time_left_where_only_the_head_is_trained() -> None:
+    """The first epoch also computes the features that all later ones use."""
+    head = recipe(schedule={"epochs": 10}, transfer={"pretrained": "imagenet", "head_until": 1})
+    assert progress_of([row(600.0)], head, 0.0).left is None
+    assert "second epoch" in progress_of([row(600.0)], head, 0.0).text
+    assert progress_of([row(600.0), row(2.0)], head, 0.0).left == pytest.approx(16.0)
+    assert progress_of([row(2.0)] * 10, head, 0.0).share == 1.0
     growing = recipe(data={"image_size": 64}, schedule={"epochs": 4, "resolution": [{"size": 32, "until": 0.5}]})
     assert progress_of([row(1.0)] * 2, growing, 0.0).left == pytest.approx(8.0)
 

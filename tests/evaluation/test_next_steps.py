@@ -43,6 +43,13 @@ def test_what_may_be_chance_is_said_to_be() -> None:
     assert any("only 10 images" in sentence for sentence in found.advice)
 
 
+def test_the_class_of_fewest_images_is_named_also_where_all_of_them_are_recognized() -> None:
+    found = next_steps(predictions([[3, 0, 0], [1, 4, 0], [2, 2, 30]]), labels=False)
+    assert found.few == (("a", 3), ("b", 5))
+    assert any("The recall of a is from only 3 images" in sentence for sentence in found.advice)
+    assert not any("of b is from only" in sentence for sentence in found.advice)
+
+
 def test_without_errors_nothing_stands_out() -> None:
     pytest.importorskip("cleanlab")
     found = next_steps(predictions([[30, 0], [0, 30]]))

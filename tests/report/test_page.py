@@ -76,6 +76,22 @@ def written(run, images=None, split="test", figures=False):
     return page
 
 
+@pytest.mark.parametrize("errors", [1, 2])
+def test_counts_agree_with_their_nouns(make_run, images_of, errors):
+    run, given = make_run()
+    shares = np.full_like(given.probabilities, 0.1)
+    shares[np.arange(len(shares)), given.truth] = 0.8
+    shares[:errors] = np.roll(shares[:errors], 1, axis=1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    one = replace(given, probabilities=shares.astype(np.float32))
+    assert int((~one.correct).sum()) == errors
+    run.write_predictions("test", one)
+    page = written(run, images_of(one))
+    assert f"All {errors} misclassified image{'s' if errors > 1 else ''}, the most confident first" in page.text
+    assert f"all misclassified images ({errors})" in page.text
+    assert not re.search(r"\b1 misclassified images", page.text)
+
+
 @pytest.mark.slow
 def test_a_finished_run(make_run, images_of):
     run, given = make_run()

@@ -19,6 +19,7 @@ from thirtytwo.data.channels import channel_statistics
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import MODELS, Network
 from thirtytwo.tensors import normalize, to_device
+from thirtytwo.training import callbacks
 from thirtytwo.training.batches import TrainingBatches
 from thirtytwo.training.callbacks import HistoryCallback
 from thirtytwo.training.fit import Fitted, build_training
@@ -228,6 +229,24 @@ def test_modes_follow_trained_parameters() -> None:
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize(("views", "expected"), [(1, {2, 3}), (0, {1, 2, 3})])
+def test_no_time_left_in_the_epoch_that_computes_features(
+    views: int,
+    expected: set[int],
+    started: Starter,
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where only the head is trained."""
+    monkeypatch.setattr(callbacks, "PLAIN_LINE_SECONDS", 0.0)
+    recipe, _ = started(transfer__head_until=1, transfer__views=views, **PLAIN)
+    train("run", recipe, show=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ") and "done" not in line]
+    assert {int(line.split()[1].split("/")[0]) for line in lines} == {1, 2, 3}
+    assert {int(line.split()[1].split("/")[0]) for line in lines if " left" in line} == expected
 
 
 @pytest.mark.parametrize("batches", [1, 4, 7])

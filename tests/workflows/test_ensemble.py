@@ -29,7 +29,7 @@ from thirtytwo.workflows.loading import load_run
 from thirtytwo.workflows.report import write_report
 from thirtytwo.workflows.train import train
 
-ROWS = 120
+ROWS = 180
 
 
 @pytest.fixture(scope="module", autouse=True)

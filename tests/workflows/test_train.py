@@ -99,7 +99,7 @@ ARTEFACTS = {
     "figures",
     "README.md",
 }
-ROWS, HELD = 120, 13
+ROWS, HELD = 180, 20
 """Images trained on, and a tenth of both for validation."""
 WORKING = importlib.import_module("thirtytwo.workflows.finish")
 PAGES = importlib.import_module("thirtytwo.workflows.report")
@@ -220,7 +220,7 @@ def test_threshold_for_unknown_agrees_with_the_model_file(finished: Run) -> None
     info, digits = read_info(run.onnx), load_dataset("digits", image_size=16)
     assert digits.test is not None
     assert record["threshold"] == info.unknown_threshold
-    assert record["validation"]["called_unknown"] == pytest.approx(1 / HELD), "the lowest of 13 is under 5 % of them"
+    assert record["validation"]["called_unknown"] == pytest.approx(1 / HELD), "the lowest of 20 is under 5 % of them"
     found = thirtytwo.load(run.path).predict(list(digits.test.images))
     unknown = sum(not one.known for one in found)  # type: ignore[union-attr]
     assert unknown / len(found) == pytest.approx(record["test"]["called_unknown"]["value"], abs=0.01)
@@ -240,6 +240,30 @@ def test_calibration_is_recorded_before_and_after(finished: Run) -> None:
     assert record["after"]["ece"]["value"] == finished.metrics["ece"]["value"]
     assert record["after"]["nll"]["value"] == pytest.approx(finished.metrics["nll"]["value"])
     assert sum(record["before"]["bins"]["counts"]) == finished.metrics["n"]
+
+
+def test_few_validation_images_calibrate_nothing(
+    overrides: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A temperature and a threshold from a dozen images would be chance; the run says that there are none."""
+    how = {"overrides": overrides, "limit_train": 120, "epochs": 1}
+    run = train("digits", recipe="digits", run=tmp_path / "run", **how)
+    record, info = RunDir(run.path), read_info(run.path / "model.onnx")
+    assert record.read_json(record.split)["n_val"] == 13
+    assert (info.temperature, info.curvature, info.unknown_threshold) == (1.0, 0.0, None)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    assert all(one.known for one in thirtytwo.load(run.path).predict(list(noise)))  # type: ignore[union-attr]
+    assert run.metrics["calibration"]["fitted_on"] == 0
+    assert "temperature_only" not in run.metrics["calibration"]
+    assert run.metrics["unknown"] is None
+    for text in (capsys.readouterr().err, record.report.read_text(), record.card.read_text()):
+        words = text.replace("\u00a0", " ")
+        assert "13 validation images" in words
+        assert "not calibrated" in words
+    assert "Hold out at least 20" in record.report.read_text()
+    assert "calibrated probabilities" not in record.card.read_text()
+    with pytest.raises(RunError, match="20 validation images"):
+        evaluate(run.path, ood=["digits"], show=False)
 
 
 def test_validation_is_separate_from_training(finished: Run) -> None:

@@ -56,13 +56,19 @@ def progress_of(history: Sequence[Mapping[str, float]], recipe: Recipe, since: f
     """
     epochs, done = recipe.schedule.epochs, len(history)
     head = recipe.head_epochs if recipe.transfer.pretrained else 0
+    alone = head >= epochs
     known = [row["seconds"] for row in history if "seconds" in row]
     if not known:
         return Progress(done, epochs, None, "The time left is known after the first epoch.")
     if done <= head < epochs:
         reason = f"The first {head} epochs train only the last layer, which is faster; the time left is known after."
         return Progress(done, epochs, None, reason)
-    first = max(head, done - _RECENT)
+    if alone and done < 2 < epochs:
+        reason = (
+            "The first epoch also computes features that the others use; the time left is known after the second epoch."
+        )
+        return Progress(done, epochs, None, reason)
+    first = max(min(1, done - 1) if alone else head, done - _RECENT)
     rate = median(row["seconds"] / _cost(recipe, first + at) for at, row in enumerate(history[first:done]))
     left = sum(rate * _cost(recipe, epoch) for epoch in range(done, epochs))
     return Progress(done, epochs, max(0.0, left - since) if done < epochs else 0.0)

@@ -89,7 +89,9 @@ def load_dataset(
             and a single class, or a test split alone, is allowed.
         large: side of the larger copies of training images in pixels, for random crops (`ImageSet.large`); 0: none.
         skip_unreadable: leave out images that cannot be read, and note them in `DataSet.skipped`.
-        together: training images that stay on one side where a split is cut from them; None: equal ones only.
+        together: training images that stay on one side where a split is cut from them; None: equal ones only. Training,
+            `data show` and the doctor also keep near-duplicates of photographs together, found by
+            `doctor.together.kept_together`, so that their splits may have other numbers of images.
         split_test: split off a test set where the data has none.
         fix_plan: images to drop, relabel or move before anything else (`fixes.read_fix_plan`); None: none.
 

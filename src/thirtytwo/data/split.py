@@ -140,7 +140,10 @@ UNEVEN = 1.5
 
 
 def uneven_share(images: ImageSet, held: int, fraction: float, name: str) -> tuple[str, ...]:
-    """A remark where groups of images that stay together made a split much larger or smaller than wanted.
+    """A remark on a split that is much larger or smaller than wanted, with the reason.
+
+    Which images are split off is drawn; groups of images that stay together are the reason where they more than double
+    the variance of how many.
 
     Args:
         images: the images before the split.
@@ -150,11 +153,11 @@ def uneven_share(images: ImageSet, held: int, fraction: float, name: str) -> tup
     """
     if not fraction or not len(images) or fraction / UNEVEN < held / len(images) < fraction * UNEVEN:
         return ()
-    largest = int(np.unique(units_of(images), return_counts=True)[1].max())
-    if largest == 1:
-        return ()
-    shares = f"{percent(held / len(images), 0)} of the images instead of {percent(fraction, 0)}"
-    return (f"{name} has {shares}: images that belong together stay on one side, up to {largest:,} here",)
+    sizes = np.unique(units_of(images), return_counts=True)[1]
+    reason = "images are drawn by their content, so the share varies where they are few"
+    if (sizes**2).sum() > 2 * len(images):
+        reason = f"images that belong together stay on one side, up to {sizes.max():,} here"
+    return (f"{name} has {percent(held / len(images), 0)} of the images instead of {percent(fraction, 0)}: {reason}",)
 
 
 def _large(images: ImageSet, unit_of: Positions, fraction: float) -> Chosen:

@@ -17,8 +17,14 @@ from thirtytwo.evaluation.metrics import Reliability, confidence_metrics, reliab
 from thirtytwo.evaluation.sections import Cell, Chart, Section, Table
 from thirtytwo.inference.model_file import ModelInfo
 from thirtytwo.predictions import Predictions
-from thirtytwo.text import interval, percent
+from thirtytwo.text import counted, interval, percent
 
+LEAST_IMAGES = 20
+"""Least number of validation images on which the temperature and the threshold for unknown images are set.
+
+A threshold with 5 % of the images below it needs 20, so that one is below it. Of fewer images a few decide the
+temperature as well: without an error among them, it only makes the network more confident.
+"""
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 CURVATURE_TEST = 6.635
 """Least value of the likelihood ratio statistic for which the curvature is kept: chi-squared, 1 degree, 1 %."""
@@ -49,6 +55,17 @@ class Calibration:
 def calibration_of(info: ModelInfo) -> Calibration:
     """The calibration that turns this model's logits into probabilities."""
     return Calibration(info.temperature, info.curvature)
+
+
+def is_calibrated(info: ModelInfo) -> bool:
+    """Whether the temperature, the curvature or the threshold for unknown images was set on validation images."""
+    return info.temperature != 1.0 or info.curvature != 0.0 or info.unknown_threshold is not None
+
+
+def uncalibrated(count: int) -> str:
+    """A sentence, without its full stop, on a model with `count` validation images, too few to calibrate it."""
+    found = f"{counted(count, 'validation image')}, and both need at least {LEAST_IMAGES}"
+    return f"the probabilities are not calibrated and no image is marked unknown: {found}"
 
 
 def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -191,7 +208,7 @@ def calibration_record(
         logits: the network's uncalibrated logits of the same images, float `(N, C)`.
         calibration: the calibration that was applied.
         temperature_only: the temperature fitted without a curvature, for comparison; None: leave it out.
-        fitted_on: number of validation images the calibration was fitted on.
+        fitted_on: number of validation images the calibration was fitted on; 0: by another run, or not at all.
     """
     before = _replace_probabilities(after, softmax(logits))
     record: dict[str, Any] = {
@@ -204,6 +221,12 @@ def calibration_record(
         scaled = _replace_probabilities(after, softmax(logits, temperature_only))
         record["temperature_only"] = {"temperature": temperature_only, **confidence_metrics(scaled)}
     return record | {"after": confidence_metrics(after)}
+
+
+def was_not_calibrated(record: Mapping[str, Any]) -> bool:
+    """Whether the entry `calibration` of `metrics.json` is of a model without calibration."""
+    temperature, curvature = record.get("temperature"), record.get("curvature")
+    return record.get("fitted_on") == 0 and temperature == 1.0 and not curvature
 
 
 def stored_reliability(record: Mapping[str, Any]) -> Reliability | None:
@@ -252,7 +275,7 @@ class CalibrationEvaluator(Evaluator):
             context.logits,
             calibration_of(context.info),
             temperature_only=validation.temperature_only,
-            fitted_on=validation.count,
+            fitted_on=validation.count if is_calibrated(context.info) else 0,
         )
         return record | dict(validation.selection)
 
@@ -266,7 +289,8 @@ class CalibrationEvaluator(Evaluator):
 
     def describe(self, record: Mapping[str, Any], split: str) -> Section:
         """Reliability diagrams, ECE and NLL of each stage, and accuracy by confidence."""
-        predictions, before = record.get("predictions"), stored_reliability(record)
+        predictions = record.get("predictions")
+        before = None if was_not_calibrated(record) else stored_reliability(record)
         stages = _calibration_table(record)
         charts = [Chart("Before calibration", before)] if before is not None else []
         if predictions is not None:
@@ -294,6 +318,8 @@ def _calibration_table(record: Mapping[str, Any]) -> Table | None:
     for key, name in STAGES:
         if not record.get(key) or (key == "temperature_only" and not record.get("curvature")):
             continue
+        if key == "after" and was_not_calibrated(record):
+            continue
         ece, nll = record[key]["ece"], record[key]["nll"]
         cells = (
             Cell(f"{found['value']:.4f}", interval(found["ci95"], as_percent=False, digits=4)) for found in (ece, nll)
@@ -307,6 +333,9 @@ def _calibration_sentences(record: Mapping[str, Any], split: str, stages: Table 
         ece = record.get("ece")
         return [] if ece is None else [f"The expected calibration error (ECE, 15 bins) is {ece:.4f}."]
     before, after = (stages.rows[place][1].text for place in (0, -1))
+    if was_not_calibrated(record):
+        few = f"The probabilities are not calibrated: that needs at least {LEAST_IMAGES} validation images."
+        return [few, f"The expected calibration error (ECE, 15 bins) is {after}."]
     curvature, fitted = float(record.get("curvature") or 0.0), int(record.get("fitted_on") or 0)
     spread = (
         f", after subtracting {curvature:.4f} times the square of their log-softmax (curvature), which corrects the "

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thirtytwo.errors import DataError, RunError
+from thirtytwo.evaluation.calibration import LEAST_IMAGES
 from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import Z95, proportion
@@ -183,14 +184,14 @@ class ConformalEvaluator(Evaluator):
 
 def _sentences(record: Mapping[str, Any], split: str) -> tuple[str, ...]:
     asked, least = _exact_percent(record["coverage"]), percent(record["least_probability"])
-    chosen = ", ".join(["temperature and curvature", *(record.get("validation_chose") or ())])
+    calibrated = ["temperature and curvature"] if record["calibrated_on"] >= LEAST_IMAGES else []
+    chosen = ", ".join([*calibrated, *(record.get("validation_chose") or ())])
     threshold = (
         f"This threshold is set on {record['calibrated_on']:,} validation images so that sets contain the true class "
         f"with probability {asked}."
     )
-    guarantee = (
-        "The requested coverage is guaranteed only if the validation images are used for nothing else. Here they were "
-        f"also used to choose {chosen}."
+    guarantee = "The requested coverage is guaranteed only if the validation images are used for nothing else. " + (
+        f"Here they were also used to choose {chosen}." if chosen else "Here nothing else was chosen on them."
     )
     return (
         f"A prediction set contains every class with a probability of at least {least}.",

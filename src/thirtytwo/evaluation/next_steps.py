@@ -77,12 +77,14 @@ class NextSteps:
         weak: classes with errors, lowest recall first; those that are clearly weak, if there are any.
         confusions: the most frequent confusions.
         labels: labels that may be wrong by split; None: not looked for.
+        few: classes evaluated on fewer than `FEW` images, with that number, fewest first; only where there are errors.
     """
 
     accuracy: float
     weak: tuple[WeakClass, ...]
     confusions: tuple[Confusion, ...]
     labels: tuple[SuspectedLabels, ...] | None
+    few: tuple[tuple[str, int], ...] = ()
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -124,13 +126,11 @@ class NextSteps:
         )
 
     def _few(self) -> str:
-        few = [one for one in self.weak if one.images < FEW]
-        if not few:
+        if not self.few:
             return ""
-        return (
-            f"The recall of {readable(few[0].name)} is from only {counted(few[0].images, 'image')}: evaluate on more "
-            "to know it better."
-        )
+        name, images = self.few[0]
+        known = f"The recall of {readable(name)} is from only {counted(images, 'image')}"
+        return f"{known}: evaluate on more to know it better."
 
 
 def next_steps(
@@ -154,7 +154,17 @@ def next_steps(
         weak=_weak_classes(predictions, accuracy),
         confusions=_confusions(predictions),
         labels=tuple(_suspected(split, part) for split, part in parts.items() if _can_check(part)) if labels else None,
+        few=_few(predictions),
     )
+
+
+def _few(predictions: Predictions) -> tuple[tuple[str, int], ...]:
+    """Classes evaluated on fewer than `FEW` images; none where all images are recognized."""
+    if predictions.correct.all():
+        return ()
+    support = np.bincount(predictions.truth, minlength=len(predictions.classes)).tolist()
+    few = [(name, images) for name, images in zip(predictions.classes, support, strict=True) if 0 < images < FEW]
+    return tuple(sorted(few, key=lambda one: one[1]))
 
 
 def _weak_classes(predictions: Predictions, accuracy: float) -> tuple[WeakClass, ...]:

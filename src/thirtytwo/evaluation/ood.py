@@ -16,6 +16,7 @@ import numpy.typing as npt
 from thirtytwo.data.load import load_dataset
 from thirtytwo.data.types import DataSet
 from thirtytwo.errors import DataError, RunError, require
+from thirtytwo.evaluation.calibration import LEAST_IMAGES
 from thirtytwo.evaluation.checks import DIVERGED, check_finite
 from thirtytwo.evaluation.evaluators import Context, Evaluator, Option, Request, register
 from thirtytwo.evaluation.metrics import proportion
@@ -237,7 +238,7 @@ def check_thresholded(info: ModelInfo) -> None:
     if info.unknown_threshold is None or info.unknown_score not in SCORES:
         raise RunError(
             "This model has no threshold for unknown images, so OOD detection cannot be evaluated.",
-            "Train with data.val_fraction above 0: the threshold is set on validation.",
+            f"Train with at least {LEAST_IMAGES} validation images (data.val_fraction): the threshold is set on them.",
         )
 
 

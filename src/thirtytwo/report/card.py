@@ -9,6 +9,7 @@ from thirtytwo.errors import require
 from thirtytwo.evaluation.metrics import METRICS, measured
 from thirtytwo.evaluation.sections import Cell, Table, table_of
 from thirtytwo.io import write_text
+from thirtytwo.report.facts import missing_calibration
 from thirtytwo.report.run_record import RunRecord, read_run_record
 from thirtytwo.report.sections import members_table, section_markdown, table_markdown
 from thirtytwo.rundir import RunDir
@@ -98,12 +99,15 @@ def _summary(record: RunRecord) -> str:
 def _use(record: RunRecord) -> str:
     named = ", ".join(as_markdown(readable(name)) for name in record.classes)
     listing = f"\n\n<details><summary>Classes</summary>\n\n{named}\n\n</details>" if named else ""
+    calibrated = not missing_calibration(record)
+    unknown = "Do not use a prediction that is marked as unknown." if calibrated else ""
     return (
         "## Use\n\n"
-        "`model.onnx` is the complete model, from raw pixels to calibrated probabilities. It needs no PyTorch.\n\n"
+        f"`model.onnx` is the complete model, from raw pixels to {'calibrated ' if calibrated else ''}probabilities. "
+        "It needs no PyTorch.\n\n"
         "```sh\npip install thirtytwo\nthirtytwo predict photo.jpg --model model.onnx\n```\n\n"
-        "Intended for images like the training images, each of one of the classes. "
-        "Do not use a prediction that is marked as unknown." + listing
+        f"Intended for images like the training images, each of one of the classes. {unknown}".rstrip()
+        + listing
     )
 
 
@@ -191,7 +195,9 @@ def _limitations(record: RunRecord) -> str:
         "- The model always predicts one of its classes. Not every image of something else is recognized as unknown.",
         "- The model reproduces errors and imbalance of its training labels.",
     ]
-    if record.splits.get("train_on") == "all":
+    if missing := missing_calibration(record):
+        lines[1] = f"- The model always predicts one of its classes. {missing}"
+    elif record.splits.get("train_on") == "all":
         lines.append("- Temperature and threshold come from a calibration run, since this run has no validation.")
     lines.append("- No licence is set: add one before publishing, and check the licence of the data.")
     return "## Limitations\n\n" + "\n".join(lines)

@@ -127,6 +127,11 @@ class Comparison:
         return len(self.runs[0].predictions.truth)
 
     @property
+    def disagreeing(self) -> int:
+        """Number of images for which not all runs predict the same class."""
+        return sum(len(group.positions) for group in self.disagreements)
+
+    @property
     def dataset(self) -> str:
         """Name of the data set."""
         return self.runs[0].record.dataset
@@ -142,7 +147,7 @@ class Comparison:
         found = [tables.runs_table(self), tables.metrics_table(self)]
         found += [tables.pairs_table(self)] if self.pairs else []
         parts = [table(([cell.text for cell in row] for row in one.rows), one.columns) for one in found]
-        note = f"The runs disagree on {counted(len(self.disagreements), 'image')}."
+        note = f"The runs disagree on {counted(self.disagreeing, 'image')}."
         page = f" Page: {self.page}" if self.page else ""
         images = counted(self.count, f"{self.split} image")
         title = f"{counted(len(self.runs), 'run')} on {images} of {self.dataset}"

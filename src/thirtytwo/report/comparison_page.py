@@ -28,7 +28,7 @@ from thirtytwo.report.comparison_tables import (
 )
 from thirtytwo.report.sections import table_markdown
 from thirtytwo.report.templating import render_template
-from thirtytwo.text import DIGITS, as_markdown, interval, percent, readable
+from thirtytwo.text import DIGITS, as_markdown, counted, interval, percent, readable
 from thirtytwo.text import p_value as format_p
 
 MAX_IMAGES = 12
@@ -65,7 +65,7 @@ def _context(found: Comparison) -> dict[str, Any]:
         "settings": settings_table(found) if found.settings else None,
         "classes": classes_table(found),
         "disagreements": _disagreements(found),
-        "disagreeing": sum(len(group.positions) for group in found.disagreements),
+        "disagreeing": found.disagreeing,
         "with_images": found.images is not None,
     }
 
@@ -180,10 +180,8 @@ def _list_disagreements(found: Comparison) -> list[str]:
         return ["None: all runs predict the same class for every image."]
     parts = []
     for group in found.disagreements:
-        lines = [
-            f"**{as_markdown(disagreement_title(found, group))}**: {len(group.positions):,} images, for example",
-            "",
-        ]
+        title, images = disagreement_title(found, group), counted(len(group.positions), "image")
+        lines = [f"**{as_markdown(title)}**: {images}, for example", ""]
         for position in islice(group.positions.tolist(), LISTED_IMAGES):
             first = found.runs[0].predictions
             predicted = "; ".join(

@@ -6,10 +6,12 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from thirtytwo.evaluation.calibration import LEAST_IMAGES, uncalibrated, was_not_calibrated
 from thirtytwo.evaluation.metrics import measured, wilson
 from thirtytwo.report.run_record import RunRecord
-from thirtytwo.text import duration, interval, percent, quantity
+from thirtytwo.text import capitalized, counted, duration, interval, percent, quantity
 
+_NOT_CALIBRATED = "The probabilities are not calibrated and no image is marked unknown:"
 MAX_PAIRS = 12
 """Maximum number of confused pairs that are listed."""
 
@@ -49,7 +51,26 @@ def notices(record: RunRecord) -> list[str]:
             "This run trained on all of train, including validation: its validation metrics are optimistic. "
             "Temperature and threshold come from a calibration run that held validation out."
         )
+    if missing := missing_calibration(record):
+        found.append(missing)
     return found
+
+
+def missing_calibration(record: RunRecord) -> str:
+    """A sentence on a model that was not calibrated, since it had too few validation images; else empty."""
+    if not was_not_calibrated((record.metrics or {}).get("calibration") or {}):
+        return ""
+    if record.splits.get("train_on") == "all":
+        return f"{_NOT_CALIBRATED} the calibration run had fewer than {LEAST_IMAGES} validation images."
+    return f"{capitalized(uncalibrated(int(record.splits.get('n_val') or 0)))}."
+
+
+def calibration_advice(record: RunRecord) -> tuple[str, ...]:
+    """What to do about a model that was not calibrated; nothing for others."""
+    if not missing_calibration(record):
+        return ()
+    todo = f"Hold out at least {LEAST_IMAGES} validation images: add images, or raise data.val_fraction."
+    return (f"{todo} The probabilities are then calibrated, and images of something else can be marked unknown.",)
 
 
 def class_rows(record: RunRecord) -> list[dict[str, Any]]:
@@ -156,8 +177,8 @@ def _validation_text(splits: Mapping[str, Any]) -> str | None:
     if not count:
         return "none"
     if splits.get("val_rows"):
-        return f"{count:,} images held out of train with seed {splits.get('seed')}, listed in split.json"
-    return f"{count:,} images, the data's own split"
+        return f"{counted(count, 'image')} held out of train with seed {splits.get('seed')}, listed in split.json"
+    return f"{counted(count, 'image')}, the data's own split"
 
 
 def date_text(started: object) -> str | None:

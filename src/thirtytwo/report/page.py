@@ -16,7 +16,15 @@ from thirtytwo.io import write_text
 from thirtytwo.predictions import Predictions
 from thirtytwo.report.charts import Line, confusion_chart, line_chart
 from thirtytwo.report.enlarged import Photographs
-from thirtytwo.report.facts import class_rows, confused_pairs, date_text, details, metric_rows, notices
+from thirtytwo.report.facts import (
+    calibration_advice,
+    class_rows,
+    confused_pairs,
+    date_text,
+    details,
+    metric_rows,
+    notices,
+)
 from thirtytwo.report.figures import write_figures
 from thirtytwo.report.gallery import Augmented, ImageAlbum, augmented_rows, make_album, most_confident_errors
 from thirtytwo.report.run_record import RunRecord, for_others, read_run_record, typed_commands
@@ -144,7 +152,7 @@ def _next_steps(record: RunRecord, predictions: Predictions) -> dict[str, Any]:
     found = next_steps(predictions, record.out_of_sample)
     index = {name: number for number, name in enumerate(predictions.classes)}
     return {
-        "advice": found.advice,
+        "advice": (*found.advice, *calibration_advice(record)),
         "weak": [(one, index[one.name]) for one in found.weak],
         "confusions": [(one, f"{index[one.true]},{index[one.predicted]}") for one in found.confusions],
         "labels": [

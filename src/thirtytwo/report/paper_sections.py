@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from thirtytwo.config.recipe import ImageSettings, Recipe
+from thirtytwo.evaluation.calibration import LEAST_IMAGES, was_not_calibrated
 from thirtytwo.evaluation.evaluators import Evaluator
 from thirtytwo.evaluation.sections import Cell, Picked, Section, Table, table_of
 from thirtytwo.report.facts import class_rows, confused_pairs, data_facts, machine_facts, metric_rows, network_facts
@@ -303,7 +304,9 @@ def _limits(material: Material) -> list[Block]:
             items.insert(0, words("limits.validation"))
         elif used > 1:
             items.insert(0, words("limits.evaluations", count=used))
-    if record.splits.get("train_on") == "all":
+    if was_not_calibrated((record.metrics or {}).get("calibration") or {}):
+        items.append(words("limits.uncalibrated", least=LEAST_IMAGES))
+    elif record.splits.get("train_on") == "all":
         items.append(words("limits.all"))
     return [heading(words("headings.limits")), bullets([*items, words("limits.automatic")])]
 

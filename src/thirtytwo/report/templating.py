@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thirtytwo.errors import require
-from thirtytwo.text import capitalized, percent, readable
+from thirtytwo.text import capitalized, counted, percent, readable
 
 
 def render_template(name: str, context: Mapping[str, Any]) -> str:
@@ -19,5 +19,5 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, capitalized=capitalized, readable=readable)
+    environment.filters.update(percent=percent, capitalized=capitalized, counted=counted, readable=readable)
     return str(environment.get_template(name).render(context))

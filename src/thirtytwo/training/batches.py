@@ -163,6 +163,11 @@ class TrainingBatches(Batches):
         flips = torch.rand(len(labels), generator=generator_for(recipe.seed, 0, "flip"))
         self._flip_first = (flips < 0.5).to(labels.device)
 
+    @property
+    def cached_epochs(self) -> int:
+        """Number of epochs, from the first, on features that the first batch computes; later batches reuse them."""
+        return 0
+
     def size_at(self, progress: float) -> int:
         """Side of the training images, in pixels, after the fraction `progress` of all steps."""
         full = int(self._pixels.shape[1])

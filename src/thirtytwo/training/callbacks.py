@@ -54,7 +54,7 @@ class HistoryCallback(lightning.Callback):
 
     Progress is a bar on a terminal and in a notebook, and plain lines elsewhere. Checkpoints contain the rows and the
     state of `meter`, so that a resumed run continues both. Training stops after the first epoch for whose row
-    `should_stop` returns True.
+    `should_stop` returns True. The first `cached_epochs` epochs are on features that the first batch computes.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class HistoryCallback(lightning.Callback):
         epochs: int,
         *,
         accumulate: int = 1,
+        cached_epochs: int = 0,
         show: bool = True,
         should_stop: Callable[[Mapping[str, float]], bool] | None = None,
         meter: UsageMeter | None = None,
@@ -71,7 +72,8 @@ class HistoryCallback(lightning.Callback):
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self._run, self._total_steps, self._epochs = run, total_steps, epochs
-        self._accumulate = accumulate
+        self._accumulate, self._cached_epochs = accumulate, cached_epochs
+        self._first_epoch = 0
         self._show = show
         self._should_stop = should_stop
         self._meter = meter
@@ -99,6 +101,7 @@ class HistoryCallback(lightning.Callback):
             self._meter.load_state_dict(measured)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._first_epoch = trainer.current_epoch
         if self._show:
             self._bar = open_bar("epoch", self._total_steps, done=trainer.global_step)
 
@@ -211,8 +214,10 @@ class HistoryCallback(lightning.Callback):
 
     def _time_left(self, trainer: lightning.Trainer, rate: float) -> str:
         """The time left by the images per second of this epoch; empty where later epochs have another rate."""
-        module = trainer.lightning_module
-        if isinstance(module, ClassifierModule) and trainer.current_epoch < module.first_epochs < self._epochs:
+        module, epoch = trainer.lightning_module, trainer.current_epoch
+        computes_features = epoch == self._first_epoch and epoch < self._cached_epochs
+        other_stage = isinstance(module, ClassifierModule) and epoch < module.first_epochs < self._epochs
+        if computes_features or other_stage:
             return ""
         steps = self._total_steps - trainer.global_step
         left = steps * self._accumulate * (self._images / max(self._batches, 1)) / max(rate, 1e-9)

@@ -156,6 +156,7 @@ def fit(
         folded_norms(loop.net, train.images.shape[1]) if folding else nullcontext(),
     ):
         options: dict[str, Any] = {"show": show, "should_stop": should_stop, "meter": meter, "trackers": opened}
+        options["cached_epochs"] = batches.cached_epochs
         schedule = recipe.schedule
         history = HistoryCallback(run, loop.steps, schedule.epochs, accumulate=schedule.accumulate, **options)
         trainer = _trainer(recipe, run, hardware, [history, *callbacks, *_checkpoints(recipe, run, val is not None)])

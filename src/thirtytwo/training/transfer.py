@@ -213,6 +213,10 @@ class TransferBatches(TrainingBatches):
         self._embed, self._views = embed, views
         self._cached_views: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def cached_epochs(self) -> int:
+        return self._head_epochs if self._views else 0
+
     def size_at(self, progress: float) -> int:
         start = self._head_epochs * len(self) / self.steps
         if progress < start or start >= 1:

@@ -12,7 +12,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.run_data import RunData, find_again, is_own, load_as_stored
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
-from thirtytwo.evaluation.calibration import calibration_of
+from thirtytwo.evaluation.calibration import calibration_of, is_calibrated
 from thirtytwo.evaluation.corruptions import MAX_IMAGES
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics
@@ -96,8 +96,9 @@ def evaluate(
     prepared = {evaluator.key: evaluator.check(request) for evaluator in chosen}
     log(f"evaluating on {len(context.images):,} images of {context.dataset.name} ({split})")
     if context.own and split == "val":
-        used = ", ".join(["the temperature and the threshold for unknown images", *_chosen(directory, context.recipe)])
-        log(f"validation was used to choose {used}: its metrics are optimistic")
+        calibrated = ["the temperature and the threshold for unknown images"] if is_calibrated(context.info) else []
+        if used := ", ".join([*calibrated, *_chosen(directory, context.recipe)]):
+            log(f"validation was used to choose {used}: its metrics are optimistic")
     shift = context.recipe.evaluate.tta_shift if tta else None
     scored = score(context.scorer, context.images, calibration_of(context.info), shift)
     metrics = _metrics(directory, context, scored, split)

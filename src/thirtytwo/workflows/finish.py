@@ -14,7 +14,7 @@ from thirtytwo.config.recipe import Recipe
 from thirtytwo.data.split import Parts
 from thirtytwo.data.types import DataSet, ImageSet
 from thirtytwo.errors import ExportError
-from thirtytwo.evaluation.calibration import calibration_of
+from thirtytwo.evaluation.calibration import calibration_of, is_calibrated, uncalibrated
 from thirtytwo.evaluation.evaluators import Request, Validation, evaluators
 from thirtytwo.evaluation.metrics import compute_metrics, measured
 from thirtytwo.evaluation.ood import validation_false_alarms
@@ -89,6 +89,8 @@ def score_and_export(
     means = compute_class_means(scorer, plan.parts.train, plan.recipe.data.split_seed, directory)
     shift = plan.recipe.evaluate.tta_shift if plan.recipe.evaluate.tta else None
     model = calibrate(info, scorer, means, plan.parts.val, plan.calibrated_by, directory, shift)
+    if plan.calibrated_by is None and not is_calibrated(model.info):
+        log(uncalibrated(len(plan.parts.val) if plan.parts.val is not None else 0))
     metrics = _evaluate_on_test(plan, scorer, model, means, directory, log, shift)
     metrics |= restored_entries(directory, before, metrics, log)
     log("writing model.onnx and the report")

@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_arrays
 
 from thirtytwo.data.split import limit
 from thirtytwo.data.types import ImageSet
-from thirtytwo.evaluation.calibration import Calibration, fit_calibration, fit_temperature, softmax
+from thirtytwo.evaluation.calibration import LEAST_IMAGES, Calibration, fit_calibration, fit_temperature, softmax
 from thirtytwo.evaluation.evaluators import Evaluator, Request
 from thirtytwo.evaluation.ood import FALSE_ALARM_RATE, class_means, threshold_at
 from thirtytwo.evaluation.scoring import Scorer
@@ -71,7 +71,7 @@ class Calibrated:
     """The description of a calibrated model, and further results on validation.
 
     `temperature_only` is the best temperature without a curvature, `known_scores` are the scores `(N,)` of the
-    validation images; both are None without validation.
+    validation images; both are None without validation, the first with too few images of it as well.
     """
 
     info: ModelInfo
@@ -130,23 +130,26 @@ def calibrate(
 ) -> Calibrated:
     """Fit the calibration and the thresholds for unknown images and for further views on validation.
 
-    Without validation they are those of the calibration run.
+    Without validation they are those of the calibration run. With fewer than `LEAST_IMAGES` images, the temperature
+    stays 1 and no image is marked unknown.
     """
     info = info.model_copy(update={"unknown_score": "network" if scorer.net.scores_known else "class_mean"})
     if val is None:
         calibrated = ("temperature", "curvature", "unknown_threshold", "unknown_score", "tta")
         return Calibrated(info.model_copy(update={key: getattr(calibrated_by or info, key) for key in calibrated}))
     logits, features = scorer.outputs(val.images)
-    found = fit_calibration(logits, val.labels)
+    few = len(val) < LEAST_IMAGES
+    found = Calibration() if few else fit_calibration(logits, val.labels)
     run.write_predictions("val", predictions(val, logits, found))
     known = scorer.known_scores(features, means)
     measured = {
         "temperature": found.temperature,
         "curvature": found.curvature,
-        "unknown_threshold": threshold_at(known, FALSE_ALARM_RATE),
+        "unknown_threshold": None if few else threshold_at(known, FALSE_ALARM_RATE),
         "tta": None if tta_shift is None else _choose_tta(scorer, val, logits, found, tta_shift),
     }
-    return Calibrated(info.model_copy(update=measured), fit_temperature(logits, val.labels), known)
+    temperature_only = None if few else fit_temperature(logits, val.labels)
+    return Calibrated(info.model_copy(update=measured), temperature_only, known)
 
 
 def _choose_tta(

@@ -50,7 +50,7 @@ from thirtytwo.report.gallery import locate
 from thirtytwo.report.seeds import read_summary
 from thirtytwo.run_paths import OUT_OF_FOLD
 from thirtytwo.rundir import RunDir
-from thirtytwo.text import as_markdown, capitalized, interval, percent, readable
+from thirtytwo.text import as_markdown, capitalized, counted, interval, percent, readable
 
 RUN, DATA = "A run", "A data set"
 ALL = EVERY
@@ -256,8 +256,9 @@ def _show_images(
     if criteria.outcome == SUSPECTED:
         suspected = [position for part in steps().labels or () for position in part.positions]
     found = select(predictions, criteria, suspected)
-    st.caption(f"{len(found):,} images")
-    announce(f"{len(found):,} images")
+    count = counted(len(found), "image")
+    st.caption(count)
+    announce(count)
     if not len(found):
         st.info("No image matches these filters.", icon=":material/filter_alt:")
         return

@@ -226,7 +226,7 @@ def _show_images(project: Project, one: PhotoClass) -> None:
     count = len(one.readable)
     missing = "" if count >= LEAST else f"; {LEAST - count} more needed"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"{count} images{missing}", width="content")
+        st.caption(f"{counted(count, 'image')}{missing}", width="content")
         st.button(
             "Remove all images",
             key=f"clear-{one.number}",
