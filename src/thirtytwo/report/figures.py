@@ -140,7 +140,10 @@ def draw_confusion(record: RunRecord) -> Any:
     errors = np.ma.masked_array(np.sqrt(share), diagonal | (matrix == 0))
     wrong = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=(float(errors.max()) if errors.count() else 1.0) * 1.25)
     if width <= 20:
-        for row, column in np.argwhere(matrix > 0):
+        for row, column in np.ndindex(matrix.shape):
+            if matrix[row, column] == 0:
+                axes.text(column, row, "0", ha="center", va="center", color=MUTED, fontsize=7)
+                continue
             image = right if row == column else wrong
             color = readable_on(image.cmap(image.norm(image.get_array()[row, column])))
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=7)
