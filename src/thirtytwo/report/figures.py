@@ -119,6 +119,7 @@ def draw_curves(record: RunRecord) -> Any:
                 axes.plot(*zip(*points, strict=True), dashes, color=color, label=name, marker=marker)
         axes.set_title(title)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend()
     return figure

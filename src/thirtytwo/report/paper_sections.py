@@ -194,7 +194,7 @@ def _training(material: Material) -> list[Block]:
             ran,
             "" if last is None else words("training.validation", accuracy=percent(last)),
         ),
-        figure("curves", words("training.curves"), 1.0),
+        figure("curves", words("training.curves"), 0.8),
     ]
 
 
@@ -262,7 +262,8 @@ def _mistakes(material: Material) -> list[Block]:
     wrong, shown = int((~predictions.correct).sum()), worst_errors(predictions, MAX_ERRORS)
     split, count = words(f"splits.{record.split}"), len(predictions.truth)
     known = {"wrong": f"{wrong:,}", "n": f"{count:,}", "split": split, "shown": len(shown)}
-    lead = words(f"mistakes.{'none' if not wrong else 'one' if wrong == 1 else 'lead'}", **known)
+    kind = "none" if not wrong else "one" if wrong == 1 else "all" if wrong == len(shown) else "lead"
+    lead = words(f"mistakes.{kind}", **known)
     blocks = [heading(words("headings.mistakes")), *text(lead)]
     if not wrong:
         return blocks
