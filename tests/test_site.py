@@ -67,6 +67,12 @@ def test_links_to_notebooks_are_links_to_their_pages() -> None:
     assert pages.with_links_to_pages("[a](../notebooks/x-y.ipynb)") == "[a](notebooks/x-y.md)"
 
 
+def test_the_number_of_checks_is_current() -> None:
+    found = re.search(r"(\d+) coded checks", (DOCS / "alternatives.md").read_text(encoding="utf-8"))
+    assert found
+    assert int(found[1]) == len(tool("check_pages").ours())
+
+
 def test_pages_of_checks_are_current() -> None:
     pages = tool("check_pages")
     for path, text in pages.pages().items():
