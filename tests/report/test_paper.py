@@ -302,6 +302,9 @@ def test_outputs_of_others_stay(make_run, tmp_path, capsys):
     out = tmp_path / "deep" / "paper.PDF"
     assert thirtytwo.write_report(run.path, out=out) == out
     assert out.read_bytes() == run.paper.read_bytes()
+    for format, name in (("html", "x.pdf"), ("pdf", "y.html")):
+        assert run_command(["report", str(run.path), "--format", format, "--out", str(tmp_path / name)]) == 2
+        assert not (tmp_path / name).exists()
     with pytest.raises(OutputError):
         thirtytwo.write_report(run.path, out=out)
     assert thirtytwo.write_report(run.path, out=out, force=True) == out
