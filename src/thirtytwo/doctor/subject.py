@@ -30,6 +30,7 @@ from thirtytwo.doctor.out_of_fold import OutOfFold
 from thirtytwo.doctor.statistics import PixelStatistics, pixel_statistics
 from thirtytwo.errors import ImageError
 from thirtytwo.images.header import FileFacts, read_facts
+from thirtytwo.text import readable_names
 
 
 class NearGroup(NamedTuple):
@@ -83,6 +84,11 @@ class Subject:
     def label(self, place: Place) -> int:
         """Label of an image, an index into the classes."""
         return int(self.splits[place.split].labels[place.position])
+
+    @cached_property
+    def shown_classes(self) -> tuple[str, ...]:
+        """The classes as pages show them."""
+        return tuple(readable_names(self.data.classes))
 
     def class_of(self, place: Place) -> str:
         """Class name of an image."""
