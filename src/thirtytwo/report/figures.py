@@ -106,7 +106,7 @@ def drawings_of(record: RunRecord) -> Drawings:
 
 def draw_curves(record: RunRecord) -> Any:
     """Plot loss and accuracy of training and validation over epochs."""
-    figure = empty_figure(8.0, 3.2)
+    figure = empty_figure(8.0, 2.7)
     for place, (what, title) in enumerate(reversed(CURVES), start=1):
         axes = figure.add_subplot(1, 2, place)
         for part, name, color, dashes in (

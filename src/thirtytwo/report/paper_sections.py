@@ -194,7 +194,7 @@ def _training(material: Material) -> list[Block]:
             ran,
             "" if last is None else words("training.validation", accuracy=percent(last)),
         ),
-        figure("curves", words("training.curves"), 0.8),
+        figure("curves", words("training.curves"), 0.75),
     ]
 
 
@@ -241,7 +241,7 @@ def _confusions(material: Material, split: str) -> list[Block]:
         (Cell(names[pair["true"]]), Cell(names[pair["predicted"]]), Cell(f"{pair['count']:,}"), Cell(pair["share"]))
         for pair in pairs
     ]
-    width = 0.38 if count <= 4 else 0.6 if count <= 12 else 0.8 if count <= 30 else 1.0
+    width = 0.38 if count <= 4 else 0.5 if count <= 12 else 0.8 if count <= 30 else 1.0
     drawn = "confusion" in material.figures
     return [
         heading(words("headings.confusions"), 2),
