@@ -39,7 +39,7 @@ class LabelErrors(Check):
     costly = True
 
     def run(self, subject: Subject) -> Iterator[Finding]:
-        """The model has not learned from the image whose label it is compared with."""
+        """Each such image is reported with the predicted class and its probability."""
         rows, predictions = _by_probe(subject) if subject.out_of_fold is None else _by_folds(subject.out_of_fold)
         if len(predictions.classes) < 2:
             return
